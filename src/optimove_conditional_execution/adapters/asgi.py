@@ -1,0 +1,116 @@
+"""ASGI: uvicorn, Hypercorn, Starlette, FastAPI."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, Protocol, final
+
+from optimove_conditional_execution.drivers import is_async
+from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.messages import Request, Response, plain
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_BODY_SECONDS: Final = 10.0
+
+
+class AsyncReceiver(Protocol):
+    """What can be mounted: `AsyncWebhookReceiver`, or anything else that answers requests."""
+
+    @property
+    def max_body(self) -> int:
+        """Bytes that a body may have."""
+        ...
+
+    def too_large(self) -> Response:
+        """Return the answer to a longer body."""
+        ...
+
+    async def handle(self, request: Request) -> Response:
+        """Answer a request."""
+        ...
+
+
+@final
+class ASGIApp:
+    """A receiver as an ASGI application.
+
+    With Starlette and FastAPI use `app.add_route("/hook", ASGIApp(receiver), methods=["POST"])`; their `mount` answers
+    a POST to `/hook` with a redirect.
+    """
+
+    def __init__(self, receiver: AsyncReceiver, *, body_timeout: float = _BODY_SECONDS) -> None:
+        """Wrap a receiver.
+
+        Args:
+            receiver: An `AsyncWebhookReceiver`.
+            body_timeout: Seconds that a sender has for its body; a slower one gets a 408.
+
+        Raises:
+            ConfigurationError: The receiver is not an async one.
+        """
+        if not is_async(receiver.handle):
+            raise ConfigurationError("ASGIApp needs an AsyncWebhookReceiver; WSGIApp takes a WebhookReceiver.")
+        self._receiver = receiver
+        self._body_timeout = body_timeout
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one connection's request."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "http":
+            response = await self._answer(scope, receive)
+            if response is not None:
+                await _send(response, send)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response | None:
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
+        limit = self._receiver.max_body
+        declared = next((value for name, value in headers if name.lower() == "content-length"), "")
+        if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
+            return self._receiver.too_large()
+        try:
+            async with asyncio.timeout(self._body_timeout):
+                body = await _body(receive, limit)
+        except TimeoutError:
+            return plain(408, "The body did not arrive in time.", headers={"connection": "close"})
+        if body is None:
+            return None
+        if len(body) > limit:
+            return self._receiver.too_large()
+        query = scope.get("query_string", b"").decode("latin-1")
+        return await self._receiver.handle(Request(scope["method"], scope["path"], query, headers, body))
+
+
+async def _body(receive: Receive, limit: int) -> bytes | None:
+    """Return the body, or a beginning that is longer than the limit; None when the sender has gone."""
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        return bytes(message.get("body", b""))
+    body = bytearray()
+    while message["type"] == "http.request":
+        body += message.get("body", b"")
+        if len(body) > limit or not message.get("more_body", False):
+            return bytes(body)
+        message = await receive()
+    return None
+
+
+async def _send(response: Response, send: Send) -> None:
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers.items()]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

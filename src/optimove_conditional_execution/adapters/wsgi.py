@@ -1,0 +1,97 @@
+"""WSGI: gunicorn, mod_wsgi, waitress, Flask, Django."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
+from typing import Any, Protocol, final
+
+from optimove_conditional_execution.drivers import is_async
+from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.messages import Request, Response, plain
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., object]
+
+
+class Receiver(Protocol):
+    """What can be mounted: `WebhookReceiver`, or anything else that answers requests."""
+
+    @property
+    def max_body(self) -> int:
+        """Bytes that a body may have."""
+        ...
+
+    def too_large(self) -> Response:
+        """Return the answer to a longer body."""
+        ...
+
+    def handle(self, request: Request) -> Response:
+        """Answer a request."""
+        ...
+
+
+@final
+class WSGIApp:
+    """A receiver as a WSGI application."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        """Wrap a receiver.
+
+        Args:
+            receiver: A `WebhookReceiver`.
+
+        Raises:
+            ConfigurationError: The receiver is an async one.
+        """
+        if is_async(receiver.handle):
+            raise ConfigurationError("WSGIApp needs a WebhookReceiver; ASGIApp takes an AsyncWebhookReceiver.")
+        self._receiver = receiver
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        response = self._answer(environ)
+        start_response(f"{response.status} {HTTPStatus(response.status).phrase}", list(response.headers.items()))
+        return [response.body]
+
+    def _answer(self, environ: Environ) -> Response:
+        declared = environ.get("CONTENT_LENGTH") or ""
+        if declared and not (declared.isascii() and declared.isdigit()):
+            return plain(400, "Content-Length is not a number.")
+        limit = self._receiver.max_body
+        # Without a length, only a server that ends the stream itself can be read to the end (chunked bodies).
+        wanted = limit + 1 if environ.get("wsgi.input_terminated") else 0
+        if declared:
+            wanted = int(declared) if len(declared) <= 18 else limit + 1
+        if declared and wanted > limit:
+            return self._receiver.too_large()
+        body = _read(environ["wsgi.input"], wanted)
+        if len(body) > limit:
+            return self._receiver.too_large()
+        return self._receiver.handle(
+            Request(
+                environ["REQUEST_METHOD"],
+                environ.get("PATH_INFO", "") or "/",
+                environ.get("QUERY_STRING", ""),
+                list(_headers(environ)),
+                body,
+            )
+        )
+
+
+def _read(stream: Any, wanted: int) -> bytes:
+    body = bytearray()
+    while wanted > len(body):
+        piece = stream.read(wanted - len(body))
+        if not piece:
+            break
+        body += piece
+    return bytes(body)
+
+
+def _headers(environ: Environ) -> Iterator[tuple[str, str]]:
+    for name, value in environ.items():
+        if name.startswith("HTTP_"):
+            yield name[5:].replace("_", "-"), value
+        elif name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            yield name.replace("_", "-"), value

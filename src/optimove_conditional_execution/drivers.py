@@ -1,0 +1,172 @@
+"""Perform what a flow wants, with threads or with asyncio. A driver holds no decision."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, final
+
+from optimove_conditional_execution.flows.effects import Ask, Call, Flow, Late
+from optimove_conditional_execution.operations import Operation
+from optimove_conditional_execution.pools import Pool
+
+R = TypeVar("R")
+
+_STORE_PLACES: Final = 8
+"""Threads that wait for a claim store; more would only queue inside it."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """Where bounded questions are asked."""
+
+    handler: Pool
+    store: Pool
+
+    @classmethod
+    def of(cls, max_concurrency: int) -> Pools:
+        """Return the pools of one receiver."""
+        return cls(
+            Pool(max_concurrency, when_full="refuse", name="optimove-handler"),
+            Pool(_STORE_PLACES, when_full="queue", name="optimove-store"),
+        )
+
+
+def run(flow: Flow[R], *, call: Callable[[Operation[Any]], Any] | None = None, pools: Pools | None = None) -> R:
+    """Run a flow to its end in this thread.
+
+    Args:
+        flow: The flow.
+        call: Sends an operation, for flows that ask Optimove.
+        pools: Where bounded questions are asked, for flows that have some.
+
+    Returns:
+        The flow's result.
+    """
+    try:
+        effect = next(flow)
+        while True:
+            try:
+                answer = _perform(effect, call, pools)
+            except BaseException as error:  # noqa: BLE001 - the flow decides what it means
+                effect = flow.throw(error)
+            else:
+                effect = flow.send(answer)
+    except StopIteration as end:
+        result: R = end.value
+        return result
+    finally:
+        flow.close()
+
+
+def _perform(effect: Call | Ask, call: Callable[[Operation[Any]], Any] | None, pools: Pools | None) -> object:
+    if isinstance(effect, Call):
+        assert call is not None  # noqa: S101 - the flow's driver was set up without a client
+        return call(effect.operation)
+    if effect.within is None:
+        return effect.function(*effect.arguments)
+    assert pools is not None  # noqa: S101 - the flow's driver was set up without pools
+    future = getattr(pools, effect.whose).submit(effect.function, effect.arguments)
+    concurrent.futures.wait([future], timeout=_seconds(effect))
+    if not future.done():
+        future.cancel()
+        raise Late
+    return _not_awaitable(future.result())
+
+
+async def arun(
+    flow: Flow[R], *, call: Callable[[Operation[Any]], Awaitable[Any]] | None = None, pools: Pools | None = None
+) -> R:
+    """Run a flow to its end in this task; see `run`."""
+    try:
+        effect = next(flow)
+        while True:
+            try:
+                answer = await _aperform(effect, call, pools)
+            except GeneratorExit:
+                raise
+            except BaseException as error:  # noqa: BLE001 - the flow decides what it means
+                effect = flow.throw(error)
+            else:
+                effect = flow.send(answer)
+    except StopIteration as end:
+        result: R = end.value
+        return result
+    finally:
+        flow.close()
+
+
+async def _aperform(
+    effect: Call | Ask, call: Callable[[Operation[Any]], Awaitable[Any]] | None, pools: Pools | None
+) -> object:
+    if isinstance(effect, Call):
+        assert call is not None  # noqa: S101 - the flow's driver was set up without a client
+        return await call(effect.operation)
+    if effect.within is None:
+        answer = effect.function(*effect.arguments)
+        return await answer if inspect.isawaitable(answer) else answer
+    assert pools is not None  # noqa: S101 - the flow's driver was set up without pools
+    pool: Pool = getattr(pools, effect.whose)
+    if is_async(effect.function):
+        return await _in_time(effect.function(*effect.arguments), effect, pool)
+    answer = await _settled(asyncio.wrap_future(pool.submit(effect.function, effect.arguments)), effect)
+    return await _in_time(answer, effect, pool) if inspect.iscoroutine(answer) else answer
+
+
+async def _in_time(coroutine: Coroutine[Any, Any, Any], effect: Ask, pool: Pool) -> object:
+    """Await a coroutine in a task of its own, so that one which ignores its cancellation is left behind."""
+    try:
+        pool.take_place()
+    except BaseException:
+        coroutine.close()
+        raise
+    task = asyncio.ensure_future(coroutine)
+    task.add_done_callback(pool.leave_place)
+    return await _settled(task, effect)
+
+
+async def _settled(future: asyncio.Future[Any], effect: Ask) -> object:
+    try:
+        await asyncio.wait((future,), timeout=_seconds(effect))
+    except BaseException:
+        _give_up(future)
+        raise
+    if not future.done():
+        _give_up(future)
+        raise Late
+    if future.cancelled():
+        raise RuntimeError("The function that was asked has been cancelled.")
+    return future.result()
+
+
+def _give_up(future: asyncio.Future[Any]) -> None:
+    future.cancel()
+    # Whatever comes of it now is nobody's; without this asyncio would print it as never retrieved.
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+def _seconds(effect: Ask) -> float | None:
+    assert effect.within is not None  # noqa: S101 - only bounded questions come here
+    seconds = effect.within.remaining()
+    return None if seconds == float("inf") else seconds
+
+
+def is_async(function: object) -> bool:
+    """Whether calling something makes a coroutine."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.iscoroutinefunction(function):
+        return True
+    # An object whose class has `async def __call__` is one too.
+    return inspect.iscoroutinefunction(inspect.getattr_static(type(function), "__call__", None))
+
+
+def _not_awaitable(answer: object) -> object:
+    if inspect.iscoroutine(answer):
+        answer.close()  # or Python would warn that it was never awaited
+    return answer

@@ -1,0 +1,143 @@
+"""Everything that this SDK raises on purpose.
+
+```
+OptimoveError
+├── ConfigurationError            a setting or an argument is missing or makes no sense
+├── APIError                      Optimove answered, with an error
+│   ├── AuthenticationError       401, 403
+│   ├── NotFoundError             404
+│   ├── RateLimitError            429
+│   ├── ServerError               5xx
+│   └── UnexpectedResponseError   2xx, but not the documented shape
+├── TransportError                no answer
+├── DeadlineExceeded              no time left
+├── SignatureError                an incoming request is not from Optimove
+└── PayloadError                  it is, but cannot be understood
+```
+
+No message holds an API key, a secret, a signature, a body or personal data.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MAX_ERROR_BODY: Final = 2_048
+"""Bytes of an error's body that are kept."""
+
+
+class OptimoveError(Exception):
+    """The root of all errors of this SDK."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let errors with keyword-only attributes travel between processes."""
+        return _rebuild, (type(self), self.args, self.__dict__.copy())
+
+
+def _rebuild(cls: type[OptimoveError], args: tuple[object, ...], attributes: dict[str, object]) -> OptimoveError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(attributes)
+    return error
+
+
+class ConfigurationError(OptimoveError, ValueError):
+    """A setting or an argument is missing or makes no sense; the message says how to set it."""
+
+
+class APIError(OptimoveError):
+    """Optimove answered with an error.
+
+    Attributes:
+        status: The HTTP status.
+        message: What Optimove said, in a line of at most 200 characters; empty when it said nothing readable.
+        body: The start of the answer's body, at most 2 kB. It can hold what you sent, so do not log it unread.
+        operation: The name of the call, such as `create_webhook`.
+    """
+
+    def __init__(self, text: str, *, status: int, operation: str, message: str = "", body: bytes = b"") -> None:
+        super().__init__(text)
+        self.status = status
+        self.operation = operation
+        self.message = message
+        self.body = body[:MAX_ERROR_BODY]
+
+
+class AuthenticationError(APIError):
+    """401 or 403: the key is missing, wrong, expired, or of a type that may not make this call."""
+
+
+class NotFoundError(APIError):
+    """404: no such webhook or request, or a path that this tenant's API does not have."""
+
+
+class RateLimitError(APIError):
+    """429: too many requests.
+
+    Attributes:
+        retry_after: Seconds that Optimove asked to wait, or None when it did not say.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        *,
+        status: int = 429,
+        operation: str,
+        message: str = "",
+        body: bytes = b"",
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(text, status=status, operation=operation, message=message, body=body)
+        self.retry_after = retry_after
+
+
+class ServerError(APIError):
+    """5xx: Optimove, or something in front of it, failed."""
+
+
+class UnexpectedResponseError(APIError):
+    """A 2xx whose body is not the documented shape: HTML, a bare string, or fields missing."""
+
+
+class TransportError(OptimoveError):
+    """No answer came.
+
+    Attributes:
+        request_sent: False when Optimove cannot have got the request, True when it was sent in whole,
+            None when that is not known.
+    """
+
+    def __init__(self, text: str, *, request_sent: bool | None = None) -> None:
+        super().__init__(text)
+        self.request_sent = request_sent
+
+
+class DeadlineExceeded(OptimoveError, TimeoutError):  # noqa: N818 - the contract's name, and HTTP's and gRPC's word
+    """No time is left for the call.
+
+    Attributes:
+        request_sent: False when nothing was sent, True or None when a request went out whose outcome is unknown.
+        acknowledged: For a call that is split into several requests, how many items Optimove took before time ran out.
+    """
+
+    def __init__(self, text: str, *, request_sent: bool | None = None, acknowledged: int = 0) -> None:
+        super().__init__(text)
+        self.request_sent = request_sent
+        self.acknowledged = acknowledged
+
+
+class SignatureError(OptimoveError):
+    """An incoming request is not from Optimove: its signature is missing, malformed or made with another secret."""
+
+
+class PayloadError(OptimoveError):
+    """A payload cannot be understood, or cannot be written as JSON.
+
+    Attributes:
+        path: The field, such as `user.user_id`; empty when the whole payload is meant.
+    """
+
+    def __init__(self, text: str, *, path: str = "") -> None:
+        super().__init__(text)
+        self.path = path

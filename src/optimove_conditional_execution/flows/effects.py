@@ -1,0 +1,52 @@
+"""What a flow can want from the world. Two kinds are enough."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, final
+
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.operations import Operation
+
+R = TypeVar("R")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Ask Optimove: send an operation and answer with its result, or throw its error."""
+
+    operation: Operation[Any]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask somebody else: the user's code, a store, the client.
+
+    Attributes:
+        function: What to call; in async drivers it may be, or return, a coroutine.
+        arguments: Its positional arguments.
+        within: When given, the call runs in a pool and is given up at this deadline, and `Late` is thrown. When None,
+            it is called in place; the function itself must be quick or bounded.
+        whose: The pool. A handler's is small and full at some point: then `Overloaded` is thrown at once. A store's
+            makes callers wait for their turn, until their deadline.
+    """
+
+    function: Callable[..., Any]
+    arguments: tuple[Any, ...] = ()
+    within: Deadline | None = None
+    whose: Literal["handler", "store"] = "handler"
+
+
+Effect = Call | Ask
+Flow = Generator[Effect, Any, R]
+
+
+class Late(Exception):  # noqa: N818 - a signal between driver and flow, never raised to users
+    """What was asked did not answer within its deadline."""
+
+
+class Overloaded(Exception):  # noqa: N818 - as above
+    """Every place of the handlers' pool is taken."""

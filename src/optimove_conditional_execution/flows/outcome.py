@@ -1,0 +1,131 @@
+"""What became of a notification, and the record from which that is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, final
+
+from optimove_conditional_execution.deadline import Clock
+from optimove_conditional_execution.flows.budget import Budget
+from optimove_conditional_execution.handlers import Decision
+
+OutcomeKind = Literal[
+    "approved",
+    "denied",
+    "abstained",
+    "failed",
+    "late",
+    "duplicate",
+    "expired",
+    "forged",
+    "unreadable",
+    "overloaded",
+    "undelivered",
+]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """The record of one delivery to a webhook.
+
+    Attributes:
+        kind: `approved` and `denied`: Optimove took the answer. `abstained`: the handler said so. `failed`: the handler
+            raised or returned something odd, or the claim store was unreachable. `late`: the handler took too long.
+            `duplicate`: answered before. `expired`: it came after its deadline. `forged`: the signature was missing or
+            wrong. `unreadable`: it could not be understood, or was too large. `overloaded`: no handler was free.
+            `undelivered`: it was decided, but Optimove did not take the answer.
+        status: The HTTP status of the answer to the webhook.
+        request_uid: The notification's, when it could be read.
+        decision: What was decided; after a failure what `on_failure` says. None when nothing was.
+        error: What went wrong, in words that hold no personal data; None when nothing did.
+        exception: What was raised, for your error tracker. It can hold personal data; the repr leaves it out.
+        secret_index: Which of the secrets matched; None when unsigned. While you rotate, this tells when the old one
+            is no longer used.
+        verify_seconds: How long the signature took.
+        parse_seconds: How long reading took.
+        claim_seconds: How long the claim store took, waiting for a first delivery of the same notification included.
+        decide_seconds: How long the handler took.
+        deliver_seconds: How long Optimove took to accept the answer, retries included.
+        total_seconds: From arrival to answer.
+        budget_seconds: How long there was from arrival to Optimove's deadline; None when it could not be read.
+    """
+
+    kind: OutcomeKind
+    status: int
+    request_uid: str | None = None
+    decision: Decision | None = None
+    error: str | None = None
+    exception: BaseException | None = field(default=None, repr=False)
+    secret_index: int | None = None
+    verify_seconds: float = 0.0
+    parse_seconds: float = 0.0
+    claim_seconds: float = 0.0
+    decide_seconds: float = 0.0
+    deliver_seconds: float = 0.0
+    total_seconds: float = 0.0
+    budget_seconds: float | None = None
+
+    @property
+    def seconds_to_spare(self) -> float | None:
+        """What was left until Optimove's deadline when the answer was given; negative when it was too late."""
+        return None if self.budget_seconds is None else self.budget_seconds - self.total_seconds
+
+
+@final
+class Record:
+    """An outcome in the making."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Begin now.
+
+        Args:
+            clock: Monotonic, in seconds.
+        """
+        self.started = clock()
+        self.request_uid: str | None = None
+        self.decision: Decision | None = None
+        self.secret_index: int | None = None
+        self.budget: Budget | None = None
+        self._clock = clock
+        self._stage_began = self.started
+        self._seconds = dict.fromkeys(("verify", "parse", "claim", "decide", "deliver"), 0.0)
+        self._error: str | None = None
+        self._exception: BaseException | None = None
+
+    def stage(self, name: Literal["verify", "parse", "claim", "decide", "deliver"]) -> float:
+        """End a stage; return how many seconds it took."""
+        now = self._clock()
+        seconds = now - self._stage_began
+        self._stage_began = now
+        self._seconds[name] += seconds
+        return seconds
+
+    def blame(self, what: str, exception: BaseException | None = None) -> None:
+        """Say what went wrong; an exception by its type alone, since its message can hold anything."""
+        self._error = what if exception is None else f"{what}: {type(exception).__name__}"
+        self._exception = exception
+
+    def outcome(self, kind: OutcomeKind, status: int) -> Outcome:
+        """Return the finished record.
+
+        Args:
+            kind: What became of it.
+            status: The HTTP status that is answered.
+        """
+        return Outcome(
+            kind=kind,
+            status=status,
+            request_uid=self.request_uid,
+            decision=self.decision,
+            error=self._error,
+            exception=self._exception,
+            secret_index=self.secret_index,
+            verify_seconds=self._seconds["verify"],
+            parse_seconds=self._seconds["parse"],
+            claim_seconds=self._seconds["claim"],
+            decide_seconds=self._seconds["decide"],
+            deliver_seconds=self._seconds["deliver"],
+            total_seconds=self._clock() - self.started,
+            budget_seconds=None if self.budget is None else self.budget.seconds,
+        )

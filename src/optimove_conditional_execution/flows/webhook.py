@@ -1,0 +1,282 @@
+"""One notification of a triggered campaign, from its bytes to its answer.
+
+Nothing is approved by accident: the one place that makes an approving answer is `_Question._approval`, what it may say
+is decided in `_Question._decided`, and everything that goes wrong on the way there ends in `_Question._failed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal, final
+
+from optimove_conditional_execution.deadline import Clock, Deadline, TransitEstimate
+from optimove_conditional_execution.errors import PayloadError, SignatureError
+from optimove_conditional_execution.flows.budget import Budget, Reserve, budget
+from optimove_conditional_execution.flows.claims import Claim, ClaimState, ClaimStore, note, take
+from optimove_conditional_execution.flows.effects import Ask, Flow, Late, Overloaded
+from optimove_conditional_execution.flows.outcome import Outcome, OutcomeKind, Record
+from optimove_conditional_execution.handlers import Decision
+from optimove_conditional_execution.messages import Request, Response, plain
+from optimove_conditional_execution.models.approval import Approval
+from optimove_conditional_execution.models.base import LAST_MILLISECOND
+from optimove_conditional_execution.models.notification import NotificationEnvelope, WebhookNotification
+from optimove_conditional_execution.signature import UNSIGNED, Keys, match, received_signature
+
+OnFailure = Literal["abstain", "deny"]
+Answer = tuple[Response, Outcome | None]
+
+_NOTING: Final = 2.0
+"""Seconds that a claim store gets to write an answer down; Optimove's deadline may be over by then."""
+
+_UNKNOWN_BUDGET_MS: Final = 5_000
+"""What is left to answer a notification whose time stamp is unreadable: Optimove's default timeout."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """All that answering notifications needs: the integrator's code, the rules, and what was learned so far.
+
+    Attributes:
+        handler: The integrator's function of a notification and a deadline.
+        deliver: Sends an approval before a deadline.
+        pause: Waits so many seconds.
+        claims: Who answers what.
+        keys: The secrets, or `UNSIGNED`.
+        on_failure: What a handler that fails or is late means.
+        max_body: Bytes.
+        transit: How late notifications are.
+        reserve: How long delivering takes.
+        clock: Monotonic, in seconds.
+    """
+
+    handler: Callable[[WebhookNotification, Deadline], Any]
+    deliver: Callable[[Approval, Deadline], Any]
+    pause: Callable[[float], Any]
+    claims: ClaimStore
+    keys: Keys
+    on_failure: OnFailure
+    max_body: int
+    transit: TransitEstimate
+    reserve: Reserve
+    clock: Clock
+
+    def budget(
+        self, *, sent_ms: int, deadline_ms: int, received: float, transit: TransitEstimate | None = None
+    ) -> Budget:
+        """Return the time that a notification leaves; see `flows.budget`."""
+        return budget(
+            sent_ms=sent_ms,
+            deadline_ms=deadline_ms,
+            received=received,
+            transit=self.transit if transit is None else transit,
+            reserve=self.reserve,
+            clock=self.clock,
+        )
+
+
+def answer_notification(request: Request, desk: Desk) -> Flow[Answer]:
+    """Answer a request that came to a webhook; the flow's result is the answer, and the record of it if it is one."""
+    record = Record(desk.clock)
+    if request.method != "POST":
+        return plain(405, "Only POST is answered here.", headers={"allow": "POST"}), None
+    if len(request.body) > desk.max_body:
+        return too_large(desk)
+    try:
+        if desk.keys is not UNSIGNED:
+            record.secret_index = match(request.body, signature=received_signature(request), keys=desk.keys)
+    except SignatureError as error:
+        record.stage("verify")
+        record.blame(str(error))
+        return plain(401, "The signature is missing or wrong."), record.outcome("forged", 401)
+    record.stage("verify")
+    try:
+        notification = WebhookNotification.from_json(request.body)
+    except PayloadError as error:
+        record.stage("parse")
+        record.blame(str(error))
+        return (yield from _unreadable(request.body, desk, record))
+    record.request_uid = notification.request_uid
+    record.budget = desk.budget(
+        sent_ms=notification.timestamp,
+        deadline_ms=notification.conditional_execution_approval_deadline,
+        received=record.started,
+    )
+    record.stage("parse")
+    if record.budget.deadline.expired:
+        return plain(200), record.outcome("expired", 200)
+    kind, status = yield from _Question(
+        desk, record, notification.request_uid, notification.timestamp, record.budget, notification
+    ).answered()
+    return plain(status), record.outcome(kind, status)
+
+
+def too_large(desk: Desk) -> Answer:
+    """Refuse a body that is over the limit."""
+    record = Record(desk.clock)
+    record.blame(f"The body is longer than {desk.max_body} bytes.")
+    # The rest of the body is not read, so the connection cannot serve another request.
+    refusal = plain(413, "The body is too large.", headers={"connection": "close"})
+    return refusal, record.outcome("unreadable", 413)
+
+
+def _unreadable(body: bytes, desk: Desk, record: Record) -> Flow[Answer]:
+    """Answer 400; where the question can be told from the rest, `on_failure` still answers it."""
+    try:
+        envelope = NotificationEnvelope.from_json(body)
+    except PayloadError:
+        return plain(400, "The notification cannot be understood."), record.outcome("unreadable", 400)
+    record.request_uid = envelope.request_uid
+    if desk.on_failure == "deny":
+        sent_ms, transit = _sent(envelope, desk, record)
+        record.budget = desk.budget(
+            sent_ms=sent_ms,
+            deadline_ms=envelope.conditional_execution_approval_deadline,
+            received=record.started,
+            transit=transit,
+        )
+        if not record.budget.deadline.expired:
+            yield from _Question(desk, record, envelope.request_uid, sent_ms, record.budget, None).answered()
+    return plain(400, "The notification cannot be understood."), record.outcome("unreadable", 400)
+
+
+def _sent(envelope: NotificationEnvelope, desk: Desk, record: Record) -> tuple[int, TransitEstimate]:
+    stamp: object = envelope.timestamp
+    if isinstance(stamp, int) and not isinstance(stamp, bool):
+        return stamp, desk.transit
+    theirs = desk.transit.sender_now(now=record.started)
+    if theirs is None:
+        stamp = envelope.conditional_execution_approval_deadline - _UNKNOWN_BUDGET_MS
+    else:
+        stamp = round(theirs * 1000)
+    return stamp, TransitEstimate()  # an estimate of its own: a made-up time stamp must not count among the real ones
+
+
+_Result = tuple[OutcomeKind, int]
+_KINDS: Final[dict[str, OutcomeKind]] = {"approve": "approved", "deny": "denied", "abstain": "abstained"}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A notification that came in time. Without one to ask the handler about, `on_failure` decides."""
+
+    desk: Desk
+    record: Record
+    uid: str
+    sent_ms: int
+    time: Budget
+    notification: WebhookNotification | None
+
+    def answered(self) -> Flow[_Result]:
+        """Claim, decide, deliver, write down."""
+        try:
+            held = yield from take(self.desk.claims, self.uid, self.time.deadline, pause=self.desk.pause)
+        except Exception as error:  # noqa: BLE001 - a store may raise anything; whatever it is, nothing is approved
+            self.record.stage("claim")
+            self.record.blame("The claim store is unreachable", error)
+            return "failed", 503
+        self.record.stage("claim")
+        if held is not None and held.state is ClaimState.SETTLED:
+            return "duplicate", 200
+        if held is not None and held.approval is None:
+            self.record.blame("The first delivery of this notification has not been settled.")
+            return "duplicate", 503
+        approval: Approval | None = None
+        try:
+            if held is not None:
+                approval = held.approval
+                kind: OutcomeKind = self._repeated(held)
+            else:
+                kind, decision = yield from self._decided()
+                if decision is None:
+                    yield from self._noted(None)
+                    return kind, 503
+                self.record.decision = decision
+                approval = self._approval(decision)
+            failure = None if approval is None else (yield from self._delivered(approval))
+        except GeneratorExit:  # nothing can be asked any more; the claim stays open, which approves nothing
+            raise
+        except BaseException:
+            # The server gave up on this request. A repeat may ask again, but must not get a second answer.
+            yield from self._noted(None if approval is None else Claim(ClaimState.UNDELIVERED, approval))
+            raise
+        if failure is not None:
+            self.record.blame("Optimove did not take the answer", failure)
+            yield from self._noted(Claim(ClaimState.UNDELIVERED, approval))
+            return "undelivered", 503
+        yield from self._noted(Claim(ClaimState.SETTLED))
+        return kind, 200
+
+    def _decided(self) -> Flow[tuple[OutcomeKind, Decision | None]]:
+        """Ask the handler; the decision is None when it could not be asked."""
+        if self.notification is None:
+            return "unreadable", self._failed()
+        thinking = self.time.thinking
+        try:
+            answer: object = yield Ask(self.desk.handler, (self.notification, thinking), thinking)
+            if thinking.expired:
+                raise Late
+        except Overloaded:
+            self.record.stage("decide")
+            self.record.blame("All handlers are busy.")
+            return "overloaded", None
+        except Late:
+            self.record.stage("decide")
+            self.record.blame("The handler did not answer in time.")
+            return "late", self._failed()
+        except Exception as error:  # noqa: BLE001 - whatever the handler raises, it does not approve
+            self.record.stage("decide")
+            self.record.blame("The handler raised", error)
+            return "failed", self._failed()
+        self.record.stage("decide")
+        if answer is True:
+            return "approved", Decision.approve()
+        if answer is False:
+            return "denied", Decision.deny()
+        if isinstance(answer, Decision):
+            return _KINDS[answer.verdict], answer
+        self.record.blame(f"The handler returned {type(answer).__name__}; it must return a bool or a Decision.")
+        return "failed", self._failed()
+
+    def _failed(self) -> Decision:
+        return Decision.deny() if self.desk.on_failure == "deny" else Decision.abstain()
+
+    def _approval(self, decision: Decision) -> Approval | None:
+        if decision.verdict == "abstain":
+            return None
+        # Now, on Optimove's clock as its own time stamp shows it: ours may be wrong.
+        elapsed = self.time.transit + self.desk.clock() - self.record.started
+        return Approval(
+            timestamp=min(self.sent_ms + round(elapsed * 1000), LAST_MILLISECOND),
+            request_uid=self.uid,
+            approved=decision.verdict == "approve",
+            additional_data=dict(decision.additional_data),
+        )
+
+    def _repeated(self, held: Claim) -> OutcomeKind:
+        approval = held.approval
+        assert approval is not None  # noqa: S101 - `answered` has ruled it out
+        verdict: Literal["approve", "deny"] = "approve" if approval.approved else "deny"
+        self.record.decision = Decision(verdict, None, approval.additional_data)
+        return _KINDS[verdict]
+
+    def _delivered(self, approval: Approval) -> Flow[Exception | None]:
+        """Send the answer; return why Optimove did not take it, or None."""
+        try:
+            yield Ask(self.desk.deliver, (approval, self.time.deadline))
+        except Exception as error:  # noqa: BLE001 - whatever the client raises, the answer was not taken
+            seconds = self.record.stage("deliver")
+            if isinstance(error, TimeoutError):
+                self.desk.reserve.observe(seconds)  # it would have taken at least as long
+            return error
+        self.desk.reserve.observe(self.record.stage("deliver"))
+        return None
+
+    def _noted(self, claim: Claim | None) -> Flow[None]:
+        """Write down how far it has got; the answer to Optimove stands even if that fails."""
+        lost = yield from note(self.desk.claims, self.uid, claim, within=Deadline.after(_NOTING, clock=self.desk.clock))
+        self.record.stage("claim")
+        if lost is not None:
+            self.record.blame("The claim store lost the answer", lost)

@@ -1,0 +1,101 @@
+"""What integrators write: the decision about one customer, and the function that takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, final
+
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.models.approval import json_object
+from optimove_conditional_execution.models.notification import WebhookNotification
+
+Verdict = Literal["approve", "deny", "abstain"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """May this customer get this campaign?
+
+    Make one with `approve`, `deny` or `abstain`. The repr shows the verdict alone.
+
+    Attributes:
+        verdict: `"approve"`, `"deny"` or `"abstain"`.
+        reason: Your words, for `on_outcome`; never sent and never logged.
+        additional_data: Sent with an approval or a denial; JSON only.
+    """
+
+    verdict: Verdict
+    reason: str | None = field(default=None, repr=False)
+    additional_data: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse what nobody would understand, here where the traceback points at the line that made it."""
+        if self.verdict not in ("approve", "deny", "abstain"):
+            raise ConfigurationError(
+                'A verdict is "approve", "deny" or "abstain": use Decision.approve() and its sisters.'
+            )
+        if self.additional_data:
+            object.__setattr__(self, "additional_data", json_object(dict(self.additional_data)))
+
+    @classmethod
+    def approve(cls, additional_data: Mapping[str, Any] | None = None) -> Decision:
+        """Let the campaign go out to the customer.
+
+        Args:
+            additional_data: A JSON object to send along.
+
+        Raises:
+            PayloadError: `additional_data` has no JSON form.
+        """
+        return cls("approve", None, additional_data or {})
+
+    @classmethod
+    def deny(cls, reason: str | None = None, additional_data: Mapping[str, Any] | None = None) -> Decision:
+        """Say no, and settle it: no other webhook of the tenant can approve any more.
+
+        Args:
+            reason: Why, for your own records.
+            additional_data: A JSON object to send along.
+
+        Raises:
+            PayloadError: `additional_data` has no JSON form.
+        """
+        return cls("deny", reason, additional_data or {})
+
+    @classmethod
+    def abstain(cls, reason: str | None = None) -> Decision:
+        """Say nothing: the campaign does not go out unless another webhook of the tenant approves in time.
+
+        Args:
+            reason: Why, for your own records.
+        """
+        return cls("abstain", reason)
+
+
+class WebhookHandler(Protocol):
+    """Decides about one customer; called in a thread of a bounded pool."""
+
+    def __call__(self, notification: WebhookNotification, deadline: Deadline, /) -> Decision | bool:
+        """Decide before the deadline.
+
+        Args:
+            notification: Who would get which campaign.
+            deadline: When your answer is due; the time that delivering it takes has been taken off. An answer that
+                comes later is ignored.
+
+        Returns:
+            `True` or `Decision.approve()` approves, `False` or `Decision.deny()` denies. Anything else, or an
+            exception, does not approve.
+        """
+        ...
+
+
+class AsyncWebhookHandler(Protocol):
+    """Decides about one customer; cancelled when it is late."""
+
+    async def __call__(self, notification: WebhookNotification, deadline: Deadline, /) -> Decision | bool:
+        """Decide before the deadline; see `WebhookHandler`."""
+        ...

@@ -1,0 +1,88 @@
+"""HTTP as values: what comes in and what goes out, without a server or a framework."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, cast, final
+
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+@final
+@dataclass(frozen=True, slots=True, init=False)
+class Request:
+    """A request as your web framework received it.
+
+    Header names are compared without regard to case, and a header that came twice stays twice. The repr shows neither
+    headers nor query nor body, since all three can hold secrets or personal data.
+
+    Attributes:
+        method: Upper-case method.
+        path: The path, without the query.
+        query: The query string, without the question mark.
+        headers: Pairs of lower-case name and value, in the order received.
+        body: The raw bytes, exactly as received: a signature covers these bytes and no re-serialised form of them.
+    """
+
+    method: str
+    path: str
+    query: str = field(repr=False)
+    headers: tuple[tuple[str, str], ...] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    def __init__(
+        self,
+        method: str,
+        path: str = "/",
+        query: str = "",
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
+        body: bytes = b"",
+    ) -> None:
+        """Take a request apart.
+
+        Args:
+            method: Any case.
+            path: The path, without the query.
+            query: The query string, without the question mark.
+            headers: A mapping, or pairs when a name can come more than once. The `headers` of Flask, Django,
+                Starlette and httpx fit as they are.
+            body: The raw bytes.
+        """
+        pairs = cast("Mapping[str, str]", headers).items() if isinstance(headers, Mapping) else headers
+        object.__setattr__(self, "method", method.upper())
+        object.__setattr__(self, "path", path)
+        object.__setattr__(self, "query", query)
+        object.__setattr__(self, "headers", tuple((name.lower(), value) for name, value in pairs))
+        object.__setattr__(self, "body", body)
+
+    def header_values(self, name: str) -> tuple[str, ...]:
+        """Return every value of a header, in the order received; `name` in lower case."""
+        return tuple([value for key, value in self.headers if key == name])
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer for your web framework to send, or one that came from Optimove.
+
+    Attributes:
+        status: The HTTP status.
+        headers: Header names and values; lower-case names where the SDK made or read them.
+        body: The bytes.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS, repr=False)
+    body: bytes = field(default=b"", repr=False)
+
+
+def plain(status: int, text: str = "", *, headers: Mapping[str, str] = _NO_HEADERS) -> Response:
+    """Return a short plain-text response that fits every adapter."""
+    body = text.encode()
+    return Response(
+        status,
+        {"content-type": "text/plain; charset=utf-8", "content-length": str(len(body)), **headers},
+        body,
+    )

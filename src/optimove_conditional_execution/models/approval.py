@@ -1,0 +1,62 @@
+"""The answer to a notification."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Strict
+from pydantic_core import PydanticCustomError, PydanticSerializationError, to_json
+
+from optimove_conditional_execution.errors import PayloadError
+from optimove_conditional_execution.models.base import Milliseconds, Name, WireModel
+
+
+def json_object(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy that holds nothing but JSON: dates, decimals, UUIDs and models become their JSON form.
+
+    Raises:
+        PayloadError: Something in it has no JSON form (`NaN` and infinity have none), or it holds itself.
+    """
+    try:
+        copy: object = json.loads(to_json(value, inf_nan_mode="constants"), parse_constant=_no_constant)
+    except (PydanticSerializationError, ValueError, RecursionError, TypeError) as error:
+        raise PayloadError(
+            f"additional_data cannot be written as JSON ({type(error).__name__}): "
+            "use dictionaries with string keys, lists, strings, finite numbers, booleans and None.",
+            path="additional_data",
+        ) from None
+    if not isinstance(copy, dict):
+        raise PayloadError("additional_data must be a dictionary.", path="additional_data")
+    return copy
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(name)
+
+
+def _checked(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return json_object(value)
+    except PayloadError as error:
+        raise PydanticCustomError("no_json", "{reason}", {"reason": str(error)}) from None
+
+
+class Approval(WireModel):
+    """The answer that SendWebhookApproval carries.
+
+    Source: the mission document's sample.
+
+    Attributes:
+        timestamp: When the answer was given, in milliseconds since 1970.
+        request_uid: The `request_uid` of the notification.
+        approved: Whether the customer may get the campaign. Only a real `True` approves.
+        additional_data: A JSON object for Optimove to keep; its use is not documented.
+    """
+
+    timestamp: Milliseconds
+    request_uid: Name
+    approved: Annotated[bool, Strict()]
+    additional_data: Annotated[dict[str, Any], AfterValidator(_checked)] = {}
+
+    _shown = ("request_uid", "approved")

@@ -1,0 +1,197 @@
+"""What Optimove posts to a webhook for each customer of a triggered campaign.
+
+Source: the mission document's sample, and `docs/explanation/optimove-api.md` for what may be null.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Final
+
+from optimove_conditional_execution.models.base import (
+    AsSent,
+    Attributes,
+    Identifier,
+    Items,
+    Lenient,
+    Milliseconds,
+    Name,
+    WireModel,
+)
+
+
+class User(WireModel):
+    """The customer or visitor.
+
+    Attributes:
+        user_id: The customer id, or a visitor id when `is_visitor`.
+        is_visitor: Whether Optimove does not know the customer yet.
+        personalization: The attributes that the template uses; values of any JSON type.
+    """
+
+    user_id: Name
+    is_visitor: Lenient[bool | None] = None
+    personalization: Attributes = {}
+
+    _shown = ("is_visitor",)
+
+
+class TargetGroup(WireModel):
+    """The target group that the customer is in."""
+
+    id: AsSent[Identifier | None] = None
+    name: AsSent[str | None] = None
+
+    _shown = ("id",)
+
+
+class Promotion(WireModel):
+    """A promotion that the campaign promises."""
+
+    name: AsSent[str | None] = None
+    code: AsSent[Identifier | None] = None
+
+    _shown = ("code",)
+
+
+class Template(WireModel):
+    """The template of a channel."""
+
+    id: AsSent[Identifier | None] = None
+    name: AsSent[str | None] = None
+
+    _shown = ("id",)
+
+
+class Channel(WireModel):
+    """A channel that the campaign goes out through."""
+
+    id: AsSent[Identifier | None] = None
+    name: AsSent[str | None] = None
+    brand_id: AsSent[Identifier | None] = None
+    template: Lenient[Template | None] = None
+
+    _shown = ("id",)
+
+
+class Action(WireModel):
+    """The campaign action.
+
+    Attributes:
+        is_control: Whether the customer is in the control group. Whether Optimove asks about those at all is not known.
+    """
+
+    id: AsSent[Identifier | None] = None
+    name: AsSent[str | None] = None
+    is_control: Lenient[bool | None] = None
+    promotions: Items[Promotion] = ()
+    channels: Items[Channel] = ()
+
+    _shown = ("id", "is_control")
+
+
+class Occurrence(WireModel):
+    """The occurrence of the campaign that wants to send.
+
+    Attributes:
+        date: `YYYY-MM-DD`, as text: Optimove's own sample holds just these letters.
+    """
+
+    date: AsSent[str | None] = None
+    series_id: AsSent[Identifier | None] = None
+    occurrence_id: AsSent[Identifier | None] = None
+    target_group: Lenient[TargetGroup | None] = None
+    notes: AsSent[str | None] = None
+    tags: Items[str] = ()
+    communication_type: AsSent[str | None] = None
+    action: Lenient[Action | None] = None
+
+    _shown = ("series_id", "occurrence_id")
+
+
+class TriggerEvent(WireModel):
+    """An event that made the campaign fire.
+
+    Attributes:
+        timestamp: **Seconds** since 1970, unlike the notification's own time stamps, which are milliseconds.
+        parameters: The event's parameters; values of any JSON type.
+    """
+
+    key: AsSent[str | None] = None
+    timestamp: AsSent[int | float | None] = None
+    parameters: Attributes = {}
+
+    _shown = ("key",)
+
+    @property
+    def occurred_at(self) -> datetime | None:
+        """The moment of the event in UTC, or None when there is no usable time stamp.
+
+        Optimove's sample has seconds (ten digits). A value that could only be milliseconds is read as such.
+        """
+        stamp: object = self.timestamp
+        if isinstance(stamp, bool) or not isinstance(stamp, int | float):
+            return None
+        try:
+            return datetime.fromtimestamp(stamp if abs(stamp) < _FIRST_MILLISECONDS else stamp / 1000, UTC)
+        except (OverflowError, ValueError, OSError):
+            return None
+
+
+class TriggerContext(WireModel):
+    """Which trigger fired, and on what events."""
+
+    id: AsSent[Identifier | None] = None
+    name: AsSent[str | None] = None
+    events: Items[TriggerEvent] = ()
+
+    _shown = ("id",)
+
+
+class WebhookNotification(WireModel):
+    """Optimove asks whether one customer may get one triggered campaign.
+
+    Only `timestamp`, `conditional_execution_approval_deadline`, `request_uid` and `user.user_id` must be there; every
+    other field may be null or missing. A value of an undocumented type is kept as it came.
+
+    Attributes:
+        timestamp: When Optimove made the notification, in milliseconds since 1970.
+        conditional_execution_approval_deadline: Until when an answer counts, in milliseconds since 1970.
+        request_uid: Names this question; the answer carries it back.
+        is_hashed: Presumably whether `user_id` is hashed; Optimove does not say.
+    """
+
+    timestamp: Milliseconds
+    conditional_execution_approval_deadline: Milliseconds
+    request_uid: Name
+    is_hashed: Lenient[bool | None] = None
+    user: User
+    occurrence: Lenient[Occurrence | None] = None
+    trigger_context: Lenient[TriggerContext | None] = None
+
+    _shown = ("request_uid", "timestamp", "conditional_execution_approval_deadline")
+
+    @property
+    def sent_at(self) -> datetime:
+        """`timestamp` as a moment in UTC."""
+        return datetime.fromtimestamp(self.timestamp / 1000, UTC)
+
+    @property
+    def approval_deadline(self) -> datetime:
+        """`conditional_execution_approval_deadline` as a moment in UTC."""
+        return datetime.fromtimestamp(self.conditional_execution_approval_deadline / 1000, UTC)
+
+
+_FIRST_MILLISECONDS: Final = 100_000_000_000
+"""As seconds this is the year 5138, as milliseconds 1973: no event's seconds are above, no event's milliseconds
+below."""
+
+
+class NotificationEnvelope(WireModel):
+    """What can still be answered when the rest of a notification is unreadable."""
+
+    timestamp: Lenient[Milliseconds | None] = None
+    conditional_execution_approval_deadline: Milliseconds
+    request_uid: Name
+
+    _shown = ("request_uid",)

@@ -1,0 +1,45 @@
+"""Webhooks and the settings that all of a tenant's webhooks share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr
+
+from optimove_conditional_execution.models.base import WireModel
+
+
+class Webhook(WireModel):
+    """A registered webhook. All webhooks of a tenant get every notification; the first answer counts.
+
+    Attributes:
+        id: Optimove's name for it.
+        url: Where Optimove posts notifications. The repr leaves out the query, which can hold a token.
+    """
+
+    id: Annotated[str, Field(coerce_numbers_to_str=True, min_length=1)]
+    url: str
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        try:
+            parts = urlsplit(self.url)
+            where = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+        except ValueError:
+            where = "..."
+        return [("id", self.id), ("url", where)]
+
+
+class TenantSettings(WireModel):
+    """What UpdateWebhookSettings sets, for all webhooks of the tenant.
+
+    Attributes:
+        timeout_ms: How long Optimove waits for an answer, in milliseconds; the wire name is `timeout`.
+        secret: The key that notifications are signed with, or None. Optimove echoes it in clear.
+    """
+
+    timeout_ms: Annotated[int, Field(alias="timeout")]
+    secret: SecretStr | None = None
+
+    _shown = ("timeout_ms",)

@@ -1,0 +1,112 @@
+"""Threads for code that cannot be cancelled: bounded in number, and never in the way of a process that ends."""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Final, Literal, final
+
+from optimove_conditional_execution.flows.effects import Overloaded
+
+_IDLE_SECONDS: Final = 10.0
+
+_Job = tuple[Future[Any], contextvars.Context, Callable[..., Any], tuple[Any, ...]]
+
+
+@final
+class Pool:
+    """A bounded number of daemon threads, started when needed and ended when idle.
+
+    The standard library's pool would wait at exit for a handler that hangs, and nothing can cancel that. Here a hanging
+    call costs its place until it returns, and nothing more. Safe for threads; after a fork the child starts afresh.
+    """
+
+    def __init__(self, places: int, *, when_full: Literal["refuse", "queue"], name: str) -> None:
+        """Start no thread yet.
+
+        Args:
+            places: How many calls run at once.
+            when_full: What a further call does: fail at once, or wait for its turn.
+            name: The threads' name.
+        """
+        self._places = places
+        self._refuse = when_full == "refuse"
+        self._name = name
+        self._start_afresh()
+
+    def _start_afresh(self) -> None:
+        self._pid = os.getpid()
+        self._lock = threading.Lock()
+        self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+        self._busy = 0
+        self._threads = 0
+
+    def take_place(self) -> None:
+        """Take a place for work that needs no thread.
+
+        Raises:
+            Overloaded: All are taken.
+        """
+        if self._pid != os.getpid():
+            self._start_afresh()
+        with self._lock:
+            if self._refuse and self._busy >= self._places:
+                raise Overloaded
+            self._busy += 1
+
+    def leave_place(self, _: object = None) -> None:
+        """Give a place back."""
+        with self._lock:
+            self._busy -= 1
+
+    def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
+        """Start a call in a thread, with the caller's context variables.
+
+        Raises:
+            Overloaded: The pool refuses when it is full, and is.
+        """
+        self.take_place()
+        future: Future[Any] = Future()
+        with self._lock:
+            self._jobs.put((future, contextvars.copy_context(), function, arguments))
+            if self._threads < min(self._busy, self._places):
+                self._threads += 1
+                threading.Thread(target=self._work, args=(self._jobs,), name=self._name, daemon=True).start()
+        return future
+
+    def _work(self, jobs: queue.SimpleQueue[_Job]) -> None:
+        while True:
+            try:
+                future, context, function, arguments = jobs.get(timeout=_IDLE_SECONDS)
+            except queue.Empty:
+                with self._lock:
+                    if jobs.empty():
+                        self._threads -= 1
+                        return
+                continue
+            if not future.set_running_or_notify_cancel():
+                self.leave_place()
+                continue
+            try:
+                result = context.run(function, *arguments)
+            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+                self.leave_place()
+                future.set_exception(_harmless(error))
+            else:
+                self.leave_place()
+                future.set_result(result)
+            # An idle thread must not keep the last notification alive.
+            del future, context, function, arguments
+
+
+def _harmless(error: BaseException) -> Exception:
+    """Return an exception that a future and a generator can carry: neither StopIteration nor SystemExit is one."""
+    if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
+        return error
+    harmless = RuntimeError(type(error).__name__)
+    harmless.__cause__ = error
+    return harmless

@@ -1,0 +1,261 @@
+"""What integrators mount: requests in, responses out, the handler in between. Wiring only."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
+from optimove_conditional_execution.deadline import Deadline, TransitEstimate
+from optimove_conditional_execution.drivers import Pools, arun, is_async, run
+from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.flows.budget import Reserve
+from optimove_conditional_execution.flows.claims import ClaimStore
+from optimove_conditional_execution.flows.outcome import Outcome
+from optimove_conditional_execution.flows.webhook import Answer, Desk, OnFailure, answer_notification, too_large
+from optimove_conditional_execution.handlers import AsyncWebhookHandler, WebhookHandler
+from optimove_conditional_execution.messages import Request, Response, plain
+from optimove_conditional_execution.models.approval import Approval
+from optimove_conditional_execution.signature import Secrets, Unsigned, receiver_keys
+from optimove_conditional_execution.stores.memory import MemoryClaims
+
+MAX_BODY: Final = 262_144
+"""Bytes of a notification at most; Optimove's sample has 1,268."""
+
+_LOGGER: Final = logging.getLogger("optimove_conditional_execution.webhook")
+_EXPECTED: Final = frozenset({"approved", "denied", "abstained", "duplicate"})
+
+
+class _Receiver:
+    """What both webhook receivers are built from."""
+
+    def __init__(
+        self,
+        *,
+        handler: Callable[..., Any],
+        deliver: Callable[[Approval, Deadline], Any],
+        pause: Callable[[float], Any],
+        secrets: Secrets | Literal[Unsigned.UNSIGNED],
+        on_failure: OnFailure,
+        claims: ClaimStore | None,
+        reserve: float | None,
+        max_concurrency: int,
+        max_body: int,
+        on_outcome: Callable[[Outcome], None] | None,
+    ) -> None:
+        if not callable(handler):
+            raise ConfigurationError("handler must be a function of a notification and a deadline.")
+        if on_failure not in ("abstain", "deny"):
+            raise ConfigurationError('on_failure must be "abstain" (say nothing) or "deny" (say no).')
+        if max_concurrency < 1 or max_body < 1:
+            raise ConfigurationError("max_concurrency and max_body must be 1 or more.")
+        self._desk = Desk(
+            handler=handler,
+            deliver=deliver,
+            pause=pause,
+            claims=MemoryClaims() if claims is None else claims,
+            keys=receiver_keys(secrets),
+            on_failure=on_failure,
+            max_body=max_body,
+            transit=TransitEstimate(),
+            reserve=Reserve(reserve),
+            clock=time.monotonic,
+        )
+        self._pools = Pools.of(max_concurrency)
+        self._on_outcome = on_outcome
+
+    @property
+    def max_body(self) -> int:
+        """Bytes that a request's body may have; adapters stop reading there."""
+        return self._desk.max_body
+
+    def too_large(self) -> Response:
+        """Return the answer to a request whose body an adapter has not read to its end, and record it."""
+        return self._finish(too_large(self._desk))
+
+    def _finish(self, answer: Answer) -> Response:
+        response, outcome = answer
+        if outcome is not None:
+            _log(outcome)
+            if self._on_outcome is not None:
+                try:
+                    self._on_outcome(outcome)
+                except Exception as error:  # noqa: BLE001 - a broken observer must not change an answer
+                    _LOGGER.error("on_outcome raised %s", type(error).__name__)
+        return response
+
+    def _crashed(self, error: Exception) -> Response:
+        # Not reached by any delivery that we know of. It fails closed, and without a traceback, which could quote data.
+        _LOGGER.error("a delivery failed inside the SDK: %s", type(error).__name__)
+        return plain(503, "Not available.")
+
+
+class WebhookReceiver(_Receiver):
+    """Receives the notifications of triggered campaigns in threads, and answers them through a client.
+
+    Mount it with `adapters.wsgi.WSGIApp`, `adapters.aws_lambda.lambda_handler`, or by calling `handle` in a view of
+    your framework. Nothing is approved unless your handler returns `True` or `Decision.approve()` in time.
+    """
+
+    def __init__(
+        self,
+        handler: WebhookHandler,
+        *,
+        client: OptimoveClient,
+        secrets: Secrets | Literal[Unsigned.UNSIGNED],
+        on_failure: OnFailure = "abstain",
+        claims: ClaimStore | None = None,
+        reserve: float | None = None,
+        max_concurrency: int = 100,
+        max_body: int = MAX_BODY,
+        on_outcome: Callable[[Outcome], None] | None = None,
+    ) -> None:
+        """Wire a handler to a client.
+
+        Args:
+            handler: Decides about one customer. It runs in a thread of a bounded pool, since it may be late.
+            client: Sends the answers.
+            secrets: The webhook secret; several while you rotate; `UNSIGNED` when Optimove has none.
+            on_failure: What it means when the handler raises, is late or returns something odd: `"abstain"` says
+                nothing, so that another webhook of the tenant may still approve; `"deny"` says no.
+            claims: Who answers which notification; None keeps that in this process. Processes that share a webhook
+                should share a store, such as `stores.SqliteClaims`.
+            reserve: Seconds kept back from the handler to deliver its answer; None follows the measured round trips.
+            max_concurrency: Handlers that run at once, those that are late included; further notifications get a 503.
+            max_body: Bytes of a notification at most.
+            on_outcome: Called with the record of every delivery, in the thread that answers it.
+
+        Raises:
+            ConfigurationError: A setting makes no sense.
+        """
+        if is_async(handler):
+            raise ConfigurationError("An async handler needs AsyncWebhookReceiver; WebhookReceiver calls a function.")
+        if is_async(client.send_webhook_approval):
+            raise ConfigurationError(
+                "WebhookReceiver needs an OptimoveClient; AsyncWebhookReceiver takes the async one."
+            )
+        super().__init__(
+            handler=handler,
+            deliver=lambda approval, deadline: client.send_webhook_approval(approval, deadline=deadline),
+            pause=time.sleep,
+            secrets=secrets,
+            on_failure=on_failure,
+            claims=claims,
+            reserve=reserve,
+            max_concurrency=max_concurrency,
+            max_body=max_body,
+            on_outcome=on_outcome,
+        )
+
+    def handle(self, request: Request) -> Response:
+        """Answer a request; blocks until the answer has reached Optimove, or the notification's deadline.
+
+        Args:
+            request: As your framework received it, with the raw body.
+
+        Returns:
+            The response for your framework to send. It never raises on account of the request.
+        """
+        try:
+            answer = run(answer_notification(request, self._desk), pools=self._pools)
+        except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
+            return self._crashed(error)
+        return self._finish(answer)
+
+
+class AsyncWebhookReceiver(_Receiver):
+    """Receives the notifications of triggered campaigns in an event loop, and answers them through a client.
+
+    Mount it with `adapters.asgi.ASGIApp`. Nothing is approved unless your handler returns `True` or
+    `Decision.approve()` in time.
+    """
+
+    def __init__(
+        self,
+        handler: AsyncWebhookHandler | WebhookHandler,
+        *,
+        client: AsyncOptimoveClient,
+        secrets: Secrets | Literal[Unsigned.UNSIGNED],
+        on_failure: OnFailure = "abstain",
+        claims: ClaimStore | None = None,
+        reserve: float | None = None,
+        max_concurrency: int = 100,
+        max_body: int = MAX_BODY,
+        on_outcome: Callable[[Outcome], None] | None = None,
+    ) -> None:
+        """Wire a handler to a client; the arguments are those of `WebhookReceiver`.
+
+        Args:
+            handler: Decides about one customer. A coroutine function runs in the event loop and is cancelled when it is
+                late; a function runs in a thread of a bounded pool.
+            client: Sends the answers.
+            secrets: The webhook secret; several while you rotate; `UNSIGNED` when Optimove has none.
+            on_failure: What it means when the handler raises, is late or returns something odd.
+            claims: Who answers which notification; None keeps that in this process.
+            reserve: Seconds kept back from the handler to deliver its answer; None follows the measured round trips.
+            max_concurrency: Handlers that run at once; further notifications get a 503.
+            max_body: Bytes of a notification at most.
+            on_outcome: Called with the record of every delivery, in the event loop: it must not block.
+
+        Raises:
+            ConfigurationError: A setting makes no sense.
+        """
+        given: object = client
+        if isinstance(given, OptimoveClient):
+            raise ConfigurationError(
+                "AsyncWebhookReceiver needs an AsyncOptimoveClient; WebhookReceiver takes the other."
+            )
+        super().__init__(
+            handler=handler,
+            deliver=lambda approval, deadline: client.send_webhook_approval(approval, deadline=deadline),
+            pause=asyncio.sleep,
+            secrets=secrets,
+            on_failure=on_failure,
+            claims=claims,
+            reserve=reserve,
+            max_concurrency=max_concurrency,
+            max_body=max_body,
+            on_outcome=on_outcome,
+        )
+
+    async def handle(self, request: Request) -> Response:
+        """Answer a request; returns when the answer has reached Optimove, or the notification's deadline has come.
+
+        Args:
+            request: As your framework received it, with the raw body.
+
+        Returns:
+            The response for your framework to send. It never raises on account of the request.
+        """
+        try:
+            answer = await arun(answer_notification(request, self._desk), pools=self._pools)
+        except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
+            return self._crashed(error)
+        return self._finish(answer)
+
+
+def _log(outcome: Outcome) -> None:
+    level = logging.INFO if outcome.kind in _EXPECTED else logging.WARNING
+    if not _LOGGER.isEnabledFor(level):
+        return
+    # A request_uid is the sender's text: ascii() keeps it on one line.
+    uid = ascii(outcome.request_uid)[:100] if outcome.request_uid is not None else "-"
+    _LOGGER.log(
+        level,
+        "%s request_uid=%s status=%d total=%.3fs%s",
+        outcome.kind,
+        uid,
+        outcome.status,
+        outcome.total_seconds,
+        "" if outcome.error is None else f" ({outcome.error})",
+        extra={
+            "optimove_kind": outcome.kind,
+            "optimove_request_uid": outcome.request_uid,
+            "optimove_status": outcome.status,
+            "optimove_total_seconds": outcome.total_seconds,
+            "optimove_budget_seconds": outcome.budget_seconds,
+        },
+    )

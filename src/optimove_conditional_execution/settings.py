@@ -1,0 +1,104 @@
+"""What a client is told once: key, URL, time zone. From arguments, else from the environment."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, final
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from optimove_conditional_execution.errors import ConfigurationError
+
+API_KEY_VARIABLE: Final = "OPTIMOVE_API_KEY"
+BASE_URL_VARIABLE: Final = "OPTIMOVE_BASE_URL"
+TIMEZONE_VARIABLE: Final = "OPTIMOVE_TIMEZONE"
+
+_LOGGER: Final = logging.getLogger("optimove_conditional_execution.client")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """Checked settings.
+
+    Attributes:
+        api_key: Printable ASCII without blanks, so that it fits into a header as it is.
+        base_url: Scheme, host and an optional path, without a trailing slash.
+        timezone: The zone of Optimove's time stamps that have none; None when it was not given.
+    """
+
+    api_key: str = field(repr=False)
+    base_url: str
+    timezone: ZoneInfo | None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        api_key: str | None,
+        base_url: str | None,
+        timezone: str | ZoneInfo | None,
+        environment: Mapping[str, str],
+    ) -> ClientSettings:
+        """Check what was given, and fill in from the environment what was not.
+
+        Raises:
+            ConfigurationError: Something is missing or makes no sense.
+        """
+        return cls(
+            _api_key(api_key if api_key is not None else environment.get(API_KEY_VARIABLE)),
+            _base_url(base_url if base_url is not None else environment.get(BASE_URL_VARIABLE)),
+            _timezone(timezone if timezone is not None else environment.get(TIMEZONE_VARIABLE)),
+        )
+
+
+def _api_key(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(
+            f"The API key is missing: set the environment variable {API_KEY_VARIABLE}, or pass api_key=. "
+            "An admin makes one in Optimove under Settings > General > API Key Management."
+        )
+    key = value.strip()
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise ConfigurationError(
+            f"The API key has characters that cannot stand in an HTTP header: check {API_KEY_VARIABLE}, or api_key=, "
+            "for blanks, line breaks and letters outside ASCII."
+        )
+    return key
+
+
+def _base_url(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigurationError(
+            f"The base URL is missing: set the environment variable {BASE_URL_VARIABLE}, or pass base_url=. "
+            "It is your tenant's API server, such as https://api5.optimove.net; Optimove support tells which."
+        )
+    url = value.strip().rstrip("/")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
+        credentials = parts.username is not None
+        _ = parts.port
+    except ValueError:
+        parts, usable, credentials = urlsplit(""), False, False
+    if not usable or credentials or not (url.isascii() and url.isprintable()) or " " in url:
+        raise ConfigurationError(
+            f"The base URL must be http(s)://host, with an optional port and path and nothing else: check "
+            f"{BASE_URL_VARIABLE}, or base_url=. An example is https://api5.optimove.net."
+        )
+    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        _LOGGER.warning("The base URL is not https: the API key travels in clear to %s.", parts.hostname)
+    return url
+
+
+def _timezone(value: object) -> ZoneInfo | None:
+    if value is None or isinstance(value, ZoneInfo):
+        return value
+    try:
+        return ZoneInfo(str(value))
+    except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
+        raise ConfigurationError(
+            f"The time zone is not known: check {TIMEZONE_VARIABLE}, or timezone=, for an IANA name like Europe/London."
+        ) from None

@@ -1,0 +1,162 @@
+"""Who sent this: the HMAC that Optimove puts into `optimove-signature-content`.
+
+HMAC-SHA256 over the raw body with the secret's UTF-8 bytes as key, written as lowercase hex. Source: the mission
+document's example, which is the first of the vectors in `tests/payloads/signature-vectors.json`.
+"""
+
+from __future__ import annotations
+
+import enum
+import hmac
+from collections.abc import Sequence
+from typing import Final, Literal
+
+from optimove_conditional_execution.errors import ConfigurationError, SignatureError
+from optimove_conditional_execution.messages import Request
+
+SIGNATURE_HEADER: Final = "optimove-signature-content"
+SIGNATURE_HEADERS: Final = (SIGNATURE_HEADER, "x-optimove-signature-content")
+"""The documented header, and the name that Optimove's realtime API uses for the same thing."""
+
+_HEX_LENGTH: Final = 64
+_WHITE_SPACE: Final = " \t\r\n"
+
+
+class Unsigned(enum.Enum):
+    """The type of `UNSIGNED`."""
+
+    UNSIGNED = "unsigned"
+
+    def __repr__(self) -> str:
+        return "UNSIGNED"
+
+
+UNSIGNED: Final = Unsigned.UNSIGNED
+"""Pass it as `secrets=` when no secret is set in Optimove: then anybody who knows your URL can ask your handler."""
+
+Secrets = str | bytes | Sequence[str | bytes]
+
+
+def sign(body: bytes, *, secret: str | bytes) -> str:
+    """Return the signature that Optimove would send with a body.
+
+    Args:
+        body: The raw bytes of the request's body.
+        secret: The tenant's secret. Text is used as UTF-8; it is not decoded from hex or base64.
+
+    Returns:
+        64 lowercase hexadecimal digits.
+
+    Raises:
+        ConfigurationError: The secret is empty or blank, or is not text or bytes.
+    """
+    return hmac.digest(_key(secret), body, "sha256").hex()
+
+
+def verify(body: bytes, *, signature: str | bytes | None, secrets: Secrets) -> int:
+    """Check that a body was signed with one of the secrets, in constant time.
+
+    Give several secrets while you rotate: Optimove documents no overlap, so notifications signed with the old secret
+    can arrive after the change.
+
+    Args:
+        body: The raw bytes of the request's body, before any JSON parsing.
+        signature: The value of the header `optimove-signature-content`; None when there was none. White space around
+            it, upper-case digits and a leading `sha256=` are accepted.
+        secrets: The secret, or several.
+
+    Returns:
+        The index of the secret that matched; 0 when there is one.
+
+    Raises:
+        SignatureError: The signature is missing, malformed, or of another body or secret.
+        ConfigurationError: There is no secret, or one of them is empty or blank.
+    """
+    return match(body, signature=signature, keys=signing_keys(secrets))
+
+
+def match(body: bytes, *, signature: str | bytes | None, keys: tuple[bytes, ...]) -> int:
+    """Do what `verify` does, with secrets that `signing_keys` has checked already."""
+    try:
+        digest = _digest(signature)
+        for index, key in enumerate(keys):
+            if hmac.compare_digest(hmac.digest(key, body, "sha256"), digest):
+                return index
+    except (TypeError, BufferError):
+        raise SignatureError("The body must be the raw bytes that were received, before any decoding.") from None
+    raise SignatureError("The signature does not fit this body and secret.")
+
+
+def _digest(signature: object) -> bytes:
+    if signature is None:
+        raise SignatureError(f"The request has no signature: the header {SIGNATURE_HEADER} is missing.")
+    if isinstance(signature, bytes):
+        signature = signature.decode("latin-1")
+    if not isinstance(signature, str):
+        raise SignatureError("A signature is text.")
+    text = signature.strip(_WHITE_SPACE)
+    if text[:7].lower() == "sha256=":
+        text = text[7:]
+    try:
+        digest = bytes.fromhex(text) if len(text) == _HEX_LENGTH else b""
+    except ValueError:
+        digest = b""
+    # fromhex skips blanks between digits, so that the length of the text alone proves nothing.
+    if len(digest) * 2 != _HEX_LENGTH:
+        raise SignatureError("The signature is malformed: 64 hexadecimal digits are expected.")
+    return digest
+
+
+def signing_keys(secrets: Secrets) -> tuple[bytes, ...]:
+    """Return the keys of one or several secrets.
+
+    Raises:
+        ConfigurationError: There is none, or one of them is empty or blank, or is not text or bytes.
+    """
+    if isinstance(secrets, str | bytes):
+        return (_key(secrets),)
+    try:
+        keys = tuple([_key(secret) for secret in secrets])
+    except TypeError:
+        raise ConfigurationError(
+            "secrets must be a secret, a sequence of secrets, or UNSIGNED when Optimove has none."
+        ) from None
+    if not keys:
+        raise ConfigurationError("secrets is empty: give the webhook secret, or UNSIGNED when Optimove has none.")
+    return keys
+
+
+def _key(secret: object) -> bytes:
+    if isinstance(secret, str):
+        try:
+            secret = secret.encode() if secret.strip() else b""
+        except UnicodeEncodeError:
+            raise ConfigurationError("A secret must be valid Unicode text, or bytes.") from None
+    if isinstance(secret, bytes) and not secret.strip():
+        raise ConfigurationError("A secret must not be empty or blank: anybody could sign with it.")
+    if not isinstance(secret, bytes):
+        raise ConfigurationError("A secret must be text or bytes; None, numbers and lists are not.")
+    return secret
+
+
+def received_signature(request: Request) -> str | None:
+    """Return the signature of a request, or None when it has none.
+
+    Raises:
+        SignatureError: A header came more than once, or the two accepted names disagree.
+    """
+    found = [value for name in SIGNATURE_HEADERS for value in request.header_values(name)]
+    if len(found) < 2:
+        return found[0] if found else None
+    names = {name for name in SIGNATURE_HEADERS if request.header_values(name)}
+    if len(names) != len(found) or len({value.strip(_WHITE_SPACE) for value in found}) != 1:
+        raise SignatureError("The request has several signatures.")
+    return found[0]
+
+
+Keys = tuple[bytes, ...] | Literal[Unsigned.UNSIGNED]
+
+
+def receiver_keys(secrets: Secrets | Literal[Unsigned.UNSIGNED]) -> Keys:
+    """Return what a receiver checks signatures with; `UNSIGNED` stays as it is."""
+    return secrets if isinstance(secrets, Unsigned) else signing_keys(secrets)

@@ -1,0 +1,121 @@
+"""Claims in an SQLite file, for the processes of one machine."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from contextlib import closing
+from os import PathLike, fspath, getpid
+from typing import Final, final
+
+from optimove_conditional_execution.deadline import Clock
+from optimove_conditional_execution.flows.claims import Claim, ClaimState
+from optimove_conditional_execution.models.approval import Approval
+
+_BUSY_SECONDS: Final = 2.0
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS claims (
+    request_uid TEXT PRIMARY KEY,
+    expires REAL NOT NULL,
+    state TEXT NOT NULL,
+    approval TEXT
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS claims_expires ON claims (expires);
+"""
+
+
+@final
+class SqliteClaims:
+    """Claims that all processes share which open the same file. Safe for threads, for asyncio and after a fork.
+
+    Expiry goes by the machine's wall clock, since processes share no other. The file holds the answers that Optimove
+    has not taken yet, `additional_data` included, until their deadline.
+    """
+
+    instant = False
+
+    def __init__(self, path: str | PathLike[str], *, wall_clock: Clock = time.time) -> None:
+        """Open or create the file.
+
+        Args:
+            path: Where; its folder must exist, on a local disk.
+            wall_clock: Seconds since 1970.
+
+        Raises:
+            sqlite3.Error: The file cannot be opened, or is no SQLite database.
+        """
+        self._path = fspath(path)
+        self._wall_clock = wall_clock
+        self._lock = threading.Lock()
+        self._pid = 0
+        self._connection: sqlite3.Connection | None = None
+        with self._lock:
+            self._connected()
+
+    def claim(self, request_uid: str, seconds: float, /) -> Claim | None:
+        """Take a notification; see `ClaimStore.claim`."""
+        now = self._wall_clock()
+        with self._lock, self._connected() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("DELETE FROM claims WHERE expires <= ?", (now,))
+            known = _read(connection, request_uid)
+            if known is None:
+                connection.execute(
+                    "INSERT INTO claims VALUES (?, ?, ?, NULL)", (request_uid, now + seconds, ClaimState.OPEN.value)
+                )
+            elif known.state is ClaimState.UNDELIVERED:
+                connection.execute(
+                    "UPDATE claims SET state = ? WHERE request_uid = ?", (ClaimState.OPEN.value, request_uid)
+                )
+            return known
+
+    def look(self, request_uid: str, /) -> Claim | None:
+        """Return what is known of a notification."""
+        with self._lock:
+            return _read(self._connected(), request_uid)
+
+    def record(self, request_uid: str, claim: Claim, /) -> None:
+        """Write down how far a notification has got; one that is forgotten already stays so."""
+        approval = None if claim.approval is None else claim.approval.model_dump_json(by_alias=True)
+        with self._lock, self._connected() as connection:
+            connection.execute(
+                "UPDATE claims SET state = ?, approval = ? WHERE request_uid = ?",
+                (claim.state.value, approval, request_uid),
+            )
+
+    def release(self, request_uid: str, /) -> None:
+        """Forget a notification."""
+        with self._lock, self._connected() as connection:
+            connection.execute("DELETE FROM claims WHERE request_uid = ?", (request_uid,))
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with self._lock:
+            if self._connection is not None and self._pid == getpid():
+                self._connection.close()
+            self._connection = None
+
+    def _connected(self) -> sqlite3.Connection:
+        # An SQLite connection must not be carried over a fork, so each process opens its own.
+        if self._connection is None or self._pid != getpid():
+            connection = sqlite3.connect(
+                self._path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None
+            )
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(_SCHEMA)
+            self._connection = connection
+            self._pid = getpid()
+        return self._connection
+
+
+def _read(connection: sqlite3.Connection, request_uid: str) -> Claim | None:
+    with closing(
+        connection.execute("SELECT state, approval FROM claims WHERE request_uid = ?", (request_uid,))
+    ) as rows:
+        row: tuple[str, str | None] | None = rows.fetchone()
+    if row is None:
+        return None
+    return Claim(ClaimState(row[0]), None if row[1] is None else Approval.from_json(row[1]))

@@ -1,0 +1,99 @@
+"""Payloads as Optimove would make them, for tests and rehearsals."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final
+
+from optimove_conditional_execution.messages import Request
+from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS
+from optimove_conditional_execution.signature import SIGNATURE_HEADER, sign
+
+_NOTIFICATION: Final[dict[str, Any]] = {
+    "timestamp": 0,
+    "conditional_execution_approval_deadline": 0,
+    "request_uid": "",
+    "is_hashed": False,
+    "user": {"user_id": "", "is_visitor": False, "personalization": {"first_name": "Dana", "country": "MT"}},
+    "occurrence": {
+        "date": "2026-11-23",
+        "series_id": "1027",
+        "occurrence_id": "88412",
+        "target_group": {"id": 123, "name": "Lapsed depositors"},
+        "notes": "",
+        "tags": ["reactivation"],
+        "communication_type": "triggered",
+        "action": {
+            "id": 19,
+            "name": "Welcome back bonus",
+            "is_control": False,
+            "promotions": [{"name": "Welcome back bonus", "code": "WB23"}],
+            "channels": [
+                {"id": 504, "name": "Email", "brand_id": "main", "template": {"id": 7, "name": "Welcome back"}}
+            ],
+        },
+    },
+    "trigger_context": {
+        "id": 31,
+        "name": "Deposit failed",
+        "events": [{"key": "deposit_failed", "timestamp": 0, "parameters": {"amount": "50", "currency": "EUR"}}],
+    },
+}
+"""The fields of the mission document's sample, with values that could be real."""
+
+
+def notification(
+    user_id: str = "C234638",
+    *,
+    request_uid: str | None = None,
+    timeout_ms: int = DEFAULT_TIMEOUT_MS,
+    timestamp_ms: int | None = None,
+    personalization: Mapping[str, Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the JSON object of a notification.
+
+    Args:
+        user_id: The customer.
+        request_uid: The question's name; None makes a new one.
+        timeout_ms: Milliseconds from time stamp to deadline; 0 or less makes one that has expired.
+        timestamp_ms: Milliseconds since 1970; None is now.
+        personalization: The customer's attributes, in place of the sample's.
+        changes: Top-level fields to replace.
+    """
+    now = round(time.time() * 1000) if timestamp_ms is None else timestamp_ms
+    payload = copy.deepcopy(_NOTIFICATION)
+    payload["timestamp"] = now
+    payload["conditional_execution_approval_deadline"] = now + timeout_ms
+    payload["request_uid"] = str(uuid.uuid4()) if request_uid is None else request_uid
+    payload["user"]["user_id"] = user_id
+    if personalization is not None:
+        payload["user"]["personalization"] = dict(personalization)
+    payload["trigger_context"]["events"][0]["timestamp"] = now // 1000 - 2
+    payload.update(changes or {})
+    return payload
+
+
+def signed_request(
+    payload: Mapping[str, Any] | bytes, *, secret: str | bytes | None, path: str = "/", header: str = SIGNATURE_HEADER
+) -> Request:
+    """Return the request that Optimove would post.
+
+    Args:
+        payload: A JSON object, or the bytes of a body as they are.
+        secret: What to sign with; None sends no signature.
+        path: The path of the webhook's URL.
+        header: The name of the signature's header.
+
+    Raises:
+        ConfigurationError: The secret is empty or blank.
+    """
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    if secret is not None:
+        headers.append((header, sign(body, secret=secret)))
+    return Request("POST", path, "", headers, body)

@@ -1,0 +1,134 @@
+"""What an answer means: the value that was asked for, or the error that says what to do."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import math
+import time
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Final, TypeVar
+
+from optimove_conditional_execution.deadline import Clock
+from optimove_conditional_execution.errors import (
+    APIError,
+    AuthenticationError,
+    NotFoundError,
+    PayloadError,
+    RateLimitError,
+    ServerError,
+    UnexpectedResponseError,
+)
+from optimove_conditional_execution.messages import Response
+from optimove_conditional_execution.operations import Operation
+from optimove_conditional_execution.transport.http import MAX_RESPONSE_BODY
+
+T = TypeVar("T")
+
+_LONGEST_MESSAGE: Final = 200
+_STRUCK_OUT: Final = "***"
+
+
+def interpret(
+    operation: Operation[T], response: Response, *, secrets: Iterable[str], wall_clock: Clock = time.time
+) -> T:
+    """Return what a call asked for.
+
+    Args:
+        operation: The call.
+        response: Optimove's answer.
+        secrets: What must not stand in an error, because a server could echo it.
+        wall_clock: Seconds since 1970, to read a `Retry-After` that is a date.
+
+    Raises:
+        APIError: The status is not 2xx, or the body is not what is documented.
+    """
+    status = response.status
+    body = _redacted(response.body, (*operation.redact, *secrets))
+    message = _message(body)
+    said = "" if operation.private or not message else f" It said: {message}"
+    where = f"{operation.name}: {operation.method} {operation.path} answered {_phrase(status)}."
+    if 200 <= status < 300:
+        try:
+            if len(response.body) > MAX_RESPONSE_BODY:
+                raise PayloadError(f"the answer is longer than {MAX_RESPONSE_BODY} bytes")
+            return operation.parse(response)
+        except PayloadError as error:
+            raise UnexpectedResponseError(
+                f"{where} But {error}{'' if str(error).endswith('.') else '.'} Check base_url and Endpoints: another "
+                f"server, or another version of the API, may have answered.{said}",
+                status=status,
+                operation=operation.name,
+                message=message,
+                body=body,
+            ) from None
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        raise RateLimitError(
+            f"{where}{said}",
+            status=status,
+            operation=operation.name,
+            message=message,
+            body=body,
+            retry_after=_retry_after(response, wall_clock),
+        )
+    kind, advice = _kind(status)
+    raise kind(f"{where}{advice}{said}", status=status, operation=operation.name, message=message, body=body)
+
+
+def _kind(status: int) -> tuple[type[APIError], str]:
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return AuthenticationError, (
+            " Check OPTIMOVE_API_KEY: it may be wrong, expired or disabled, or of a type that may not make this call; "
+            "Conditional Execution most likely needs a key of type Admin."
+        )
+    if status == HTTPStatus.NOT_FOUND:
+        return NotFoundError, " It does not exist, or your tenant's path differs: see Endpoints and base_url."
+    if status >= 500:
+        return ServerError, ""
+    if 300 <= status < 400:
+        return APIError, " Redirects are not followed: check base_url, and the trailing slash in Endpoints."
+    return APIError, ""
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _redacted(body: bytes, secrets: Iterable[str]) -> bytes:
+    for secret in secrets:
+        # A server echoes a secret as it is, or inside a JSON string.
+        for form in {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}:
+            if form:
+                body = body.replace(form.encode("utf-8", "replace"), _STRUCK_OUT.encode())
+    return body
+
+
+def _message(body: bytes) -> str:
+    """Return Optimove's own words: error bodies are JSON objects, JSON strings or plain text; HTML says nothing."""
+    text = body[:4_096].decode("utf-8", "replace").strip()
+    try:
+        decoded: object = json.loads(body)
+    except (ValueError, RecursionError):
+        decoded = "" if text.startswith("<") else text
+    if isinstance(decoded, dict):
+        decoded = next((decoded[key] for key in ("message", "Message", "error", "title") if decoded.get(key)), "")
+    if not isinstance(decoded, str):
+        return ""
+    line = " ".join("".join(character if character.isprintable() else " " for character in decoded).split())
+    return line[:_LONGEST_MESSAGE]
+
+
+def _retry_after(response: Response, wall_clock: Clock) -> float | None:
+    value = next((value for name, value in response.headers.items() if name.lower() == "retry-after"), "").strip()
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - wall_clock()
+        except (ValueError, TypeError, OverflowError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -1,0 +1,121 @@
+"""Send an operation: its turn at the limiter, its tries, its answer."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final, Generic, TypeVar, final
+from urllib.parse import urlencode
+
+from optimove_conditional_execution._version import __version__
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.errors import ConfigurationError, NotFoundError
+from optimove_conditional_execution.messages import Response
+from optimove_conditional_execution.operations import Endpoints, Operation
+from optimove_conditional_execution.settings import ClientSettings
+from optimove_conditional_execution.transport.answers import interpret
+from optimove_conditional_execution.transport.http import AsyncHttpEngine, Exchange, HttpEngine
+from optimove_conditional_execution.transport.limiter import RateLimit, RateLimiter
+from optimove_conditional_execution.transport.retry import RetryPolicy, Strategy, async_retrying, retrying, strategy
+
+T = TypeVar("T")
+
+_USER_AGENT: Final = f"optimove-conditional-execution/{__version__}"
+
+
+@final
+class Rules:
+    """What holds for every call of a client, sync or async."""
+
+    def __init__(
+        self,
+        settings: ClientSettings,
+        *,
+        endpoints: Endpoints,
+        timeout: float,
+        retry: RetryPolicy,
+        rate_limit: RateLimit | None,
+        approval_rate_limit: RateLimit | None,
+    ) -> None:
+        """Keep the rules, and start counting requests.
+
+        Raises:
+            ConfigurationError: `timeout` is not a number above 0.
+        """
+        if not timeout > 0:
+            raise ConfigurationError("timeout must be a number of seconds above 0.")
+        self.settings = settings
+        self.endpoints = endpoints
+        self.timeout = timeout
+        self.retry = retry
+        self.limiters: dict[str, RateLimiter | None] = {
+            "general": None if rate_limit is None else RateLimiter(rate_limit),
+            "approval": None if approval_rate_limit is None else RateLimiter(approval_rate_limit),
+        }
+
+
+def send(rules: Rules, engine: HttpEngine, operation: Operation[T], deadline: Deadline | None) -> T:
+    """Send an operation in this thread; see `OptimoveClient.send`."""
+    sending = _Sending(rules, operation, deadline)
+
+    def attempt() -> T:
+        if sending.limiter is not None:
+            sending.limiter.wait(sending.deadline)
+        return sending.result(engine.exchange(sending.exchange()))
+
+    return retrying(**sending.strategy())(attempt)
+
+
+async def asend(rules: Rules, engine: AsyncHttpEngine, operation: Operation[T], deadline: Deadline | None) -> T:
+    """Send an operation in this task; see `OptimoveClient.send`."""
+    sending = _Sending(rules, operation, deadline)
+
+    async def attempt() -> T:
+        if sending.limiter is not None:
+            await sending.limiter.wait_async(sending.deadline)
+        return sending.result(await engine.exchange(sending.exchange()))
+
+    return await async_retrying(**sending.strategy())(attempt)
+
+
+@final
+class _Sending(Generic[T]):
+    """One call on its way, over all its tries."""
+
+    def __init__(self, rules: Rules, operation: Operation[T], deadline: Deadline | None) -> None:
+        self._rules = rules
+        self._operation = rules.endpoints.bind(operation)
+        self._persistent = operation.urgent and deadline is not None
+        self._tries = 0
+        self.deadline = Deadline.after(rules.timeout) if deadline is None else deadline
+        self.limiter = rules.limiters[operation.limit]
+
+    def strategy(self) -> Strategy:
+        return strategy(self._rules.retry, self._operation, self.deadline, persistent=self._persistent)
+
+    def exchange(self) -> Exchange:
+        self._tries += 1
+        operation = self._operation
+        headers = {
+            "X-API-KEY": self._rules.settings.api_key,
+            "Accept": "application/json",
+            "User-Agent": _USER_AGENT,
+        }
+        if operation.body is not None:
+            headers["Content-Type"] = "application/json"
+        query = f"?{urlencode(operation.query)}" if operation.query else ""
+        return Exchange(
+            operation.method,
+            f"{self._rules.settings.base_url}{operation.path}{query}",
+            headers,
+            operation.body,
+            self.deadline,
+            self._rules.retry.attempt_timeout,
+        )
+
+    def result(self, response: Response) -> T:
+        try:
+            return interpret(self._operation, response, secrets=(self._rules.settings.api_key,))
+        except NotFoundError:
+            if self._tries > 1 and self._operation.gone_means_done:
+                return self._operation.parse(Response(int(HTTPStatus.NO_CONTENT)))
+            raise

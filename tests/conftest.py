@@ -1,0 +1,69 @@
+"""What several test modules share: the samples, and Optimove's stand-in served on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from optimove_conditional_execution import Request, Response
+from optimove_conditional_execution.adapters.asgi import ASGIApp
+from optimove_conditional_execution.testing import FakeOptimove
+
+PAYLOADS = Path(__file__).parent / "payloads"
+
+
+@pytest.fixture
+def sample() -> Callable[[str], bytes]:
+    """Return the bytes of a sample payload by its file name."""
+    return lambda name: (PAYLOADS / name).read_bytes()
+
+
+class OverHTTP:
+    """Lets an ASGI server serve a fake: its `handle`, awaited."""
+
+    max_body = 1_048_576
+
+    def __init__(self, fake: FakeOptimove) -> None:
+        self._fake = fake
+
+    def too_large(self) -> Response:
+        return self._fake.too_large()
+
+    async def handle(self, request: Request) -> Response:
+        return self._fake.handle(request)
+
+
+@contextlib.contextmanager
+def served(app: Any, **options: Any) -> Iterator[str]:
+    """Serve an ASGI application with uvicorn on a free loopback port; yields the base URL."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, **{"log_level": "warning", "lifespan": "on", **options}))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    end = time.monotonic() + 10
+    while not server.started:
+        assert thread.is_alive(), "uvicorn did not start"
+        assert time.monotonic() < end, "uvicorn did not start in time"
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(10)
+        listener.close()
+
+
+@pytest.fixture
+def optimove_url(fake_optimove: FakeOptimove) -> Iterator[str]:
+    """The base URL of the test's `fake_optimove`, served on loopback."""
+    with served(ASGIApp(OverHTTP(fake_optimove))) as url:
+        yield url
