@@ -16,7 +16,7 @@ from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.models.webhook import TenantSettings, Webhook
 from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS, ENDPOINTS, Endpoints, Operation
 from optimove_conditional_execution.settings import ClientSettings
-from optimove_conditional_execution.transport.http import AsyncHttpEngine, HttpEngine
+from optimove_conditional_execution.transport.exchange import AsyncEngine, Engine
 from optimove_conditional_execution.transport.limiter import RateLimit
 from optimove_conditional_execution.transport.retry import RetryPolicy
 from optimove_conditional_execution.transport.sending import Rules, asend, send
@@ -94,7 +94,10 @@ class OptimoveClient(_Client):
     """
 
     def _connect(self, http_client: object | None) -> None:
-        self._engine = HttpEngine(http_client)
+        # Importing httpx takes as long as importing all the rest, and pays only once a client is made.
+        from optimove_conditional_execution.transport.http import HttpEngine
+
+        self._engine: Engine = HttpEngine(http_client)
 
     def create_webhook(self, url: str) -> Webhook:
         """Register a URL for the notifications of triggered campaigns (CreateWebhook).
@@ -222,7 +225,10 @@ class AsyncOptimoveClient(_Client):
     """
 
     def _connect(self, http_client: object | None) -> None:
-        self._engine = AsyncHttpEngine(http_client)
+        # Importing httpx takes as long as importing all the rest, and pays only once a client is made.
+        from optimove_conditional_execution.transport.http import AsyncHttpEngine
+
+        self._engine: AsyncEngine = AsyncHttpEngine(http_client)
 
     async def create_webhook(self, url: str) -> Webhook:
         """Register a URL for the notifications of triggered campaigns (CreateWebhook).

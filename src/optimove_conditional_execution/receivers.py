@@ -19,6 +19,7 @@ from optimove_conditional_execution.flows.webhook import Answer, Desk, OnFailure
 from optimove_conditional_execution.handlers import AsyncWebhookHandler, WebhookHandler
 from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.models.approval import Approval
+from optimove_conditional_execution.models.notification import NotificationEnvelope, WebhookNotification
 from optimove_conditional_execution.signature import Secrets, Unsigned, receiver_keys
 from optimove_conditional_execution.stores.memory import MemoryClaims
 
@@ -52,6 +53,9 @@ class _Receiver:
             raise ConfigurationError('on_failure must be "abstain" (say nothing) or "deny" (say no).')
         if max_concurrency < 1 or max_body < 1:
             raise ConfigurationError("max_concurrency and max_body must be 1 or more.")
+        # Models are built at first use, and the first notification must not wait for that.
+        for model in (WebhookNotification, NotificationEnvelope, Approval):
+            model.model_rebuild()
         self._desk = Desk(
             handler=handler,
             deliver=deliver,

@@ -7,8 +7,8 @@ document's example, which is the first of the vectors in `tests/payloads/signatu
 from __future__ import annotations
 
 import enum
-import hmac
 from collections.abc import Sequence
+from hmac import compare_digest, digest
 from typing import Final, Literal
 
 from optimove_conditional_execution.errors import ConfigurationError, SignatureError
@@ -50,7 +50,7 @@ def sign(body: bytes, *, secret: str | bytes) -> str:
     Raises:
         ConfigurationError: The secret is empty or blank, or is not text or bytes.
     """
-    return hmac.digest(_key(secret), body, "sha256").hex()
+    return digest(_key(secret), body, "sha256").hex()
 
 
 def verify(body: bytes, *, signature: str | bytes | None, secrets: Secrets) -> int:
@@ -72,39 +72,43 @@ def verify(body: bytes, *, signature: str | bytes | None, secrets: Secrets) -> i
         SignatureError: The signature is missing, malformed, or of another body or secret.
         ConfigurationError: There is no secret, or one of them is empty or blank.
     """
-    return match(body, signature=signature, keys=signing_keys(secrets))
+    # A single secret, the usual case, goes the short way.
+    keys = (_key(secrets),) if isinstance(secrets, str) else signing_keys(secrets)
+    return match(body, signature, keys)
 
 
-def match(body: bytes, *, signature: str | bytes | None, keys: tuple[bytes, ...]) -> int:
+def match(body: bytes, signature: str | bytes | None, keys: tuple[bytes, ...]) -> int:
     """Do what `verify` does, with secrets that `signing_keys` has checked already."""
+    # Optimove's own form first: what equals the digest to the letter needs no look at its form.
+    if isinstance(signature, str) and len(signature) == _HEX_LENGTH and signature.isascii():
+        given = signature
+    else:
+        given = _normal_form(signature)
+    index = 0
     try:
-        digest = _digest(signature)
-        for index, key in enumerate(keys):
-            if hmac.compare_digest(hmac.digest(key, body, "sha256"), digest):
+        for key in keys:
+            if compare_digest(digest(key, body, "sha256").hex(), given):
                 return index
+            index += 1
     except (TypeError, BufferError):
         raise SignatureError("The body must be the raw bytes that were received, before any decoding.") from None
+    if given != given.lower():
+        return match(body, given.lower(), keys)
     raise SignatureError("The signature does not fit this body and secret.")
 
 
-def _digest(signature: object) -> bytes:
-    if signature is None:
-        raise SignatureError(f"The request has no signature: the header {SIGNATURE_HEADER} is missing.")
+def _normal_form(signature: object) -> str:
+    """Return a signature as 64 lower-case ASCII characters; whether they are digits the comparison tells."""
     if isinstance(signature, bytes):
         signature = signature.decode("latin-1")
-    if not isinstance(signature, str):
-        raise SignatureError("A signature is text.")
-    text = signature.strip(_WHITE_SPACE)
-    if text[:7].lower() == "sha256=":
-        text = text[7:]
-    try:
-        digest = bytes.fromhex(text) if len(text) == _HEX_LENGTH else b""
-    except ValueError:
-        digest = b""
-    # fromhex skips blanks between digits, so that the length of the text alone proves nothing.
-    if len(digest) * 2 != _HEX_LENGTH:
+    if isinstance(signature, str):
+        text = signature.strip(_WHITE_SPACE).lower().removeprefix("sha256=")
+        if len(text) == _HEX_LENGTH and text.isascii():
+            return text
         raise SignatureError("The signature is malformed: 64 hexadecimal digits are expected.")
-    return digest
+    if signature is None:
+        raise SignatureError(f"The request has no signature: the header {SIGNATURE_HEADER} is missing.")
+    raise SignatureError("A signature is text.")
 
 
 def signing_keys(secrets: Secrets) -> tuple[bytes, ...]:
@@ -113,7 +117,7 @@ def signing_keys(secrets: Secrets) -> tuple[bytes, ...]:
     Raises:
         ConfigurationError: There is none, or one of them is empty or blank, or is not text or bytes.
     """
-    if isinstance(secrets, str | bytes):
+    if isinstance(secrets, (str, bytes)):  # a union would be built anew for every notification
         return (_key(secrets),)
     try:
         keys = tuple([_key(secret) for secret in secrets])
@@ -128,15 +132,16 @@ def signing_keys(secrets: Secrets) -> tuple[bytes, ...]:
 
 def _key(secret: object) -> bytes:
     if isinstance(secret, str):
-        try:
-            secret = secret.encode() if secret.strip() else b""
-        except UnicodeEncodeError:
-            raise ConfigurationError("A secret must be valid Unicode text, or bytes.") from None
-    if isinstance(secret, bytes) and not secret.strip():
-        raise ConfigurationError("A secret must not be empty or blank: anybody could sign with it.")
-    if not isinstance(secret, bytes):
+        if secret.strip():
+            try:
+                return secret.encode()
+            except UnicodeEncodeError:
+                raise ConfigurationError("A secret must be valid Unicode text, or bytes.") from None
+    elif not isinstance(secret, bytes):
         raise ConfigurationError("A secret must be text or bytes; None, numbers and lists are not.")
-    return secret
+    elif secret.strip():
+        return secret
+    raise ConfigurationError("A secret must not be empty or blank: anybody could sign with it.")
 
 
 def received_signature(request: Request) -> str | None:

@@ -85,7 +85,7 @@ def answer_notification(request: Request, desk: Desk) -> Flow[Answer]:
         return too_large(desk)
     try:
         if desk.keys is not UNSIGNED:
-            record.secret_index = match(request.body, signature=received_signature(request), keys=desk.keys)
+            record.secret_index = match(request.body, received_signature(request), desk.keys)
     except SignatureError as error:
         record.stage("verify")
         record.blame(str(error))

@@ -31,6 +31,10 @@ class WireModel(BaseModel):
         populate_by_name=True,
         # pydantic's messages quote the input, which is personal data here.
         hide_input_in_errors=True,
+        # Built at first use: importing the SDK stays cheap for those who use a part of it.
+        defer_build=True,
+        # Values differ from customer to customer; only the names of fields come again and again.
+        cache_strings="keys",
     )
 
     _shown: ClassVar[tuple[str, ...]] = ()
@@ -47,9 +51,11 @@ class WireModel(BaseModel):
                 `path` names the field. The error never quotes the payload.
         """
         try:
-            return cls.model_validate_json(body)
+            # What model_validate_json does, less the checks of its arguments.
+            read: Self = cls.__pydantic_validator__.validate_json(body)
         except ValidationError as error:
             raise payload_error(cls.__name__, error) from None
+        return read
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         return [(name, getattr(self, name)) for name in self._shown]
@@ -70,7 +76,9 @@ _REASONS: Final = {
     "missing": "is missing",
     "model_type": "is not a JSON object",
     "model_attributes_type": "is not a JSON object",
-    "blank": "is empty or not a string",
+    "string_type": "is not a string",
+    "string_pattern_mismatch": "is empty",
+    "string_too_long": "is too long for a name",
     "milliseconds": "is not a whole number of milliseconds since 1970",
 }
 
@@ -79,7 +87,10 @@ class _Lenient:
     """Read the documented type where it fits; keep anything else as it came."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.union_schema([handler(source), core_schema.any_schema()], mode="left_to_right")
+        documented = handler(source)
+        if documented["type"] == "nullable":  # null is kept as it came, too; one look less at what is not null
+            documented = documented["schema"]
+        return core_schema.union_schema([documented, core_schema.any_schema()], mode="left_to_right")
 
 
 class _AsSent:
@@ -124,11 +135,14 @@ class _Name:
     """A string with something in it."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.custom_error_schema(
-            core_schema.str_schema(strict=True, pattern=r"\S", max_length=MAX_NAME),
-            custom_error_type="blank",
-            custom_error_message="empty or not a string",
-        )
+        return core_schema.str_schema(strict=True, pattern=r"\S", max_length=MAX_NAME)
+
+
+class _Object:
+    """A JSON object with whatever in it; JSON's own keys need no check."""
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.dict_schema()
 
 
 LAST_MILLISECOND: Final = 253_402_300_799_999
@@ -138,7 +152,7 @@ MAX_NAME: Final = 1_024
 Lenient = Annotated[T, _Lenient()]
 AsSent = Annotated[T, _AsSent()]
 Items = Annotated[tuple[T, ...], _Items(tuple)]
-Attributes = Annotated[dict[str, Any], _Items(dict)]
+Attributes = Annotated[dict[str, Any], _Object(), _Items(dict)]
 Milliseconds = Annotated[int, _Milliseconds()]
 Name = Annotated[str, _Name()]
 Identifier = int | str

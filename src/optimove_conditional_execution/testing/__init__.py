@@ -3,7 +3,8 @@
 Optimove has no sandbox for triggered campaigns, so this is part of the product: its names are as stable as the others.
 """
 
-from optimove_conditional_execution.testing.fake import Call, Delivery, FakeOptimove, Question
+from optimove_conditional_execution.testing.fake import FakeOptimove
 from optimove_conditional_execution.testing.payloads import notification, signed_request
+from optimove_conditional_execution.testing.records import Call, Delivery, Question
 
 __all__ = ["Call", "Delivery", "FakeOptimove", "Question", "notification", "signed_request"]

@@ -22,7 +22,7 @@ from optimove_conditional_execution.errors import (
 )
 from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.operations import Operation
-from optimove_conditional_execution.transport.http import MAX_RESPONSE_BODY
+from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY
 
 T = TypeVar("T")
 

@@ -9,51 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final, final
+from typing import Any, Final
 
 import httpx
 
-from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import ConfigurationError, DeadlineExceeded, TransportError
 from optimove_conditional_execution.messages import Request, Response
-
-MAX_RESPONSE_BODY: Final = 8 * 1024 * 1024
-"""Bytes of an answer that are read; a longer one is cut one byte after."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """A request on its way out.
-
-    Attributes:
-        method: The HTTP method.
-        url: Absolute, with the query.
-        headers: Names and values; they can hold the API key, so they stay out of the repr.
-        body: The bytes, or None.
-        deadline: The end of the whole call.
-        longest: Seconds that this one try may take.
-    """
-
-    method: str
-    url: str = field(repr=False)
-    headers: dict[str, str] = field(repr=False)
-    body: bytes | None = field(repr=False)
-    deadline: Deadline
-    longest: float
-
-    def seconds(self) -> float:
-        """Return how long the try may take from now on.
-
-        Raises:
-            DeadlineExceeded: There is no time left; nothing was sent.
-        """
-        seconds = min(self.longest, self.deadline.remaining())
-        if seconds <= 0:
-            raise DeadlineExceeded("The deadline had passed before the request was sent.", request_sent=False)
-        return seconds
+from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY, Exchange
 
 
 class HttpEngine:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Final, Generic, TypeVar, final
 from urllib.parse import urlencode
 
 from optimove_conditional_execution._version import __version__
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import ConfigurationError, NotFoundError
+from optimove_conditional_execution.errors import (
+    APIError,
+    ConfigurationError,
+    DeadlineExceeded,
+    NotFoundError,
+    OptimoveError,
+    RateLimitError,
+    TransportError,
+)
 from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.operations import Endpoints, Operation
 from optimove_conditional_execution.settings import ClientSettings
 from optimove_conditional_execution.transport.answers import interpret
-from optimove_conditional_execution.transport.http import AsyncHttpEngine, Exchange, HttpEngine
+from optimove_conditional_execution.transport.exchange import AsyncEngine, Engine, Exchange
 from optimove_conditional_execution.transport.limiter import RateLimit, RateLimiter
 from optimove_conditional_execution.transport.retry import RetryPolicy, Strategy, async_retrying, retrying, strategy
 
@@ -53,26 +63,28 @@ class Rules:
         }
 
 
-def send(rules: Rules, engine: HttpEngine, operation: Operation[T], deadline: Deadline | None) -> T:
+def send(rules: Rules, engine: Engine, operation: Operation[T], deadline: Deadline | None) -> T:
     """Send an operation in this thread; see `OptimoveClient.send`."""
     sending = _Sending(rules, operation, deadline)
 
     def attempt() -> T:
-        if sending.limiter is not None:
-            sending.limiter.wait(sending.deadline)
-        return sending.result(engine.exchange(sending.exchange()))
+        with sending.accounted():
+            if sending.limiter is not None:
+                sending.limiter.wait(sending.deadline)
+            return sending.result(engine.exchange(sending.exchange()))
 
     return retrying(**sending.strategy())(attempt)
 
 
-async def asend(rules: Rules, engine: AsyncHttpEngine, operation: Operation[T], deadline: Deadline | None) -> T:
+async def asend(rules: Rules, engine: AsyncEngine, operation: Operation[T], deadline: Deadline | None) -> T:
     """Send an operation in this task; see `OptimoveClient.send`."""
     sending = _Sending(rules, operation, deadline)
 
     async def attempt() -> T:
-        if sending.limiter is not None:
-            await sending.limiter.wait_async(sending.deadline)
-        return sending.result(await engine.exchange(sending.exchange()))
+        with sending.accounted():
+            if sending.limiter is not None:
+                await sending.limiter.wait_async(sending.deadline)
+            return sending.result(await engine.exchange(sending.exchange()))
 
     return await async_retrying(**sending.strategy())(attempt)
 
@@ -86,6 +98,8 @@ class _Sending(Generic[T]):
         self._operation = rules.endpoints.bind(operation)
         self._persistent = operation.urgent and deadline is not None
         self._tries = 0
+        self._last: OptimoveError | None = None
+        self._sent: bool | None = False
         self.deadline = Deadline.after(rules.timeout) if deadline is None else deadline
         self.limiter = rules.limiters[operation.limit]
 
@@ -111,6 +125,26 @@ class _Sending(Generic[T]):
             self.deadline,
             self._rules.retry.attempt_timeout,
         )
+
+    @contextlib.contextmanager
+    def accounted(self) -> Iterator[None]:
+        """Let the error of a try speak for the whole call: what an earlier try sent stays sent."""
+        try:
+            yield
+        except (TransportError, DeadlineExceeded) as error:
+            if isinstance(error, DeadlineExceeded) and error.request_sent is False and self._last is not None:
+                raise self._last from None  # this try never began, so the last one tells more
+            if error.request_sent is False:
+                error.request_sent = self._sent
+            self._sent = error.request_sent
+            self._last = error
+            raise
+        except APIError as error:
+            # A 429 was turned away at the door; after any other error the request may have had its effect.
+            if not isinstance(error, RateLimitError):
+                self._sent = True
+            self._last = error
+            raise
 
     def result(self, response: Response) -> T:
         try:

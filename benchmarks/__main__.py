@@ -1,0 +1,35 @@
+"""Run every benchmark, or those that are named, and print one table."""
+
+from __future__ import annotations
+
+import platform
+import sys
+
+from benchmarks import asgi_throughput, import_time, verify_parse
+from benchmarks.result import Result
+
+BENCHMARKS = {
+    "verify_parse": verify_parse.measure,
+    "import_time": import_time.measure,
+    "asgi_throughput": asgi_throughput.measure,
+}
+
+
+def main() -> int:
+    names = sys.argv[1:] or list(BENCHMARKS)
+    unknown = set(names) - set(BENCHMARKS)
+    if unknown:
+        print(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(BENCHMARKS)}", file=sys.stderr)
+        return 2
+    print(f"{platform.python_implementation()} {platform.python_version()}, {platform.machine()}\n")
+    print(f"{'what':44} {'ours':>12} {'floor':>12} {'ratio':>7}  goal")
+    results: list[Result] = []
+    for name in names:
+        for result in BENCHMARKS[name]():
+            results.append(result)
+            print(result.row(), flush=True)
+    return 0 if all(result.reached for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

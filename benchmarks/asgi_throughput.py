@@ -1,0 +1,150 @@
+"""Notifications a second through the ASGI adapter, against a raw ASGI app that does the same work by hand.
+
+Both apps verify the signature, parse the notification, decide `True` and post the approval to a server on loopback
+(a raw asyncio one, in a process of its own) with `httpx.AsyncClient`. Both run under the same uvicorn, in a process of
+their own; one keep-alive client process sends notifications over a few connections. Rounds alternate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import multiprocessing
+import socket
+import time
+from typing import Any
+
+import httpx
+import uvicorn
+
+from benchmarks.result import Result
+from optimove_conditional_execution import AsyncOptimoveClient, AsyncWebhookReceiver, Deadline, WebhookNotification, sign
+from optimove_conditional_execution.adapters.asgi import ASGIApp
+from optimove_conditional_execution.testing import notification
+
+SECRET = "abcdefg"
+CONNECTIONS = 8
+REQUESTS = 1_000
+ROUNDS = 5
+PATH = "/conditional-execution/v2/triggered/approval"
+
+
+async def _decide(notification: WebhookNotification, deadline: Deadline) -> bool:
+    return True
+
+
+def sdk_app(optimove: str) -> Any:
+    client = AsyncOptimoveClient("key", base_url=optimove)
+    return ASGIApp(AsyncWebhookReceiver(_decide, client=client, secrets=SECRET))
+
+
+def raw_app(optimove: str) -> Any:
+    client = httpx.AsyncClient(timeout=5.0)
+    key = SECRET.encode()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            while True:
+                message = await receive()
+                await send({"type": f"{message['type']}.complete"})
+                if message["type"] == "lifespan.shutdown":
+                    return
+        body = b""
+        more = True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        signature = dict(scope["headers"])[b"optimove-signature-content"].decode()
+        if not hmac.compare_digest(hmac.digest(key, body, "sha256").hex(), signature):
+            raise ValueError
+        asked = json.loads(body)
+        answer = {
+            "timestamp": round(time.time() * 1000),
+            "request_uid": asked["request_uid"],
+            "approved": True,
+            "additional_data": {},
+        }
+        taken = await client.post(optimove + PATH, json=answer, headers={"X-API-KEY": "key"})
+        status = 200 if taken.is_success else 503
+        await send({"type": "http.response.start", "status": status, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    return app
+
+
+APPS = {"sdk": sdk_app, "raw": raw_app}
+
+
+def serve(name: str, optimove: str, listener: socket.socket) -> None:
+    config = uvicorn.Config(APPS[name](optimove), log_level="warning", access_log=False)
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def optimove_server(listener: socket.socket) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line[:15] == b"content-length:")
+                await reader.readexactly(length)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(answer, sock=listener)
+        await server.serve_forever()
+
+    asyncio.run(main())
+
+
+async def load(port: int) -> float:
+    """Send the notifications and return how many a second were answered."""
+
+    async def connection(count: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(count):
+            body = json.dumps(notification()).encode()
+            head = (
+                f"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n"
+                f"optimove-signature-content: {sign(body, secret=SECRET)}\r\n\r\n"
+            )
+            writer.write(head.encode() + body)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            if not answer.startswith(b"HTTP/1.1 200"):
+                raise RuntimeError(answer.decode())
+        writer.close()
+
+    began = time.perf_counter()
+    await asyncio.gather(*(connection(REQUESTS // CONNECTIONS) for _ in range(CONNECTIONS)))
+    return REQUESTS / (time.perf_counter() - began)
+
+
+def measure() -> list[Result]:
+    context = multiprocessing.get_context("fork")
+    listeners = {name: socket.create_server(("127.0.0.1", 0), backlog=64) for name in ("optimove", *APPS)}
+    ports = {name: listener.getsockname()[1] for name, listener in listeners.items()}
+    url = f"http://127.0.0.1:{ports['optimove']}"
+    processes = [context.Process(target=optimove_server, args=(listeners["optimove"],), daemon=True)]
+    processes += [context.Process(target=serve, args=(name, url, listeners[name]), daemon=True) for name in APPS]
+    for process in processes:
+        process.start()
+    try:
+        rates: dict[str, list[float]] = {name: [] for name in APPS}
+        for turn in range(ROUNDS + 1):
+            for name in APPS:
+                rate = asyncio.run(load(ports[name]))
+                if turn:  # the first round warms up
+                    rates[name].append(rate)
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join(5)
+        for listener in listeners.values():
+            listener.close()
+    best = {name: max(values) for name, values in rates.items()}
+    return [
+        Result("ASGI adapter, notification to approval", "/s", best["sdk"], best["raw"], 0.8, more_is_better=True)
+    ]

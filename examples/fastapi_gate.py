@@ -1,0 +1,51 @@
+"""A gate in FastAPI: Optimove asks before it sends a triggered campaign, `may_receive` decides.
+
+Run it:    pip install optimove-conditional-execution fastapi uvicorn
+           uvicorn --factory fastapi_gate:create_app
+Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL (such as https://api5.optimove.net), OPTIMOVE_WEBHOOK_SECRET
+Register:  python manage_webhooks.py ensure https://your.host/optimove
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.routing import Route
+
+from optimove_conditional_execution import (
+    AsyncOptimoveClient,
+    AsyncWebhookReceiver,
+    Deadline,
+    Decision,
+    WebhookNotification,
+)
+from optimove_conditional_execution.adapters.asgi import ASGIApp
+
+
+async def player_status(user_id: str, *, timeout: float) -> str | None:
+    """Replace this with your register: a player's status, None for an unknown player, an error when it is down."""
+    return {"C234638": "active", "C100001": "self-excluded", "C100002": "cooling-off"}.get(user_id)
+
+
+async def may_receive(notification: WebhookNotification, deadline: Deadline) -> Decision:
+    """Let campaigns through to active players only; an error or a late answer sends nothing."""
+    if notification.user.is_visitor:
+        return Decision.deny("a visitor is no player that the register could know")
+    status = await player_status(notification.user.user_id, timeout=deadline.remaining())
+    return Decision.approve() if status == "active" else Decision.deny(status or "unknown player")
+
+
+def create_app() -> FastAPI:
+    """Return the service; a setting that is missing stops it here, before it takes requests."""
+    client = AsyncOptimoveClient()
+    receiver = AsyncWebhookReceiver(may_receive, client=client, secrets=os.environ["OPTIMOVE_WEBHOOK_SECRET"])
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with client:
+            yield
+
+    return FastAPI(lifespan=lifespan, routes=[Route("/optimove", ASGIApp(receiver), methods=["POST"])])

@@ -1,0 +1,53 @@
+"""A gate in Flask: Optimove asks before it sends a triggered campaign, `may_receive` decides.
+
+Run it:    pip install optimove-conditional-execution flask gunicorn
+           gunicorn --threads 16 "flask_gate:create_app()"
+Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL (such as https://api5.optimove.net), OPTIMOVE_WEBHOOK_SECRET
+Register:  python manage_webhooks.py ensure https://your.host/optimove
+"""
+
+from __future__ import annotations
+
+import os
+
+import flask
+
+from optimove_conditional_execution import (
+    Deadline,
+    Decision,
+    OptimoveClient,
+    Request,
+    WebhookNotification,
+    WebhookReceiver,
+)
+
+
+def bonus_is_active(user_id: str, *, timeout: float) -> bool:
+    """Replace this with your bonus system: did the bonus reach the player's account? An error when it is down."""
+    return user_id in {"C234638", "C234639"}
+
+
+def may_receive(notification: WebhookNotification, deadline: Deadline) -> Decision:
+    """Promise a bonus only to players who have it; an error or a late answer sends nothing."""
+    if notification.user.is_visitor:
+        return Decision.deny("a visitor has no account")
+    if bonus_is_active(notification.user.user_id, timeout=deadline.remaining()):
+        return Decision.approve()
+    return Decision.deny("the bonus was not activated")
+
+
+def create_app() -> flask.Flask:
+    """Return the service; a setting that is missing stops it here, before it takes requests."""
+    secret = os.environ["OPTIMOVE_WEBHOOK_SECRET"]
+    receiver = WebhookReceiver(may_receive, client=OptimoveClient(), secrets=secret)
+    app = flask.Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = receiver.max_body
+
+    @app.post("/optimove")
+    def optimove() -> flask.Response:
+        came = flask.request
+        query = came.query_string.decode("latin-1")
+        answer = receiver.handle(Request(came.method, came.path, query, came.headers, came.get_data()))
+        return flask.Response(answer.body, answer.status, dict(answer.headers))
+
+    return app

@@ -1,0 +1,115 @@
+"""What CI runs, and what you run: `nox` for everything, `nox -s tests-3.12` for one session, `nox -l` for the list."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.sessions = ["lint", "types", "tests", "docs", "examples", "wheel", "demo"]
+nox.options.error_on_missing_interpreters = True
+
+ROOT = Path(__file__).parent
+PACKAGE = "optimove_conditional_execution"
+SUPPORTED = ("3.11", "3.12", "3.13")
+PROJECT = nox.project.load_toml("pyproject.toml")
+
+# pyenv keeps interpreters where PATH does not look.
+for _bin in sorted((Path.home() / ".pyenv" / "versions").glob("3.*/bin"), reverse=True):
+    os.environ["PATH"] += os.pathsep + str(_bin)
+
+
+def _runs(version: str) -> bool:
+    # A pyenv shim stands in PATH for every version, but only some of them run.
+    found = shutil.which(f"python{version}")
+    return found is not None and os.system(f"'{found}' -c '' >{os.devnull} 2>&1") == 0  # noqa: S605 - our own path
+
+
+FOUND = [version for version in SUPPORTED if _runs(version)] or [f"{sys.version_info.major}.{sys.version_info.minor}"]
+NEWEST = FOUND[-1]
+OLDEST = FOUND[0]
+
+
+def group(name: str) -> list[str]:
+    """Return the requirements of a dependency group."""
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+@nox.session(python=OLDEST)
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and format."""
+    session.install(*group("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session(python=NEWEST)
+def types(session: nox.Session) -> None:
+    """Mypy strict over everything, pyright over what users see; the user program on every supported Python."""
+    session.install("-e", ".[cli]", *group("types"))
+    session.run("mypy")
+    for version in SUPPORTED:
+        session.run("mypy", "--python-version", version, "tests/typing")
+        session.run("pyright", "--pythonversion", version)
+
+
+@nox.session(python=FOUND)
+def tests(session: nox.Session) -> None:
+    """The test suite; arguments go to pytest."""
+    session.install("-e", ".[cli]", *group("test"))
+    session.run("pytest", *(session.posargs or ["--ignore=tests/examples"]))
+
+
+@nox.session(python=OLDEST)
+def examples(session: nox.Session) -> None:
+    """Run every example against the stand-in for Optimove."""
+    session.install("-e", ".[cli]", *group("test"))
+    session.run("pytest", "tests/examples", *session.posargs)
+
+
+@nox.session(python=NEWEST)
+def docs(session: nox.Session) -> None:
+    """Build the site; a warning is an error."""
+    session.install("-e", ".[cli]", *group("docs"))
+    session.run("mkdocs", "build", "--strict", "--site-dir", str(Path(session.create_tmp()) / "site"))
+
+
+@nox.session(python=OLDEST)
+def wheel(session: nox.Session) -> None:
+    """Build the wheel and the sdist, and run the test suite on the installed wheel with the source out of the way."""
+    session.install(*group("wheel"))
+    work = Path(session.create_tmp()).resolve()
+    shutil.rmtree(work, ignore_errors=True)
+    dist, away = work / "dist", work / "away"
+    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
+    built = sorted(dist.iterdir())
+    session.run("twine", "check", "--strict", *map(str, built))
+    wheels = [path for path in built if path.suffix == ".whl"]
+    session.install(f"{wheels[0]}[cli]", *group("test"))
+    ignored = shutil.ignore_patterns("src", ".*", "__pycache__", "dist", "site")
+    shutil.copytree(ROOT, away, ignore=ignored)
+    shutil.copytree(ROOT / ".ci", away / ".ci")
+    with session.chdir(away):
+        session.run(
+            "python", "-c", f"import {PACKAGE} as p; assert 'site-packages' in p.__file__, p.__file__", silent=True
+        )
+        session.run("pytest", "-p", "no:cacheprovider", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def demo(session: nox.Session) -> None:
+    """Install what a user installs, and run the demonstration."""
+    session.install(".[cli]")
+    session.run("optimove-ce", "demo")
+
+
+@nox.session(python=OLDEST)
+def bench(session: nox.Session) -> None:
+    """Measure; not part of the default run, since numbers from a busy machine prove nothing."""
+    session.install("-e", ".[cli]", *group("test"))
+    session.run("python", "-m", "benchmarks", *session.posargs)

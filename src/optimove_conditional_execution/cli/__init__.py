@@ -1,0 +1,28 @@
+"""The command `optimove-ce`: rehearse, simulate, sign and verify from a shell.
+
+This module stays light: what the command needs is an extra, and it must be able to say so when that is missing.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+_EXTRA: Final = frozenset({"click", "rich", "uvicorn"})
+
+
+def main() -> None:
+    """Run the command with the process's arguments, and end the process with its status.
+
+    Raises:
+        SystemExit: Always. Status 0: done; 1: what was checked is not so; 2: a usage or configuration error.
+    """
+    try:
+        from optimove_conditional_execution.cli.program import program
+    except ImportError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRA:
+            raise
+        print(f"optimove-ce needs {missing}: pip install 'optimove-conditional-execution[cli]'", file=sys.stderr)
+        raise SystemExit(2) from None
+    program(prog_name="optimove-ce")

@@ -1,0 +1,71 @@
+"""Ctrl-C and SIGTERM: cancel what runs, let it clean up, and say which signal it was."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from types import FrameType
+from typing import Any, Final, TypeVar, final
+
+T = TypeVar("T")
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+@final
+class Interrupted(Exception):  # noqa: N818 - a user's wish, not an error
+    """A signal asked the program to end, and everything that it had started has been cleaned up.
+
+    Attributes:
+        exit_status: The shell's number for it, such as 130 for Ctrl-C.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"signal {signal_number}")
+        self.exit_status = 128 + signal_number
+
+
+def run_interruptibly(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in an event loop of its own, which SIGINT and SIGTERM cancel.
+
+    Args:
+        main: What to run. Its clean-up must have a bound, since a second signal does not end it.
+
+    Raises:
+        Interrupted: A signal came.
+    """
+    try:
+        return asyncio.run(_guarded(main))
+    except BaseExceptionGroup as group:
+        # A task group wraps what one task has raised; callers handle the error itself.
+        raise _first(group) from None
+
+
+async def _guarded(main: Coroutine[Any, Any, T]) -> T:
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(main)
+    received: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        if len(received) == 1:
+            # From a signal handler only this wakes the loop up.
+            loop.call_soon_threadsafe(task.cancel)
+
+    previous = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if received:
+            raise Interrupted(received[0]) from None
+        raise
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,69 @@
+"""The command's root: its subcommands, and what its exit statuses mean."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final, final
+
+import click
+
+from optimove_conditional_execution import __version__
+from optimove_conditional_execution.cli.demo import demo
+from optimove_conditional_execution.cli.interruption import Interrupted
+from optimove_conditional_execution.cli.signatures import sign_command, verify_command
+from optimove_conditional_execution.cli.simulate import simulate
+from optimove_conditional_execution.errors import OptimoveError
+
+_LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+_INTERRUPTED_STATUS: Final = 130
+
+
+@final
+class _Refusal(click.ClickException):
+    """An expected error: one line, no traceback."""
+
+    exit_code = 2
+
+
+@final
+class _Program(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except OptimoveError as error:
+            raise _Refusal(" ".join(str(error).split())) from error
+        except Interrupted as interrupted:
+            click.echo("Interrupted.", err=True)
+            raise click.exceptions.Exit(interrupted.exit_status) from None
+        except (KeyboardInterrupt, click.Abort):
+            # click's own status for this is 1, which here means that a check has failed.
+            click.echo("Interrupted.", err=True)
+            raise click.exceptions.Exit(_INTERRUPTED_STATUS) from None
+
+
+@click.group(
+    cls=_Program,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="\b\nStart with:\n  optimove-ce demo",
+)
+@click.version_option(__version__, prog_name="optimove-ce", message="%(prog)s %(version)s")
+def program() -> None:
+    """Rehearse Optimove Conditional Execution without Optimove.
+
+    Exit status: 0 done, 1 what was checked is not so, 2 a usage or configuration error.
+    """
+    _keep_proxies_out_of_loopback()
+
+
+def _keep_proxies_out_of_loopback() -> None:
+    """Reach loopback directly, whatever proxy the shell is set up for; the sample service inherits it."""
+    listed = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+    hosts = [host for host in (part.strip() for part in listed.split(",")) if host]
+    value = ",".join([*hosts, *(host for host in _LOOPBACK if host not in hosts)])
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = value
+
+
+program.add_command(demo)
+program.add_command(simulate)
+program.add_command(sign_command)
+program.add_command(verify_command)

@@ -1,0 +1,114 @@
+"""uvicorn inside a running event loop, on a port that is known before it serves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final, final
+
+import uvicorn
+
+from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.messages import Request, Response
+from optimove_conditional_execution.testing import FakeOptimove
+
+LOOPBACK: Final = "127.0.0.1"
+
+_SHUTDOWN_SECONDS: Final = 1
+_LOOK_AGAIN: Final = 0.005
+
+
+@final
+class Simulator:
+    """A `FakeOptimove` as `ASGIApp` wants it: with an async `handle`."""
+
+    def __init__(self, fake: FakeOptimove) -> None:
+        self._fake = fake
+
+    @property
+    def max_body(self) -> int:
+        """Bytes that a request's body may have."""
+        return self._fake.max_body
+
+    def too_large(self) -> Response:
+        """Return the answer to a longer body."""
+        return self._fake.too_large()
+
+    async def handle(self, request: Request) -> Response:
+        """Answer a call to Optimove's API."""
+        return self._fake.handle(request)
+
+
+@final
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the program: it has more to clean up than a server."""
+        yield
+
+
+@contextlib.asynccontextmanager
+async def served(app: Any, *, host: str = LOOPBACK, port: int = 0) -> AsyncIterator[str]:
+    """Serve an ASGI application in this event loop while the context lasts.
+
+    Args:
+        app: The application.
+        host: A name or address of this machine.
+        port: 0 takes a free one.
+
+    Yields:
+        The base URL, without a trailing slash. For an address that means "all of them" it names loopback.
+
+    Raises:
+        ConfigurationError: Nothing can listen there.
+    """
+    listener = _listener(host, port)
+    server = _Server(
+        uvicorn.Config(
+            app,
+            lifespan="off",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        )
+    )
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started and not serving.done():
+            await asyncio.sleep(_LOOK_AGAIN)
+        if serving.done():
+            await serving
+            raise ConfigurationError(f"The server on {host} ended while it was starting.")
+        yield _url(host, listener)
+    finally:
+        server.should_exit = True
+        await serving
+        listener.close()
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        raise ConfigurationError(f"Cannot listen on {host} port {port}: {reason}.") from None
+
+
+def _url(host: str, listener: socket.socket) -> str:
+    name, port = listener.getsockname()[:2]
+    if ipaddress.ip_address(name).is_unspecified:
+        host = LOOPBACK if listener.family is socket.AF_INET else "::1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,78 @@
+"""`optimove-ce sign` and `optimove-ce verify`: signatures for the shell."""
+
+from __future__ import annotations
+
+import json
+from typing import BinaryIO, Final
+
+import click
+
+from optimove_conditional_execution.cli.diagnosis import diagnose, remarks
+from optimove_conditional_execution.cli.secret_variables import given_secrets
+from optimove_conditional_execution.errors import SignatureError
+from optimove_conditional_execution.signature import sign, verify
+
+_AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+_BODY: Final = click.argument("file", type=click.File("rb"), default="-")
+
+
+@click.command("sign", epilog="\b\nExample:\n  optimove-ce sign notification.json")
+@_BODY
+@_AS_JSON
+def sign_command(file: BinaryIO, as_json: bool) -> None:
+    """Print the signature that Optimove would send with the bytes of FILE, or of standard input.
+
+    The secret is read from OPTIMOVE_WEBHOOK_SECRET, else from a hidden prompt.
+    """
+    name, secret = given_secrets()[0]
+    signature = sign(file.read(), secret=secret)
+    click.echo(json.dumps({"signature": signature, "secret": name}) if as_json else signature)
+
+
+@click.command("verify", epilog="\b\nExample:\n  optimove-ce verify --signature c0fa1bc0...d6658e notification.json")
+@_BODY
+@click.option(
+    "--signature", required=True, metavar="HEX", help="The value of the request's header optimove-signature-content."
+)
+@_AS_JSON
+def verify_command(file: BinaryIO, signature: str, as_json: bool) -> None:
+    """Check a signature of the bytes of FILE, or of standard input; say which mistake explains one that does not fit.
+
+    The secret is read from OPTIMOVE_WEBHOOK_SECRET, else from a hidden prompt. While you rotate secrets, set the others
+    as OPTIMOVE_WEBHOOK_SECRET_2, OPTIMOVE_WEBHOOK_SECRET_3 and so on: each is tried, and the one that fits is named.
+
+    Exit status: 0 it fits, 1 it does not, 2 no secret, or no such file.
+    """
+    secrets = given_secrets()
+    body = file.read()
+    try:
+        index = verify(body, signature=signature, secrets=[secret for _, secret in secrets])
+    except SignatureError:
+        _refused(body, signature, secrets, as_json)
+        raise click.exceptions.Exit(1) from None
+    notes = remarks(signature)
+    if as_json:
+        click.echo(json.dumps({"valid": True, "secret": secrets[index][0], "secret_index": index, "remarks": notes}))
+        return
+    click.echo(f"The signature fits, with the secret of {secrets[index][0]}.")
+    for note in notes:
+        click.echo(note)
+
+
+def _refused(body: bytes, signature: str, secrets: list[tuple[str, bytes]], as_json: bool) -> None:
+    diagnosis = diagnose(body, signature=signature, secrets=[secret for _, secret in secrets])
+    name = None if diagnosis.secret_index is None else secrets[diagnosis.secret_index][0]
+    if as_json:
+        answer = {
+            "valid": False,
+            "mistake": diagnosis.mistake,
+            "explanation": diagnosis.explanation,
+            "secret": name,
+            "secret_index": diagnosis.secret_index,
+        }
+        click.echo(json.dumps(answer))
+        return
+    click.echo(f"The signature does not fit ({diagnosis.mistake}).")
+    click.echo(diagnosis.explanation)
+    if name is not None and len(secrets) > 1:
+        click.echo(f"This was found with the secret of {name}.")

@@ -1,0 +1,128 @@
+"""`optimove-ce simulate`: a stand-in for Optimove that an integrator's own service can talk to."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from optimove_conditional_execution.adapters.asgi import ASGIApp
+from optimove_conditional_execution.cli.interruption import Interrupted, run_interruptibly
+from optimove_conditional_execution.cli.postman import Postman
+from optimove_conditional_execution.cli.secret_variables import SECRET_VARIABLE
+from optimove_conditional_execution.cli.servers import LOOPBACK, Simulator, is_loopback, served
+from optimove_conditional_execution.cli.simulation import Result, Simulation
+from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS
+from optimove_conditional_execution.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE
+from optimove_conditional_execution.testing import FakeOptimove
+from optimove_conditional_execution.transport.http import AsyncHttpEngine
+
+
+def _checked_urls(_: click.Context, __: click.Parameter, urls: Sequence[str]) -> Sequence[str]:
+    for url in urls:
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise click.BadParameter("give an absolute URL, such as http://127.0.0.1:8000/optimove")
+    return urls
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  optimove-ce simulate --port 8900 --rate 2\n"
+    "  optimove-ce simulate --count 10 --webhook http://127.0.0.1:8000/optimove"
+)
+@click.option(
+    "--host", default=LOOPBACK, show_default=True, help="Where to listen; other machines cannot reach loopback."
+)
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, help="0, the default, takes a free one.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(0, 100, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Notifications a second.",
+)
+@click.option("--count", type=click.IntRange(1), help="End after so many; without it Ctrl-C ends it.")
+@click.option(
+    "--timeout-ms",
+    type=click.IntRange(1, 3_600_000),
+    default=DEFAULT_TIMEOUT_MS,
+    show_default=True,
+    help="Milliseconds that an answer may take, until your service sets it.",
+)
+@click.option(
+    "--webhook",
+    "webhooks",
+    multiple=True,
+    metavar="URL",
+    callback=_checked_urls,
+    help="Register this URL, as ensure_webhook would; may be repeated.",
+)
+@click.option("--user", "users", multiple=True, metavar="ID", help="Ask about this customer; may be repeated.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+def simulate(
+    host: str,
+    port: int,
+    rate: float,
+    count: int | None,
+    timeout_ms: int,
+    webhooks: Sequence[str],
+    users: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Stand in for Optimove, so that your own service can be tried: signed notifications in, approvals out.
+
+    It prints the settings for your service; API key and secret are made anew at each start and protect nothing. Each
+    registered webhook gets every notification, and the first answer counts.
+
+    Exit status: 0 it was ended by Ctrl-C, SIGTERM or --count, 2 it could not start.
+    """
+    if not is_loopback(host):
+        click.echo(f"Warning: {host} can be reached from other machines, over plain HTTP.", err=True)
+    fake = FakeOptimove(api_key=secrets.token_urlsafe(24), secret=secrets.token_urlsafe(32), timeout_ms=timeout_ms)
+    # Given ids, unlike those that the simulator makes, so that they stay apart.
+    fake.webhooks.update({f"given{number}": url for number, url in enumerate(dict.fromkeys(webhooks), start=1)})
+
+    def show(result: Result) -> None:
+        click.echo(json.dumps(result.as_json()) if as_json else str(result))
+
+    simulations: list[Simulation] = []
+
+    async def run() -> None:
+        async with (
+            served(ASGIApp(Simulator(fake)), host=host, port=port) as base_url,
+            contextlib.aclosing(AsyncHttpEngine()) as engine,
+        ):
+            _introduce(fake, base_url, as_json=as_json)
+            simulation = Simulation(fake, Postman(engine), users=users, rate=rate, count=count, on_result=show)
+            simulations.append(simulation)
+            await simulation.run()
+
+    with contextlib.suppress(Interrupted):
+        run_interruptibly(run())
+    for simulation in simulations:
+        click.echo(json.dumps(simulation.summary()) if as_json else f"\n{simulation}")
+
+
+def _introduce(fake: FakeOptimove, base_url: str, *, as_json: bool) -> None:
+    settings: dict[str, Any] = {
+        BASE_URL_VARIABLE: base_url,
+        API_KEY_VARIABLE: fake.api_key,
+        SECRET_VARIABLE: fake.secret,
+    }
+    if as_json:
+        click.echo(json.dumps({"event": "ready", "environment": settings, "webhooks": list(fake.webhooks.values())}))
+        return
+    for name, value in settings.items():
+        click.echo(f"export {name}={value}")
+    if not fake.webhooks:
+        click.echo("Waiting for a webhook: your service calls client.ensure_webhook(url).", err=True)

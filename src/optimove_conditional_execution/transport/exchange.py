@@ -1,0 +1,70 @@
+"""One request on its way out, and the engines that can carry it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Protocol, final
+
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.errors import DeadlineExceeded
+from optimove_conditional_execution.messages import Response
+
+MAX_RESPONSE_BODY: Final = 8 * 1024 * 1024
+"""Bytes of an answer that are read; a longer one is cut one byte after."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request on its way out.
+
+    Attributes:
+        method: The HTTP method.
+        url: Absolute, with the query.
+        headers: Names and values; they can hold the API key, so they stay out of the repr.
+        body: The bytes, or None.
+        deadline: The end of the whole call.
+        longest: Seconds that this one try may take.
+    """
+
+    method: str
+    url: str = field(repr=False)
+    headers: dict[str, str] = field(repr=False)
+    body: bytes | None = field(repr=False)
+    deadline: Deadline
+    longest: float
+
+    def seconds(self) -> float:
+        """Return how long the try may take from now on.
+
+        Raises:
+            DeadlineExceeded: There is no time left; nothing was sent.
+        """
+        seconds = min(self.longest, self.deadline.remaining())
+        if seconds <= 0:
+            raise DeadlineExceeded("The deadline had passed before the request was sent.", request_sent=False)
+        return seconds
+
+
+class Engine(Protocol):
+    """Carries requests in threads. Whatever it raises is a `TransportError` or a `DeadlineExceeded`."""
+
+    def exchange(self, exchange: Exchange, /) -> Response:
+        """Send a request and return the answer, whatever its status."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class AsyncEngine(Protocol):
+    """Carries requests in an event loop; see `Engine`."""
+
+    async def exchange(self, exchange: Exchange, /) -> Response:
+        """Send a request and return the answer, whatever its status."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...

@@ -1,0 +1,1 @@
+"""The adapters under real servers and inside real frameworks."""

@@ -1,0 +1,83 @@
+"""Applications for servers in processes of their own: each is made by a function and mounts one receiver."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import flask
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+
+from optimove_conditional_execution import Deadline, Decision, OptimoveClient, Request, WebhookNotification
+from optimove_conditional_execution import WebhookReceiver as Receiver
+from optimove_conditional_execution.adapters.wsgi import WSGIApp
+
+
+def decide(notification: WebhookNotification, deadline: Deadline) -> Decision | bool:
+    """Approve every customer whose id begins with VIP, and nobody after the time is up."""
+    if notification.user.user_id == "BROKEN":
+        raise RuntimeError("the register is down")
+    return notification.user.user_id.startswith("VIP") and not deadline.expired
+
+
+def receiver() -> Receiver:
+    """Return a receiver that is set up from the environment."""
+    return Receiver(decide, client=OptimoveClient(), secrets=os.environ["OPTIMOVE_WEBHOOK_SECRET"], max_body=65_536)
+
+
+def plain() -> WSGIApp:
+    """Return the WSGI adapter by itself; it answers on every path."""
+    return WSGIApp(receiver())
+
+
+def flask_mount() -> Any:
+    """Return a Flask application that has the WSGI adapter mounted beside it."""
+    return DispatcherMiddleware(flask.Flask(__name__).wsgi_app, {"/optimove": WSGIApp(receiver())})
+
+
+def flask_view() -> flask.Flask:
+    """Return a Flask application with a view that calls the receiver."""
+    mine = receiver()
+    app = flask.Flask(__name__)
+    app.config["MAX_CONTENT_LENGTH"] = mine.max_body
+
+    @app.route("/optimove", methods=["GET", "POST"])
+    def optimove() -> flask.Response:
+        came = flask.request
+        answer = mine.handle(Request(came.method, came.path, "", came.headers, came.get_data()))
+        return flask.Response(answer.body, answer.status, dict(answer.headers))
+
+    return app
+
+
+def django_view() -> Any:
+    """Return a Django application with a view that calls the receiver; Django's settings are this process's own."""
+    from django.conf import settings
+    from django.core.exceptions import RequestDataTooBig
+    from django.core.wsgi import get_wsgi_application
+    from django.http import HttpRequest, HttpResponse
+    from django.urls import path
+    from django.views.decorators.csrf import csrf_exempt
+
+    mine = receiver()
+
+    def optimove(request: HttpRequest) -> HttpResponse:
+        try:
+            body = request.body
+        except RequestDataTooBig:
+            answer = mine.too_large()
+        else:
+            answer = mine.handle(Request(request.method, request.path, "", request.headers, body))
+        return HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))
+
+    class Urls:
+        urlpatterns = [path("optimove", csrf_exempt(optimove))]
+
+    settings.configure(
+        ROOT_URLCONF=Urls,
+        DATA_UPLOAD_MAX_MEMORY_SIZE=mine.max_body,
+        MIDDLEWARE=["django.middleware.common.CommonMiddleware", "django.middleware.csrf.CsrfViewMiddleware"],
+        ALLOWED_HOSTS=["127.0.0.1", "localhost"],
+        SECRET_KEY="for the middleware",
+    )
+    return get_wsgi_application()

@@ -1,0 +1,236 @@
+"""AWS Lambda: the events of REST APIs, HTTP APIs, function URLs and load balancers."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from optimove_conditional_execution import (
+    AsyncWebhookReceiver,
+    ConfigurationError,
+    OptimoveClient,
+    WebhookReceiver,
+    sign,
+)
+from optimove_conditional_execution.adapters.aws_lambda import lambda_handler
+from optimove_conditional_execution.testing import FakeOptimove, Question, notification
+from tests.adapters.apps import decide
+from tests.adapters.table import MAX_BODY, SECRET
+
+Headers = list[tuple[str, str]]
+Shape = Callable[[Any, Headers], dict[str, Any]]
+Handler = Callable[[Any, Any], dict[str, Any]]
+
+
+def rest(body: Any, headers: Headers, *, method: str = "POST") -> dict[str, Any]:
+    """Return an event of an API Gateway REST API, format 1.0: the last of each header, and all of them."""
+    several: dict[str, list[str]] = {}
+    for name, value in headers:
+        several.setdefault(name, []).append(value)
+    return {
+        "version": "1.0",
+        "resource": "/optimove",
+        "path": "/optimove",
+        "httpMethod": method,
+        "headers": dict(headers),
+        "multiValueHeaders": several,
+        "queryStringParameters": None,
+        "multiValueQueryStringParameters": None,
+        "requestContext": {"httpMethod": method, "path": "/prod/optimove", "stage": "prod"},
+        "body": body,
+        "isBase64Encoded": False,
+    }
+
+
+def http_api(body: Any, headers: Headers, *, method: str = "POST") -> dict[str, Any]:
+    """Return an event of an API Gateway HTTP API, format 2.0: header names in lower case, repeated ones joined."""
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        joined[name.lower()] = f"{joined[name.lower()]},{value}" if name.lower() in joined else value
+    return {
+        "version": "2.0",
+        "routeKey": "POST /optimove",
+        "rawPath": "/optimove",
+        "rawQueryString": "",
+        "headers": joined,
+        "requestContext": {
+            "http": {"method": method, "path": "/optimove", "protocol": "HTTP/1.1"},
+            "stage": "$default",
+        },
+        "body": body,
+        "isBase64Encoded": False,
+    }
+
+
+def function_url(body: Any, headers: Headers, *, method: str = "POST") -> dict[str, Any]:
+    """Return an event of a function URL: format 2.0, and the body in base64 unless its type is known to be text."""
+    event = http_api(body, headers, method=method)
+    event["requestContext"]["domainName"] = "abc.lambda-url.eu-west-1.on.aws"
+    event["rawPath"] = "/"
+    return {**event, "body": _encoded(body), "isBase64Encoded": True}
+
+
+def load_balancer(body: Any, headers: Headers, *, method: str = "POST") -> dict[str, Any]:
+    """Return an event of an application load balancer with a target group that has no multi-value headers."""
+    return {
+        "requestContext": {"elb": {"targetGroupArn": "arn:aws:elasticloadbalancing:..."}},
+        "httpMethod": method,
+        "path": "/optimove",
+        "queryStringParameters": {},
+        "headers": {name.lower(): value for name, value in headers},
+        "body": _encoded(body),
+        "isBase64Encoded": True,
+    }
+
+
+def _encoded(body: Any) -> Any:
+    return base64.b64encode(body.encode()).decode() if isinstance(body, str) else body
+
+
+SHAPES = pytest.mark.parametrize("shape", [rest, http_api, function_url, load_balancer])
+
+
+@pytest.fixture
+def handler(fake_optimove: FakeOptimove) -> Handler:
+    client = fake_optimove.client()
+    return lambda_handler(WebhookReceiver(decide, client=client, secrets=SECRET, max_body=MAX_BODY))
+
+
+def asked(fake: FakeOptimove, user_id: str = "VIP", *, name: str = "Dana") -> tuple[Question, str]:
+    question, _ = fake.trigger(user_id, timeout_ms=30_000)
+    payload = notification(
+        user_id, request_uid=question.request_uid, timeout_ms=30_000, personalization={"first_name": name}
+    )
+    return question, json.dumps(payload, ensure_ascii=False)
+
+
+def signed(body: str, name: str = "Optimove-Signature-Content") -> Headers:
+    return [("Content-Type", "application/json"), (name, sign(body.encode(), secret=SECRET))]
+
+
+@SHAPES
+class TestEveryShape:
+    def test_approved(self, shape: Shape, handler: Handler, fake_optimove: FakeOptimove) -> None:
+        question, body = asked(fake_optimove)
+        answer = handler(shape(body, signed(body)), None)
+        assert (answer["statusCode"], answer["body"], answer["isBase64Encoded"]) == (200, "", False)
+        assert question.approved
+
+    def test_letters_outside_ascii_keep_their_bytes(
+        self, shape: Shape, handler: Handler, fake_optimove: FakeOptimove
+    ) -> None:
+        question, body = asked(fake_optimove, name="Jos\N{LATIN SMALL LETTER E WITH ACUTE} \N{SLOT MACHINE}")
+        assert handler(shape(body, signed(body)), None)["statusCode"] == 200
+        assert question.approved
+
+    def test_denied(self, shape: Shape, handler: Handler, fake_optimove: FakeOptimove) -> None:
+        question, body = asked(fake_optimove, "C-2")
+        assert handler(shape(body, signed(body)), None)["statusCode"] == 200
+        assert question.answer is not None
+        assert not question.answer.approved
+
+    def test_forged(self, shape: Shape, handler: Handler, fake_optimove: FakeOptimove) -> None:
+        question, body = asked(fake_optimove)
+        assert handler(shape(body, []), None)["statusCode"] == 401
+        assert handler(shape(body, signed(body + " ")), None)["statusCode"] == 401
+        assert handler(shape(body, signed(body, "optimove-signature")), None)["statusCode"] == 401
+        assert question.answer is None
+
+    def test_unreadable(self, shape: Shape, handler: Handler, fake_optimove: FakeOptimove) -> None:
+        answer = handler(shape("[]", signed("[]")), None)
+        assert answer["statusCode"] == 400
+        assert answer["headers"]["content-type"] == "text/plain; charset=utf-8"
+        assert fake_optimove.calls == []
+
+    def test_no_body(self, shape: Shape, handler: Handler, fake_optimove: FakeOptimove) -> None:
+        assert handler(shape(None, signed("")), None)["statusCode"] == 400
+
+    def test_other_methods(self, shape: Any, handler: Handler, fake_optimove: FakeOptimove) -> None:
+        question, body = asked(fake_optimove)
+        answer = handler(shape(body, signed(body), method="GET"), None)
+        assert (answer["statusCode"], answer["headers"]["allow"]) == (405, "POST")
+        assert question.answer is None
+
+    def test_too_long(self, shape: Shape, handler: Handler, fake_optimove: FakeOptimove) -> None:
+        longest = '"' + "x" * (MAX_BODY - 2) + '"'
+        assert handler(shape(longest, signed(longest)), None)["statusCode"] == 400
+        assert handler(shape(longest + " ", signed(longest + " ")), None)["statusCode"] == 413
+        wide = "\N{SLOT MACHINE}" * (MAX_BODY // 2)
+        assert handler(shape(wide, signed(wide)), None)["statusCode"] == 413
+
+    def test_optimove_refuses(self, shape: Shape, handler: Handler, fake_optimove: FakeOptimove) -> None:
+        _, body = asked(fake_optimove)
+        fake_optimove.questions.clear()
+        assert handler(shape(body, signed(body)), None)["statusCode"] == 503
+
+    def test_signed_twice(self, shape: Shape, handler: Handler, fake_optimove: FakeOptimove) -> None:
+        if shape is load_balancer:  # which keeps one of two equal headers, so nothing is there to be seen
+            return
+        question, body = asked(fake_optimove)
+        assert handler(shape(body, signed(body) * 2), None)["statusCode"] == 401
+        assert question.answer is None
+
+    def test_the_answer_is_json(self, shape: Shape, handler: Handler, fake_optimove: FakeOptimove) -> None:
+        for body in ("", "{}", "x" * (MAX_BODY + 1)):
+            answer = handler(shape(body, signed(body)), None)
+            assert json.loads(json.dumps(answer)) == answer
+
+
+def test_over_http(fake_optimove: FakeOptimove, optimove_url: str) -> None:
+    question, body = asked(fake_optimove)
+    with OptimoveClient("fake-api-key", base_url=optimove_url) as client:
+        handler = lambda_handler(WebhookReceiver(decide, client=client, secrets=SECRET))
+        assert handler(http_api(body, signed(body)), None)["statusCode"] == 200
+    assert question.approved
+
+
+@pytest.mark.parametrize("text", ["%%%", "YQ", "YQ==\n", "e30=e30=", "\N{SLOT MACHINE}", "Y Q = ="])
+def test_bad_base64(text: str, handler: Handler, fake_optimove: FakeOptimove) -> None:
+    event = {**http_api("", signed("{}")), "body": text, "isBase64Encoded": True}
+    assert handler(event, None)["statusCode"] == 400
+    assert fake_optimove.calls == []
+
+
+@pytest.mark.parametrize(
+    ("event", "status"),
+    [
+        (None, 400),
+        ("POST", 400),
+        (b"{}", 400),
+        ([], 400),
+        (7, 400),
+        ({}, 405),
+        ({"Records": [{"eventSource": "aws:sqs", "body": "{}"}]}, 405),
+        ({"httpMethod": None, "requestContext": "x"}, 405),
+        ({"requestContext": {"http": "POST"}}, 405),
+        ({"requestContext": {"http": {"method": ["POST"]}}}, 405),
+        ({"httpMethod": "POST"}, 401),
+        ({"httpMethod": "post", "body": "{}"}, 401),
+        ({"httpMethod": "POST", "body": 5}, 400),
+        ({"httpMethod": "POST", "body": {"a": 1}}, 400),
+        ({"httpMethod": "POST", "body": b"{}"}, 400),
+        ({"httpMethod": "POST", "body": "\ud800"}, 400),
+        ({"httpMethod": "POST", "body": "\ud800", "isBase64Encoded": True}, 400),
+        ({"httpMethod": "POST", "body": "", "headers": "x"}, 401),
+        ({"httpMethod": "POST", "body": "", "headers": {"optimove-signature-content": None}}, 401),
+        ({"httpMethod": "POST", "body": "", "headers": {1: 2}, "multiValueHeaders": None}, 401),
+        ({"httpMethod": "POST", "body": "", "multiValueHeaders": {"optimove-signature-content": [None, 3]}}, 401),
+        ({"httpMethod": "POST", "body": "", "multiValueHeaders": {"optimove-signature-content": "x"}}, 401),
+        ({"httpMethod": "POST", "rawPath": 5, "rawQueryString": {}, "headers": []}, 401),
+    ],
+)
+def test_events_that_are_no_request_of_optimoves(
+    event: Any, status: int, handler: Handler, fake_optimove: FakeOptimove
+) -> None:
+    assert handler(event, None)["statusCode"] == status
+    assert fake_optimove.calls == []
+
+
+def test_an_async_receiver_is_refused_at_once(fake_optimove: FakeOptimove) -> None:
+    receiver: Any = AsyncWebhookReceiver(decide, client=fake_optimove.async_client(), secrets=SECRET)
+    with pytest.raises(ConfigurationError, match="WebhookReceiver"):
+        lambda_handler(receiver)

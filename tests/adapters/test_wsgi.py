@@ -1,0 +1,135 @@
+"""WSGI: the adapter by itself, in Flask and in Django views, under wsgiref with its validator and under gunicorn."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from optimove_conditional_execution import AsyncWebhookReceiver, ConfigurationError, WebhookReceiver, sign
+from optimove_conditional_execution.adapters.wsgi import WSGIApp
+from optimove_conditional_execution.testing import FakeOptimove, notification
+from tests.adapters.apps import decide
+from tests.adapters.servers import chunks, gunicorn_command, hang_up, head, running, talk, wsgiref_command
+from tests.adapters.table import MAX_BODY, ROWS, SECRET, ask_every_row
+
+FACTORIES = ["plain", "flask_mount", "flask_view", "django_view"]
+
+
+def environment(optimove_url: str) -> dict[str, str]:
+    return {"OPTIMOVE_API_KEY": "fake-api-key", "OPTIMOVE_BASE_URL": optimove_url, "OPTIMOVE_WEBHOOK_SECRET": SECRET}
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_every_row_of_the_table_under_wsgiref_and_its_validator(
+    factory: str, fake_optimove: FakeOptimove, optimove_url: str, tmp_path: Path
+) -> None:
+    command = wsgiref_command(f"tests.adapters.apps:{factory}")
+    with running(command, log=tmp_path / "log", environment=environment(optimove_url)) as server:
+        assert ask_every_row(f"{server.url}/optimove", fake_optimove) == ROWS
+    assert "Traceback" not in server.printed()
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_every_row_of_the_table_under_gunicorn(
+    factory: str, fake_optimove: FakeOptimove, optimove_url: str, tmp_path: Path
+) -> None:
+    command = gunicorn_command(f"tests.adapters.apps:{factory}()")
+    with running(command, log=tmp_path / "log", environment=environment(optimove_url)) as server:
+        assert ask_every_row(f"{server.url}/optimove", fake_optimove) == ROWS
+    assert "Traceback" not in server.printed()
+
+
+def test_gunicorn_hands_on_chunked_bodies(fake_optimove: FakeOptimove, optimove_url: str, tmp_path: Path) -> None:
+    question, _ = fake_optimove.trigger("VIP", timeout_ms=30_000)
+    body = json.dumps(notification("VIP", request_uid=question.request_uid, timeout_ms=30_000)).encode()
+    headers = {"optimove-signature-content": sign(body, secret=SECRET)}
+    command = gunicorn_command("tests.adapters.apps:plain()")
+    with running(command, log=tmp_path / "log", environment=environment(optimove_url)) as server:
+        posted = httpx.post(server.url, content=iter([body[:100], body[100:]]), headers=headers, timeout=30)
+        too_long = talk(server.url, [head("/", ("Transfer-Encoding", "chunked")), *chunks(MAX_BODY * 4)])
+    assert (posted.status_code, question.approved) == (200, True)
+    assert too_long.status == 413
+    assert "Traceback" not in server.printed()
+
+
+def test_a_sender_that_promises_more_than_it_sends_is_no_sender(
+    fake_optimove: FakeOptimove, optimove_url: str, tmp_path: Path
+) -> None:
+    question, _ = fake_optimove.trigger("VIP", timeout_ms=30_000)
+    body = json.dumps(notification("VIP", request_uid=question.request_uid, timeout_ms=30_000)).encode()
+    signature = ("optimove-signature-content", sign(body, secret=SECRET))
+    command = gunicorn_command("tests.adapters.apps:plain()")
+    with running(command, log=tmp_path / "log", environment=environment(optimove_url)) as server:
+        # The signature covers the whole body, so a part of it is worth nothing.
+        hang_up(server.url, head("/", ("Content-Length", str(len(body))), signature) + body[:-1])
+        assert ask_every_row(f"{server.url}/optimove", fake_optimove) == ROWS
+    assert question.answer is None
+    assert "Traceback" not in server.printed()
+
+
+class TestWithoutAServer:
+    """What servers never do, or not every one of them."""
+
+    @pytest.fixture
+    def app(self, fake_optimove: FakeOptimove) -> WSGIApp:
+        return WSGIApp(WebhookReceiver(decide, client=fake_optimove.client(), secrets=SECRET, max_body=MAX_BODY))
+
+    @pytest.mark.parametrize(
+        ("length", "status"),
+        [
+            (None, 401),
+            ("", 401),
+            ("0", 401),
+            ("2", 401),
+            ("1000", 401),  # the stream ends before
+            (str(MAX_BODY + 1), 413),
+            ("9" * 5_000, 413),
+            ("-1", 400),
+            ("+2", 400),
+            ("two", 400),
+            ("\N{SUPERSCRIPT TWO}", 400),
+            ("1,1", 400),
+        ],
+    )
+    def test_lengths(self, app: WSGIApp, length: str | None, status: int) -> None:
+        assert self.status(app, {"CONTENT_LENGTH": length}, b"{}") == status
+
+    def test_a_stream_that_the_server_ends_is_read_up_to_the_limit(self, app: WSGIApp) -> None:
+        class Endless(io.RawIOBase):
+            taken = 0
+
+            def read(self, size: int = -1, /) -> bytes:
+                assert 0 < size <= MAX_BODY + 1
+                self.taken += min(size, 1_000)
+                return b"x" * min(size, 1_000)
+
+        stream = Endless()
+        extra = {"wsgi.input_terminated": True, "wsgi.input": stream}
+        assert self.status(app, extra, b"") == 413
+        assert stream.taken == MAX_BODY + 1
+
+    def test_a_connection_that_breaks_while_its_body_is_read_is_the_servers_to_handle(self, app: WSGIApp) -> None:
+        class Broken(io.RawIOBase):
+            def read(self, size: int = -1, /) -> bytes:
+                raise ConnectionResetError
+
+        with pytest.raises(ConnectionResetError):
+            self.status(app, {"CONTENT_LENGTH": "2", "wsgi.input": Broken()}, b"")
+
+    def test_an_async_receiver_is_refused_at_once(self, fake_optimove: FakeOptimove) -> None:
+        receiver: Any = AsyncWebhookReceiver(decide, client=fake_optimove.async_client(), secrets=SECRET)
+        with pytest.raises(ConfigurationError, match="ASGIApp"):
+            WSGIApp(receiver)
+
+    @staticmethod
+    def status(app: WSGIApp, extra: dict[str, Any], body: bytes) -> int:
+        environ = {"REQUEST_METHOD": "POST", "wsgi.input": io.BytesIO(body), **extra}
+        statuses: list[str] = []
+        answer = app(environ, lambda status, headers: statuses.append(status))
+        assert all(isinstance(part, bytes) for part in answer)
+        return int(statuses[0].split()[0])

@@ -1,0 +1,55 @@
+"""The command as a whole: help, version, what is missing, and proxies."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from optimove_conditional_execution import __version__
+from tests.cli.conftest import Run, environment
+
+
+def test_version_and_help(optimove_ce: Run) -> None:
+    assert optimove_ce("--version").stdout == f"optimove-ce {__version__}\n"
+    for command in ((), ("demo",), ("simulate",), ("sign",), ("verify",)):
+        done = optimove_ce(*command, "--help")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "  optimove-ce " in done.stdout, "an example"
+
+
+def test_a_typing_error_is_status_2(optimove_ce: Run) -> None:
+    for arguments in (
+        (),
+        ("demmo",),
+        ("demo", "--count", "0"),
+        ("simulate", "--rate", "0"),
+        ("simulate", "--webhook", "x"),
+    ):
+        done = optimove_ce(*arguments)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("library", ["click", "rich", "uvicorn"])
+def test_a_missing_extra_is_named(library: str) -> None:
+    code = f"import sys; sys.modules[{library!r}] = None; import optimove_conditional_execution.cli as cli; cli.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"optimove-ce needs {library}: pip install 'optimove-conditional-execution[cli]'\n"
+
+
+def test_another_missing_module_is_a_bug_and_looks_like_one() -> None:
+    code = "import sys; sys.modules['json'] = None; import optimove_conditional_execution.cli as cli; cli.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 1
+    assert "json" in done.stderr
+
+
+def test_a_host_that_is_not_ours_is_one_line(optimove_ce: Run) -> None:
+    done = optimove_ce("simulate", "--host", "192.0.2.1")
+    assert done.returncode == 2
+    warning, error = done.stderr.splitlines()
+    assert warning.startswith("Warning: ")
+    assert error.startswith("Error: Cannot listen on 192.0.2.1 port 0")

@@ -1,0 +1,566 @@
+"""Which error each failure is, which failures are repeated, and that all of it ends by the deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+from pytest_httpx import HTTPXMock
+
+from optimove_conditional_execution import (
+    APIError,
+    Approval,
+    AsyncOptimoveClient,
+    AuthenticationError,
+    ConfigurationError,
+    Deadline,
+    DeadlineExceeded,
+    NotFoundError,
+    OptimoveClient,
+    OptimoveError,
+    RateLimit,
+    RateLimitError,
+    RetryPolicy,
+    ServerError,
+    TransportError,
+    UnexpectedResponseError,
+)
+from tests.client.conftest import BASE_URL, KEY, Caller, Make
+
+Sample = Callable[[str], bytes]
+APPROVAL = Approval(timestamp=1, request_uid="r-1", approved=True)
+WEBHOOK = {"url": "https://example.com/webhook", "id": "webhook1"}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, APIError),
+        (401, AuthenticationError),
+        (403, AuthenticationError),
+        (404, NotFoundError),
+        (405, APIError),
+        (410, APIError),
+        (301, APIError),
+        (302, APIError),
+        (307, APIError),
+        (308, APIError),
+        (500, ServerError),
+        (503, ServerError),
+        (599, ServerError),
+    ],
+)
+def test_each_status_is_its_error(make: Make, httpx_mock: HTTPXMock, status: int, kind: type[APIError]) -> None:
+    httpx_mock.add_response(
+        status_code=status, headers={"location": "https://elsewhere.test/"}, json={"message": "Some words."}
+    )
+    with pytest.raises(kind) as caught:
+        make(retry=RetryPolicy(attempts=1)).get_webhooks()
+    assert type(caught.value) is kind
+    assert caught.value.status == status
+    assert caught.value.message == "Some words."
+    assert caught.value.operation == "get_webhooks"
+    assert caught.value.body == b'{"message":"Some words."}'
+    assert f"get_webhooks: GET /conditional-execution/v2/triggered/webhooks answered {status}" in str(caught.value)
+    assert len(httpx_mock.get_requests()) == 1
+
+
+def test_the_documented_429(make: Make, httpx_mock: HTTPXMock, sample: Sample) -> None:
+    httpx_mock.add_response(status_code=429, content=sample("rate-limited-429.json"), headers={"Retry-After": "3600"})
+    with pytest.raises(RateLimitError) as caught:
+        make(timeout=1.0).get_webhooks()
+    assert caught.value.retry_after == 3600.0
+    assert caught.value.message == "You have exceeded the rate limit for this API group. Please retry later."
+    # Waiting for an hour would have passed the deadline, so nobody waited.
+    assert len(httpx_mock.get_requests()) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high"),
+    [
+        ("7", 7.0, 7.0),
+        (" 0.5 ", 0.5, 0.5),
+        ("-3", 0.0, 0.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0, 0.0),
+        ("Fri, 01 Jan 2100 00:00:00 GMT", 1e9, 1e10),
+        ("soon", None, None),
+        ("inf", None, None),
+        ("nan", None, None),
+        ("", None, None),
+    ],
+)
+def test_retry_after(make: Make, httpx_mock: HTTPXMock, value: str, low: float | None, high: float | None) -> None:
+    httpx_mock.add_response(status_code=429, headers={"Retry-After": value}, is_reusable=True)
+    with pytest.raises(RateLimitError) as caught:
+        make(timeout=0.05).get_webhooks()
+    if low is None or high is None:
+        assert caught.value.retry_after is None
+    else:
+        assert caught.value.retry_after is not None
+        assert low <= caught.value.retry_after <= high
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'"Unauthorized"', "Unauthorized"),
+        (b"Bad Request", "Bad Request"),
+        (b"<html><h1>Incapsula</h1></html>", ""),
+        (b'{"error":"Too Many"}', "Too Many"),
+        (b'{"message":{"deep":1}}', ""),
+        (b"", ""),
+        (b"\xff\xfe", "\ufffd\ufffd"),
+        (b'"two\\nlines\\u0007"', "two lines"),
+        (b"x" * 500, "x" * 200),
+        (b"[" * 50_000, "[" * 200),
+    ],
+)
+def test_optimoves_own_words(caller: Caller, httpx_mock: HTTPXMock, body: bytes, message: str) -> None:
+    httpx_mock.add_response(status_code=400, content=body)
+    with pytest.raises(APIError) as caught:
+        caller.get_webhooks()
+    assert caught.value.message == message
+    assert caught.value.body == body[:2_048]
+
+
+# ---- what is repeated
+
+
+def test_idempotent_calls_are_repeated(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_response(status_code=503)
+    httpx_mock.add_exception(httpx.ReadError("gone"))
+    httpx_mock.add_exception(httpx.ConnectTimeout("slow"))
+    httpx_mock.add_response(json=[WEBHOOK])
+    assert [webhook.id for webhook in caller.get_webhooks()] == ["webhook1"]
+
+
+def test_four_tries_and_no_more(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_response(status_code=503, is_reusable=True)
+    for call in (caller.get_webhooks, lambda: caller.send_webhook_approval(APPROVAL), caller.update_webhook_settings):
+        before = len(httpx_mock.get_requests())
+        with pytest.raises(ServerError):
+            call()
+        assert len(httpx_mock.get_requests()) - before == 4
+
+
+def test_create_webhook_is_not_repeated(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_response(status_code=503)
+    with pytest.raises(ServerError):
+        caller.create_webhook("u")
+    httpx_mock.add_exception(httpx.ReadError("gone"))
+    with pytest.raises(TransportError) as caught:
+        caller.create_webhook("u")
+    assert caught.value.request_sent is True
+    assert len(httpx_mock.get_requests()) == 2
+
+
+def test_create_webhook_is_repeated_when_it_was_never_sent(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_exception(httpx.ConnectError("refused"))
+    httpx_mock.add_response(status_code=201, json=WEBHOOK)
+    assert caller.create_webhook("u").id == "webhook1"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 302, 200])
+def test_final_answers_are_not_repeated(caller: Caller, httpx_mock: HTTPXMock, status: int) -> None:
+    httpx_mock.add_response(status_code=status, content=b"<html>")
+    with pytest.raises(APIError):
+        caller.get_webhooks()
+    assert len(httpx_mock.get_requests()) == 1
+
+
+def test_a_429_is_always_repeated_and_is_no_try(make: Make, httpx_mock: HTTPXMock) -> None:
+    caller = make(retry=RetryPolicy(attempts=1, first_pause=0.001, longest_pause=0.002))
+    for _ in range(9):
+        httpx_mock.add_response(status_code=429)
+    httpx_mock.add_response(status_code=201, json=WEBHOOK)
+    assert caller.create_webhook("u").id == "webhook1"
+    assert len(httpx_mock.get_requests()) == 10
+
+
+def test_an_approval_with_a_deadline_is_repeated_until_then(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    for _ in range(11):
+        httpx_mock.add_response(status_code=503)
+    httpx_mock.add_response(status_code=200)
+    caller.send_webhook_approval(APPROVAL, deadline=Deadline.after(20))
+    assert len(httpx_mock.get_requests()) == 12
+
+
+def test_a_webhook_that_is_gone_after_a_lost_answer_was_deleted(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_exception(httpx.ReadError("gone"))
+    httpx_mock.add_response(status_code=404)
+    caller.delete_webhook("webhook1")
+    httpx_mock.add_response(status_code=404)
+    with pytest.raises(NotFoundError):
+        caller.delete_webhook("webhook1")
+
+
+# ---- ensure_webhook
+
+
+def test_ensure_creates_only_what_is_missing(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_response(json=[{"url": "https://other.test", "id": "1"}])
+    httpx_mock.add_response(status_code=201, json=WEBHOOK)
+    assert caller.ensure_webhook("https://example.com/webhook").id == "webhook1"
+    httpx_mock.add_response(json=[WEBHOOK])
+    assert caller.ensure_webhook("https://example.com/webhook").id == "webhook1"
+    assert [request.method for request in httpx_mock.get_requests()] == ["GET", "POST", "GET"]
+
+
+@pytest.mark.parametrize("lost", [503, "lost"])
+def test_ensure_looks_again_when_the_outcome_is_unknown(caller: Caller, httpx_mock: HTTPXMock, lost: int | str) -> None:
+    httpx_mock.add_response(json=[])
+    if isinstance(lost, int):
+        httpx_mock.add_response(status_code=lost)
+    else:
+        httpx_mock.add_exception(httpx.ReadError("gone"))
+    httpx_mock.add_response(json=[WEBHOOK])
+    assert caller.ensure_webhook("https://example.com/webhook").id == "webhook1"
+    assert [request.method for request in httpx_mock.get_requests()] == ["GET", "POST", "GET"]
+
+
+def test_ensure_raises_what_creating_raised(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_response(json=[], is_reusable=True)
+    httpx_mock.add_response(method="POST", status_code=500)
+    with pytest.raises(ServerError):
+        caller.ensure_webhook("https://example.com/webhook")
+    httpx_mock.add_response(method="POST", status_code=400)
+    with pytest.raises(APIError):
+        caller.ensure_webhook("https://example.com/webhook")
+    assert [request.method for request in httpx_mock.get_requests()] == ["GET", "POST", "GET", "GET", "POST"]
+
+
+# ---- secrets stay out
+
+
+def test_nothing_secret_in_errors(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    secret = 'pa"ss\\wörd'
+    httpx_mock.add_response(
+        status_code=400, json={"message": f"bad {secret} for {KEY}", "secret": secret, "key": KEY}, is_reusable=True
+    )
+    approval = Approval(timestamp=1, request_uid="r", approved=True, additional_data={"mail": "dana@example.com"})
+    for call in (
+        lambda: caller.update_webhook_settings(secret=secret),
+        lambda: caller.send_webhook_approval(approval),
+        caller.get_webhooks,
+    ):
+        with pytest.raises(APIError) as caught:
+            call()
+        error = caught.value
+        shown = f"{error!r}{error}{error.message}{error.args}"
+        if error.operation == "update_webhook_settings":
+            shown += error.body.decode() + error.message
+            assert "pa" not in error.body.decode()
+        assert KEY not in shown + error.body.decode()
+        assert "dana" not in shown
+        if error.operation != "get_webhooks":
+            assert error.message not in str(error)
+    assert KEY not in repr(caller.client)
+
+
+def test_errors_survive_pickling() -> None:
+    for error in (
+        RateLimitError("text", operation="x", retry_after=3.0, body=b"b", message="m"),
+        DeadlineExceeded("text", request_sent=None, acknowledged=4),
+        TransportError("text", request_sent=False),
+        UnexpectedResponseError("text", status=200, operation="x"),
+    ):
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is type(error)
+        assert (str(copy), vars(copy)) == (str(error), vars(error))
+
+
+# ---- settings
+
+
+@pytest.fixture
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("OPTIMOVE_API_KEY", "OPTIMOVE_BASE_URL", "OPTIMOVE_TIMEZONE"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+CLIENTS: list[Any] = [OptimoveClient, AsyncOptimoveClient]
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_settings_come_from_the_environment(client: Any, bare_environment: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigurationError, match="OPTIMOVE_API_KEY"):
+        client(base_url=BASE_URL)
+    bare_environment.setenv("OPTIMOVE_API_KEY", "  key-from-env\n")
+    with pytest.raises(ConfigurationError, match="OPTIMOVE_BASE_URL"):
+        client()
+    bare_environment.setenv("OPTIMOVE_BASE_URL", "https://api4.optimove.net/")
+    assert repr(client()) == f"<{client.__name__} of https://api4.optimove.net>"
+    assert client().timezone is None
+    bare_environment.setenv("OPTIMOVE_TIMEZONE", "Europe/Malta")
+    assert str(client().timezone) == "Europe/Malta"
+    assert str(client(timezone="UTC").timezone) == "UTC"
+    bare_environment.setenv("OPTIMOVE_TIMEZONE", "../etc/passwd")
+    with pytest.raises(ConfigurationError, match="OPTIMOVE_TIMEZONE"):
+        client()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"api_key": ""}, "OPTIMOVE_API_KEY"),
+        ({"api_key": " "}, "OPTIMOVE_API_KEY"),
+        ({"api_key": "two\nlines"}, "OPTIMOVE_API_KEY"),
+        ({"api_key": "café"}, "OPTIMOVE_API_KEY"),
+        ({"api_key": 5}, "OPTIMOVE_API_KEY"),
+        ({"base_url": ""}, "OPTIMOVE_BASE_URL"),
+        ({"base_url": "api5.optimove.net"}, "OPTIMOVE_BASE_URL"),
+        ({"base_url": "ftp://api5.optimove.net"}, "OPTIMOVE_BASE_URL"),
+        ({"base_url": "https://"}, "OPTIMOVE_BASE_URL"),
+        ({"base_url": "https://h?q=1"}, "OPTIMOVE_BASE_URL"),
+        ({"base_url": "https://user:pw-in-url@h"}, "OPTIMOVE_BASE_URL"),
+        ({"base_url": "https://h:port"}, "OPTIMOVE_BASE_URL"),
+        ({"base_url": "https://[::1"}, "OPTIMOVE_BASE_URL"),
+        ({"base_url": "https://h ost"}, "OPTIMOVE_BASE_URL"),
+        ({"timezone": "Mars/Olympus"}, "OPTIMOVE_TIMEZONE"),
+        ({"timezone": ""}, "OPTIMOVE_TIMEZONE"),
+        ({"timeout": 0}, "timeout"),
+        ({"timeout": float("nan")}, "timeout"),
+        ({"http_client": object()}, "http_client"),
+    ],
+)
+def test_settings_that_make_no_sense(make: Make, options: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named) as caught:
+        make(**options)
+    for value in ("café", "two", "pw-in-url"):
+        assert value not in str(caught.value)
+
+
+def test_policies_that_make_no_sense() -> None:
+    for options in ({"attempts": 0}, {"attempt_timeout": 0}, {"first_pause": -1}, {"longest_pause": -1}):
+        with pytest.raises(ConfigurationError):
+            RetryPolicy(**options)  # type: ignore[arg-type]
+    for requests, per in ((0, 1.0), (1, 0.0), (1, -1.0), (1, float("nan"))):
+        with pytest.raises(ConfigurationError):
+            RateLimit(requests, per=per)
+
+
+def test_the_key_in_clear_is_warned_about(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    make(base_url="http://127.0.0.1:1")
+    assert not caplog.records
+    make(base_url="http://api5.optimove.test")
+    assert "not https" in caplog.text
+    assert KEY not in caplog.text
+
+
+def test_a_closed_client_says_so(make: Make) -> None:
+    caller = make()
+    caller.shut()
+    with pytest.raises(ConfigurationError, match="closed"):
+        caller.get_webhooks()
+
+
+def test_your_own_httpx_client_stays_open(kind: str, make: Make) -> None:
+    own: Any = httpx.Client() if kind == "sync" else httpx.AsyncClient()
+    make(http_client=own).shut()
+    assert not own.is_closed
+    wrong: Any = httpx.AsyncClient() if kind == "sync" else httpx.Client()
+    with pytest.raises(ConfigurationError, match="http_client"):
+        make(http_client=wrong)
+
+
+# ---- over real sockets
+
+
+class Peer:
+    """A TCP server on loopback whose behaviour is a function of the connection."""
+
+    def __init__(self, behave: Callable[[socket.socket], None]) -> None:
+        self._behave = behave
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.connections = 0
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._one, args=(connection,), daemon=True).start()
+
+    def _one(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                self._behave(connection)
+            except OSError:
+                return
+
+    def close(self) -> None:
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._thread.join(5)
+
+
+@pytest.fixture
+def peer() -> Iterator[Callable[[Callable[[socket.socket], None]], Peer]]:
+    peers: list[Peer] = []
+
+    def made(behave: Callable[[socket.socket], None]) -> Peer:
+        peers.append(Peer(behave))
+        return peers[-1]
+
+    yield made
+    for each in peers:
+        each.close()
+
+
+MakePeer = Callable[[Callable[[socket.socket], None]], Peer]
+
+
+def hang(connection: socket.socket) -> None:
+    while connection.recv(65_536):
+        pass
+
+
+def hang_up(connection: socket.socket) -> None:
+    connection.recv(65_536)
+
+
+def drip(connection: socket.socket) -> None:
+    connection.recv(65_536)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    for _ in range(200):
+        connection.sendall(b" ")
+        time.sleep(0.05)
+
+
+def flood(connection: socket.socket) -> None:
+    connection.recv(65_536)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        connection.sendall(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
+
+
+def good(connection: socket.socket) -> None:
+    while connection.recv(65_536):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+
+
+def test_a_server_that_hangs(make: Make, peer: MakePeer) -> None:
+    caller = make(base_url=peer(hang).url, timeout=0.3)
+    before = time.monotonic()
+    with pytest.raises(DeadlineExceeded) as caught:
+        caller.get_webhooks()
+    assert 0.25 < time.monotonic() - before < 2
+    assert caught.value.request_sent is not False
+    assert isinstance(caught.value, TimeoutError)
+
+
+def test_a_try_that_hangs_is_repeated_within_the_deadline(make: Make, peer: MakePeer) -> None:
+    server = peer(hang)
+    caller = make(
+        base_url=server.url, timeout=20, retry=RetryPolicy(attempts=3, attempt_timeout=0.1, first_pause=0.001)
+    )
+    with pytest.raises(TransportError) as caught:
+        caller.get_webhooks()
+    assert caught.value.request_sent is not False
+    assert server.connections == 3
+
+
+def test_a_server_that_drips_its_body(make: Make, peer: MakePeer) -> None:
+    before = time.monotonic()
+    with pytest.raises(DeadlineExceeded):
+        make(base_url=peer(drip).url, timeout=0.4).get_webhooks()
+    assert time.monotonic() - before < 3
+
+
+def test_a_server_that_never_ends(make: Make, peer: MakePeer) -> None:
+    with pytest.raises(UnexpectedResponseError, match="longer than 8388608 bytes") as caught:
+        make(base_url=peer(flood).url).get_webhooks()
+    assert caught.value.body == b"x" * 2_048
+
+
+def test_a_server_that_hangs_up(make: Make, peer: MakePeer) -> None:
+    server = peer(hang_up)
+    with pytest.raises(TransportError) as caught:
+        make(base_url=server.url).get_webhooks()
+    assert caught.value.request_sent is True
+    assert server.connections == 4
+    with pytest.raises(TransportError):
+        make(base_url=server.url).create_webhook("u")
+    assert server.connections == 5
+
+
+def test_nobody_listens(make: Make) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as reserved:
+        port = reserved.getsockname()[1]
+    with pytest.raises(TransportError) as caught:
+        make(base_url=f"http://127.0.0.1:{port}").get_webhooks()
+    assert caught.value.request_sent is False
+
+
+def test_one_connection_serves_many_calls(make: Make, peer: MakePeer) -> None:
+    server = peer(good)
+    caller = make(base_url=server.url)
+    for _ in range(20):
+        assert caller.get_webhooks() == []
+    assert server.connections == 1
+
+
+def test_a_deadline_that_has_passed_sends_nothing(make: Make, peer: MakePeer) -> None:
+    server = peer(good)
+    with pytest.raises(DeadlineExceeded) as caught:
+        make(base_url=server.url).send_webhook_approval(APPROVAL, deadline=Deadline.after(-1))
+    assert caught.value.request_sent is False
+    assert server.connections == 0
+
+
+def test_the_rate_limit_never_waits_past_the_deadline(make: Make, peer: MakePeer) -> None:
+    server = peer(good)
+    caller = make(base_url=server.url, rate_limit=RateLimit(2, per=60.0), timeout=1.0)
+    caller.get_webhooks()
+    caller.get_webhooks()
+    before = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match="rate limit") as caught:
+        caller.get_webhooks()
+    assert time.monotonic() - before < 0.5
+    assert caught.value.request_sent is False
+    caller.send_webhook_approval(APPROVAL)  # approvals have a limit of their own: none
+
+
+def test_the_rate_limit_is_waited_for(make: Make, peer: MakePeer) -> None:
+    caller = make(base_url=peer(good).url, rate_limit=RateLimit(1, per=0.2), approval_rate_limit=RateLimit(1, per=0.2))
+    before = time.monotonic()
+    for _ in range(3):
+        caller.get_webhooks()
+    assert 0.35 < time.monotonic() - before < 5
+    before = time.monotonic()
+    for _ in range(3):
+        caller.send_webhook_approval(APPROVAL)
+    assert 0.35 < time.monotonic() - before < 5
+
+
+def test_context_managers(kind: str, peer: MakePeer) -> None:
+    url = peer(good).url
+    if kind == "sync":
+        with OptimoveClient(KEY, base_url=url) as client:
+            assert client.get_webhooks() == []
+    else:
+
+        async def use() -> None:
+            async with AsyncOptimoveClient(KEY, base_url=url) as client:
+                assert await client.get_webhooks() == []
+
+        asyncio.run(use())
+
+
+def test_every_error_is_ours() -> None:
+    for error in (ConfigurationError, APIError, TransportError, DeadlineExceeded):
+        assert issubclass(error, OptimoveError)
+    assert issubclass(ConfigurationError, ValueError)

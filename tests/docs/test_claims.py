@@ -1,0 +1,164 @@
+"""What the documentation says about the project holds: versions, commands, links, pages."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import optimove_conditional_execution
+from optimove_conditional_execution import Endpoints
+from optimove_conditional_execution.cli.judgement import Summary
+from optimove_conditional_execution.cli.latencies import Latencies
+from optimove_conditional_execution.cli.program import program
+from optimove_conditional_execution.cli.scenarios import cast
+from tests.docs.pages import DOCS, PAGES, ROOT, blocks, name_of, without_code
+from tests.house.test_levels import LEVELS, SOURCE
+
+README = ROOT / "README.md"
+OPTION = re.compile(r"^\| `([a-z-]+)` \|", re.MULTILINE)
+
+
+def command(name: str) -> str:
+    """Return a command of the README as .ci/run takes it."""
+    found = re.findall(rf"^<!-- command: {name} -->\n```sh\n(.*?)\n```$", README.read_text("utf-8"), re.MULTILINE)
+    assert len(found) == 1, f"README.md must have one command {name!r}"
+    return str(found[0])
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL), re.M)
+    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in headings}
+
+
+def test_the_newest_version_in_the_changelog_is_this_one() -> None:
+    headings = re.findall(r"^## \[(.+?)\](?: - (\d{4}-\d\d-\d\d))?$", (ROOT / "CHANGELOG.md").read_text("utf-8"), re.M)
+    assert headings[0] == ("Unreleased", "")
+    version, date = headings[1]
+    assert version == optimove_conditional_execution.__version__
+    assert date
+
+
+def test_the_readme_has_two_commands_and_each_is_a_line() -> None:
+    text = README.read_text("utf-8")
+    assert re.findall(r"<!-- command: (\w+) -->", text) == ["demo", "test"]
+    assert command("demo") == "python3 -m venv .venv && .venv/bin/pip install -q '.[cli]' && .venv/bin/optimove-ce demo"
+    assert command("test") == "python3 -m venv .venv && .venv/bin/pip install -q nox && .venv/bin/nox"
+
+
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    script = (ROOT / ".ci" / "run").read_text("utf-8")
+    assert "<!-- command: $1 -->" in script
+    assert "for name in demo test;" in script
+    # No step lives only in CI.
+    assert "pytest" not in script
+    assert "pip install" not in script
+
+
+def test_nox_runs_what_the_readme_and_contributing_name() -> None:
+    noxfile = (ROOT / "noxfile.py").read_text("utf-8")
+    sessions = set(re.findall(r"^@nox\.session.*\ndef (\w+)\(", noxfile, re.MULTILINE))
+    default = re.search(r"nox\.options\.sessions = \[(.*?)\]", noxfile, re.DOTALL)
+    assert default is not None
+    run_by_default = set(re.findall(r'"(\w+)"', default[1]))
+    table = dict(re.findall(r"^\| `(\w+)` \| .* \| (yes|no) \|$", (ROOT / "CONTRIBUTING.md").read_text("utf-8"), re.M))
+    assert set(table) == sessions
+    assert {name for name, by_default in table.items() if by_default == "yes"} == run_by_default
+    assert 'session.install(".[cli]")\n    session.run("optimove-ce", "demo")' in noxfile
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"], ids=name_of)
+def test_relative_links_resolve(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", without_code(page)):
+        if re.match(r"[a-z]+:", target):
+            assert target.startswith("https://"), target
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.is_file(), f"{name_of(page)} links to {target}"
+        assert not anchor or anchor in anchors(file), f"{name_of(page)} links to {target}"
+
+
+def test_the_navigation_names_every_page() -> None:
+    named = re.findall(r"^ +- .+: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.MULTILINE)
+    assert sorted(named) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
+
+
+def test_the_reference_shows_every_public_name() -> None:
+    shown = {
+        name
+        for page in (DOCS / "reference").glob("*.md")
+        for name in re.findall(r"^::: (\S+)$", page.read_text("utf-8"), re.MULTILINE)
+    }
+    public = {f"optimove_conditional_execution.{name}" for name in optimove_conditional_execution.__all__}
+    errors = {f"optimove_conditional_execution.{name}" for name in dir(optimove_conditional_execution.errors)}
+    stores = {"optimove_conditional_execution.ClaimStore"}  # shown with the stores
+    assert public - errors - stores - {"optimove_conditional_execution.__version__"} <= shown
+    for name in shown - {"optimove_conditional_execution.errors"}:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute), name
+
+
+def test_the_tables_of_endpoints_are_those_of_the_code() -> None:
+    endpoints = Endpoints()
+    names = {field: getattr(endpoints, field) for field in Endpoints.__dataclass_fields__}
+    expected = {field: f"{endpoint.method} {endpoint.path}" for field, endpoint in names.items()}
+    table = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", (DOCS / "how-to" / "going-live.md").read_text("utf-8"), re.M)
+    assert dict(table) == expected
+    api = (DOCS / "explanation" / "optimove-api.md").read_text("utf-8")
+    for line in expected.values():
+        assert f"`{line}`" in api
+
+
+def test_the_design_names_every_room_with_its_level() -> None:
+    rows = re.findall(
+        r"^\| (\d) \| `([\w/.]+)` \| (.*) \|$", (DOCS / "explanation" / "design.md").read_text("utf-8"), re.M
+    )
+    rooms = {room.removesuffix("/").removesuffix(".py").removesuffix("__init__"): int(level) for level, room, _ in rows}
+    assert rooms == LEVELS
+    for _, room, text in rows:
+        named = set(re.findall(r"`(\w+\.py)`", text))
+        if named:
+            assert named == {path.name for path in (SOURCE / room).glob("*.py")} - {"__init__.py"}, room
+
+
+def test_pages_name_no_machine() -> None:
+    for page in [*PAGES, ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"]:
+        assert not re.search(r"/work/|/home/|/tmp/|/root/|localhost:\d", page.read_text("utf-8")), name_of(page)
+
+
+def test_shell_blocks_use_commands_that_are_there() -> None:
+    for page in PAGES:
+        for block in blocks(page):
+            for name in re.findall(r"optimove-ce (\w+)", block.code) if block.language == "sh" else []:
+                assert name in program.commands, f"{name_of(page)}:{block.line}"
+
+
+def test_the_command_reference_names_every_option_and_argument() -> None:
+    sections = re.split(r"^## ", (DOCS / "reference" / "command-line.md").read_text("utf-8"), flags=re.M)[1:]
+    named = {section.split("\n", 1)[0].strip("`"): set(OPTION.findall(section)) for section in sections}
+    real = {
+        name: {str(max(parameter.opts, key=len)) for parameter in command.params}
+        for name, command in program.commands.items()
+    }
+    assert {name: named.get(name) for name in real} == real
+
+
+def test_the_demo_output_in_the_readme_is_one_of_this_demo() -> None:
+    output = next(block.code for block in blocks(README) if block.language == "text")
+    shown = {name: int(number) for name, number in re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE)}
+    counted: dict[str, Any] = {name: number for name, number in shown.items() if name != "decided"}
+    summary = Summary(**counted, latencies=Latencies.of([]), deadline_ms=2_000)
+    assert dict(summary.counts()) == shown
+    assert summary.sent == sum(shown[name] for name in ("decided", "forged", "duplicates", "lost", "late"))
+    assert summary.ok
+    played = re.findall(r"^\w+-\d+ +(\S+(?: \S+)?)  ", output, re.MULTILINE)
+    assert set(played) == {part.scenario.name for part in cast(40, seed=7)}
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    for page in PAGES:
+        assert not re.search("TO BE FILLED|@@|TODO", page.read_text("utf-8")), name_of(page)

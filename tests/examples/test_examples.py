@@ -1,0 +1,247 @@
+"""Every example is run as a user would run it: copied to a folder of its own, with Optimove's stand-in over HTTP."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from optimove_conditional_execution import sign
+from optimove_conditional_execution.testing import FakeOptimove, Question, notification
+from tests.adapters.servers import PATIENCE, ROOT, gunicorn_command, head, running, talk, uvicorn_command
+
+EXAMPLES = ROOT / "examples"
+SECRET = "the secret of a rehearsal"
+
+GATES: dict[str, Callable[[int], list[str]]] = {
+    "fastapi_gate.py": uvicorn_command("fastapi_gate:create_app"),
+    "flask_gate.py": gunicorn_command("flask_gate:create_app()"),
+    "django_gate.py": gunicorn_command("django_gate:application"),
+}
+SCRIPTS = {"lambda_gate.py", "manage_webhooks.py", "test_gate.py"}
+ALL = sorted(path.name for path in EXAMPLES.glob("**/*.py"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the examples, away from this repository's settings."""
+    return Path(shutil.copytree(EXAMPLES, tmp_path / "copied", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+@pytest.fixture
+def environment(fake_optimove: FakeOptimove, optimove_url: str) -> dict[str, str]:
+    """The variables that every example reads."""
+    fake_optimove.secret = SECRET
+    return {
+        "OPTIMOVE_API_KEY": fake_optimove.api_key,
+        "OPTIMOVE_BASE_URL": optimove_url,
+        "OPTIMOVE_WEBHOOK_SECRET": SECRET,
+    }
+
+
+def asked(fake: FakeOptimove, user_id: str, *, is_visitor: bool = False) -> tuple[Question, bytes]:
+    """Let the fake ask about a customer; return what it would post."""
+    question, _ = fake.trigger(user_id, timeout_ms=30_000)
+    payload = notification(user_id, request_uid=question.request_uid, timeout_ms=30_000)
+    payload["user"]["is_visitor"] = is_visitor
+    return question, json.dumps(payload).encode()
+
+
+def test_every_file_is_run_by_a_test_of_this_module() -> None:
+    assert set(ALL) == {*GATES, *SCRIPTS}
+
+
+@pytest.mark.parametrize("name", ALL)
+class TestEveryExample:
+    def test_is_short(self, name: str) -> None:
+        assert len((EXAMPLES / name).read_text().splitlines()) < 60
+
+    def test_says_how_to_run_it(self, name: str) -> None:
+        words = ast.get_docstring(ast.parse((EXAMPLES / name).read_text())) or ""
+        assert "Run it:" in words
+        assert name.removesuffix(".py") in words
+
+    def test_names_no_setting_that_the_sdk_does_not_have(self, name: str) -> None:
+        named = set(re.findall(r"OPTIMOVE_[A-Z_]+", (EXAMPLES / name).read_text()))
+        assert named <= {"OPTIMOVE_API_KEY", "OPTIMOVE_BASE_URL", "OPTIMOVE_WEBHOOK_SECRET"}
+
+    def test_can_be_imported_without_a_network(self, name: str, folder: Path) -> None:
+        program = (
+            "import socket, sys\n"
+            "def refuse(*_): raise AssertionError('an example used the network when it was imported')\n"
+            "socket.socket.connect = socket.getaddrinfo = refuse\n"
+            f"import {name.removesuffix('.py')}\n"
+        )
+        settings = {"OPTIMOVE_API_KEY": "k", "OPTIMOVE_BASE_URL": "https://optimove.test"}
+        ran = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program],
+            cwd=folder,
+            env={**os.environ, **settings, "OPTIMOVE_WEBHOOK_SECRET": SECRET},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("name", sorted(GATES))
+class TestEveryGate:
+    def test_over_http(
+        self, name: str, folder: Path, tmp_path: Path, fake_optimove: FakeOptimove, environment: dict[str, str]
+    ) -> None:
+        approved, approved_body = asked(fake_optimove, "C234638")
+        denied, denied_body = asked(fake_optimove, "C100001")
+        visitor, visitor_body = asked(fake_optimove, "C234638", is_visitor=True)
+        unknown, unknown_body = asked(fake_optimove, "C999999")
+        forged, forged_body = asked(fake_optimove, "C234638")
+        with (
+            running(GATES[name], log=tmp_path / "log", environment=environment, directory=folder) as server,
+            httpx.Client(base_url=server.url, timeout=PATIENCE, trust_env=False) as http,
+        ):
+
+            def post(body: bytes, *, secret: str = SECRET) -> int:
+                headers = {"optimove-signature-content": sign(body, secret=secret)}
+                return http.post("/optimove", content=body, headers=headers).status_code
+
+            assert post(approved_body) == 200
+            assert approved.approved
+            assert post(denied_body) == 200
+            assert denied.answer is not None
+            assert not denied.approved
+            assert post(visitor_body) == 200
+            assert not visitor.approved
+            assert post(unknown_body) == 200
+            assert not unknown.approved
+            assert post(forged_body, secret="another secret") == 401
+            assert http.post("/optimove", content=forged_body).status_code == 401
+            assert forged.answer is None
+            assert post(b"[]") == 400
+            assert http.get("/optimove").status_code == 405
+            assert talk(f"{server.url}/optimove", [head("/optimove", ("Content-Length", "300000"))]).status == 413
+        assert "Traceback" not in server.printed()
+
+    def test_a_missing_setting_stops_it_at_its_start(
+        self, name: str, folder: Path, tmp_path: Path, environment: dict[str, str]
+    ) -> None:
+        module = name.removesuffix(".py")
+        program = f"import {module}; getattr({module}, 'create_app', lambda: None)()"
+        for variable in environment:
+            ran = subprocess.run(
+                [sys.executable, "-c", program],
+                cwd=folder,
+                env={**os.environ, **environment, variable: ""},
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+            )
+            assert ran.returncode == 1, variable
+            assert "ConfigurationError" in ran.stderr
+
+
+def test_lambda_gate(folder: Path, fake_optimove: FakeOptimove, environment: dict[str, str]) -> None:
+    def event(body: bytes, *, secret: str = SECRET) -> dict[str, object]:
+        return {
+            "version": "2.0",
+            "rawPath": "/",
+            "headers": {"optimove-signature-content": sign(body, secret=secret)},
+            "requestContext": {"http": {"method": "POST"}},
+            "body": body.decode(),
+            "isBase64Encoded": False,
+        }
+
+    approved, approved_body = asked(fake_optimove, "C234638")
+    denied, denied_body = asked(fake_optimove, "C100001")
+    visitor, visitor_body = asked(fake_optimove, "C234638", is_visitor=True)
+    unknown, unknown_body = asked(fake_optimove, "C999999")
+    forged, forged_body = asked(fake_optimove, "C234638")
+    genuine = [event(body) for body in (approved_body, denied_body, visitor_body, unknown_body)]
+    program = (
+        "import json, sys, lambda_gate\n"
+        "print([lambda_gate.handler(event, None)['statusCode'] for event in json.load(sys.stdin)])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env={**os.environ, **environment},
+        input=json.dumps([*genuine, event(forged_body, secret="another secret")]),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert ran.stdout == "[200, 200, 200, 200, 401]\n", ran.stderr
+    assert approved.approved
+    assert [question.approved for question in (denied, visitor, unknown)] == [False] * 3
+    assert denied.answer is not None
+    assert forged.answer is None
+
+
+class TestManageWebhooks:
+    def run(self, folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "manage_webhooks.py", *arguments],
+            cwd=folder,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+
+    def test_from_registering_to_deleting(
+        self, folder: Path, fake_optimove: FakeOptimove, environment: dict[str, str]
+    ) -> None:
+        url = "https://your.host/optimove"
+        assert self.run(folder, environment, "list").stdout == "no webhooks\n"
+        assert self.run(folder, environment, "ensure", url).stdout == "webhook1\n"
+        assert self.run(folder, environment, "ensure", url).stdout == "webhook1\n"
+        assert fake_optimove.webhooks == {"webhook1": url}
+        assert self.run(folder, environment, "list").stdout == f"webhook1  {url}\n"
+        assert self.run(folder, environment, "delete", "webhook1").stdout == "webhook1 is deleted\n"
+        assert fake_optimove.webhooks == {}
+
+    def test_settings(self, folder: Path, fake_optimove: FakeOptimove, environment: dict[str, str]) -> None:
+        environment["OPTIMOVE_WEBHOOK_SECRET"] = "the next secret"
+        ran = self.run(folder, environment, "settings", "--timeout-ms", "3000")
+        assert ran.stdout == "timeout 3000 ms, and the new secret is set\n"
+        assert (fake_optimove.timeout_ms, fake_optimove.secret) == (3_000, "the next secret")
+
+    def test_errors_are_a_line_and_not_a_traceback(
+        self, folder: Path, fake_optimove: FakeOptimove, environment: dict[str, str]
+    ) -> None:
+        gone = self.run(folder, environment, "delete", "webhook9")
+        assert gone.returncode == 1
+        assert gone.stderr.startswith("NotFoundError: ")
+        locked = self.run(folder, {**environment, "OPTIMOVE_API_KEY": "a wrong key"}, "list")
+        assert locked.returncode == 1
+        refused = self.run(folder, {**environment, "OPTIMOVE_API_KEY": "wrong"}, "list")
+        assert refused.stderr.startswith("AuthenticationError: ")
+        unset = self.run(folder, {**environment, "OPTIMOVE_WEBHOOK_SECRET": ""}, "settings")
+        assert unset.returncode == 1
+        assert unset.stderr.startswith("OPTIMOVE_WEBHOOK_SECRET is not set")
+        for ran in (gone, locked, refused, unset):
+            assert "Traceback" not in ran.stderr
+            assert SECRET not in ran.stderr
+        assert fake_optimove.secret == SECRET
+
+
+def test_an_integrators_own_test(folder: Path) -> None:
+    """Run by itself: no conftest of ours is near, so the fixture comes from the installed SDK."""
+    settings = {name: value for name, value in os.environ.items() if not name.startswith("OPTIMOVE_")}
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "test_gate.py"],
+        cwd=folder,
+        env=settings,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "1 passed" in ran.stdout

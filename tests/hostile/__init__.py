@@ -1,0 +1,1 @@
+"""What hostile senders and curious log readers get."""

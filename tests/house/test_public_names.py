@@ -1,0 +1,110 @@
+"""The names that users type: complete, documented, alike in both colours."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+import optimove_conditional_execution as package
+from optimove_conditional_execution import adapters, operations, stores, testing
+from optimove_conditional_execution.adapters import asgi, aws_lambda, wsgi
+
+CONTRACT = {
+    "sign", "verify", "UNSIGNED", "Request", "Response", "Deadline",
+    "WebhookNotification", "Approval", "Webhook", "TenantSettings",
+    "OptimoveClient", "AsyncOptimoveClient", "RetryPolicy", "RateLimit", "Endpoints", "Operation",
+    "WebhookHandler", "AsyncWebhookHandler", "Decision", "WebhookReceiver", "AsyncWebhookReceiver", "Outcome", "ClaimStore",
+    "OptimoveError", "ConfigurationError", "APIError", "AuthenticationError", "NotFoundError", "RateLimitError",
+    "ServerError", "UnexpectedResponseError", "TransportError", "DeadlineExceeded", "SignatureError", "PayloadError",
+}  # fmt: skip
+
+
+def test_the_contract_is_exported() -> None:
+    assert set(package.__all__) >= CONTRACT
+    assert {"MemoryClaims", "SqliteClaims", "ClaimStore"} <= set(stores.__all__)
+    assert {"FakeOptimove", "notification", "signed_request"} <= set(testing.__all__)
+    assert callable(asgi.ASGIApp)
+    assert callable(wsgi.WSGIApp)
+    assert callable(aws_lambda.lambda_handler)
+    assert adapters.__doc__
+
+
+def test_all_names_every_public_name_and_no_other() -> None:
+    public = {
+        name
+        for name, value in vars(package).items()
+        if not name.startswith("_") and not inspect.ismodule(value) and name != "annotations"
+    }
+    assert set(package.__all__) == public | {"__version__"}
+    assert list(package.__all__) == sorted(package.__all__, key=_as_ruff_sorts)
+
+
+def _as_ruff_sorts(name: str) -> tuple[int, str]:
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+
+@pytest.mark.parametrize("name", sorted(set(package.__all__) - {"__version__", "UNSIGNED"}))
+def test_every_public_name_is_documented(name: str) -> None:
+    value = getattr(package, name)
+    assert inspect.getdoc(value)
+    if inspect.isclass(value):
+        for member_name, member in vars(value).items():
+            if not member_name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)):
+                assert inspect.getdoc(member), f"{name}.{member_name}"
+
+
+def public_methods(kind: type) -> dict[str, inspect.Signature]:
+    return {
+        name: inspect.signature(member)
+        for name, member in inspect.getmembers(kind, inspect.isfunction)
+        if not name.startswith("_")
+    }
+
+
+PAIRS = [
+    (package.OptimoveClient, package.AsyncOptimoveClient, {"close": "aclose"}),
+    (package.WebhookReceiver, package.AsyncWebhookReceiver, {}),
+]
+
+
+@pytest.mark.parametrize(("sync", "twin", "renamed"), PAIRS)
+def test_sync_and_async_are_twins(sync: type, twin: type, renamed: dict[str, str]) -> None:
+    mine = {renamed.get(name, name): signature for name, signature in public_methods(sync).items()}
+    assert mine == public_methods(twin)
+    assert list(inspect.signature(sync).parameters) == list(inspect.signature(twin).parameters)
+    defaults = {name: p.default for name, p in inspect.signature(sync).parameters.items()}
+    assert defaults == {name: p.default for name, p in inspect.signature(twin).parameters.items()}
+
+
+def test_every_call_has_an_operation_of_its_name_and_arguments() -> None:
+    for name, signature in public_methods(package.OptimoveClient).items():
+        if name in {"send", "close", "ensure_webhook"}:
+            continue
+        operation = inspect.signature(getattr(operations, name))
+        wanted = [parameter for parameter in signature.parameters if parameter not in {"self", "deadline"}]
+        assert list(operation.parameters) == wanted
+        assert hasattr(operations.ENDPOINTS, name)
+
+
+def test_the_signatures_of_the_contract() -> None:
+    client = inspect.signature(package.OptimoveClient).parameters
+    assert list(client) == [
+        "api_key", "base_url", "timezone", "timeout", "retry", "rate_limit", "approval_rate_limit", "endpoints", "http_client",
+    ]  # fmt: skip
+    assert client["timeout"].default == 30.0
+    assert client["rate_limit"].default == package.RateLimit(50, per=10.0)
+    assert client["approval_rate_limit"].default is None
+    assert client["retry"].default == package.RetryPolicy(attempts=4, attempt_timeout=10.0)
+    receiver = inspect.signature(package.WebhookReceiver).parameters
+    assert {name: receiver[name].default for name in list(receiver)[3:]} == {
+        "on_failure": "abstain",
+        "claims": None,
+        "reserve": None,
+        "max_concurrency": 100,
+        "max_body": 262_144,
+        "on_outcome": None,
+    }
+    assert receiver["secrets"].default is inspect.Parameter.empty
+    for keyword_only in ("client", "secrets", "on_failure"):
+        assert receiver[keyword_only].kind is inspect.Parameter.KEYWORD_ONLY
