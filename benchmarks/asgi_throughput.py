@@ -19,7 +19,13 @@ import httpx
 import uvicorn
 
 from benchmarks.result import Result
-from optimove_conditional_execution import AsyncOptimoveClient, AsyncWebhookReceiver, Deadline, WebhookNotification, sign
+from optimove_conditional_execution import (
+    AsyncOptimoveClient,
+    AsyncWebhookReceiver,
+    Deadline,
+    WebhookNotification,
+    sign,
+)
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.testing import notification
 
@@ -145,6 +151,4 @@ def measure() -> list[Result]:
         for listener in listeners.values():
             listener.close()
     best = {name: max(values) for name, values in rates.items()}
-    return [
-        Result("ASGI adapter, notification to approval", "/s", best["sdk"], best["raw"], 0.8, more_is_better=True)
-    ]
+    return [Result("ASGI adapter, notification to approval", "/s", best["sdk"], best["raw"], 0.8, more_is_better=True)]

@@ -29,13 +29,16 @@ class Result:
 
     @property
     def ratio(self) -> float:
+        """Ours over the floor's."""
         return self.ours / self.floor
 
     @property
     def reached(self) -> bool:
+        """Whether the goal is met."""
         return self.ratio >= self.goal if self.more_is_better else self.ratio <= self.goal
 
     def row(self) -> str:
+        """Return the line of the table."""
         ours, floor = f"{self.ours:.1f} {self.unit}", f"{self.floor:.1f} {self.unit}"
         sign = "at least" if self.more_is_better else "at most"
         verdict = "reached" if self.reached else "MISSED"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -67,3 +69,10 @@ def optimove_url(fake_optimove: FakeOptimove) -> Iterator[str]:
     """The base URL of the test's `fake_optimove`, served on loopback."""
     with served(ASGIApp(OverHTTP(fake_optimove))) as url:
         yield url
+
+
+def forked() -> int:
+    """Fork; Python 3.12 warns that threads and forks mix badly, which is what the tests of forking are about."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()

@@ -23,7 +23,7 @@ def test_vectors(vector: dict[str, str]) -> None:
     assert sign(body, secret=vector["secret"]) == vector["hex"]
     assert sign(body, secret=vector["secret"].encode()) == vector["hex"]
     assert verify(body, signature=vector["hex"], secrets=vector["secret"]) == 0
-    assert verify(bytearray(body), signature=vector["hex"].encode(), secrets=vector["secret"].encode()) == 0
+    assert verify(bytes(bytearray(body)), signature=vector["hex"].encode(), secrets=vector["secret"].encode()) == 0
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_another_body_or_secret_is_refused() -> None:
 
 
 def test_rotation_tells_which_secret_matched() -> None:
-    secrets = ["new", SECRET, b"older"]
+    secrets: list[str | bytes] = ["new", SECRET, b"older"]
     assert verify(BODY, signature=sign(BODY, secret="new"), secrets=secrets) == 0
     assert verify(BODY, signature=HEX, secrets=secrets) == 1
     assert verify(BODY, signature=sign(BODY, secret="older"), secrets=tuple(secrets)) == 2
@@ -82,7 +82,8 @@ def test_secrets_that_protect_nothing(secret: Any) -> None:
 
 
 def test_no_secret_at_all() -> None:
-    for none in ([], ()):
+    nothings: list[Any] = [[], ()]
+    for none in nothings:
         with pytest.raises(ConfigurationError, match="empty"):
             verify(BODY, signature=HEX, secrets=none)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import os
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Self, TypeVar
 from zoneinfo import ZoneInfo
 
 from optimove_conditional_execution import operations
@@ -14,7 +14,7 @@ from optimove_conditional_execution.drivers import arun, run
 from optimove_conditional_execution.flows.ensure import ensure_webhook
 from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.models.webhook import TenantSettings, Webhook
-from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS, ENDPOINTS, Endpoints, Operation
+from optimove_conditional_execution.operations import Endpoints, Operation
 from optimove_conditional_execution.settings import ClientSettings
 from optimove_conditional_execution.transport.exchange import AsyncEngine, Engine
 from optimove_conditional_execution.transport.limiter import RateLimit
@@ -23,9 +23,6 @@ from optimove_conditional_execution.transport.sending import Rules, asend, send
 
 T = TypeVar("T")
 
-_TIMEOUT: Final = 30.0
-_RETRY: Final = RetryPolicy()
-_RATE_LIMIT: Final = RateLimit(50, per=10.0)
 
 
 class _Client(abc.ABC):
@@ -37,11 +34,11 @@ class _Client(abc.ABC):
         *,
         base_url: str | None = None,
         timezone: str | ZoneInfo | None = None,
-        timeout: float = _TIMEOUT,
-        retry: RetryPolicy = _RETRY,
-        rate_limit: RateLimit | None = _RATE_LIMIT,
+        timeout: float = 30.0,
+        retry: RetryPolicy = RetryPolicy(),
+        rate_limit: RateLimit | None = RateLimit(50, per=10.0),
         approval_rate_limit: RateLimit | None = None,
-        endpoints: Endpoints = ENDPOINTS,
+        endpoints: Endpoints = Endpoints(),
         http_client: object | None = None,
     ) -> None:
         """Check the settings and open a connection pool; nothing is sent.
@@ -50,7 +47,7 @@ class _Client(abc.ABC):
             api_key: The tenant's key; unset, the environment variable `OPTIMOVE_API_KEY`.
             base_url: The tenant's API server, such as `https://api5.optimove.net`; unset, `OPTIMOVE_BASE_URL`.
             timezone: The zone of Optimove's time stamps that have none, as an IANA name; unset, `OPTIMOVE_TIMEZONE`.
-                Scheduled campaigns need it.
+                Triggered campaigns have none of those.
             timeout: Seconds for a whole call: waiting for the rate limit, all tries, all pauses. A `deadline=` replaces
                 it.
             retry: Which failed tries are repeated, and how long a single one may take.
@@ -160,14 +157,14 @@ class OptimoveClient(_Client):
         return run(ensure_webhook(url), call=lambda operation: self.send(operation, deadline=deadline))
 
     def update_webhook_settings(
-        self, *, timeout_ms: int = DEFAULT_TIMEOUT_MS, secret: str | None = None
+        self, *, timeout_ms: int = 5_000, secret: str | None = None
     ) -> TenantSettings:
         """Set how long Optimove waits for answers, and what it signs with (UpdateWebhookSettings).
 
         The settings hold for all webhooks of the tenant.
 
         Args:
-            timeout_ms: Milliseconds.
+            timeout_ms: Milliseconds. Give it even when you only change the secret: it is always sent.
             secret: The new secret; None leaves the field out of the request. Whether that clears or keeps the old one
                 is not documented.
 
@@ -291,14 +288,14 @@ class AsyncOptimoveClient(_Client):
         return await arun(ensure_webhook(url), call=lambda operation: self.send(operation, deadline=deadline))
 
     async def update_webhook_settings(
-        self, *, timeout_ms: int = DEFAULT_TIMEOUT_MS, secret: str | None = None
+        self, *, timeout_ms: int = 5_000, secret: str | None = None
     ) -> TenantSettings:
         """Set how long Optimove waits for answers, and what it signs with (UpdateWebhookSettings).
 
         The settings hold for all webhooks of the tenant.
 
         Args:
-            timeout_ms: Milliseconds.
+            timeout_ms: Milliseconds. Give it even when you only change the secret: it is always sent.
             secret: The new secret; None leaves the field out of the request. Whether that clears or keeps the old one
                 is not documented.
 

@@ -113,9 +113,12 @@ async def _aperform(
     assert pools is not None  # noqa: S101 - the flow's driver was set up without pools
     pool: Pool = getattr(pools, effect.whose)
     if is_async(effect.function):
-        return await _in_time(effect.function(*effect.arguments), effect, pool)
-    answer = await _settled(asyncio.wrap_future(pool.submit(effect.function, effect.arguments)), effect)
-    return await _in_time(answer, effect, pool) if inspect.iscoroutine(answer) else answer
+        answer = await _in_time(effect.function(*effect.arguments), effect, pool)
+    else:
+        answer = await _settled(asyncio.wrap_future(pool.submit(effect.function, effect.arguments)), effect)
+        if inspect.iscoroutine(answer):  # a lambda around a coroutine function, say
+            answer = await _in_time(answer, effect, pool)
+    return _not_awaitable(answer)
 
 
 async def _in_time(coroutine: Coroutine[Any, Any, Any], effect: Ask, pool: Pool) -> object:
@@ -167,6 +170,7 @@ def is_async(function: object) -> bool:
 
 
 def _not_awaitable(answer: object) -> object:
+    """Return the answer; a coroutine that nobody will await is an odd answer, and the flow says so."""
     if inspect.iscoroutine(answer):
         answer.close()  # or Python would warn that it was never awaited
     return answer

@@ -29,7 +29,7 @@ T = TypeVar("T")
 M = TypeVar("M", bound=WireModel)
 
 DEFAULT_TIMEOUT_MS: Final = 5_000
-"""How long Optimove waits for an answer unless told otherwise. Source: the mission document."""
+"""How long Optimove waits for an answer unless told otherwise. Source: Optimove's Conditional Execution article."""
 
 _WEBHOOKS: Final = "/conditional-execution/v2/triggered/webhooks"
 
@@ -128,7 +128,8 @@ class Operation(Generic[T]):
 def create_webhook(url: str) -> Operation[Webhook]:
     """CreateWebhook: register a URL for notifications. Not idempotent: a repeat may register it twice.
 
-    Source: the mission document (bodies, 201), developer.optimove.com/docs/advanced-activation-flow (path).
+    Source: Optimove's Conditional Execution article (bodies, 201), developer.optimove.com/docs/advanced-activation-flow
+    (path).
 
     Raises:
         ConfigurationError: The URL is blank.
@@ -140,14 +141,16 @@ def create_webhook(url: str) -> Operation[Webhook]:
 def get_webhooks() -> Operation[list[Webhook]]:
     """GetWebhooks: list the registered webhooks.
 
-    Source: the mission document (name); path and answer are guesses. A list, an object that wraps one, `null` and an
-    empty body are understood.
+    Source: Optimove's Conditional Execution article (name); path and answer are guesses. A list, an object that wraps
+    one, `null` and an empty body are understood.
     """
     return Operation("get_webhooks", ENDPOINTS.get_webhooks, _many(Webhook), idempotent=True)
 
 
 def get_webhook_by_id(webhook_id: str) -> Operation[Webhook]:
-    """GetWebhookById: look a webhook up. Source: the mission document (name); path and answer are guesses.
+    """GetWebhookById: look a webhook up.
+
+    Source: Optimove's Conditional Execution article (name); path and answer are guesses.
 
     Raises:
         ConfigurationError: The id is blank.
@@ -162,7 +165,9 @@ def get_webhook_by_id(webhook_id: str) -> Operation[Webhook]:
 
 
 def delete_webhook(webhook_id: str) -> Operation[None]:
-    """DeleteWebhook: stop notifications to a webhook. Source: the mission document (name); the path is a guess.
+    """DeleteWebhook: stop notifications to a webhook.
+
+    Source: Optimove's Conditional Execution article (name); the path is a guess.
 
     Raises:
         ConfigurationError: The id is blank.
@@ -182,7 +187,7 @@ def update_webhook_settings(
 ) -> Operation[TenantSettings]:
     """UpdateWebhookSettings: set how long Optimove waits, and the key that it signs with.
 
-    Source: the mission document (bodies); method and path are guesses.
+    Source: Optimove's Conditional Execution article (bodies); method and path are guesses.
 
     Args:
         timeout_ms: Milliseconds, 1 or more. The allowed range is not documented.
@@ -217,7 +222,7 @@ def update_webhook_settings(
 def send_webhook_approval(approval: Approval) -> Operation[None]:
     """SendWebhookApproval: answer a notification. Idempotent, since the first answer counts.
 
-    Source: the mission document (body); path from a third party's summary, method inferred.
+    Source: Optimove's Conditional Execution article (body); path from a third party's summary, method inferred.
 
     Raises:
         PayloadError: `additional_data` has no JSON form.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
 import socket
 import threading
@@ -143,7 +144,12 @@ def test_idempotent_calls_are_repeated(caller: Caller, httpx_mock: HTTPXMock) ->
 
 def test_four_tries_and_no_more(caller: Caller, httpx_mock: HTTPXMock) -> None:
     httpx_mock.add_response(status_code=503, is_reusable=True)
-    for call in (caller.get_webhooks, lambda: caller.send_webhook_approval(APPROVAL), caller.update_webhook_settings):
+    calls: list[Callable[[], Any]] = [
+        caller.get_webhooks,
+        lambda: caller.send_webhook_approval(APPROVAL),
+        caller.update_webhook_settings,
+    ]
+    for call in calls:
         before = len(httpx_mock.get_requests())
         with pytest.raises(ServerError):
             call()
@@ -245,11 +251,12 @@ def test_nothing_secret_in_errors(caller: Caller, httpx_mock: HTTPXMock) -> None
         status_code=400, json={"message": f"bad {secret} for {KEY}", "secret": secret, "key": KEY}, is_reusable=True
     )
     approval = Approval(timestamp=1, request_uid="r", approved=True, additional_data={"mail": "dana@example.com"})
-    for call in (
+    calls: list[Callable[[], Any]] = [
         lambda: caller.update_webhook_settings(secret=secret),
         lambda: caller.send_webhook_approval(approval),
         caller.get_webhooks,
-    ):
+    ]
+    for call in calls:
         with pytest.raises(APIError) as caught:
             call()
         error = caught.value
@@ -339,9 +346,15 @@ def test_settings_that_make_no_sense(make: Make, options: dict[str, Any], named:
 
 
 def test_policies_that_make_no_sense() -> None:
-    for options in ({"attempts": 0}, {"attempt_timeout": 0}, {"first_pause": -1}, {"longest_pause": -1}):
+    policies: list[dict[str, Any]] = [
+        {"attempts": 0},
+        {"attempt_timeout": 0},
+        {"first_pause": -1},
+        {"longest_pause": -1},
+    ]
+    for options in policies:
         with pytest.raises(ConfigurationError):
-            RetryPolicy(**options)  # type: ignore[arg-type]
+            RetryPolicy(**options)
     for requests, per in ((0, 1.0), (1, 0.0), (1, -1.0), (1, float("nan"))):
         with pytest.raises(ConfigurationError):
             RateLimit(requests, per=per)
@@ -401,9 +414,13 @@ class Peer:
             except OSError:
                 return
 
-    def close(self) -> None:
-        self._socket.shutdown(socket.SHUT_RDWR)
+    def stop_listening(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
+
+    def close(self) -> None:
+        self.stop_listening()
         self._thread.join(5)
 
 
@@ -450,6 +467,11 @@ def flood(connection: socket.socket) -> None:
 def good(connection: socket.socket) -> None:
     while connection.recv(65_536):
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+
+
+def busy(connection: socket.socket) -> None:
+    while connection.recv(65_536):
+        connection.sendall(b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n")
 
 
 def test_a_server_that_hangs(make: Make, peer: MakePeer) -> None:
@@ -532,6 +554,31 @@ def test_the_rate_limit_never_waits_past_the_deadline(make: Make, peer: MakePeer
     assert time.monotonic() - before < 0.5
     assert caught.value.request_sent is False
     caller.send_webhook_approval(APPROVAL)  # approvals have a limit of their own: none
+
+
+def test_no_turn_left_after_a_429_ends_the_call_at_once(make: Make, peer: MakePeer) -> None:
+    server = peer(busy)
+    before = time.monotonic()
+    with pytest.raises(RateLimitError):
+        make(base_url=server.url, rate_limit=RateLimit(2, per=60.0), timeout=10.0).get_webhooks()
+    assert time.monotonic() - before < 3
+    with pytest.raises(RateLimitError):
+        make(base_url=server.url, approval_rate_limit=RateLimit(2, per=60.0)).send_webhook_approval(
+            APPROVAL, deadline=Deadline.after(10)
+        )
+    assert time.monotonic() - before < 6
+
+
+def test_what_an_early_try_sent_stays_sent(make: Make, peer: MakePeer) -> None:
+    # The server takes one request, hangs up, and is gone: no later try reaches it, yet the first one did.
+    def once(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        server.stop_listening()
+
+    server = peer(once)
+    with pytest.raises(TransportError) as caught:
+        make(base_url=server.url).get_webhooks()
+    assert caught.value.request_sent is True
 
 
 def test_the_rate_limit_is_waited_for(make: Make, peer: MakePeer) -> None:

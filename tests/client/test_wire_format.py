@@ -179,7 +179,12 @@ def test_an_operation_of_your_own(caller: Caller, httpx_mock: HTTPXMock) -> None
 @pytest.mark.parametrize("body", [b"<html>hello</html>", b'"Unauthorized"', b"{", b"[1]", b"[[]]", b"7", b"[" * 50_000])
 def test_a_2xx_that_is_not_the_documented_shape(caller: Caller, httpx_mock: HTTPXMock, body: bytes) -> None:
     httpx_mock.add_response(content=body, is_reusable=True)
-    for call in (caller.get_webhooks, lambda: caller.get_webhook_by_id("1"), lambda: caller.create_webhook("u")):
+    calls: list[Callable[[], Any]] = [
+        caller.get_webhooks,
+        lambda: caller.get_webhook_by_id("1"),
+        lambda: caller.create_webhook("u"),
+    ]
+    for call in calls:
         with pytest.raises(UnexpectedResponseError) as caught:
             call()
         assert caught.value.status == 200

@@ -7,8 +7,9 @@ import subprocess
 import sys
 
 OPTIONAL = {
-    "fastapi", "starlette", "flask", "django", "werkzeug", "uvicorn", "gunicorn", "click", "rich", "pygments", "aiohttp",
-    "httpx2", "opentelemetry", "pytest", "hypothesis", "tornado", "trio", "h2", "optimove_conditional_execution.cli",
+    "fastapi", "starlette", "flask", "django", "werkzeug", "uvicorn", "gunicorn", "click", "rich", "pygments",
+    "aiohttp", "httpx2",
+    "opentelemetry", "pytest", "hypothesis", "tornado", "trio", "h2", "optimove_conditional_execution.cli",
     "optimove_conditional_execution.testing", "optimove_conditional_execution.adapters",
 }  # fmt: skip
 

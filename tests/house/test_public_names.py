@@ -14,7 +14,8 @@ CONTRACT = {
     "sign", "verify", "UNSIGNED", "Request", "Response", "Deadline",
     "WebhookNotification", "Approval", "Webhook", "TenantSettings",
     "OptimoveClient", "AsyncOptimoveClient", "RetryPolicy", "RateLimit", "Endpoints", "Operation",
-    "WebhookHandler", "AsyncWebhookHandler", "Decision", "WebhookReceiver", "AsyncWebhookReceiver", "Outcome", "ClaimStore",
+    "WebhookHandler", "AsyncWebhookHandler", "Decision", "WebhookReceiver", "AsyncWebhookReceiver", "Outcome",
+    "ClaimStore",
     "OptimoveError", "ConfigurationError", "APIError", "AuthenticationError", "NotFoundError", "RateLimitError",
     "ServerError", "UnexpectedResponseError", "TransportError", "DeadlineExceeded", "SignatureError", "PayloadError",
 }  # fmt: skip
@@ -90,7 +91,8 @@ def test_every_call_has_an_operation_of_its_name_and_arguments() -> None:
 def test_the_signatures_of_the_contract() -> None:
     client = inspect.signature(package.OptimoveClient).parameters
     assert list(client) == [
-        "api_key", "base_url", "timezone", "timeout", "retry", "rate_limit", "approval_rate_limit", "endpoints", "http_client",
+        "api_key", "base_url", "timezone", "timeout", "retry", "rate_limit", "approval_rate_limit", "endpoints",
+        "http_client",
     ]  # fmt: skip
     assert client["timeout"].default == 30.0
     assert client["rate_limit"].default == package.RateLimit(50, per=10.0)

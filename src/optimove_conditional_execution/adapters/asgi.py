@@ -39,8 +39,8 @@ class AsyncReceiver(Protocol):
 class ASGIApp:
     """A receiver as an ASGI application.
 
-    With Starlette and FastAPI use `app.add_route("/hook", ASGIApp(receiver), methods=["POST"])`; their `mount` answers
-    a POST to `/hook` with a redirect.
+    With Starlette and FastAPI add it as a route of its own, `Route("/hook", ASGIApp(receiver), methods=["POST"])`;
+    their `mount` answers a POST to `/hook` with a redirect.
     """
 
     def __init__(self, receiver: AsyncReceiver, *, body_timeout: float = _BODY_SECONDS) -> None:

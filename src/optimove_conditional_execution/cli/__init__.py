@@ -25,4 +25,6 @@ def main() -> None:
             raise
         print(f"optimove-ce needs {missing}: pip install 'optimove-conditional-execution[cli]'", file=sys.stderr)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:  # the imports take long enough to be interrupted
+        raise SystemExit(130) from None
     program(prog_name="optimove-ce")

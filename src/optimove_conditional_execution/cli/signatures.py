@@ -26,7 +26,7 @@ def sign_command(file: BinaryIO, as_json: bool) -> None:
     """
     name, secret = given_secrets()[0]
     signature = sign(file.read(), secret=secret)
-    click.echo(json.dumps({"signature": signature, "secret": name}) if as_json else signature)
+    click.echo(json.dumps({"signature": signature, "secret_variable": name}) if as_json else signature)
 
 
 @click.command("verify", epilog="\b\nExample:\n  optimove-ce verify --signature c0fa1bc0...d6658e notification.json")
@@ -52,7 +52,9 @@ def verify_command(file: BinaryIO, signature: str, as_json: bool) -> None:
         raise click.exceptions.Exit(1) from None
     notes = remarks(signature)
     if as_json:
-        click.echo(json.dumps({"valid": True, "secret": secrets[index][0], "secret_index": index, "remarks": notes}))
+        click.echo(
+            json.dumps({"valid": True, "secret_variable": secrets[index][0], "secret_index": index, "remarks": notes})
+        )
         return
     click.echo(f"The signature fits, with the secret of {secrets[index][0]}.")
     for note in notes:
@@ -67,7 +69,7 @@ def _refused(body: bytes, signature: str, secrets: list[tuple[str, bytes]], as_j
             "valid": False,
             "mistake": diagnosis.mistake,
             "explanation": diagnosis.explanation,
-            "secret": name,
+            "secret_variable": name,
             "secret_index": diagnosis.secret_index,
         }
         click.echo(json.dumps(answer))

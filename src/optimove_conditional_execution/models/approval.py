@@ -45,7 +45,7 @@ def _checked(value: dict[str, Any]) -> dict[str, Any]:
 class Approval(WireModel):
     """The answer that SendWebhookApproval carries.
 
-    Source: the mission document's sample.
+    Source: Optimove's Conditional Execution article's sample.
 
     Attributes:
         timestamp: When the answer was given, in milliseconds since 1970.

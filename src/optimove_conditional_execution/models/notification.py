@@ -1,6 +1,6 @@
 """What Optimove posts to a webhook for each customer of a triggered campaign.
 
-Source: the mission document's sample, and `docs/explanation/optimove-api.md` for what may be null.
+Source: Optimove's Conditional Execution article's sample, and `docs/explanation/optimove-api.md` for what may be null.
 """
 
 from __future__ import annotations

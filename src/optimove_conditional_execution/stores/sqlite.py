@@ -7,7 +7,8 @@ import threading
 import time
 from contextlib import closing
 from os import PathLike, fspath, getpid
-from typing import Final, final
+from types import TracebackType
+from typing import Final, Self, final
 
 from optimove_conditional_execution.deadline import Clock
 from optimove_conditional_execution.flows.claims import Claim, ClaimState
@@ -96,6 +97,14 @@ class SqliteClaims:
             if self._connection is not None and self._pid == getpid():
                 self._connection.close()
             self._connection = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _connected(self) -> sqlite3.Connection:
         # An SQLite connection must not be carried over a fork, so each process opens its own.

@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
@@ -19,6 +19,7 @@ from optimove_conditional_execution.deadline import Clock
 from optimove_conditional_execution.messages import Request, Response
 from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS, ENDPOINTS, Endpoint, Endpoints
+from optimove_conditional_execution.signature import UNSIGNED, Unsigned
 from optimove_conditional_execution.testing.payloads import notification as make_notification
 from optimove_conditional_execution.testing.payloads import signed_request
 from optimove_conditional_execution.testing.records import Call, Delivery, Question, Result
@@ -121,6 +122,11 @@ class FakeOptimove:
         )
 
     @property
+    def secrets(self) -> str | Literal[Unsigned.UNSIGNED]:
+        """What a receiver takes as `secrets=` to accept this fake's notifications."""
+        return UNSIGNED if self.secret is None else self.secret
+
+    @property
     def max_body(self) -> int:
         """Bytes of a request at most, for the adapters."""
         return _MAX_BODY
@@ -168,7 +174,7 @@ class FakeOptimove:
             payload = make_notification(
                 user_id, **{"timeout_ms": self.timeout_ms, "timestamp_ms": self._now_ms(), **options}
             )
-            return self._asked(payload), [self.delivery(url, payload) for url in self.webhooks.values()]
+            return self.expect(payload), [self.delivery(url, payload) for url in self.webhooks.values()]
 
     def delivery(self, url: str, payload: Mapping[str, Any] | bytes) -> Delivery:
         """Return a notification for one URL, signed with the current secret.
@@ -178,6 +184,26 @@ class FakeOptimove:
             payload: The notification, from `testing.notification`.
         """
         return Delivery(url, signed_request(payload, secret=self.secret, path=urlsplit(url).path or "/"))
+
+    def expect(self, payload: Mapping[str, Any]) -> Question:
+        """Accept answers to a notification that you send yourself.
+
+        Args:
+            payload: The notification, from `testing.notification`.
+
+        Returns:
+            The question; the same one when the notification is sent again.
+        """
+        with self._lock:
+            uid = payload["request_uid"]
+            if uid not in self.questions:
+                self.questions[uid] = Question(
+                    uid,
+                    payload["user"]["user_id"],
+                    payload["timestamp"],
+                    payload["conditional_execution_approval_deadline"],
+                )
+            return self.questions[uid]
 
     def notify(self, receiver: Receiver, user_id: str = "C234638", **options: Any) -> Question:
         """Send a notification to a webhook in this process and return what became of it.
@@ -217,19 +243,7 @@ class FakeOptimove:
             payload = make_notification(
                 user_id, **{"timeout_ms": self.timeout_ms, "timestamp_ms": self._now_ms(), **options}
             )
-            return self._asked(payload), signed_request(payload, secret=self.secret)
-
-    def _asked(self, payload: Mapping[str, Any]) -> Question:
-        """Return the question of a payload; the same one when it is sent again."""
-        uid = payload["request_uid"]
-        if uid not in self.questions:
-            self.questions[uid] = Question(
-                uid,
-                payload["user"]["user_id"],
-                payload["timestamp"],
-                payload["conditional_execution_approval_deadline"],
-            )
-        return self.questions[uid]
+            return self.expect(payload), signed_request(payload, secret=self.secret)
 
     def _now_ms(self) -> int:
         return round(self._wall_clock() * 1000)

@@ -43,7 +43,7 @@ _NOTIFICATION: Final[dict[str, Any]] = {
         "events": [{"key": "deposit_failed", "timestamp": 0, "parameters": {"amount": "50", "currency": "EUR"}}],
     },
 }
-"""The fields of the mission document's sample, with values that could be real."""
+"""The fields of Optimove's Conditional Execution article's sample, with values that could be real."""
 
 
 def notification(

@@ -47,7 +47,7 @@ class RateLimiter:
         self._limit = limit
         self._clock = clock
         self._lock = threading.Lock()
-        self._starts: deque[float] = deque(maxlen=limit.requests)
+        self._starts: deque[float] = deque()
 
     def wait(self, deadline: Deadline) -> None:
         """Block until a request may start.
@@ -76,9 +76,11 @@ class RateLimiter:
     def _reserve(self, deadline: Deadline) -> tuple[float, float]:
         with self._lock:
             now = self._clock()
+            while self._starts and self._starts[0] <= now - self._limit.per:
+                self._starts.popleft()
             start = now
-            if len(self._starts) == self._limit.requests:
-                start = max(now, self._starts[0] + self._limit.per)
+            if len(self._starts) >= self._limit.requests:
+                start = max(now, self._starts[-self._limit.requests] + self._limit.per)
             if start - now > deadline.remaining():
                 raise DeadlineExceeded(
                     f"The rate limit of {self._limit.requests} requests in {self._limit.per:g} s leaves no turn before "

@@ -58,7 +58,14 @@ class Strategy(TypedDict):
     reraise: bool
 
 
-def strategy(policy: RetryPolicy, operation: Operation[Any], deadline: Deadline, *, persistent: bool) -> Strategy:
+def strategy(
+    policy: RetryPolicy,
+    operation: Operation[Any],
+    deadline: Deadline,
+    *,
+    persistent: bool,
+    is_over: Callable[[], bool],
+) -> Strategy:
     """Return how one call is repeated; the same for threads and for asyncio.
 
     No try starts that cannot end: when the pause would outlast the deadline, the last error stands.
@@ -68,6 +75,7 @@ def strategy(policy: RetryPolicy, operation: Operation[Any], deadline: Deadline,
         operation: What is sent.
         deadline: The end of the whole call.
         persistent: Whether only the deadline ends the tries.
+        is_over: Whether it is known already that no further try can begin in time.
     """
     counted = 0
     endless = persistent and policy.attempts > 1
@@ -75,6 +83,8 @@ def strategy(policy: RetryPolicy, operation: Operation[Any], deadline: Deadline,
     def retry(state: tenacity.RetryCallState) -> bool:
         nonlocal counted
         error = _error(state)
+        if is_over():
+            return False
         if isinstance(error, RateLimitError):
             return True
         counted += 1

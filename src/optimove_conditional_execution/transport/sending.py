@@ -100,11 +100,14 @@ class _Sending(Generic[T]):
         self._tries = 0
         self._last: OptimoveError | None = None
         self._sent: bool | None = False
+        self._over = False
         self.deadline = Deadline.after(rules.timeout) if deadline is None else deadline
         self.limiter = rules.limiters[operation.limit]
 
     def strategy(self) -> Strategy:
-        return strategy(self._rules.retry, self._operation, self.deadline, persistent=self._persistent)
+        return strategy(
+            self._rules.retry, self._operation, self.deadline, persistent=self._persistent, is_over=lambda: self._over
+        )
 
     def exchange(self) -> Exchange:
         self._tries += 1
@@ -133,6 +136,7 @@ class _Sending(Generic[T]):
             yield
         except (TransportError, DeadlineExceeded) as error:
             if isinstance(error, DeadlineExceeded) and error.request_sent is False and self._last is not None:
+                self._over = True
                 raise self._last from None  # this try never began, so the last one tells more
             if error.request_sent is False:
                 error.request_sent = self._sent

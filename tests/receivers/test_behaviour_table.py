@@ -1,0 +1,645 @@
+"""The table "Triggered: one notification", row by row, for both receivers and both kinds of handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from optimove_conditional_execution import (
+    UNSIGNED,
+    AsyncWebhookReceiver,
+    ConfigurationError,
+    Deadline,
+    Decision,
+    PayloadError,
+    Request,
+    Response,
+    WebhookNotification,
+    WebhookReceiver,
+)
+from optimove_conditional_execution.stores import Claim, MemoryClaims
+from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
+from tests.receivers.conftest import MakeRig
+
+
+def yes(notification: WebhookNotification, deadline: Deadline) -> bool:
+    return True
+
+
+def no(notification: WebhookNotification, deadline: Deadline) -> bool:
+    return False
+
+
+class Counting:
+    """A handler that counts how often it is asked."""
+
+    def __init__(self, answer: Any = True) -> None:
+        self.answer = answer
+        self.asked: list[str] = []
+
+    def __call__(self, notification: WebhookNotification, deadline: Deadline) -> Any:
+        self.asked.append(notification.request_uid)
+        if isinstance(self.answer, BaseException):
+            raise self.answer
+        return self.answer
+
+
+# ---- who sends what
+
+
+def test_a_signature_that_is_missing_wrong_doubled_or_not_ascii(rig: MakeRig) -> None:
+    handler = Counting()
+    made = rig(handler)
+    good = signed_request(notification(), secret=made.optimove.secret)
+    signature = good.header_values("optimove-signature-content")[0]
+    name = "optimove-signature-content"
+    for headers in (
+        [],
+        [(name, "")],
+        [(name, signature[:-1])],
+        [(name, signature.replace(signature[0], "x"))],
+        [(name, signature), (name, signature)],
+        [(name, f"{signature}, {signature}")],
+        [(name, signature), (f"x-{name}", "0" * 64)],
+        [(name, "\xe9" * 64)],
+        [(name, "\udce9" * 64)],
+    ):
+        response = made.handle(Request("POST", "/", "", headers, good.body))
+        assert response.status == 401
+    wrong_secret = made.handle(signed_request(notification(), secret="another"))
+    assert wrong_secret.status == 401
+    assert {outcome.kind for outcome in made.outcomes} == {"forged"}
+    assert len(made.outcomes) == 10
+    assert not handler.asked
+    assert not made.optimove.calls
+
+
+def test_rotation_and_the_other_header(rig: MakeRig) -> None:
+    made = rig(yes, secrets=["new", "old"])
+    for index, secret in enumerate(["new", "old"]):
+        request = signed_request(made_payload(made), secret=secret, header="X-Optimove-Signature-Content")
+        assert made.handle(request).status == 200
+        assert made.outcomes[-1].secret_index == index
+    assert [approval["approved"] for approval in made.approvals()] == [True, True]
+
+
+def made_payload(made: Any, **options: Any) -> dict[str, Any]:
+    payload = notification(**options)
+    made.optimove.expect(payload)
+    return payload
+
+
+def test_unsigned_is_an_explicit_choice(rig: MakeRig) -> None:
+    made = rig(yes, secrets=UNSIGNED)
+    assert made.handle(signed_request(made_payload(made), secret=None)).status == 200
+    assert made.handle(signed_request(made_payload(made), secret="whatever")).status == 200
+    assert [outcome.kind for outcome in made.outcomes] == ["approved", "approved"]
+    assert made.outcomes[0].secret_index is None
+    for nothing in ("", " ", [], None, [""]):
+        with pytest.raises(ConfigurationError):
+            rig(yes, secrets=nothing)
+
+
+def test_a_body_over_the_limit(rig: MakeRig) -> None:
+    made = rig(yes, max_body=2_000)
+    response = made.send(b" " * 2_001)
+    assert (response.status, made.outcome.kind) == (413, "unreadable")
+    assert made.send(made_payload(made)).status == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "HEAD", "DELETE", "OPTIONS", "", "POSTER"])
+def test_other_methods(rig: MakeRig, method: str) -> None:
+    made = rig(yes)
+    good = signed_request(notification(), secret=made.optimove.secret)
+    response = made.handle(Request(method, headers=good.headers, body=good.body))
+    assert response.status == 405
+    assert response.headers["allow"] == "POST"
+    assert not made.outcomes
+    assert not made.optimove.calls
+
+
+# ---- signed, but
+
+
+UNREADABLE = [
+    b"", b"nonsense", b"[]", b"null", b"{}", b"\xff", b"[" * 50_000,
+    json.dumps(notification(changes={"request_uid": None})).encode(),
+    json.dumps(notification(changes={"user": {}})).encode(),
+    json.dumps(notification(changes={"timestamp": "soon"})).encode(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", UNREADABLE, ids=range(len(UNREADABLE)))
+def test_unreadable(rig: MakeRig, body: bytes) -> None:
+    handler = Counting()
+    made = rig(handler)
+    assert made.send(body).status == 400
+    assert made.outcome.kind == "unreadable"
+    assert made.outcome.error is not None
+    assert not handler.asked
+    assert not made.optimove.calls
+
+
+@pytest.mark.parametrize("changes", [{"user": {"user_id": 5}}, {"timestamp": "soon"}, {"timestamp": None}])
+def test_unreadable_but_answerable(rig: MakeRig, changes: dict[str, Any]) -> None:
+    handler = Counting()
+    payload = notification(request_uid="r-1")
+    made = rig(handler, on_failure="deny")
+    made.optimove.expect(payload)
+    assert made.send({**payload, **changes}).status == 400
+    assert made.outcome.kind == "unreadable"
+    (sent,) = made.approvals()
+    assert (sent["request_uid"], sent["approved"]) == ("r-1", False)
+    assert not handler.asked
+    silent = rig(handler)
+    assert silent.send({**payload, **changes}).status == 400
+    assert not silent.optimove.calls
+    late = {**payload, **changes, "conditional_execution_approval_deadline": 5}
+    expired = rig(handler, on_failure="deny")
+    before = notification()
+    expired.optimove.expect(before)
+    expired.send(before)  # so that a time stamp is known to compare with
+    assert expired.send(late).status == 400
+    assert len(expired.approvals()) == 1
+
+
+@pytest.mark.parametrize("timeout_ms", [0, -1, -600_000])
+def test_the_deadline_has_passed(rig: MakeRig, timeout_ms: int) -> None:
+    handler = Counting()
+    made = rig(handler)
+    question = made.notify(timeout_ms=timeout_ms)
+    assert question.responses[0].status == 200
+    assert made.outcome.kind == "expired"
+    assert made.outcome.budget_seconds == timeout_ms / 1000
+    assert not handler.asked
+    assert not made.optimove.calls
+
+
+def test_much_older_than_its_neighbours(rig: MakeRig) -> None:
+    handler = Counting()
+    made = rig(handler)
+    made.notify()
+    hour_ago = round(time.time() * 1000) - 3_600_000
+    assert made.notify(timestamp_ms=hour_ago).responses[0].status == 200
+    assert [outcome.kind for outcome in made.outcomes] == ["approved", "expired"]
+    assert len(handler.asked) == 1
+
+
+@pytest.mark.parametrize("off_seconds", [-600, 600, -1_500_000_000])
+def test_a_clock_that_is_off_changes_nothing(rig: MakeRig, off_seconds: int) -> None:
+    made = rig(yes, wall_clock=lambda: time.time() + off_seconds)
+    sent = round((time.time() + off_seconds) * 1000)
+    assert made.send(made_payload(made, timestamp_ms=sent)).status == 200
+    assert made.outcome.kind == "approved"
+    assert made.outcome.budget_seconds == 5.0
+    # The answer carries Optimove's time, not ours.
+    (approval,) = made.approvals()
+    assert sent <= approval["timestamp"] <= sent + 3_000
+
+
+# ---- the same again
+
+
+def test_the_same_again_after_it_was_acknowledged(rig: MakeRig) -> None:
+    handler = Counting()
+    made = rig(handler)
+    for _ in range(3):
+        made.notify(request_uid="r-1")
+    assert [outcome.kind for outcome in made.outcomes] == ["approved", "duplicate", "duplicate"]
+    assert [outcome.status for outcome in made.outcomes] == [200, 200, 200]
+    assert len(handler.asked) == len(made.approvals()) == 1
+
+
+@pytest.mark.parametrize("answer", [Decision.abstain(), ValueError("x"), None])
+def test_the_same_again_after_silence(rig: MakeRig, answer: Any) -> None:
+    handler = Counting(answer)
+    made = rig(handler)
+    for _ in range(2):
+        assert made.notify(request_uid="r-1").responses[-1].status == 200
+    assert made.outcomes[1].kind == "duplicate"
+    assert len(handler.asked) == 1
+    assert not made.approvals()
+
+
+@pytest.mark.parametrize("answer", [True, False])
+def test_the_same_again_after_it_was_not_delivered(rig: MakeRig, answer: bool) -> None:
+    handler = Counting(Decision.approve({"bonus": 7}) if answer else Decision.deny(additional_data={"bonus": 7}))
+    made = rig(handler)
+    made.optimove.answer_next(Response(400))
+    first = made.notify(request_uid="r-1")
+    assert first.responses[0].status == 503
+    handler.answer = not answer  # nobody may see this second thought
+    assert made.notify(request_uid="r-1").responses[-1].status == 200
+    assert made.notify(request_uid="r-1").responses[-1].status == 200
+    assert [outcome.kind for outcome in made.outcomes] == [
+        "undelivered", "approved" if answer else "denied", "duplicate",
+    ]  # fmt: skip
+    sent = made.approvals()
+    assert len(sent) == 2
+    assert sent[0] == sent[1]
+    assert (sent[0]["approved"], sent[0]["additional_data"]) == (answer, {"bonus": 7})
+    assert len(handler.asked) == 1
+
+
+def test_the_same_while_the_first_is_being_decided() -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    asked: list[str] = []
+
+    def handler(notification: WebhookNotification, deadline: Deadline) -> bool:
+        asked.append(notification.request_uid)
+        entered.set()
+        go_on.wait(10)
+        return True
+
+    optimove = FakeOptimove()
+    receiver = WebhookReceiver(handler, client=optimove.client(), secrets=optimove.secret or "")
+    payload = notification(request_uid="r-1", timeout_ms=20_000)
+    optimove.expect(payload)
+    request = signed_request(payload, secret=optimove.secret)
+    answers: list[int] = []
+    threads = [threading.Thread(target=lambda: answers.append(receiver.handle(request).status)) for _ in range(5)]
+    threads[0].start()
+    assert entered.wait(10)
+    for thread in threads[1:]:
+        thread.start()
+    time.sleep(0.1)
+    assert not answers  # all of them wait for the first
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert answers == [200] * 5
+    assert asked == ["r-1"]
+    assert len(optimove.calls_of("send_webhook_approval")) == 1
+
+
+# ---- what the handler says
+
+
+SAID: list[tuple[Any, str, list[bool]]] = [
+    (True, "approved", [True]),
+    (Decision.approve(), "approved", [True]),
+    (False, "denied", [False]),
+    (Decision.deny("self-excluded"), "denied", [False]),
+    (Decision.abstain("not mine"), "abstained", []),
+    (None, "failed", []),
+    (1, "failed", []),
+    (0, "failed", []),
+    ("yes", "failed", []),
+    ("True", "failed", []),
+    ([True], "failed", []),
+    (Decision, "failed", []),
+    (Decision.approve, "failed", []),
+    (ValueError("boom"), "failed", []),
+    (TimeoutError(), "failed", []),
+    (StopIteration(True), "failed", []),
+    (KeyError("x"), "failed", []),
+    (RecursionError(), "failed", []),
+]
+
+
+@pytest.mark.parametrize(("answer", "becomes", "sent"), SAID, ids=[repr(said[0]) for said in SAID])
+def test_what_the_handler_says(rig: MakeRig, answer: Any, becomes: str, sent: list[bool]) -> None:
+    made = rig(Counting(answer))
+    question = made.notify()
+    assert question.responses[0].status == 200
+    assert question.responses[0].body == b""
+    assert [approval["approved"] for approval in made.approvals()] == sent
+    assert question.approved is (sent == [True])
+    assert made.outcome.kind == becomes
+    assert made.outcome.request_uid == question.request_uid
+    if isinstance(answer, Decision):
+        assert made.outcome.decision == answer
+    if becomes == "failed":
+        assert made.outcome.error is not None
+        assert "boom" not in made.outcome.error
+
+
+@pytest.mark.parametrize("answer", [None, "yes", ValueError("boom"), StopIteration()], ids=repr)
+def test_on_failure_deny_says_no(rig: MakeRig, answer: Any) -> None:
+    made = rig(Counting(answer), on_failure="deny")
+    question = made.notify()
+    assert question.responses[0].status == 200
+    assert (made.outcome.kind, made.outcome.decision) == ("failed", Decision.deny())
+    assert question.answer is not None
+    assert question.answer.approved is False
+
+
+def test_abstaining_is_not_a_failure(rig: MakeRig) -> None:
+    made = rig(Counting(Decision.abstain()), on_failure="deny")
+    made.notify()
+    assert not made.approvals()
+
+
+def test_a_handler_that_exits_the_process_does_not(rig: MakeRig, kind: str) -> None:
+    if kind == "async with a coroutine":
+        answer: Any = KeyError("asyncio lets SystemExit out of a task by design")
+    else:
+        answer = SystemExit(0)
+    made = rig(Counting(answer))
+    assert made.notify().responses[0].status == 200
+    assert made.outcome.kind == "failed"
+    assert isinstance(made.outcome.exception, Exception)
+
+
+def test_decisions_that_make_no_sense_fail_in_the_handler(rig: MakeRig) -> None:
+    def circular(notification: WebhookNotification, deadline: Deadline) -> Decision:
+        data: dict[str, Any] = {}
+        data["self"] = data
+        return Decision.approve(data)
+
+    def unwritable(notification: WebhookNotification, deadline: Deadline) -> Decision:
+        return Decision.approve({"when": object()})
+
+    def misspelt(notification: WebhookNotification, deadline: Deadline) -> Decision:
+        verdict: Any = "approved"
+        return Decision(verdict)
+
+    for handler, raised in ((circular, PayloadError), (unwritable, PayloadError), (misspelt, ConfigurationError)):
+        made = rig(handler)
+        made.notify()
+        assert made.outcome.kind == "failed"
+        assert isinstance(made.outcome.exception, raised)
+        assert not made.approvals()
+
+
+def test_additional_data_is_sent_as_json(rig: MakeRig) -> None:
+    data = {"bonus": 7, "nested": {"list": [1, None, "x"]}}
+    made = rig(Counting(Decision.approve(data)))
+    made.notify()
+    assert made.approvals()[0]["additional_data"] == data
+
+
+def test_late(rig: MakeRig) -> None:
+    def slow(notification: WebhookNotification, deadline: Deadline) -> bool:
+        time.sleep(deadline.remaining() + 0.05)
+        return True
+
+    for on_failure, sent in (("abstain", []), ("deny", [False])):
+        made = rig(slow, on_failure=on_failure)
+        question = made.notify(timeout_ms=600)
+        assert question.responses[0].status == 200
+        assert (made.outcome.kind, [approval["approved"] for approval in made.approvals()]) == ("late", sent)
+        assert made.outcome.seconds_to_spare is not None
+        assert made.outcome.seconds_to_spare > 0
+
+
+def test_the_handlers_deadline_leaves_a_reserve(rig: MakeRig) -> None:
+    left: list[float] = []
+
+    def handler(notification: WebhookNotification, deadline: Deadline) -> bool:
+        left.append(deadline.remaining())
+        return True
+
+    made = rig(handler)
+    made.notify(timeout_ms=5_000)
+    assert 4.0 < left[-1] <= 4.5  # half a second until round trips are known
+    made.notify(timeout_ms=5_000)
+    assert 4.5 < left[-1] <= 4.95
+    made.notify(timeout_ms=60)
+    assert left[-1] <= 0.031  # never more than half of it
+    fixed = rig(handler, reserve=2.0)
+    fixed.notify(timeout_ms=5_000)
+    fixed.notify(timeout_ms=5_000)
+    assert 2.0 < left[-1] <= 3.0
+    with pytest.raises(ConfigurationError):
+        rig(handler, reserve=-1.0)
+    with pytest.raises(ConfigurationError):
+        rig(handler, reserve=float("nan"))
+
+
+# ---- stores, Optimove, load
+
+
+class Broken:
+    """A claim store that cannot be reached when one of its methods is called."""
+
+    def __init__(self, method: str, *, instant: bool) -> None:
+        self.instant = instant
+        self._broken = method
+        self._claims = MemoryClaims()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._broken:
+            raise ConnectionError("no route to the store")
+        return getattr(self._claims, name)
+
+
+@pytest.mark.parametrize("instant", [True, False])
+def test_the_claim_store_is_unreachable(rig: MakeRig, instant: bool) -> None:
+    handler = Counting()
+    made = rig(handler, claims=Broken("claim", instant=instant))
+    assert made.notify().responses[0].status == 503
+    assert made.outcome.kind == "failed"
+    assert made.outcome.error == "The claim store is unreachable: ConnectionError"
+    assert not handler.asked
+    assert not made.optimove.calls
+
+
+class Hanging(Broken):
+    """A claim store that takes a second to claim."""
+
+    def __init__(self) -> None:
+        super().__init__("", instant=False)
+
+    def claim(self, request_uid: str, seconds: float, /) -> Claim | None:
+        time.sleep(1.0)
+        return None
+
+
+def test_the_claim_store_hangs(rig: MakeRig) -> None:
+    made = rig(Counting(), claims=Hanging())
+    before = time.monotonic()
+    assert made.notify(timeout_ms=200).responses[0].status == 503
+    assert time.monotonic() - before < 0.9
+    assert not made.optimove.calls
+
+
+def test_the_claim_store_breaks_after_the_answer(rig: MakeRig) -> None:
+    made = rig(yes, claims=Broken("record", instant=True))
+    assert made.notify().responses[0].status == 200
+    assert (made.outcome.kind, made.outcome.error) == ("approved", "The claim store lost the answer: ConnectionError")
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 410, 500, 503, 302])
+def test_optimove_refuses_the_approval(rig: MakeRig, status: int) -> None:
+    made = rig(yes)
+    made.optimove.answer_next(*[Response(status)] * 500)
+    assert made.notify(timeout_ms=300).responses[0].status == 503
+    assert made.outcome.kind == "undelivered"
+    assert made.outcome.decision == Decision.approve()
+    assert made.outcome.error is not None
+    assert made.outcome.seconds_to_spare is not None
+    assert made.outcome.seconds_to_spare > -0.25
+    tries = len(made.approvals())
+    assert tries == 1 if status < 500 else tries > 4
+
+
+def test_approvals_are_retried_until_the_deadline(rig: MakeRig) -> None:
+    made = rig(yes)
+    made.optimove.answer_next(*[Response(503)] * 9, *[Response(429)] * 9)
+    question = made.notify()
+    assert question.responses[0].status == 200
+    assert len(made.approvals()) == 19
+
+
+def test_more_handlers_than_places() -> None:
+    entered = threading.Semaphore(0)
+    go_on = threading.Event()
+
+    def handler(notification: WebhookNotification, deadline: Deadline) -> bool:
+        entered.release()
+        return go_on.wait(10)
+
+    optimove = FakeOptimove(timeout_ms=20_000)
+    outcomes: list[str] = []
+    receiver = WebhookReceiver(
+        handler,
+        client=optimove.client(),
+        secrets=optimove.secret or "",
+        max_concurrency=2,
+        on_outcome=lambda outcome: outcomes.append(outcome.kind),
+    )
+    threads = [threading.Thread(target=optimove.notify, args=(receiver,)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    assert all(entered.acquire(timeout=10) for _ in threads)
+    before = time.monotonic()
+    refused = optimove.notify(receiver, request_uid="r-3")
+    assert time.monotonic() - before < 2
+    assert refused.responses[0].status == 503
+    assert outcomes == ["overloaded"]
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    # Nothing was decided about the one that was refused, so a repeat is asked about.
+    assert optimove.notify(receiver, request_uid="r-3").responses[-1].status == 200
+    assert outcomes == ["overloaded", "approved", "approved", "approved"]
+
+
+def test_a_late_function_keeps_its_place_until_it_returns(rig: MakeRig, kind: str) -> None:
+    go_on = threading.Event()
+    done = threading.Semaphore(0)
+
+    def stuck(notification: WebhookNotification, deadline: Deadline) -> bool:
+        go_on.wait(10)
+        done.release()
+        return True
+
+    if kind == "async with a coroutine":
+        return_status = 200  # a coroutine is cancelled, and gives its place back
+
+        async def coroutine(notification: WebhookNotification, deadline: Deadline) -> bool:
+            await asyncio.sleep(10)
+            return True
+
+        made = rig(coroutine, max_concurrency=1)
+    else:
+        return_status = 503
+        made = rig(stuck, max_concurrency=1)
+    assert made.notify(timeout_ms=200).responses[0].status == 200
+    assert made.outcomes[0].kind == "late"
+    assert made.notify(timeout_ms=200).responses[0].status == return_status
+    go_on.set()
+    if kind != "async with a coroutine":
+        assert done.acquire(timeout=10)
+    assert not made.approvals()  # what a late handler answers is ignored
+
+
+# ---- the receiver itself
+
+
+def test_handlers_and_clients_of_the_wrong_colour() -> None:
+    optimove = FakeOptimove()
+
+    async def coroutine(notification: WebhookNotification, deadline: Deadline) -> bool:
+        return True
+
+    class Callable:
+        async def __call__(self, notification: WebhookNotification, deadline: Deadline) -> bool:
+            return True
+
+    sync_client: Any = optimove.client()
+    async_client: Any = optimove.async_client()
+    for handler in (coroutine, functools.partial(coroutine), Callable()):
+        wrong: Any = handler
+        with pytest.raises(ConfigurationError, match="AsyncWebhookReceiver"):
+            WebhookReceiver(wrong, client=sync_client, secrets="s")
+        AsyncWebhookReceiver(handler, client=async_client, secrets="s")
+    with pytest.raises(ConfigurationError, match="OptimoveClient"):
+        WebhookReceiver(yes, client=async_client, secrets="s")
+    with pytest.raises(ConfigurationError, match="AsyncOptimoveClient"):
+        AsyncWebhookReceiver(yes, client=sync_client, secrets="s")
+
+
+@pytest.mark.parametrize("options", [{"on_failure": "approve"}, {"max_concurrency": 0}, {"max_body": 0}])
+def test_settings_that_make_no_sense(rig: MakeRig, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError):
+        rig(yes, **options)
+
+
+def test_a_handler_that_is_no_function() -> None:
+    wrong: Any = "no function"
+    optimove = FakeOptimove()
+    with pytest.raises(ConfigurationError, match="handler"):
+        WebhookReceiver(wrong, client=optimove.client(), secrets="s")
+    with pytest.raises(ConfigurationError, match="handler"):
+        AsyncWebhookReceiver(wrong, client=optimove.async_client(), secrets="s")
+
+
+def test_a_function_that_returns_a_coroutine(rig: MakeRig, kind: str) -> None:
+    async def hidden() -> bool:
+        return True
+
+    made = rig(lambda notification, deadline: hidden())
+    made.notify()
+    # Threads cannot await it; asyncio can, and the coroutine wrapper of this suite does not.
+    assert made.outcome.kind == ("approved" if kind == "async with a function" else "failed")
+
+
+def test_an_observer_that_raises_changes_nothing(rig: MakeRig, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(outcome: Any) -> None:
+        raise ValueError("personal data")
+
+    made = rig(yes, on_outcome=broken)
+    assert made.notify().responses[0].status == 200
+    assert "on_outcome raised ValueError" in caplog.text
+    assert "personal data" not in caplog.text
+
+
+def test_stage_timings(rig: MakeRig) -> None:
+    def handler(notification: WebhookNotification, deadline: Deadline) -> bool:
+        time.sleep(0.05)
+        return True
+
+    made = rig(handler)
+    made.notify()
+    outcome = made.outcome
+    stages = (
+        outcome.verify_seconds + outcome.parse_seconds + outcome.claim_seconds + outcome.decide_seconds
+        + outcome.deliver_seconds
+    )  # fmt: skip
+    assert outcome.decide_seconds >= 0.05
+    assert outcome.deliver_seconds > 0
+    assert stages <= outcome.total_seconds
+    assert outcome.budget_seconds == 5.0
+    assert outcome.seconds_to_spare == 5.0 - outcome.total_seconds
+
+
+def test_the_log_line(rig: MakeRig, caplog: pytest.LogCaptureFixture) -> None:
+    made = rig(Counting(ValueError("dana@example.com")))
+    with caplog.at_level("INFO", logger="optimove_conditional_execution"):
+        made.notify(user_id="person-77", request_uid="uid\nFORGED LINE")
+    (record,) = [record for record in caplog.records if record.name == "optimove_conditional_execution.webhook"]
+    assert record.levelname == "WARNING"
+    message = record.getMessage()
+    assert message.startswith("failed request_uid='uid\\nFORGED LINE' status=200")
+    assert message.endswith("(The handler raised: ValueError)")
+    assert "\n" not in message
+    assert record.__dict__["optimove_kind"] == "failed"
+    assert "person-77" not in message

@@ -1,0 +1,271 @@
+"""The drivers perform what flows want, in both colours alike; pools are bounded and never in the way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+
+from optimove_conditional_execution import Deadline, Endpoint, Operation
+from optimove_conditional_execution.drivers import Pools, arun, is_async, run
+from optimove_conditional_execution.flows.effects import Ask, Call, Late, Overloaded
+from optimove_conditional_execution.pools import Pool
+from tests.conftest import forked
+
+AnyFlow = Generator[Any, Any, Any]
+
+
+def drive_sync(flow: AnyFlow, **options: Any) -> Any:
+    return run(flow, pools=Pools.of(2), **options)
+
+
+def drive_async(flow: AnyFlow, **options: Any) -> Any:
+    call = options.pop("call", None)
+
+    async def acall(operation: Operation[Any]) -> Any:
+        return call(operation)
+
+    return asyncio.run(arun(flow, pools=Pools.of(2), call=acall if call else None, **options))
+
+
+@pytest.fixture(params=[drive_sync, drive_async], ids=["sync", "async"])
+def drive(request: pytest.FixtureRequest) -> Callable[..., Any]:
+    driver: Callable[..., Any] = request.param
+    return driver
+
+
+def test_answers_and_errors_are_sent_back(drive: Callable[..., Any]) -> None:
+    def flow() -> AnyFlow:
+        seen = [(yield Ask(max, (1, 2)))]
+        try:
+            yield Ask(int, ("x",))
+        except ValueError:
+            seen.append("raised")
+        seen.append((yield Ask(max, (3, 4), Deadline.after(10))))
+        try:
+            yield Ask(int, ("y",), Deadline.after(10))
+        except ValueError:
+            seen.append("raised in a pool")
+        return seen
+
+    assert drive(flow()) == [2, "raised", 4, "raised in a pool"]
+
+
+def test_calls_go_to_the_client(drive: Callable[..., Any]) -> None:
+    operation = Operation("x", Endpoint("GET", "/"), lambda response: None)
+
+    def flow() -> AnyFlow:
+        return (yield Call(operation))
+
+    assert drive(flow(), call=lambda sent: sent) is operation
+
+
+def test_stop_iteration_of_the_users_code_does_not_end_the_flow(drive: Callable[..., Any]) -> None:
+    def flow() -> AnyFlow:
+        try:
+            yield Ask(next, (iter(()),), Deadline.after(10))
+        except RuntimeError as error:
+            return str(error)
+
+    assert drive(flow()) == "StopIteration"
+
+
+def test_late_and_overloaded(drive: Callable[..., Any]) -> None:
+    go_on = threading.Event()
+    kinds: list[type] = []
+
+    def flow() -> AnyFlow:
+        for _ in range(3):
+            try:
+                yield Ask(go_on.wait, (10,), Deadline.after(0.05))
+            except (Late, Overloaded) as error:
+                kinds.append(type(error))
+
+    drive(flow())
+    go_on.set()
+    assert kinds == [Late, Late, Overloaded]
+
+
+def test_a_flow_is_closed_when_it_raises(drive: Callable[..., Any]) -> None:
+    closed: list[bool] = []
+
+    def flow() -> AnyFlow:
+        try:
+            yield Ask(int, ("x",))
+        finally:
+            closed.append(True)
+
+    with pytest.raises(ValueError, match="invalid literal"):
+        drive(flow())
+    assert closed == [True]
+
+
+def test_coroutines_are_awaited_in_place() -> None:
+    async def answer() -> int:
+        return 5
+
+    def flow() -> AnyFlow:
+        return ((yield Ask(answer)), (yield Ask(answer, within=Deadline.after(10))))
+
+    assert drive_async(flow()) == (5, 5)
+
+
+def test_a_coroutine_that_ignores_its_cancellation_is_left_behind() -> None:
+    async def stubborn() -> None:
+        for _ in range(20):
+            try:
+                await asyncio.sleep(0.05)
+            except asyncio.CancelledError:
+                continue
+
+    def flow() -> AnyFlow:
+        try:
+            yield Ask(stubborn, within=Deadline.after(0.05))
+        except Late:
+            return "late"
+
+    async def main() -> float:
+        before = time.monotonic()
+        assert await arun(flow(), pools=Pools.of(1)) == "late"
+        return time.monotonic() - before
+
+    assert asyncio.run(main()) < 0.7
+
+
+def test_cancelling_the_request_cancels_the_handler_and_reaches_the_flow() -> None:
+    seen: list[str] = []
+
+    async def handler() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            seen.append("handler")
+            raise
+
+    def flow() -> AnyFlow:
+        try:
+            yield Ask(handler, within=Deadline.after(60))
+        except BaseException:
+            seen.append((yield Ask(lambda: "flow cleaned up")))
+            raise
+
+    async def main() -> None:
+        task = asyncio.ensure_future(arun(flow(), pools=Pools.of(1)))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    assert sorted(seen) == ["flow cleaned up", "handler"]
+
+
+def test_a_handler_that_cancels_itself_fails() -> None:
+    async def handler() -> None:
+        raise asyncio.CancelledError
+
+    def flow() -> AnyFlow:
+        try:
+            yield Ask(handler, within=Deadline.after(10))
+        except RuntimeError as error:
+            return str(error)
+
+    assert "cancelled" in drive_async(flow())
+
+
+def test_what_is_async() -> None:
+    async def function() -> None: ...
+
+    class Object:
+        async def __call__(self) -> None: ...
+
+    import functools
+    from unittest.mock import AsyncMock, MagicMock
+
+    assert all(map(is_async, (function, Object(), functools.partial(function), AsyncMock())))
+    assert not any(map(is_async, (print, MagicMock(), functools.partial(print), Object)))
+
+
+# ---- pools
+
+
+def test_a_pool_never_has_more_threads_than_places() -> None:
+    pool = Pool(3, when_full="queue", name="test-queue")
+    at_once: list[int] = []
+    running = 0
+    lock = threading.Lock()
+
+    def work() -> None:
+        nonlocal running
+        with lock:
+            running += 1
+            at_once.append(running)
+        time.sleep(0.005)
+        with lock:
+            running -= 1
+
+    futures = [pool.submit(work, ()) for _ in range(60)]
+    for future in futures:
+        future.result(10)
+    assert max(at_once) <= 3
+    assert sum(thread.name == "test-queue" for thread in threading.enumerate()) <= 3
+
+
+def test_a_pool_refuses_when_it_is_full() -> None:
+    pool = Pool(2, when_full="refuse", name="test-refuse")
+    go_on = threading.Event()
+    futures = [pool.submit(go_on.wait, (10,)) for _ in range(2)]
+    with pytest.raises(Overloaded):
+        pool.submit(print, ())
+    with pytest.raises(Overloaded):
+        pool.take_place()
+    go_on.set()
+    assert all(future.result(10) for future in futures)
+    assert pool.submit(max, (1, 2)).result(10) == 2
+
+
+def test_a_place_is_free_when_the_caller_learns_the_result() -> None:
+    pool = Pool(1, when_full="refuse", name="test-handover")
+    for turn in range(300):
+        assert pool.submit(max, (turn, 0)).result(10) == turn
+
+
+def test_context_variables_travel_into_the_thread() -> None:
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+    variable.set("trace-7")
+    assert Pool(1, when_full="refuse", name="test-context").submit(variable.get, ()).result(10) == "trace-7"
+
+
+def test_a_pool_starts_afresh_after_a_fork() -> None:
+    pool = Pool(1, when_full="refuse", name="test-fork")
+    pool.submit(max, (1, 2)).result(10)
+    pool.take_place()  # taken in the parent, and not in the child
+    child = forked()
+    if child == 0:
+        os._exit(0 if pool.submit(max, (1, 2)).result(10) == 2 else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    with pytest.raises(Overloaded):
+        pool.take_place()
+
+
+def test_a_hanging_handler_does_not_keep_the_process_alive() -> None:
+    code = """
+import time
+from optimove_conditional_execution import WebhookReceiver
+from optimove_conditional_execution.testing import FakeOptimove
+fake = FakeOptimove(timeout_ms=100)
+receiver = WebhookReceiver(lambda n, d: time.sleep(600), client=fake.client(), secrets=fake.secrets)
+assert fake.notify(receiver).responses[0].status == 200
+print("ended")
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == "ended\n"

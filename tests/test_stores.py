@@ -1,0 +1,250 @@
+"""Claims: one owner for each notification, in a process, over threads, over processes, after a fork."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optimove_conditional_execution import Approval, ConfigurationError, OptimoveError, WebhookReceiver
+from optimove_conditional_execution.stores import Claim, ClaimState, ClaimStore, MemoryClaims, SqliteClaims
+from optimove_conditional_execution.testing import FakeOptimove
+from tests.conftest import forked
+
+APPROVAL = Approval(timestamp=5, request_uid="r-1", approved=True, additional_data={"bonus": [7, None, "ü"]})
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[MemoryClaims | SqliteClaims]:
+    if request.param == "memory":
+        yield MemoryClaims(clock=clock)
+        return
+    with SqliteClaims(tmp_path / "claims.sqlite", wall_clock=clock) as claims:
+        yield claims
+
+
+Store = MemoryClaims | SqliteClaims
+
+
+def test_the_protocol(store: Store) -> None:
+    assert isinstance(store, ClaimStore)
+    assert store.instant is isinstance(store, MemoryClaims)
+
+
+def test_the_first_claim_wins(store: Store) -> None:
+    assert store.look("r-1") is None
+    assert store.claim("r-1", 5.0) is None
+    assert store.claim("r-1", 5.0) == Claim(ClaimState.OPEN)
+    assert store.look("r-1") == Claim(ClaimState.OPEN)
+    assert store.claim("r-2", 5.0) is None
+
+
+def test_settled(store: Store) -> None:
+    store.claim("r-1", 5.0)
+    store.record("r-1", Claim(ClaimState.SETTLED))
+    assert store.claim("r-1", 5.0) == store.look("r-1") == Claim(ClaimState.SETTLED)
+
+
+def test_undelivered_is_handed_over_to_one(store: Store) -> None:
+    store.claim("r-1", 5.0)
+    store.record("r-1", Claim(ClaimState.UNDELIVERED, APPROVAL))
+    assert store.look("r-1") == Claim(ClaimState.UNDELIVERED, APPROVAL)
+    assert store.claim("r-1", 5.0) == Claim(ClaimState.UNDELIVERED, APPROVAL)
+    held = store.claim("r-1", 5.0)
+    assert held is not None
+    assert held.state is ClaimState.OPEN
+
+
+def test_released_is_free_again(store: Store) -> None:
+    store.claim("r-1", 5.0)
+    store.release("r-1")
+    assert store.look("r-1") is None
+    assert store.claim("r-1", 5.0) is None
+    store.release("never-seen")
+
+
+def test_claims_expire(store: Store, clock: Clock) -> None:
+    store.claim("r-1", 5.0)
+    clock.now += 4.9
+    assert store.claim("r-1", 5.0) == Claim(ClaimState.OPEN)
+    clock.now += 0.2
+    assert store.claim("r-1", 5.0) is None
+    clock.now += 6
+    store.record("r-1", Claim(ClaimState.SETTLED)) if isinstance(store, MemoryClaims) else None
+    assert store.claim("r-1", 5.0) is None
+
+
+def test_recording_what_is_forgotten_does_nothing(store: Store) -> None:
+    store.record("r-1", Claim(ClaimState.SETTLED))
+    assert store.look("r-1") is None
+
+
+def test_odd_names(store: Store) -> None:
+    for uid in ("", "'; DROP TABLE claims; --", "\u2028", "x" * 1_024, "\x00"):
+        assert store.claim(uid, 5.0) is None
+        assert store.claim(uid, 5.0) == Claim(ClaimState.OPEN)
+
+
+def test_one_winner_among_threads(store: Store) -> None:
+    winners: list[str] = []
+    barrier = threading.Barrier(8)
+
+    def race() -> None:
+        barrier.wait(10)
+        for turn in range(50):
+            if store.claim(f"r-{turn}", 60.0) is None:
+                winners.append(f"r-{turn}")
+
+    threads = [threading.Thread(target=race) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(winners) == sorted(f"r-{turn}" for turn in range(50))
+
+
+# ---- memory
+
+
+def test_memory_is_never_unbounded(clock: Clock) -> None:
+    store = MemoryClaims(capacity=100, clock=clock)
+    for turn in range(100):
+        assert store.claim(f"r-{turn}", 5.0) is None
+    with pytest.raises(OptimoveError, match="full"):
+        store.claim("one-more", 5.0)
+    assert store.claim("r-7", 5.0) == Claim(ClaimState.OPEN)  # what is known stays known
+    clock.now += 6
+    assert store.claim("one-more", 5.0) is None
+    assert len(store) == 1
+    with pytest.raises(ConfigurationError):
+        MemoryClaims(capacity=0)
+
+
+def test_memory_forgets_the_expiry_of_what_was_released(clock: Clock) -> None:
+    store = MemoryClaims(clock=clock)
+    for turn in range(10_000):
+        store.claim(f"r-{turn}", 1e9)
+        store.release(f"r-{turn}")
+    assert len(store) == 0
+    assert len(store._expiries) < 100
+
+
+def test_a_full_store_answers_503() -> None:
+    optimove = FakeOptimove()
+    claims = MemoryClaims(capacity=1)
+    receiver = WebhookReceiver(
+        lambda notification, deadline: True, client=optimove.client(), secrets=optimove.secrets, claims=claims
+    )
+    assert optimove.notify(receiver).responses[0].status == 200
+    refused = optimove.notify(receiver)
+    assert refused.responses[0].status == 503
+    assert not refused.approved
+
+
+# ---- SQLite
+
+
+def test_sqlite_is_shared_and_survives(tmp_path: Path) -> None:
+    path = tmp_path / "claims.sqlite"
+    with SqliteClaims(path) as one, SqliteClaims(str(path)) as other:
+        assert one.claim("r-1", 60.0) is None
+        assert other.claim("r-1", 60.0) == Claim(ClaimState.OPEN)
+        other.record("r-1", Claim(ClaimState.UNDELIVERED, APPROVAL))
+    with SqliteClaims(path) as again:
+        assert again.look("r-1") == Claim(ClaimState.UNDELIVERED, APPROVAL)
+        again.close()
+        assert again.look("r-1") is not None  # opened anew
+
+
+def test_sqlite_forgets_what_has_expired(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "claims.sqlite"
+    with SqliteClaims(path, wall_clock=clock) as store:
+        for turn in range(50):
+            store.claim(f"r-{turn}", 5.0)
+        clock.now += 6
+        store.claim("later", 5.0)
+    connection = sqlite3.connect(path)
+    assert connection.execute("SELECT count(*) FROM claims").fetchone() == (1,)
+    connection.close()
+
+
+def test_what_is_no_database_is_said_at_once(tmp_path: Path) -> None:
+    broken = tmp_path / "text.sqlite"
+    broken.write_text("this is no database, however long it may be " * 50)
+    with pytest.raises(sqlite3.DatabaseError):
+        SqliteClaims(broken)
+    with pytest.raises(sqlite3.OperationalError):
+        SqliteClaims(tmp_path / "no-such-folder" / "claims.sqlite")
+
+
+def _race(path: str, results: Any) -> None:
+    with SqliteClaims(path) as store:
+        results.put([turn for turn in range(40) if store.claim(f"r-{turn}", 60.0) is None])
+
+
+def test_one_winner_among_processes(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    path = str(tmp_path / "claims.sqlite")
+    processes = [context.Process(target=_race, args=(path, results)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    won = [turn for _ in processes for turn in results.get(timeout=60)]
+    for process in processes:
+        process.join(30)
+        assert process.exitcode == 0
+    assert sorted(won) == list(range(40))
+
+
+def test_a_forked_child_opens_a_connection_of_its_own(tmp_path: Path) -> None:
+    with SqliteClaims(tmp_path / "claims.sqlite") as store:
+        store.claim("r-1", 60.0)
+        child = forked()
+        if child == 0:
+            held = store.claim("r-1", 60.0)
+            fresh = store.claim("r-2", 60.0)
+            os._exit(0 if held == Claim(ClaimState.OPEN) and fresh is None else 1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert store.claim("r-2", 60.0) == Claim(ClaimState.OPEN)
+
+
+def test_two_replicas_decide_once(tmp_path: Path) -> None:
+    optimove = FakeOptimove()
+    asked: list[str] = []
+
+    def handler(name: str) -> Callable[..., bool]:
+        def decide(notification: Any, deadline: Any) -> bool:
+            asked.append(name)
+            return True
+
+        return decide
+
+    with SqliteClaims(tmp_path / "c.sqlite") as one, SqliteClaims(tmp_path / "c.sqlite") as two:
+        replicas = [
+            WebhookReceiver(handler(name), client=optimove.client(), secrets=optimove.secrets, claims=claims)
+            for name, claims in (("one", one), ("two", two))
+        ]
+        for replica in replicas:
+            assert optimove.notify(replica, request_uid="r-1").responses[-1].status == 200
+    assert asked == ["one"]
+    assert len(optimove.calls_of("send_webhook_approval")) == 1
