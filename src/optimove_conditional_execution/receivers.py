@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import Any, Final, Literal
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
-from optimove_conditional_execution.deadline import Deadline, TransitEstimate
+from optimove_conditional_execution.deadline import TransitEstimate
 from optimove_conditional_execution.drivers import Pools, arun, is_async, run
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.flows.budget import Reserve
@@ -30,23 +31,48 @@ _LOGGER: Final = logging.getLogger("optimove_conditional_execution.webhook")
 _EXPECTED: Final = frozenset({"approved", "denied", "abstained", "duplicate"})
 
 
-class _Receiver:
+H = TypeVar("H", bound=Callable[..., Any])
+C = TypeVar("C", OptimoveClient, AsyncOptimoveClient)
+
+
+class _Receiver(abc.ABC, Generic[H, C]):
     """What both webhook receivers are built from."""
 
     def __init__(
         self,
+        handler: H,
         *,
-        handler: Callable[..., Any],
-        deliver: Callable[[Approval, Deadline], Any],
-        pause: Callable[[float], Any],
+        client: C,
         secrets: Secrets | Literal[Unsigned.UNSIGNED],
-        on_failure: OnFailure,
-        claims: ClaimStore | None,
-        reserve: float | None,
-        max_concurrency: int,
-        max_body: int,
-        on_outcome: Callable[[Outcome], None] | None,
+        on_failure: OnFailure = "abstain",
+        claims: ClaimStore | None = None,
+        reserve: float | None = None,
+        max_concurrency: int = 100,
+        max_body: int = MAX_BODY,
+        on_outcome: Callable[[Outcome], None] | None = None,
     ) -> None:
+        """Wire a handler to a client.
+
+        Args:
+            handler: Decides about one customer. A function runs in a thread of a bounded pool, since it may be late and
+                cannot be cancelled. `AsyncWebhookReceiver` takes coroutine functions too; those run in the event loop
+                and are cancelled when they are late.
+            client: Sends the answers.
+            secrets: The webhook secret; several while you rotate; `UNSIGNED` when Optimove has none.
+            on_failure: What it means when the handler raises, is late or returns something odd: `"abstain"` says
+                nothing, so that another webhook of the tenant may still approve; `"deny"` says no.
+            claims: Who answers which notification; None keeps that in this process. Processes that share a webhook
+                should share a store, such as `stores.SqliteClaims`.
+            reserve: Seconds kept back from the handler to deliver its answer; None follows the measured round trips.
+            max_concurrency: Handlers that run at once, those that are late included; further notifications get a 503.
+            max_body: Bytes of a notification at most.
+            on_outcome: Called with the record of every delivery, in the thread or event loop that answers it; in an
+                event loop it must not block.
+
+        Raises:
+            ConfigurationError: A setting makes no sense.
+        """
+        self._check(handler, client)
         if not callable(handler):
             raise ConfigurationError("handler must be a function of a notification and a deadline.")
         if on_failure not in ("abstain", "deny"):
@@ -58,8 +84,8 @@ class _Receiver:
             model.model_rebuild()
         self._desk = Desk(
             handler=handler,
-            deliver=deliver,
-            pause=pause,
+            deliver=lambda approval, deadline: client.send_webhook_approval(approval, deadline=deadline),
+            pause=self._pause,
             claims=MemoryClaims() if claims is None else claims,
             keys=receiver_keys(secrets),
             on_failure=on_failure,
@@ -70,6 +96,14 @@ class _Receiver:
         )
         self._pools = Pools.of(max_concurrency)
         self._on_outcome = on_outcome
+
+    @abc.abstractmethod
+    def _check(self, handler: H, client: C) -> None:
+        """Refuse a handler or a client of the other colour."""
+
+    @abc.abstractmethod
+    def _pause(self, seconds: float, /) -> Awaitable[None] | None:
+        """Wait so many seconds."""
 
     @property
     def max_body(self) -> int:
@@ -97,62 +131,23 @@ class _Receiver:
         return plain(503, "Not available.")
 
 
-class WebhookReceiver(_Receiver):
+class WebhookReceiver(_Receiver[WebhookHandler, OptimoveClient]):
     """Receives the notifications of triggered campaigns in threads, and answers them through a client.
 
     Mount it with `adapters.wsgi.WSGIApp`, `adapters.aws_lambda.lambda_handler`, or by calling `handle` in a view of
     your framework. Nothing is approved unless your handler returns `True` or `Decision.approve()` in time.
     """
 
-    def __init__(
-        self,
-        handler: WebhookHandler,
-        *,
-        client: OptimoveClient,
-        secrets: Secrets | Literal[Unsigned.UNSIGNED],
-        on_failure: OnFailure = "abstain",
-        claims: ClaimStore | None = None,
-        reserve: float | None = None,
-        max_concurrency: int = 100,
-        max_body: int = MAX_BODY,
-        on_outcome: Callable[[Outcome], None] | None = None,
-    ) -> None:
-        """Wire a handler to a client.
-
-        Args:
-            handler: Decides about one customer. It runs in a thread of a bounded pool, since it may be late.
-            client: Sends the answers.
-            secrets: The webhook secret; several while you rotate; `UNSIGNED` when Optimove has none.
-            on_failure: What it means when the handler raises, is late or returns something odd: `"abstain"` says
-                nothing, so that another webhook of the tenant may still approve; `"deny"` says no.
-            claims: Who answers which notification; None keeps that in this process. Processes that share a webhook
-                should share a store, such as `stores.SqliteClaims`.
-            reserve: Seconds kept back from the handler to deliver its answer; None follows the measured round trips.
-            max_concurrency: Handlers that run at once, those that are late included; further notifications get a 503.
-            max_body: Bytes of a notification at most.
-            on_outcome: Called with the record of every delivery, in the thread that answers it.
-
-        Raises:
-            ConfigurationError: A setting makes no sense.
-        """
+    def _check(self, handler: WebhookHandler, client: OptimoveClient) -> None:
         if is_async(handler):
             raise ConfigurationError("An async handler needs AsyncWebhookReceiver; WebhookReceiver calls a function.")
         if is_async(client.send_webhook_approval):
             raise ConfigurationError(
                 "WebhookReceiver needs an OptimoveClient; AsyncWebhookReceiver takes the async one."
             )
-        super().__init__(
-            handler=handler,
-            deliver=lambda approval, deadline: client.send_webhook_approval(approval, deadline=deadline),
-            pause=time.sleep,
-            secrets=secrets,
-            on_failure=on_failure,
-            claims=claims,
-            reserve=reserve,
-            max_concurrency=max_concurrency,
-            max_body=max_body,
-            on_outcome=on_outcome,
-        )
+
+    def _pause(self, seconds: float, /) -> None:
+        time.sleep(seconds)
 
     def handle(self, request: Request) -> Response:
         """Answer a request; blocks until the answer has reached Optimove, or the notification's deadline.
@@ -170,60 +165,22 @@ class WebhookReceiver(_Receiver):
         return self._finish(answer)
 
 
-class AsyncWebhookReceiver(_Receiver):
+class AsyncWebhookReceiver(_Receiver[AsyncWebhookHandler | WebhookHandler, AsyncOptimoveClient]):
     """Receives the notifications of triggered campaigns in an event loop, and answers them through a client.
 
     Mount it with `adapters.asgi.ASGIApp`. Nothing is approved unless your handler returns `True` or
     `Decision.approve()` in time.
     """
 
-    def __init__(
-        self,
-        handler: AsyncWebhookHandler | WebhookHandler,
-        *,
-        client: AsyncOptimoveClient,
-        secrets: Secrets | Literal[Unsigned.UNSIGNED],
-        on_failure: OnFailure = "abstain",
-        claims: ClaimStore | None = None,
-        reserve: float | None = None,
-        max_concurrency: int = 100,
-        max_body: int = MAX_BODY,
-        on_outcome: Callable[[Outcome], None] | None = None,
-    ) -> None:
-        """Wire a handler to a client; the arguments are those of `WebhookReceiver`.
-
-        Args:
-            handler: Decides about one customer. A coroutine function runs in the event loop and is cancelled when it is
-                late; a function runs in a thread of a bounded pool.
-            client: Sends the answers.
-            secrets: The webhook secret; several while you rotate; `UNSIGNED` when Optimove has none.
-            on_failure: What it means when the handler raises, is late or returns something odd.
-            claims: Who answers which notification; None keeps that in this process.
-            reserve: Seconds kept back from the handler to deliver its answer; None follows the measured round trips.
-            max_concurrency: Handlers that run at once; further notifications get a 503.
-            max_body: Bytes of a notification at most.
-            on_outcome: Called with the record of every delivery, in the event loop: it must not block.
-
-        Raises:
-            ConfigurationError: A setting makes no sense.
-        """
+    def _check(self, handler: AsyncWebhookHandler | WebhookHandler, client: AsyncOptimoveClient) -> None:
         given: object = client
         if isinstance(given, OptimoveClient):
             raise ConfigurationError(
                 "AsyncWebhookReceiver needs an AsyncOptimoveClient; WebhookReceiver takes the other."
             )
-        super().__init__(
-            handler=handler,
-            deliver=lambda approval, deadline: client.send_webhook_approval(approval, deadline=deadline),
-            pause=asyncio.sleep,
-            secrets=secrets,
-            on_failure=on_failure,
-            claims=claims,
-            reserve=reserve,
-            max_concurrency=max_concurrency,
-            max_body=max_body,
-            on_outcome=on_outcome,
-        )
+
+    async def _pause(self, seconds: float, /) -> None:
+        await asyncio.sleep(seconds)
 
     async def handle(self, request: Request) -> Response:
         """Answer a request; returns when the answer has reached Optimove, or the notification's deadline has come.

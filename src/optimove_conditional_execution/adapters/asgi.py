@@ -74,16 +74,16 @@ class ASGIApp:
         limit = self._receiver.max_body
         declared = next((value for name, value in headers if name.lower() == "content-length"), "")
         if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
-            return self._receiver.too_large()
+            return _last(self._receiver.too_large())
         try:
             async with asyncio.timeout(self._body_timeout):
                 body = await _body(receive, limit)
         except TimeoutError:
-            return plain(408, "The body did not arrive in time.", headers={"connection": "close"})
+            return _last(plain(408, "The body did not arrive in time."))
         if body is None:
             return None
         if len(body) > limit:
-            return self._receiver.too_large()
+            return _last(self._receiver.too_large())
         query = scope.get("query_string", b"").decode("latin-1")
         return await self._receiver.handle(Request(scope["method"], scope["path"], query, headers, body))
 
@@ -100,6 +100,11 @@ async def _body(receive: Receive, limit: int) -> bytes | None:
             return bytes(body)
         message = await receive()
     return None
+
+
+def _last(response: Response) -> Response:
+    """Return a response after which the connection ends, since the rest of the body is not read."""
+    return Response(response.status, {**response.headers, "connection": "close"}, response.body)
 
 
 async def _send(response: Response, send: Send) -> None:

@@ -116,9 +116,7 @@ def too_large(desk: Desk) -> Answer:
     """Refuse a body that is over the limit."""
     record = Record(desk.clock)
     record.blame(f"The body is longer than {desk.max_body} bytes.")
-    # The rest of the body is not read, so the connection cannot serve another request.
-    refusal = plain(413, "The body is too large.", headers={"connection": "close"})
-    return refusal, record.outcome("unreadable", 413)
+    return plain(413, "The body is too large."), record.outcome("unreadable", 413)
 
 
 def _unreadable(body: bytes, desk: Desk, record: Record) -> Flow[Answer]:
