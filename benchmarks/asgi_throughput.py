@@ -83,6 +83,14 @@ def raw_app(optimove: str) -> Any:
 APPS = {"sdk": sdk_app, "raw": raw_app}
 
 
+def listening() -> socket.socket:
+    """Return a listener that says it is TCP; only then asyncio turns Nagle's algorithm off."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(64)
+    return listener
+
+
 def serve(name: str, optimove: str, listener: socket.socket) -> None:
     config = uvicorn.Config(APPS[name](optimove), log_level="warning", access_log=False)
     uvicorn.Server(config).run(sockets=[listener])
@@ -130,7 +138,7 @@ async def load(port: int) -> float:
 
 def measure() -> list[Result]:
     context = multiprocessing.get_context("fork")
-    listeners = {name: socket.create_server(("127.0.0.1", 0), backlog=64) for name in ("optimove", *APPS)}
+    listeners = {name: listening() for name in ("optimove", *APPS)}
     ports = {name: listener.getsockname()[1] for name, listener in listeners.items()}
     url = f"http://127.0.0.1:{ports['optimove']}"
     processes = [context.Process(target=optimove_server, args=(listeners["optimove"],), daemon=True)]

@@ -141,11 +141,12 @@ def _unreadable(body: bytes, desk: Desk, record: Record) -> Flow[Answer]:
 
 def _sent(envelope: NotificationEnvelope, desk: Desk, record: Record) -> tuple[int, TransitEstimate]:
     stamp: object = envelope.timestamp
-    if isinstance(stamp, int) and not isinstance(stamp, bool):
+    # Whatever is no moment was kept as it came: a negative or a huge number too.
+    if isinstance(stamp, int) and not isinstance(stamp, bool) and 0 <= stamp <= LAST_MILLISECOND:
         return stamp, desk.transit
     theirs = desk.transit.sender_now(now=record.started)
     if theirs is None:
-        stamp = envelope.conditional_execution_approval_deadline - _UNKNOWN_BUDGET_MS
+        stamp = max(0, envelope.conditional_execution_approval_deadline - _UNKNOWN_BUDGET_MS)
     else:
         stamp = round(theirs * 1000)
     return stamp, TransitEstimate()  # an estimate of its own: a made-up time stamp must not count among the real ones
