@@ -33,6 +33,7 @@ def _runs(version: str) -> bool:
 FOUND = [version for version in SUPPORTED if _runs(version)] or [f"{sys.version_info.major}.{sys.version_info.minor}"]
 NEWEST = FOUND[-1]
 OLDEST = FOUND[0]
+PARALLEL = ("-n", "auto", "--dist", "loadfile")
 
 
 def group(name: str) -> list[str]:
@@ -62,14 +63,14 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """The test suite; arguments go to pytest."""
     session.install("-e", ".[cli]", *group("test"))
-    session.run("pytest", *(session.posargs or ["--ignore=tests/examples"]))
+    session.run("pytest", *(session.posargs or [*PARALLEL, "--ignore=tests/examples"]))
 
 
 @nox.session(python=OLDEST)
 def examples(session: nox.Session) -> None:
     """Run every example against the stand-in for Optimove."""
     session.install("-e", ".[cli]", *group("test"))
-    session.run("pytest", "tests/examples", *session.posargs)
+    session.run("pytest", *PARALLEL, "tests/examples", *session.posargs)
 
 
 @nox.session(python=NEWEST)
@@ -100,7 +101,7 @@ def wheel(session: nox.Session) -> None:
         session.run(
             "python", "-c", f"import {PACKAGE} as p; assert 'site-packages' in p.__file__, p.__file__", silent=True
         )
-        session.run("pytest", "-p", "no:cacheprovider", *session.posargs)
+        session.run("pytest", "-p", "no:cacheprovider", *PARALLEL, *session.posargs)
 
 
 @nox.session(python=OLDEST)

@@ -24,7 +24,6 @@ from optimove_conditional_execution.transport.sending import Rules, asend, send
 T = TypeVar("T")
 
 
-
 class _Client(abc.ABC):
     """What both clients are built from."""
 
@@ -156,9 +155,7 @@ class OptimoveClient(_Client):
         deadline = Deadline.after(self._rules.timeout)
         return run(ensure_webhook(url), call=lambda operation: self.send(operation, deadline=deadline))
 
-    def update_webhook_settings(
-        self, *, timeout_ms: int = 5_000, secret: str | None = None
-    ) -> TenantSettings:
+    def update_webhook_settings(self, *, timeout_ms: int = 5_000, secret: str | None = None) -> TenantSettings:
         """Set how long Optimove waits for answers, and what it signs with (UpdateWebhookSettings).
 
         The settings hold for all webhooks of the tenant.
@@ -287,9 +284,7 @@ class AsyncOptimoveClient(_Client):
         deadline = Deadline.after(self._rules.timeout)
         return await arun(ensure_webhook(url), call=lambda operation: self.send(operation, deadline=deadline))
 
-    async def update_webhook_settings(
-        self, *, timeout_ms: int = 5_000, secret: str | None = None
-    ) -> TenantSettings:
+    async def update_webhook_settings(self, *, timeout_ms: int = 5_000, secret: str | None = None) -> TenantSettings:
         """Set how long Optimove waits for answers, and what it signs with (UpdateWebhookSettings).
 
         The settings hold for all webhooks of the tenant.
