@@ -6,6 +6,7 @@ import math
 import random
 import threading
 import time
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -52,8 +53,12 @@ def test_deadlines_at_the_edges() -> None:
     assert Deadline.after(-3).expired
     assert Deadline.after(math.inf).remaining() == math.inf
     assert not Deadline.after(math.inf).earlier_by(1e9).expired
-    with pytest.raises(ConfigurationError):
-        Deadline.after(math.nan)
+    nonsense: list[Any] = [math.nan, "5", None, 10**400]
+    for wrong in nonsense:
+        with pytest.raises(ConfigurationError):
+            Deadline.after(wrong)
+        with pytest.raises(ConfigurationError):
+            Deadline.after(1).earlier_by(wrong)
     assert 0 < Deadline.after(60).remaining() <= 60
 
 
@@ -84,22 +89,52 @@ def test_the_window_forgets_after_ten_minutes_and_256_messages() -> None:
     assert estimate.observe(received=601.0, sent=1_000.0) == 2.0
     crowded = TransitEstimate()
     crowded.observe(received=0.0, sent=100.0)
-    for _ in range(255):
+    for _ in range(4):
         assert crowded.observe(received=1.0, sent=1.0) == 100.0
-    assert crowded.observe(received=1.0, sent=1.0) == 0.0
+    full = TransitEstimate()
+    for _ in range(3):
+        full.observe(received=0.0, sent=100.0)
+    for _ in range(253):
+        assert full.observe(received=1.0, sent=1.0) == 100.0
+    assert full.observe(received=1.0, sent=1.0) == 0.0  # one of the three is out of the window, and with it the company
 
 
-def test_the_window_is_the_plain_minimum_only_faster() -> None:
+def test_a_lone_message_stamped_ahead_is_no_measure() -> None:
+    estimate = TransitEstimate()
+    delays = []
+    estimate.observe(received=0.0, sent=3_600.0)  # the first of all is stamped an hour ahead
+    for turn in range(20):
+        delays.append(estimate.observe(received=float(turn), sent=float(turn)))
+    assert delays[:4] == [3_600.0] * 4  # until six are known, nobody can tell
+    assert set(delays[4:]) == {0.0}
+    for turn in range(20, 30):
+        assert estimate.observe(received=float(turn), sent=turn + 3_600.0 if turn == 25 else turn) == 0.0
+
+
+def test_hours_old_among_fresh_ones_is_late_however_many_are_known() -> None:
+    for fresh in (1, 2, 5, 6, 9, 100):
+        estimate = TransitEstimate()
+        for turn in range(fresh):
+            estimate.observe(received=float(turn), sent=float(turn))
+        assert estimate.observe(received=float(fresh), sent=fresh - 3_600.0) == 3_600.0
+
+
+def test_the_fastest_that_has_company_is_the_measure() -> None:
     chance = random.Random(7)
     estimate = TransitEstimate()
     seen: list[tuple[float, float]] = []
     received = 0.0
     for _ in range(3_000):
         received += chance.expovariate(0.5)
-        offset = chance.gauss(0, 50)
+        offset = chance.gauss(0, 2)
         seen.append((received, offset))
         window = [value for at, value in seen[-256:] if at >= received - 600]
-        assert estimate.observe(received=received, sent=received - offset) == pytest.approx(offset - min(window))
+        company = min(3, len(window) // 3) or 1
+        measure = next(
+            (low for low in sorted(window) if sum(low <= other <= low + 1 for other in window) >= company), min(window)
+        )
+        expected = max(0.0, offset - measure)
+        assert estimate.observe(received=received, sent=received - offset) == pytest.approx(expected)
 
 
 def test_the_estimate_is_safe_for_threads() -> None:

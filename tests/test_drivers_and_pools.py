@@ -181,6 +181,19 @@ def test_a_handler_that_cancels_itself_fails() -> None:
     assert "cancelled" in drive_async(flow())
 
 
+def test_a_handler_that_raises_generator_exit_fails() -> None:
+    async def handler() -> None:
+        raise GeneratorExit
+
+    def flow() -> AnyFlow:
+        try:
+            yield Ask(handler, within=Deadline.after(10))
+        except RuntimeError as error:
+            return str(error)
+
+    assert drive_async(flow()) == "GeneratorExit"
+
+
 def test_what_is_async() -> None:
     async def function() -> None: ...
 
@@ -230,6 +243,21 @@ def test_a_pool_refuses_when_it_is_full() -> None:
     go_on.set()
     assert all(future.result(10) for future in futures)
     assert pool.submit(max, (1, 2)).result(10) == 2
+
+
+@pytest.mark.parametrize("when_full", ["refuse", "queue"])
+def test_a_shortage_of_threads_passes(monkeypatch: pytest.MonkeyPatch, when_full: Any) -> None:
+    pool = Pool(3, when_full=when_full, name="test-shortage")
+
+    def no_more(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_more)
+        for _ in range(10):
+            with pytest.raises(Overloaded):
+                pool.submit(max, (1, 2))
+    assert [pool.submit(max, (turn, 0)).result(10) for turn in range(10)] == list(range(10))
 
 
 def test_a_place_is_free_when_the_caller_learns_the_result() -> None:

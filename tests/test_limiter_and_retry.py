@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from optimove_conditional_execution import Deadline, DeadlineExceeded, RateLimit
+from optimove_conditional_execution import Deadline, DeadlineExceeded, RateLimit, RetryPolicy, ServerError
+from optimove_conditional_execution.operations import get_webhooks
 from optimove_conditional_execution.transport.limiter import RateLimiter
+from optimove_conditional_execution.transport.retry import strategy
 
 
 class Clock:
@@ -69,6 +72,51 @@ def test_a_cancelled_turn_is_given_back() -> None:
         assert 29 < reserve(limiter) <= 30
 
     asyncio.run(main())
+
+
+def test_many_cancelled_turns_are_given_back() -> None:
+    async def main() -> None:
+        limiter = RateLimiter(RateLimit(5, per=1.0))
+        for _ in range(5):
+            await limiter.wait_async(Deadline.after(1))
+        waiting = [asyncio.ensure_future(limiter.wait_async(Deadline.after(600))) for _ in range(50)]
+        await asyncio.sleep(0.02)
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        assert reserve(limiter) <= 1.0
+
+    asyncio.run(main())
+
+
+def test_a_gap_that_was_given_back_lets_nobody_jump_the_queue() -> None:
+    clock = Clock()
+    limiter = RateLimiter(RateLimit(2, per=10.0), clock=clock)
+    turns = [limiter._reserve(Deadline.after(1e9, clock=clock)) for _ in range(6)]
+    limiter._give_back(turns[3][0])
+    assert reserve(limiter, clock=clock) >= turns[5][1]
+
+
+@pytest.mark.parametrize("first_pause", [0.0, 0.1, 2.0])
+@pytest.mark.parametrize("left", [0.01, 0.2, 3.0])
+def test_a_pause_of_our_own_never_costs_the_call(first_pause: float, left: float) -> None:
+    policy = RetryPolicy(attempts=9, first_pause=first_pause)
+    deadline = Deadline.after(left, clock=Clock())
+    options = strategy(policy, get_webhooks(), deadline, persistent=True, is_over=lambda: False)
+    for attempt in range(1, 40):
+        state: Any = SimpleNamespace(attempt_number=attempt, outcome=Failed(ServerError("", status=503, operation="x")))
+        assert options["retry"](state)
+        state.upcoming_sleep = options["wait"](state)
+        assert state.upcoming_sleep <= max(0.005, left / 2)
+        assert not options["stop"](state)
+
+
+class Failed:
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def exception(self) -> Exception:
+        return self._error
 
 
 def test_threads_share_one_window() -> None:

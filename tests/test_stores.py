@@ -228,6 +228,30 @@ def test_a_forked_child_opens_a_connection_of_its_own(tmp_path: Path) -> None:
         assert store.claim("r-2", 60.0) == Claim(ClaimState.OPEN)
 
 
+def test_a_fork_while_another_thread_holds_the_lock(tmp_path: Path) -> None:
+    with SqliteClaims(tmp_path / "claims.sqlite") as store:
+        store.claim("r-1", 60.0)
+        with store._lock:
+            child = forked()
+            if child == 0:
+                os._exit(0 if store.claim("r-1", 60.0) == Claim(ClaimState.OPEN) else 1)
+            _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert store.look("r-1") == Claim(ClaimState.OPEN)
+
+
+def test_a_file_that_is_locked_for_a_moment(tmp_path: Path) -> None:
+    path = tmp_path / "claims.sqlite"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN EXCLUSIVE")
+    timer = threading.Timer(0.2, other.execute, args=("COMMIT",))
+    timer.start()
+    with SqliteClaims(path) as store:
+        assert store.claim("r-1", 60.0) is None
+    timer.join()
+    other.close()
+
+
 def test_two_replicas_decide_once(tmp_path: Path) -> None:
     optimove = FakeOptimove()
     asked: list[str] = []

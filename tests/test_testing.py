@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -186,8 +187,6 @@ def test_without_a_secret() -> None:
 
 
 def test_async_receivers(fake_optimove: FakeOptimove) -> None:
-    import asyncio
-
     async def main() -> None:
         async with fake_optimove.async_client() as client:
             receiver = AsyncWebhookReceiver(decide, client=client, secrets=fake_optimove.secrets)
@@ -195,6 +194,15 @@ def test_async_receivers(fake_optimove: FakeOptimove) -> None:
             assert not (await fake_optimove.anotify(receiver, "self-excluded")).approved
 
     asyncio.run(main())
+
+
+def test_a_test_cannot_pass_without_asking(fake_optimove: FakeOptimove) -> None:
+    sync: Any = WebhookReceiver(decide, client=fake_optimove.client(), secrets=fake_optimove.secrets)
+    twin: Any = AsyncWebhookReceiver(decide, client=fake_optimove.async_client(), secrets=fake_optimove.secrets)
+    with pytest.raises(TypeError, match="anotify"):
+        fake_optimove.notify(twin)
+    with pytest.raises(TypeError, match="notify"):
+        asyncio.run(fake_optimove.anotify(sync))
 
 
 def test_over_real_http(fake_optimove: FakeOptimove, optimove_url: str) -> None:

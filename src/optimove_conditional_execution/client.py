@@ -147,9 +147,10 @@ class OptimoveClient(_Client):
         again before the error is raised.
 
         Args:
-            url: Where Optimove shall post notifications; compared to the letter.
+            url: Where Optimove shall post notifications, absolute; compared to the letter.
 
         Raises:
+            ConfigurationError: The URL is not absolute.
             OptimoveError: See `send`.
         """
         deadline = Deadline.after(self._rules.timeout)
@@ -276,9 +277,10 @@ class AsyncOptimoveClient(_Client):
         again before the error is raised.
 
         Args:
-            url: Where Optimove shall post notifications; compared to the letter.
+            url: Where Optimove shall post notifications, absolute; compared to the letter.
 
         Raises:
+            ConfigurationError: The URL is not absolute.
             OptimoveError: See `send`.
         """
         deadline = Deadline.after(self._rules.timeout)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -38,9 +39,7 @@ class Deadline:
         Raises:
             ConfigurationError: `seconds` is not a number.
         """
-        if math.isnan(seconds):
-            raise ConfigurationError("A deadline needs a number of seconds, not NaN.")
-        return cls(clock() + seconds, clock)
+        return cls(clock() + _number(seconds), clock)
 
     def remaining(self) -> float:
         """Return the seconds that are left, never below 0."""
@@ -52,15 +51,31 @@ class Deadline:
         return self._clock() >= self._at
 
     def earlier_by(self, seconds: float) -> Deadline:
-        """Return a deadline that comes `seconds` before this one."""
-        return Deadline(self._at - seconds, self._clock)
+        """Return a deadline that comes `seconds` before this one.
+
+        Raises:
+            ConfigurationError: `seconds` is not a number.
+        """
+        return Deadline(self._at - _number(seconds), self._clock)
 
     def __repr__(self) -> str:
         return f"<Deadline in {self.remaining():.3f} s>"
 
 
+def _number(seconds: object) -> float:
+    try:
+        if isinstance(seconds, int | float) and not math.isnan(seconds):
+            return float(seconds)
+    except OverflowError:
+        pass
+    raise ConfigurationError("A deadline needs a number of seconds.")
+
+
 TRANSIT_SAMPLES: Final = 256
 TRANSIT_WINDOW_SECONDS: Final = 600.0
+
+_COMPANY_SECONDS: Final = 1.0
+_LARGEST_COMPANY: Final = 3
 
 
 @final
@@ -71,6 +86,9 @@ class TransitEstimate:
     smallest recent value belongs to the message that was fastest; what a message has above that is its own delay.
     Because only differences count, our side may be a monotonic clock, and a wrong wall clock changes nothing.
 
+    A message that is stamped ahead, by a sender whose clock is wrong, would make all others look late. So the smallest
+    value must have company: with six messages known another one within a second of it, with nine two others.
+
     The window holds the last 256 messages, none older than 10 minutes. Safe for threads.
     """
 
@@ -78,10 +96,8 @@ class TransitEstimate:
         self._samples = samples
         self._window = window
         self._lock = threading.Lock()
-        # Offsets grow from left to right, so the left one is the smallest of the window: each message is added and
-        # removed once, where a plain minimum would look at all 256 for every message.
-        self._offsets: deque[tuple[int, float, float]] = deque()
-        self._count = 0
+        self._seen: deque[tuple[float, float]] = deque()
+        self._offsets: list[float] = []  # those of `_seen`, in order of size
 
     def observe(self, *, received: float, sent: float) -> float:
         """Take a message into account and return its delay.
@@ -95,17 +111,19 @@ class TransitEstimate:
         """
         offset = received - sent
         with self._lock:
-            self._count += 1
-            while self._offsets and self._offsets[-1][2] >= offset:
-                self._offsets.pop()
-            self._offsets.append((self._count, received, offset))
-            while (
-                self._offsets[0][0] <= self._count - self._samples or self._offsets[0][1] < received - self._window
-            ) and len(self._offsets) > 1:
-                self._offsets.popleft()
-            return offset - self._offsets[0][2]
+            self._seen.append((received, offset))
+            insort(self._offsets, offset)
+            while len(self._seen) > self._samples or self._seen[0][0] < received - self._window:
+                _, gone = self._seen.popleft()
+                del self._offsets[bisect_left(self._offsets, gone)]
+            return max(0.0, offset - self._fastest())
 
     def sender_now(self, *, now: float) -> float | None:
         """Return what the sender's clock shows at our `now`, in seconds, or None before the first message."""
         with self._lock:
-            return now - self._offsets[0][2] if self._offsets else None
+            return now - self._fastest() if self._offsets else None
+
+    def _fastest(self) -> float:
+        company = min(_LARGEST_COMPANY, len(self._offsets) // 3) or 1
+        neighbours = zip(self._offsets, self._offsets[company - 1 :], strict=False)
+        return next((low for low, high in neighbours if high - low <= _COMPANY_SECONDS), self._offsets[0])

@@ -12,9 +12,12 @@ from typing import Any, Final, TypeVar, final
 
 from optimove_conditional_execution.flows.effects import Ask, Call, Flow, Late
 from optimove_conditional_execution.operations import Operation
-from optimove_conditional_execution.pools import Pool
+from optimove_conditional_execution.pools import Pool, harmless
 
 R = TypeVar("R")
+
+_LAST_WORDS: Final = 2.0
+"""Seconds that a store still gets when the request is cancelled while it is asked."""
 
 _STORE_PLACES: Final = 8
 """Threads that wait for a claim store; more would only queue inside it."""
@@ -83,11 +86,13 @@ async def arun(
     flow: Flow[R], *, call: Callable[[Operation[Any]], Awaitable[Any]] | None = None, pools: Pools | None = None
 ) -> R:
     """Run a flow to its end in this task; see `run`."""
+    cancelled = _Cancelled()
     try:
         effect = next(flow)
         while True:
             try:
-                answer = await _aperform(effect, call, pools)
+                cancelled.strike()
+                answer = await _aperform(effect, call, pools, cancelled)
             except GeneratorExit:
                 raise
             except BaseException as error:  # noqa: BLE001 - the flow decides what it means
@@ -95,14 +100,36 @@ async def arun(
             else:
                 effect = flow.send(answer)
     except StopIteration as end:
+        cancelled.strike()
         result: R = end.value
         return result
     finally:
         flow.close()
 
 
+@final
+class _Cancelled:
+    """A cancellation that came while a store was asked, kept until the flow knows the store's answer.
+
+    A claim that is made in a thread is made whether anybody waits for it or not. The flow must learn of it to give it
+    back; else nobody could answer that notification any more.
+    """
+
+    def __init__(self) -> None:
+        self.error: asyncio.CancelledError | None = None
+
+    def strike(self) -> None:
+        """Raise what was kept."""
+        error, self.error = self.error, None
+        if error is not None:
+            raise error
+
+
 async def _aperform(
-    effect: Call | Ask, call: Callable[[Operation[Any]], Awaitable[Any]] | None, pools: Pools | None
+    effect: Call | Ask,
+    call: Callable[[Operation[Any]], Awaitable[Any]] | None,
+    pools: Pools | None,
+    cancelled: _Cancelled,
 ) -> object:
     if isinstance(effect, Call):
         assert call is not None  # noqa: S101 - the flow's driver was set up without a client
@@ -113,15 +140,16 @@ async def _aperform(
     assert pools is not None  # noqa: S101 - the flow's driver was set up without pools
     pool: Pool = getattr(pools, effect.whose)
     if is_async(effect.function):
-        answer = await _in_time(effect.function(*effect.arguments), effect, pool)
+        answer = await _in_time(effect.function(*effect.arguments), effect, pool, cancelled)
     else:
-        answer = await _settled(asyncio.wrap_future(pool.submit(effect.function, effect.arguments)), effect)
+        future = asyncio.wrap_future(pool.submit(effect.function, effect.arguments))
+        answer = await _settled(future, effect, cancelled)
         if inspect.iscoroutine(answer):  # a lambda around a coroutine function, say
-            answer = await _in_time(answer, effect, pool)
+            answer = await _in_time(answer, effect, pool, cancelled)
     return _not_awaitable(answer)
 
 
-async def _in_time(coroutine: Coroutine[Any, Any, Any], effect: Ask, pool: Pool) -> object:
+async def _in_time(coroutine: Coroutine[Any, Any, Any], effect: Ask, pool: Pool, cancelled: _Cancelled) -> object:
     """Await a coroutine in a task of its own, so that one which ignores its cancellation is left behind."""
     try:
         pool.take_place()
@@ -130,12 +158,18 @@ async def _in_time(coroutine: Coroutine[Any, Any, Any], effect: Ask, pool: Pool)
         raise
     task = asyncio.ensure_future(coroutine)
     task.add_done_callback(pool.leave_place)
-    return await _settled(task, effect)
+    return await _settled(task, effect, cancelled)
 
 
-async def _settled(future: asyncio.Future[Any], effect: Ask) -> object:
+async def _settled(future: asyncio.Future[Any], effect: Ask, cancelled: _Cancelled) -> object:
     try:
         await asyncio.wait((future,), timeout=_seconds(effect))
+    except asyncio.CancelledError as error:
+        if effect.whose == "handler":
+            _give_up(future)
+            raise
+        cancelled.error = error
+        await asyncio.wait((future,), timeout=min(_seconds(effect) or _LAST_WORDS, _LAST_WORDS))
     except BaseException:
         _give_up(future)
         raise
@@ -144,6 +178,9 @@ async def _settled(future: asyncio.Future[Any], effect: Ask) -> object:
         raise Late
     if future.cancelled():
         raise RuntimeError("The function that was asked has been cancelled.")
+    raised = future.exception()
+    if raised is not None:
+        raise harmless(raised)
     return future.result()
 
 

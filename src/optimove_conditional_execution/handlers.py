@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, final
 
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.errors import ConfigurationError, PayloadError
 from optimove_conditional_execution.models.approval import json_object
 from optimove_conditional_execution.models.notification import WebhookNotification
 
@@ -37,8 +37,19 @@ class Decision:
             raise ConfigurationError(
                 'A verdict is "approve", "deny" or "abstain": use Decision.approve() and its sisters.'
             )
-        if self.additional_data:
-            object.__setattr__(self, "additional_data", json_object(dict(self.additional_data)))
+        given: object = self.additional_data
+        if not isinstance(given, Mapping):
+            raise PayloadError("additional_data must be a dictionary.", path="additional_data")
+        if given:
+            object.__setattr__(self, "additional_data", json_object(dict(given)))
+
+    def __bool__(self) -> bool:
+        """Refuse: a denial that counts as true in an `if` would approve.
+
+        Raises:
+            TypeError: Always; look at `verdict`.
+        """
+        raise TypeError("A Decision has no truth value: return it as it is, or look at its verdict.")
 
     @classmethod
     def approve(cls, additional_data: Mapping[str, Any] | None = None) -> Decision:
@@ -50,7 +61,7 @@ class Decision:
         Raises:
             PayloadError: `additional_data` has no JSON form.
         """
-        return cls("approve", None, additional_data or {})
+        return cls("approve", None, {} if additional_data is None else additional_data)
 
     @classmethod
     def deny(cls, reason: str | None = None, additional_data: Mapping[str, Any] | None = None) -> Decision:
@@ -63,7 +74,7 @@ class Decision:
         Raises:
             PayloadError: `additional_data` has no JSON form.
         """
-        return cls("deny", reason, additional_data or {})
+        return cls("deny", reason, {} if additional_data is None else additional_data)
 
     @classmethod
     def abstain(cls, reason: str | None = None) -> Decision:

@@ -50,11 +50,12 @@ class Request:
                 Starlette and httpx fit as they are.
             body: The raw bytes.
         """
-        pairs = cast("Mapping[str, str]", headers).items() if isinstance(headers, Mapping) else headers
+        # The headers of some servers have `items` without being a Mapping.
+        pairs = cast("Iterable[tuple[str, str]]", getattr(headers, "items", lambda: headers)())
         object.__setattr__(self, "method", method.upper())
         object.__setattr__(self, "path", path)
         object.__setattr__(self, "query", query)
-        object.__setattr__(self, "headers", tuple((name.lower(), value) for name, value in pairs))
+        object.__setattr__(self, "headers", tuple((_text(name).lower(), _text(value)) for name, value in pairs))
         object.__setattr__(self, "body", body)
 
     def header_values(self, name: str) -> tuple[str, ...]:
@@ -76,6 +77,11 @@ class Response:
     status: int
     headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS, repr=False)
     body: bytes = field(default=b"", repr=False)
+
+
+def _text(value: str | bytes) -> str:
+    # Some servers hand headers over as bytes; HTTP's own encoding keeps each byte a character.
+    return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
 def plain(status: int, text: str = "", *, headers: Mapping[str, str] = _NO_HEADERS) -> Response:

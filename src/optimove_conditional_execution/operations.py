@@ -42,6 +42,13 @@ class Endpoint:
     method: str
     path: str
 
+    def __post_init__(self) -> None:
+        """Refuse what would send the API key somewhere else."""
+        if not isinstance(self.path, str) or not self.path.startswith("/"):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("An Endpoint's path must begin with a slash: it stands behind the base URL.")
+        if not isinstance(self.method, str) or not (self.method.isascii() and self.method.isalpha()):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("An Endpoint's method must be an HTTP method, such as GET.")
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -116,13 +123,13 @@ class Operation(Generic[T]):
         Raises:
             ConfigurationError: The endpoint's path names a parameter that the call does not have.
         """
-        filled = {name: quote(value, safe="") for name, value in self.path_parameters}
+        names = ", ".join(f"{{{name}}}" for name, _ in self.path_parameters) or "no parameters"
         try:
-            return self.endpoint.path.format_map(filled)
-        except (KeyError, ValueError, IndexError, AttributeError) as error:
-            raise ConfigurationError(
-                f"Endpoints.{self.name}: the path may only hold {{{'}, {'.join(filled) or 'no parameters'}}} ({error})."
-            ) from None
+            return self.endpoint.path.format_map({name: quote(value, safe="") for name, value in self.path_parameters})
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"{self.name}: {names} must be valid Unicode text.") from None
+        except (KeyError, ValueError, IndexError, AttributeError, TypeError):
+            raise ConfigurationError(f"Endpoints.{self.name}: the path may hold {names} in braces, no more.") from None
 
 
 def create_webhook(url: str) -> Operation[Webhook]:
@@ -200,6 +207,8 @@ def update_webhook_settings(
         raise ConfigurationError("timeout_ms must be a whole number of milliseconds, 1 or more.")
     settings: dict[str, Any] = {"timeout": timeout_ms}
     if secret is not None:
+        if not isinstance(secret, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("secret must be text: it is sent as JSON.")
         signing_keys(secret)
         settings["secret"] = secret
 
@@ -227,6 +236,9 @@ def send_webhook_approval(approval: Approval) -> Operation[None]:
     Raises:
         PayloadError: `additional_data` has no JSON form.
     """
+    given: object = approval
+    if not isinstance(given, Approval):
+        raise PayloadError("send_webhook_approval takes an Approval.", path="approval")
     try:
         body = _json(approval.model_dump(mode="json", by_alias=True))
     except (ValueError, TypeError, RecursionError):
@@ -265,7 +277,10 @@ def _json(value: object) -> bytes:
 
 
 def _nothing(response: Response) -> None:
-    return None
+    """Accept what an API says when it has nothing to say; a page of HTML or a message in quotes is somebody else's."""
+    text = response.body.strip()
+    if text.startswith((b"<", b'"')):
+        raise PayloadError("the answer is a page or a message, not an acknowledgement")
 
 
 def _decoded(response: Response) -> object:

@@ -39,11 +39,11 @@ class Pool:
         self._start_afresh()
 
     def _start_afresh(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._busy = 0
         self._threads = 0
+        self._pid = os.getpid()  # last: whoever sees it sees the rest
 
     def take_place(self) -> None:
         """Take a place for work that needs no thread.
@@ -67,15 +67,20 @@ class Pool:
         """Start a call in a thread, with the caller's context variables.
 
         Raises:
-            Overloaded: The pool refuses when it is full, and is.
+            Overloaded: The pool refuses when it is full, and is; or the machine has no thread for it.
         """
         self.take_place()
         future: Future[Any] = Future()
         with self._lock:
-            self._jobs.put((future, contextvars.copy_context(), function, arguments))
             if self._threads < min(self._busy, self._places):
-                self._threads += 1
-                threading.Thread(target=self._work, args=(self._jobs,), name=self._name, daemon=True).start()
+                try:
+                    threading.Thread(target=self._work, args=(self._jobs,), name=self._name, daemon=True).start()
+                    self._threads += 1
+                except RuntimeError:  # the machine has no thread left; those that run may still take the job
+                    if not self._threads:
+                        self._busy -= 1
+                        raise Overloaded from None
+            self._jobs.put((future, contextvars.copy_context(), function, arguments))
         return future
 
     def _work(self, jobs: queue.SimpleQueue[_Job]) -> None:
@@ -95,7 +100,7 @@ class Pool:
                 result = context.run(function, *arguments)
             except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
                 self.leave_place()
-                future.set_exception(_harmless(error))
+                future.set_exception(harmless(error))
             else:
                 self.leave_place()
                 future.set_result(result)
@@ -103,7 +108,7 @@ class Pool:
             del future, context, function, arguments
 
 
-def _harmless(error: BaseException) -> Exception:
+def harmless(error: BaseException) -> Exception:
     """Return an exception that a future and a generator can carry: neither StopIteration nor SystemExit is one."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
         return error

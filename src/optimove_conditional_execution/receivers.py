@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -21,6 +22,7 @@ from optimove_conditional_execution.handlers import AsyncWebhookHandler, Webhook
 from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.models.notification import NotificationEnvelope, WebhookNotification
+from optimove_conditional_execution.settings import whole_number
 from optimove_conditional_execution.signature import Secrets, Unsigned, receiver_keys
 from optimove_conditional_execution.stores.memory import MemoryClaims
 
@@ -72,22 +74,30 @@ class _Receiver(abc.ABC, Generic[H, C]):
         Raises:
             ConfigurationError: A setting makes no sense.
         """
-        self._check(handler, client)
-        if not callable(handler):
-            raise ConfigurationError("handler must be a function of a notification and a deadline.")
+        _check_handler(handler)
+        if not callable(getattr(client, "send_webhook_approval", None)):
+            raise ConfigurationError(
+                "client must be an OptimoveClient; for AsyncWebhookReceiver an AsyncOptimoveClient."
+            )
+        self._check(handler, client, claims)
+        if on_outcome is not None and (is_async(on_outcome) or not callable(on_outcome)):
+            raise ConfigurationError("on_outcome must be a function of an Outcome; a coroutine would never be awaited.")
         if on_failure not in ("abstain", "deny"):
             raise ConfigurationError('on_failure must be "abstain" (say nothing) or "deny" (say no).')
-        if max_concurrency < 1 or max_body < 1:
-            raise ConfigurationError("max_concurrency and max_body must be 1 or more.")
+        whole_number("max_concurrency", max_concurrency)
+        whole_number("max_body", max_body)
         # Models are built at first use, and the first notification must not wait for that.
         for model in (WebhookNotification, NotificationEnvelope, Approval):
             model.model_rebuild()
+        keys = receiver_keys(secrets)
+        if not isinstance(keys, Unsigned) and any(key != key.strip() for key in keys):
+            _LOGGER.warning("a webhook secret begins or ends with white space: strip it, if it came from a file")
         self._desk = Desk(
             handler=handler,
             deliver=lambda approval, deadline: client.send_webhook_approval(approval, deadline=deadline),
             pause=self._pause,
             claims=MemoryClaims() if claims is None else claims,
-            keys=receiver_keys(secrets),
+            keys=keys,
             on_failure=on_failure,
             max_body=max_body,
             transit=TransitEstimate(),
@@ -98,8 +108,8 @@ class _Receiver(abc.ABC, Generic[H, C]):
         self._on_outcome = on_outcome
 
     @abc.abstractmethod
-    def _check(self, handler: H, client: C) -> None:
-        """Refuse a handler or a client of the other colour."""
+    def _check(self, handler: H, client: C, claims: ClaimStore | None) -> None:
+        """Refuse what is of the other colour."""
 
     @abc.abstractmethod
     def _pause(self, seconds: float, /) -> Awaitable[None] | None:
@@ -128,7 +138,9 @@ class _Receiver(abc.ABC, Generic[H, C]):
     def _crashed(self, error: Exception) -> Response:
         # Not reached by any delivery that we know of. It fails closed, and without a traceback, which could quote data.
         _LOGGER.error("a delivery failed inside the SDK: %s", type(error).__name__)
-        return plain(503, "Not available.")
+        what = f"The delivery failed inside the SDK: {type(error).__name__}"
+        outcome = Outcome(kind="failed", status=503, error=what, exception=error)
+        return self._finish((plain(503, "Not available."), outcome))
 
 
 class WebhookReceiver(_Receiver[WebhookHandler, OptimoveClient]):
@@ -138,13 +150,15 @@ class WebhookReceiver(_Receiver[WebhookHandler, OptimoveClient]):
     your framework. Nothing is approved unless your handler returns `True` or `Decision.approve()` in time.
     """
 
-    def _check(self, handler: WebhookHandler, client: OptimoveClient) -> None:
+    def _check(self, handler: WebhookHandler, client: OptimoveClient, claims: ClaimStore | None) -> None:
         if is_async(handler):
             raise ConfigurationError("An async handler needs AsyncWebhookReceiver; WebhookReceiver calls a function.")
-        if is_async(client.send_webhook_approval):
+        if is_async(getattr(client, "send_webhook_approval", None)):
             raise ConfigurationError(
                 "WebhookReceiver needs an OptimoveClient; AsyncWebhookReceiver takes the async one."
             )
+        if any(is_async(inspect.getattr_static(type(claims), name, None)) for name in ("claim", "look", "record")):
+            raise ConfigurationError("A claim store with coroutine methods needs AsyncWebhookReceiver.")
 
     def _pause(self, seconds: float, /) -> None:
         time.sleep(seconds)
@@ -156,8 +170,12 @@ class WebhookReceiver(_Receiver[WebhookHandler, OptimoveClient]):
             request: As your framework received it, with the raw body.
 
         Returns:
-            The response for your framework to send. It never raises on account of the request.
+            The response for your framework to send. Nothing that a request can hold makes it raise.
+
+        Raises:
+            ConfigurationError: What was given is your framework's request, not a `Request`.
         """
+        _check_request(request)
         try:
             answer = run(answer_notification(request, self._desk), pools=self._pools)
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
@@ -172,7 +190,9 @@ class AsyncWebhookReceiver(_Receiver[AsyncWebhookHandler | WebhookHandler, Async
     `Decision.approve()` in time.
     """
 
-    def _check(self, handler: AsyncWebhookHandler | WebhookHandler, client: AsyncOptimoveClient) -> None:
+    def _check(
+        self, handler: AsyncWebhookHandler | WebhookHandler, client: AsyncOptimoveClient, claims: ClaimStore | None
+    ) -> None:
         given: object = client
         if isinstance(given, OptimoveClient):
             raise ConfigurationError(
@@ -189,13 +209,41 @@ class AsyncWebhookReceiver(_Receiver[AsyncWebhookHandler | WebhookHandler, Async
             request: As your framework received it, with the raw body.
 
         Returns:
-            The response for your framework to send. It never raises on account of the request.
+            The response for your framework to send. Nothing that a request can hold makes it raise.
+
+        Raises:
+            ConfigurationError: What was given is your framework's request, not a `Request`.
         """
+        _check_request(request)
         try:
             answer = await arun(answer_notification(request, self._desk), pools=self._pools)
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
             return self._crashed(error)
         return self._finish(answer)
+
+
+def _check_handler(handler: object) -> None:
+    if not callable(handler):
+        raise ConfigurationError("handler must be a function of a notification and a deadline.")
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):  # some callables have none to look at
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        name = getattr(handler, "__name__", type(handler).__name__)
+        raise ConfigurationError(
+            f"handler must take two arguments, the notification and the deadline; {name}{signature} does not."
+        ) from None
+
+
+def _check_request(request: object) -> None:
+    if not isinstance(request, Request):
+        raise ConfigurationError(
+            f"handle needs a Request(method, path, query, headers, body), not a {type(request).__name__}: "
+            "build it from your framework's request, with the raw body."
+        )
 
 
 def _log(outcome: Outcome) -> None:

@@ -50,8 +50,31 @@ class ClientSettings:
         return cls(
             _api_key(api_key if api_key is not None else environment.get(API_KEY_VARIABLE)),
             _base_url(base_url if base_url is not None else environment.get(BASE_URL_VARIABLE)),
-            _timezone(timezone if timezone is not None else environment.get(TIMEZONE_VARIABLE)),
+            _timezone(timezone if timezone is not None else environment.get(TIMEZONE_VARIABLE) or None),
         )
+
+
+def whole_number(name: str, value: object) -> int:
+    """Return a whole number of 1 or more.
+
+    Raises:
+        ConfigurationError: It is none; the message names the setting.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(f"{name} must be a whole number, 1 or more.")
+    return value
+
+
+def seconds(name: str, value: object, *, above_zero: bool = False) -> float:
+    """Return a number of seconds: 0 or more, or above 0; infinity is one.
+
+    Raises:
+        ConfigurationError: It is none; the message names the setting.
+    """
+    usable = isinstance(value, int | float) and not isinstance(value, bool)
+    if not usable or not (value > 0 if above_zero else value >= 0):  # type: ignore[operator]
+        raise ConfigurationError(f"{name} must be a number of seconds, {'above 0' if above_zero else '0 or more'}.")
+    return value  # type: ignore[return-value]
 
 
 def _api_key(value: object) -> str:
@@ -78,7 +101,8 @@ def _base_url(value: object) -> str:
     url = value.strip().rstrip("/")
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and not {"?", "#"} & set(url)
+        (parts.hostname or "").encode("idna")
         credentials = parts.username is not None
         _ = parts.port
     except ValueError:

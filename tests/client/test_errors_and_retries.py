@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
+import os
 import pickle
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,6 +38,7 @@ from optimove_conditional_execution import (
     UnexpectedResponseError,
 )
 from tests.client.conftest import BASE_URL, KEY, Caller, Make
+from tests.conftest import forked
 
 Sample = Callable[[str], bytes]
 APPROVAL = Approval(timestamp=1, request_uid="r-1", approved=True)
@@ -202,6 +207,15 @@ def test_a_webhook_that_is_gone_after_a_lost_answer_was_deleted(caller: Caller, 
     httpx_mock.add_exception(httpx.ReadError("gone"))
     httpx_mock.add_response(status_code=404)
     caller.delete_webhook("webhook1")
+    # A try that had no effect deleted nothing.
+    httpx_mock.add_response(status_code=404)
+    with pytest.raises(NotFoundError):
+        caller.delete_webhook("webhook1")
+    httpx_mock.add_response(status_code=429)
+    httpx_mock.add_response(status_code=404)
+    with pytest.raises(NotFoundError):
+        caller.delete_webhook("webhook1")
+    httpx_mock.add_exception(httpx.ConnectError("refused"))
     httpx_mock.add_response(status_code=404)
     with pytest.raises(NotFoundError):
         caller.delete_webhook("webhook1")
@@ -240,6 +254,22 @@ def test_ensure_raises_what_creating_raised(caller: Caller, httpx_mock: HTTPXMoc
     with pytest.raises(APIError):
         caller.ensure_webhook("https://example.com/webhook")
     assert [request.method for request in httpx_mock.get_requests()] == ["GET", "POST", "GET", "GET", "POST"]
+
+
+def test_ensure_tells_of_the_creation_when_looking_again_fails(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_response(json=[])
+    httpx_mock.add_exception(httpx.ReadError("gone"), method="POST")
+    httpx_mock.add_response(status_code=401)
+    with pytest.raises(TransportError) as caught:
+        caller.ensure_webhook("https://example.com/webhook")
+    assert caught.value.request_sent is True
+
+
+def test_ensure_finds_what_was_created_without_saying_so(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_response(json=[])
+    httpx_mock.add_response(method="POST", status_code=201)
+    httpx_mock.add_response(json=[WEBHOOK])
+    assert caller.ensure_webhook("https://example.com/webhook").id == "webhook1"
 
 
 # ---- secrets stay out
@@ -335,6 +365,14 @@ def test_settings_come_from_the_environment(client: Any, bare_environment: pytes
         ({"timezone": ""}, "OPTIMOVE_TIMEZONE"),
         ({"timeout": 0}, "timeout"),
         ({"timeout": float("nan")}, "timeout"),
+        ({"timeout": "30"}, "timeout"),
+        ({"timeout": None}, "timeout"),
+        ({"retry": None}, "RetryPolicy"),
+        ({"endpoints": None}, "Endpoints"),
+        ({"rate_limit": 5}, "RateLimit"),
+        ({"base_url": "https://x..y"}, "OPTIMOVE_BASE_URL"),
+        ({"base_url": "https://h/?"}, "OPTIMOVE_BASE_URL"),
+        ({"base_url": "https://h#"}, "OPTIMOVE_BASE_URL"),
         ({"http_client": object()}, "http_client"),
     ],
 )
@@ -541,6 +579,117 @@ def test_a_deadline_that_has_passed_sends_nothing(make: Make, peer: MakePeer) ->
         make(base_url=server.url).send_webhook_approval(APPROVAL, deadline=Deadline.after(-1))
     assert caught.value.request_sent is False
     assert server.connections == 0
+
+
+def compressed(connection: socket.socket) -> None:
+    asked = connection.recv(65_536).lower()
+    assert b"accept-encoding: identity" in asked
+    body = gzip.compress(gzip.compress(b" " * 20_000_000))
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip, gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    connection.sendall(head + body)
+
+
+def test_a_compressed_answer_is_not_unpacked(make: Make, peer: MakePeer) -> None:
+    with pytest.raises(UnexpectedResponseError, match="compressed") as caught:
+        make(base_url=peer(compressed).url).get_webhooks()
+    assert caught.value.body[:2] == b"\x1f\x8b"
+
+
+def test_a_try_that_drips_is_given_up_and_repeated(make: Make, peer: MakePeer) -> None:
+    server = peer(drip)
+    policy = RetryPolicy(attempts=2, attempt_timeout=0.3, first_pause=0.001)
+    with pytest.raises(TransportError):
+        make(base_url=server.url, retry=policy).get_webhooks()
+    assert server.connections == 2
+
+
+def test_your_own_hooks_do_not_hide_what_optimove_said(kind: str, make: Make) -> None:
+    def handle(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(401, json={"message": "no"})
+
+    def judge(response: httpx.Response) -> None:
+        response.raise_for_status()
+
+    async def ajudge(response: httpx.Response) -> None:
+        response.raise_for_status()
+
+    def broken(response: httpx.Response) -> None:
+        raise ValueError("quotes the key")
+
+    async def abroken(response: httpx.Response) -> None:
+        raise ValueError("quotes the key")
+
+    transport = httpx.MockTransport(handle)
+    hooks: list[Any] = [judge, broken] if kind == "sync" else [ajudge, abroken]
+    client: Any = httpx.Client if kind == "sync" else httpx.AsyncClient
+    with pytest.raises(AuthenticationError):
+        make(http_client=client(transport=transport, event_hooks={"response": [hooks[0]]})).get_webhooks()
+    with pytest.raises(TransportError, match="ValueError") as caught:
+        make(http_client=client(transport=transport, event_hooks={"response": [hooks[1]]})).get_webhooks()
+    assert "quotes" not in str(caught.value)
+
+
+LOOPS = """
+import asyncio, sys, threading
+from optimove_conditional_execution import AsyncOptimoveClient, ConfigurationError
+
+client = AsyncOptimoveClient("key", base_url=sys.argv[1])
+
+async def use():
+    assert await client.get_webhooks() == []
+    assert await client.get_webhooks() == []
+
+for _ in range(3):
+    asyncio.run(use())
+threads = [threading.Thread(target=asyncio.run, args=(use(),)) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(10)
+
+async def end():
+    await client.aclose()
+    try:
+        await client.get_webhooks()
+    except ConfigurationError as error:
+        print(error)
+
+asyncio.run(end())
+"""
+
+
+def test_one_client_in_several_event_loops(peer: MakePeer) -> None:
+    # In a process of its own: loops that end with open connections are warned about, at any time.
+    server = peer(good)
+    ended = subprocess.run([sys.executable, "-c", LOOPS, server.url], capture_output=True, text=True, check=True)
+    assert "closed" in ended.stdout
+    assert not ended.stderr
+    assert server.connections == 6
+
+
+def test_a_forked_child_has_connections_of_its_own(peer: MakePeer) -> None:
+    server = peer(good)
+    with OptimoveClient(KEY, base_url=server.url) as client:
+        assert client.get_webhooks() == []
+        child = forked()
+        if child == 0:
+            os._exit(0 if client.get_webhooks() == [] else 1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert client.get_webhooks() == []
+    assert server.connections == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("HTTPS_PROXY", "foo://x"), ("HTTP_PROXY", "http://[::1"), ("SSL_CERT_FILE", "/nonexistent/ca.pem")],
+)
+def test_a_machine_whose_settings_make_no_sense(
+    make: Make, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigurationError, match=variable):
+        make()
 
 
 def test_the_rate_limit_never_waits_past_the_deadline(make: Make, peer: MakePeer) -> None:

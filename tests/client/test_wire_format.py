@@ -16,6 +16,7 @@ from optimove_conditional_execution import (
     Endpoint,
     Endpoints,
     Operation,
+    PayloadError,
     Response,
     TenantSettings,
     UnexpectedResponseError,
@@ -36,6 +37,7 @@ def only_request(httpx_mock: HTTPXMock) -> httpx.Request:
 def check_headers(request: httpx.Request, *, has_body: bool) -> None:
     assert request.headers.get_list("X-API-KEY") == [KEY]
     assert request.headers["Accept"] == "application/json"
+    assert request.headers["Accept-Encoding"] == "identity"
     assert request.headers["User-Agent"].startswith("optimove-conditional-execution/")
     assert request.headers.get("Content-Type") == ("application/json" if has_body else None)
     assert KEY not in str(request.url)
@@ -84,7 +86,7 @@ def test_get_webhook_by_id(caller: Caller, httpx_mock: HTTPXMock) -> None:
     check_headers(request, has_body=False)
 
 
-@pytest.mark.parametrize(("status", "body"), [(204, b""), (200, b""), (200, b'"OK"'), (202, b'{"ResponseCode":200}')])
+@pytest.mark.parametrize(("status", "body"), [(204, b""), (200, b""), (200, b"OK"), (202, b'{"ResponseCode":200}')])
 def test_delete_webhook(caller: Caller, httpx_mock: HTTPXMock, status: int, body: bytes) -> None:
     httpx_mock.add_response(status_code=status, content=body)
     assert caller.delete_webhook("webhook1") is None
@@ -125,6 +127,27 @@ def test_send_webhook_approval(caller: Caller, httpx_mock: HTTPXMock, sample: Sa
     assert request.content == b'{"timestamp":1234567890123,"request_uid":"string","approved":true,"additional_data":{}}'
     assert json.loads(request.content) == json.loads(sample("webhook-approval.json"))
     check_headers(request, has_body=True)
+
+
+@pytest.mark.parametrize("body", [b"<html>Sign in</html>", b'"Request blocked"', b'  "x"'])
+def test_a_page_or_a_message_is_no_acknowledgement(caller: Caller, httpx_mock: HTTPXMock, body: bytes) -> None:
+    httpx_mock.add_response(content=body, is_reusable=True)
+    with pytest.raises(UnexpectedResponseError):
+        caller.send_webhook_approval(Approval(timestamp=1, request_uid="r", approved=True))
+    with pytest.raises(UnexpectedResponseError):
+        caller.delete_webhook("webhook1")
+
+
+@pytest.mark.parametrize("path", ["v2/webhooks", ".evil.test/x", "@evil.test/x", "", None])
+def test_an_endpoint_cannot_send_the_key_elsewhere(path: Any) -> None:
+    with pytest.raises(ConfigurationError, match="slash"):
+        Endpoint("GET", path)
+
+
+@pytest.mark.parametrize("method", ["", None, "GET POST", "G\u00c9T", "GET\r\n"])
+def test_an_endpoint_needs_a_method(method: Any) -> None:
+    with pytest.raises(ConfigurationError, match="method"):
+        Endpoint(method, "/x")
 
 
 def test_every_endpoint_can_be_overridden(make: Make, httpx_mock: HTTPXMock) -> None:
@@ -199,7 +222,7 @@ def test_a_created_webhook_needs_an_id(caller: Caller, httpx_mock: HTTPXMock, bo
         caller.create_webhook("u")
 
 
-@pytest.mark.parametrize("bad", ["", " ", None, 5, ".", ".."])
+@pytest.mark.parametrize("bad", ["", " ", None, 5, ".", "..", "a\ud800"])
 def test_ids_that_would_address_something_else(caller: Caller, bad: Any) -> None:
     for call in (caller.get_webhook_by_id, caller.delete_webhook):
         with pytest.raises(ConfigurationError, match="webhook_id"):
@@ -212,9 +235,17 @@ def test_arguments_that_make_no_sense(caller: Caller) -> None:
             caller.create_webhook(url)
         with pytest.raises(ConfigurationError, match="url"):
             caller.ensure_webhook(url)
+    for url in ("foo", "127.0.0.1:8001/optimove", "ftp://h/x", "https://", "http://["):
+        with pytest.raises(ConfigurationError, match="absolute"):
+            caller.ensure_webhook(url)
+    for wrong in (None, {"approved": True}, True):
+        with pytest.raises(PayloadError, match="Approval"):
+            caller.send_webhook_approval(wrong)
+    with pytest.raises(ConfigurationError, match="Deadline"):
+        caller.send_webhook_approval(Approval(timestamp=1, request_uid="r", approved=True), deadline=5.0)
     for timeout in (0, -1, True, 1.5, "5000", None):
         with pytest.raises(ConfigurationError, match="timeout_ms"):
             caller.update_webhook_settings(timeout_ms=timeout)
-    for secret in ("", " ", 7):
+    for secret in ("", " ", 7, b"abc", ["abc"]):
         with pytest.raises(ConfigurationError, match="secret"):
             caller.update_webhook_settings(secret=secret)

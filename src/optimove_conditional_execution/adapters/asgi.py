@@ -53,20 +53,26 @@ class ASGIApp:
         Raises:
             ConfigurationError: The receiver is not an async one.
         """
-        if not is_async(receiver.handle):
+        if not is_async(getattr(receiver, "handle", None)):
             raise ConfigurationError("ASGIApp needs an AsyncWebhookReceiver; WSGIApp takes a WebhookReceiver.")
         self._receiver = receiver
         self._body_timeout = body_timeout
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one connection's request."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send | None = None) -> None:
+        """Answer one connection's request.
+
+        Raises:
+            ConfigurationError: It was not called by an ASGI server.
+        """
+        if send is None:
+            raise ConfigurationError("ASGIApp is for ASGI servers such as uvicorn; use WSGIApp under gunicorn.")
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
         elif scope["type"] == "http":
             response = await self._answer(scope, receive)
             if response is not None:
                 await _send(response, send)
-        else:
+        elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response | None:
@@ -74,16 +80,16 @@ class ASGIApp:
         limit = self._receiver.max_body
         declared = next((value for name, value in headers if name.lower() == "content-length"), "")
         if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
-            return _last(self._receiver.too_large())
+            return _last(self._receiver.too_large(), scope)
         try:
             async with asyncio.timeout(self._body_timeout):
                 body = await _body(receive, limit)
         except TimeoutError:
-            return _last(plain(408, "The body did not arrive in time."))
+            return _last(plain(408, "The body did not arrive in time."), scope)
         if body is None:
             return None
         if len(body) > limit:
-            return _last(self._receiver.too_large())
+            return _last(self._receiver.too_large(), scope)
         query = scope.get("query_string", b"").decode("latin-1")
         return await self._receiver.handle(Request(scope["method"], scope["path"], query, headers, body))
 
@@ -102,8 +108,10 @@ async def _body(receive: Receive, limit: int) -> bytes | None:
     return None
 
 
-def _last(response: Response) -> Response:
+def _last(response: Response, scope: Scope) -> Response:
     """Return a response after which the connection ends, since the rest of the body is not read."""
+    if not scope.get("http_version", "1.1").startswith("1"):
+        return response  # later versions end a stream, not the connection, and forbid the header
     return Response(response.status, {**response.headers, "connection": "close"}, response.body)
 
 

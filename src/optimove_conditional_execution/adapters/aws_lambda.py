@@ -6,6 +6,7 @@ import base64
 import binascii
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import urlencode
 
 from optimove_conditional_execution.adapters.wsgi import Receiver
 from optimove_conditional_execution.drivers import is_async
@@ -25,7 +26,7 @@ def lambda_handler(receiver: Receiver) -> Callable[[Any, Any], dict[str, Any]]:
     Raises:
         ConfigurationError: The receiver is an async one.
     """
-    if is_async(receiver.handle):
+    if not callable(getattr(receiver, "handle", None)) or is_async(receiver.handle):
         raise ConfigurationError("Lambda calls a function: use WebhookReceiver, not AsyncWebhookReceiver.")
 
     def handler(event: Any, context: Any) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def _answer(receiver: Receiver, event: Any) -> Response:
         Request(
             _method(event),
             str(event.get("rawPath") or event.get("path") or "/"),
-            str(event.get("rawQueryString") or ""),
+            _query(event),
             list(_headers(event)),
             body,
         )
@@ -72,9 +73,19 @@ def _method(event: Mapping[str, Any]) -> str:
     return str(method or event.get("httpMethod") or "")
 
 
+def _query(event: Mapping[str, Any]) -> str:
+    raw = event.get("rawQueryString")
+    if isinstance(raw, str):
+        return raw
+    # Format 1.0 hands the parameters over decoded, a load balancer as they came: its `%` stays one.
+    several, single = event.get("multiValueQueryStringParameters"), event.get("queryStringParameters")
+    chosen = several if isinstance(several, Mapping) and several else single
+    return urlencode(chosen, doseq=True) if isinstance(chosen, Mapping) else ""
+
+
 def _headers(event: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     several = event.get("multiValueHeaders")
-    if isinstance(several, Mapping):
+    if isinstance(several, Mapping) and several:
         for name, values in several.items():
             for value in values if isinstance(values, list) else [values]:
                 yield str(name), str(value)

@@ -42,17 +42,23 @@ class WSGIApp:
             receiver: A `WebhookReceiver`.
 
         Raises:
-            ConfigurationError: The receiver is an async one.
+            ConfigurationError: It is no receiver, or an async one.
         """
-        if is_async(receiver.handle):
+        if not callable(getattr(receiver, "handle", None)) or is_async(receiver.handle):
             raise ConfigurationError("WSGIApp needs a WebhookReceiver; ASGIApp takes an AsyncWebhookReceiver.")
         self._receiver = receiver
 
-    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        """Answer one request."""
+    def __call__(self, environ: Environ, start_response: StartResponse | None = None) -> Iterable[bytes]:
+        """Answer one request.
+
+        Raises:
+            ConfigurationError: It was not called by a WSGI server.
+        """
+        if start_response is None:
+            raise ConfigurationError("WSGIApp is for WSGI servers such as gunicorn; use ASGIApp under uvicorn.")
         response = self._answer(environ)
         start_response(f"{response.status} {HTTPStatus(response.status).phrase}", list(response.headers.items()))
-        return [response.body]
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
     def _answer(self, environ: Environ) -> Response:
         declared = environ.get("CONTENT_LENGTH") or ""
@@ -65,7 +71,10 @@ class WSGIApp:
             wanted = int(declared) if len(declared) <= 18 else limit + 1
         if declared and wanted > limit:
             return self._receiver.too_large()
-        body = _read(environ["wsgi.input"], wanted)
+        try:
+            body = _read(environ["wsgi.input"], wanted)
+        except (OSError, ValueError):  # the sender has gone, or its chunks make no sense
+            return plain(400, "The body could not be read.")
         if len(body) > limit:
             return self._receiver.too_large()
         return self._receiver.handle(

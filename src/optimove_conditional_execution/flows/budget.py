@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, final
 
 from optimove_conditional_execution.deadline import Clock, Deadline, TransitEstimate
-from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.settings import seconds
 
 FIRST_RESERVE: Final = 0.5
 SMALLEST_RESERVE: Final = 0.05
@@ -33,19 +33,19 @@ class Reserve:
             fixed: Seconds to keep in reserve whatever is measured.
 
         Raises:
-            ConfigurationError: `fixed` is negative or no finite number.
+            ConfigurationError: `fixed` is negative or no number.
         """
-        if fixed is not None and not (math.isfinite(fixed) and fixed >= 0):
-            raise ConfigurationError("reserve must be a number of seconds, 0 or more, or None to follow measurements.")
+        if fixed is not None:
+            seconds("reserve", fixed)
         self._fixed = fixed
         self._lock = threading.Lock()
         self._durations: deque[float] = deque(maxlen=_SAMPLES)
         self._seconds = FIRST_RESERVE
 
-    def observe(self, seconds: float) -> None:
+    def observe(self, took: float) -> None:
         """Take a delivery into account that took so many seconds, or was given up after them."""
         with self._lock:
-            self._durations.append(seconds)
+            self._durations.append(took)
             ordered = sorted(self._durations)
             percentile = ordered[math.ceil(0.99 * len(ordered)) - 1]
             self._seconds = max(SMALLEST_RESERVE, 1.5 * percentile)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Literal, final
 
 from optimove_conditional_execution.deadline import Clock
+from optimove_conditional_execution.errors import OptimoveError
 from optimove_conditional_execution.flows.budget import Budget
 from optimove_conditional_execution.handlers import Decision
 
@@ -72,6 +74,17 @@ class Outcome:
         return None if self.budget_seconds is None else self.budget_seconds - self.total_seconds
 
 
+def _place(exception: BaseException) -> str:
+    """Return the file, line and function that raised an exception."""
+    traceback = exception.__traceback__
+    if traceback is None:
+        return ""
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    code = traceback.tb_frame.f_code
+    return f" at {PurePath(code.co_filename).name}:{traceback.tb_lineno} in {code.co_name}"
+
+
 @final
 class Record:
     """An outcome in the making."""
@@ -102,8 +115,17 @@ class Record:
         return seconds
 
     def blame(self, what: str, exception: BaseException | None = None) -> None:
-        """Say what went wrong; an exception by its type alone, since its message can hold anything."""
-        self._error = what if exception is None else f"{what}: {type(exception).__name__}"
+        """Say what went wrong.
+
+        An error of ours speaks for itself and holds no personal data. Of any other only the type is told, and where it
+        was raised, since its message can hold anything.
+        """
+        if exception is None:
+            self._error = what
+        elif isinstance(exception, OptimoveError):
+            self._error = f"{what}: {type(exception).__name__}: {exception}"
+        else:
+            self._error = f"{what}: {type(exception).__name__}{_place(exception)}"
         self._exception = exception
 
     def outcome(self, kind: OutcomeKind, status: int) -> Outcome:

@@ -7,11 +7,11 @@ is decided in `_Question._decided`, and everything that goes wrong on the way th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, final
 
 from optimove_conditional_execution.deadline import Clock, Deadline, TransitEstimate
-from optimove_conditional_execution.errors import PayloadError, SignatureError
+from optimove_conditional_execution.errors import OptimoveError, PayloadError, SignatureError
 from optimove_conditional_execution.flows.budget import Budget, Reserve, budget
 from optimove_conditional_execution.flows.claims import Claim, ClaimState, ClaimStore, note, take
 from optimove_conditional_execution.flows.effects import Ask, Flow, Late, Overloaded
@@ -152,6 +152,12 @@ def _sent(envelope: NotificationEnvelope, desk: Desk, record: Record) -> tuple[i
     return stamp, TransitEstimate()  # an estimate of its own: a made-up time stamp must not count among the real ones
 
 
+_ADVICE: Final = {
+    "coroutine": " Is an await missing?",
+    "method": " Call it: Decision.approve().",
+    "function": " Is a pair of parentheses missing?",
+}
+
 _Result = tuple[OutcomeKind, int]
 _KINDS: Final[dict[str, OutcomeKind]] = {"approve": "approved", "deny": "denied", "abstain": "abstained"}
 
@@ -235,8 +241,14 @@ class _Question:
         if answer is False:
             return "denied", Decision.deny()
         if isinstance(answer, Decision):
-            return _KINDS[answer.verdict], answer
-        self.record.blame(f"The handler returned {type(answer).__name__}; it must return a bool or a Decision.")
+            try:
+                # Taken anew: somebody may have put something else into its additional_data meanwhile.
+                return _KINDS[answer.verdict], replace(answer)
+            except OptimoveError as error:
+                self.record.blame("The handler's decision makes no sense", error)
+                return "failed", self._failed()
+        advice = _ADVICE.get(type(answer).__name__, "")
+        self.record.blame(f"The handler returned {type(answer).__name__}; it must return a bool or a Decision.{advice}")
         return "failed", self._failed()
 
     def _failed(self) -> Decision:

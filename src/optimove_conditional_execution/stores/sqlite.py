@@ -10,7 +10,7 @@ from os import PathLike, fspath, getpid
 from types import TracebackType
 from typing import Final, Self, final
 
-from optimove_conditional_execution.deadline import Clock
+from optimove_conditional_execution.deadline import Clock, Deadline
 from optimove_conditional_execution.flows.claims import Claim, ClaimState
 from optimove_conditional_execution.models.approval import Approval
 
@@ -49,16 +49,17 @@ class SqliteClaims:
         """
         self._path = fspath(path)
         self._wall_clock = wall_clock
-        self._lock = threading.Lock()
-        self._pid = 0
         self._connection: sqlite3.Connection | None = None
-        with self._lock:
+        self._inherited: list[sqlite3.Connection | None] = []
+        self._lock = threading.Lock()
+        self._pid = getpid()
+        with self._mine():
             self._connected()
 
     def claim(self, request_uid: str, seconds: float, /) -> Claim | None:
         """Take a notification; see `ClaimStore.claim`."""
         now = self._wall_clock()
-        with self._lock, self._connected() as connection:
+        with self._mine(), self._connected() as connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("DELETE FROM claims WHERE expires <= ?", (now,))
             known = _read(connection, request_uid)
@@ -74,13 +75,13 @@ class SqliteClaims:
 
     def look(self, request_uid: str, /) -> Claim | None:
         """Return what is known of a notification."""
-        with self._lock:
+        with self._mine():
             return _read(self._connected(), request_uid)
 
     def record(self, request_uid: str, claim: Claim, /) -> None:
         """Write down how far a notification has got; one that is forgotten already stays so."""
         approval = None if claim.approval is None else claim.approval.model_dump_json(by_alias=True)
-        with self._lock, self._connected() as connection:
+        with self._mine(), self._connected() as connection:
             connection.execute(
                 "UPDATE claims SET state = ?, approval = ? WHERE request_uid = ?",
                 (claim.state.value, approval, request_uid),
@@ -88,13 +89,13 @@ class SqliteClaims:
 
     def release(self, request_uid: str, /) -> None:
         """Forget a notification."""
-        with self._lock, self._connected() as connection:
+        with self._mine(), self._connected() as connection:
             connection.execute("DELETE FROM claims WHERE request_uid = ?", (request_uid,))
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
-        with self._lock:
-            if self._connection is not None and self._pid == getpid():
+        with self._mine():
+            if self._connection is not None:
                 self._connection.close()
             self._connection = None
 
@@ -106,22 +107,43 @@ class SqliteClaims:
     ) -> None:
         self.close()
 
+    def _mine(self) -> threading.Lock:
+        """Return this process's lock; after a fork everything that was inherited is left alone."""
+        if self._pid != getpid():
+            # SQLite's connections must not be used, nor closed, by a child; and a lock may be held for ever in it.
+            self._inherited.append(self._connection)
+            self._connection = None
+            self._lock = threading.Lock()
+            self._pid = getpid()
+        return self._lock
+
     def _connected(self) -> sqlite3.Connection:
-        # An SQLite connection must not be carried over a fork, so each process opens its own.
-        if self._connection is None or self._pid != getpid():
+        if self._connection is None:
             connection = sqlite3.connect(
                 self._path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None
             )
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
-                connection.execute("PRAGMA synchronous = NORMAL")
-                connection.executescript(_SCHEMA)
+                _set_up(connection)
             except BaseException:
                 connection.close()
                 raise
             self._connection = connection
-            self._pid = getpid()
         return self._connection
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
+    """Prepare a file; SQLite does not wait by itself while another process switches it to WAL."""
+    deadline = Deadline.after(_BUSY_SECONDS)
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(_SCHEMA)
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or deadline.expired:
+                raise
+            time.sleep(0.01)
 
 
 def _read(connection: sqlite3.Connection, request_uid: str) -> Claim | None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hmac
-import json
-import re
 import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Literal, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
 from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
 from optimove_conditional_execution.deadline import Clock
+from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.messages import Request, Response
 from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS, ENDPOINTS, Endpoint, Endpoints
@@ -23,6 +22,7 @@ from optimove_conditional_execution.signature import UNSIGNED, Unsigned
 from optimove_conditional_execution.testing.payloads import notification as make_notification
 from optimove_conditional_execution.testing.payloads import signed_request
 from optimove_conditional_execution.testing.records import Call, Delivery, Question, Result
+from optimove_conditional_execution.testing.wire import decoded, error_response, json_response, parameter
 from optimove_conditional_execution.transport.http import local_async_client, local_client
 
 _MAX_BODY: Final = 1_048_576
@@ -133,7 +133,7 @@ class FakeOptimove:
 
     def too_large(self) -> Response:
         """Return the answer to a longer body."""
-        return _error(413, "Payload Too Large", "The body is too large.")
+        return error_response(413, "Payload Too Large", "The body is too large.")
 
     def handle(self, request: Request) -> Response:
         """Answer a call to Optimove's API."""
@@ -212,13 +212,24 @@ class FakeOptimove:
             receiver: Your `WebhookReceiver`.
             user_id: The customer.
             options: Further arguments of `testing.notification`.
+
+        Raises:
+            TypeError: The receiver is an async one.
         """
+        if is_async(receiver.handle):
+            raise TypeError("notify needs a WebhookReceiver; for AsyncWebhookReceiver use: await anotify(...).")
         question, request = self._request(user_id, options)
         question.responses.append(receiver.handle(request))
         return question
 
     async def anotify(self, receiver: AsyncReceiver, user_id: str = "C234638", **options: Any) -> Question:
-        """Do what `notify` does, for an `AsyncWebhookReceiver`."""
+        """Do what `notify` does, for an `AsyncWebhookReceiver`.
+
+        Raises:
+            TypeError: The receiver is not an async one.
+        """
+        if not is_async(receiver.handle):
+            raise TypeError("anotify needs an AsyncWebhookReceiver; for WebhookReceiver use notify(...).")
         question, request = self._request(user_id, options)
         question.responses.append(await receiver.handle(request))
         return question
@@ -253,92 +264,65 @@ class FakeOptimove:
     def _routed(self, request: Request) -> tuple[str, Response]:
         keys = request.header_values("x-api-key")
         if len(keys) != 1 or not hmac.compare_digest(keys[0].encode(), self.api_key.encode()):
-            return "", _error(401, "Unauthorized", "The API key is missing or wrong.")
+            return "", error_response(401, "Unauthorized", "The API key is missing or wrong.")
         allowed: set[str] = set()
         for name, endpoint, answer in self._routes:
-            parameter = _parameter(endpoint.path, request.path)
-            if parameter is None:
+            found = parameter(endpoint.path, request.path)
+            if found is None:
                 continue
             if endpoint.method == request.method:
-                return name, answer(request, parameter)
+                return name, answer(request, found)
             allowed.add(endpoint.method)
         if allowed:
-            return "", _error(405, "Method Not Allowed", f"Allowed: {', '.join(sorted(allowed))}.")
-        return "", _error(404, "Not Found", "There is no such path.")
+            return "", error_response(405, "Method Not Allowed", f"Allowed: {', '.join(sorted(allowed))}.")
+        return "", error_response(404, "Not Found", "There is no such path.")
 
     def _create_webhook(self, request: Request, _: str) -> Response:
-        url = _decoded(request).get("url")
+        url = decoded(request).get("url")
         if not isinstance(url, str) or not url:
-            return _error(400, "Bad Request", "url must be a string.")
+            return error_response(400, "Bad Request", "url must be a string.")
         self._made_ids += 1
         webhook_id = f"webhook{self._made_ids}"
         self.webhooks[webhook_id] = url
-        return _json(201, {"url": url, "id": webhook_id})
+        return json_response(201, {"url": url, "id": webhook_id})
 
     def _get_webhooks(self, _request: Request, _: str) -> Response:
-        return _json(200, [{"url": url, "id": webhook_id} for webhook_id, url in self.webhooks.items()])
+        return json_response(200, [{"url": url, "id": webhook_id} for webhook_id, url in self.webhooks.items()])
 
     def _get_webhook_by_id(self, _: Request, webhook_id: str) -> Response:
         if webhook_id not in self.webhooks:
-            return _error(404, "Not Found", "There is no such webhook.")
-        return _json(200, {"url": self.webhooks[webhook_id], "id": webhook_id})
+            return error_response(404, "Not Found", "There is no such webhook.")
+        return json_response(200, {"url": self.webhooks[webhook_id], "id": webhook_id})
 
     def _delete_webhook(self, _: Request, webhook_id: str) -> Response:
         if self.webhooks.pop(webhook_id, None) is None:
-            return _error(404, "Not Found", "There is no such webhook.")
+            return error_response(404, "Not Found", "There is no such webhook.")
         return Response(204)
 
     def _update_webhook_settings(self, request: Request, _: str) -> Response:
-        settings = _decoded(request)
+        settings = decoded(request)
         timeout, secret = settings.get("timeout"), settings.get("secret", self.secret)
         if isinstance(timeout, bool) or not isinstance(timeout, int) or timeout < 1:
-            return _error(400, "Bad Request", "timeout must be a number of milliseconds.")
+            return error_response(400, "Bad Request", "timeout must be a number of milliseconds.")
         if secret is not None and not isinstance(secret, str):
-            return _error(400, "Bad Request", "secret must be a string.")
+            return error_response(400, "Bad Request", "secret must be a string.")
         self.timeout_ms, self.secret = timeout, secret or None
-        return _json(200, {"timeout": timeout, "secret": secret})
+        return json_response(200, {"timeout": timeout, "secret": secret})
 
     def _send_webhook_approval(self, request: Request, _: str) -> Response:
         try:
-            approval = Approval.model_validate(_decoded(request))
+            approval = Approval.model_validate(decoded(request))
         except ValidationError:
-            return _error(400, "Bad Request", "The approval is not of the documented shape.")
+            return error_response(400, "Bad Request", "The approval is not of the documented shape.")
         question = self.questions.get(approval.request_uid)
         if question is None:
-            return _error(404, "Not Found", "No such request_uid was sent.")
+            return error_response(404, "Not Found", "No such request_uid was sent.")
         if question.answer is not None:
             question.ignored.append(approval)
             return Response(200)
         now = self._now_ms()
         if now > question.deadline_ms:
             question.ignored.append(approval)
-            return _error(410, "Gone", "The deadline of this request has passed.")
+            return error_response(410, "Gone", "The deadline of this request has passed.")
         question.answer, question.answered_ms = approval, now
         return Response(200)
-
-
-def _parameter(pattern: str, path: str) -> str | None:
-    """Return the parameter of a path, "" for a pattern that has none, None when the path does not fit."""
-    expression = re.sub(r"\\\{\w+\\\}", "([^/]+)", re.escape(pattern))
-    found = re.fullmatch(expression, path)
-    if found is None:
-        return None
-    return unquote(found.group(1)) if found.groups() else ""
-
-
-def _decoded(request: Request) -> dict[str, Any]:
-    try:
-        decoded: object = json.loads(request.body)
-    except (ValueError, RecursionError):
-        return {}
-    return decoded if isinstance(decoded, dict) else {}
-
-
-def _json(status: int, value: object) -> Response:
-    body = json.dumps(value).encode()
-    return Response(status, {"content-type": "application/json", "content-length": str(len(body))}, body)
-
-
-def _error(status: int, error: str, message: str) -> Response:
-    # The shape of Optimove's documented 429.
-    return _json(status, {"status": status, "error": error, "message": message})

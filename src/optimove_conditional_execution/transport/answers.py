@@ -53,6 +53,8 @@ def interpret(
         try:
             if len(response.body) > MAX_RESPONSE_BODY:
                 raise PayloadError(f"the answer is longer than {MAX_RESPONSE_BODY} bytes")
+            if _header(response, "content-encoding").lower() not in ("", "identity"):
+                raise PayloadError("the answer is compressed, which was not asked for")
             return operation.parse(response)
         except PayloadError as error:
             raise UnexpectedResponseError(
@@ -122,8 +124,12 @@ def _message(body: bytes) -> str:
     return line[:_LONGEST_MESSAGE]
 
 
+def _header(response: Response, name: str) -> str:
+    return next((value for key, value in response.headers.items() if key.lower() == name), "").strip()
+
+
 def _retry_after(response: Response, wall_clock: Clock) -> float | None:
-    value = next((value for name, value in response.headers.items() if name.lower() == "retry-after"), "").strip()
+    value = _header(response, "retry-after")
     try:
         seconds = float(value)
     except ValueError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
@@ -10,7 +11,8 @@ from dataclasses import dataclass
 from typing import final
 
 from optimove_conditional_execution.deadline import Clock, Deadline
-from optimove_conditional_execution.errors import ConfigurationError, DeadlineExceeded
+from optimove_conditional_execution.errors import DeadlineExceeded
+from optimove_conditional_execution.settings import seconds, whole_number
 
 
 @final
@@ -31,8 +33,8 @@ class RateLimit:
 
     def __post_init__(self) -> None:
         """Refuse limits that would let nothing through."""
-        if self.requests < 1 or not self.per > 0:
-            raise ConfigurationError("A RateLimit needs at least 1 request and a window longer than 0 s.")
+        whole_number("RateLimit.requests", self.requests)
+        seconds("RateLimit.per", self.per, above_zero=True)
 
 
 @final
@@ -80,7 +82,8 @@ class RateLimiter:
                 self._starts.popleft()
             start = now
             if len(self._starts) >= self._limit.requests:
-                start = max(now, self._starts[-self._limit.requests] + self._limit.per)
+                # Never before the one in front: turns that were given back leave gaps, which nobody jumps into.
+                start = max(now, self._starts[-self._limit.requests] + self._limit.per, self._starts[-1])
             if start - now > deadline.remaining():
                 raise DeadlineExceeded(
                     f"The rate limit of {self._limit.requests} requests in {self._limit.per:g} s leaves no turn before "
@@ -92,6 +95,6 @@ class RateLimiter:
 
     def _give_back(self, start: float) -> None:
         with self._lock:
-            # Only the newest reservation can be undone: later ones were promised their moment already.
-            if self._starts and self._starts[-1] == start and start > self._clock():
-                self._starts.pop()
+            if start > self._clock():
+                with contextlib.suppress(ValueError):
+                    self._starts.remove(start)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypedDict, final
+from typing import Any, Final, TypedDict, final
 
 import tenacity
 from typing_extensions import Unpack
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import (
-    ConfigurationError,
     RateLimitError,
     ServerError,
     TransportError,
 )
 from optimove_conditional_execution.operations import Operation
+from optimove_conditional_execution.settings import seconds, whole_number
+
+_SHORTEST_CEILING: Final = 0.005
+"""Seconds; without it a policy without pauses, or a deadline that is near, would send tries as fast as it can."""
 
 
 @final
@@ -43,10 +46,10 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         """Refuse numbers that would never send anything."""
-        if self.attempts < 1 or not self.attempt_timeout > 0 or self.first_pause < 0 or self.longest_pause < 0:
-            raise ConfigurationError(
-                "RetryPolicy needs attempts of 1 or more, an attempt_timeout above 0, and no negative pause."
-            )
+        whole_number("RetryPolicy.attempts", self.attempts)
+        seconds("RetryPolicy.attempt_timeout", self.attempt_timeout, above_zero=True)
+        seconds("RetryPolicy.first_pause", self.first_pause)
+        seconds("RetryPolicy.longest_pause", self.longest_pause)
 
 
 class Strategy(TypedDict):
@@ -94,10 +97,15 @@ def strategy(
 
     def wait(state: tenacity.RetryCallState) -> float:
         error = _error(state)
-        ceiling = min(policy.longest_pause, policy.first_pause * 2.0 ** min(state.attempt_number - 1, 30))
-        # Full jitter, so that the tries of many callers do not come back as one wave.
-        pause = random.uniform(0.0, ceiling)  # noqa: S311 - spreads load, protects nothing
         asked = error.retry_after if isinstance(error, RateLimitError) else None
+        # A pause of our own choice never costs the call: half of the time that is left remains for the try.
+        ceiling = min(
+            policy.longest_pause,
+            policy.first_pause * 2.0 ** min(state.attempt_number - 1, 30),
+            deadline.remaining() / 2,
+        )
+        # Full jitter, so that the tries of many callers do not come back as one wave.
+        pause = random.uniform(0.0, max(ceiling, _SHORTEST_CEILING))  # noqa: S311 - spreads load, protects nothing
         return pause if asked is None else asked + pause
 
     def stop(state: tenacity.RetryCallState) -> bool:

@@ -21,7 +21,7 @@ from optimove_conditional_execution.errors import (
 )
 from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.operations import Endpoints, Operation
-from optimove_conditional_execution.settings import ClientSettings
+from optimove_conditional_execution.settings import ClientSettings, seconds
 from optimove_conditional_execution.transport.answers import interpret
 from optimove_conditional_execution.transport.exchange import AsyncEngine, Engine, Exchange
 from optimove_conditional_execution.transport.limiter import RateLimit, RateLimiter
@@ -51,8 +51,18 @@ class Rules:
         Raises:
             ConfigurationError: `timeout` is not a number above 0.
         """
-        if not timeout > 0:
-            raise ConfigurationError("timeout must be a number of seconds above 0.")
+        seconds("timeout", timeout, above_zero=True)
+        kinds = (
+            (endpoints, Endpoints),
+            (retry, RetryPolicy),
+            (rate_limit, RateLimit),
+            (approval_rate_limit, RateLimit),
+        )
+        for given, kind in kinds:
+            if not isinstance(given, kind) and not (given is None and kind is RateLimit):
+                raise ConfigurationError(
+                    f"{type(given).__name__} is not a {kind.__name__}: check the client's arguments."
+                )
         self.settings = settings
         self.endpoints = endpoints
         self.timeout = timeout
@@ -94,10 +104,12 @@ class _Sending(Generic[T]):
     """One call on its way, over all its tries."""
 
     def __init__(self, rules: Rules, operation: Operation[T], deadline: Deadline | None) -> None:
+        given: object = deadline
+        if given is not None and not isinstance(given, Deadline):
+            raise ConfigurationError("deadline must be a Deadline, such as Deadline.after(5), or None.")
         self._rules = rules
         self._operation = rules.endpoints.bind(operation)
         self._persistent = operation.urgent and deadline is not None
-        self._tries = 0
         self._last: OptimoveError | None = None
         self._sent: bool | None = False
         self._over = False
@@ -110,11 +122,12 @@ class _Sending(Generic[T]):
         )
 
     def exchange(self) -> Exchange:
-        self._tries += 1
         operation = self._operation
         headers = {
             "X-API-KEY": self._rules.settings.api_key,
             "Accept": "application/json",
+            # A compressed answer could be a thousand times longer than what was counted on the wire.
+            "Accept-Encoding": "identity",
             "User-Agent": _USER_AGENT,
         }
         if operation.body is not None:
@@ -138,7 +151,7 @@ class _Sending(Generic[T]):
             if isinstance(error, DeadlineExceeded) and error.request_sent is False and self._last is not None:
                 self._over = True
                 raise self._last from None  # this try never began, so the last one tells more
-            if error.request_sent is False:
+            if self._sent is True or error.request_sent is False:
                 error.request_sent = self._sent
             self._sent = error.request_sent
             self._last = error
@@ -154,6 +167,7 @@ class _Sending(Generic[T]):
         try:
             return interpret(self._operation, response, secrets=(self._rules.settings.api_key,))
         except NotFoundError:
-            if self._tries > 1 and self._operation.gone_means_done:
+            # `_sent` speaks of the tries before this one, whose answer is a 404.
+            if self._sent is not False and self._operation.gone_means_done:
                 return self._operation.parse(Response(int(HTTPStatus.NO_CONTENT)))
             raise
