@@ -1,7 +1,7 @@
 """A gate in Django: Optimove asks before it sends a triggered campaign, `may_receive` decides.
 
-Run it:    pip install optimove-conditional-execution django gunicorn
-           gunicorn --threads 16 django_gate:application
+Run it:    pip install . django gunicorn     (in a clone)
+           cd examples && gunicorn --threads 16 django_gate:application
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL (such as https://api5.optimove.net), OPTIMOVE_WEBHOOK_SECRET
 Register:  python manage_webhooks.py ensure https://your.host/optimove
 """
@@ -17,22 +17,26 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
-from optimove_conditional_execution import Deadline, OptimoveClient, Request, WebhookNotification, WebhookReceiver
+import optimove_conditional_execution as optimove_ce
 
 
-def is_self_excluded(user_id: str, *, timeout: float) -> bool:
-    """Replace this with your register, such as a model; it must raise for a player whom it does not know."""
-    return {"C234638": False, "C100001": True}[user_id]
+def is_active(user_id: str, *, timeout: float) -> bool:
+    """Replace this with your register, such as a model: may the player play today? An error when it is down."""
+    return user_id in {"C234638", "C234639"}
 
 
-def may_receive(notification: WebhookNotification, deadline: Deadline) -> bool:
-    """Keep campaigns from players who excluded themselves; an error or a late answer sends nothing."""
-    if notification.user.is_visitor:
-        return False
-    return not is_self_excluded(notification.user.user_id, timeout=deadline.remaining())
+def may_receive(
+    notification: optimove_ce.WebhookNotification, deadline: optimove_ce.Deadline
+) -> optimove_ce.Decision | bool:
+    """Let campaigns through to active players only; an error or a late answer sends nothing."""
+    if notification.is_hashed or notification.user.is_visitor:
+        return optimove_ce.Decision.abstain("not an id that the register knows")
+    return is_active(notification.user.user_id, timeout=deadline.remaining())
 
 
-receiver = WebhookReceiver(may_receive, client=OptimoveClient(), secrets=os.environ["OPTIMOVE_WEBHOOK_SECRET"])
+receiver = optimove_ce.WebhookReceiver(
+    may_receive, client=optimove_ce.OptimoveClient(), secrets=os.environ["OPTIMOVE_WEBHOOK_SECRET"]
+)
 
 
 def optimove(request: HttpRequest) -> HttpResponse:
@@ -43,7 +47,7 @@ def optimove(request: HttpRequest) -> HttpResponse:
         answer = receiver.too_large()
     else:
         query = request.META.get("QUERY_STRING", "")
-        answer = receiver.handle(Request(request.method, request.path, query, request.headers, body))
+        answer = receiver.handle(optimove_ce.Request(request.method or "", request.path, query, request.headers, body))
     return HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))
 
 

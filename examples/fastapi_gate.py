@@ -1,13 +1,14 @@
 """A gate in FastAPI: Optimove asks before it sends a triggered campaign, `may_receive` decides.
 
-Run it:    pip install optimove-conditional-execution fastapi uvicorn
-           uvicorn --factory fastapi_gate:create_app
+Run it:    pip install . fastapi uvicorn     (in a clone)
+           cd examples && uvicorn --factory fastapi_gate:create_app
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL (such as https://api5.optimove.net), OPTIMOVE_WEBHOOK_SECRET
 Register:  python manage_webhooks.py ensure https://your.host/optimove
 """
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,15 +33,17 @@ async def player_status(user_id: str, *, timeout: float) -> str | None:
 
 async def may_receive(notification: WebhookNotification, deadline: Deadline) -> Decision:
     """Let campaigns through to active players only; an error or a late answer sends nothing."""
-    if notification.user.is_visitor:
-        return Decision.deny("a visitor is no player that the register could know")
+    if notification.is_hashed or notification.user.is_visitor:
+        return Decision.abstain("not an id that the register knows")
     status = await player_status(notification.user.user_id, timeout=deadline.remaining())
     return Decision.approve() if status == "active" else Decision.deny(status or "unknown player")
 
 
-def create_app() -> FastAPI:
-    """Return the service; a setting that is missing stops it here, before it takes requests."""
-    client = AsyncOptimoveClient()
+def create_app(client: AsyncOptimoveClient | None = None) -> FastAPI:
+    """Return the service; a setting that is missing stops it here. Tests give it the client of a `FakeOptimove`."""
+    logging.basicConfig()
+    logging.getLogger("optimove_conditional_execution").setLevel(logging.INFO)  # approved and denied too
+    client = client or AsyncOptimoveClient()
     receiver = AsyncWebhookReceiver(may_receive, client=client, secrets=os.environ["OPTIMOVE_WEBHOOK_SECRET"])
 
     @asynccontextmanager

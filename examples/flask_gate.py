@@ -1,13 +1,14 @@
 """A gate in Flask: Optimove asks before it sends a triggered campaign, `may_receive` decides.
 
-Run it:    pip install optimove-conditional-execution flask gunicorn
-           gunicorn --threads 16 "flask_gate:create_app()"
+Run it:    pip install . flask gunicorn     (in a clone)
+           cd examples && gunicorn --threads 16 "flask_gate:create_app()"
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL (such as https://api5.optimove.net), OPTIMOVE_WEBHOOK_SECRET
 Register:  python manage_webhooks.py ensure https://your.host/optimove
 """
 
 from __future__ import annotations
 
+import logging
 import os
 
 import flask
@@ -29,17 +30,19 @@ def bonus_is_active(user_id: str, *, timeout: float) -> bool:
 
 def may_receive(notification: WebhookNotification, deadline: Deadline) -> Decision:
     """Promise a bonus only to players who have it; an error or a late answer sends nothing."""
-    if notification.user.is_visitor:
-        return Decision.deny("a visitor has no account")
+    if notification.is_hashed or notification.user.is_visitor:
+        return Decision.abstain("not an id that the bonus system knows")
     if bonus_is_active(notification.user.user_id, timeout=deadline.remaining()):
         return Decision.approve()
     return Decision.deny("the bonus was not activated")
 
 
-def create_app() -> flask.Flask:
-    """Return the service; a setting that is missing stops it here, before it takes requests."""
+def create_app(client: OptimoveClient | None = None) -> flask.Flask:
+    """Return the service; a setting that is missing stops it here. Tests give it the client of a `FakeOptimove`."""
+    logging.basicConfig()
+    logging.getLogger("optimove_conditional_execution").setLevel(logging.INFO)  # approved and denied too
     secret = os.environ["OPTIMOVE_WEBHOOK_SECRET"]
-    receiver = WebhookReceiver(may_receive, client=OptimoveClient(), secrets=secret)
+    receiver = WebhookReceiver(may_receive, client=client or OptimoveClient(), secrets=secret)
     app = flask.Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = receiver.max_body
 

@@ -1,6 +1,6 @@
 """A gate in AWS Lambda: Optimove asks before it sends a triggered campaign, `may_receive` decides.
 
-Run it:    pip install --target package optimove-conditional-execution && cp lambda_gate.py package/
+Run it:    pip install --target package . && cp examples/lambda_gate.py package/     (in a clone)
            zip the folder, make a function of it with the handler lambda_gate.handler, and give it a function URL (auth
            type NONE: the signature says who asks) or an API Gateway. Its timeout must be longer than Optimove's.
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL (such as https://api5.optimove.net), OPTIMOVE_WEBHOOK_SECRET
@@ -9,6 +9,7 @@ Register:  python manage_webhooks.py ensure https://your-function-url/
 
 from __future__ import annotations
 
+import logging
 import os
 
 from optimove_conditional_execution import Deadline, Decision, OptimoveClient, WebhookNotification, WebhookReceiver
@@ -22,11 +23,13 @@ def player_status(user_id: str, *, timeout: float) -> str | None:
 
 def may_receive(notification: WebhookNotification, deadline: Deadline) -> Decision:
     """Let campaigns through to active players only; an error or a late answer sends nothing."""
-    if notification.user.is_visitor:
-        return Decision.deny("a visitor is no player that the register could know")
+    if notification.is_hashed or notification.user.is_visitor:
+        return Decision.abstain("not an id that the register knows")
     status = player_status(notification.user.user_id, timeout=deadline.remaining())
     return Decision.approve() if status == "active" else Decision.deny(status or "unknown player")
 
+
+logging.getLogger("optimove_conditional_execution").setLevel(logging.INFO)  # approved and denied too
 
 # Made once for each instance of the function, so that its calls share the connections to Optimove.
 receiver = WebhookReceiver(may_receive, client=OptimoveClient(), secrets=os.environ["OPTIMOVE_WEBHOOK_SECRET"])

@@ -138,7 +138,9 @@ def test_what_was_lost_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "it should have been approved, and no answer came" in output
 
 
-@pytest.mark.parametrize("script", ["import sys; sys.exit('no room')", "print('x'); import sys; sys.exit()"])
+@pytest.mark.parametrize(
+    "script", ["import sys; sys.exit('no room')", "print('http://127.0.0.1:1/x'); import sys; sys.exit()"]
+)
 def test_a_service_that_dies_ends_the_demo(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     status, output = run_against(script, monkeypatch, "--count", "1", "--timeout-ms", "300", "--json")
     if "no room" in script:
