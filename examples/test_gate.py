@@ -7,8 +7,8 @@ Run it:    pip install . pytest flask     (in a clone)
 from __future__ import annotations
 
 import pytest
-from flask_gate import create_app, may_receive
 
+from flask_gate import create_app, may_receive
 from optimove_conditional_execution import Outcome, WebhookReceiver
 from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
 

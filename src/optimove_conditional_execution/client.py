@@ -18,7 +18,7 @@ from optimove_conditional_execution.operations import Endpoints, Operation
 from optimove_conditional_execution.settings import ClientSettings
 from optimove_conditional_execution.transport.exchange import AsyncEngine, Engine
 from optimove_conditional_execution.transport.limiter import RateLimit
-from optimove_conditional_execution.transport.retry import RetryPolicy
+from optimove_conditional_execution.transport.retry import RetryPolicy, load
 from optimove_conditional_execution.transport.sending import Rules, asend, send
 
 T = TypeVar("T")
@@ -67,6 +67,7 @@ class _Client(abc.ABC):
             rate_limit=rate_limit,
             approval_rate_limit=approval_rate_limit,
         )
+        load()
         self._connect(http_client)
 
     @abc.abstractmethod

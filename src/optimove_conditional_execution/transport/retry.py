@@ -5,9 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypedDict, final
+from typing import TYPE_CHECKING, Any, Final, TypedDict, final
 
-import tenacity
 from typing_extensions import Unpack
 
 from optimove_conditional_execution.deadline import Deadline
@@ -18,6 +17,9 @@ from optimove_conditional_execution.errors import (
 )
 from optimove_conditional_execution.operations import Operation
 from optimove_conditional_execution.settings import seconds, whole_number
+
+if TYPE_CHECKING:
+    import tenacity
 
 _SHORTEST_CEILING: Final = 0.005
 """Seconds; without it a policy without pauses, or a deadline that is near, would send tries as fast as it can."""
@@ -118,13 +120,22 @@ def strategy(
     return {"retry": retry, "stop": stop, "wait": wait, "reraise": True}
 
 
+def load() -> None:
+    """Import tenacity; a client does it when it is made, so that neither importing the SDK nor a first call waits."""
+    import tenacity  # noqa: F401
+
+
 def retrying(**options: Unpack[Strategy]) -> tenacity.Retrying:
     """Return tenacity's engine for threads."""
+    import tenacity
+
     return tenacity.Retrying(**options)
 
 
 def async_retrying(**options: Unpack[Strategy]) -> tenacity.AsyncRetrying:
     """Return tenacity's engine for asyncio."""
+    import tenacity
+
     return tenacity.AsyncRetrying(**options)
 
 
