@@ -9,7 +9,9 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final, final
+from zoneinfo import ZoneInfo
 
 from optimove_conditional_execution.errors import ConfigurationError
 
@@ -127,3 +129,37 @@ class TransitEstimate:
         company = min(_LARGEST_COMPANY, len(self._offsets) // 3) or 1
         neighbours = zip(self._offsets, self._offsets[company - 1 :], strict=False)
         return next((low for low, high in neighbours if high - low <= _COMPANY_SECONDS), self._offsets[0])
+
+
+def zone_of(timezone: ZoneInfo | str) -> ZoneInfo:
+    """Return the time zone of an IANA name, such as `Europe/London`.
+
+    Raises:
+        ConfigurationError: It is not known.
+    """
+    if isinstance(timezone, ZoneInfo):
+        return timezone
+    try:
+        return ZoneInfo(timezone)
+    except (ValueError, OSError, KeyError, TypeError, AttributeError):  # ZoneInfoNotFoundError is a KeyError
+        raise ConfigurationError(
+            "The time zone is not known: timezone= must be an IANA name like Europe/London."
+        ) from None
+
+
+def instant(moment: datetime, zone: ZoneInfo) -> tuple[datetime, bool]:
+    """Return the moment that a clock on the wall means.
+
+    Args:
+        moment: What the clock shows, without a zone.
+        zone: Where it hangs.
+
+    Returns:
+        The moment in UTC, and whether it is doubtful: in the hour that a change of clocks repeats there are two such
+        moments, in the hour that it leaves out there are two readings. It is the earlier one then.
+    """
+    try:
+        readings = {moment.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
+    except OverflowError:  # within a day of the first or the last moment that there is
+        return moment.replace(tzinfo=UTC), False
+    return min(readings), len(readings) > 1

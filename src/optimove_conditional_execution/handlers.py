@@ -1,14 +1,15 @@
-"""What integrators write: the decision about one customer, and the function that takes it."""
+"""What integrators write: the decision, about one customer or a batch, and the function that takes it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, final
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import ConfigurationError, PayloadError
 from optimove_conditional_execution.models.approval import json_object
+from optimove_conditional_execution.models.campaign import CampaignCustomer
 from optimove_conditional_execution.models.notification import WebhookNotification
 
 Verdict = Literal["approve", "deny", "abstain"]
@@ -109,4 +110,30 @@ class AsyncWebhookHandler(Protocol):
 
     async def __call__(self, notification: WebhookNotification, deadline: Deadline, /) -> Decision | bool:
         """Decide before the deadline; see `WebhookHandler`."""
+        ...
+
+
+class CampaignReviewer(Protocol):
+    """Your decision about a batch of customers of a scheduled campaign."""
+
+    def __call__(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> Iterable[str]:
+        """Return the `customer_id` of each customer who may get the campaign; the others may not.
+
+        Called from several threads at once when the review's `concurrency` is above 1.
+
+        Args:
+            customers: Up to `batch_size` of them, each once in the whole review.
+            deadline: Until when the answer counts.
+
+        Raises:
+            Exception: Whatever you raise fails this batch: nobody in it is approved.
+        """
+        ...
+
+
+class AsyncCampaignReviewer(Protocol):
+    """Your decision about a batch of customers, in an event loop; see `CampaignReviewer`."""
+
+    async def __call__(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> Iterable[str]:
+        """Return the `customer_id` of each customer who may get the campaign."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from optimove_conditional_execution import operations
 from optimove_conditional_execution.errors import (
@@ -14,6 +14,7 @@ from optimove_conditional_execution.errors import (
     UnexpectedResponseError,
 )
 from optimove_conditional_execution.flows.effects import Call, Flow
+from optimove_conditional_execution.models.listener import EventListener
 from optimove_conditional_execution.models.webhook import Webhook
 
 
@@ -22,7 +23,7 @@ def ensure_webhook(url: str) -> Flow[Webhook]:
 
     CreateWebhook must not be repeated blindly: when its outcome is unknown, the list is asked once more.
     """
-    creation = operations.create_webhook(_absolute(url))
+    creation = operations.create_webhook(_absolute("url", url))
     webhook = yield from _registered(url)
     if webhook is not None:
         return webhook
@@ -41,14 +42,31 @@ def ensure_webhook(url: str) -> Flow[Webhook]:
     return created
 
 
-def _absolute(url: str) -> str:
+def ensure_event_listener(listener_url: str, *, event_type_id: int) -> Flow[EventListener]:
+    """Return the listener of a URL and an event type, registering it only when Optimove has none.
+
+    Only one that is registered for all channels will do. What the list holds may be percent-encoded as a whole.
+    """
+    registration = operations.register_event_listener(
+        _absolute("listener_url", listener_url), event_type_id=event_type_id
+    )
+    listeners: list[EventListener] = yield Call(operations.get_registered_event_listeners())
+    for listener in listeners:
+        urls = (listener.listener_url, unquote(listener.listener_url))
+        if listener.event_type_id == event_type_id and not listener.channel_id and listener_url in urls:
+            return listener
+    yield Call(registration)
+    return EventListener(event_type_id=event_type_id, listener_url=listener_url)
+
+
+def _absolute(name: str, url: str) -> str:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname)
     except (ValueError, TypeError, AttributeError):
         usable = False
     if not usable:
-        raise ConfigurationError("url must be absolute, such as https://gate.example.com/optimove.")
+        raise ConfigurationError(f"{name} must be absolute, such as https://gate.example.com/optimove.")
     return url
 
 

@@ -1,6 +1,8 @@
 """One module a payload family; every class is importable from the package itself."""
 
 from optimove_conditional_execution.models.approval import Approval
+from optimove_conditional_execution.models.campaign import CampaignCustomer, CustomerPromotionStatus
+from optimove_conditional_execution.models.listener import CampaignReadyEvent, EventListener, ListenerEvent
 from optimove_conditional_execution.models.notification import (
     Action,
     Channel,
@@ -18,7 +20,12 @@ from optimove_conditional_execution.models.webhook import TenantSettings, Webhoo
 __all__ = [
     "Action",
     "Approval",
+    "CampaignCustomer",
+    "CampaignReadyEvent",
     "Channel",
+    "CustomerPromotionStatus",
+    "EventListener",
+    "ListenerEvent",
     "Occurrence",
     "Promotion",
     "TargetGroup",

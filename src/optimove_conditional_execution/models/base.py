@@ -80,6 +80,10 @@ _REASONS: Final = {
     "string_pattern_mismatch": "is empty",
     "string_too_long": "is too long for a name",
     "milliseconds": "is not a whole number of milliseconds since 1970",
+    "wall_time": "is not a date and time such as 2026-11-23 09:30:00",
+    "zoned": "has a zone, where Optimove writes none",
+    "campaign": "is not the number of a campaign",
+    "event_type": "is not 5, the type of a campaign that waits for clearance",
 }
 
 

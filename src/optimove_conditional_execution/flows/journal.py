@@ -1,0 +1,164 @@
+"""What is remembered of reviews of scheduled campaigns, so that a crash loses nothing: the protocol, and its values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Protocol, final, runtime_checkable
+
+from optimove_conditional_execution.errors import ConfigurationError, OptimoveError
+from optimove_conditional_execution.models.listener import CampaignReadyEvent
+
+FIRST_DENIAL: Final = 2**62
+"""The number of the first denial of a review."""
+
+UNKNOWN: Final = "No such review is kept in this journal."
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """One decided batch of customers.
+
+    Attributes:
+        approved: Ids of those who may receive the campaign.
+        denied: Ids of those who may not.
+    """
+
+    approved: tuple[str, ...] = field(repr=False)
+    denied: tuple[str, ...] = field(repr=False)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How far a review has got.
+
+    Attributes:
+        event: What it reviews.
+        decided: Ids decided, approved or denied.
+        approved: Ids approved.
+        acknowledged: Statuses that Optimove has taken.
+        finished: Whether nothing is left to do.
+        report: The JSON text given to `Journal.finish`; None before.
+    """
+
+    event: CampaignReadyEvent
+    decided: int
+    approved: int
+    acknowledged: int
+    finished: bool
+    report: str | None = field(default=None, repr=False)
+
+
+@runtime_checkable
+class Journal(Protocol):
+    """Remembers reviews of campaigns: what was announced, decided, and taken by Optimove.
+
+    A review is named by `CampaignReadyEvent.key`. In the order of `record`, the ids that it approved are numbered from
+    0, and those that it denied from 2**62, since they are reported only on request; `acknowledge` and `acknowledged`
+    speak of ranges of these numbers. Methods are plain functions, called from several threads, and may wait for a disk.
+    Whatever one raises stops the review: nothing is sent that is not written down. Every method may be called twice
+    with the same arguments: the second call changes nothing.
+    """
+
+    def keep(self, event: CampaignReadyEvent, /) -> bool:
+        """Write an announced campaign down.
+
+        Returns:
+            True when it is new, False when it is known already.
+        """
+        ...
+
+    def take(self, key: str, /) -> bool:
+        """Become the only one who runs a review, among all threads and processes; never waits.
+
+        Freed by `leave` and, at once, by the death of the process.
+
+        Returns:
+            False when somebody is at it, the caller included.
+        """
+        ...
+
+    def leave(self, key: str, /) -> None:
+        """Let somebody else run the review; without effect unless it was taken here."""
+        ...
+
+    def record(self, key: str, batches: Sequence[Decided], /) -> None:
+        """Append decided batches in their order, all or none; a batch that stands there already is left out.
+
+        Raises:
+            OptimoveError: No such review is kept.
+        """
+        ...
+
+    def decided(self, key: str, /) -> Iterator[Decided]:
+        """Yield all batches in the order of `record`, a few in memory at a time."""
+        ...
+
+    def acknowledge(self, key: str, start: int, end: int, /) -> None:
+        """Write down that Optimove has taken the statuses from number `start` up to, not including, `end`.
+
+        Raises:
+            OptimoveError: No such review is kept, or the range is none.
+        """
+        ...
+
+    def acknowledged(self, key: str, /) -> list[tuple[int, int]]:
+        """Return the ranges `(start, end)` that Optimove has taken, in order, those that touch made one."""
+        ...
+
+    def finish(self, key: str, report: str, /) -> None:
+        """Write down that nothing is left to do; `report` is JSON text. The first report stands.
+
+        Raises:
+            OptimoveError: No such review is kept.
+        """
+        ...
+
+    def report(self, key: str, /) -> str | None:
+        """Return the text given to `finish`; None while the review is unfinished or unknown."""
+        ...
+
+    def unfinished(self) -> list[CampaignReadyEvent]:
+        """Return what is left to do, in the order of `keep`."""
+        ...
+
+    def reviews(self) -> list[Kept]:
+        """Return all reviews, in the order of `keep`."""
+        ...
+
+    def forget(self, before: datetime, /) -> int:
+        """Delete the finished reviews whose clearance was before a moment.
+
+        Args:
+            before: Naive, in the zone of `CampaignReadyEvent.clearance_required_by`.
+
+        Returns:
+            How many were deleted.
+
+        Raises:
+            ConfigurationError: `before` has a zone.
+        """
+        ...
+
+
+def check_range(start: int, end: int) -> None:
+    """Refuse positions that cannot have been sent.
+
+    Raises:
+        OptimoveError: They hold no status.
+    """
+    if not 0 <= start < end:
+        raise OptimoveError(f"Statuses [{start}, {end}) are no range.")
+
+
+def check_moment(before: datetime) -> None:
+    """Refuse a moment that cannot be compared with a clearance.
+
+    Raises:
+        ConfigurationError: It has a zone.
+    """
+    if before.tzinfo is not None:
+        raise ConfigurationError("before must have no zone: it is compared with ClearanceRequiredBy, which has none.")

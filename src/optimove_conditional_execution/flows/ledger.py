@@ -1,0 +1,217 @@
+"""The books of one review: who has come, who is decided, what is still to be sent, and what it all adds up to."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import compress
+from operator import attrgetter
+from typing import Final, final
+
+from optimove_conditional_execution.flows.journal import FIRST_DENIAL, Decided
+from optimove_conditional_execution.flows.seen import SeenIds
+from optimove_conditional_execution.flows.verdicts import Batch, Verdicts
+from optimove_conditional_execution.models.campaign import CONTROL_GROUP, CampaignCustomer
+
+_action_of: Final = attrgetter("action_id")
+_id_of: Final = attrgetter("customer_id")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One status update.
+
+    Attributes:
+        ranges: Where its statuses stand in the journal, as `Journal.acknowledge` numbers them.
+        statuses: What to send.
+    """
+
+    ranges: tuple[tuple[int, int], ...]
+    statuses: dict[str, bool]
+
+
+@final
+class Ledger:
+    """Counts and queues of one run of a review. Not safe for threads."""
+
+    def __init__(
+        self, *, chunk_size: int, report_denied: bool, skip_control_group: bool, taken: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        """Open the books.
+
+        Args:
+            chunk_size: Statuses of an update at most.
+            report_denied: Whether the others are reported as well as the approved ones.
+            skip_control_group: Whether rows of the control group are left out.
+            taken: Ranges of statuses that Optimove took from an earlier run.
+        """
+        self._chunk_size = chunk_size
+        self._skip_control_group = skip_control_group
+        self._before = SeenIds()
+        self._seen = SeenIds()
+        self._customers: list[CampaignCustomer] = []
+        self._ids: list[str] = []
+        self._approvals = _Log(0, [each for each in taken if each[0] < FIRST_DENIAL], is_sent=True)
+        self._denials = _Log(FIRST_DENIAL, [each for each in taken if each[0] >= FIRST_DENIAL], is_sent=report_denied)
+        self.rows = self.repeated_rows = self.control_group_rows = 0
+        self.admitted = self.answered = self.strangers = 0
+        self.approved = self.denied = self.failed = 0
+        self.chunks = 0
+
+    @property
+    def waiting(self) -> int:
+        """Customers who have come and are not reviewed."""
+        return self.admitted - self.answered
+
+    @property
+    def reviewed(self) -> int:
+        """Customers whom the reviewer was asked about, in all runs."""
+        return self.approved + self.denied + self.failed
+
+    @property
+    def unsent(self) -> int:
+        """Statuses that are to be sent and stand in no update yet."""
+        return self._approvals.waiting + self._denials.waiting
+
+    @property
+    def acknowledged(self) -> int:
+        """Statuses that Optimove has taken, in all runs."""
+        return self._approvals.acknowledged + self._denials.acknowledged
+
+    @property
+    def settled(self) -> bool:
+        """Whether Optimove has taken every status that is to be sent."""
+        return self._approvals.settled and self._denials.settled
+
+    def replay(self, batch: Decided) -> None:
+        """Take in what an earlier run decided."""
+        self._before.add(batch.approved)
+        self._before.add(batch.denied)
+        self._enter(batch)
+
+    def admit(self, customers: list[CampaignCustomer]) -> None:
+        """Take in rows; those who have not come before wait for a batch."""
+        self.rows += len(customers)
+        actions = list(map(_action_of, customers))
+        if CONTROL_GROUP in actions:
+            self.control_group_rows += actions.count(CONTROL_GROUP)
+            if self._skip_control_group:
+                customers = [one for one, action in zip(customers, actions, strict=True) if action != CONTROL_GROUP]
+        ids = list(map(_id_of, customers))
+        new = self._seen.add(ids)
+        if not all(new):
+            self.repeated_rows += len(new) - sum(new)
+            customers = list(compress(customers, new))
+            ids = list(compress(ids, new))
+        if len(self._before):
+            open_ = [name not in self._before for name in ids]
+            customers = list(compress(customers, open_))
+            ids = list(compress(ids, open_))
+        self.admitted += len(ids)
+        self._customers += customers
+        self._ids += ids
+
+    def next_batch(self, size: int, *, flush: bool = False) -> Batch | None:
+        """Cut the next batch to ask about: a full one, or with `flush` what there is."""
+        if not self._ids or (len(self._ids) < size and not flush):
+            return None
+        batch = Batch(tuple(self._customers[:size]), self._ids[:size])
+        del self._customers[:size], self._ids[:size]
+        return batch
+
+    def decide(self, batch: Batch, answer: Verdicts) -> Decided:
+        """Return what is to be recorded of an answer."""
+        self.strangers += answer.strangers
+        approved, open_ids = answer.approved, answer.failed | answer.unreached
+        yes = tuple([name for name in batch.ids if name in approved])
+        no = tuple([name for name in batch.ids if name not in approved and name not in open_ids])
+        self.answered += len(answer.failed)
+        self.failed += len(answer.failed)
+        return Decided(yes, no)
+
+    def fail(self, batch: Batch) -> None:
+        """Take in that a batch failed."""
+        self.answered += len(batch.ids)
+        self.failed += len(batch.ids)
+
+    def recorded(self, batches: Iterable[Decided]) -> None:
+        """Take in that batches stand in the journal: what is to be sent of them may be sent now."""
+        for batch in batches:
+            self.answered += len(batch.approved) + len(batch.denied)
+            self._enter(batch)
+
+    def next_chunk(self, *, flush: bool = False) -> Chunk | None:
+        """Cut the next status update: a full one, or with `flush` what there is; approvals go before denials."""
+        if not self.unsent or (self.unsent < self._chunk_size and not flush):
+            return None
+        statuses: dict[str, bool] = {}
+        ranges: list[tuple[int, int]] = []
+        for log, status in ((self._approvals, True), (self._denials, False)):
+            for start, ids in log.take(self._chunk_size - len(statuses)):
+                statuses.update(dict.fromkeys(ids, status))
+                goes_on = bool(ranges) and ranges[-1][1] == start
+                ranges.append((ranges.pop()[0] if goes_on else start, start + len(ids)))
+        return Chunk(tuple(ranges), statuses)
+
+    def took(self, chunk: Chunk) -> None:
+        """Take in that Optimove has acknowledged an update."""
+        self.chunks += 1
+        for start, end in chunk.ranges:
+            log = self._approvals if start < FIRST_DENIAL else self._denials
+            log.acknowledged += end - start
+
+    def _enter(self, batch: Decided) -> None:
+        self.approved += len(batch.approved)
+        self.denied += len(batch.denied)
+        self._approvals.add(batch.approved)
+        self._denials.add(batch.denied)
+
+
+@final
+class _Log:
+    """Ids of one status, numbered in the order of the journal, and which of them are still to be sent."""
+
+    def __init__(self, first: int, taken: Iterable[tuple[int, int]], *, is_sent: bool) -> None:
+        self._first = self._end = first
+        self._taken = deque(taken)
+        self._is_sent = is_sent
+        self._waiting: deque[tuple[int, tuple[str, ...]]] = deque()
+        self.waiting = 0
+        self.acknowledged = 0
+
+    @property
+    def settled(self) -> bool:
+        return not self._is_sent or self.acknowledged == self._end - self._first
+
+    def add(self, ids: tuple[str, ...]) -> None:
+        """Number ids; those that were taken before wait for nothing."""
+        first = at = self._end
+        self._end = end = first + len(ids)
+        while self._taken and self._taken[0][0] < end:
+            start, stop = self._taken[0]
+            start, stop = max(start, at), min(stop, end)
+            self._wait(at, ids[at - first : start - first])
+            self.acknowledged += stop - start
+            at = stop
+            if self._taken[0][1] > end:
+                break
+            self._taken.popleft()
+        self._wait(at, ids[at - first :])
+
+    def take(self, most: int) -> Iterator[tuple[int, tuple[str, ...]]]:
+        """Yield the ids that wait, each piece with the number of its first."""
+        while self._waiting and most > 0:
+            at, ids = self._waiting.popleft()
+            if len(ids) > most:
+                self._waiting.appendleft((at + most, ids[most:]))
+                ids = ids[:most]
+            most -= len(ids)
+            self.waiting -= len(ids)
+            yield at, ids
+
+    def _wait(self, at: int, ids: tuple[str, ...]) -> None:
+        if ids and self._is_sent:
+            self._waiting.append((at, ids))
+            self.waiting += len(ids)

@@ -1,0 +1,197 @@
+"""The pages of a campaign's customers: what to ask for next, when it is over, and what cannot be right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any, Final, final
+
+from optimove_conditional_execution import operations
+from optimove_conditional_execution.errors import (
+    ConfigurationError,
+    NotFoundError,
+    PayloadError,
+    TransportError,
+    UnexpectedResponseError,
+)
+from optimove_conditional_execution.flows.rows import RowReader, Truncated
+from optimove_conditional_execution.models.campaign import CampaignCustomer
+from optimove_conditional_execution.models.campaign_rows import campaign_customers
+from optimove_conditional_execution.operations import Operation
+
+_OK: Final = 200
+_SAMPLE: Final = 100
+"""Rows by which a page is recognised."""
+
+
+@final
+class Paging:
+    """Reads a campaign's customers page by page, without IO.
+
+    Ask `next_page` for an operation, give the bytes of its answer to `feed` and then call `close_page`; until
+    `next_page` says None. A page that breaks off needs no call: the next one begins behind the rows that came.
+
+    How Optimove pages is not documented. So a page with fewer rows than asked for does not end it, since the server may
+    cap pages; an empty one does, and a 404 behind the first. A page that comes again would come for ever.
+    """
+
+    def __init__(self, campaign_id: int, *, customer_attributes: Sequence[str] = (), page_size: int | None) -> None:
+        """Begin before the first row.
+
+        Args:
+            campaign_id: The campaign.
+            customer_attributes: Names of attributes to ask for.
+            page_size: Rows to ask for, 1 or more; None asks once, for everything.
+
+        Raises:
+            ConfigurationError: An argument makes no sense.
+        """
+        given: object = page_size
+        if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
+            raise ConfigurationError("page_size must be a whole number, 1 or more; or None for a server without pages.")
+        self._campaign_id = campaign_id
+        self._attributes = tuple(customer_attributes)
+        self._page_size = page_size
+        self._known: set[str] = set()  # how the pages began
+        self._over = False
+        self._asked_twice = False
+        self._has_customers = False
+        self._unreadable = 0
+        self._first_unreadable = ""
+        self.rows = 0
+        self._operation = self._page()  # tells now what is wrong with the arguments
+        self._begin()
+
+    def _begin(self) -> None:
+        self._reader = RowReader()
+        self._page_rows = 0
+        self._sample: list[Any] = []
+
+    def _page(self) -> Operation[list[CampaignCustomer]]:
+        return operations.get_processed_campaign_customers(
+            self._campaign_id, customer_attributes=self._attributes, top=self._page_size, skip=self.rows
+        )
+
+    def next_page(self) -> Operation[list[CampaignCustomer]] | None:
+        """Return what to send next, or None when all rows have come.
+
+        Raises:
+            UnexpectedResponseError: They have, and there were some that name no customer.
+        """
+        if self._over:
+            if self._unreadable:
+                raise self._unread()
+            return None
+        self._begin()
+        self._operation = self._page()
+        return self._operation
+
+    def feed(self, block: bytes) -> list[CampaignCustomer]:
+        """Take bytes of the page and return the customers that are complete.
+
+        Raises:
+            UnexpectedResponseError: The page is not a list of customers, or has come before.
+        """
+        try:
+            return self._read(self._reader.feed(block))
+        except PayloadError as error:
+            raise self._unexpected(f"But {_sentence(error)}", block) from None
+
+    def close_page(self, *, is_framed: bool = True) -> list[CampaignCustomer]:
+        """Take the end of the page, and return its last customers.
+
+        Args:
+            is_framed: Whether the answer said where it ends. One that did not, and is empty, may be a server's last
+                breath: the page is asked for once more.
+
+        Raises:
+            UnexpectedResponseError: The page is not a list of customers, or has come before.
+            TransportError: The page broke off; the next one begins behind the rows that came.
+        """
+        try:
+            customers = self._read(self._reader.close())
+        except PayloadError as error:
+            raise self._unexpected(f"But {_sentence(error)}") from None
+        except Truncated:
+            raise TransportError(
+                f"{self._operation.name}: the connection ended in the middle of a page.", request_sent=True
+            ) from None
+        if self._sample:
+            begins = _digest(self._sample)
+            if begins in self._known:
+                raise self._repeated()
+            self._known.add(begins)
+        self._over = self._page_size is None or not self._page_rows
+        if self._over and not self._page_rows and not is_framed and not self._asked_twice:
+            self._asked_twice = True
+            self._over = False
+        return customers
+
+    def missing(self, error: NotFoundError) -> None:
+        """Take a 404: behind the first rows it is the end.
+
+        Raises:
+            NotFoundError: It is not.
+        """
+        if not self.rows:
+            raise error
+        self._over = True
+
+    def _read(self, rows: list[Any]) -> list[CampaignCustomer]:
+        if len(self._sample) < _SAMPLE and rows:
+            self._sample += rows[: _SAMPLE - len(self._sample)]
+            if len(self._sample) == _SAMPLE and _digest(self._sample) in self._known:
+                raise self._repeated()
+        came = len(rows)
+        try:
+            customers = campaign_customers(rows)
+        except PayloadError as error:
+            customers = self._sifted(rows, error)
+        self._has_customers = self._has_customers or bool(customers)
+        self._page_rows += came
+        self.rows += came
+        return customers
+
+    def _sifted(self, rows: list[Any], error: PayloadError) -> list[CampaignCustomer]:
+        """Return the customers among rows of which one at least is none: it must not keep the others waiting."""
+        customers: list[CampaignCustomer] = []
+        for number, row in enumerate(rows, self.rows + 1):
+            try:
+                customers += campaign_customers([row])
+            except PayloadError as each:
+                self._unreadable += 1
+                self._first_unreadable = self._first_unreadable or f"row {number}: {each}"
+        if not customers and not self._has_customers:
+            raise error  # it is a list of something else
+        return customers
+
+    def _unread(self) -> UnexpectedResponseError:
+        return self._unexpected(
+            f"But {self._unreadable} of {self.rows} rows name no customer; the first is {self._first_unreadable} The "
+            "others have all come. Nobody can be asked about these: tell Optimove."
+        )
+
+    def _repeated(self) -> UnexpectedResponseError:
+        return self._unexpected(
+            "But the page has come before: the server ignores $skip, so that rows may be missing. If it ignores paging "
+            "altogether and sends all customers at once, use page_size=None."
+        )
+
+    def _unexpected(self, what: str, body: bytes = b"") -> UnexpectedResponseError:
+        operation = self._operation
+        return UnexpectedResponseError(
+            f"{operation.name}: {operation.method} {operation.path} answered 200 OK. {what}",
+            status=_OK,
+            operation=operation.name,
+            body=b"" if self.rows else body,
+        )
+
+
+def _digest(rows: list[Any]) -> str:
+    return blake2b(json.dumps(rows).encode(), digest_size=8).hexdigest()
+
+
+def _sentence(error: PayloadError) -> str:
+    text = str(error)
+    return f"{text}{'' if text.endswith('.') else '.'} Check base_url and Endpoints: another server may have answered."

@@ -1,0 +1,83 @@
+"""Whether a review will be done in time, judged by what it has measured so far."""
+
+from __future__ import annotations
+
+import math
+from typing import final
+
+from optimove_conditional_execution.deadline import Clock, Deadline
+
+
+@final
+class Planner:
+    """Expects the end of the work that is known, stage by stage; the slowest stage sets the pace.
+
+    How many customers there are is known when the last row has come. Until then the estimate speaks of those who have
+    come; so when it says that time does not suffice, it does not.
+    """
+
+    def __init__(
+        self, *, clearance: Deadline, chunk_size: int, pause_between_requests: float, expected: int | None, clock: Clock
+    ) -> None:
+        """Begin to measure.
+
+        Args:
+            clearance: When all statuses must have arrived.
+            chunk_size: Statuses of a request at most.
+            pause_between_requests: Seconds a request that the rate limit allows; 0 without one.
+            expected: How many customers there will be, if anybody knows.
+            clock: A monotonic clock, seconds.
+        """
+        self._clearance = clearance
+        self._given = clearance.remaining()
+        self._chunk_size = chunk_size
+        self._pause = pause_between_requests
+        self._expected = expected
+        self._clock = clock
+        self._started = clock()
+        self._asked_first: float | None = None
+        self._chunk_seconds = 0.0
+        self._chunks = 0
+
+    def asking(self) -> None:
+        """Take note that the reviewer is asked."""
+        if self._asked_first is None:
+            self._asked_first = self._clock()
+
+    def sent(self, seconds: float) -> None:
+        """Take note of how long a status update took."""
+        self._chunk_seconds += seconds
+        self._chunks += 1
+
+    def seconds(self) -> float:
+        """Return the seconds since the start."""
+        return self._clock() - self._started
+
+    def seconds_to_spare(self) -> float:
+        """Return the seconds until clearance; negative after it."""
+        return self._given - self.seconds()
+
+    def rate(self, reviewed: int) -> float:
+        """Return the customers reviewed in a second."""
+        if self._asked_first is None or not reviewed:
+            return 0.0
+        return reviewed / max(self._clock() - self._asked_first, 1e-9)
+
+    def slack(self, *, reviewed: int, waiting: int, unsent: int) -> float | None:
+        """Return the seconds between the expected end and clearance; None when nothing has been measured.
+
+        Args:
+            reviewed: Customers reviewed in this run.
+            waiting: Customers who have come and are not reviewed.
+            unsent: Statuses that are decided and not sent.
+        """
+        rate = self.rate(reviewed)
+        if self._expected is not None:
+            waiting = max(waiting, self._expected - reviewed)
+        if not rate and waiting:
+            return None
+        deciding = waiting / rate if waiting else 0.0
+        a_chunk = max(self._chunk_seconds / self._chunks if self._chunks else 0.0, self._pause)
+        # Everybody may be approved, and the last chunk goes out when the last customer is decided.
+        sending = a_chunk * math.ceil((unsent + waiting) / self._chunk_size)
+        return self._clearance.remaining() - max(sending, deciding + (a_chunk if waiting else 0.0))

@@ -1,0 +1,90 @@
+"""Tell Optimove the statuses of any number of customers, as many calls as it takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from itertools import islice
+from typing import Final
+
+from pydantic import ValidationError
+
+from optimove_conditional_execution import operations
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.errors import (
+    DeadlineExceeded,
+    OptimoveError,
+    PayloadError,
+    RateLimitError,
+    ServerError,
+    TransportError,
+)
+from optimove_conditional_execution.flows.effects import Call, Flow
+from optimove_conditional_execution.models.base import payload_error
+from optimove_conditional_execution.models.campaign import CustomerPromotionStatus
+
+Statuses = Iterable[CustomerPromotionStatus] | Mapping[str, bool]
+
+_NO_TIME: Final = 0.05
+"""Seconds; the last try of a call ends this close to its deadline when nothing but the deadline ends the tries."""
+
+
+def update_statuses(
+    campaign_id: int, statuses: Statuses, *, now: Callable[[], datetime], deadline: Deadline, urgent: bool
+) -> Flow[int]:
+    """Send statuses in parts of 10,000, each read when the one before is acknowledged.
+
+    Args:
+        campaign_id: The campaign.
+        statuses: Read once, a part at a time.
+        now: The time in Optimove's zone, without the zone.
+        deadline: The end of it all.
+        urgent: Whether failed tries are repeated until then, however many it takes.
+
+    Returns:
+        How many customers Optimove has acknowledged.
+    """
+    acknowledged = 0
+    each = _each(statuses)
+    try:
+        while part := list(islice(each, operations.MAX_STATUSES)):
+            operation = operations.update_customer_promotion_status(campaign_id, part, timestamp=now())
+            told: int = yield Call(operation if urgent else dataclasses.replace(operation, urgent=False))
+            acknowledged += told
+    except DeadlineExceeded as error:
+        error.acknowledged = acknowledged
+        raise
+    except (TransportError, ServerError, RateLimitError) as error:
+        if deadline.remaining() > _NO_TIME:
+            error.add_note(_so_far(acknowledged))
+            raise
+        sent = error.request_sent if isinstance(error, TransportError) else True
+        raise DeadlineExceeded(
+            f"No time is left; the last try ended with: {error}", request_sent=sent, acknowledged=acknowledged
+        ) from error
+    except OptimoveError as error:
+        error.add_note(_so_far(acknowledged))
+        raise
+    return acknowledged
+
+
+def _so_far(acknowledged: int) -> str:
+    return f"Optimove had acknowledged {acknowledged} customers before."
+
+
+def _each(statuses: object) -> Iterator[CustomerPromotionStatus]:
+    if isinstance(statuses, Mapping):
+        return (_status(customer_id, status) for customer_id, status in statuses.items())
+    if isinstance(statuses, Iterable) and not isinstance(statuses, str | bytes):
+        return iter(statuses)
+    raise PayloadError(
+        "statuses must be CustomerPromotionStatus objects, or a dict of ids and booleans.", path="statuses"
+    )
+
+
+def _status(customer_id: object, status: object) -> CustomerPromotionStatus:
+    try:
+        return CustomerPromotionStatus.model_validate({"CustomerID": customer_id, "Status": status})
+    except ValidationError as error:
+        raise payload_error("statuses", error) from None

@@ -1,0 +1,98 @@
+"""What a reviewer's answer means: only ids of the batch, as strings, are approved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, final
+
+from optimove_conditional_execution.errors import OptimoveError
+from optimove_conditional_execution.models.campaign import CampaignCustomer
+
+
+class OddAnswer(OptimoveError):  # noqa: N818 - a kind of failure of the reviewer's, told by name in a log
+    """The reviewer returned something that is no list of customer ids."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """The answer to a batch.
+
+    Attributes:
+        approved: Ids of the batch that are approved.
+        failed: Ids for which the decision raised.
+        unreached: Ids that were not asked about before time was up.
+        strangers: How many ids were returned that do not stand in the batch.
+    """
+
+    approved: frozenset[str]
+    failed: frozenset[str] = frozenset()
+    unreached: frozenset[str] = frozenset()
+    strangers: int = 0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PartialAnswer:
+    """What a reviewer returns that can fail for single customers: the ids approved, when iterated over."""
+
+    approved: tuple[str, ...]
+    failed: tuple[str, ...] = ()
+    unreached: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.approved)
+
+
+_LISTS: Final = (list, tuple, set, frozenset)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Customers that a reviewer gets at once.
+
+    Attributes:
+        customers: The customers, each once.
+        ids: Their ids, in that order.
+    """
+
+    customers: tuple[CampaignCustomer, ...]
+    ids: Sequence[str]
+
+
+def verdicts(batch: Batch, answer: object) -> Verdicts:
+    """Read a reviewer's answer; a generator runs on in here.
+
+    Raises:
+        OddAnswer: It is none.
+    """
+    if isinstance(answer, PartialAnswer):
+        return Verdicts(frozenset(answer.approved), frozenset(answer.failed), frozenset(answer.unreached))
+    if isinstance(answer, str | bytes | Mapping) or not isinstance(answer, Iterable):
+        raise OddAnswer(
+            f"The reviewer returned a {type(answer).__name__}; it must return the customer_ids that are approved."
+        )
+    known = frozenset(batch.ids)
+    if type(answer) in _LISTS and (plain := _plain(known, answer)) is not None:
+        return Verdicts(plain)
+    approved: set[str] = set()
+    strangers = 0
+    for item in answer:
+        if isinstance(item, CampaignCustomer):
+            raise OddAnswer("The reviewer returned customers; it must return their customer_ids.")
+        if isinstance(item, str) and item in known:
+            approved.add(item)
+        else:
+            strangers += 1
+    return Verdicts(frozenset(approved), strangers=strangers)
+
+
+def _plain(known: frozenset[str], answer: Iterable[object]) -> frozenset[str] | None:
+    """Return what most reviewers return, ids of the batch and nothing else, without a step of Python for each."""
+    try:
+        approved = frozenset(answer)
+    except TypeError:  # one cannot be hashed
+        return None
+    return known & approved if approved <= known else None

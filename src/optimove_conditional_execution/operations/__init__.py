@@ -1,0 +1,47 @@
+"""Every call to Optimove as a value: what to send, how to read the answer, and whether it may be repeated.
+
+One function an endpoint, named as the client's method. To add a call, add its endpoint to `Endpoints` and a function
+here; sending, retries, limits and errors come with `client.send(operation)`.
+
+Paths, methods and bodies: `docs/explanation/optimove-api.md`, with the source of each. What is not documented is a
+default in `Endpoints` that a tenant can override.
+"""
+
+from optimove_conditional_execution.operations.operation import ENDPOINTS, Endpoint, Endpoints, Operation
+from optimove_conditional_execution.operations.scheduled import (
+    MAX_STATUSES,
+    get_processed_campaign_customers,
+    get_registered_event_listeners,
+    register_event_listener,
+    unregister_event_listener,
+    update_customer_promotion_status,
+)
+from optimove_conditional_execution.operations.triggered import (
+    DEFAULT_TIMEOUT_MS,
+    create_webhook,
+    delete_webhook,
+    get_webhook_by_id,
+    get_webhooks,
+    send_webhook_approval,
+    update_webhook_settings,
+)
+
+__all__ = [
+    "DEFAULT_TIMEOUT_MS",
+    "ENDPOINTS",
+    "MAX_STATUSES",
+    "Endpoint",
+    "Endpoints",
+    "Operation",
+    "create_webhook",
+    "delete_webhook",
+    "get_processed_campaign_customers",
+    "get_registered_event_listeners",
+    "get_webhook_by_id",
+    "get_webhooks",
+    "register_event_listener",
+    "send_webhook_approval",
+    "unregister_event_listener",
+    "update_customer_promotion_status",
+    "update_webhook_settings",
+]

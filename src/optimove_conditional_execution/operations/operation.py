@@ -1,0 +1,145 @@
+"""A call to Optimove that is not sent yet, and where every call goes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Generic, Literal, TypeVar, final
+from urllib.parse import quote
+
+from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.messages import Response
+
+T = TypeVar("T")
+
+_WEBHOOKS: Final = "/conditional-execution/v2/triggered/webhooks"
+
+_PREFIXED: Final = frozenset(
+    {
+        "register_event_listener",
+        "unregister_event_listener",
+        "get_registered_event_listeners",
+        "get_processed_campaign_customers",
+        "update_customer_promotion_status",
+    }
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a call goes: the method, and the path below the base URL, with `{names}` for its parameters."""
+
+    method: str
+    path: str
+
+    def __post_init__(self) -> None:
+        """Refuse what would send the API key somewhere else."""
+        if not isinstance(self.path, str) or not self.path.startswith("/"):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("An Endpoint's path must begin with a slash: it stands behind the base URL.")
+        if not isinstance(self.method, str) or not (self.method.isascii() and self.method.isalpha()):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("An Endpoint's method must be an HTTP method, such as GET.")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """The method and path of every call; replace the ones that differ for your tenant.
+
+    Of the webhooks' calls only the path of `create_webhook` is documented by Optimove, trailing slash included.
+    `send_webhook_approval` is known from another program's summary; the others are guesses from the usual REST pattern.
+    The calls for scheduled campaigns stand in Optimove's reference. Ask your Customer Success Manager, and override
+    what differs: `Endpoints(get_webhooks=Endpoint("GET", "/..."))`.
+
+    Attributes:
+        path_prefix: What stands before the paths of the calls for scheduled campaigns: empty, or `/current`, which
+            Optimove's older samples have.
+    """
+
+    create_webhook: Endpoint = Endpoint("POST", f"{_WEBHOOKS}/")
+    get_webhooks: Endpoint = Endpoint("GET", _WEBHOOKS)
+    get_webhook_by_id: Endpoint = Endpoint("GET", f"{_WEBHOOKS}/{{webhook_id}}")
+    delete_webhook: Endpoint = Endpoint("DELETE", f"{_WEBHOOKS}/{{webhook_id}}")
+    update_webhook_settings: Endpoint = Endpoint("PUT", "/conditional-execution/v2/triggered/settings")
+    send_webhook_approval: Endpoint = Endpoint("POST", "/conditional-execution/v2/triggered/approval")
+    register_event_listener: Endpoint = Endpoint("POST", "/General/RegisterEventListener")
+    unregister_event_listener: Endpoint = Endpoint("POST", "/General/UnregisterEventListener")
+    get_registered_event_listeners: Endpoint = Endpoint("GET", "/General/GetRegisteredEventListeners")
+    get_processed_campaign_customers: Endpoint = Endpoint("GET", "/Customers/GetProcessedCampaignCustomers")
+    update_customer_promotion_status: Endpoint = Endpoint("POST", "/Integrations/UpdateCustomerPromotionStatus")
+    path_prefix: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what would send the API key somewhere else."""
+        prefix: object = self.path_prefix
+        if not isinstance(prefix, str) or (prefix and not prefix.startswith("/")) or prefix.endswith("/"):
+            raise ConfigurationError(
+                'path_prefix must be empty, or begin with a slash and not end with one: "/current".'
+            )
+
+    def bind(self, operation: Operation[T]) -> Operation[T]:
+        """Return the operation with this table's endpoint; operations that the table does not know stay as they are."""
+        mine = getattr(self, operation.name, None)
+        if not isinstance(mine, Endpoint):
+            return operation
+        if self.path_prefix and operation.name in _PREFIXED:
+            mine = Endpoint(mine.method, self.path_prefix + mine.path)
+        return operation if mine == operation.endpoint else dataclasses.replace(operation, endpoint=mine)
+
+
+ENDPOINTS: Final = Endpoints()
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[T]):
+    """One call to Optimove, not sent yet.
+
+    Attributes:
+        name: The call's name, as the client's method.
+        endpoint: Method and path pattern.
+        parse: Reads a 2xx answer. It may raise `PayloadError`, which the client turns into `UnexpectedResponseError`.
+        path_parameters: Fill the `{names}` of the path.
+        query: Query parameters, in order.
+        body: The JSON body, or None.
+        idempotent: Whether sending it twice does no more than sending it once. Decides about retries.
+        gone_means_done: Whether a 404 to a repeated try means that the first try did it.
+        urgent: Whether, with a deadline of its own, it is retried until that, however many tries it takes.
+        limit: Which rate limit it counts against.
+        private: Whether bodies hold secrets or personal data; then no error message quotes Optimove's words.
+        redact: Secrets that an answer could echo; they are struck out of errors.
+    """
+
+    name: str
+    endpoint: Endpoint
+    parse: Callable[[Response], T] = field(repr=False)
+    path_parameters: tuple[tuple[str, str], ...] = ()
+    query: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    body: bytes | None = field(default=None, repr=False)
+    idempotent: bool = False
+    gone_means_done: bool = False
+    urgent: bool = False
+    limit: Literal["general", "approval"] = "general"
+    private: bool = False
+    redact: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def method(self) -> str:
+        """The HTTP method."""
+        return self.endpoint.method
+
+    @property
+    def path(self) -> str:
+        """The path below the base URL, parameters filled in and percent-encoded.
+
+        Raises:
+            ConfigurationError: The endpoint's path names a parameter that the call does not have.
+        """
+        names = ", ".join(f"{{{name}}}" for name, _ in self.path_parameters) or "no parameters"
+        try:
+            return self.endpoint.path.format_map({name: quote(value, safe="") for name, value in self.path_parameters})
+        except UnicodeEncodeError:
+            raise ConfigurationError(f"{self.name}: {names} must be valid Unicode text.") from None
+        except (KeyError, ValueError, IndexError, AttributeError, TypeError):
+            raise ConfigurationError(f"Endpoints.{self.name}: the path may hold {names} in braces, no more.") from None
