@@ -112,6 +112,15 @@ def harmless(error: BaseException) -> Exception:
     """Return an exception that a future and a generator can carry: neither StopIteration nor SystemExit is one."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
         return error
-    harmless = RuntimeError(type(error).__name__)
-    harmless.__cause__ = error
-    return harmless
+    carrier = Carrier(type(error).__name__)
+    carrier.__cause__ = error
+    return carrier
+
+
+class Carrier(RuntimeError):  # noqa: N818 - never raised for what it is
+    """Stands in for an exception that a future or a generator cannot carry; its text is the other's name."""
+
+
+def name_of(error: BaseException) -> str:
+    """Return the name of an exception's class, also of one that came in a `Carrier`."""
+    return str(error) if isinstance(error, Carrier) else type(error).__name__

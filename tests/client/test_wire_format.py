@@ -195,7 +195,7 @@ def test_an_operation_of_your_own(caller: Caller, httpx_mock: HTTPXMock) -> None
     )
     assert caller.send(ask) == 17
     url = only_request(httpx_mock).url
-    assert url.raw_path == b"/answers/all%20things?%24top=5&CustomerAttributes=Alias%3BCountry"
+    assert url.raw_path == b"/answers/all%20things?$top=5&CustomerAttributes=Alias%3BCountry"
     assert isinstance(ask.parse(Response(200, {}, b"1")), int)
 
 

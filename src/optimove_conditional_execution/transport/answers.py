@@ -45,26 +45,25 @@ def interpret(
         APIError: The status is not 2xx, or the body is not what is documented.
     """
     status = response.status
+    wrong: PayloadError | None = None
+    if 200 <= status < 300:
+        try:
+            return _parsed(operation, response)
+        except PayloadError as error:
+            wrong = error
     body = _redacted(response.body, (*operation.redact, *secrets))
     message = _message(body)
     said = "" if operation.private or not message else f" It said: {message}"
     where = f"{operation.name}: {operation.method} {operation.path} answered {_phrase(status)}."
-    if 200 <= status < 300:
-        try:
-            if len(response.body) > MAX_RESPONSE_BODY:
-                raise PayloadError(f"the answer is longer than {MAX_RESPONSE_BODY} bytes")
-            if _header(response, "content-encoding").lower() not in ("", "identity"):
-                raise PayloadError("the answer is compressed, which was not asked for")
-            return operation.parse(response)
-        except PayloadError as error:
-            raise UnexpectedResponseError(
-                f"{where} But {error}{'' if str(error).endswith('.') else '.'} Check base_url and Endpoints: another "
-                f"server, or another version of the API, may have answered.{said}",
-                status=status,
-                operation=operation.name,
-                message=message,
-                body=body,
-            ) from None
+    if wrong is not None:
+        raise UnexpectedResponseError(
+            f"{where} But {wrong}{'' if str(wrong).endswith('.') else '.'} Check base_url and Endpoints: another "
+            f"server, or another version of the API, may have answered.{said}",
+            status=status,
+            operation=operation.name,
+            message=message,
+            body=body,
+        )
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         raise RateLimitError(
             f"{where}{said}",
@@ -76,6 +75,14 @@ def interpret(
         )
     kind, advice = _kind(status)
     raise kind(f"{where}{advice}{said}", status=status, operation=operation.name, message=message, body=body)
+
+
+def _parsed(operation: Operation[T], response: Response) -> T:
+    if len(response.body) > MAX_RESPONSE_BODY:
+        raise PayloadError(f"the answer is longer than {MAX_RESPONSE_BODY} bytes")
+    if _header(response, "content-encoding").lower() not in ("", "identity"):
+        raise PayloadError("the answer is compressed, which was not asked for")
+    return operation.parse(response)
 
 
 def _kind(status: int) -> tuple[type[APIError], str]:

@@ -46,11 +46,50 @@ class Exchange:
         return seconds
 
 
+class Stream(Protocol):
+    """An answer whose body is still coming.
+
+    Attributes:
+        response: The head; the body as well, unless the status is a 2xx.
+        is_framed: Whether the head says where the body ends; else the end of the connection does, or a crash.
+    """
+
+    response: Response
+    is_framed: bool
+
+    def read(self) -> bytes:
+        """Return the next bytes, some 64 kB at most; none at the end. A wait for them is bounded as a try is."""
+        ...
+
+    def close(self) -> None:
+        """Give the connection back."""
+        ...
+
+
+class AsyncStream(Protocol):
+    """An answer whose body is still coming; see `Stream`."""
+
+    response: Response
+    is_framed: bool
+
+    async def read(self) -> bytes:
+        """Return the next bytes."""
+        ...
+
+    async def aclose(self) -> None:
+        """Give the connection back."""
+        ...
+
+
 class Engine(Protocol):
     """Carries requests in threads. Whatever it raises is a `TransportError` or a `DeadlineExceeded`."""
 
     def exchange(self, exchange: Exchange, /) -> Response:
         """Send a request and return the answer, whatever its status."""
+        ...
+
+    def stream(self, exchange: Exchange, until: Deadline, /) -> Stream:
+        """Send a request and return the answer's head; reading goes on until a deadline of its own."""
         ...
 
     def close(self) -> None:
@@ -63,6 +102,10 @@ class AsyncEngine(Protocol):
 
     async def exchange(self, exchange: Exchange, /) -> Response:
         """Send a request and return the answer, whatever its status."""
+        ...
+
+    async def stream(self, exchange: Exchange, until: Deadline, /) -> AsyncStream:
+        """Send a request and return the answer's head; reading goes on until a deadline of its own."""
         ...
 
     async def aclose(self) -> None:

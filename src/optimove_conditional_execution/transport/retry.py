@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypedDict, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, final
 
 from typing_extensions import Unpack
 
@@ -20,6 +20,8 @@ from optimove_conditional_execution.settings import seconds, whole_number
 
 if TYPE_CHECKING:
     import tenacity
+
+T = TypeVar("T")
 
 _SHORTEST_CEILING: Final = 0.005
 """Seconds; without it a policy without pauses, or a deadline that is near, would send tries as fast as it can."""
@@ -101,8 +103,10 @@ def strategy(
         error = _error(state)
         asked = error.retry_after if isinstance(error, RateLimitError) else None
         # A pause of our own choice never costs the call: half of the time that is left remains for the try.
+        # After a 429 all callers hold back together (pacing.py), so a short one of one's own is enough.
+        longest = policy.first_pause if isinstance(error, RateLimitError) else policy.longest_pause
         ceiling = min(
-            policy.longest_pause,
+            longest,
             policy.first_pause * 2.0 ** min(state.attempt_number - 1, 30),
             deadline.remaining() / 2,
         )
@@ -118,6 +122,44 @@ def strategy(
         return state.upcoming_sleep >= deadline.remaining()
 
     return {"retry": retry, "stop": stop, "wait": wait, "reraise": True}
+
+
+@final
+class Replay(Generic[T]):
+    """A function whose first call has been made already, and failed."""
+
+    def __init__(self, error: BaseException, function: Callable[[], T]) -> None:
+        self._error: BaseException | None = error
+        self._function = function
+
+    def __call__(self) -> T:
+        """Raise the error of the first call; from then on call the function."""
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # a frame that holds its own exception is garbage only the collector finds
+        return self._function()
+
+
+@final
+class AsyncReplay(Generic[T]):
+    """A coroutine function whose first call has been made already, and failed."""
+
+    def __init__(self, error: BaseException, function: Callable[[], Awaitable[T]]) -> None:
+        self._error: BaseException | None = error
+        self._function = function
+
+    async def __call__(self) -> T:
+        """Raise the error of the first call; from then on call the function."""
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # a frame that holds its own exception is garbage only the collector finds
+        return await self._function()
 
 
 def load() -> None:

@@ -1,0 +1,110 @@
+"""What both clients are built from: the settings, checked once."""
+
+from __future__ import annotations
+
+import abc
+import os
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final, Literal
+from zoneinfo import ZoneInfo
+
+from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.operations import Endpoints
+from optimove_conditional_execution.settings import TIMEZONE_VARIABLE, ClientSettings, whole_number
+from optimove_conditional_execution.transport.calls import OnCall
+from optimove_conditional_execution.transport.limiter import RateLimit
+from optimove_conditional_execution.transport.retry import RetryPolicy, load
+from optimove_conditional_execution.transport.sending import Rules
+
+EngineName = Literal["httpx", "httpx2", "aiohttp"]
+
+ENGINES: Final[tuple[EngineName, ...]] = ("httpx", "httpx2", "aiohttp")
+
+
+class Client(abc.ABC):
+    """What both clients are built from."""
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        timezone: str | ZoneInfo | None = None,
+        timeout: float = 30.0,
+        retry: RetryPolicy = RetryPolicy(),
+        rate_limit: RateLimit | None = RateLimit(50, per=10.0),
+        approval_rate_limit: RateLimit | None = None,
+        endpoints: Endpoints = Endpoints(),
+        http_client: object | None = None,
+        engine: EngineName = "httpx",
+        max_connections: int = 64,
+        on_call: OnCall | None = None,
+    ) -> None:
+        """Check the settings and open a connection pool; nothing is sent.
+
+        Args:
+            api_key: The tenant's key; unset, the environment variable `OPTIMOVE_API_KEY`.
+            base_url: The tenant's API server, such as `https://api5.optimove.net`; unset, `OPTIMOVE_BASE_URL`.
+            timezone: The zone of Optimove's time stamps that have none, as an IANA name; unset, `OPTIMOVE_TIMEZONE`.
+                Triggered campaigns have none of those.
+            timeout: Seconds for a whole call: waiting for the rate limit, all tries, all pauses. A `deadline=` replaces
+                it.
+            retry: Which failed tries are repeated, and how long a single one may take.
+            rate_limit: For every call but approvals; None for no limit.
+            approval_rate_limit: For approvals. None by default, since Optimove does not say whether they are limited.
+            endpoints: Methods and paths, for tenants where they differ.
+            http_client: Your own client of httpx or httpx2 (proxies, CA bundles, event hooks). It stays yours to close.
+            engine: What carries the requests when there is no `http_client`. The extras `httpx2` and `aiohttp` install
+                the others, which are faster when many approvals are under way; `aiohttp` is for asyncio only.
+            max_connections: Requests on their way at once, in each event loop for asyncio; the others wait in the order
+                of arrival. Streams of customers are not counted.
+            on_call: Called with a `CallRecord` after every call, in its thread or event loop; it must be quick.
+
+        Raises:
+            ConfigurationError: A setting is missing or makes no sense; the message names it.
+        """
+        settings = ClientSettings.of(api_key=api_key, base_url=base_url, timezone=timezone, environment=os.environ)
+        self._rules = Rules(
+            settings,
+            endpoints=endpoints,
+            timeout=timeout,
+            retry=retry,
+            rate_limit=rate_limit,
+            approval_rate_limit=approval_rate_limit,
+            on_call=on_call,
+        )
+        whole_number("max_connections", max_connections)
+        if engine not in ENGINES:
+            raise ConfigurationError(f"engine must be one of {', '.join(ENGINES)}.")
+        if http_client is not None and engine != "httpx":
+            raise ConfigurationError("Pass http_client= or engine=, not both: a client of yours is an engine itself.")
+        load()
+        self._connect(http_client, engine, max_connections)
+
+    @abc.abstractmethod
+    def _connect(self, http_client: object | None, engine: EngineName, max_connections: int) -> None:
+        """Set up the HTTP engine."""
+
+    @property
+    def timezone(self) -> ZoneInfo | None:
+        """The zone of Optimove's time stamps that have none, or None when it was not given."""
+        return self._rules.settings.timezone
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """The limit for every call but approvals, or None."""
+        return self._rules.rate_limit
+
+    def _wall_clock(self) -> Callable[[], datetime]:
+        """Return what tells the time as Optimove writes it: in the client's zone, without the zone."""
+        zone = self.timezone
+        if zone is None:
+            raise ConfigurationError(
+                f"The time zone of Optimove's time stamps is missing: set the variable {TIMEZONE_VARIABLE}, "
+                "or pass timezone= to the client, such as Europe/London. Ask Optimove which one your tenant has."
+            )
+        return lambda: datetime.now(zone).replace(tzinfo=None)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._rules.settings.base_url}>"

@@ -1,0 +1,306 @@
+"""The client for threads: one method a call to Optimove, and `send` for any other operation."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+from optimove_conditional_execution import operations
+from optimove_conditional_execution.client.base import Client, EngineName
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.drivers import run
+from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.flows.ensure import ensure_event_listener, ensure_webhook
+from optimove_conditional_execution.flows.paging import Paging
+from optimove_conditional_execution.flows.statuses import Statuses, update_statuses
+from optimove_conditional_execution.models.approval import Approval
+from optimove_conditional_execution.models.campaign import CampaignCustomer
+from optimove_conditional_execution.models.listener import EventListener
+from optimove_conditional_execution.models.webhook import TenantSettings, Webhook
+from optimove_conditional_execution.operations import Operation
+from optimove_conditional_execution.transport.exchange import Engine
+from optimove_conditional_execution.transport.sending import Tally, send
+from optimove_conditional_execution.transport.streaming import read
+
+T = TypeVar("T")
+
+
+class OptimoveClient(Client):
+    """Optimove's Conditional Execution API, for threads.
+
+    One object holds one connection pool and one TLS context: make one, use it from all threads, and close it, best with
+    `with OptimoveClient() as client:`.
+    """
+
+    def _connect(self, http_client: object | None, engine: EngineName, max_connections: int) -> None:
+        if engine == "aiohttp":
+            raise ConfigurationError('engine="aiohttp" is for AsyncOptimoveClient: aiohttp knows no threads.')
+        # Importing httpx takes as long as importing all the rest, and pays only once a client is made.
+        from optimove_conditional_execution.transport.http import HttpEngine
+
+        self._engine: Engine = HttpEngine(http_client, library=engine, max_connections=max_connections)
+
+    def create_webhook(self, url: str) -> Webhook:
+        """Register a URL for the notifications of triggered campaigns (CreateWebhook).
+
+        It is not repeated after an unknown outcome, since that could register the URL twice: see `ensure_webhook`.
+
+        Args:
+            url: Where Optimove shall post notifications.
+
+        Raises:
+            OptimoveError: See `send`.
+        """
+        return self.send(operations.create_webhook(url))
+
+    def get_webhooks(self) -> list[Webhook]:
+        """List the registered webhooks (GetWebhooks).
+
+        Raises:
+            OptimoveError: See `send`.
+        """
+        return self.send(operations.get_webhooks())
+
+    def get_webhook_by_id(self, webhook_id: str) -> Webhook:
+        """Look up a webhook (GetWebhookById).
+
+        Args:
+            webhook_id: The `id` of a `Webhook`.
+
+        Raises:
+            NotFoundError: There is none of that id.
+            OptimoveError: See `send`.
+        """
+        return self.send(operations.get_webhook_by_id(webhook_id))
+
+    def delete_webhook(self, webhook_id: str) -> None:
+        """Stop notifications to a webhook (DeleteWebhook).
+
+        Args:
+            webhook_id: The `id` of a `Webhook`.
+
+        Raises:
+            NotFoundError: There is none of that id.
+            OptimoveError: See `send`.
+        """
+        self.send(operations.delete_webhook(webhook_id))
+
+    def ensure_webhook(self, url: str) -> Webhook:
+        """Return the webhook of a URL, creating it only when there is none.
+
+        It can be called at every start of your service. When the outcome of creating is unknown, the list is asked
+        again before the error is raised.
+
+        Args:
+            url: Where Optimove shall post notifications, absolute; compared to the letter.
+
+        Raises:
+            ConfigurationError: The URL is not absolute.
+            OptimoveError: See `send`.
+        """
+        deadline = Deadline.after(self._rules.timeout)
+        return run(ensure_webhook(url), call=lambda operation: self.send(operation, deadline=deadline))
+
+    def update_webhook_settings(self, *, timeout_ms: int = 5_000, secret: str | None = None) -> TenantSettings:
+        """Set how long Optimove waits for answers, and what it signs with (UpdateWebhookSettings).
+
+        The settings hold for all webhooks of the tenant.
+
+        Args:
+            timeout_ms: Milliseconds. Give it even when you only change the secret: it is always sent.
+            secret: The new secret; None leaves the field out of the request. Whether that clears or keeps the old one
+                is not documented.
+
+        Raises:
+            OptimoveError: See `send`.
+        """
+        return self.send(operations.update_webhook_settings(timeout_ms=timeout_ms, secret=secret))
+
+    def send_webhook_approval(self, approval: Approval, *, deadline: Deadline | None = None) -> None:
+        """Answer a notification (SendWebhookApproval). The first answer counts.
+
+        Args:
+            approval: The answer.
+            deadline: Until when it may take; with one, failed tries are repeated until then.
+
+        Raises:
+            OptimoveError: See `send`. When Optimove did not answer with a 2xx, the approval may be lost.
+        """
+        self.send(operations.send_webhook_approval(approval), deadline=deadline)
+
+    def register_event_listener(
+        self, listener_url: str, *, event_type_id: int = 5, channel_id: int | None = None
+    ) -> None:
+        """Have Optimove post events of a type to a URL (RegisterEventListener).
+
+        Type 5 tells that a scheduled campaign waits for clearance. See `ensure_event_listener` for calling it at every
+        start. Listener events are not signed, so put a secret token into the URL.
+
+        Args:
+            listener_url: Where Optimove shall post.
+            event_type_id: Which events.
+            channel_id: Only those of one channel; never for type 5.
+
+        Raises:
+            ConfigurationError: The URL is blank, or type 5 shall have a channel.
+            OptimoveError: See `send`.
+        """
+        self.send(operations.register_event_listener(listener_url, event_type_id=event_type_id, channel_id=channel_id))
+
+    def unregister_event_listener(self, *, event_type_id: int = 5, channel_id: int | None = None) -> None:
+        """Stop events of a type (UnregisterEventListener).
+
+        Args:
+            event_type_id: Which events.
+            channel_id: The channel that was registered, if one was.
+
+        Raises:
+            OptimoveError: See `send`.
+        """
+        self.send(operations.unregister_event_listener(event_type_id=event_type_id, channel_id=channel_id))
+
+    def get_registered_event_listeners(self) -> list[EventListener]:
+        """List the registered listeners of all event types (GetRegisteredEventListeners).
+
+        Raises:
+            OptimoveError: See `send`.
+        """
+        return self.send(operations.get_registered_event_listeners())
+
+    def ensure_event_listener(self, listener_url: str, *, event_type_id: int = 5) -> EventListener:
+        """Return the listener of a URL and an event type, registering it only when it is missing or different.
+
+        It can be called at every start of your service.
+
+        Args:
+            listener_url: Where Optimove shall post, absolute; compared to the letter, or percent-decoded.
+            event_type_id: Which events.
+
+        Raises:
+            ConfigurationError: The URL is not absolute.
+            OptimoveError: See `send`.
+        """
+        deadline = Deadline.after(self._rules.timeout)
+        flow = ensure_event_listener(listener_url, event_type_id=event_type_id)
+        return run(flow, call=lambda operation: self.send(operation, deadline=deadline))
+
+    def get_processed_campaign_customers(
+        self,
+        campaign_id: int,
+        *,
+        customer_attributes: Sequence[str] = (),
+        page_size: int | None = 10_000,
+        deadline: Deadline | None = None,
+        tally: Tally | None = None,
+    ) -> Generator[CampaignCustomer, None, None]:
+        """Yield the customers of a campaign that waits for clearance (GetProcessedCampaignCustomers).
+
+        Pages are read as a stream, so that a campaign of any size costs the memory of some hundred rows. A connection
+        that breaks is taken up behind the rows that came.
+
+        Args:
+            campaign_id: The `campaign_id` of a `CampaignReadyEvent`.
+            customer_attributes: Names of customer attributes to ask for.
+            page_size: Rows of a page; the server may send fewer. None for an API that knows no pages: one request.
+            deadline: The end of reading; with one, a server that is down is asked again until then. None: each wait for
+                the next bytes may take `timeout` seconds.
+            tally: Counts the requests.
+
+        Raises:
+            NotFoundError: There is no such campaign, or no such path.
+            UnexpectedResponseError: The answer is no list of customers, or a page came again.
+            ConfigurationError: An argument makes no sense.
+            OptimoveError: See `send`.
+        """
+        return _each(
+            self.get_processed_campaign_customers_in_blocks(
+                campaign_id,
+                customer_attributes=customer_attributes,
+                page_size=page_size,
+                deadline=deadline,
+                tally=tally,
+            )
+        )
+
+    def get_processed_campaign_customers_in_blocks(
+        self,
+        campaign_id: int,
+        *,
+        customer_attributes: Sequence[str] = (),
+        page_size: int | None = 10_000,
+        deadline: Deadline | None = None,
+        tally: Tally | None = None,
+    ) -> Generator[list[CampaignCustomer], None, None]:
+        """Yield the same customers in lists, some hundreds at a time, as they arrive.
+
+        Lists cost a program less than customers one by one. The arguments are those of
+        `get_processed_campaign_customers`, and so are the errors; what came before an error is good.
+        """
+        paging = Paging(campaign_id, customer_attributes=customer_attributes, page_size=page_size)
+        return read(self._rules, self._engine, paging, deadline, tally)
+
+    def update_customer_promotion_status(
+        self, campaign_id: int, statuses: Statuses, *, deadline: Deadline | None = None
+    ) -> int:
+        """Say which customers may get a scheduled campaign (UpdateCustomerPromotionStatus).
+
+        They are sent in parts of 10,000, one after the other, and read from `statuses` as they are sent. Sending the
+        same again is safe.
+
+        Args:
+            campaign_id: The campaign.
+            statuses: `CustomerPromotionStatus` objects, or a dict of customer ids and booleans.
+            deadline: The end of it all; with one, failed tries are repeated until then. None: `timeout` seconds from
+                now, for all parts together.
+
+        Returns:
+            How many customers Optimove has acknowledged. Nothing is sent, and it is 0, when there are none.
+
+        Raises:
+            ConfigurationError: The client has no `timezone`.
+            PayloadError: A status is not a boolean, or an id is blank. Parts before it have been sent.
+            DeadlineExceeded: There was no time left; `acknowledged` tells how many customers went through.
+            OptimoveError: See `send`.
+        """
+        until = Deadline.after(self._rules.timeout) if deadline is None else deadline
+        flow = update_statuses(
+            campaign_id, statuses, now=self._wall_clock(), deadline=until, urgent=deadline is not None
+        )
+        return run(flow, call=lambda operation: self.send(operation, deadline=until))
+
+    def send(self, operation: Operation[T], *, deadline: Deadline | None = None, tally: Tally | None = None) -> T:
+        """Send an operation, repeating failed tries as the retry policy says.
+
+        Args:
+            operation: One from `optimove_conditional_execution.operations`, or your own.
+            deadline: The end of the whole call: waiting for the rate limit, all tries, all pauses. None: `timeout`
+                seconds from now.
+            tally: Counts the requests.
+
+        Raises:
+            APIError: Optimove answered with an error; its subclasses tell which.
+            TransportError: No answer came.
+            DeadlineExceeded: There was no time left.
+            ConfigurationError: The client is closed, or an endpoint of `Endpoints` makes no sense.
+        """
+        return send(self._rules, self._engine, operation, deadline, tally)
+
+    def close(self) -> None:
+        """Close the connections; an `http_client` of yours stays open."""
+        self._engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _each(blocks: Generator[list[CampaignCustomer], None, None]) -> Generator[CampaignCustomer, None, None]:
+    with contextlib.closing(blocks):
+        for block in blocks:
+            yield from block

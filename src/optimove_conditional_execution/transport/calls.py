@@ -1,0 +1,121 @@
+"""What is told of every call to Optimove: to your hook, and to the log."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Final, final
+
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.errors import APIError, OptimoveError
+
+_LOGGER: Final = logging.getLogger("optimove_conditional_execution.calls")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One call, over all its tries. Plain values without bodies, ids or secrets.
+
+    Attributes:
+        operation: Its name, as the client's method: `send_webhook_approval`.
+        attempts: Requests that were sent, 0 when there was no turn for one.
+        status: The HTTP status of the last answer; None when none came.
+        error: The name of the error's class; None when the call succeeded.
+        seconds: How long it took: turns, tries and pauses.
+        seconds_left: Until its deadline, when it was over; 0 when that had passed.
+        bytes_sent: Bytes of the bodies of its requests.
+        bytes_received: Bytes of the bodies of its answers; of a stream none.
+        ended_at: When it was over, in seconds since 1970.
+    """
+
+    operation: str
+    attempts: int
+    status: int | None
+    error: str | None
+    seconds: float
+    seconds_left: float
+    bytes_sent: int
+    bytes_received: int
+    ended_at: float
+
+
+OnCall = Callable[[CallRecord], None]
+
+
+class Watch:
+    """Watches one call, as a context manager. A class, since it stands around every call."""
+
+    def __init__(self, operation: str, deadline: Deadline, on_call: OnCall | None) -> None:
+        self._operation = operation
+        self._deadline = deadline
+        self._on_call = on_call
+        self._began = time.perf_counter()
+        self.attempts = 0
+        self.status: int | None = None
+        self.bytes_sent = 0
+        self.bytes_received = 0
+
+    def asked(self, body: bytes | None) -> None:
+        """Take in that a request is sent."""
+        self.attempts += 1
+        self.status = None
+        self.bytes_sent += len(body or b"")
+
+    def answered(self, status: int, size: int) -> None:
+        """Take in an answer."""
+        self.status = status
+        self.bytes_received += size
+
+    def __enter__(self) -> None:
+        """Watch."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # Whoever made the call gets the error; a WARNING would go to stderr, too, where nobody set logging up.
+        level = logging.DEBUG if error is None else logging.INFO
+        is_logged = _LOGGER.isEnabledFor(level)
+        if self._on_call is None and not is_logged:
+            return
+        record = CallRecord(
+            operation=self._operation,
+            attempts=self.attempts,
+            status=error.status if isinstance(error, APIError) else self.status,
+            error=None if error is None else type(error).__name__,
+            seconds=time.perf_counter() - self._began,
+            seconds_left=self._deadline.remaining(),
+            bytes_sent=self.bytes_sent,
+            bytes_received=self.bytes_received,
+            ended_at=time.time(),
+        )
+        if is_logged:
+            _log(level, record, error)
+        if self._on_call is not None:
+            try:
+                self._on_call(record)
+            except Exception as broken:  # noqa: BLE001 - a broken observer must not change a call
+                _LOGGER.error("on_call raised %s", type(broken).__name__)
+
+
+def _log(level: int, record: CallRecord, error: BaseException | None) -> None:
+    fields = {f"optimove_{name}": value for name, value in asdict(record).items() if name != "ended_at"}
+    # Only our own errors are known to quote neither secrets nor personal data, and not all of them stay short.
+    cause = f" ({type(error).__name__})" if isinstance(error, OptimoveError) else ""
+    _LOGGER.log(
+        level,
+        "%s %s status=%s attempts=%d seconds=%.3f left=%.3f sent=%d received=%d%s",
+        record.operation,
+        "ok" if error is None else "failed",
+        record.status,
+        record.attempts,
+        record.seconds,
+        record.seconds_left,
+        record.bytes_sent,
+        record.bytes_received,
+        cause,
+        extra=fields,
+    )

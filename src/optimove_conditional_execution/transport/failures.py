@@ -1,0 +1,53 @@
+"""What every engine says when there is no answer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from optimove_conditional_execution.errors import DeadlineExceeded, TransportError
+from optimove_conditional_execution.transport.exchange import Exchange
+
+_ROUNDING: Final = 0.005
+"""Seconds by which a timer may fire early."""
+
+
+def no_answer(
+    exchange: Exchange,
+    error: Exception,
+    *,
+    request_sent: bool | None,
+    is_late: bool,
+    is_quotable: bool,
+    is_senseless: bool,
+) -> TransportError | DeadlineExceeded:
+    """Return our error for a library's.
+
+    Args:
+        exchange: The request.
+        error: What the library, or somebody's code in it, raised.
+        request_sent: Whether the request was sent; None when nobody knows.
+        is_late: Whether it is a time-out.
+        is_quotable: Whether its text is the library's own and tells of the network.
+        is_senseless: Whether it is about the request.
+    """
+    name = type(error).__name__
+    where = _origin(exchange)
+    if is_late:
+        if exchange.deadline.remaining() <= _ROUNDING:
+            return DeadlineExceeded(f"No answer from {where} before the deadline.", request_sent=request_sent)
+        return TransportError(
+            f"No answer from {where} within {exchange.longest:g} s ({name}).", request_sent=request_sent
+        )
+    if is_senseless:
+        text = f"The request to {where} could not be sent ({name}): check base_url and the endpoints."
+    elif is_quotable:
+        text = f"No answer from {where} ({name}: {error}). Check OPTIMOVE_BASE_URL, or base_url=."
+    else:
+        # Raised by an event hook, a transport or an event loop of somebody else's; its message can quote anything.
+        text = f"No answer from {where}: {name} was raised while it was asked."
+    return TransportError(text, request_sent=request_sent)
+
+
+def _origin(exchange: Exchange) -> str:
+    scheme, _, rest = exchange.url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"

@@ -1,0 +1,274 @@
+"""One wall-clock bound over everything that a thread does on a connection, and what becomes known there.
+
+httpx bounds each wait for bytes, so a server that sends a byte a second holds a call for as long as it likes. Here
+every wait gets the time that is left of the whole call, whatever the phase: looking up the name, each address, TLS,
+every piece that is sent or read.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import ipaddress
+import math
+import socket
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from inspect import iscoroutinefunction
+from types import TracebackType
+from typing import Any, Final, final
+
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.pools import Pool
+
+_UNTIL: Final[ContextVar[Deadline | None]] = ContextVar("optimove_conditional_execution_until", default=None)
+_PROGRESS: Final[ContextVar[Progress | None]] = ContextVar("optimove_conditional_execution_progress", default=None)
+
+_PIECE: Final = 16_384
+"""Bytes written at once: about what a socket that can be written to takes without waiting again."""
+
+_LOOKUPS_AT_ONCE: Final = 8
+
+
+@final
+class Progress:
+    """How far a request got, as its connection tells.
+
+    Attributes:
+        seen: Whether a connection told anything.
+        sent: Whether the request was sent; None when nobody knows.
+    """
+
+    __slots__ = ("seen", "sent")
+
+    def __init__(self) -> None:
+        self.seen = False
+        self.sent: bool | None = None
+
+    def connects(self) -> None:
+        """Take in that a connection is opened."""
+        self.seen = True
+        self.sent = False
+
+    def writes(self) -> None:
+        """Take in that bytes of the request leave."""
+        self.seen = True
+        self.sent = None
+
+    def reads(self) -> None:
+        """Take in that the answer is waited for, which happens when all of the request has left."""
+        self.seen = True
+        self.sent = True
+
+
+@final
+class until:  # noqa: N801 - reads as a preposition in a with statement
+    """Bound what this thread does on connections of bounded clients. A class, since it is entered for every call."""
+
+    def __init__(self, deadline: Deadline, progress: Progress) -> None:
+        self._deadline = deadline
+        self._progress = progress
+        self._tokens: tuple[Token[Deadline | None], Token[Progress | None]] | None = None
+
+    def __enter__(self) -> None:
+        self._tokens = _UNTIL.set(self._deadline), _PROGRESS.set(self._progress)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._tokens is not None:
+            _UNTIL.reset(self._tokens[0])
+            _PROGRESS.reset(self._tokens[1])
+
+
+@final
+class noted:  # noqa: N801 - reads as a participle in a with statement
+    """Note how far this task gets on connections of bounded clients; asyncio has bounds of its own."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._token: Token[Progress | None] | None = None
+
+    def __enter__(self) -> None:
+        self._token = _PROGRESS.set(self._progress)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._token is not None:
+            _PROGRESS.reset(self._token)
+
+
+def bound(client: object) -> bool:
+    """Bound all connections that an httpx client will open; outside of `until` it goes on as before.
+
+    httpx has no public way to reach what opens its connections, so this looks for it where httpx 0.27 to 0.28 and
+    httpx2 keep it. A test holds that it is there.
+
+    Returns:
+        Whether it was found; it is not in a client with transports of another kind.
+    """
+    transports: list[object] = [getattr(client, "_transport", None), *getattr(client, "_mounts", {}).values()]
+    pools: list[Any] = [getattr(transport, "_pool", None) for transport in transports if transport is not None]
+    for pool in pools:
+        backend = getattr(pool, "_network_backend", None)
+        if backend is None:
+            return False
+        if not isinstance(backend, _Network | _AsyncNetwork):
+            is_async = iscoroutinefunction(backend.connect_tcp)
+            pool._network_backend = _AsyncNetwork(backend) if is_async else _Network(backend)
+    return True
+
+
+def _cut(timeout: float | None) -> float | None:
+    """Return how long the next wait may take.
+
+    Raises:
+        TimeoutError: There is no time left.
+    """
+    deadline = _UNTIL.get()
+    if deadline is None:
+        return timeout
+    left = deadline.remaining()
+    if left <= 0:
+        raise TimeoutError
+    if left == math.inf:
+        return timeout
+    return left if timeout is None else min(timeout, left)
+
+
+@final
+class _Network:
+    """Opens connections as httpcore's own backend does, in bounded time."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self._lookups = Pool(_LOOKUPS_AT_ONCE, when_full="queue", name="optimove-lookup")
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> _Stream:
+        if (progress := _PROGRESS.get()) is not None:
+            progress.connects()
+
+        def connect(address: str) -> _Stream:
+            return _Stream(
+                self._inner.connect_tcp(
+                    address,
+                    port,
+                    timeout=_cut(timeout),
+                    local_address=local_address,
+                    socket_options=socket_options,
+                )
+            )
+
+        if _UNTIL.get() is None:
+            return connect(host)
+        return _first(connect, self._addresses(host, port))
+
+    def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> _Stream:
+        return _Stream(self._inner.connect_unix_socket(path, timeout=_cut(timeout), socket_options=socket_options))
+
+    def sleep(self, seconds: float) -> None:
+        self._inner.sleep(min(seconds, _cut(seconds) or 0.0))
+
+    def _addresses(self, host: str, port: int) -> list[str]:
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            # The system's resolver knows no deadline, and cannot be stopped.
+            looking = self._lookups.submit(socket.getaddrinfo, (host, port, 0, socket.SOCK_STREAM))
+            try:
+                found = looking.result(_cut(None))
+            except concurrent.futures.CancelledError:
+                raise TimeoutError from None
+            finally:
+                looking.cancel()
+            return list(dict.fromkeys(str(address[0]) for *_, address in found))
+        return [host]
+
+
+def _first(connect: Callable[[str], _Stream], addresses: list[str]) -> _Stream:
+    *others, last = addresses
+    for address in others:
+        try:
+            return connect(address)
+        except Exception:  # noqa: BLE001 - a refused or silent address; the next may do
+            _cut(None)
+    return connect(last)
+
+
+@final
+class _Stream:
+    """A connection whose every wait is bounded."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if (progress := _PROGRESS.get()) is not None:
+            progress.reads()
+        data: bytes = self._inner.read(max_bytes, timeout=_cut(timeout))
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if (progress := _PROGRESS.get()) is not None:
+            progress.writes()
+        for at in range(0, len(buffer), _PIECE):
+            self._inner.write(buffer[at : at + _PIECE], timeout=_cut(timeout))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> _Stream:
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname=server_hostname, timeout=_cut(timeout)))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+@final
+class _AsyncNetwork:
+    """Opens connections as httpcore's own backend does, and notes what happens on them."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    async def connect_tcp(self, *given: Any, **options: Any) -> _AsyncStream:
+        if (progress := _PROGRESS.get()) is not None:
+            progress.connects()
+        return _AsyncStream(await self._inner.connect_tcp(*given, **options))
+
+    async def connect_unix_socket(self, *given: Any, **options: Any) -> _AsyncStream:
+        return _AsyncStream(await self._inner.connect_unix_socket(*given, **options))
+
+    async def sleep(self, seconds: float) -> None:
+        await self._inner.sleep(seconds)
+
+
+@final
+class _AsyncStream:
+    """A connection that notes what happens on it."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.aclose = inner.aclose
+        self.get_extra_info = inner.get_extra_info
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if (progress := _PROGRESS.get()) is not None:
+            progress.reads()
+        data: bytes = await self._inner.read(max_bytes, timeout)
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        if (progress := _PROGRESS.get()) is not None:
+            progress.writes()
+        await self._inner.write(buffer, timeout)
+
+    async def start_tls(self, *given: Any, **options: Any) -> _AsyncStream:
+        return _AsyncStream(await self._inner.start_tls(*given, **options))

@@ -1,0 +1,110 @@
+"""Read a campaign's customers as a stream: page after page, over failures, with a bounded wait for every byte."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, Generator
+from typing import final
+
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.errors import (
+    DeadlineExceeded,
+    NotFoundError,
+    OptimoveError,
+    RateLimitError,
+    ServerError,
+    TransportError,
+)
+from optimove_conditional_execution.flows.paging import Paging
+from optimove_conditional_execution.models.campaign import CampaignCustomer
+from optimove_conditional_execution.transport.exchange import AsyncEngine, Engine
+from optimove_conditional_execution.transport.sending import Rules, Tally, aopen_stream, open_stream
+
+
+def read(
+    rules: Rules, engine: Engine, paging: Paging, deadline: Deadline | None, tally: Tally | None = None
+) -> Generator[list[CampaignCustomer], None, None]:
+    """Yield the customers, some hundreds at a time, in this thread.
+
+    Raises:
+        OptimoveError: See `OptimoveClient.get_processed_campaign_customers`.
+    """
+    persistence = _Persistence(rules, paging, deadline)
+    while (operation := paging.next_page()) is not None:
+        try:
+            stream = open_stream(rules, engine, operation, deadline, tally)
+            try:
+                while block := stream.read():
+                    if customers := paging.feed(block):
+                        yield customers
+            finally:
+                stream.close()
+            if customers := paging.close_page(is_framed=stream.is_framed):
+                yield customers
+        except OptimoveError as error:
+            time.sleep(persistence.pause_after(error))
+
+
+async def aread(
+    rules: Rules, engine: AsyncEngine, paging: Paging, deadline: Deadline | None, tally: Tally | None = None
+) -> AsyncGenerator[list[CampaignCustomer], None]:
+    """Yield the customers, some hundreds at a time, in this task; see `read`."""
+    persistence = _Persistence(rules, paging, deadline)
+    while (operation := paging.next_page()) is not None:
+        try:
+            stream = await aopen_stream(rules, engine, operation, deadline, tally)
+            try:
+                while block := await stream.read():
+                    if customers := paging.feed(block):
+                        yield customers
+            finally:
+                await stream.aclose()
+            if customers := paging.close_page(is_framed=stream.is_framed):
+                yield customers
+        except OptimoveError as error:
+            await asyncio.sleep(persistence.pause_after(error))
+
+
+@final
+class _Persistence:
+    """Which failures of a page end the reading, and how long to wait after the others.
+
+    Opening a page has its own retries. Here it is about pages that break off, and, with a deadline, about servers that
+    are down for longer: reading goes on until then.
+    """
+
+    def __init__(self, rules: Rules, paging: Paging, deadline: Deadline | None) -> None:
+        self._policy = rules.retry
+        self._paging = paging
+        self._deadline = deadline
+        self._rows = 0
+        self._failures = 0
+
+    def pause_after(self, error: OptimoveError) -> float:
+        """Return the seconds to wait before the next page.
+
+        Raises:
+            OptimoveError: The error, when it is the end.
+        """
+        if isinstance(error, NotFoundError):
+            self._paging.missing(error)
+            return 0.0
+        if not isinstance(error, TransportError | DeadlineExceeded | ServerError | RateLimitError):
+            raise error
+        if self._paging.rows > self._rows:
+            self._failures = 0
+        self._rows = self._paging.rows
+        self._failures += 1
+        policy = self._policy
+        ceiling = min(policy.longest_pause, policy.first_pause * 2.0 ** min(self._failures, 30))
+        pause = random.uniform(0.0, ceiling)  # noqa: S311 - spreads load, protects nothing
+        if self._deadline is None:
+            # A page that was opened and broke off is tried again; one that could not be opened has had its tries.
+            broke_off = isinstance(error, TransportError) and error.request_sent is not False
+            if not broke_off or self._failures >= policy.attempts:
+                raise error
+        elif policy.attempts == 1 or pause >= self._deadline.remaining():
+            raise error
+        return pause

@@ -1,0 +1,294 @@
+"""Places, pacing, name lookups, engines that are not there."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import threading
+import time
+from typing import Any
+
+import httpx
+import httpx2
+import pytest
+
+from optimove_conditional_execution import (
+    AsyncOptimoveClient,
+    AsyncWebhookReceiver,
+    ConfigurationError,
+    Deadline,
+    DeadlineExceeded,
+    OptimoveClient,
+    RetryPolicy,
+    TransportError,
+    WebhookNotification,
+    WebhookReceiver,
+    operations,
+)
+from optimove_conditional_execution.testing import FaultServer, signed_request
+from optimove_conditional_execution.testing import notification as make_notification
+from optimove_conditional_execution.transport.http.bounded import bound
+from optimove_conditional_execution.transport.pacing import Pacing
+from optimove_conditional_execution.transport.places import AsyncPlaces, Places
+
+OPTIONS: dict[str, Any] = {"base_url": "http://optimove.invalid", "retry": RetryPolicy(attempts=1)}
+
+
+# ---- three hundred at once
+
+
+@pytest.mark.parametrize("engine", ["httpx", "httpx2", "aiohttp"])
+def test_three_hundred_notifications_at_once_are_all_acknowledged(engine: Any) -> None:
+    async def yes(notification: WebhookNotification, deadline: Deadline) -> bool:
+        return True
+
+    async def go(server: FaultServer) -> list[int]:
+        async with server.async_client(engine=engine) as client:
+            receiver = AsyncWebhookReceiver(yes, client=client, secrets="fake-secret", max_concurrency=300)
+            return [answer.status for answer in await asyncio.gather(*map(receiver.handle, questions(server, 300)))]
+
+    with FaultServer() as server:
+        assert asyncio.run(go(server)) == [200] * 300
+        assert sum(question.approved for question in server.optimove.questions.values()) == 300
+        assert len(server.optimove.calls_of("send_webhook_approval")) == 300
+        assert server.connections <= 64
+
+
+def test_three_hundred_in_threads() -> None:
+    statuses: list[int] = []
+    with FaultServer() as server, server.client() as client:
+        receiver = WebhookReceiver(
+            lambda notification, deadline: True, client=client, secrets="fake-secret", max_concurrency=300
+        )
+        requests = questions(server, 300)
+        threads = [
+            threading.Thread(target=lambda request=request: statuses.append(receiver.handle(request).status))
+            for request in requests
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+    assert statuses == [200] * 300
+    assert server.connections <= 64
+
+
+def questions(server: FaultServer, count: int) -> list[Any]:
+    asked = [make_notification(timeout_ms=20_000) for _ in range(count)]
+    for payload in asked:
+        server.optimove.expect(payload)
+    return [signed_request(payload, secret="fake-secret") for payload in asked]
+
+
+# ---- places
+
+
+def test_places_go_to_those_who_came_first() -> None:
+    places = Places(1, object)
+    held = places.take(Deadline.after(1))
+    order: list[int] = []
+
+    def wait(number: int) -> None:
+        client = places.take(Deadline.after(10))
+        order.append(number)
+        places.leave(client)
+
+    threads = []
+    for number in range(5):
+        threads.append(threading.Thread(target=wait, args=(number,)))
+        threads[-1].start()
+        time.sleep(0.02)
+    places.leave(held)
+    for thread in threads:
+        thread.join(10)
+    assert order == [0, 1, 2, 3, 4]
+    assert len(places.clients()) == 1
+
+
+def test_the_client_that_was_used_last_is_used_next() -> None:
+    places = Places(3, object)
+    first, second = places.take(Deadline.after(1)), places.take(Deadline.after(1))
+    places.leave(first)
+    places.leave(second)
+    assert places.take(Deadline.after(1)) is second
+
+
+def test_a_place_that_comes_while_its_task_is_cancelled_is_not_lost() -> None:
+    async def go() -> None:
+        places = AsyncPlaces(1, object)
+        held = await places.take(Deadline.after(1))
+        waiting = asyncio.ensure_future(places.take(Deadline.after(10)))
+        await asyncio.sleep(0)
+        places.leave(held)  # is given to the one who waits,
+        waiting.cancel()  # who gives up in the same moment
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert await places.take(Deadline.after(1)) is held
+
+    asyncio.run(go())
+
+
+def test_a_client_that_cannot_be_made_takes_no_place() -> None:
+    made = iter([None, object()])
+
+    def make() -> object:
+        client = next(made)
+        if client is None:
+            raise LookupError
+        return client
+
+    places = Places(1, make)
+    with pytest.raises(LookupError):
+        places.take(Deadline.after(1))
+    assert places.take(Deadline.after(1)) is not None
+
+
+# ---- pacing
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_nobody_sends_before_the_moment_that_the_server_named() -> None:
+    clock = Clock()
+    pacing = Pacing(clock=clock)
+    sent_at = pacing.wait(Deadline.after(100))
+    assert sent_at == clock.now
+    pacing.refused(sent_at, 50.0)
+    with pytest.raises(DeadlineExceeded, match="429") as caught:
+        pacing.wait(Deadline.after(49))
+    assert caught.value.request_sent is False
+    clock.now += 50
+    assert pacing.wait(Deadline.after(1)) == clock.now
+
+
+def test_those_who_were_under_way_tell_nothing_new() -> None:
+    clock = Clock()
+    pacing = Pacing(clock=clock)
+    sent_at = pacing.wait(Deadline.after(100))
+    clock.now += 1
+    for _ in range(100):
+        pacing.refused(sent_at, None)
+    clock.now += 0.2  # the first guess, whatever the others said
+    assert pacing.wait(Deadline.after(0.05)) == clock.now
+
+
+def test_after_half_a_minute_everything_is_forgotten() -> None:
+    clock = Clock()
+    pacing = Pacing(clock=clock)
+    for _ in range(5):
+        pacing.taken()
+    pacing.refused(pacing.wait(Deadline.after(100)), 1.0)
+    clock.now += 31.1
+    for _ in range(1_000):
+        assert pacing.wait(Deadline.after(0.01)) == clock.now
+
+
+# ---- names
+
+
+@pytest.fixture
+def slow_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver that takes its time."""
+    real = socket.getaddrinfo
+
+    def slow(host: Any, *given: Any, **more: Any) -> Any:
+        if host == "optimove.invalid":
+            time.sleep(1.5)
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, *given, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+
+
+@pytest.mark.usefixtures("slow_names")
+@pytest.mark.parametrize("engine", ["httpx", "httpx2"])
+def test_a_slow_name_lookup_does_not_hold_a_call(engine: Any) -> None:
+    with OptimoveClient("key", engine=engine, **OPTIONS) as client:
+        begun = time.perf_counter()
+        with pytest.raises(DeadlineExceeded) as caught:
+            client.send(operations.get_webhooks(), deadline=Deadline.after(0.3))
+        assert time.perf_counter() - begun < 0.8
+        assert caught.value.request_sent is False
+
+
+@pytest.mark.usefixtures("slow_names")
+def test_a_name_that_is_not_there_is_told() -> None:
+    with OptimoveClient("key", **OPTIONS) as client, pytest.raises(TransportError, match="Name or service") as caught:
+        client.get_webhooks()
+    assert caught.value.request_sent is False
+    assert "OPTIMOVE_BASE_URL" in str(caught.value)
+
+
+def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    def two(host: Any, port: Any, *given: Any, **more: Any) -> Any:
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0)),
+            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port)),
+        ]
+
+    with FaultServer() as server:
+        port = server.url.rpartition(":")[2]
+        with server.client(base_url=f"http://optimove.invalid:{port}") as client, monkeypatch.context() as patch:
+            patch.setattr(socket, "getaddrinfo", two)
+            assert client.get_webhooks() == []
+
+
+# ---- engines
+
+
+@pytest.mark.parametrize("module", [httpx, httpx2])
+def test_the_bound_finds_its_place(module: Any) -> None:
+    """In what these libraries keep to themselves: a version that keeps it elsewhere must not go unnoticed."""
+    with module.Client() as client:
+        assert bound(client)
+        assert bound(client), "twice is once"
+    with module.Client(proxy="http://127.0.0.1:1") as client:
+        assert bound(client)
+    with module.Client(transport=module.MockTransport(lambda request: module.Response(200))) as client:
+        assert not bound(client)
+
+
+@pytest.mark.parametrize("engine", ["httpx2", "aiohttp"])
+def test_an_engine_that_is_not_installed_is_named_with_its_extra(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, engine, None)
+    monkeypatch.delitem(sys.modules, "optimove_conditional_execution.transport.aiohttp_engine", raising=False)
+    with pytest.raises(ConfigurationError, match=rf"pip install 'optimove-conditional-execution\[{engine}\]'"):
+        AsyncOptimoveClient("key", engine=engine, **OPTIONS)
+
+
+def test_engines_that_make_no_sense() -> None:
+    with pytest.raises(ConfigurationError, match="aiohttp knows no threads"):
+        OptimoveClient("key", engine="aiohttp", **OPTIONS)
+    with pytest.raises(ConfigurationError, match="engine must be one of"):
+        OptimoveClient("key", engine="curl", **OPTIONS)  # type: ignore[arg-type]
+    with httpx.Client() as own, pytest.raises(ConfigurationError, match="not both"):
+        OptimoveClient("key", engine="httpx2", http_client=own, **OPTIONS)
+    for many in (0, True, 1.5):
+        with pytest.raises(ConfigurationError, match="max_connections"):
+            OptimoveClient("key", max_connections=many, **OPTIONS)  # type: ignore[arg-type]
+
+
+def test_aiohttp_reads_the_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault server plays the proxy: what comes to it is a whole URL."""
+    with FaultServer() as server:
+        monkeypatch.setenv("http_proxy", server.url)
+        monkeypatch.setenv("no_proxy", "")
+
+        async def go() -> None:
+            async with server.async_client(base_url="http://optimove.invalid", engine="aiohttp", timeout=5) as client:
+                with pytest.raises(Exception, match="404"):
+                    await client.get_webhooks()
+
+        asyncio.run(go())
+        assert [met.path for met in server.met] == [
+            "http://optimove.invalid/conditional-execution/v2/triggered/webhooks"
+        ]

@@ -1,0 +1,303 @@
+"""Every fault, over every engine: one family of errors, in time, with the truth about what was sent."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import itertools
+import resource
+import time
+from collections import deque
+from typing import Any
+
+import pytest
+
+from optimove_conditional_execution import (
+    APIError,
+    Approval,
+    Deadline,
+    DeadlineExceeded,
+    OptimoveClient,
+    OptimoveError,
+    RateLimit,
+    RateLimitError,
+    Request,
+    RetryPolicy,
+    ServerError,
+    TransportError,
+    UnexpectedResponseError,
+    operations,
+)
+from optimove_conditional_execution.testing import Fault, FaultServer, faults
+from tests.transport.engines import ENGINES, Caller
+
+ONCE = RetryPolicy(attempts=1)
+BUDGET = 0.3
+LATENESS = 0.05
+"""Seconds past the deadline; the issue's own limit."""
+
+WEBHOOK = "https://gate.example/optimove"
+
+
+@pytest.fixture(params=ENGINES)
+def caller(request: pytest.FixtureRequest) -> Caller:
+    """Every engine."""
+    return Caller(request.param)
+
+
+def create(client: Any) -> Any:
+    return client.send(operations.create_webhook(WEBHOOK), deadline=Deadline.after(BUDGET))
+
+
+def listed(client: Any) -> Any:
+    return client.send(operations.get_webhooks(), deadline=Deadline.after(BUDGET))
+
+
+@pytest.fixture(params=["sync httpx", "async httpx2", "async aiohttp"])
+def some_caller(request: pytest.FixtureRequest) -> Caller:
+    """One engine of each kind, for what takes seconds and is decided above them."""
+    return Caller(request.param)
+
+
+ENDS_BY_ITSELF: list[tuple[Fault, type[OptimoveError], set[bool | None]]] = [
+    (faults.RESET_WHILE_UPLOADING, TransportError, {True, None}),
+    (faults.RESET_AFTER_UPLOADING, TransportError, {True}),
+    (faults.CLOSE_WITHOUT_ANSWER, TransportError, {True}),
+    (faults.LOST_ANSWER, TransportError, {True}),
+    (faults.TRUNCATED_BODY, TransportError, {True}),
+    (faults.BAD_CHUNK, TransportError, {True}),
+    (faults.GARBAGE, TransportError, {True}),
+    (faults.long_header(), TransportError, {True}),
+    (faults.HTML_502, ServerError, set()),
+    (faults.unavailable(), ServerError, set()),
+    (faults.JSON_STRING, UnexpectedResponseError, set()),
+    (faults.EMPTY, UnexpectedResponseError, set()),
+    (faults.redirect(), APIError, set()),
+    (faults.redirect(status=302), APIError, set()),
+    (faults.gzip_bomb(), UnexpectedResponseError, set()),
+    (faults.BROKEN_GZIP, UnexpectedResponseError, set()),
+    (faults.LATIN_1_JSON, UnexpectedResponseError, set()),
+    (faults.endless_body(), UnexpectedResponseError, set()),
+]
+
+ENDS_WITH_THE_DEADLINE = [
+    faults.HANG,
+    faults.HANG_WHILE_UPLOADING,
+    faults.drip_body(0.02),
+    faults.drip_headers(0.02),
+    faults.endless_continue(),
+]
+
+
+@pytest.mark.parametrize(("fault", "kind", "sent"), ENDS_BY_ITSELF, ids=lambda value: getattr(value, "name", ""))
+def test_an_answer_that_is_none(
+    caller: Caller, fault: Fault, kind: type[OptimoveError], sent: set[bool | None]
+) -> None:
+    with FaultServer([fault]) as server:
+        (error,) = caller.call(server, lambda client: client.create_webhook(WEBHOOK), retry=ONCE)
+        assert type(error) is kind, error
+        assert {getattr(error, "request_sent", None)} <= sent or not sent
+        assert [met.fault for met in server.met] == [fault.name]
+        assert len(server.optimove.webhooks) == fault.handled
+    assert server.optimove.api_key not in str(error) + repr(error)
+
+
+@pytest.mark.parametrize("fault", ENDS_WITH_THE_DEADLINE, ids=lambda fault: fault.name)
+def test_a_server_that_holds_a_call_holds_it_until_the_deadline_only(caller: Caller, fault: Fault) -> None:
+    with FaultServer([None, *[fault] * 3]) as server:
+        took = []
+
+        def timed(client: Any) -> Any:
+            if caller.is_sync:
+                begun = time.perf_counter()
+                try:
+                    return create(client)
+                finally:
+                    took.append(time.perf_counter() - begun)
+
+            async def awaited() -> Any:
+                begun = time.perf_counter()
+                try:
+                    return await create(client)
+                finally:
+                    took.append(time.perf_counter() - begun)
+
+            return awaited()
+
+        # The first call opens a connection, which the others find open.
+        results = caller.call(server, listed, timed, timed, timed, retry=ONCE)
+    assert results[0] == []
+    assert [type(error) for error in results[1:]] == [DeadlineExceeded] * 3, results
+    assert all(error.request_sent in (True, None) for error in results[1:])
+    # Whoever else is at the machine can hold one of them up, but not the quickest.
+    assert BUDGET - 0.01 <= min(took) <= BUDGET + LATENESS
+
+
+@pytest.mark.parametrize(
+    "fault", [faults.HANG, faults.GARBAGE, faults.CLOSE_WITHOUT_ANSWER, faults.RESET_AFTER_UPLOADING]
+)
+def test_tls_that_does_not_come_about(caller: Caller, fault: Fault) -> None:
+    with FaultServer([fault]) as server:
+        begun = time.perf_counter()
+        (error,) = caller.call(server, create, retry=ONCE, base_url=server.https_url)
+        took = time.perf_counter() - begun
+    assert type(error) is (DeadlineExceeded if fault is faults.HANG else TransportError)
+    assert error.request_sent is False
+    assert took < BUDGET + 2  # making the client included
+
+
+def test_a_body_is_read_up_to_eight_megabytes(caller: Caller) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with FaultServer(itertools.repeat(faults.endless_body())) as server:
+        errors = caller.call(server, *[lambda client: client.get_webhooks()] * 3, retry=ONCE)
+    assert [type(error) for error in errors] == [UnexpectedResponseError] * 3
+    assert "longer than 8388608 bytes" in str(errors[0])
+    assert len(errors[0].body) <= 2_048
+    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 100
+
+
+class Window:
+    """A server that takes so many requests in any second, as Optimove does in 10 s, and turns the others away."""
+
+    def __init__(self, many: int, *, says_when: bool) -> None:
+        self._many = many
+        self._says_when = says_when
+        self._taken: deque[float] = deque()
+        self.turned_away = 0
+
+    def __call__(self, request: Request) -> Fault | None:
+        now = time.monotonic()
+        while self._taken and self._taken[0] <= now - 1:
+            self._taken.popleft()
+        if len(self._taken) < self._many:
+            self._taken.append(now)
+            return None
+        self.turned_away += 1
+        return faults.rate_limited(self._taken[0] + 1 - now if self._says_when else None)
+
+
+@pytest.mark.parametrize("says_when", [True, False], ids=["with Retry-After", "without"])
+def test_a_storm_of_429_loses_nothing_and_costs_little(some_caller: Caller, *, says_when: bool) -> None:
+    many, at_once = 20, 60
+    window = Window(many, says_when=says_when)
+    with FaultServer(window) as server:
+        results = some_caller.together(server, [lambda client: client.get_webhooks()] * at_once, rate_limit=None)
+        assert results == [[]] * at_once
+        assert window.turned_away, "this was no storm"
+        # Of a wave that comes at once all but the first must come again; a slower wave needs less.
+        needed = at_once - many
+        assert len(server.met) - at_once <= 1.3 * needed
+
+
+def test_an_approval_in_a_storm_comes_through_before_its_deadline(some_caller: Caller) -> None:
+    def approve(number: int) -> Any:
+        wanted = Approval(timestamp=1, request_uid=f"n{number}", approved=True)
+        return lambda client: client.send_webhook_approval(wanted, deadline=Deadline.after(10))
+
+    window = Window(20, says_when=False)
+    with FaultServer(window) as server:
+        results = some_caller.together(server, [approve(number) for number in range(50)])
+        # The stand-in knows none of these notifications, and says so when it is asked.
+        assert {type(error).__name__ for error in results} == {"NotFoundError"}
+        assert window.turned_away
+
+
+def test_three_times_unavailable_then_good(some_caller: Caller) -> None:
+    with FaultServer([faults.unavailable()] * 3) as server:
+        assert some_caller.call(server, lambda client: client.get_webhooks()) == [[]]
+        assert [met.fault for met in server.met] == ["unavailable"] * 3 + [None]
+
+
+def test_what_is_not_idempotent_is_not_repeated_after_an_unknown_outcome(caller: Caller) -> None:
+    with FaultServer([faults.LOST_ANSWER]) as server:
+        (error,) = caller.call(server, lambda client: client.create_webhook(WEBHOOK))
+        assert type(error) is TransportError
+        assert error.request_sent is True
+        assert len(server.met) == 1
+        assert list(server.optimove.webhooks.values()) == [WEBHOOK]
+
+
+def test_ensure_webhook_looks_before_it_creates_again(caller: Caller) -> None:
+    chosen = iter([None, faults.LOST_ANSWER])
+    with FaultServer(lambda request: next(chosen, None)) as server:
+        (webhook,) = caller.call(server, lambda client: client.ensure_webhook(WEBHOOK))
+        assert webhook.url == WEBHOOK
+        assert [met.method for met in server.met] == ["GET", "POST", "GET"]
+        assert len(server.optimove.webhooks) == 1
+
+
+@pytest.mark.parametrize("moment", ["seconds", "date"])
+def test_retry_after_is_honoured(some_caller: Caller, moment: str) -> None:
+    asked = 1.2 if moment == "seconds" else dt.datetime.now(dt.UTC) + dt.timedelta(seconds=2)
+    with FaultServer([faults.rate_limited(asked)]) as server:
+        begun = time.perf_counter()
+        assert some_caller.call(server, lambda client: client.get_webhooks()) == [[]]
+        assert time.perf_counter() - begun >= (1.2 if moment == "seconds" else 0.9)
+
+
+def test_retry_after_is_never_waited_for_past_the_deadline(some_caller: Caller) -> None:
+    with FaultServer([faults.rate_limited(60)]) as server:
+        begun = time.perf_counter()
+        (error,) = some_caller.call(server, listed)
+        assert type(error) is RateLimitError
+        assert error.retry_after == 60
+        assert time.perf_counter() - begun < 2
+
+
+def test_a_connection_that_the_server_closed_is_not_used_again(caller: Caller) -> None:
+    with FaultServer([faults.CLOSE_AFTER_ANSWER, None]) as server:
+        assert caller.call(server, *[lambda client: client.get_webhooks()] * 2) == [[], []]
+        assert server.connections == 2
+
+
+def test_a_request_that_finds_no_place_in_time_says_so(some_caller: Caller) -> None:
+    """The first one holds the only place; the others come later, and have less time."""
+
+    def patient(client: Any) -> Any:
+        return client.send(operations.get_webhooks(), deadline=Deadline.after(2))
+
+    with FaultServer(itertools.repeat(faults.HANG)) as server:
+        results = some_caller.together(
+            server, [patient, later(0.5, listed), later(0.5, listed)], retry=ONCE, max_connections=1
+        )
+        assert len(server.met) == 1
+    assert [type(error) for error in results] == [DeadlineExceeded] * 3
+    assert [error.request_sent for error in results[1:]] == [False, False]
+    assert all("max_connections" in str(error) for error in results[1:])
+
+
+def later(seconds: float, call: Any) -> Any:
+    """Return a call that begins after a while; the client says whether it is to be awaited."""
+
+    def delayed(client: Any) -> Any:
+        if isinstance(client, OptimoveClient):
+            time.sleep(seconds)
+            return call(client)
+
+        async def awaited() -> Any:
+            await asyncio.sleep(seconds)
+            return await call(client)
+
+        return awaited()
+
+    return delayed
+
+
+def test_places_are_given_back_whatever_happens(caller: Caller) -> None:
+    def listed_soon(client: Any) -> Any:
+        return client.send(operations.get_webhooks(), deadline=Deadline.after(1.5))
+
+    many = [faults.HANG, faults.GARBAGE, faults.HTML_502, faults.gzip_bomb(), faults.BAD_CHUNK]
+    with FaultServer(many) as server:
+        results = caller.call(server, *[listed_soon] * 6, retry=ONCE, max_connections=1)
+    assert all(isinstance(error, OptimoveError) for error in results[:5]), results
+    assert results[5] == []
+
+
+def test_a_client_never_has_more_connections_than_places(caller: Caller) -> None:
+    with FaultServer() as server:
+        results = caller.together(
+            server, [lambda client: client.get_webhooks()] * 50, max_connections=5, rate_limit=RateLimit(1_000, per=1)
+        )
+        assert results == [[]] * 50
+        assert server.connections <= 5

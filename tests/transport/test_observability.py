@@ -1,0 +1,207 @@
+"""What a full run tells of itself: records, log lines, spans and metrics; and what none of them may hold."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from optimove_conditional_execution import (
+    CallRecord,
+    CampaignReview,
+    ConfigurationError,
+    Deadline,
+    Decision,
+    NotFoundError,
+    OptimoveClient,
+    Outcome,
+    RetryPolicy,
+    WebhookNotification,
+    WebhookReceiver,
+    operations,
+)
+from optimove_conditional_execution.telemetry import Telemetry
+from optimove_conditional_execution.testing import FakeOptimove, FaultServer, faults, notification, signed_request
+from tests.transport.engines import Caller
+
+API_KEY = "key-of-the-tenant"
+SECRET = "secret-of-the-tenant"
+USER = "jane-doe-4711"
+PERSONAL = "jane@example.com"
+EVIDENCE = "bonus-code-of-jane"
+HIDDEN = (API_KEY, SECRET, USER, PERSONAL, EVIDENCE)
+
+
+class Seen:
+    """Everything that is emitted."""
+
+    def __init__(self) -> None:
+        self.records: list[CallRecord] = []
+        self.outcomes: list[Outcome] = []
+        self.spans = InMemorySpanExporter()
+        self.reader = InMemoryMetricReader()
+        tracers = TracerProvider()
+        tracers.add_span_processor(SimpleSpanProcessor(self.spans))
+        self.tracer = tracers.get_tracer("test")
+        self.telemetry = Telemetry(tracer_provider=tracers, meter_provider=MeterProvider([self.reader]))
+
+    def on_call(self, record: CallRecord) -> None:
+        self.records.append(record)
+        self.telemetry.on_call(record)
+
+    def on_outcome(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self.telemetry.on_outcome(outcome)
+
+
+@pytest.fixture
+def seen() -> Seen:
+    """A place for everything that is emitted."""
+    return Seen()
+
+
+@pytest.fixture(params=["sync httpx", "async httpx", "async aiohttp"])
+def caller(request: pytest.FixtureRequest) -> Caller:
+    """Some engines; what is told does not depend on them."""
+    return Caller(request.param)
+
+
+def test_a_call_that_succeeds(caller: Caller, seen: Seen, caplog: pytest.LogCaptureFixture) -> None:
+    with (
+        FaultServer([faults.unavailable()]) as server,
+        caplog.at_level(logging.DEBUG, "optimove_conditional_execution"),
+    ):
+        caller.call(server, lambda client: client.get_webhooks(), on_call=seen.on_call)
+    (record,) = seen.records
+    assert (record.operation, record.attempts, record.status, record.error) == ("get_webhooks", 2, 200, None)
+    assert 0 < record.seconds < 30 - record.seconds_left + 0.1
+    assert record.bytes_sent == 0
+    assert record.bytes_received > 2
+    (line,) = [each for each in caplog.records if each.name == "optimove_conditional_execution.calls"]
+    assert line.levelno == logging.DEBUG
+    assert line.getMessage().startswith("get_webhooks ok status=200 attempts=2 seconds=")
+    assert (line.__dict__["optimove_operation"], line.__dict__["optimove_attempts"]) == ("get_webhooks", 2)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "error"),
+    [
+        (faults.HTML_502, 502, "ServerError"),
+        (faults.HANG, None, "DeadlineExceeded"),
+        (faults.GARBAGE, None, "TransportError"),
+    ],
+    ids=["502", "hang", "garbage"],
+)
+def test_a_call_that_fails(
+    caller: Caller, seen: Seen, fault: Any, status: int | None, error: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def create(client: Any) -> Any:
+        return client.send(operations.create_webhook("https://gate.example"), deadline=Deadline.after(1))
+
+    with FaultServer([fault]) as server, caplog.at_level(logging.INFO, "optimove_conditional_execution"):
+        caller.call(server, create, on_call=seen.on_call, retry=RetryPolicy(attempts=1))
+    (record,) = seen.records
+    assert (record.attempts, record.status, record.error) == (1, status, error)
+    assert record.bytes_sent == len('{"url":"https://gate.example"}')
+    (line,) = [each for each in caplog.records if each.name == "optimove_conditional_execution.calls"]
+    assert line.levelno == logging.INFO
+    assert line.getMessage().endswith(f"({error})")
+    (span,) = seen.spans.get_finished_spans()
+    assert span.name == "optimove.create_webhook"
+    assert span.kind is trace.SpanKind.CLIENT
+    assert span.status.status_code is trace.StatusCode.ERROR
+    assert dict(span.attributes or {})["error.type"] == error
+
+
+def test_a_broken_hook_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(record: CallRecord) -> None:
+        raise LookupError(PERSONAL)
+
+    assert FakeOptimove().client(on_call=broken).get_webhooks() == []
+    assert "on_call raised LookupError" in caplog.text
+    assert PERSONAL not in caplog.text
+
+
+def test_a_hook_must_be_a_function() -> None:
+    with pytest.raises(ConfigurationError, match="on_call"):
+        OptimoveClient(API_KEY, base_url="https://optimove.test", on_call="print")  # type: ignore[arg-type]
+
+
+def emitted(seen: Seen, caplog: pytest.LogCaptureFixture) -> Iterator[str]:
+    for record in caplog.records:
+        yield record.getMessage()
+        yield repr(record.__dict__)
+    yield from map(repr, seen.records)
+    yield from map(repr, seen.outcomes)
+    for span in seen.spans.get_finished_spans():
+        yield span.to_json()
+    metrics = seen.reader.get_metrics_data()
+    assert metrics is not None
+    yield metrics.to_json()
+
+
+def test_a_full_run_emits_neither_secrets_nor_personal_data(
+    seen: Seen, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Both halves, with all that can go wrong, everything logged at DEBUG."""
+    caplog.set_level(logging.DEBUG)
+    fake = FakeOptimove(api_key=API_KEY, secret=SECRET)
+    answers = iter([True, Decision.approve({"bonus": EVIDENCE}), Decision.deny(EVIDENCE), ValueError(PERSONAL), None])
+
+    def handler(given: WebhookNotification, deadline: Deadline) -> Any:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with fake.client(on_call=seen.on_call) as client:
+        receiver = WebhookReceiver(handler, client=client, secrets=SECRET, on_outcome=seen.on_outcome)
+        for _ in range(5):
+            payload = notification(user_id=USER, personalization={"email": PERSONAL})
+            receiver.handle(signed_request(payload, secret=SECRET))
+        receiver.handle(signed_request(notification(user_id=USER), secret=f"not {SECRET}"))
+        receiver.handle(signed_request({"user": {"user_id": USER, "mail": PERSONAL}}, secret=SECRET))
+        client.update_webhook_settings(secret=SECRET)
+        with pytest.raises(NotFoundError):
+            client.get_webhook_by_id("none")
+
+        def reviewer(customers: Any, deadline: Deadline) -> Any:
+            raise ValueError(customers[0].customer_id, PERSONAL)
+
+        campaign = fake.add_campaign([USER, f"{USER}-2"])
+        CampaignReview(reviewer, client=client, journal=None).run(campaign.event())
+        CampaignReview(lambda customers, deadline: [USER], client=client).run(campaign.event())
+    kinds = {outcome.kind for outcome in seen.outcomes}
+    assert {"failed", "forged", "unreadable"} < kinds
+    assert {"send_webhook_approval", "update_customer_promotion_status"} < {each.operation for each in seen.records}
+    assert {span.name for span in seen.spans.get_finished_spans()} > {"optimove.notification"}
+    everything = "\n".join([*emitted(seen, caplog), *capfd.readouterr()])
+    assert "optimove_operation" in everything
+    for hidden in HIDDEN:
+        assert hidden not in everything, hidden
+
+
+def test_a_handler_in_a_thread_is_in_the_trace_of_its_request(seen: Seen) -> None:
+    fake = FakeOptimove()
+    traces: list[int] = []
+
+    def handler(given: WebhookNotification, deadline: Deadline) -> bool:
+        traces.append(trace.get_current_span().get_span_context().trace_id)
+        return True
+
+    with fake.client(on_call=seen.on_call) as client:
+        receiver = WebhookReceiver(handler, client=client, secrets="fake-secret", on_outcome=seen.on_outcome)
+        with seen.tracer.start_as_current_span("request") as request:
+            receiver.handle(signed_request(notification(), secret="fake-secret"))
+        assert traces == [request.get_span_context().trace_id]
+    (call,) = [span for span in seen.spans.get_finished_spans() if span.name == "optimove.send_webhook_approval"]
+    assert call.context is not None
+    assert call.context.trace_id == traces[0]
