@@ -231,7 +231,7 @@ def test_a_forked_child_opens_a_connection_of_its_own(tmp_path: Path) -> None:
 def test_a_fork_while_another_thread_holds_the_lock(tmp_path: Path) -> None:
     with SqliteClaims(tmp_path / "claims.sqlite") as store:
         store.claim("r-1", 60.0)
-        with store._lock:
+        with store._file._mine().lock:
             child = forked()
             if child == 0:
                 os._exit(0 if store.claim("r-1", 60.0) == Claim(ClaimState.OPEN) else 1)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
-import threading
 import time
 from contextlib import closing
-from os import PathLike, fspath, getpid
+from os import PathLike, fspath
 from types import TracebackType
 from typing import Final, Self, final
 
-from optimove_conditional_execution.deadline import Clock, Deadline
+from optimove_conditional_execution.deadline import Clock
 from optimove_conditional_execution.flows.claims import Claim, ClaimState
 from optimove_conditional_execution.models.approval import Approval
+from optimove_conditional_execution.stores.sqlite_file import Connection, SqliteFile
 
 _BUSY_SECONDS: Final = 2.0
 
@@ -47,20 +46,13 @@ class SqliteClaims:
         Raises:
             sqlite3.Error: The file cannot be opened, or is no SQLite database.
         """
-        self._path = fspath(path)
         self._wall_clock = wall_clock
-        self._connection: sqlite3.Connection | None = None
-        self._inherited: list[sqlite3.Connection | None] = []
-        self._lock = threading.Lock()
-        self._pid = getpid()
-        with self._mine():
-            self._connected()
+        self._file = SqliteFile(fspath(path), _SCHEMA, synchronous="NORMAL", busy_seconds=_BUSY_SECONDS)
 
     def claim(self, request_uid: str, seconds: float, /) -> Claim | None:
         """Take a notification; see `ClaimStore.claim`."""
         now = self._wall_clock()
-        with self._mine(), self._connected() as connection:
-            connection.execute("BEGIN IMMEDIATE")
+        with self._file.writing() as connection:
             connection.execute("DELETE FROM claims WHERE expires <= ?", (now,))
             known = _read(connection, request_uid)
             if known is None:
@@ -75,13 +67,13 @@ class SqliteClaims:
 
     def look(self, request_uid: str, /) -> Claim | None:
         """Return what is known of a notification."""
-        with self._mine():
-            return _read(self._connected(), request_uid)
+        with self._file.connection() as connection:
+            return _read(connection, request_uid)
 
     def record(self, request_uid: str, claim: Claim, /) -> None:
         """Write down how far a notification has got; one that is forgotten already stays so."""
         approval = None if claim.approval is None else claim.approval.model_dump_json(by_alias=True)
-        with self._mine(), self._connected() as connection:
+        with self._file.connection() as connection:
             connection.execute(
                 "UPDATE claims SET state = ?, approval = ? WHERE request_uid = ?",
                 (claim.state.value, approval, request_uid),
@@ -89,15 +81,12 @@ class SqliteClaims:
 
     def release(self, request_uid: str, /) -> None:
         """Forget a notification."""
-        with self._mine(), self._connected() as connection:
+        with self._file.connection() as connection:
             connection.execute("DELETE FROM claims WHERE request_uid = ?", (request_uid,))
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
-        with self._mine():
-            if self._connection is not None:
-                self._connection.close()
-            self._connection = None
+        self._file.close()
 
     def __enter__(self) -> Self:
         return self
@@ -107,46 +96,8 @@ class SqliteClaims:
     ) -> None:
         self.close()
 
-    def _mine(self) -> threading.Lock:
-        """Return this process's lock; after a fork everything that was inherited is left alone."""
-        if self._pid != getpid():
-            # SQLite's connections must not be used, nor closed, by a child; and a lock may be held for ever in it.
-            self._inherited.append(self._connection)
-            self._connection = None
-            self._lock = threading.Lock()
-            self._pid = getpid()
-        return self._lock
 
-    def _connected(self) -> sqlite3.Connection:
-        if self._connection is None:
-            connection = sqlite3.connect(
-                self._path, timeout=_BUSY_SECONDS, check_same_thread=False, isolation_level=None
-            )
-            try:
-                _set_up(connection)
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
-        return self._connection
-
-
-def _set_up(connection: sqlite3.Connection) -> None:
-    """Prepare a file; SQLite does not wait by itself while another process switches it to WAL."""
-    deadline = Deadline.after(_BUSY_SECONDS)
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.executescript(_SCHEMA)
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or deadline.expired:
-                raise
-            time.sleep(0.01)
-
-
-def _read(connection: sqlite3.Connection, request_uid: str) -> Claim | None:
+def _read(connection: Connection, request_uid: str) -> Claim | None:
     with closing(
         connection.execute("SELECT state, approval FROM claims WHERE request_uid = ?", (request_uid,))
     ) as rows:

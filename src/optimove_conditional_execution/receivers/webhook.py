@@ -1,4 +1,4 @@
-"""What integrators mount: requests in, responses out, the handler in between. Wiring only."""
+"""The webhooks of triggered campaigns: requests in, responses out, the handler in between. Wiring only."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from optimove_conditional_execution.handlers import AsyncWebhookHandler, Webhook
 from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.models.notification import NotificationEnvelope, WebhookNotification
+from optimove_conditional_execution.receivers.checks import check_function, check_request
 from optimove_conditional_execution.settings import whole_number
 from optimove_conditional_execution.signature import Secrets, Unsigned, receiver_keys
 from optimove_conditional_execution.stores.memory import MemoryClaims
@@ -74,7 +75,7 @@ class _Receiver(abc.ABC, Generic[H, C]):
         Raises:
             ConfigurationError: A setting makes no sense.
         """
-        _check_handler(handler)
+        check_function("handler", handler, "notification", "deadline")
         if not callable(getattr(client, "send_webhook_approval", None)):
             raise ConfigurationError(
                 "client must be an OptimoveClient; for AsyncWebhookReceiver an AsyncOptimoveClient."
@@ -175,7 +176,7 @@ class WebhookReceiver(_Receiver[WebhookHandler, OptimoveClient]):
         Raises:
             ConfigurationError: What was given is your framework's request, not a `Request`.
         """
-        _check_request(request)
+        check_request(request)
         try:
             answer = run(answer_notification(request, self._desk), pools=self._pools)
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
@@ -214,36 +215,12 @@ class AsyncWebhookReceiver(_Receiver[AsyncWebhookHandler | WebhookHandler, Async
         Raises:
             ConfigurationError: What was given is your framework's request, not a `Request`.
         """
-        _check_request(request)
+        check_request(request)
         try:
             answer = await arun(answer_notification(request, self._desk), pools=self._pools)
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
             return self._crashed(error)
         return self._finish(answer)
-
-
-def _check_handler(handler: object) -> None:
-    if not callable(handler):
-        raise ConfigurationError("handler must be a function of a notification and a deadline.")
-    try:
-        signature = inspect.signature(handler)
-    except (TypeError, ValueError):  # some callables have none to look at
-        return
-    try:
-        signature.bind(None, None)
-    except TypeError:
-        name = getattr(handler, "__name__", type(handler).__name__)
-        raise ConfigurationError(
-            f"handler must take two arguments, the notification and the deadline; {name}{signature} does not."
-        ) from None
-
-
-def _check_request(request: object) -> None:
-    if not isinstance(request, Request):
-        raise ConfigurationError(
-            f"handle needs a Request(method, path, query, headers, body), not a {type(request).__name__}: "
-            "build it from your framework's request, with the raw body."
-        )
 
 
 def _log(outcome: Outcome) -> None:

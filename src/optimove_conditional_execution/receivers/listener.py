@@ -1,0 +1,304 @@
+"""The listeners of scheduled campaigns: requests in, responses out, your function in between. Wiring only."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from typing import Any, Final, Literal
+
+from optimove_conditional_execution.drivers import arun, is_async, run
+from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.flows.handovers import Handover, Handovers
+from optimove_conditional_execution.flows.listener import (
+    Answer,
+    Delivery,
+    EventFunction,
+    ListenerDesk,
+    answer_event,
+    event_too_large,
+)
+from optimove_conditional_execution.flows.token import Token
+from optimove_conditional_execution.messages import Request, Response, plain
+from optimove_conditional_execution.models.listener import CampaignReadyEvent, ListenerEvent
+from optimove_conditional_execution.pools import Pool
+from optimove_conditional_execution.receivers.checks import check_function, check_request
+from optimove_conditional_execution.settings import seconds, whole_number
+from optimove_conditional_execution.signature import Unsigned
+
+MAX_BODY: Final = 65_536
+"""Bytes of an event at most; Optimove's sample has 156."""
+
+ANSWER_WITHIN: Final = 0.5
+LONGEST_WAIT: Final = 3_600.0
+PLACES: Final = 16
+"""Events that are handed over at once; further ones get a 503."""
+
+_LOGGER: Final = logging.getLogger("optimove_conditional_execution.listener")
+_LARGEST_ID: Final = 2**63
+_EXPECTED: Final = frozenset({"taken", "running", "duplicate", "ignored"})
+
+
+class _Listener(abc.ABC):
+    """What both listener receivers are built from."""
+
+    def __init__(
+        self,
+        on_ready: Callable[[CampaignReadyEvent], object],
+        *,
+        token: str | Literal[Unsigned.UNSIGNED],
+        on_event: Callable[[ListenerEvent], object] | None = None,
+        answer_within: float = ANSWER_WITHIN,
+        max_body: int = MAX_BODY,
+    ) -> None:
+        """Wire a function to the events.
+
+        Args:
+            on_ready: Called with each campaign that waits for its clearance; `CampaignReview.submit` is made for it.
+                What it returns does not matter. When it returns, the event must be kept somewhere that outlives the
+                process, since the answer 200 says so. When it raises, the answer is 503. A plain function runs in a
+                daemon thread; `AsyncListenerReceiver` takes coroutine functions too, which run in the event loop.
+            token: The secret text in the URL that you registered: its parameter `token`, or its last path segment;
+                here without percent-encoding. Letters, digits, `-` and `_` stay what they are in any URL. `UNSIGNED`
+                when the URL holds none: then anybody who knows it can start a review.
+            on_event: Called with the events of every other type in the same way; without it they are answered 200.
+            answer_within: Seconds, an hour at most. A function that takes longer goes on in the background, and the
+                answer is 200.
+            max_body: Bytes of an event at most.
+
+        Raises:
+            ConfigurationError: A setting makes no sense.
+        """
+        self._check_function("on_ready", on_ready)
+        if on_event is not None:
+            self._check_function("on_event", on_event)
+        within = min(seconds("answer_within", answer_within), LONGEST_WAIT)
+        whole_number("max_body", max_body)
+        secret = Token(token)
+        if secret.padded:
+            _LOGGER.warning("the listener's token begins or ends with white space: strip it, if it came from a file")
+        # Models are built at first use, and the first event must not wait for that.
+        for model in (ListenerEvent, CampaignReadyEvent):
+            model.model_rebuild()
+        self._pool = Pool(PLACES, when_full="refuse", name="optimove-listener")
+        self._desk = ListenerDesk(
+            token=secret,
+            on_ready=on_ready,
+            on_event=on_event,
+            start=self._start,
+            wait=self._wait,
+            answer_within=within,
+            max_body=max_body,
+            handovers=Handovers(),
+        )
+        self._set_up()
+
+    def _check_function(self, name: str, function: object) -> None:
+        check_function(name, function, "event")
+
+    def _set_up(self) -> None:  # noqa: B027 - what is in the base class is enough for threads
+        """Make what else is needed."""
+
+    @abc.abstractmethod
+    def _start(self, function: EventFunction, event: ListenerEvent, handover: Handover, /) -> None:
+        """Start a function, and end the handover when it is done."""
+
+    @abc.abstractmethod
+    def _wait(self, taken: Future[bool], within: float, /) -> Awaitable[None] | None:
+        """Wait for a handover, so many seconds at most."""
+
+    @property
+    def max_body(self) -> int:
+        """Bytes that a request's body may have; adapters stop reading there."""
+        return self._desk.max_body
+
+    def too_large(self) -> Response:
+        """Return the answer to a request whose body an adapter has not read to its end, and log it."""
+        return _finish(event_too_large(self._desk.max_body))
+
+    def _ended(self, event: ListenerEvent, handover: Handover, error: BaseException | None) -> None:
+        try:
+            if error is not None:
+                name = "on_ready" if isinstance(event, CampaignReadyEvent) else "on_event"
+                _LOGGER.error("%s %s; a repeat of the event is handed over again%s", name, _how(error), _of(event))
+        finally:
+            self._desk.handovers.end(handover, taken=error is None)
+
+
+class ListenerReceiver(_Listener):
+    """Receives the events of scheduled campaigns in threads, and hands each one over once.
+
+    Mount it with `adapters.wsgi.WSGIApp`, `adapters.aws_lambda.lambda_handler`, or by calling `handle` in a view of
+    your framework; register its URL with `OptimoveClient.ensure_event_listener`.
+
+    The same event again is answered 200 and not handed over again; the last 10,000 are remembered, in this process. An
+    event whose function raised is forgotten, so a repeat is handed over again, also when that was in the background.
+
+    In AWS Lambda the process is frozen once it has answered, so nothing goes on in the background: `on_ready` must have
+    stored the event when it returns, as `CampaignReview.submit` does, and `answer_within` must be longer than it takes.
+    """
+
+    def _check_function(self, name: str, function: object) -> None:
+        if is_async(function):
+            raise ConfigurationError(f"An async {name} needs AsyncListenerReceiver; ListenerReceiver calls a function.")
+        super()._check_function(name, function)
+
+    def _start(self, function: EventFunction, event: ListenerEvent, handover: Handover, /) -> None:
+        started = self._pool.submit(_called, (function, event))
+        # Who waits for the answer waits for the handover, which ends when the thread's place is free again.
+        started.add_done_callback(lambda done: self._ended(event, handover, done.exception()))
+
+    def _wait(self, taken: Future[bool], within: float, /) -> None:
+        concurrent.futures.wait([taken], timeout=within)
+
+    def handle(self, request: Request) -> Response:
+        """Answer a request; blocks for `answer_within` at most.
+
+        Args:
+            request: As your framework received it, with path, query and the raw body.
+
+        Returns:
+            The response for your framework to send. Nothing that a request can hold makes it raise.
+
+        Raises:
+            ConfigurationError: What was given is your framework's request, not a `Request`.
+        """
+        check_request(request)
+        try:
+            answer = run(answer_event(request, self._desk))
+        except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
+            return _crashed(error)
+        return _finish(answer)
+
+
+class AsyncListenerReceiver(_Listener):
+    """Receives the events of scheduled campaigns in an event loop, and hands each one over once.
+
+    Mount it with `adapters.asgi.ASGIApp`; register its URL with `AsyncOptimoveClient.ensure_event_listener`. What holds
+    for `ListenerReceiver` holds here too. A request that is cancelled does not cancel the function; an event loop that
+    ends does, and the event counts as not taken.
+    """
+
+    def _set_up(self) -> None:
+        # A task has a place until it ends; a thread that outlives its event loop keeps its own.
+        self._places = Pool(PLACES, when_full="refuse", name="optimove-listener-task")
+        self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps only weak references
+
+    def _start(self, function: EventFunction, event: ListenerEvent, handover: Handover, /) -> None:
+        self._places.take_place()
+        try:
+            thread = None if is_async(function) else self._pool.submit(function, (event,))
+        except BaseException:
+            self._places.leave_place()
+            raise
+        task = asyncio.create_task(_awaited(function, event, thread))
+        self._tasks.add(task)
+        task.add_done_callback(functools.partial(self._task_ended, event, handover))
+
+    def _task_ended(self, event: ListenerEvent, handover: Handover, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._places.leave_place()
+        self._ended(event, handover, asyncio.CancelledError() if task.cancelled() else task.exception())
+
+    async def _wait(self, taken: Future[bool], within: float, /) -> None:
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+
+        def wake(_: object) -> None:
+            with contextlib.suppress(RuntimeError):  # this loop has been closed meanwhile
+                loop.call_soon_threadsafe(ended.set)
+
+        taken.add_done_callback(wake)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await ended.wait()
+
+    async def handle(self, request: Request) -> Response:
+        """Answer a request; returns within `answer_within`.
+
+        Args:
+            request: As your framework received it, with path, query and the raw body.
+
+        Returns:
+            The response for your framework to send. Nothing that a request can hold makes it raise.
+
+        Raises:
+            ConfigurationError: What was given is your framework's request, not a `Request`.
+        """
+        check_request(request)
+        try:
+            answer = await arun(answer_event(request, self._desk))
+        except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
+            return _crashed(error)
+        return _finish(answer)
+
+
+class _UnawaitedError(Exception):
+    """A plain function returned a coroutine, which a sync receiver cannot await."""
+
+
+def _called(function: EventFunction, event: ListenerEvent) -> None:
+    answer = function(event)
+    if inspect.iscoroutine(answer):
+        answer.close()  # or Python would warn that it was never awaited
+        raise _UnawaitedError
+
+
+async def _awaited(function: EventFunction, event: ListenerEvent, thread: Future[Any] | None) -> None:
+    answer = function(event) if thread is None else await asyncio.wrap_future(thread)
+    if inspect.isawaitable(answer):  # always from a coroutine function; else from a lambda around one, say
+        await answer
+
+
+def _how(error: BaseException) -> str:
+    if isinstance(error, _UnawaitedError):
+        return "returned a coroutine, which only AsyncListenerReceiver awaits"
+    return f"raised {type(error).__name__}"  # its message may quote data
+
+
+def _crashed(error: Exception) -> Response:
+    # Not reached by any request that we know of. It fails closed, and without a traceback, which could quote data.
+    what = f"The delivery failed inside the SDK: {type(error).__name__}"
+    return _finish((plain(503, "Not available."), Delivery("failed", 503, error=what)))
+
+
+def _finish(answer: Answer) -> Response:
+    response, delivery = answer
+    if delivery is not None:
+        _log(delivery)
+    return response
+
+
+def _log(delivery: Delivery) -> None:
+    expected = delivery.kind in _EXPECTED and delivery.status == 200
+    event = delivery.event
+    _LOGGER.log(
+        logging.INFO if expected else logging.WARNING,
+        "%s status=%d%s%s",
+        delivery.kind,
+        delivery.status,
+        "" if event is None else _of(event),
+        "" if delivery.error is None else f" ({delivery.error})",
+        extra={
+            "optimove_kind": delivery.kind,
+            "optimove_status": delivery.status,
+            "optimove_event_type_id": None if event is None else _id(event.event_type_id),
+            "optimove_campaign_id": None if event is None else _id(event.campaign_id),
+        },
+    )
+
+
+def _of(event: ListenerEvent) -> str:
+    kind, campaign = _id(event.event_type_id), _id(event.campaign_id)
+    return f" EventTypeID={kind} CampaignID={campaign} TimeStamp={event.timestamp.isoformat()}"
+
+
+def _id(value: object) -> int | None:
+    # In events that are not documented anything can stand in the place of a number.
+    return value if isinstance(value, int) and abs(value) <= _LARGEST_ID else None

@@ -1,0 +1,350 @@
+"""What both reviews are built from: their settings, and what happens around a run."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import dataclasses
+import inspect
+import logging
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Final, Generic, Literal, TypeVar
+from zoneinfo import ZoneInfo
+
+from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
+from optimove_conditional_execution.deadline import Clock, Deadline, instant, zone_of
+from optimove_conditional_execution.errors import ConfigurationError, DeadlineExceeded, OptimoveError
+from optimove_conditional_execution.flows.journal import Journal
+from optimove_conditional_execution.flows.ledger import Ledger
+from optimove_conditional_execution.flows.planner import Planner
+from optimove_conditional_execution.flows.report import Progress, ReviewReport
+from optimove_conditional_execution.models.listener import CampaignReadyEvent
+from optimove_conditional_execution.operations import MAX_STATUSES
+from optimove_conditional_execution.review.pipeline import LOGGER, Pipeline, Plan
+from optimove_conditional_execution.review.sides import Side
+from optimove_conditional_execution.review.turn import Turn
+from optimove_conditional_execution.settings import seconds, whole_number
+from optimove_conditional_execution.stores.memory_journal import MemoryJournal
+
+R = TypeVar("R", bound=Callable[..., Any])
+C = TypeVar("C", OptimoveClient, AsyncOptimoveClient)
+
+WRONG_ZONE_SECONDS: Final = 2_700.0
+"""A fresh event that is further from now than this was written in another zone; most differ by an hour or more."""
+
+
+_LAST_WORDS_SECONDS: Final = 2.0
+"""How long a review that is over waits for a journal that is slow, though clearance has come."""
+
+
+class Review(abc.ABC, Generic[R, C]):
+    """What both reviews are built from."""
+
+    def __init__(
+        self,
+        reviewer: R,
+        *,
+        client: C,
+        timezone: str | ZoneInfo | None = None,
+        journal: Journal | None = None,
+        batch_size: int = 1_000,
+        concurrency: int = 4,
+        safety_margin: float = 30.0,
+        report_denied: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+        on_report: Callable[[ReviewReport], None] | None = None,
+        customer_attributes: Sequence[str] = (),
+        page_size: int | None = 10_000,
+        chunk_size: int = MAX_STATUSES,
+        control_group: Literal["ask", "skip"] = "ask",
+        wall_clock: Clock = time.time,
+    ) -> None:
+        """Wire a reviewer to a client.
+
+        Args:
+            reviewer: Decides about a batch of customers: returns the ids of those who may get the campaign.
+                `per_customer` makes one of a function of a single customer.
+            client: Reads the customers and sends the statuses.
+            timezone: The zone of Optimove's time stamps, an IANA name; unset, the client's.
+            journal: Remembers what was decided and sent, so that a crash loses nothing: `stores.SqliteJournal(path)`.
+                Unset, a `MemoryJournal`, which a crash loses.
+            batch_size: Customers that the reviewer gets at once, at most.
+            concurrency: Batches that it gets at the same time.
+            safety_margin: Seconds before clearance at which the reviewer is not asked any more and what is decided goes
+                out; half of the time there is when that is less.
+            report_denied: Whether those who are not approved are reported too. Optimove takes who is never reported for
+                not approved.
+            progress: Called with a `Progress` some times a second and at the end; it must be quick.
+            on_report: Called with the report of each review that `submit` or `resume` ran.
+            customer_attributes: Names of customer attributes to ask Optimove for.
+            page_size: Rows of a page; None for an API that knows no pages.
+            chunk_size: Statuses of an update, 10,000 at most.
+            control_group: Whether the reviewer is asked about rows of the control group (`action_id` 1), or they are
+                skipped; a customer who stands in other rows too is asked about all the same.
+            wall_clock: Seconds since 1970.
+
+        Raises:
+            ConfigurationError: An argument is missing or makes no sense.
+        """
+        _check_reviewer(reviewer)
+        self._check(reviewer, client)
+        zone = client.timezone if timezone is None else zone_of(timezone)
+        if zone is None:
+            raise ConfigurationError(
+                "ClearanceRequiredBy has no zone: set the variable OPTIMOVE_TIMEZONE, or pass timezone=, to "
+                "the IANA name of your tenant's, such as Europe/London. Optimove does not document it: ask."
+            )
+        whole_number("batch_size", batch_size)
+        whole_number("concurrency", concurrency)
+        seconds("safety_margin", safety_margin)
+        if page_size is not None:
+            whole_number("page_size", page_size)
+        if whole_number("chunk_size", chunk_size) > MAX_STATUSES:
+            raise ConfigurationError(f"chunk_size must be {MAX_STATUSES} at most: Optimove takes no more in a call.")
+        if control_group not in ("ask", "skip"):
+            raise ConfigurationError('control_group must be "ask" or "skip".')
+        self._reviewer = reviewer
+        self._client: C = client
+        self._zone = zone
+        self._journal = MemoryJournal() if journal is None else journal
+        self._batch_size = batch_size
+        self._concurrency = concurrency
+        self._safety_margin = safety_margin
+        self._report_denied = report_denied
+        self._progress = progress
+        self._on_report = on_report
+        self._attributes = tuple(customer_attributes)
+        self._page_size = page_size
+        self._chunk_size = chunk_size
+        self._skip_control_group = control_group == "skip"
+        self._wall_clock = wall_clock
+
+    @abc.abstractmethod
+    def _check(self, reviewer: R, client: C) -> None:
+        """Refuse what is of the other colour."""
+
+    @abc.abstractmethod
+    def _side(self) -> Side:
+        """Return how the client, the reviewer and the journal are called."""
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._wall_clock(), self._zone).replace(tzinfo=None, microsecond=0)
+
+    async def _run(
+        self, event: CampaignReadyEvent, *, fresh: bool = True, expected: int | None = None
+    ) -> ReviewReport | None:
+        """Run a review; None when somebody else is at it."""
+        side = self._side()
+        turn = Turn(self._journal, event.key)
+        await side.call(self._journal.keep, event)
+        try:
+            if not await side.call(turn.take):
+                return None
+            over = await side.call(self._journal.report, event.key)
+            if over is not None:
+                return ReviewReport.from_json(over)
+            report, finished = await self._reviewed(event, side, fresh=fresh, expected=expected)
+            if finished:
+                report = await self._written(report, event.key, side)
+        finally:
+            if failed := await _failure(side, turn.leave):
+                LOGGER.error("campaign %d: the journal raised %s when it was left", event.campaign_id, failed)
+        _log(report)
+        return report
+
+    async def _written(self, report: ReviewReport, key: str, side: Side) -> ReviewReport:
+        # What was sent is sent: a journal that fails now must not take the report with it, nor hold it past clearance.
+        failed = await _failure(side, self._journal.finish, key, report.to_json(), patience=report.seconds_to_spare)
+        if failed is None:
+            return report
+        text = f"The journal raised {failed} when the review was over; a further run only writes that down."
+        return dataclasses.replace(report, warnings=(*report.warnings, text))
+
+    async def _asked(self, event: CampaignReadyEvent, expected: int | None) -> ReviewReport:
+        check_event(event)
+        if expected is not None:
+            whole_number("expected_customers", expected)
+        report = await self._run(event, expected=expected)
+        if report is None:
+            busy = OptimoveError("Another thread or process is at this review.")
+            report = ReviewReport(campaign_id=event.campaign_id, error=busy)
+        return report
+
+    async def _reviewed(
+        self, event: CampaignReadyEvent, side: Side, *, fresh: bool, expected: int | None
+    ) -> tuple[ReviewReport, bool]:
+        clearance, doubtful = instant(event.clearance_required_by, self._zone)
+        left = clearance.timestamp() - self._wall_clock()
+        ledger = Ledger(
+            chunk_size=self._chunk_size,
+            report_denied=self._report_denied,
+            skip_control_group=self._skip_control_group,
+            taken=await side.call(self._journal.acknowledged, event.key),
+        )
+        if left <= 0:
+            return await self._too_late(event, ledger, side, left), True
+        deadline = Deadline.after(left)
+        limit = self._client.rate_limit
+        planner = Planner(
+            clearance=deadline,
+            chunk_size=self._chunk_size,
+            pause_between_requests=0.0 if limit is None else limit.per / limit.requests,
+            expected=expected,
+            clock=time.monotonic,
+        )
+        plan = Plan(
+            event=event,
+            clearance=deadline,
+            asking=deadline.earlier_by(min(self._safety_margin, left / 2)),
+            batch_size=self._batch_size,
+            concurrency=self._concurrency,
+            page_size=self._page_size,
+            attributes=self._attributes,
+            now=self._now,
+            progress=self._progress,
+        )
+        warnings = self._doubts(event, doubtful=doubtful, fresh=fresh)
+        if any(_is_rival(kept.event, event) for kept in await side.call(self._journal.reviews)):
+            warnings.append(
+                "The journal holds another review of this campaign with the same clearance: Optimove has announced it "
+                "twice, with other time stamps. What the reviews say of one customer may differ; the last word counts."
+            )
+            LOGGER.warning("campaign %d: %s", event.campaign_id, warnings[-1])
+        report = await Pipeline(
+            plan, side=side, journal=self._journal, ledger=ledger, planner=planner, warnings=warnings
+        ).run()
+        return report, report.complete or deadline.expired
+
+    async def _too_late(self, event: CampaignReadyEvent, ledger: Ledger, side: Side, left: float) -> ReviewReport:
+        """Report what earlier runs did."""
+
+        def replay() -> None:
+            for batch in self._journal.decided(event.key):
+                ledger.replay(batch)
+
+        await side.call(replay)
+        return ReviewReport(
+            campaign_id=event.campaign_id,
+            reviewed=ledger.reviewed,
+            approved=ledger.approved,
+            denied=ledger.denied,
+            acknowledged=ledger.acknowledged,
+            seconds_to_spare=left,
+            error=DeadlineExceeded("Clearance has passed, so nothing was read and nothing sent.", request_sent=False),
+        )
+
+    def _doubts(self, event: CampaignReadyEvent, *, doubtful: bool, fresh: bool) -> list[str]:
+        doubts: list[str] = []
+        if doubtful:
+            doubts.append(
+                f"ClearanceRequiredBy falls into a change of clocks in {self._zone.key}; the earlier reading is used."
+            )
+        stamp, _ = instant(event.timestamp, self._zone)
+        off = stamp.timestamp() - self._wall_clock()
+        if fresh and abs(off) >= WRONG_ZONE_SECONDS:
+            doubts.append(
+                f"The event's TimeStamp is {abs(off) / 3600:.1f} h {'ahead of' if off > 0 else 'behind'} now in "
+                f"{self._zone.key}: probably the time zone is wrong, and with it the clearance. Check timezone=."
+            )
+        for doubt in doubts:
+            LOGGER.warning("campaign %d: %s", event.campaign_id, doubt)
+        return doubts
+
+    async def _resume(self) -> list[ReviewReport]:
+        events = await self._side().call(self._journal.unfinished)
+        reports = await asyncio.gather(*(self._resumed(event) for event in events))
+        return [report for report in reports if report is not None]
+
+    async def _resumed(self, event: CampaignReadyEvent) -> ReviewReport | None:
+        try:
+            return await self._told(event, fresh=False)
+        except Exception as error:  # noqa: BLE001 - one review that cannot run must not keep the others from it
+            name = type(error).__name__
+            LOGGER.error("campaign %d: the review could not be resumed: %s", event.campaign_id, name)
+            told = error if isinstance(error, OptimoveError) else OptimoveError(f"The journal raised {name}.")
+            return ReviewReport(campaign_id=event.campaign_id, error=told)
+
+    async def _told(self, event: CampaignReadyEvent, *, fresh: bool) -> ReviewReport | None:
+        report = await self._run(event, fresh=fresh)
+        if report is None:
+            LOGGER.info("campaign %d: somebody else is at this review", event.campaign_id)
+        elif self._on_report is not None:
+            try:
+                self._on_report(report)
+            except Exception as error:  # noqa: BLE001 - a broken observer must not change a review
+                LOGGER.error("on_report raised %s", type(error).__name__)
+        return report
+
+    async def _in_background(self, event: CampaignReadyEvent) -> None:
+        try:
+            await self._told(event, fresh=True)
+        except Exception as error:  # noqa: BLE001 - nobody waits for it; the journal still holds the event
+            LOGGER.error("campaign %d: the review failed: %s", event.campaign_id, type(error).__name__)
+
+
+def _is_rival(kept: CampaignReadyEvent, event: CampaignReadyEvent) -> bool:
+    return (
+        kept.key != event.key
+        and kept.campaign_id == event.campaign_id
+        and kept.clearance_required_by == event.clearance_required_by
+    )
+
+
+def check_event(event: object) -> None:
+    """Refuse what is no event of a campaign that is ready.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if not isinstance(event, CampaignReadyEvent):
+        raise ConfigurationError(
+            f"A review needs a CampaignReadyEvent, not a {type(event).__name__}: CampaignReadyEvent.from_json(body)."
+        )
+
+
+def _check_reviewer(reviewer: object) -> None:
+    if not callable(reviewer):
+        raise ConfigurationError("reviewer must be a function of a batch of customers and a deadline.")
+    try:
+        signature = inspect.signature(reviewer)
+    except (TypeError, ValueError):  # some callables have none to look at
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        name = getattr(reviewer, "__name__", type(reviewer).__name__)
+        raise ConfigurationError(
+            f"reviewer must take two arguments, the customers and the deadline; {name}{signature} does not. For a "
+            "function of one customer use per_customer."
+        ) from None
+
+
+async def _failure(
+    side: Side, function: Callable[..., object], *arguments: object, patience: float = 0.0
+) -> str | None:
+    """Call the journal, and return the name of what it raised; one that waits for a lock goes on by itself."""
+    try:
+        async with asyncio.timeout(max(_LAST_WORDS_SECONDS, patience)):
+            await side.call(function, *arguments)
+    except Exception as error:  # noqa: BLE001 - somebody else's journal may raise anything
+        return type(error).__name__
+    return None
+
+
+def _log(report: ReviewReport) -> None:
+    LOGGER.log(
+        logging.INFO if report.complete else logging.ERROR,
+        "campaign %d: %s, approved=%d denied=%d failed=%d not_reached=%d acknowledged=%d chunks=%d to_spare=%.1fs%s",
+        report.campaign_id,
+        "complete" if report.complete else "INCOMPLETE",
+        report.approved,
+        report.denied,
+        report.failed,
+        report.not_reached,
+        report.acknowledged,
+        report.chunks,
+        report.seconds_to_spare,
+        "" if report.error is None else f" ({report.error})",
+    )

@@ -1,0 +1,315 @@
+"""One run of a review: reading, asking, recording and sending at the same time, the slowest setting the pace.
+
+The order for every customer is: decide, record, send, mark. So a process may die at any moment: what was decided stands
+in the journal, and what was not marked is sent again with the same answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Final, final
+
+from optimove_conditional_execution import operations
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.errors import DeadlineExceeded, OptimoveError
+from optimove_conditional_execution.flows.journal import Decided, Journal
+from optimove_conditional_execution.flows.ledger import Chunk, Ledger
+from optimove_conditional_execution.flows.planner import Planner
+from optimove_conditional_execution.flows.report import Progress, ReviewReport
+from optimove_conditional_execution.flows.verdicts import Batch, OddAnswer
+from optimove_conditional_execution.models.listener import CampaignReadyEvent
+from optimove_conditional_execution.pools import name_of
+from optimove_conditional_execution.review.sides import PageRequest, Side
+from optimove_conditional_execution.transport.sending import Tally
+
+LOGGER: Final = logging.getLogger("optimove_conditional_execution.review")
+
+_LOOK_SECONDS: Final = 0.25
+"""Between two looks at how far the review is."""
+
+_GATHERING_SECONDS: Final = 0.01
+"""What is decided in this time is written to the journal together: a disk takes one large write sooner than many."""
+
+_REPLAYED_AT_ONCE: Final = 20
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one run is given.
+
+    Attributes:
+        event: The campaign.
+        clearance: When Optimove stops listening.
+        asking: When the reviewer is not asked any more, so that there is time to send what it said.
+        batch_size: Customers that the reviewer gets at once.
+        concurrency: Batches that it gets at the same time.
+        page_size: Rows of a page; None when the server knows no pages.
+        attributes: Names of customer attributes to ask for.
+        now: The time in the tenant's zone, without it.
+        progress: Told how far the review is.
+    """
+
+    event: CampaignReadyEvent
+    clearance: Deadline
+    asking: Deadline
+    batch_size: int
+    concurrency: int
+    page_size: int | None
+    attributes: tuple[str, ...]
+    now: Callable[[], datetime]
+    progress: Callable[[Progress], None] | None
+
+
+@final
+class Pipeline:
+    """Runs a review once."""
+
+    def __init__(
+        self, plan: Plan, *, side: Side, journal: Journal, ledger: Ledger, planner: Planner, warnings: Sequence[str]
+    ) -> None:
+        self._plan = plan
+        self._key = plan.event.key
+        self._side = side
+        self._journal = journal
+        self._ledger = ledger
+        self._planner = planner
+        self._tally = Tally()
+        self._all_read = False
+        self._error: OptimoveError | None = None
+        self._warnings = list(warnings)
+        self._behind = False
+        self._failures: dict[str, int] = {}
+        self._batches: asyncio.Queue[Batch | None] = asyncio.Queue(plan.concurrency)
+        self._decided: asyncio.Queue[Decided | None] = asyncio.Queue(8 * plan.concurrency)
+        self._chunks: asyncio.Queue[Chunk | None] = asyncio.Queue(1)
+
+    async def run(self) -> ReviewReport:
+        """Run it to its end or to clearance, whichever is first."""
+        asking = asyncio.ensure_future(self._ask())
+        ending = asyncio.ensure_future(self._end(asking))
+        recording = asyncio.ensure_future(self._record())
+        sending = asyncio.ensure_future(self._send())
+        watching = asyncio.ensure_future(self._watch())
+        stages = (asking, ending, recording, sending)
+        try:
+            await asyncio.wait(stages, timeout=self._plan.clearance.remaining(), return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in (*stages, watching):
+                task.cancel()
+            outcomes = await asyncio.gather(*stages, watching, return_exceptions=True)
+        for outcome in outcomes[:-1]:
+            if isinstance(outcome, Exception):
+                self._fail(outcome)
+        self._show()
+        return self._report()
+
+    # ---- reading and asking
+
+    async def _ask(self) -> None:
+        await self._replay()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._read())
+            for _ in range(self._plan.concurrency):
+                group.create_task(self._decide())
+
+    async def _replay(self) -> None:
+        """Take in what an earlier run decided, and send on what Optimove has not taken."""
+        batches = await self._side.call(self._journal.decided, self._key)
+        while True:
+            some: list[Decided] = await self._side.call(lambda: list(islice(batches, _REPLAYED_AT_ONCE)))
+            if not some:
+                return
+            for batch in some:
+                self._ledger.replay(batch)
+            await self._cut()
+
+    async def _read(self) -> None:
+        plan = self._plan
+        request = PageRequest(
+            plan.event.campaign_id,
+            attributes=plan.attributes,
+            page_size=plan.page_size,
+            deadline=plan.asking,
+            tally=self._tally,
+        )
+        try:
+            async with contextlib.aclosing(self._side.customers(request)) as blocks:
+                async for block in blocks:
+                    self._ledger.admit(block)
+                    block.clear()
+                    while (batch := self._ledger.next_batch(plan.batch_size)) is not None:
+                        await self._batches.put(batch)
+            self._all_read = True
+        except OptimoveError as error:
+            self._note(error)
+        if (batch := self._ledger.next_batch(plan.batch_size, flush=True)) is not None:
+            await self._batches.put(batch)
+        for _ in range(plan.concurrency):
+            await self._batches.put(None)
+
+    async def _decide(self) -> None:
+        while (batch := await self._batches.get()) is not None:
+            self._planner.asking()
+            try:
+                answer = await self._side.ask(batch, self._plan.asking)
+            except Exception as error:  # noqa: BLE001 - a reviewer may raise anything
+                # Late: nobody in it is reached.
+                if not (isinstance(error, TimeoutError) and self._plan.asking.expired):
+                    self._failed_as(error, batch)
+            else:
+                await self._decided.put(self._ledger.decide(batch, answer))
+            del batch  # not to be kept while waiting for the next one
+
+    def _failed_as(self, error: Exception, batch: Batch) -> None:
+        self._ledger.fail(batch)
+        # The message is the user's code's own and may hold personal data; ours says what to do.
+        name = str(error) if isinstance(error, OddAnswer) else f"The reviewer raised {name_of(error)}."
+        if name not in self._failures:
+            LOGGER.error("campaign %d: a batch failed: %s", self._plan.event.campaign_id, name)
+        self._failures[name] = self._failures.get(name, 0) + 1
+
+    async def _end(self, asking: asyncio.Future[None]) -> None:
+        """Let the later stages end when asking has, or its time is up."""
+        await asyncio.wait((asking,), timeout=self._plan.asking.remaining())
+        if not asking.done():
+            asking.cancel()
+            await asyncio.wait((asking,))
+            if not self._all_read:
+                self._note(
+                    DeadlineExceeded("The customers had not all come when it was time to send what was decided.")
+                )
+        await self._decided.put(None)
+
+    # ---- recording and sending
+
+    async def _record(self) -> None:
+        closing = False
+        while not closing:
+            group = [await self._decided.get()]
+            if group != [None]:
+                await asyncio.sleep(_GATHERING_SECONDS)
+            while not self._decided.empty():
+                group.append(self._decided.get_nowait())
+            closing = None in group
+            batches = [batch for batch in group if batch is not None and (batch.approved or batch.denied)]
+            if batches:
+                await self._side.call(self._journal.record, self._key, batches)
+                self._ledger.recorded(batches)
+                await self._cut()
+        await self._cut(flush=True)
+        await self._chunks.put(None)
+
+    async def _cut(self, *, flush: bool = False) -> None:
+        while (chunk := self._ledger.next_chunk(flush=flush)) is not None:
+            await self._chunks.put(chunk)
+
+    async def _send(self) -> None:
+        plan = self._plan
+        while (chunk := await self._chunks.get()) is not None:
+            begun = self._planner.seconds()
+            operation = operations.update_customer_promotion_status(
+                plan.event.campaign_id, chunk.statuses, timestamp=plan.now()
+            )
+            try:
+                await self._side.send(operation, plan.clearance, self._tally)
+            except OptimoveError as error:
+                self._note(error)
+                continue
+            self._ledger.took(chunk)
+            for start, end in chunk.ranges:
+                await self._side.call(self._journal.acknowledge, self._key, start, end)
+            self._planner.sent(self._planner.seconds() - begun)
+
+    # ---- telling
+
+    async def _watch(self) -> None:
+        while True:
+            self._show()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _show(self) -> None:
+        progress = self._progress()
+        if progress.behind and not self._behind:
+            self._behind = True
+            text = (
+                f"The work that is known cannot be done before clearance: {progress.seconds_left:.0f} s are left, and "
+                f"{-(progress.slack or 0.0):.0f} s more are needed at {progress.rate:.0f} customers a second."
+            )
+            self._warnings.append(text)
+            LOGGER.warning("campaign %d: %s", progress.campaign_id, text)
+        if self._plan.progress is None:
+            return
+        try:
+            self._plan.progress(progress)
+        except Exception as error:  # noqa: BLE001 - a broken display must not change a review
+            LOGGER.error("progress raised %s", type(error).__name__)
+
+    def _progress(self) -> Progress:
+        ledger, planner = self._ledger, self._planner
+        return Progress(
+            campaign_id=self._plan.event.campaign_id,
+            rows=ledger.rows,
+            reviewed=ledger.reviewed,
+            approved=ledger.approved,
+            denied=ledger.denied,
+            failed=ledger.failed,
+            acknowledged=ledger.acknowledged,
+            all_read=self._all_read,
+            rate=planner.rate(ledger.answered),
+            seconds=planner.seconds(),
+            seconds_left=self._plan.clearance.remaining(),
+            slack=planner.slack(reviewed=ledger.answered, waiting=ledger.waiting, unsent=ledger.unsent),
+        )
+
+    def _note(self, error: OptimoveError) -> None:
+        LOGGER.error("campaign %d: %s", self._plan.event.campaign_id, error)
+        self._error = self._error or error
+
+    def _fail(self, error: Exception) -> None:
+        if isinstance(error, ExceptionGroup):
+            error = error.exceptions[0]
+        if isinstance(error, OptimoveError):
+            self._note(error)
+        else:
+            name = type(error).__name__
+            self._note(OptimoveError(f"The review stopped, and nothing more is sent: {name} was raised."))
+
+    def _report(self) -> ReviewReport:
+        ledger = self._ledger
+        in_time = not self._plan.clearance.expired
+        complete = (
+            self._all_read and self._error is None and not ledger.waiting and not ledger.failed and ledger.settled
+        )
+        if not complete and not in_time and self._error is None:
+            self._error = DeadlineExceeded("Clearance came before the review was complete.")
+        warnings = list(self._warnings)
+        if ledger.strangers:
+            warnings.append(f"The reviewer returned {ledger.strangers} ids that did not stand in its batch; not sent.")
+        warnings += [f"{count} batches failed: {name}" for name, count in self._failures.items()]
+        return ReviewReport(
+            campaign_id=self._plan.event.campaign_id,
+            reviewed=ledger.reviewed,
+            approved=ledger.approved,
+            denied=ledger.denied,
+            failed=ledger.failed,
+            not_reached=ledger.waiting,
+            acknowledged=ledger.acknowledged,
+            rows=ledger.rows,
+            repeated_rows=ledger.repeated_rows,
+            control_group_rows=ledger.control_group_rows,
+            chunks=ledger.chunks,
+            retries=self._tally.requests - self._tally.calls,
+            seconds=self._planner.seconds(),
+            seconds_to_spare=self._planner.seconds_to_spare(),
+            complete=complete,
+            finished_before_clearance=complete and in_time,
+            error=self._error,
+            warnings=tuple(warnings),
+        )

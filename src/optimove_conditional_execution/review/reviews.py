@@ -1,0 +1,201 @@
+"""Reviews of scheduled campaigns, as integrators use them: for threads and for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
+from optimove_conditional_execution.drivers import is_async
+from optimove_conditional_execution.errors import ConfigurationError, OptimoveError
+from optimove_conditional_execution.flows.effects import Overloaded
+from optimove_conditional_execution.flows.report import ReviewReport
+from optimove_conditional_execution.handlers import AsyncCampaignReviewer, CampaignReviewer
+from optimove_conditional_execution.models.listener import CampaignReadyEvent
+from optimove_conditional_execution.pools import Pool
+from optimove_conditional_execution.review.base import Review, check_event
+from optimove_conditional_execution.review.sides import Side, Tasks, Threads
+
+T = TypeVar("T")
+
+_REVIEWS_AT_ONCE: Final = 32
+
+
+class CampaignReview(Review[CampaignReviewer, OptimoveClient]):
+    """Reviews the customers of scheduled campaigns, in threads.
+
+    Reading, asking, recording and sending overlap, so that the slowest sets the pace; memory stays flat however large
+    the campaign is. Nobody is approved unless the reviewer returned their id in time and the journal holds it.
+    """
+
+    def _check(self, reviewer: CampaignReviewer, client: OptimoveClient) -> None:
+        if is_async(reviewer):
+            raise ConfigurationError("An async reviewer needs AsyncCampaignReview; CampaignReview calls a function.")
+        if is_async(getattr(client, "send", None)):
+            raise ConfigurationError("CampaignReview needs an OptimoveClient; AsyncCampaignReview takes the async one.")
+        self._workers = Pool(_REVIEWS_AT_ONCE, when_full="queue", name="optimove-campaign")
+        self._at_work: set[threading.Event] = set()
+
+    def _side(self) -> Side:
+        return Threads(self._client, self._reviewer, self._concurrency)
+
+    def run(self, event: CampaignReadyEvent, *, expected_customers: int | None = None) -> ReviewReport:
+        """Review a campaign; blocks until every customer is decided about and reported, or clearance comes.
+
+        A review that was interrupted goes on where it stopped; one that is over returns its report again.
+
+        Args:
+            event: What Optimove sent to the listener.
+            expected_customers: How many there will be, if you know it: then the warning that time does not suffice
+                comes early. Optimove does not say it before the last page.
+
+        Raises:
+            ConfigurationError: Called in an event loop, or `event` is not a `CampaignReadyEvent`.
+            Exception: What the journal raised before anything was decided.
+        """
+        return _in_a_loop(self._asked(event, expected_customers))
+
+    def submit(self, event: CampaignReadyEvent) -> None:
+        """Write an event down and return; a thread of this review runs it. Made to be a listener's `on_ready`.
+
+        Args:
+            event: What Optimove sent to the listener.
+
+        Raises:
+            OptimoveError: The machine has no thread left; the journal holds the event.
+            Exception: What the journal raised: the event is not kept.
+        """
+        check_event(event)
+        self._journal.keep(event)
+        done = threading.Event()
+        self._at_work.add(done)
+        try:
+            self._workers.submit(self._work, (event, done))
+        except Overloaded:
+            self._at_work.discard(done)
+            raise OptimoveError(
+                "The machine has no thread left for this review. The journal holds the event: resume() runs it."
+            ) from None
+
+    def resume(self) -> list[ReviewReport]:
+        """Run what a crash left unfinished, and return the reports; blocks as `run` does.
+
+        A review that another thread or process is at is left to it.
+
+        Raises:
+            ConfigurationError: Called in an event loop.
+            Exception: What the journal raised when it was asked what is left. What it raises for one review stands in
+                that one's report.
+        """
+        return _in_a_loop(self._resume())
+
+    def close(self) -> None:
+        """Wait until the submitted reviews are over."""
+        for done in list(self._at_work):
+            done.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _work(self, event: CampaignReadyEvent, done: threading.Event) -> None:
+        try:
+            _in_a_loop(self._in_background(event))
+        finally:
+            self._at_work.discard(done)
+            done.set()
+
+
+class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, AsyncOptimoveClient]):
+    """Reviews the customers of scheduled campaigns, in an event loop; see `CampaignReview`.
+
+    A plain reviewer runs in threads, a coroutine function in the event loop.
+    """
+
+    def _check(self, reviewer: AsyncCampaignReviewer | CampaignReviewer, client: AsyncOptimoveClient) -> None:
+        if not is_async(getattr(client, "send", None)):
+            raise ConfigurationError(
+                "AsyncCampaignReview needs an AsyncOptimoveClient; CampaignReview takes the other."
+            )
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def _side(self) -> Side:
+        return Tasks(self._client, self._reviewer, self._concurrency)
+
+    async def run(self, event: CampaignReadyEvent, *, expected_customers: int | None = None) -> ReviewReport:
+        """Review a campaign; returns when every customer is decided about and reported, or clearance comes.
+
+        A review that was interrupted goes on where it stopped; one that is over returns its report again.
+
+        Args:
+            event: What Optimove sent to the listener.
+            expected_customers: How many there will be, if you know it: then the warning that time does not suffice
+                comes early. Optimove does not say it before the last page.
+
+        Raises:
+            ConfigurationError: `event` is not a `CampaignReadyEvent`.
+            Exception: What the journal raised before anything was decided.
+        """
+        return await self._asked(event, expected_customers)
+
+    async def submit(self, event: CampaignReadyEvent) -> None:
+        """Write an event down and return; a task of this review runs it. Made to be a listener's `on_ready`.
+
+        Args:
+            event: What Optimove sent to the listener.
+
+        Raises:
+            Exception: What the journal raised: the event is not kept.
+        """
+        check_event(event)
+        await self._side().call(self._journal.keep, event)
+        task = asyncio.get_running_loop().create_task(self._in_background(event))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def resume(self) -> list[ReviewReport]:
+        """Run what a crash left unfinished, and return the reports.
+
+        A review that another task or process is at is left to it.
+
+        Raises:
+            Exception: What the journal raised when it was asked what is left. What it raises for one review stands in
+                that one's report.
+        """
+        return await self._resume()
+
+    async def aclose(self) -> None:
+        """Wait until the submitted reviews are over."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _in_a_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+    if _is_in_a_loop():
+        coroutine.close()
+        raise ConfigurationError("CampaignReview blocks, so it must not run in an event loop: use AsyncCampaignReview.")
+    with asyncio.Runner() as runner:
+        return runner.run(coroutine)
+
+
+def _is_in_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

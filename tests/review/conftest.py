@@ -1,0 +1,62 @@
+"""A review of either colour, driven the same way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from optimove_conditional_execution import (
+    AsyncCampaignReview,
+    CampaignCustomer,
+    CampaignReadyEvent,
+    CampaignReview,
+    Deadline,
+    ReviewReport,
+)
+from optimove_conditional_execution.testing import FakeOptimove
+
+Reviewer = Callable[[Sequence[CampaignCustomer], Deadline], Any]
+
+
+class Rig:
+    """Runs a plain reviewer through one of the three ways to wire it."""
+
+    def __init__(self, colour: str, fake: FakeOptimove) -> None:
+        self.colour = colour
+        self.fake = fake
+
+    def run(self, reviewer: Reviewer, event: CampaignReadyEvent, **options: Any) -> ReviewReport:
+        client_options = options.pop("client_options", {})
+        if self.colour == "sync":
+            with self.fake.client(**client_options) as client:
+                plain: Any = reviewer
+                return CampaignReview(plain, client=client, **options).run(event)
+
+        async def coroutine(customers: Sequence[CampaignCustomer], deadline: Deadline) -> Any:
+            return reviewer(customers, deadline)
+
+        async def go() -> ReviewReport:
+            async with self.fake.async_client(**client_options) as client:
+                asked: Any = reviewer if self.colour == "async, plain reviewer" else coroutine
+                return await AsyncCampaignReview(asked, client=client, **options).run(event)
+
+        return asyncio.run(go())
+
+
+@pytest.fixture(params=["sync", "async", "async, plain reviewer"])
+def rig(request: pytest.FixtureRequest, fake_optimove: FakeOptimove) -> Rig:
+    """Every way to run a review."""
+    return Rig(request.param, fake_optimove)
+
+
+def odd(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+    """Approve every second generated customer."""
+    return [customer.customer_id for customer in customers if int(customer.customer_id[1:]) % 2]
+
+
+def everybody(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+    """Approve everybody."""
+    return [customer.customer_id for customer in customers]

@@ -1,0 +1,354 @@
+"""What must not shake a review: servers, journals, reviewers and callers at their worst."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optimove_conditional_execution import (
+    AsyncCampaignReview,
+    CampaignCustomer,
+    CampaignReadyEvent,
+    CampaignReview,
+    Deadline,
+    DeadlineExceeded,
+    OptimoveError,
+    PayloadError,
+    Response,
+    UnexpectedResponseError,
+    per_customer,
+)
+from optimove_conditional_execution.flows.effects import Overloaded
+from optimove_conditional_execution.flows.paging import Paging
+from optimove_conditional_execution.pools import Pool
+from optimove_conditional_execution.stores import MemoryJournal, SqliteJournal
+from optimove_conditional_execution.testing import FakeOptimove, campaign_ready
+from tests.review.conftest import Rig, everybody, odd
+from tests.review.stalling import StallingCampaign
+
+
+def test_what_was_not_reported_is_not_taken_for_reported(rig: Rig) -> None:
+    campaign = rig.fake.add_campaign(20)
+    journal = MemoryJournal()
+
+    def half(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+        if customers[0].customer_id == "C0000016":
+            raise ValueError
+        return odd(customers, deadline)
+
+    first = rig.run(half, campaign.event(), journal=journal, batch_size=15, concurrency=1)
+    assert (first.acknowledged, journal.reviews()[0].acknowledged, len(campaign.statuses)) == (8, 8, 8)
+    second = rig.run(odd, campaign.event(), journal=journal, report_denied=True)
+    assert (second.acknowledged, second.complete, len(campaign.statuses)) == (20, True, 20)
+    assert not campaign.contradictions
+
+
+def test_a_review_that_is_resumed_too_late_reports_what_was_done_before(rig: Rig) -> None:
+    campaign = rig.fake.add_campaign(20)
+    journal = MemoryJournal()
+
+    def first_half(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+        if customers[0].customer_id == "C0000011":
+            raise ValueError
+        return everybody(customers, deadline)
+
+    rig.run(first_half, campaign.event(), journal=journal, batch_size=10, concurrency=1)
+    late = campaign.event().clearance_required_by.replace(tzinfo=dt.UTC).timestamp() + 60
+    report = rig.run(everybody, campaign.event(), journal=journal, wall_clock=lambda: late)
+    assert (report.reviewed, report.approved, report.acknowledged, report.complete) == (10, 10, 10, False)
+    assert isinstance(report.error, DeadlineExceeded)
+
+
+@pytest.mark.parametrize("year", [2400, 9999])
+def test_a_clearance_of_centuries(rig: Rig, year: int) -> None:
+    campaign = rig.fake.add_campaign(30)
+    event = campaign.event().model_copy(update={"clearance_required_by": dt.datetime(year, 12, 31)})
+    if rig.colour == "sync":
+        assert rig.run(per_customer(lambda customer: True), event).approved == 30
+    assert rig.run(everybody, event).approved == 30
+
+
+RAISED = [SystemExit(1), KeyboardInterrupt(), asyncio.CancelledError(), StopIteration(), GeneratorExit()]
+
+
+@pytest.mark.parametrize("raised", RAISED, ids=lambda raised: type(raised).__name__)
+def test_whatever_is_raised_for_one_customer_is_that_ones_alone(raised: BaseException) -> None:
+    fake = FakeOptimove()
+
+    def decide(customer: CampaignCustomer) -> bool:
+        if int(customer.customer_id[1:]) % 5 == 0:
+            raise raised
+        return True
+
+    report = CampaignReview(per_customer(decide, concurrency=3), client=fake.client()).run(
+        fake.add_campaign(200).event()
+    )
+    assert (report.approved, report.failed, report.not_reached) == (160, 40, 0)
+
+
+def test_a_cancellation_inside_of_one_customer_is_that_ones_alone() -> None:
+    fake = FakeOptimove()
+
+    async def decide(customer: CampaignCustomer) -> bool:
+        await asyncio.sleep(0)
+        if int(customer.customer_id[1:]) % 5 == 0:
+            raise asyncio.CancelledError
+        return True
+
+    review = AsyncCampaignReview(per_customer(decide, concurrency=3), client=fake.async_client())
+    report = asyncio.run(review.run(fake.add_campaign(200).event()))
+    assert (report.approved, report.failed, report.not_reached) == (160, 40, 0)
+
+
+@pytest.mark.parametrize("colour", ["sync", "async, plain reviewer"])
+@pytest.mark.parametrize("raised", RAISED[:4], ids=lambda raised: type(raised).__name__)
+def test_a_reviewers_exception_is_named(raised: BaseException, colour: str, fake_optimove: FakeOptimove) -> None:
+    def reviewer(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+        raise raised
+
+    report = Rig(colour, fake_optimove).run(reviewer, fake_optimove.add_campaign(10).event())
+    assert report.warnings == (f"1 batches failed: The reviewer raised {type(raised).__name__}.",)
+    assert report.failed == 10
+
+
+def test_a_cancellation_inside_of_a_coroutine_function_is_no_lateness(fake_optimove: FakeOptimove) -> None:
+    def reviewer(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+        raise asyncio.CancelledError
+
+    report = Rig("async", fake_optimove).run(reviewer, fake_optimove.add_campaign(10).event())
+    assert report.warnings == ("1 batches failed: The reviewer raised CancelledError.",)
+
+
+def test_an_errors_text_stays_out_even_when_the_class_is_ours(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    def reviewer(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+        raise OptimoveError("no answer for jane@example.com")
+
+    report = rig.run(reviewer, rig.fake.add_campaign(10).event())
+    assert report.warnings == ("1 batches failed: The reviewer raised OptimoveError.",)
+    assert "jane" not in caplog.text + report.to_json()
+
+
+class SlowToTake(MemoryJournal):  # type: ignore[misc]
+    """Waits for a lock, as an SQLite file does while another process writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_go = threading.Event()
+
+    def take(self, key: str, /) -> bool:
+        self.may_go.wait(10)
+        return super().take(key)
+
+
+def test_a_review_taken_after_its_run_was_cancelled_is_given_back(fake_optimove: FakeOptimove) -> None:
+    campaign = fake_optimove.add_campaign(10)
+    journal = SlowToTake()
+
+    async def go() -> None:
+        async with fake_optimove.async_client() as client:
+            review = AsyncCampaignReview(everybody, client=client, journal=journal)
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    await review.run(campaign.event())
+            journal.may_go.set()
+            end = time.monotonic() + 5
+            while time.monotonic() < end:
+                report = await review.run(campaign.event())
+                if report.complete:
+                    return
+                await asyncio.sleep(0.01)
+            raise AssertionError(f"still taken: {report.error}")
+
+    asyncio.run(go())
+
+
+def test_a_report_that_came_while_taking_stands(rig: Rig) -> None:
+    class FinishedMeanwhile(MemoryJournal):  # type: ignore[misc]
+        def take(self, key: str, /) -> bool:
+            self.finish(key, '{"campaign_id": 7, "approved": 3}')
+            return super().take(key)
+
+    journal = FinishedMeanwhile()
+    event = rig.fake.add_campaign(10).event()
+    report = rig.run(everybody, event, journal=journal)
+    assert (report.campaign_id, report.approved) == (7, 3)
+    assert not rig.fake.calls
+    assert journal.take(event.key), "it was left"
+
+
+def test_a_journal_that_waits_does_not_hold_the_report_past_clearance(rig: Rig) -> None:
+    class Locked(MemoryJournal):  # type: ignore[misc]
+        def finish(self, key: str, report: str, /) -> None:
+            free.wait(30)
+
+        def leave(self, key: str, /) -> None:
+            free.wait(30)
+
+    free = threading.Event()
+    campaign = rig.fake.add_campaign(10, lead_seconds=1)
+    begun = time.monotonic()
+    report = rig.run(lambda customers, deadline: 1 / 0, campaign.event(), journal=Locked())
+    took = time.monotonic() - begun
+    free.set()
+    assert took < 8
+    assert report.failed == 10
+
+
+def test_one_review_that_cannot_run_does_not_keep_the_others_from_it(rig: Rig) -> None:
+    class HalfBroken(MemoryJournal):  # type: ignore[misc]
+        def take(self, key: str, /) -> bool:
+            if key == broken.event().key:
+                raise LookupError
+            return super().take(key)
+
+    broken, good = rig.fake.add_campaign(10), rig.fake.add_campaign(10)
+    journal = HalfBroken()
+    for campaign in (broken, good):
+        journal.keep(campaign.event())
+    if rig.colour == "sync":
+        reports = CampaignReview(everybody, client=rig.fake.client(), journal=journal).resume()
+    else:
+        reports = asyncio.run(AsyncCampaignReview(everybody, client=rig.fake.async_client(), journal=journal).resume())
+    assert [(report.campaign_id, report.complete) for report in reports] == [
+        (broken.campaign_id, False),
+        (good.campaign_id, True),
+    ]
+    assert str(reports[0].error) == "The journal raised LookupError."
+
+
+def test_a_campaign_that_is_announced_twice_is_told(rig: Rig) -> None:
+    campaign = rig.fake.add_campaign(10)
+    journal = MemoryJournal()
+    assert not rig.run(everybody, campaign.event(), journal=journal).warnings
+    stamp = campaign.event().timestamp + dt.timedelta(seconds=1)
+    again = rig.run(odd, campaign.event().model_copy(update={"timestamp": stamp}), journal=journal)
+    assert len(again.warnings) == 1
+    assert "announced it twice" in again.warnings[0]
+
+
+def test_submit_without_a_thread_says_so_and_does_not_hang(
+    fake_optimove: FakeOptimove, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(self: Pool, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
+        raise Overloaded
+
+    journal = MemoryJournal()
+    event = fake_optimove.add_campaign(1).event()
+    with CampaignReview(everybody, client=fake_optimove.client(), journal=journal) as review:
+        with monkeypatch.context() as patch:
+            patch.setattr(Pool, "submit", no_thread)
+            with pytest.raises(OptimoveError, match="no thread left"):
+                review.submit(event)
+        assert journal.unfinished() == [event]
+
+
+# ---- servers
+
+
+@pytest.mark.parametrize("between", ["} ,", "}\n,", "}\r\n, "])
+def test_rows_may_be_separated_in_any_way(rig: Rig, between: str) -> None:
+    campaign = rig.fake.add_campaign(20_000)
+    handle = rig.fake.handle
+
+    def spaced(request: Any) -> Response:
+        answer = handle(request)
+        return Response(answer.status, body=answer.body.replace(b"},", between.encode()))
+
+    rig.fake.handle = spaced  # type: ignore[method-assign]
+    report = rig.run(everybody, campaign.event())
+    assert (report.approved, report.complete, report.error) == (20_000, True, None)
+
+
+def test_a_page_that_came_long_before_is_an_error(rig: Rig) -> None:
+    event = rig.fake.add_campaign(1).event()
+    pages = [json.dumps([{"CustomerID": name}]).encode() for name in "abcb"]
+    rig.fake.answer_next(*(Response(200, body=page) for page in pages))
+    report = rig.run(everybody, event, client_options={"rate_limit": None})
+    assert isinstance(report.error, UnexpectedResponseError)
+    assert "come before" in str(report.error)
+
+
+def test_rows_without_a_customer_do_not_keep_the_others_waiting(rig: Rig) -> None:
+    event = rig.fake.add_campaign(1).event()
+    first: list[dict[str, object]] = [{"CustomerID": f"A{number}"} for number in range(100)]
+    first[16] = {"CustomerID": None}
+    first[50] = {"Name": "B"}
+    second = [{"CustomerID": f"B{number}"} for number in range(100)]
+    rig.fake.answer_next(*(Response(200, body=json.dumps(page).encode()) for page in (first, second, [])))
+    asked: list[str] = []
+
+    def reviewer(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+        asked.extend(everybody(customers, deadline))
+        return []
+
+    report = rig.run(reviewer, event)
+    assert (len(set(asked)), report.reviewed, report.complete) == (198, 198, False)
+    assert isinstance(report.error, UnexpectedResponseError)
+    assert "2 of 200 rows name no customer; the first is row 17: CampaignCustomer: CustomerID is not a string" in str(
+        report.error
+    )
+    assert [call.request.query.rpartition("skip=")[2] for call in rig.fake.calls][1:] == ["100", "200"]
+
+
+def test_a_list_of_something_else_is_refused_at_once() -> None:
+    paging = Paging(5, page_size=100)
+    assert paging.next_page() is not None
+    with pytest.raises(UnexpectedResponseError, match="CustomerID is missing"):
+        paging.feed(b'[{"id": 1},{"id": 2}]')
+
+
+def test_an_empty_answer_without_a_frame_is_asked_for_once_more() -> None:
+    paging = Paging(5, page_size=100)
+    assert paging.next_page() is not None
+    paging.feed(b'[{"CustomerID": "A"}]')
+    assert len(paging.close_page()) == 1
+    for _ in range(2):
+        assert paging.next_page() is not None
+        assert paging.close_page(is_framed=False) == []
+    assert paging.next_page() is None
+
+
+@pytest.mark.parametrize("number", [-1, 2**63, 10**40])
+def test_a_campaign_has_a_number(number: int) -> None:
+    noon = dt.datetime(2026, 11, 23, 12)
+    payload = {**campaign_ready(1, timestamp=noon, clearance_required_by=noon), "CampaignID": number}
+    with pytest.raises(PayloadError, match="not the number of a campaign") as caught:
+        CampaignReadyEvent.from_json(json.dumps(payload))
+    assert caught.value.path == "CampaignID"
+
+
+def test_a_damaged_lock_of_one_review_leaves_the_others_alone(fake_optimove: FakeOptimove, tmp_path: Path) -> None:
+    broken, good = fake_optimove.add_campaign(10), fake_optimove.add_campaign(10)
+    with SqliteJournal(tmp_path / "reviews.db") as journal:
+        for campaign in (broken, good):
+            journal.keep(campaign.event())
+        assert journal.take(broken.event().key)
+        (lock,) = tmp_path.glob("*.lock")
+        name = lock.name
+        journal.leave(broken.event().key)
+        (tmp_path / name).write_bytes(b"no database at all" * 100)
+        with fake_optimove.client() as client:
+            reports = CampaignReview(everybody, client=client, journal=journal).resume()
+    assert {report.campaign_id: report.complete for report in reports} == {
+        broken.campaign_id: False,
+        good.campaign_id: True,
+    }
+
+
+def test_what_has_come_is_asked_about_though_the_server_stalls() -> None:
+    """Over HTTP: a page of which the last bytes never come."""
+    with StallingCampaign(rows=3_500) as campaign:
+        for colour in ("sync", "async"):
+            report = campaign.review(colour, everybody)
+            assert report.reviewed == report.approved == report.acknowledged, colour
+            assert report.approved >= 3_000, colour
+            assert isinstance(report.error, DeadlineExceeded), colour
+            assert not report.complete

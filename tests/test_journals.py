@@ -1,0 +1,663 @@
+"""Journals: what was announced, decided and taken; over threads and processes, after a fork and a crash."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+import tracemalloc
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optimove_conditional_execution import ConfigurationError, OptimoveError
+from optimove_conditional_execution.models.listener import CampaignReadyEvent
+from optimove_conditional_execution.stores import Decided, Journal, Kept, MemoryJournal, SqliteJournal
+from tests.conftest import forked
+
+Store = MemoryJournal | SqliteJournal
+
+
+def event(campaign: int = 7, minute: int = 0, **more: object) -> CampaignReadyEvent:
+    body = {
+        "EventTypeID": 5,
+        "TimeStamp": f"2025-03-01 10:{minute:02}:00",
+        "CampaignID": campaign,
+        "CampaignDuration": 3,
+        "ClearanceRequiredBy": f"2025-03-01 12:{minute:02}:00",
+    }
+    return CampaignReadyEvent.from_json(json.dumps(body | more))
+
+
+EVENT = event()
+KEY = EVENT.key
+
+
+def batch(number: int, size: int = 4) -> Decided:
+    ids = [f"c-{number}-{each}" for each in range(size)]
+    return Decided(tuple(ids[::2]), tuple(ids[1::2]))
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "memory":
+        yield MemoryJournal()
+        return
+    with SqliteJournal(tmp_path / "journal.sqlite") as sqlite_journal:
+        yield sqlite_journal
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.sqlite"
+
+
+def in_threads(count: int, work: Callable[[], None]) -> None:
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # noqa: BLE001 - handed to the test
+            raised.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert not raised, raised
+
+
+# ---- both
+
+
+def test_the_protocol(journal: Store) -> None:
+    assert isinstance(journal, Journal)
+
+
+def test_an_event_is_new_once(journal: Store) -> None:
+    odd = event(8, Whatever={"deep": [None, "ü"]})
+    assert journal.keep(odd)
+    assert journal.keep(EVENT)
+    assert not journal.keep(odd)
+    assert not journal.keep(event())
+    assert journal.unfinished() == [odd, EVENT]
+    assert [kept.key for kept in journal.unfinished()] == [odd.key, KEY]
+    assert (journal.unfinished()[0].model_extra or {}) == {"Whatever": {"deep": [None, "ü"]}}
+
+
+def test_one_runs_a_review(journal: Store) -> None:
+    assert journal.take(KEY)
+    assert not journal.take(KEY)
+    assert journal.take("another")
+    journal.leave(KEY)
+    assert journal.take(KEY)
+    journal.leave(KEY)
+    journal.leave(KEY)
+    journal.leave("never taken")
+    assert not journal.take("another")
+
+
+def test_batches_come_back_in_their_order(journal: Store) -> None:
+    journal.keep(EVENT)
+    batches = [batch(number) for number in range(100)]
+    random.Random(5).shuffle(batches)
+    journal.record(KEY, batches[:1])
+    journal.record(KEY, batches[1:60])
+    journal.record(KEY, [])
+    journal.record(KEY, batches[60:])
+    assert list(journal.decided(KEY)) == batches
+    assert journal.reviews() == [Kept(EVENT, decided=400, approved=200, acknowledged=0, finished=False, report=None)]
+
+
+def test_recording_twice_does_no_harm(journal: Store) -> None:
+    journal.keep(EVENT)
+    batches = [batch(1), batch(2), Decided((), ("d",)), Decided(("d",), ())]
+    journal.record(KEY, batches)
+    journal.record(KEY, batches)
+    journal.record(KEY, [batch(2), batch(3), batch(3)])
+    assert list(journal.decided(KEY)) == [*batches, batch(3)]
+    assert [(kept.decided, kept.approved) for kept in journal.reviews()] == [(14, 7)]
+
+
+def test_any_id(journal: Store) -> None:
+    journal.keep(EVENT)
+    odd = Decided(("", "\x00", "\ud800", "ü\u2028", "'; DROP TABLE batches; --", '"'), ("x" * 10_000, "a,b", "[]"))
+    journal.record(KEY, [odd])
+    assert list(journal.decided(KEY)) == [odd]
+
+
+def test_reading_while_writing(journal: Store) -> None:
+    journal.keep(EVENT)
+    journal.record(KEY, [batch(number) for number in range(50)])
+    seen = []
+    for number, each in enumerate(journal.decided(KEY)):
+        journal.acknowledge(KEY, 2 * number, 2 * number + 2)
+        seen.append(each)
+    assert seen == [batch(number) for number in range(50)]
+    assert journal.acknowledged(KEY) == [(0, 100)]
+    half_read = journal.decided(KEY)
+    next(half_read)
+    journal.record(KEY, [batch(50)])
+
+
+def test_ranges_are_merged(journal: Store) -> None:
+    journal.keep(EVENT)
+    assert journal.acknowledged(KEY) == []
+    for start, end, now in [
+        (100, 200, [(100, 200)]),
+        (300, 400, [(100, 200), (300, 400)]),
+        (0, 50, [(0, 50), (100, 200), (300, 400)]),
+        (50, 60, [(0, 60), (100, 200), (300, 400)]),
+        (120, 130, [(0, 60), (100, 200), (300, 400)]),
+        (100, 200, [(0, 60), (100, 200), (300, 400)]),
+        (90, 100, [(0, 60), (90, 200), (300, 400)]),
+        (199, 301, [(0, 60), (90, 400)]),
+        (401, 402, [(0, 60), (90, 400), (401, 402)]),
+        (0, 1_000_000, [(0, 1_000_000)]),
+    ]:
+        journal.acknowledge(KEY, start, end)
+        assert journal.acknowledged(KEY) == now
+        assert journal.reviews()[0].acknowledged == sum(high - low for low, high in now)
+
+
+def test_ranges_in_any_order_say_what_was_said(journal: Store) -> None:
+    journal.keep(EVENT)
+    dice = random.Random(11)
+    taken: set[int] = set()
+    for _ in range(150):
+        start = dice.randrange(300)
+        end = start + dice.randrange(1, 12)
+        taken |= set(range(start, end))
+        journal.acknowledge(KEY, start, end)
+    ranges = journal.acknowledged(KEY)
+    assert {position for start, end in ranges for position in range(start, end)} == taken
+    assert all(end < start for (_, end), (start, _) in itertools.pairwise(ranges))
+
+
+@pytest.mark.parametrize(("start", "end"), [(5, 5), (6, 5), (-1, 5)])
+def test_what_is_no_range_is_refused(journal: Store, start: int, end: int) -> None:
+    journal.keep(EVENT)
+    with pytest.raises(OptimoveError, match="range"):
+        journal.acknowledge(KEY, start, end)
+    assert journal.acknowledged(KEY) == []
+
+
+def test_unknown_reviews(journal: Store) -> None:
+    writes: list[Callable[[], None]] = [
+        lambda: journal.record("unknown", [batch(1)]),
+        lambda: journal.record("unknown", []),
+        lambda: journal.acknowledge("unknown", 0, 1),
+        lambda: journal.finish("unknown", "{}"),
+    ]
+    for write in writes:
+        with pytest.raises(OptimoveError, match="No such review"):
+            write()
+    assert list(journal.decided("unknown")) == []
+    assert journal.acknowledged("unknown") == []
+    assert journal.report("unknown") is None
+    assert journal.unfinished() == []
+    assert journal.reviews() == []
+    assert journal.forget(datetime(2100, 1, 1)) == 0
+
+
+def test_two_reviews_of_one_campaign_are_apart(journal: Store) -> None:
+    first, second = event(7, 0), event(7, 1)
+    assert journal.keep(first)
+    assert journal.keep(second)
+    journal.record(first.key, [batch(1)])
+    journal.record(second.key, [batch(2)])
+    journal.record(first.key, [batch(2)])
+    journal.acknowledge(first.key, 0, 4)
+    journal.acknowledge(second.key, 1, 2)
+    journal.finish(second.key, "{}")
+    assert list(journal.decided(first.key)) == [batch(1), batch(2)]
+    assert list(journal.decided(second.key)) == [batch(2)]
+    assert journal.acknowledged(first.key) == [(0, 4)]
+    assert journal.acknowledged(second.key) == [(1, 2)]
+    assert journal.unfinished() == [first]
+    assert journal.reviews() == [Kept(first, 8, 4, 4, False, None), Kept(second, 4, 2, 1, True, "{}")]
+    assert journal.take(first.key)
+    assert journal.take(second.key)
+
+
+def test_finished(journal: Store) -> None:
+    journal.keep(EVENT)
+    journal.record(KEY, [batch(1)])
+    assert journal.report(KEY) is None
+    journal.finish(KEY, '{"campaign_id": 7}')
+    journal.finish(KEY, '{"campaign_id": 8}')
+    assert journal.report(KEY) == '{"campaign_id": 7}'
+    assert journal.unfinished() == []
+    assert not journal.keep(EVENT)
+    assert journal.unfinished() == []
+    assert list(journal.decided(KEY)) == [batch(1)]
+
+
+def test_forgetting(journal: Store) -> None:
+    events = [event(7, minute) for minute in range(4)]
+    for each in events:
+        journal.keep(each)
+        journal.record(each.key, [batch(1)])
+        journal.acknowledge(each.key, 0, 2)
+    for each in events[1:]:
+        journal.finish(each.key, "{}")
+    assert journal.forget(datetime(2025, 3, 1, 12, 3)) == 2
+    assert [kept.event for kept in journal.reviews()] == [events[0], events[3]]
+    assert list(journal.decided(events[1].key)) == []
+    assert journal.acknowledged(events[1].key) == []
+    assert list(journal.decided(events[3].key)) == [batch(1)]
+    assert journal.keep(events[1])
+    assert list(journal.decided(events[1].key)) == []
+    assert journal.acknowledged(events[1].key) == []
+    assert journal.forget(datetime(2025, 3, 1, 12, 3, 0, 1)) == 1
+    assert journal.unfinished() == [events[0], events[1]]
+    with pytest.raises(ConfigurationError, match="zone"):
+        journal.forget(datetime(2025, 3, 1, tzinfo=UTC))
+
+
+def test_one_winner_among_threads(journal: Store) -> None:
+    won: list[int] = []
+    barrier = threading.Barrier(8)
+
+    def race() -> None:
+        barrier.wait(10)
+        won.extend(turn for turn in range(30) if journal.take(f"review {turn}"))
+
+    in_threads(8, race)
+    assert sorted(won) == list(range(30))
+
+
+def test_threads_lose_nothing(journal: Store) -> None:
+    journal.keep(EVENT)
+    numbers = iter(range(40))
+
+    def work() -> None:
+        for number in numbers:
+            journal.record(KEY, [batch(2 * number), batch(2 * number + 1)])
+            journal.acknowledge(KEY, 4 * number, 4 * number + 4)
+            journal.acknowledged(KEY)
+
+    in_threads(4, work)
+    stored = list(journal.decided(KEY))
+    assert set(stored) == {batch(number) for number in range(80)}
+    pairs = [first.approved[0].split("-")[1] for first in stored[::2]]
+    assert [f"c-{int(number) + 1}-0" for number in pairs] == [second.approved[0] for second in stored[1::2]]
+    assert journal.acknowledged(KEY) == [(0, 160)]
+    assert journal.reviews() == [Kept(EVENT, 320, 160, 160, False, None)]
+
+
+def test_a_repr_names_no_customer(journal: Store) -> None:
+    journal.keep(EVENT)
+    journal.record(KEY, [batch(1)])
+    journal.finish(KEY, '{"error": "secret"}')
+    assert "c-1" not in repr(batch(1))
+    assert "secret" not in repr(journal.reviews())
+
+
+# ---- memory
+
+
+def test_memory_keeps_the_ids_of_the_last_reviews_only() -> None:
+    journal = MemoryJournal()
+    events = [event(campaign) for campaign in range(1, 11)]
+    for each in events:
+        journal.keep(each)
+        journal.record(each.key, [batch(1)])
+        journal.finish(each.key, "{}")
+    assert [len(list(journal.decided(each.key))) for each in events] == [0, 0, *[1] * 8]
+    assert {(kept.decided, kept.approved, kept.report) for kept in journal.reviews()} == {(4, 2, "{}")}
+    assert journal.forget(datetime(2100, 1, 1)) == 10
+    assert journal.reviews() == []
+
+
+# ---- SQLite
+
+
+@contextlib.contextmanager
+def another_process(program: str, path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a program that has `journal` over `path`, `EVENT` and `KEY`, and says what it has done line by line."""
+    prelude = f"""
+        import os, sys, time
+        from pathlib import Path
+        from optimove_conditional_execution.models.listener import CampaignReadyEvent
+        from optimove_conditional_execution.stores import Decided, SqliteJournal
+        EVENT = CampaignReadyEvent.from_json({EVENT.model_dump_json(by_alias=True)!r})
+        KEY = EVENT.key
+        journal = SqliteJournal({str(path)!r})
+        def say(word):
+            print(word, flush=True)
+        """
+    source = textwrap.dedent(prelude) + textwrap.dedent(program)
+    process = subprocess.Popen(
+        [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def killed(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait(30)
+
+
+def locks(path: Path) -> list[str]:
+    return [each.name for each in path.parent.glob("*.lock")]
+
+
+def test_sqlite_is_shared_and_survives(path: Path) -> None:
+    with SqliteJournal(path) as one, SqliteJournal(str(path)) as other:
+        assert one.keep(EVENT)
+        assert not other.keep(EVENT)
+        one.record(KEY, [batch(1)])
+        other.record(KEY, [batch(1), batch(2)])
+        other.acknowledge(KEY, 0, 3)
+    with SqliteJournal(path) as again:
+        assert again.unfinished() == [EVENT]
+        assert list(again.decided(KEY)) == [batch(1), batch(2)]
+        assert again.acknowledged(KEY) == [(0, 3)]
+        again.close()
+        again.finish(KEY, "{}")  # opened anew
+        assert again.report(KEY) == "{}"
+
+
+def test_sqlite_objects_of_one_process_exclude_each_other(path: Path) -> None:
+    with SqliteJournal(path) as one:
+        with SqliteJournal(path.parent / "." / path.name) as other:
+            assert one.take(KEY)
+            for _ in range(3):
+                assert not other.take(KEY)
+            other.leave(KEY)
+            assert not other.take(KEY)
+            with another_process("say(journal.take(KEY))", path) as process:
+                assert said(process) == "False"  # also after `other` has opened and closed the lock's file
+            one.leave(KEY)
+            assert other.take(KEY)
+        assert one.take(KEY)  # close() has left it
+        assert len(locks(path)) == 1
+    assert locks(path) == []
+
+
+def test_a_relative_path_means_the_same_file_later(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    with SqliteJournal("journal.sqlite") as one, SqliteJournal(path) as other:
+        (path.parent / "elsewhere").mkdir()
+        monkeypatch.chdir(path.parent / "elsewhere")
+        one.close()
+        assert one.keep(EVENT)
+        assert other.unfinished() == [EVENT]
+        assert one.take(KEY)
+        assert not other.take(KEY)
+
+
+def test_a_killed_process_holds_nothing(path: Path) -> None:
+    program = """
+        journal.keep(EVENT)
+        assert journal.take(KEY)
+        journal.record(KEY, [Decided(("a",), ())])
+        say("taken")
+        time.sleep(60)
+        """
+    with another_process(program, path) as process, SqliteJournal(path) as journal:
+        assert said(process) == "taken"
+        assert not journal.take(KEY)
+        killed(process)
+        assert journal.take(KEY)
+        assert journal.unfinished() == [EVENT]
+        assert list(journal.decided(KEY)) == [Decided(("a",), ())]
+        journal.leave(KEY)
+    assert locks(path) == []
+
+
+def test_a_process_that_is_killed_while_it_records_leaves_whole_calls(path: Path) -> None:
+    program = """
+        journal.keep(EVENT)
+        say("ready")
+        for turn in range(100_000):
+            journal.record(KEY, [
+                Decided(tuple(f"{turn}-{part}-{each}" for each in range(300)), ()) for part in range(3)
+            ])
+            say(turn)
+        """
+    for turns in (0, 3, 9):
+        with another_process(program, path) as process:
+            assert said(process) == "ready"
+            for turn in range(turns):
+                assert said(process) == str(turn)
+            killed(process)
+        with SqliteJournal(path) as journal:
+            stored = list(journal.decided(KEY))
+            assert len(stored) >= 3 * turns
+            assert len(stored) % 3 == 0
+            assert {len(each.approved) for each in stored} <= {300}
+            wanted = [f"{turn}-{part}-0" for turn in range(len(stored) // 3) for part in range(3)]
+            assert [each.approved[0] for each in stored] == wanted
+            assert journal.reviews()[0].approved == 300 * len(stored)
+        for each in path.parent.iterdir():
+            each.unlink()
+
+
+def test_nobody_shares_a_review_however_often_it_changes_hands(path: Path) -> None:
+    program = f"""
+        import threading
+        marker = {str(path.with_name("marker"))!r}
+        won, shared = [], []
+        def work():
+            with SqliteJournal({str(path)!r}) as mine:
+                for _ in range(300):
+                    if mine.take(KEY):
+                        try:
+                            os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+                        except FileExistsError:
+                            shared.append(1)
+                        else:
+                            os.unlink(marker)
+                        won.append(1)
+                        mine.leave(KEY)
+        say("ready")
+        sys.stdin.readline()
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        say(f"{{len(won)}} {{len(shared)}}")
+        """
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(another_process(program, path)) for _ in range(3)]
+        assert [said(process) for process in processes] == ["ready"] * 3
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("\n")
+            process.stdin.flush()
+        told = [said(process).split() for process in processes]
+    assert sum(int(won) for won, _ in told) > 0
+    assert [shared for _, shared in told] == ["0"] * 3
+    assert locks(path) == []
+
+
+def test_a_forked_child_has_not_what_its_parent_took(path: Path) -> None:
+    with SqliteJournal(path) as journal:
+        journal.keep(EVENT)
+        assert journal.take(KEY)
+        child = forked()
+        if child == 0:
+            refused = not journal.take(KEY)
+            journal.leave(KEY)
+            still = not journal.take(KEY)
+            own = journal.take("another")
+            journal.record(KEY, [batch(1)])
+            os._exit(0 if refused and still and own else 1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert list(journal.decided(KEY)) == [batch(1)]
+        assert journal.take("another")  # the child's, which is dead
+        with another_process("say(journal.take(KEY))", path) as process:
+            assert said(process) == "False"
+        journal.leave(KEY)
+        with another_process("say(journal.take(KEY))", path) as process:
+            assert said(process) == "True"
+
+
+@pytest.mark.parametrize("looked_before", [True, False])
+def test_a_forked_child_takes_over_from_its_dead_parent(path: Path, looked_before: bool) -> None:
+    program = f"""
+        assert journal.take(KEY)
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            os.close(writer)
+            if {looked_before}:
+                say(journal.take(KEY))
+            else:
+                say("False")
+            os.read(reader, 1)  # until the parent is dead
+            say(journal.take(KEY))
+            os._exit(0)
+        time.sleep(60)
+        """
+    with another_process(program, path) as process:
+        assert said(process) == "False"
+        killed(process)
+        assert said(process) == "True"
+
+
+def test_a_fork_while_another_thread_uses_the_journal(path: Path) -> None:
+    with SqliteJournal(path) as journal:
+        journal.keep(EVENT)
+        with journal._file.connection():
+            child = forked()
+            if child == 0:
+                journal.record(KEY, [batch(1)])
+                os._exit(0 if list(journal.decided(KEY)) == [batch(1)] else 1)
+            _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert list(journal.decided(KEY)) == [batch(1)]
+
+
+def test_only_the_owner_can_read_the_files(path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with SqliteJournal(path) as journal:
+            journal.keep(EVENT)
+            files = {each.name: each.stat().st_mode & 0o777 for each in path.parent.iterdir()}
+    finally:
+        os.umask(before)
+    assert files == {path.name: 0o600, f"{path.name}-wal": 0o600, f"{path.name}-shm": 0o600}
+
+
+def test_the_mode_of_a_file_that_exists_is_its_owners_choice(path: Path) -> None:
+    path.touch()
+    path.chmod(0o640)
+    with SqliteJournal(path) as journal:
+        journal.keep(EVENT)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_what_is_forgotten_is_not_left_in_the_file(path: Path) -> None:
+    with SqliteJournal(path) as journal:
+        journal.keep(EVENT)
+        journal.record(KEY, [Decided(tuple(f"customer-{each}" for each in range(5_000)), ())])
+        journal.finish(KEY, "{}")
+    assert b"customer-4999" in path.read_bytes()
+    with SqliteJournal(path) as journal:
+        assert journal.forget(datetime(2100, 1, 1)) == 1
+    assert b"customer-" not in path.read_bytes()
+
+
+def test_reading_takes_flat_memory(path: Path) -> None:
+    with SqliteJournal(path) as journal:
+        journal.keep(EVENT)
+        journal.record(KEY, [batch(number, 1_000) for number in range(300)])
+        tracemalloc.start()
+        try:
+            approved = sum(len(each.approved) for each in journal.decided(KEY))
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert approved == 150_000
+    assert peak < 2_000_000
+
+
+def test_a_failed_call_leaves_nothing(path: Path) -> None:
+    class Broken(list[Decided]):
+        def __iter__(self) -> Iterator[Decided]:
+            yield batch(2)
+            raise RuntimeError("in the middle")
+
+    with SqliteJournal(path) as journal:
+        journal.keep(EVENT)
+        journal.record(KEY, [batch(1)])
+        with pytest.raises(RuntimeError, match="middle"):
+            journal.record(KEY, Broken())
+        assert list(journal.decided(KEY)) == [batch(1)]
+        assert journal.reviews()[0].decided == 4
+
+
+def test_what_is_no_database_is_said_at_once(tmp_path: Path) -> None:
+    broken = tmp_path / "text.sqlite"
+    broken.write_text("this is no database, however long it may be " * 50)
+    with pytest.raises(sqlite3.DatabaseError) as raised:
+        SqliteJournal(broken)
+    assert "however" not in str(raised.value)
+    with pytest.raises(sqlite3.OperationalError):
+        SqliteJournal(tmp_path / "no-such-folder" / "journal.sqlite")
+    with pytest.raises(ConfigurationError, match="MemoryJournal"):
+        SqliteJournal(":memory:")
+
+
+def test_a_lock_that_cannot_be_made_is_an_error(path: Path) -> None:
+    with SqliteJournal(path) as journal:
+        assert journal.take(KEY)
+        (lock,) = locks(path)
+        journal.leave(KEY)
+        (path.parent / lock).mkdir()
+        with pytest.raises(sqlite3.OperationalError):
+            journal.take(KEY)
+
+
+def test_a_lock_cannot_change_hands_while_it_is_opened(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with SqliteJournal(path) as first, SqliteJournal(path) as second, SqliteJournal(path) as late:
+        assert first.take(KEY)
+        really = sqlite3.connect
+        took: list[bool] = []
+
+        def change_hands() -> None:
+            first.leave(KEY)
+            took.append(second.take(KEY))
+
+        changing = threading.Thread(target=change_hands)
+
+        def connect(*args: Any, **options: Any) -> sqlite3.Connection:
+            connection: sqlite3.Connection = really(*args, **options)
+            monkeypatch.undo()
+            changing.start()  # would remove the file that `late` has opened
+            changing.join(0.2)
+            assert changing.is_alive()
+            return connection
+
+        monkeypatch.setattr(sqlite3, "connect", connect)
+        assert not late.take(KEY)
+        changing.join()
+        assert took == [True]
+        second.leave(KEY)
+        assert late.take(KEY)
