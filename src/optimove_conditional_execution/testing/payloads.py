@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+import datetime as dt
 import json
 import time
 import uuid
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import quote
 
 from optimove_conditional_execution.messages import Request
 from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS
 from optimove_conditional_execution.signature import SIGNATURE_HEADER, sign
+from optimove_conditional_execution.testing.wire import TIMESTAMP
 
 _NOTIFICATION: Final[dict[str, Any]] = {
     "timestamp": 0,
@@ -97,3 +100,55 @@ def signed_request(
     if secret is not None:
         headers.append((header, sign(body, secret=secret)))
     return Request("POST", path, "", headers, body)
+
+
+def campaign_ready(
+    campaign_id: int = 1359,
+    *,
+    timestamp: dt.datetime | str,
+    clearance_required_by: dt.datetime | str,
+    duration: int = 7,
+    changes: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the JSON object of an event with EventTypeID 5: a campaign is on hold.
+
+    Source: Optimove's Conditional Execution article.
+
+    Args:
+        campaign_id: The campaign.
+        timestamp: When it was processed: a local time without a zone, or a text that stands as it is.
+        clearance_required_by: Until when statuses count, likewise.
+        duration: The campaign's `CampaignDuration`.
+        changes: Fields to replace or add.
+    """
+    return {
+        "EventTypeID": 5,
+        "TimeStamp": _written(timestamp),
+        "CampaignID": campaign_id,
+        "CampaignDuration": duration,
+        "ClearanceRequiredBy": _written(clearance_required_by),
+        **(changes or {}),
+    }
+
+
+def listener_request(
+    payload: Mapping[str, Any] | bytes, *, token: str | None = None, path: str = "/", query: str = ""
+) -> Request:
+    """Return the request that Optimove would post to a listener; such requests have no signature.
+
+    Args:
+        payload: A JSON object, such as one from `campaign_ready`, or the bytes of a body as they are.
+        token: Added to the query as `token`; None where the URL holds it already.
+        path: The path of the listener's URL.
+        query: The query of the listener's URL.
+    """
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    parts = [query] if query else []
+    if token is not None:
+        parts.append(f"token={quote(token, safe='')}")
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    return Request("POST", path, "&".join(parts), headers, body)
+
+
+def _written(moment: dt.datetime | str) -> str:
+    return moment if isinstance(moment, str) else moment.strftime(TIMESTAMP)

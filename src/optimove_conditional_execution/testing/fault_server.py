@@ -1,0 +1,221 @@
+"""A server on loopback that fails as it is told: what your code does with it, it will do with the real one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Final, Self, final
+from urllib.parse import unquote
+
+from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
+from optimove_conditional_execution.messages import Request, Response
+from optimove_conditional_execution.testing.fake import FakeOptimove
+from optimove_conditional_execution.testing.faults import GARBAGE, Fault, Line
+
+Faults = Iterable[Fault | None] | Callable[[Request], Fault | None]
+"""What requests meet: one after the other, or by what they ask for; None is a good answer."""
+
+_TLS_HANDSHAKE: Final = b"\x16"
+_MAX_HEAD: Final = 65_536
+_SECONDS_TO_STOP: Final = 5.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Met:
+    """A request, and what it met.
+
+    Attributes:
+        method: The HTTP method; "TLS" when a client tried to speak TLS.
+        path: The path, without the query.
+        fault: The fault's name; None for a good answer.
+    """
+
+    method: str
+    path: str
+    fault: str | None
+
+
+@final
+class FaultServer:
+    """A server on 127.0.0.1, in a thread of its own, that puts faults before a `FakeOptimove`.
+
+    Each request meets the next fault; when there are none left, `FakeOptimove` answers. Use it in a `with` statement.
+    Safe for threads.
+
+    Attributes:
+        optimove: What answers the requests that meet no fault.
+        met: Every request so far, with the fault that it met.
+        connections: How many connections have been opened.
+    """
+
+    def __init__(self, faults: Faults = (), *, optimove: FakeOptimove | None = None) -> None:
+        """Start nothing yet.
+
+        Args:
+            faults: What the requests meet, one after the other: `[faults.HANG]`, `[faults.unavailable()] * 3`,
+                `itertools.repeat(faults.HANG)`, `itertools.cycle([faults.rate_limited(), None])`. Or a function that
+                is given each request (its body is still empty) and returns a fault or None.
+            optimove: What answers the others; None for a new one.
+        """
+        self.optimove = FakeOptimove() if optimove is None else optimove
+        self.met: list[Met] = []
+        self.connections = 0
+        self._choose = _chooser(faults)
+        self._lock = threading.Lock()
+        self._port = 0
+        self._running = threading.Event()
+        self._stop: Callable[[], object] = lambda: None
+        self._thread = threading.Thread(target=self._run, name="fault-server", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """The base URL for a client."""
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def https_url(self) -> str:
+        """The base URL for a client that is to fail at TLS: this server speaks none."""
+        return f"https://127.0.0.1:{self._port}"
+
+    def client(self, **options: Any) -> OptimoveClient:
+        """Return a client of this server, with the key and the time zone of its `FakeOptimove`.
+
+        Args:
+            options: Further arguments of `OptimoveClient`.
+        """
+        return OptimoveClient(**{**self._settings(), **options})
+
+    def async_client(self, **options: Any) -> AsyncOptimoveClient:
+        """Return an async client of this server; see `client`.
+
+        Args:
+            options: Further arguments of `AsyncOptimoveClient`.
+        """
+        return AsyncOptimoveClient(**{**self._settings(), **options})
+
+    def play(self, faults: Faults) -> None:
+        """Let the next requests meet other faults; those that were left are dropped."""
+        with self._lock:
+            self._choose = _chooser(faults)
+
+    def close(self) -> None:
+        """Break off all connections and end the thread."""
+        self._stop()
+        self._thread.join(_SECONDS_TO_STOP)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._running.wait()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _settings(self) -> dict[str, Any]:
+        return {"api_key": self.optimove.api_key, "base_url": self.url, "timezone": self.optimove.timezone}
+
+    def _run(self) -> None:
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._stop = lambda: loop.is_closed() or loop.call_soon_threadsafe(stopped.set)
+        talks: set[asyncio.Task[None]] = set()
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.connections += 1
+            talk = loop.create_task(self._talk(reader, writer))
+            talks.add(talk)
+            talk.add_done_callback(talks.discard)
+
+        server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=_MAX_HEAD)
+        self._port = server.sockets[0].getsockname()[1]
+        self._running.set()
+        await stopped.wait()
+        server.close()
+        for talk in list(talks):
+            talk.cancel()
+        await asyncio.gather(*talks, return_exceptions=True)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            try:
+                while await self._answer(reader, writer):
+                    pass
+            finally:
+                if not writer.transport.is_closing():
+                    writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Take one request; tell whether another may follow."""
+        line = Line(reader, writer)
+        first = await reader.readexactly(1)
+        if first == _TLS_HANDSHAKE:
+            fault = self._meet(Request("TLS"))
+            await (fault or GARBAGE).play(line)
+            return False
+        request, length = _parsed(first + await reader.readuntil(b"\r\n\r\n"))
+        fault = self._meet(request)
+        if fault is not None and not fault.reads_body:
+            await fault.play(line)
+            return False
+        body = await reader.readexactly(length)
+        response = Response(HTTPStatus.OK)
+        if fault is None or fault.handled:
+            whole = Request(request.method, request.path, request.query, request.headers, body)
+            response = self.optimove.handle(whole)
+        if fault is not None:
+            await fault.play(line)
+            return not fault.closes
+        await line.send(_written(response))
+        return True
+
+    def _meet(self, request: Request) -> Fault | None:
+        with self._lock:
+            fault = self._choose(request)
+            self.met.append(Met(request.method, request.path, None if fault is None else fault.name))
+            return fault
+
+
+def _chooser(faults: Faults) -> Callable[[Request], Fault | None]:
+    if callable(faults):
+        return faults
+    each: Iterator[Fault | None] = iter(faults)
+    return lambda _: next(each, None)
+
+
+def _parsed(head: bytes) -> tuple[Request, int]:
+    """Return a request without its body, and the body's length."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    method, target, _ = first.split(" ", 2)
+    path, _, query = target.partition("?")
+    pairs = (line.partition(":") for line in lines if line)
+    headers = [(name, value.strip()) for name, _, value in pairs]
+    request = Request(method, unquote(path), query, headers)
+    length = request.header_values("content-length")
+    return request, int(length[0]) if length else 0
+
+
+def _written(response: Response) -> bytes:
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    if response.status != HTTPStatus.NO_CONTENT:
+        headers["content-length"] = str(len(response.body))
+    lines = [f"HTTP/1.1 {response.status} {_phrase(response.status)}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + response.body
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return ""

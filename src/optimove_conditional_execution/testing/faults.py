@@ -1,0 +1,298 @@
+"""Ways in which a server, or the network before it, can fail: what a `FaultServer` plays."""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import gzip
+import itertools
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from http import HTTPStatus
+from typing import Final, final
+
+from optimove_conditional_execution.messages import Response
+
+_JSON: Final = {"content-type": "application/json"}
+_HTML: Final = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+_RST: Final = struct.pack("ii", 1, 0)
+_MEGABYTE: Final = 1024 * 1024
+
+
+@final
+class Line:
+    """A connection, seen from the server that misbehaves on it."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes, as fast as the other side takes them."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def drip(self, data: bytes, every: float) -> None:
+        """Send bytes one by one."""
+        for byte in data:
+            await self.send(bytes([byte]))
+            await asyncio.sleep(every)
+
+    async def hang(self) -> None:
+        """Do nothing until the other side gives up."""
+        while await self._reader.read(_MEGABYTE):
+            pass
+
+    def reset(self) -> None:
+        """Break the connection off: the other side reads an error."""
+        connection = self._writer.get_extra_info("socket")
+        if connection is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST)
+        self._writer.transport.abort()
+
+    def close(self) -> None:
+        """End the connection: the other side reads its end."""
+        self._writer.close()
+
+
+Play = Callable[[Line], Awaitable[None]]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One way to fail, for one request.
+
+    Attributes:
+        name: What it is called, such as `hang`.
+        play: What the server does instead of answering.
+        reads_body: Whether the request's body is read before.
+        handled: Whether `FakeOptimove` handles the request before, so that only its answer is lost.
+        closes: Whether the connection is closed afterwards.
+    """
+
+    name: str
+    play: Play = field(repr=False)
+    reads_body: bool = True
+    handled: bool = False
+    closes: bool = True
+
+
+def answer(name: str, response: Response, *, handled: bool = False) -> Fault:
+    """Return the fault of a server that answers with something of your own; a `content-length` is added.
+
+    Args:
+        name: What the fault is called.
+        response: The answer, as it is.
+        handled: Whether `FakeOptimove` handles the request before.
+    """
+    return _answer(name, response.status, response.headers, response.body, handled=handled)
+
+
+def drip_body(every: float = 0.05) -> Fault:
+    """Return the fault of a server that answers 200 at once, and then sends a byte of the body at a time, without end.
+
+    Args:
+        every: Seconds between two bytes.
+    """
+
+    async def play(line: Line) -> None:
+        await line.send(_head(200, {**_JSON, "content-length": "1000000"}) + b'"')
+        await line.drip(b"." * 1_000_000, every)
+
+    return Fault("drip_body", play)
+
+
+def drip_headers(every: float = 0.05) -> Fault:
+    """Return the fault of a server that sends a byte of the answer's headers at a time, without end.
+
+    Args:
+        every: Seconds between two bytes.
+    """
+
+    async def play(line: Line) -> None:
+        await line.drip(b"HTTP/1.1 200 OK\r\nX-Drip: " + b"." * 1_000_000, every)
+
+    return Fault("drip_headers", play)
+
+
+def endless_continue(every: float = 0.01) -> Fault:
+    """Return the fault of a server that answers 100 Continue again and again, and never says more.
+
+    Args:
+        every: Seconds between two of them.
+    """
+
+    async def play(line: Line) -> None:
+        for _ in itertools.repeat(None):
+            await line.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            await asyncio.sleep(every)
+
+    return Fault("endless_continue", play)
+
+
+def long_header(size: int = 500_000) -> Fault:
+    """Return the fault of a server that answers 200 with one header of a great length.
+
+    Args:
+        size: Bytes of its value.
+    """
+    return _answer("long_header", 200, {**_JSON, "x-long": "x" * size}, b"{}")
+
+
+def gzip_bomb(size: int = 200 * _MEGABYTE) -> Fault:
+    """Return the fault of a server that answers with a compressed body that is a thousand times longer unpacked.
+
+    Args:
+        size: Bytes of it, unpacked.
+    """
+
+    async def play(line: Line) -> None:
+        body = await asyncio.to_thread(_bomb, size)
+        await line.send(_head(200, {**_JSON, "content-encoding": "gzip", "content-length": str(len(body))}) + body)
+
+    return Fault("gzip_bomb", play, closes=False)
+
+
+def endless_body(piece: int = 65_536) -> Fault:
+    """Return the fault of a server whose answer never ends, and comes as fast as it is read.
+
+    Args:
+        piece: Bytes of a chunk.
+    """
+
+    async def play(line: Line) -> None:
+        await line.send(_head(200, {**_JSON, "transfer-encoding": "chunked"}) + b'1\r\n"\r\n')
+        chunk = b"%x\r\n%b\r\n" % (piece, b"." * piece)
+        for _ in itertools.repeat(None):
+            await line.send(chunk)
+
+    return Fault("endless_body", play)
+
+
+def unavailable(status: int = 503) -> Fault:
+    """Return the fault of a server that is down for a moment; of n of them when it is down for longer.
+
+    Args:
+        status: The status, 500 to 599.
+    """
+    body = b'{"status":%d,"error":"Service Unavailable","message":"Try again later."}' % status
+    return _answer("unavailable", status, _JSON, body)
+
+
+def rate_limited(retry_after: float | datetime | None = None) -> Fault:
+    """Return the fault of a server that has had too many requests.
+
+    Args:
+        retry_after: Seconds, or the moment with a zone, for the header Retry-After; None for no such header.
+    """
+    headers = dict(_JSON)
+    if isinstance(retry_after, datetime):
+        headers["retry-after"] = email.utils.format_datetime(retry_after, usegmt=retry_after.utcoffset() is not None)
+    elif retry_after is not None:
+        headers["retry-after"] = f"{retry_after:g}"
+    body = b'{"status":429,"error":"Too Many Requests","message":"Rate limit exceeded."}'
+    return _answer("rate_limited", 429, headers, body)
+
+
+def redirect(location: str = "/elsewhere", status: int = 307) -> Fault:
+    """Return the fault of a server, or of a proxy before it, that sends the caller elsewhere.
+
+    Args:
+        location: Where to.
+        status: 301, 302, 303, 307 or 308.
+    """
+    return _answer("redirect", status, {"location": location}, b"")
+
+
+def _answer(
+    name: str, status: int, headers: Mapping[str, str], body: bytes, *, handled: bool = False, closes: bool = False
+) -> Fault:
+    framed = {"content-length": str(len(body)), **{key.lower(): value for key, value in headers.items()}}
+
+    async def play(line: Line) -> None:
+        await line.send(_head(status, framed) + body)
+
+    return Fault(name, play, handled=handled, closes=closes)
+
+
+def _sent(name: str, data: bytes) -> Fault:
+    async def play(line: Line) -> None:
+        await line.send(data)
+
+    return Fault(name, play)
+
+
+def _head(status: int, headers: Mapping[str, str]) -> bytes:
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1")
+
+
+def _bomb(size: int) -> bytes:
+    # Members one after the other are one file.
+    return gzip.compress(bytes(_MEGABYTE)) * (size // _MEGABYTE)
+
+
+async def _hang(line: Line) -> None:
+    await line.hang()
+
+
+async def _stall(_line: Line) -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def _reset(line: Line) -> None:
+    line.reset()
+
+
+async def _close(line: Line) -> None:
+    line.close()
+
+
+HANG: Final = Fault("hang", _hang)
+"""The request is read, and never answered."""
+
+HANG_WHILE_UPLOADING: Final = Fault("hang_while_uploading", _stall, reads_body=False)
+"""The request's head is read, its body is not, and there is no answer."""
+
+RESET_WHILE_UPLOADING: Final = Fault("reset_while_uploading", _reset, reads_body=False)
+"""The connection is broken off when the request's head has come."""
+
+RESET_AFTER_UPLOADING: Final = Fault("reset_after_uploading", _reset)
+"""The connection is broken off when the whole request has come."""
+
+CLOSE_WITHOUT_ANSWER: Final = Fault("close_without_answer", _close)
+"""The connection is closed when the whole request has come."""
+
+LOST_ANSWER: Final = Fault("lost_answer", _close, handled=True)
+"""The request is handled, and the connection closed before the answer: what was asked for has happened."""
+
+TRUNCATED_BODY: Final = _sent("truncated_body", _head(200, {**_JSON, "content-length": "100"}) + b'{"id":')
+"""The body ends before its `content-length`."""
+
+BAD_CHUNK: Final = _sent("bad_chunk", _head(200, {**_JSON, "transfer-encoding": "chunked"}) + b"zz\r\n{}\r\n0\r\n\r\n")
+"""The body comes in chunks, whose lengths are no numbers."""
+
+GARBAGE: Final = _sent("garbage", bytes(range(256)) * 16)
+"""Bytes that are neither HTTP nor TLS; for the latter let the client use `FaultServer.https_url`."""
+
+HTML_502: Final = _answer("html_502", 502, {"content-type": "text/html"}, _HTML)
+"""A proxy answers instead of the API."""
+
+JSON_STRING: Final = _answer("json_string", 200, _JSON, b'"The request was processed."')
+"""A 200 whose body is a JSON string: Optimove's older API says some of its errors so."""
+
+EMPTY: Final = _answer("empty", 200, {}, b"")
+"""A 200 without a body."""
+
+BROKEN_GZIP: Final = _answer("broken_gzip", 200, {**_JSON, "content-encoding": "gzip"}, b"\x1f\x8b\x08\x00 broken")
+"""A 200 whose body claims to be compressed, and is not."""
+
+LATIN_1_JSON: Final = _answer("latin_1_json", 200, _JSON, '[{"id":"é","url":"https://é"}]'.encode("latin-1"))
+"""A 200 whose JSON is not UTF-8."""
+
+CLOSE_AFTER_ANSWER: Final = _answer("close_after_answer", 200, _JSON, b"[]", closes=True)
+"""A good answer on a connection that is closed after it, without a word."""

@@ -1,0 +1,146 @@
+"""The customers of a campaign as rows of JSON text, made in blocks: a million of them cost neither memory nor time."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Protocol, final
+
+CHANNELS: Final = (504, 505, 506, 510, 511, 502)
+"""Source: the channel ids of Optimove's sandbox."""
+
+_CONTROL_ACTION: Final = 1
+_ACTION: Final = 19
+
+_GENERATED: Final = re.compile(r"C([0-9]{7,})")
+
+
+class Rows(Protocol):
+    """The customers of a campaign, each in one row a channel; the channels come one after the other."""
+
+    def __len__(self) -> int:
+        """Return how many rows there are."""
+        ...
+
+    def text(self, start: int, stop: int, attributes: Sequence[str]) -> bytes:
+        """Return the rows from `start` to `stop` as the inside of a JSON array."""
+        ...
+
+    def knows(self, customer_id: str) -> bool:
+        """Whether a customer is one of the campaign's."""
+        ...
+
+
+@final
+class GeneratedRows:
+    """Customers C0000001 and on."""
+
+    def __init__(self, customers: int, *, channels: int, control_every: int | None) -> None:
+        self._customers = customers
+        self._channels = channel_ids(channels)
+        self._control_every = control_every
+
+    def __len__(self) -> int:
+        return self._customers * len(self._channels)
+
+    def text(self, start: int, stop: int, attributes: Sequence[str]) -> bytes:
+        """Return the rows from `start` to `stop` as the inside of a JSON array."""
+        blocks = []
+        while start < stop:
+            channel, first = divmod(start, self._customers)
+            end = min(self._customers, first + stop - start)
+            blocks.append(self._block(first + 1, end + 1, self._channels[channel], attributes))
+            start += end - first
+        return ",".join(blocks).encode()
+
+    def _block(self, first: int, end: int, channel: int, attributes: Sequence[str]) -> str:
+        numbers = range(first, end)
+        customer = _template(_ACTION, channel, attributes)
+        rows = [customer] * len(numbers)
+        if self._control_every:
+            control = _template(_CONTROL_ACTION, channel, attributes)
+            rows = [control if number % self._control_every == 0 else customer for number in numbers]
+        # One formatting of the whole block: ten times as fast as one a row.
+        places = 1 + len(attributes)
+        filled = numbers if places == 1 else [number for number in numbers for _ in range(places)]
+        return ",".join(rows) % tuple(filled)
+
+    def knows(self, customer_id: str) -> bool:
+        """Whether a customer is one of the campaign's."""
+        found = _GENERATED.fullmatch(customer_id)
+        if found is None:
+            return False
+        number = int(found[1])
+        return 1 <= number <= self._customers and customer_id == f"C{number:07d}"
+
+
+@final
+class GivenRows:
+    """Customers that a test has named."""
+
+    def __init__(
+        self, customers: Iterable[str | Mapping[str, Any]], *, channels: int, control_every: int | None
+    ) -> None:
+        self._customers = tuple(customers)
+        self._channels = channel_ids(channels)
+        self._control_every = control_every
+        self._ids = {_id_of(customer) for customer in self._customers}
+
+    def __len__(self) -> int:
+        return len(self._customers) * len(self._channels)
+
+    def text(self, start: int, stop: int, attributes: Sequence[str]) -> bytes:
+        """Return the rows from `start` to `stop` as the inside of a JSON array."""
+        rows = (self._row(*divmod(index, len(self._customers)), attributes) for index in range(start, stop))
+        return ",".join([json.dumps(row, separators=(",", ":")) for row in rows]).encode()
+
+    def _row(self, channel: int, index: int, attributes: Sequence[str]) -> Mapping[str, Any]:
+        customer = self._customers[index]
+        if isinstance(customer, str):
+            is_control = self._control_every is not None and (index + 1) % self._control_every == 0
+            row = _row(customer, _CONTROL_ACTION if is_control else _ACTION, self._channels[channel])
+            if attributes:
+                row["CustomerAttributes"] = [f"{name} of {customer}" for name in attributes]
+            return row
+        row = dict(customer)
+        if len(self._channels) > 1:
+            row["ChannelID"] = self._channels[channel]
+        known = row.get("CustomerAttributes")
+        if isinstance(known, Mapping):
+            row["CustomerAttributes"] = [known.get(name, "") for name in attributes]
+            if not attributes:
+                del row["CustomerAttributes"]
+        return row
+
+    def knows(self, customer_id: str) -> bool:
+        """Whether a customer is one of the campaign's."""
+        return customer_id in self._ids
+
+
+def channel_ids(count: int) -> tuple[int, ...]:
+    """Return so many channels."""
+    return tuple(CHANNELS[index] if index < len(CHANNELS) else 600 + index for index in range(count))
+
+
+def _row(customer_id: str, action: int, channel: int) -> dict[str, Any]:
+    return {
+        "CustomerID": customer_id,
+        "ActionID": action,
+        "ChannelID": channel,
+        "TemplateID": 7,
+        "PromoCode": "WB23",
+    }
+
+
+def _template(action: int, channel: int, attributes: Sequence[str]) -> str:
+    row = _row("C%07d", action, channel)
+    if attributes:
+        row["CustomerAttributes"] = [f"{name.replace('%', '%%')} of C%07d" for name in attributes]
+    return json.dumps(row, separators=(",", ":"))
+
+
+def _id_of(customer: str | Mapping[str, Any]) -> str:
+    if isinstance(customer, str):
+        return customer
+    return next((str(value) for name, value in customer.items() if name.lower() == "customerid"), "")
