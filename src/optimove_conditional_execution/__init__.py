@@ -22,44 +22,85 @@ from optimove_conditional_execution.errors import (
     UnexpectedResponseError,
 )
 from optimove_conditional_execution.flows.outcome import Outcome
-from optimove_conditional_execution.handlers import AsyncWebhookHandler, Decision, WebhookHandler
+from optimove_conditional_execution.flows.report import Progress, ReviewReport
+from optimove_conditional_execution.handlers import (
+    AsyncCampaignReviewer,
+    AsyncWebhookHandler,
+    CampaignReviewer,
+    Decision,
+    WebhookHandler,
+)
 from optimove_conditional_execution.messages import Request, Response
-from optimove_conditional_execution.models import Approval, TenantSettings, Webhook, WebhookNotification
+from optimove_conditional_execution.models import (
+    Approval,
+    CampaignCustomer,
+    CampaignReadyEvent,
+    CustomerPromotionStatus,
+    EventListener,
+    ListenerEvent,
+    TenantSettings,
+    Webhook,
+    WebhookNotification,
+)
 from optimove_conditional_execution.operations import Endpoint, Endpoints, Operation
-from optimove_conditional_execution.receivers import AsyncWebhookReceiver, WebhookReceiver
+from optimove_conditional_execution.receivers import (
+    AsyncListenerReceiver,
+    AsyncWebhookReceiver,
+    ListenerReceiver,
+    WebhookReceiver,
+)
+from optimove_conditional_execution.review import AsyncCampaignReview, CampaignReview, per_customer
 from optimove_conditional_execution.signature import UNSIGNED, sign, verify
-from optimove_conditional_execution.stores import ClaimStore
+from optimove_conditional_execution.stores import ClaimStore, Journal
+from optimove_conditional_execution.transport.calls import CallRecord
 from optimove_conditional_execution.transport.limiter import RateLimit
 from optimove_conditional_execution.transport.retry import RetryPolicy
+from optimove_conditional_execution.transport.sending import Tally
 
 __all__ = [
     "UNSIGNED",
     "APIError",
     "Approval",
+    "AsyncCampaignReview",
+    "AsyncCampaignReviewer",
+    "AsyncListenerReceiver",
     "AsyncOptimoveClient",
     "AsyncWebhookHandler",
     "AsyncWebhookReceiver",
     "AuthenticationError",
+    "CallRecord",
+    "CampaignCustomer",
+    "CampaignReadyEvent",
+    "CampaignReview",
+    "CampaignReviewer",
     "ClaimStore",
     "ConfigurationError",
+    "CustomerPromotionStatus",
     "Deadline",
     "DeadlineExceeded",
     "Decision",
     "Endpoint",
     "Endpoints",
+    "EventListener",
+    "Journal",
+    "ListenerEvent",
+    "ListenerReceiver",
     "NotFoundError",
     "Operation",
     "OptimoveClient",
     "OptimoveError",
     "Outcome",
     "PayloadError",
+    "Progress",
     "RateLimit",
     "RateLimitError",
     "Request",
     "Response",
     "RetryPolicy",
+    "ReviewReport",
     "ServerError",
     "SignatureError",
+    "Tally",
     "TenantSettings",
     "TransportError",
     "UnexpectedResponseError",
@@ -68,6 +109,7 @@ __all__ = [
     "WebhookNotification",
     "WebhookReceiver",
     "__version__",
+    "per_customer",
     "sign",
     "verify",
 ]

@@ -7,23 +7,25 @@ import functools
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from optimove_conditional_execution import ConfigurationError
+from optimove_conditional_execution import CampaignCustomer, ConfigurationError, Deadline
+from optimove_conditional_execution.cli import campaign_rehearsal, rehearsal
 from optimove_conditional_execution.cli import demo as demo_module
-from optimove_conditional_execution.cli import rehearsal
 from optimove_conditional_execution.cli.judgement import Summary
 from optimove_conditional_execution.cli.program import program
 from optimove_conditional_execution.cli.scenarios import cast
 from optimove_conditional_execution.cli.service_process import service_process
+from optimove_conditional_execution.handlers import AsyncCampaignReviewer
 from tests.cli.conftest import PATIENCE, Run, children_of, is_gone
 
 # Answers 200 to everything, a forgery included, and decides nothing.
@@ -84,6 +86,10 @@ def test_a_pipe_gets_plain_lines(optimove_ce: Run) -> None:
         assert any(line.split()[0] == name for line in rest.splitlines())
     assert "p50" in rest
     assert "Nothing lost, nothing late" in rest
+    last = r"^campaign 1359: 24,750 decided, 21,214 approved, [0-9,]+/s, \d+ s left, \d+ s slack$"
+    assert re.search(last, rest, re.MULTILINE)
+    assert "recipients  21,214, 0 unapproved, 0 missing" in rest
+    assert "Everybody accounted for" in rest
 
 
 def test_a_terminal_gets_a_live_table() -> None:
@@ -112,6 +118,8 @@ def test_a_terminal_gets_a_live_table() -> None:
     assert b"\x1b[?25h" in shown, "and shown again"
     assert b"self-excluded" in shown
     assert b"Nothing lost, nothing late" in shown
+    assert b"21,214" in shown
+    assert b"Everybody accounted for" in shown
 
 
 def run_against(script: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str]:
@@ -149,6 +157,49 @@ def test_a_service_that_dies_ends_the_demo(script: str, monkeypatch: pytest.Monk
     else:
         assert status == 1
         assert json.loads(output)["lost"] == 1
+
+
+def test_the_campaign_is_reconciled_with_the_simulators_books(optimove_ce: Run) -> None:
+    done = optimove_ce("demo", "--json", "--count", "1", "--customers", "701", "--timeout-ms", "4000")
+    assert (done.returncode, done.stderr) == (0, "")
+    campaign = json.loads(done.stdout)["campaign"]
+    # Every seventh is excluded, every hundredth is in the control group, and the 700th is both.
+    assert (campaign["customers"], campaign["control_group"], campaign["reviewed"]) == (701, 7, 694)
+    assert (campaign["approved"], campaign["denied"]) == (701 - 100 - 7 + 1, 99)
+    assert campaign["recipients"] == campaign["acknowledged"] == campaign["approved"] == campaign["largest_update"]
+    assert (campaign["unapproved"], campaign["missing"], campaign["late"], campaign["updates"]) == (0, 0, 0, 1)
+    assert campaign["ok"] is True
+
+
+async def everybody(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+    return [one.customer_id for one in customers]
+
+
+async def nobody(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+    return []
+
+
+async def broken(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+    raise LookupError("C0000001")
+
+
+@pytest.mark.parametrize(
+    ("reviewer", "finding"),
+    [
+        (everybody, "42 would get the campaign and must not: C0000007, C0000014, C0000021 ..."),
+        (nobody, "255 were approved and would not get the campaign"),
+        (broken, "the review is incomplete: 1 batches failed: The reviewer raised LookupError."),
+    ],
+)
+def test_what_does_not_add_up_is_status_1(
+    reviewer: AsyncCampaignReviewer, finding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rehearse = functools.partial(campaign_rehearsal.rehearse_campaign, reviewer=reviewer)
+    monkeypatch.setattr(demo_module, "rehearse_campaign", rehearse)
+    result = CliRunner().invoke(program, ["demo", "--count", "1", "--timeout-ms", "4000", "--customers", "300"])
+    assert result.exit_code == 1
+    assert f"! {finding}\n" in result.output
+    assert result.output.endswith("It does not add up.\n")
 
 
 def test_a_stubborn_service_is_killed() -> None:

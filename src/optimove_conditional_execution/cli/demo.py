@@ -1,4 +1,4 @@
-"""`optimove-ce demo`: the whole flow of a triggered campaign, over real HTTP, on this machine."""
+"""`optimove-ce demo`: both kinds of campaigns from end to end, over real HTTP, on this machine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import secrets
 
 import click
 
+from optimove_conditional_execution.cli.campaign_rehearsal import CUSTOMERS, rehearse_campaign
 from optimove_conditional_execution.cli.displays import display_for
 from optimove_conditional_execution.cli.interruption import run_interruptibly
 from optimove_conditional_execution.cli.judgement import Summary
@@ -28,14 +29,22 @@ from optimove_conditional_execution.cli.scenarios import ALL_SCENARIOS_COUNT, ca
     show_default=True,
     help="Milliseconds that an answer may take.",
 )
+@click.option(
+    "--customers",
+    type=click.IntRange(1, 1_000_000),
+    default=CUSTOMERS,
+    show_default=True,
+    help="Customers of the scheduled campaign.",
+)
 @click.option("--seed", type=int, help="Plays the same customers in the same order again.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
-def demo(count: int, timeout_ms: int, seed: int | None, as_json: bool) -> None:
-    """Watch signed notifications go out and decisions come back on time.
+def demo(count: int, timeout_ms: int, customers: int, seed: int | None, as_json: bool) -> None:
+    """Watch decisions come back on time: a triggered campaign, then a scheduled one.
 
     A simulated Optimove and a sample service, in a process of its own, talk over HTTP on loopback: customers who are
-    eligible, self-excluded or unknown, a backend that is slow or fails, forged and repeated notifications. Nothing
-    leaves this machine, and no Optimove account is needed.
+    eligible, self-excluded or unknown, a backend that is slow or fails, forged and repeated notifications. Then a
+    campaign on hold is announced to a listener, and all its customers are reviewed before clearance. Nothing leaves
+    this machine, and no Optimove account is needed.
 
     Exit status: 0 nothing was lost and nothing was late, 1 something was, 2 it could not start.
     """
@@ -45,5 +54,8 @@ def demo(count: int, timeout_ms: int, seed: int | None, as_json: bool) -> None:
         seen = run_interruptibly(rehearse(cast(count, seed=seed), timeout_ms=timeout_ms, on_change=display.show))
         summary = Summary.of(seen, deadline_ms=timeout_ms)
         display.finish(summary, seed=seed)
-    if not summary.ok:
+    with display.reviewing() as reviewing:
+        outcome = run_interruptibly(rehearse_campaign(customers, on_progress=reviewing))
+    display.finish_campaign(outcome)
+    if not (summary.ok and outcome.ok):
         raise click.exceptions.Exit(1)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, final
 
@@ -14,8 +17,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from optimove_conditional_execution.cli.campaign_rehearsal import CampaignOutcome
 from optimove_conditional_execution.cli.judgement import Summary, judge
 from optimove_conditional_execution.cli.rehearsal import Visit
+from optimove_conditional_execution.cli.review_display import ReviewDisplay
+from optimove_conditional_execution.flows.report import Progress
 
 _OTHER_LINES: Final = 8
 """Lines of a terminal that the table's frame and the line above it take."""
@@ -56,6 +62,14 @@ class Display(Protocol):
         """
         ...
 
+    def reviewing(self) -> AbstractContextManager[Callable[[Progress], None]]:
+        """Return where the progress of the scheduled campaign goes; a context manager."""
+        ...
+
+    def finish_campaign(self, outcome: CampaignOutcome) -> None:
+        """Show what became of the scheduled campaign."""
+        ...
+
 
 def display_for(*, as_json: bool, deadline_ms: int) -> Display:
     """Return the display that suits standard output.
@@ -87,12 +101,24 @@ class _Display:
 class JsonDisplay(_Display):
     """Nothing until the end, then one JSON object."""
 
+    def __init__(self) -> None:
+        self._triggered: dict[str, Any] = {}
+
     def show(self, visit: Visit) -> None:
         """Show nothing: programs want the end."""
 
     def finish(self, summary: Summary, *, seed: int) -> None:
+        """Keep the first half of the object."""
+        self._triggered = {**summary.as_json(), "seed": seed}
+
+    def reviewing(self) -> AbstractContextManager[Callable[[Progress], None]]:
+        """Return a place for what nobody reads."""
+        return contextlib.nullcontext(lambda _: None)
+
+    def finish_campaign(self, outcome: CampaignOutcome) -> None:
         """Print the object."""
-        click.echo(json.dumps({**summary.as_json(), "seed": seed}))
+        both = {"ok": self._triggered["ok"] and outcome.ok, "campaign": outcome.as_json()}
+        click.echo(json.dumps({**self._triggered, **both}))
 
 
 @final
@@ -117,6 +143,20 @@ class PlainDisplay(_Display):
         for finding in summary.findings:
             click.echo(f"! {finding}")
         click.echo(_verdict(summary, seed))
+
+    def reviewing(self) -> AbstractContextManager[Callable[[Progress], None]]:
+        """Return a display that prints lines."""
+        click.echo("\nA scheduled campaign is on hold; its listener is told, and reviews it.\n")
+        return ReviewDisplay(Console(file=sys.stdout))
+
+    def finish_campaign(self, outcome: CampaignOutcome) -> None:
+        """Print the numbers, a line each."""
+        click.echo()
+        for name, value in outcome.lines():
+            click.echo(f"{name:<11} {value}")
+        for finding in outcome.findings:
+            click.echo(f"! {finding}")
+        click.echo(_campaign_verdict(outcome))
 
 
 @final
@@ -147,17 +187,26 @@ class LiveDisplay(_Display):
         self._live.stop()
         visits = list(self._visits.values())
         self._console.print(self._table(visits[-_LONGEST_TABLE:]))
-        numbers = Table(box=None, show_header=False, pad_edge=False)
-        numbers.add_column(style="bold")
-        numbers.add_column()
-        for name, value in _lines(summary):
-            bad = name in ("lost", "late") and value != "0"
-            numbers.add_row(name, Text(value, style="bold red" if bad else ""))
-        self._console.print(numbers)
+        self._console.print(_numbers(_lines(summary)))
         self._console.print()
         for finding in summary.findings:
             self._console.print(Text(f"! {finding}", style="red"))
         self._console.print(Text(_verdict(summary, seed), style="bold green" if summary.ok else "bold red"))
+
+    def reviewing(self) -> AbstractContextManager[Callable[[Progress], None]]:
+        """Return a display that lives."""
+        self._console.print("\nA scheduled campaign is on hold; its listener is told, and reviews it.\n")
+        return ReviewDisplay(self._console)
+
+    def finish_campaign(self, outcome: CampaignOutcome) -> None:
+        """Print the numbers below."""
+        self._console.print()
+        self._console.print(_numbers(outcome.lines()))
+        self._console.print()
+        for finding in outcome.findings:
+            self._console.print(Text(f"! {finding}", style="red"))
+        style = "bold green" if outcome.ok else "bold red"
+        self._console.print(Text(_campaign_verdict(outcome), style=style))
 
     def _current(self) -> Group:
         # Called from the display's own thread: a copy, since the event loop goes on.
@@ -202,6 +251,16 @@ def _coloured(decision: str) -> Text:
     return Text(", ").join(Text(kind, style=_STYLES.get(kind, "dim")) for kind in decision.split(", "))
 
 
+def _numbers(lines: list[tuple[str, str]]) -> Table:
+    numbers = Table(box=None, show_header=False, pad_edge=False)
+    numbers.add_column(style="bold")
+    numbers.add_column()
+    for name, value in lines:
+        bad = name in ("lost", "late") and value != "0"
+        numbers.add_row(name, Text(value, style="bold red" if bad else ""))
+    return numbers
+
+
 def _lines(summary: Summary) -> list[tuple[str, str]]:
     lines: list[tuple[str, Any]] = list(summary.counts())
     lines.append(("latency", summary.latencies))
@@ -214,3 +273,9 @@ def _verdict(summary: Summary, seed: int) -> str:
     if summary.ok:
         return f"Nothing lost, nothing late {again}."
     return f"{summary.lost} lost, {summary.late} late {again}."
+
+
+def _campaign_verdict(outcome: CampaignOutcome) -> str:
+    if outcome.ok:
+        return "Everybody accounted for: nobody gets the campaign unapproved, and nobody who was approved is missing."
+    return "It does not add up."

@@ -8,10 +8,13 @@ from typing import Any, Final, final
 import click
 
 from optimove_conditional_execution import __version__
+from optimove_conditional_execution.cli.campaign import campaign
 from optimove_conditional_execution.cli.demo import demo
 from optimove_conditional_execution.cli.interruption import Interrupted
+from optimove_conditional_execution.cli.review import review
 from optimove_conditional_execution.cli.signatures import sign_command, verify_command
 from optimove_conditional_execution.cli.simulate import simulate
+from optimove_conditional_execution.cli.tenant import listeners, settings, webhooks
 from optimove_conditional_execution.errors import OptimoveError
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
@@ -48,7 +51,7 @@ class _Program(click.Group):
 )
 @click.version_option(__version__, prog_name="optimove-ce", message="%(prog)s %(version)s")
 def program() -> None:
-    """Rehearse Optimove Conditional Execution without Optimove.
+    """Rehearse Optimove Conditional Execution without Optimove, and manage what is registered there.
 
     Exit status: 0 done, 1 what was checked is not so, 2 a usage or configuration error.
     """
@@ -65,5 +68,10 @@ def _keep_proxies_out_of_loopback() -> None:
 
 program.add_command(demo)
 program.add_command(simulate)
+program.add_command(campaign)
 program.add_command(sign_command)
 program.add_command(verify_command)
+program.add_command(webhooks)
+program.add_command(listeners)
+program.add_command(settings)
+program.add_command(review)

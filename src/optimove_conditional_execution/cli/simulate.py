@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import secrets
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import urlsplit
 
 import click
 
 from optimove_conditional_execution.adapters.asgi import ASGIApp
+from optimove_conditional_execution.cli.campaigning import CampaignResult, Campaigns
+from optimove_conditional_execution.cli.given_urls import checked_urls
 from optimove_conditional_execution.cli.interruption import Interrupted, run_interruptibly
 from optimove_conditional_execution.cli.postman import Postman
 from optimove_conditional_execution.cli.secret_variables import SECRET_VARIABLE
 from optimove_conditional_execution.cli.servers import LOOPBACK, Simulator, is_loopback, served
 from optimove_conditional_execution.cli.simulation import Result, Simulation
 from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS
-from optimove_conditional_execution.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE
+from optimove_conditional_execution.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TIMEZONE_VARIABLE
 from optimove_conditional_execution.testing import FakeOptimove
 from optimove_conditional_execution.transport.http import AsyncHttpEngine
-
-
-def _checked_urls(_: click.Context, __: click.Parameter, urls: Sequence[str]) -> Sequence[str]:
-    for url in urls:
-        try:
-            parts = urlsplit(url)
-            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError:
-            usable = False
-        if not usable:
-            raise click.BadParameter("give an absolute URL, such as http://127.0.0.1:8000/optimove")
-    return urls
 
 
 @click.command(
@@ -64,10 +54,38 @@ def _checked_urls(_: click.Context, __: click.Parameter, urls: Sequence[str]) ->
     "webhooks",
     multiple=True,
     metavar="URL",
-    callback=_checked_urls,
+    callback=checked_urls,
     help="Register this URL, as ensure_webhook would; may be repeated.",
 )
 @click.option("--user", "users", multiple=True, metavar="ID", help="Ask about this customer; may be repeated.")
+@click.option(
+    "--campaign-every",
+    type=click.FloatRange(0.1),
+    metavar="SECONDS",
+    help="Fire a scheduled campaign so often, once a listener is registered; without it none is fired.",
+)
+@click.option(
+    "--customers",
+    type=click.IntRange(0, 10_000_000),
+    default=100,
+    show_default=True,
+    help="Customers of a scheduled campaign.",
+)
+@click.option(
+    "--lead",
+    type=click.FloatRange(0.1, 86_400),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="From a scheduled campaign's event to its clearance.",
+)
+@click.option(
+    "--timezone",
+    envvar=TIMEZONE_VARIABLE,
+    default="UTC",
+    show_default=True,
+    help="The zone of scheduled campaigns' times; read from OPTIMOVE_TIMEZONE too.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def simulate(
     host: str,
@@ -77,22 +95,32 @@ def simulate(
     timeout_ms: int,
     webhooks: Sequence[str],
     users: Sequence[str],
+    campaign_every: float | None,
+    customers: int,
+    lead: float,
+    timezone: str,
     as_json: bool,
 ) -> None:
     """Stand in for Optimove, so that your own service can be tried: signed notifications in, approvals out.
 
     It prints the settings for your service; API key and secret are made anew at each start and protect nothing. Each
-    registered webhook gets every notification, and the first answer counts.
+    registered webhook gets every notification, and the first answer counts. A registered listener gets a scheduled
+    campaign with --campaign-every; its customers are served and their statuses taken until clearance.
 
     Exit status: 0 it was ended by Ctrl-C, SIGTERM or --count, 2 it could not start.
     """
     if not is_loopback(host):
         click.echo(f"Warning: {host} can be reached from other machines, over plain HTTP.", err=True)
-    fake = FakeOptimove(api_key=secrets.token_urlsafe(24), secret=secrets.token_urlsafe(32), timeout_ms=timeout_ms)
+    fake = FakeOptimove(
+        api_key=secrets.token_urlsafe(24),
+        secret=secrets.token_urlsafe(32),
+        timeout_ms=timeout_ms,
+        timezone=timezone,
+    )
     # Given ids, unlike those that the simulator makes, so that they stay apart.
     fake.webhooks.update({f"given{number}": url for number, url in enumerate(dict.fromkeys(webhooks), start=1)})
 
-    def show(result: Result) -> None:
+    def show(result: Result | CampaignResult) -> None:
         click.echo(json.dumps(result.as_json()) if as_json else str(result))
 
     simulations: list[Simulation] = []
@@ -103,9 +131,15 @@ def simulate(
             contextlib.aclosing(AsyncHttpEngine()) as engine,
         ):
             _introduce(fake, base_url, as_json=as_json)
-            simulation = Simulation(fake, Postman(engine), users=users, rate=rate, count=count, on_result=show)
+            postman = Postman(engine)
+            simulation = Simulation(fake, postman, users=users, rate=rate, count=count, on_result=show)
             simulations.append(simulation)
-            await simulation.run()
+            campaigns = Campaigns(fake, postman, customers=customers, lead_seconds=lead, on_result=show)
+            async with asyncio.TaskGroup() as group:
+                firing = None if campaign_every is None else group.create_task(campaigns.run(every=campaign_every))
+                await simulation.run()
+                if firing is not None:
+                    firing.cancel()
 
     with contextlib.suppress(Interrupted):
         run_interruptibly(run())
@@ -118,6 +152,7 @@ def _introduce(fake: FakeOptimove, base_url: str, *, as_json: bool) -> None:
         BASE_URL_VARIABLE: base_url,
         API_KEY_VARIABLE: fake.api_key,
         SECRET_VARIABLE: fake.secret,
+        TIMEZONE_VARIABLE: fake.timezone.key,
     }
     if as_json:
         click.echo(json.dumps({"event": "ready", "environment": settings, "webhooks": list(fake.webhooks.values())}))

@@ -1,0 +1,206 @@
+"""`optimove-ce review`: run a reviewer of yours from a shell, go on after a crash, and see what a journal holds."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from optimove_conditional_execution.cli.interruption import run_interruptibly
+from optimove_conditional_execution.cli.review_display import ReviewDisplay
+from optimove_conditional_execution.client import AsyncOptimoveClient
+from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.flows.journal import Kept
+from optimove_conditional_execution.flows.report import Progress, ReviewReport
+from optimove_conditional_execution.models.listener import CampaignReadyEvent
+from optimove_conditional_execution.review import AsyncCampaignReview, per_customer
+from optimove_conditional_execution.stores import SqliteJournal
+
+_AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_REVIEWER: Final = click.argument("reviewer", metavar="MODULE:FUNCTION")
+_JOURNAL: Final = click.option(
+    "--journal",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    help="The SQLite file that holds what was decided and sent.",
+)
+_DENIED: Final = click.option("--report-denied", is_flag=True, help="Report those who are not approved, too.")
+_ONE: Final = click.option("--per-customer", "one_by_one", is_flag=True, help="FUNCTION takes one customer.")
+
+
+@click.group(epilog="\b\nExample:\n  optimove-ce review status --journal reviews.db")
+def review() -> None:
+    """Review scheduled campaigns with a function of yours.
+
+    MODULE:FUNCTION is looked for in the current folder first; it may be a plain function or a coroutine function. Key,
+    URL and time zone are read from OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL and OPTIMOVE_TIMEZONE.
+    """
+
+
+@review.command("run", epilog="\b\nExample:\n  optimove-ce review run gate:reviewer event.json --journal reviews.db")
+@_REVIEWER
+@click.argument("event", type=click.File("rb"), metavar="EVENT")
+@_JOURNAL
+@_ONE
+@_DENIED
+@_AS_JSON
+def run_review(reviewer: str, event: Any, journal: Path, one_by_one: bool, report_denied: bool, as_json: bool) -> None:
+    """Review the campaign of EVENT: a file with what Optimove posted to the listener, or - for stdin.
+
+    Exit status: 0 the review is complete, 1 it is not, 2 a usage or configuration error.
+    """
+    ready = CampaignReadyEvent.from_json(event.read())
+
+    async def go() -> list[ReviewReport]:
+        async with AsyncOptimoveClient() as client:
+            with _display(as_json) as progress:
+                made = _review(reviewer, journal, client, progress, one_by_one=one_by_one, report_denied=report_denied)
+                return [await made.run(ready)]
+
+    _tell(run_interruptibly(go()), as_json)
+
+
+@review.command("resume", epilog="\b\nExample:\n  optimove-ce review resume gate:reviewer --journal reviews.db")
+@_REVIEWER
+@_JOURNAL
+@_ONE
+@_DENIED
+@_AS_JSON
+def resume_reviews(reviewer: str, journal: Path, one_by_one: bool, report_denied: bool, as_json: bool) -> None:
+    """Run what a crash left unfinished.
+
+    Exit status: 0 every review is complete, 1 one is not, 2 a usage or configuration error.
+    """
+    _existing(journal)
+
+    async def go() -> list[ReviewReport]:
+        async with AsyncOptimoveClient() as client:
+            with _display(as_json) as progress:
+                made = _review(reviewer, journal, client, progress, one_by_one=one_by_one, report_denied=report_denied)
+                return await made.resume()
+
+    reports = run_interruptibly(go())
+    left = sum(not kept.finished for kept in _kept(journal)) if not reports else 0
+    _tell(reports, as_json, nothing=f"Others are at {left} unfinished reviews." if left else "Nothing is left to do.")
+
+
+@review.command("status", epilog="\b\nExample:\n  optimove-ce review status --journal reviews.db --json")
+@_JOURNAL
+@_AS_JSON
+def review_status(journal: Path, as_json: bool) -> None:
+    """List the reviews of a journal, and how far each is."""
+    rows = [
+        {
+            "campaign_id": kept.event.campaign_id,
+            "clearance_required_by": kept.event.clearance_required_by.isoformat(sep=" "),
+            "decided": kept.decided,
+            "approved": kept.approved,
+            "finished": kept.finished,
+        }
+        for kept in _kept(_existing(journal))
+    ]
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    for row in rows:
+        state = "finished" if row["finished"] else "unfinished"
+        click.echo(
+            f"campaign {row['campaign_id']}  clearance {row['clearance_required_by']}  decided {row['decided']}  "
+            f"approved {row['approved']}  {state}"
+        )
+    if not rows:
+        click.echo("The journal holds no review.")
+
+
+def _display(as_json: bool) -> AbstractContextManager[Callable[[Progress], None] | None]:
+    # On standard error, so that the report can be piped on; and cron sends a mail for whatever stands there.
+    return contextlib.nullcontext() if as_json or not sys.stderr.isatty() else ReviewDisplay()
+
+
+def _review(
+    reviewer: str,
+    journal: Path,
+    client: AsyncOptimoveClient,
+    progress: Callable[[Progress], None] | None,
+    *,
+    one_by_one: bool,
+    report_denied: bool = False,
+) -> AsyncCampaignReview:
+    function = _function(reviewer)
+    asked: Any = per_customer(function, concurrency=16) if one_by_one else function
+    return AsyncCampaignReview(
+        asked, client=client, journal=_journal(journal), report_denied=report_denied, progress=progress
+    )
+
+
+def _journal(path: Path) -> SqliteJournal:
+    try:
+        return SqliteJournal(path)
+    except Exception as error:  # whatever the file is
+        raise ConfigurationError(
+            f"The journal {path} cannot be used ({error}): it must be an SQLite file of ours, in a folder that exists."
+        ) from error
+
+
+def _kept(path: Path) -> list[Kept]:
+    with _journal(path) as journal:
+        try:
+            return journal.reviews()
+        except Exception as error:  # whatever the file is
+            raise ConfigurationError(f"The journal {path} cannot be read ({error}).") from error
+
+
+def _function(reviewer: str) -> Callable[..., Any]:
+    module, _, name = reviewer.partition(":")
+    if not module or not name:
+        raise ConfigurationError("The reviewer is given as MODULE:FUNCTION, such as gate:reviewer.")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found: object = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"There is no module {error.name}, here or among what is installed.") from None
+    except Exception as error:
+        # It is the user's own code; what it says of itself helps, where it failed helps more.
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{where.filename}:{where.lineno}"
+        raise ConfigurationError(
+            f"The module {module} cannot be imported: {type(error).__name__}: {error} ({place})."
+        ) from error
+    if not callable(found):
+        raise ConfigurationError(f"The module {module} has no function {name}.")
+    return found
+
+
+def _existing(journal: Path) -> Path:
+    # A mistyped name must not make an empty journal that looks as if nothing were left to do.
+    if not journal.is_file():
+        raise ConfigurationError(f"There is no journal {journal}.")
+    return journal
+
+
+def _tell(reports: list[ReviewReport], as_json: bool, *, nothing: str = "") -> None:
+    if as_json:
+        click.echo(json.dumps([json.loads(report.to_json()) for report in reports]))
+    for report in [] if as_json else reports:
+        state = "complete" if report.complete else "INCOMPLETE"
+        click.echo(
+            f"campaign {report.campaign_id}  {state}  reviewed {report.reviewed}  approved {report.approved}  "
+            f"denied {report.denied}  failed {report.failed}  not reached {report.not_reached}  "
+            f"acknowledged {report.acknowledged}  to spare {report.seconds_to_spare:.0f} s"
+        )
+        for line in ([] if report.error is None else [str(report.error)]) + list(report.warnings):
+            click.echo(f"  {line}")
+    if not reports and not as_json:
+        click.echo(nothing)
+    if not all(report.complete for report in reports):
+        raise click.exceptions.Exit(1)
