@@ -5,13 +5,15 @@ from __future__ import annotations
 import platform
 import sys
 
-from benchmarks import asgi_throughput, import_time, verify_parse
+from benchmarks import asgi_throughput, calls, import_time, review, verify_parse
 from benchmarks.result import Result
 
 BENCHMARKS = {
     "verify_parse": verify_parse.measure,
     "import_time": import_time.measure,
     "asgi_throughput": asgi_throughput.measure,
+    "calls": calls.measure,
+    "review": review.measure,
 }
 
 

@@ -50,6 +50,7 @@ def page(
     monkeypatch.setenv("OPTIMOVE_API_KEY", fake_optimove.api_key)
     monkeypatch.setenv("OPTIMOVE_BASE_URL", optimove_url)
     monkeypatch.setenv("OPTIMOVE_WEBHOOK_SECRET", str(fake_optimove.secret))
+    monkeypatch.chdir(tmp_path)  # where their files belong
     return execute(request.param, PYTHON[request.param], tmp_path, monkeypatch)
 
 

@@ -28,6 +28,7 @@ GATES: dict[str, Callable[[int], list[str]]] = {
     "django_gate.py": gunicorn_command("django_gate:application"),
 }
 SCRIPTS = {"lambda_gate.py", "manage_webhooks.py", "test_gate.py"}
+REVIEWS = {"promo_activation.py", "compliance_review.py", "fastapi_listener.py", "resume_reviews.py"}
 ALL = sorted(path.name for path in EXAMPLES.glob("**/*.py"))
 
 
@@ -57,7 +58,7 @@ def asked(fake: FakeOptimove, user_id: str, *, is_visitor: bool = False) -> tupl
 
 
 def test_every_file_is_run_by_a_test_of_this_module() -> None:
-    assert set(ALL) == {*GATES, *SCRIPTS}
+    assert set(ALL) == {*GATES, *SCRIPTS, *REVIEWS}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -72,7 +73,10 @@ class TestEveryExample:
 
     def test_names_no_setting_that_the_sdk_does_not_have(self, name: str) -> None:
         named = set(re.findall(r"OPTIMOVE_[A-Z_]+", (EXAMPLES / name).read_text()))
-        assert named <= {"OPTIMOVE_API_KEY", "OPTIMOVE_BASE_URL", "OPTIMOVE_WEBHOOK_SECRET"}
+        assert named <= {
+            "OPTIMOVE_API_KEY", "OPTIMOVE_BASE_URL", "OPTIMOVE_WEBHOOK_SECRET", "OPTIMOVE_TIMEZONE",
+            "OPTIMOVE_LISTENER_TOKEN",
+        }  # fmt: skip
 
     def test_can_be_imported_without_a_network(self, name: str, folder: Path) -> None:
         program = (

@@ -1,0 +1,211 @@
+"""The cost of a call over bare httpx, one after the other, and of bursts of notifications over each engine.
+
+Every burst goes through a receiver: signature, notification, handler, approval over HTTP to a server on loopback in a
+process of its own, acknowledged. The floors do the same by hand with `httpx.AsyncClient` as it is when nothing is set,
+with httpx2's, and with aiohttp. Rounds alternate, and the quickest counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import multiprocessing
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import aiohttp
+import httpx
+import httpx2
+
+from benchmarks.asgi_throughput import PATH, SECRET, listening, optimove_server
+from benchmarks.result import Result
+from optimove_conditional_execution import (
+    Approval,
+    AsyncOptimoveClient,
+    AsyncWebhookReceiver,
+    Deadline,
+    OptimoveClient,
+    Request,
+    WebhookNotification,
+)
+from optimove_conditional_execution.testing import notification, signed_request
+
+CALLS = 300
+ROUNDS = 5
+BURSTS = (1, 10, 100, 300)
+ENGINES = ("httpx", "httpx2", "aiohttp")
+HEADERS = {"X-API-KEY": "key", "Accept": "application/json", "Accept-Encoding": "identity"}
+
+Answer = Callable[[Request], Awaitable[object]]
+
+
+@contextlib.contextmanager
+def optimove() -> Iterator[str]:
+    """Run a server that takes every approval."""
+    listener = listening()
+    process = multiprocessing.get_context("fork").Process(target=optimove_server, args=(listener,), daemon=True)
+    process.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        process.kill()
+        process.join()
+        listener.close()
+
+
+def taken(status: int) -> None:
+    if status != 200:
+        raise RuntimeError(f"{status}")
+
+
+# ---- one after the other
+
+
+def approval() -> Approval:
+    return Approval(timestamp=1, request_uid="5f2c1c4e-7a52-4a7e-8f0c-0c8a1f2b3d4e", approved=True)
+
+
+def body() -> dict[str, object]:
+    return json.loads(approval().model_dump_json(by_alias=True))  # type: ignore[no-any-return]
+
+
+def sdk_calls(url: str) -> float:
+    wanted = approval()
+    with OptimoveClient("key", base_url=url) as client:
+        client.send_webhook_approval(wanted)
+        began = time.perf_counter()
+        for _ in range(CALLS):
+            client.send_webhook_approval(wanted)
+        return (time.perf_counter() - began) / CALLS
+
+
+def bare_calls(url: str) -> float:
+    with httpx.Client() as client:
+        taken(client.post(url + PATH, json=body(), headers=HEADERS).status_code)
+        began = time.perf_counter()
+        for _ in range(CALLS):
+            client.post(url + PATH, json=body(), headers=HEADERS).raise_for_status()
+        return (time.perf_counter() - began) / CALLS
+
+
+async def sdk_async_calls(url: str) -> float:
+    wanted = approval()
+    async with AsyncOptimoveClient("key", base_url=url) as client:
+        await client.send_webhook_approval(wanted)
+        began = time.perf_counter()
+        for _ in range(CALLS):
+            await client.send_webhook_approval(wanted)
+        return (time.perf_counter() - began) / CALLS
+
+
+async def bare_async_calls(url: str) -> float:
+    async with httpx.AsyncClient() as client:
+        taken((await client.post(url + PATH, json=body(), headers=HEADERS)).status_code)
+        began = time.perf_counter()
+        for _ in range(CALLS):
+            (await client.post(url + PATH, json=body(), headers=HEADERS)).raise_for_status()
+        return (time.perf_counter() - began) / CALLS
+
+
+# ---- bursts
+
+
+async def _approve(given: WebhookNotification, deadline: Deadline) -> bool:
+    return True
+
+
+@contextlib.asynccontextmanager
+async def sdk(url: str, engine: Any) -> AsyncIterator[Answer]:
+    async with AsyncOptimoveClient("key", base_url=url, engine=engine) as client:
+        receiver = AsyncWebhookReceiver(_approve, client=client, secrets=SECRET, max_concurrency=1_000)
+
+        async def answer(request: Request) -> None:
+            taken((await receiver.handle(request)).status)
+
+        yield answer
+
+
+def by_hand(request: Request) -> dict[str, object]:
+    signature = dict(request.headers)["optimove-signature-content"]
+    if not hmac.compare_digest(hmac.digest(SECRET.encode(), request.body, "sha256").hex(), signature):
+        raise ValueError
+    uid = json.loads(request.body)["request_uid"]
+    return {"timestamp": round(time.time() * 1000), "request_uid": uid, "approved": True, "additional_data": {}}
+
+
+@contextlib.asynccontextmanager
+async def bare(url: str, library: str) -> AsyncIterator[Answer]:
+    if library == "aiohttp":
+        async with aiohttp.ClientSession() as session:
+
+            async def post(request: Request) -> None:
+                async with session.post(url + PATH, json=by_hand(request), headers=HEADERS) as response:
+                    taken(response.status)
+                    await response.read()
+
+            yield post
+        return
+    module: Any = httpx if library == "httpx" else httpx2
+    async with module.AsyncClient(timeout=60) as client:
+
+        async def send(request: Request) -> None:
+            taken((await client.post(url + PATH, json=by_hand(request), headers=HEADERS)).status_code)
+
+        yield send
+
+
+async def burst(way: contextlib.AbstractAsyncContextManager[Answer], size: int) -> float:
+    """Return the p99 of the seconds from a notification to its acknowledgement; the rest of a small burst's worst."""
+    requests = [signed_request(notification(timeout_ms=30_000), secret=SECRET) for _ in range(size + 1)]
+    seconds: list[float] = []
+
+    async with way as answer:
+
+        async def one(request: Request) -> None:
+            began = time.perf_counter()
+            await answer(request)
+            seconds.append(time.perf_counter() - began)
+
+        await one(requests.pop())
+        seconds.clear()
+        await asyncio.gather(*(one(request) for request in requests))
+    return sorted(seconds)[min(size - 1, round(0.99 * size))]
+
+
+def measure() -> list[Result]:
+    results: list[Result] = []
+    with optimove() as url:
+        ours = theirs = ours_async = theirs_async = float("inf")
+        for _ in range(2 * ROUNDS):
+            ours, theirs = min(ours, sdk_calls(url)), min(theirs, bare_calls(url))
+            ours_async = min(ours_async, asyncio.run(sdk_async_calls(url)))
+            theirs_async = min(theirs_async, asyncio.run(bare_async_calls(url)))
+        results += [
+            Result("a call / httpx.Client", "us", ours * 1e6, theirs * 1e6, 1.15),
+            Result("a call / httpx.AsyncClient", "us", ours_async * 1e6, theirs_async * 1e6, 1.15),
+        ]
+        for size in BURSTS:
+            ways = {f"sdk {name}": (sdk, name) for name in ENGINES} | {f"bare {name}": (bare, name) for name in ENGINES}
+            best = dict.fromkeys(ways, float("inf"))
+            for _ in range(ROUNDS):
+                for name, (make, engine) in ways.items():
+                    best[name] = min(best[name], asyncio.run(burst(make(url, engine), size)))
+            floor = best["bare httpx"] * 1e3
+            for name, seconds in best.items():
+                if name != "bare httpx":
+                    results.append(
+                        Result(
+                            f"burst of {size}, p99: {name} / bare httpx", "ms", seconds * 1e3, floor, goal(name, size)
+                        )
+                    )
+    return results
+
+
+def goal(name: str, size: int) -> float:
+    """Return what was aimed at: a third of bare httpx for 300 at once; the bare ones are there to compare with."""
+    if name.startswith("bare"):
+        return float("inf")
+    return 0.34 if size == 300 else 1.3
