@@ -38,14 +38,19 @@ OLDEST = FOUND[0]
 # Many tests wait for other processes, so there are more workers than cores.
 PARALLEL = ("-n", str((os.cpu_count() or 1) * 3 // 2), "--dist", "loadfile")
 
-# On the oldest Python the whole suite, with the examples, runs on the installed wheel.
-LATER = FOUND[1:]
-nox.options.sessions = ["lint", "types", *(f"tests-{version}" for version in LATER), "docs", "wheel", "demo"]
+DIST = ROOT / ".nox" / "dist"
+
+nox.options.sessions = ["lint", "types", "build", *(f"wheel-{version}" for version in FOUND), "extras", "docs", "demo"]
 
 
 def group(name: str) -> list[str]:
     """Return the requirements of a dependency group."""
     return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def the_wheel() -> Path:
+    """Return the wheel that the session `build` has made."""
+    return max(DIST.glob("*.whl"), key=lambda path: path.stat().st_mtime)
 
 
 @nox.session(python=OLDEST)
@@ -68,11 +73,9 @@ def types(session: nox.Session) -> None:
 
 @nox.session(python=FOUND)
 def tests(session: nox.Session) -> None:
-    """The test suite; arguments go to pytest."""
+    """The test suite on the source, for work in progress; arguments go to pytest."""
     session.install("-e", ".[cli]", *group("test"))
-    # Between the oldest and the newest Python, what differs least is left to these two.
-    elsewhere = ["examples"] if session.python in (OLDEST, NEWEST) else ["examples", "cli", "docs", "house"]
-    session.run("pytest", *(session.posargs or [*PARALLEL, *(f"--ignore=tests/{room}" for room in elsewhere)]))
+    session.run("pytest", *(session.posargs or PARALLEL))
 
 
 @nox.session(python=OLDEST)
@@ -92,25 +95,53 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session(python=OLDEST)
+def build(session: nox.Session) -> None:
+    """Build the sdist, the wheel out of it, and check what is in them."""
+    session.install(*group("build"))
+    shutil.rmtree(DIST, ignore_errors=True)
+    session.run("python", "-m", "build", "--outdir", str(DIST), silent=True)
+    session.run("twine", "check", "--strict", *map(str, sorted(DIST.iterdir())))
+    session.run("pytest", "--noconftest", "tests/packaging", env={"DISTRIBUTIONS": str(DIST)})
+
+
+@nox.session(python=FOUND, requires=["build"])
 def wheel(session: nox.Session) -> None:
-    """Build the wheel and the sdist, and run the test suite on the installed wheel with the source out of the way."""
-    session.install(*group("wheel"))
-    work = Path(session.create_tmp()).resolve()
-    shutil.rmtree(work, ignore_errors=True)
-    dist, away = work / "dist", work / "away"
-    session.run("python", "-m", "build", "--outdir", str(dist), silent=True)
-    built = sorted(dist.iterdir())
-    session.run("twine", "check", "--strict", *map(str, built))
-    wheels = [path for path in built if path.suffix == ".whl"]
-    session.install(f"{wheels[0]}[cli]", *group("test"))
-    ignored = shutil.ignore_patterns("src", ".*", "__pycache__", "dist", "site")
-    shutil.copytree(ROOT, away, ignore=ignored)
+    """The test suite on the installed wheel, with the source out of the way.
+
+    On the oldest Python with the lowest versions that pyproject.toml allows, on the others with the newest. Between the
+    oldest and the newest Python, what differs least is left to these two.
+    """
+    requirements = [f"{the_wheel()}[cli]", *group("test")]
+    if session.python == OLDEST:
+        session.install("uv")
+        lowest = Path(session.create_tmp()) / "lowest.txt"
+        extras = [f"--extra={extra}" for extra in PROJECT["project"]["optional-dependencies"]]
+        resolve = ("uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct", "--system-certs", *extras)
+        session.run(*resolve, "--output-file", str(lowest), "pyproject.toml", silent=True)
+        session.install(*requirements, "--constraint", str(lowest))
+    else:
+        session.install(*requirements)
+    away = Path(session.create_tmp()).resolve() / "away"
+    shutil.rmtree(away, ignore_errors=True)
+    shutil.copytree(ROOT, away, ignore=shutil.ignore_patterns("src", ".*", "__pycache__", "dist", "site"))
     shutil.copytree(ROOT / ".ci", away / ".ci")
+    elsewhere = [] if session.python in (OLDEST, NEWEST) else ["examples", "cli", "docs", "house"]
+    ignored = [f"--ignore=tests/{room}" for room in elsewhere]
     with session.chdir(away):
         session.run(
             "python", "-c", f"import {PACKAGE} as p; assert 'site-packages' in p.__file__, p.__file__", silent=True
         )
-        session.run("pytest", "-p", "no:cacheprovider", *PARALLEL, *session.posargs)
+        session.run("pytest", "-p", "no:cacheprovider", *PARALLEL, *ignored, *session.posargs)
+
+
+@nox.session(python=OLDEST, requires=["build"])
+def extras(session: nox.Session) -> None:
+    """Install the wheel with each extra alone, and use what it brings with nothing else around."""
+    session.install("uv")
+    for extra in ("", *PROJECT["project"]["optional-dependencies"]):
+        wanted = f"{the_wheel()}[{extra}]" if extra else str(the_wheel())
+        alone = ("uv", "run", "--quiet", "--isolated", "--no-project", "--system-certs", "--python", OLDEST)
+        session.run(*alone, "--with", wanted, "python", "tests/packaging/extra.py", extra or "nothing")
 
 
 @nox.session(python=OLDEST)

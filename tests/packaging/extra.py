@@ -1,0 +1,136 @@
+"""Use what one extra brings, where nothing else is installed: `python extra.py NAME`.
+
+It runs in an environment that has the wheel, one of its extras, and nothing of the test suite's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import pkgutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import optimove_conditional_execution as package
+from optimove_conditional_execution import Approval, AsyncOptimoveClient, OptimoveClient, WebhookReceiver
+from optimove_conditional_execution.adapters.wsgi import WSGIApp
+from optimove_conditional_execution.testing import FakeOptimove
+
+BRINGS: Final = {
+    "nothing": set[str](),
+    "aiohttp": {"aiohttp"},
+    "httpx2": {"httpx2"},
+    "otel": {"opentelemetry"},
+    "cli": {"click", "rich", "uvicorn"},
+}
+URL: Final = "https://api4.optimove.net"
+NEEDS: Final = {
+    f"{package.__name__}.cli": "cli",
+    f"{package.__name__}.telemetry": "otel",
+    f"{package.__name__}.transport.aiohttp_engine": "aiohttp",
+    f"{package.__name__}.testing.pytest_plugin": "pytest",
+}
+
+
+def main(extra: str) -> None:
+    present = {name for names in BRINGS.values() for name in names if importlib.util.find_spec(name)}
+    assert present == BRINGS[extra], f"[{extra}] brings {sorted(present)}"
+    assert not importlib.util.find_spec("pytest"), "the test suite's packages would hide what is missing"
+    imported = import_everything(extra)
+    fake = FakeOptimove()
+    receiver = WebhookReceiver(lambda notification, deadline: True, client=fake.client(), secrets="fake-secret")
+    assert fake.notify(receiver, "C100").approved
+    {"nothing": no_extra, "aiohttp": aiohttp, "httpx2": httpx2, "otel": otel, "cli": cli}[extra]()
+    print(f"[{extra}] works: {imported} modules imported, {', '.join(sorted(present)) or 'no package'} used")
+
+
+def import_everything(extra: str) -> int:
+    names = [module.name for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
+    own = [name for name in names if not name.endswith("__main__")]
+    for name in own:
+        needs = {needed for prefix, needed in NEEDS.items() if name == prefix or name.startswith(f"{prefix}.")}
+        if needs <= {extra}:
+            importlib.import_module(name)
+    return sum(name in sys.modules for name in own)
+
+
+@contextmanager
+def optimove() -> Iterator[tuple[FakeOptimove, str]]:
+    """Serve the stand-in with the standard library's server."""
+
+    class Quiet(WSGIRequestHandler):
+        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - the library's name
+            pass
+
+    fake = FakeOptimove()
+    with make_server("127.0.0.1", 0, WSGIApp(fake), handler_class=Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield fake, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def approval(fake: FakeOptimove) -> Approval:
+    question, _ = fake.trigger("C100")
+    return Approval(timestamp=round(time.time() * 1000), request_uid=question.request_uid, approved=True)
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", f"{package.__name__}.cli", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+
+
+def no_extra() -> None:
+    with optimove() as (fake, url), OptimoveClient(fake.api_key, base_url=url) as client:
+        client.ensure_webhook("https://gate.example.com/optimove")
+        client.send_webhook_approval(approval(fake))
+    answered = command("--help")
+    assert answered.returncode == 2, answered
+    assert "pip install 'optimove-conditional-execution[cli]'" in answered.stderr, answered
+    assert "[aiohttp]" in refusal(lambda: AsyncOptimoveClient("key", base_url=URL, engine="aiohttp"))
+    assert "[httpx2]" in refusal(lambda: OptimoveClient("key", base_url=URL, engine="httpx2"))
+
+
+def refusal(make: Callable[[], object]) -> str:
+    try:
+        make()
+    except package.ConfigurationError as error:
+        return str(error)
+    raise AssertionError("an engine was accepted without its package")
+
+
+def aiohttp() -> None:
+    async def run() -> None:
+        with optimove() as (fake, url):
+            async with AsyncOptimoveClient(fake.api_key, base_url=url, engine="aiohttp") as client:
+                await client.ensure_webhook("https://gate.example.com/optimove")
+                await client.send_webhook_approval(approval(fake))
+
+    asyncio.run(run())
+
+
+def httpx2() -> None:
+    with optimove() as (fake, url), OptimoveClient(fake.api_key, base_url=url, engine="httpx2") as client:
+        client.ensure_webhook("https://gate.example.com/optimove")
+        client.send_webhook_approval(approval(fake))
+
+
+def otel() -> None:
+    telemetry = importlib.import_module(f"{package.__name__}.telemetry").Telemetry()
+    with optimove() as (fake, url), OptimoveClient(fake.api_key, base_url=url, on_call=telemetry.on_call) as client:
+        client.ensure_webhook("https://gate.example.com/optimove")
+
+
+def cli() -> None:
+    shown = command("--version")
+    assert shown.stdout.strip() == f"optimove-ce {package.__version__}", shown
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
