@@ -19,6 +19,9 @@ R = TypeVar("R")
 _LAST_WORDS: Final = 2.0
 """Seconds that a store still gets when the request is cancelled while it is asked."""
 
+_STANDSTILL: Final = 0.25
+"""Seconds after which a timer that fires late tells of a coroutine that blocks its event loop."""
+
 _STORE_PLACES: Final = 8
 """Threads that wait for a claim store; more would only queue inside it."""
 
@@ -158,7 +161,20 @@ async def _in_time(coroutine: Coroutine[Any, Any, Any], effect: Ask, pool: Pool,
         raise
     task = asyncio.ensure_future(coroutine)
     task.add_done_callback(pool.leave_place)
-    return await _settled(task, effect, cancelled)
+    assert effect.within is not None  # noqa: S101 - only bounded questions come here
+    clock = asyncio.get_running_loop().time
+    due = clock() + effect.within.remaining()
+    try:
+        answer = await _settled(task, effect, cancelled)
+    except Late:
+        raise Late(blocked=_standstill(clock() - due)) from None
+    if effect.whose == "handler" and _standstill(clock() - due):
+        raise Late(blocked=clock() - due)
+    return answer
+
+
+def _standstill(overdue: float) -> float:
+    return overdue if overdue > _STANDSTILL else 0.0
 
 
 async def _settled(future: asyncio.Future[Any], effect: Ask, cancelled: _Cancelled) -> object:

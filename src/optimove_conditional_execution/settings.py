@@ -112,6 +112,11 @@ def _base_url(value: object) -> str:
             f"The base URL must be http(s)://host, with an optional port and path and nothing else: check "
             f"{BASE_URL_VARIABLE}, or base_url=. An example is https://api5.optimove.net."
         )
+    if parts.hostname == "apix.optimove.net":
+        raise ConfigurationError(
+            f"The X in {url} stands for your tenant's digit: set {BASE_URL_VARIABLE}, or base_url=, to an address such "
+            "as https://api5.optimove.net; Optimove support tells which."
+        )
     if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         _LOGGER.warning("The base URL is not https: the API key travels in clear to %s.", parts.hostname)
     return url

@@ -94,7 +94,10 @@ def match(body: bytes, signature: str | bytes | None, keys: tuple[bytes, ...]) -
         raise SignatureError("The body must be the raw bytes that were received, before any decoding.") from None
     if given != given.lower():
         return match(body, given.lower(), keys)
-    raise SignatureError("The signature does not fit this body and secret.")
+    raise SignatureError(
+        "The signature does not fit this body and secret: the secret is another, or the body was changed on its way. "
+        "`optimove-ce verify` tells which."
+    )
 
 
 def _normal_form(signature: object) -> str:

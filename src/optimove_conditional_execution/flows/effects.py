@@ -45,7 +45,15 @@ Flow = Generator[Effect, Any, R]
 
 
 class Late(Exception):  # noqa: N818 - a signal between driver and flow, never raised to users
-    """What was asked did not answer within its deadline."""
+    """What was asked did not answer within its deadline.
+
+    Attributes:
+        blocked: Seconds for which a coroutine held its event loop past the deadline; 0 when it did not.
+    """
+
+    def __init__(self, *, blocked: float = 0.0) -> None:
+        super().__init__()
+        self.blocked = blocked
 
 
 class Overloaded(Exception):  # noqa: N818 - as above

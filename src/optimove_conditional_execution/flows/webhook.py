@@ -158,6 +158,16 @@ _ADVICE: Final = {
     "function": " Is a pair of parentheses missing?",
 }
 
+
+def _standstill(late: Late) -> str:
+    if not late.blocked:
+        return ""
+    return (
+        f" The event loop stood still for {late.blocked:.1f} s past the deadline: a coroutine must not block. Await "
+        "what it waits for, or make the handler a plain function, which runs in a thread."
+    )
+
+
 _Result = tuple[OutcomeKind, int]
 _KINDS: Final[dict[str, OutcomeKind]] = {"approve": "approved", "deny": "denied", "abstain": "abstained"}
 
@@ -227,9 +237,9 @@ class _Question:
             self.record.stage("decide")
             self.record.blame("All handlers are busy.")
             return "overloaded", None
-        except Late:
+        except Late as late:
             self.record.stage("decide")
-            self.record.blame("The handler did not answer in time.")
+            self.record.blame(f"The handler did not answer in time.{_standstill(late)}")
             return "late", self._failed()
         except Exception as error:  # noqa: BLE001 - whatever the handler raises, it does not approve
             self.record.stage("decide")

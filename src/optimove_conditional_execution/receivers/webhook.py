@@ -76,7 +76,7 @@ class _Receiver(abc.ABC, Generic[H, C]):
             ConfigurationError: A setting makes no sense.
         """
         check_function("handler", handler, "notification", "deadline")
-        if not callable(getattr(client, "send_webhook_approval", None)):
+        if isinstance(client, type) or not callable(getattr(client, "send_webhook_approval", None)):
             raise ConfigurationError(
                 "client must be an OptimoveClient; for AsyncWebhookReceiver an AsyncOptimoveClient."
             )

@@ -57,8 +57,7 @@ def interpret(
     where = f"{operation.name}: {operation.method} {operation.path} answered {_phrase(status)}."
     if wrong is not None:
         raise UnexpectedResponseError(
-            f"{where} But {wrong}{'' if str(wrong).endswith('.') else '.'} Check base_url and Endpoints: another "
-            f"server, or another version of the API, may have answered.{said}",
+            f"{where} But {wrong}{'' if str(wrong).endswith('.') else '.'} {_stranger(operation, response)}{said}",
             status=status,
             operation=operation.name,
             message=message,
@@ -73,7 +72,7 @@ def interpret(
             body=body,
             retry_after=_retry_after(response, wall_clock),
         )
-    kind, advice = _kind(status)
+    kind, advice = _kind(operation, response)
     raise kind(f"{where}{advice}{said}", status=status, operation=operation.name, message=message, body=body)
 
 
@@ -85,16 +84,36 @@ def _parsed(operation: Operation[T], response: Response) -> T:
     return operation.parse(response)
 
 
-def _kind(status: int) -> tuple[type[APIError], str]:
+_PREFIX: Final = ' Some tenants have this call below /current: Endpoints(path_prefix="/current").'
+_PREFIXED: Final = ("/General/", "/Customers/", "/Integrations/")
+
+
+def _is_page(response: Response) -> bool:
+    return response.body[:4_096].lstrip()[:1] == b"<" or "html" in _header(response, "content-type").lower()
+
+
+def _stranger(operation: Operation[T], response: Response) -> str:
+    """Return who may have answered with something else than the API does."""
+    if not _is_page(response):
+        return "Check base_url and Endpoints: another server, or another version of the API, may have answered."
+    prefix = _PREFIX if operation.path.startswith(_PREFIXED) else ""
+    return f"It is a web page: check base_url and Endpoints, and what stands between, a firewall or a log-in.{prefix}"
+
+
+def _kind(operation: Operation[T], response: Response) -> tuple[type[APIError], str]:
+    status = response.status
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return AuthenticationError, (
             " Check OPTIMOVE_API_KEY: it may be wrong, expired or disabled, or of a type that may not make this call; "
             "Conditional Execution most likely needs a key of type Admin."
         )
     if status == HTTPStatus.NOT_FOUND:
-        return NotFoundError, " It does not exist, or your tenant's path differs: see Endpoints and base_url."
+        prefix = _PREFIX if operation.path.startswith(_PREFIXED) else ""
+        return NotFoundError, f" It does not exist, or your tenant's path differs: see Endpoints and base_url.{prefix}"
     if status >= 500:
-        return ServerError, ""
+        return ServerError, " The page is not Optimove's API's: a firewall or proxy is in front." if _is_page(
+            response
+        ) else ""
     if 300 <= status < 400:
         return APIError, " Redirects are not followed: check base_url, and the trailing slash in Endpoints."
     return APIError, ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from typing import Final
 
 from optimove_conditional_execution.errors import DeadlineExceeded, TransportError
@@ -41,11 +43,31 @@ def no_answer(
     if is_senseless:
         text = f"The request to {where} could not be sent ({name}): check base_url and the endpoints."
     elif is_quotable:
-        text = f"No answer from {where} ({name}: {error}). Check OPTIMOVE_BASE_URL, or base_url=."
+        text = f"No answer from {where} ({name}: {error}). {_remedy(error)}"
     else:
         # Raised by an event hook, a transport or an event loop of somebody else's; its message can quote anything.
         text = f"No answer from {where}: {name} was raised while it was asked."
     return TransportError(text, request_sent=request_sent)
+
+
+_NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
+_CHECK_URL: Final = "Check OPTIMOVE_BASE_URL, or base_url=."
+
+
+def _remedy(error: BaseException) -> str:
+    """Return what helps, by the cause that a library has wrapped."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, ssl.SSLCertVerificationError):
+            return "Its certificate is not trusted here: name the file of the CA that signed it in SSL_CERT_FILE."
+        if isinstance(seen, ssl.SSLError) and getattr(seen, "reason", None) in _NOT_TLS:
+            return f"It does not speak TLS there: does the URL begin with http, or is the port another? {_CHECK_URL}"
+        if isinstance(seen, socket.gaierror):
+            return f"The name of the host is not known. {_CHECK_URL}"
+        if isinstance(seen, ConnectionRefusedError):
+            return f"Nothing listens there. {_CHECK_URL}"
+        seen = seen.__cause__ or seen.__context__
+    return _CHECK_URL
 
 
 def _origin(exchange: Exchange) -> str:
