@@ -37,6 +37,7 @@ def signed(body: bytes, secret: bytes = SECRET) -> str:
         json.dumps(VALUE, indent=4, sort_keys=True),
         json.dumps(VALUE, sort_keys=True),
     ],
+    ids=["compact", "ascii", "indented", "indented and sorted", "sorted"],
 )
 def test_json_that_was_written_again(received: str) -> None:
     found = diagnose(received.encode(), signature=signed(BODY), secrets=[SECRET])
@@ -55,6 +56,7 @@ def test_json_that_was_written_again(received: str) -> None:
         json.dumps(VALUE, sort_keys=True, separators=(",", ":")),
         json.dumps(VALUE, sort_keys=True),
     ],
+    ids=["compact", "compact and no ascii", "slashes", "indented", "compact and sorted", "sorted"],
 )
 def test_json_in_whatever_form_it_was_signed(original: str) -> None:
     assert mistake(BODY, signed(original.encode())) == "reserialized-json"
