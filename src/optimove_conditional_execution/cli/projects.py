@@ -35,7 +35,7 @@ class Project:
 
     def files(self) -> dict[str, bytes]:
         """Return what each file holds, by its name in the project."""
-        folder = importlib.resources.files(__package__).joinpath(_FILES)
+        folder = importlib.resources.files("optimove_conditional_execution.cli").joinpath(_FILES)
         return {_name(source): folder.joinpath(*source.split("/")).read_bytes() for source in self.sources}
 
     def commands(self) -> list[str]:
