@@ -10,6 +10,7 @@ import click
 from optimove_conditional_execution import __version__
 from optimove_conditional_execution.cli.campaign import campaign
 from optimove_conditional_execution.cli.demo import demo
+from optimove_conditional_execution.cli.doctor.command import doctor
 from optimove_conditional_execution.cli.interruption import Interrupted
 from optimove_conditional_execution.cli.review import review
 from optimove_conditional_execution.cli.signatures import sign_command, verify_command
@@ -75,3 +76,4 @@ program.add_command(webhooks)
 program.add_command(listeners)
 program.add_command(settings)
 program.add_command(review)
+program.add_command(doctor)
