@@ -29,13 +29,16 @@ def clock_check(answers: Iterable[Answer]) -> Check:
     if low > high:  # several servers, whose clocks differ
         low, high = ranges[0]
     ahead = (low + high) / 2
-    doubt = f"{abs(ahead):.1f} s, give or take {(high - low) / 2:.1f} s"
     if abs(ahead) < _TOLERANCE or low <= 0 <= high:
-        return Check("clock", "ok", f"This machine's clock differs from the server's by {doubt}.")
+        return Check(
+            "clock",
+            "ok",
+            f"This machine's clock and the server's differ by less than {_TOLERANCE:g} s, as far as whole seconds tell.",
+        )
     return Check(
         "clock",
         "warning",
-        f"This machine's clock is {'fast' if ahead > 0 else 'slow'} by {doubt}.",
+        f"This machine's clock is {'fast' if ahead > 0 else 'slow'} by about {abs(ahead):.1f} s.",
         "Use NTP. For triggered campaigns it changes nothing, since Optimove's own stamps are counted. For scheduled "
         "ones ClearanceRequiredBy is held against this clock, and TimeStamp is read from it.",
     )

@@ -73,9 +73,9 @@ def doctor(
     plan = Plan(seconds=timeout, timeout_ms=timeout_ms, path_prefix=path_prefix, webhook=webhook, listener=listener)
     checks: list[Check] = []
     for check in examine(os.environ, plan):
-        checks.append(check)
         if not as_json:
-            _show(check)
+            _show(check, checks[-1].remedy if checks else "")
+        checks.append(check)
     problems, warnings = (sum(check.state == state for check in checks) for state in ("problem", "warning"))
     is_ok = not problems and not (strict and warnings)
     if as_json:
@@ -87,10 +87,11 @@ def doctor(
         raise click.exceptions.Exit(1)
 
 
-def _show(check: Check) -> None:
+def _show(check: Check, said: str) -> None:
     state = click.style(f"{check.state:<11}", fg=_COLOURS[check.state], bold=check.state == "problem")
     click.echo(f"{state}  {check.name:<12}  {_printable(check.finding)}")
-    if check.state != "ok":
+    # When nothing can be asked, one line tells what many others would repeat.
+    if check.state != "ok" and check.remedy != said:
         click.echo(f"{'':<11}  {'':<12}  -> {_printable(check.remedy)}")
 
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from optimove_conditional_execution.cli.doctor.check import Check, not_checked
 from optimove_conditional_execution.cli.doctor.probe import TLS_CAUSES, Answer, Cause, Silence
+from optimove_conditional_execution.cli.doctor.texts import is_address, is_loopback
 
 _NAME_CAUSES: Final[frozenset[Cause]] = frozenset({"unknown-name", "look-up-failed"})
 
@@ -33,7 +34,7 @@ def connection_checks(url: str, result: Answer | Silence, *, proxy: str | None, 
     elif cause in _NAME_CAUSES:
         name = Check("name", "problem", *trouble(url, result, proxy=proxy, seconds=seconds))
     else:
-        name = Check("name", "ok", f"{host} has an address.")
+        name = Check("name", "ok", f"{host} is an address." if is_address(host) else f"{host} has an address.")
     return [
         name,
         _connection(url, result, proxy=proxy, seconds=seconds),
@@ -53,7 +54,9 @@ def _connection(url: str, result: Answer | Silence, *, proxy: str | None, second
 
 def _tls(url: str, result: Answer | Silence, *, proxy: str | None, seconds: float) -> Check:
     if urlsplit(url).scheme == "http":
-        return Check("tls", "ok", "None: the URL is plain http, see there.")
+        if is_loopback(urlsplit(url).hostname or ""):
+            return Check("tls", "ok", "Not needed on loopback.")
+        return not_checked("tls", "The URL is plain http.", "Use https: see url.")
     if isinstance(result, Answer) or result.cause == "no-answer":
         return Check("tls", "ok", "The server's certificate is valid, and of this host.")
     if result.cause in TLS_CAUSES:

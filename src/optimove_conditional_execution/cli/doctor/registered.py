@@ -24,7 +24,7 @@ def webhooks_check(webhooks: Sequence[Webhook], *, expected: str | None, is_rehe
         expected: The URL of the engineer's own, if it was told.
         is_rehearsal: Whether Optimove is a stand-in on this machine, which reaches loopback.
     """
-    fine = f"1 is registered: {_shown_webhook(webhooks[0])}." if webhooks else ""
+    fine = f"{_shown_webhook(webhooks[0])} is registered." if webhooks else ""
     return judged("webhooks", fine, _webhook_issues(webhooks, expected, is_rehearsal))
 
 
@@ -133,7 +133,7 @@ def listener_check(listeners: Sequence[EventListener], *, expected: str | None, 
         is_rehearsal: Whether Optimove is a stand-in on this machine.
     """
     mine = campaign_listeners(listeners)
-    fine = f"1 is registered for campaigns on hold: {shown_url(mine[0].listener_url, full=False)}." if mine else ""
+    fine = f"{shown_url(mine[0].listener_url, full=False)} is registered for campaigns on hold." if mine else ""
     return judged("listener", fine, _listener_issues(mine, expected, is_rehearsal))
 
 

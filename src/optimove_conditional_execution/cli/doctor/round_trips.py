@@ -9,7 +9,7 @@ from typing import Final
 from optimove_conditional_execution.cli.doctor.check import Check, not_checked
 from optimove_conditional_execution.flows.budget import Reserve
 
-_MEANT_FOR: Final = "What it is set to in Optimove cannot be read; --timeout-ms tells me."
+_MEANT_FOR: Final = "What is set in Optimove cannot be read: tell it with --timeout-ms."
 
 
 def budget_check(seconds: Sequence[float], *, timeout_ms: int) -> Check:

@@ -14,6 +14,11 @@ def is_quoted(text: str) -> bool:
     return bool(bare) and (bare[0] in _QUOTES or bare[-1] in _QUOTES)
 
 
+def is_address(host: str) -> bool:
+    """Whether a host needs no look-up."""
+    return _address(host) is not None
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine itself."""
     address = _address(host)
