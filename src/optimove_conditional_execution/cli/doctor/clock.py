@@ -33,7 +33,7 @@ def clock_check(answers: Iterable[Answer]) -> Check:
         return Check(
             "clock",
             "ok",
-            f"This machine's clock and the server's differ by less than {_TOLERANCE:g} s, as far as whole seconds tell.",
+            f"This machine's clock and the server's differ by less than {_TOLERANCE:g} s, as far as its seconds tell.",
         )
     return Check(
         "clock",

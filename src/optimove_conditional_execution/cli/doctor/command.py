@@ -91,7 +91,7 @@ def _show(check: Check, said: str) -> None:
     state = click.style(f"{check.state:<11}", fg=_COLOURS[check.state], bold=check.state == "problem")
     click.echo(f"{state}  {check.name:<12}  {_printable(check.finding)}")
     # When nothing can be asked, one line tells what many others would repeat.
-    if check.state != "ok" and check.remedy != said:
+    if check.state != "ok" and not (check.state == "not checked" and check.remedy == said):
         click.echo(f"{'':<11}  {'':<12}  -> {_printable(check.remedy)}")
 
 

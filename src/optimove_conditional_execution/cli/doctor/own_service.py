@@ -145,7 +145,7 @@ def _redirect(url: str, answer: Answer) -> Issue:
             "Register the URL that answers. With Starlette and FastAPI do not mount the receiver: "
             'app.add_route(path, ASGIApp(receiver), methods=["POST"]).',
         )
-    if (here.scheme, there.scheme) == ("http", "https"):
+    if (here.scheme, there.scheme) == ("http", "https") and there.hostname == here.hostname:
         return Issue("problem", f"{what} to https.", "Register the https URL.")
     where = f" to {there.hostname}" if there.netloc != here.netloc and there.hostname else ""
     return Issue(

@@ -28,19 +28,19 @@ def budget_check(seconds: Sequence[float], *, timeout_ms: int) -> Check:
     for each in seconds:
         reserve.observe(each)
     budget = timeout_ms / 1000
-    kept, wanted = reserve.of(budget), reserve.of(math.inf)
+    kept, wanted = _ms(reserve.of(budget)), _ms(reserve.of(math.inf))
     finding = (
-        f"{len(seconds)} round trips took {_ms(min(seconds))} to {_ms(max(seconds))} ms. Of {timeout_ms} ms a receiver "
-        f"keeps {_ms(kept)} ms to deliver its answer; {_ms(budget - kept)} ms are left for your handler."
+        f"Round trips ({len(seconds)}) took {_ms(min(seconds))} to {_ms(max(seconds))} ms. Of {timeout_ms} ms a "
+        f"receiver keeps {kept} ms to deliver its answer; {timeout_ms - kept} ms are left for your handler."
     )
-    if budget - wanted >= budget / 2:
+    if 2 * wanted <= timeout_ms:
         return Check("budget", "ok", finding)
     return Check(
         "budget",
         "warning",
-        f"{finding} Delivery would need {_ms(wanted)} ms, more than half: answers can come too late.",
+        f"{finding} Delivery would need {wanted} ms, more than half: answers can come too late.",
         f"Run the service nearer to Optimove's server, or give answers longer: optimove-ce settings set --timeout-ms "
-        f"{math.ceil(2 * wanted * 10) * 100}. {_MEANT_FOR}",
+        f"{math.ceil(2 * wanted / 100) * 100}. {_MEANT_FOR}",
     )
 
 
