@@ -159,7 +159,11 @@ def test_a_key_that_travels_in_clear_is_told_once(typed: Callable[..., Result]) 
         }
         done = typed("doctor", "--json", variables=variables)
     assert (done.exit_code, done.stderr) == (1, "")
-    assert "in clear" in checks_of(done.stdout)["url"]["finding"]
+    checks = checks_of(done.stdout)
+    assert "in clear" in checks["url"]["finding"]
+    assert (checks["connection"]["state"], checks["access"]["state"]) == ("ok", "not checked")
+    assert proxy.requests
+    assert not any(request.header_values("x-api-key") for request in proxy.requests)
 
 
 def test_what_a_server_says_does_not_reach_the_terminal_raw(

@@ -205,7 +205,7 @@ def clock(*, off: float | None, asks: int = 2, headers: dict[str, str] | None = 
 
 
 @pytest.mark.parametrize(
-    ("off", "said"), [(-5.0, "fast by about"), (5.0, "slow by about"), (3600.0, "slow by about 36")]
+    ("off", "said"), [(-5.0, "fast by about"), (5.0, "slow by about"), (3650.0, "slow by about 36")]
 )
 def test_a_wrong_clock(off: float, said: str) -> None:
     check = clock(off=off)

@@ -90,16 +90,13 @@ def reply(operation: Operation[T], result: Answer | Silence) -> Reply[T]:
 # ---- access
 
 
-def access_check(webhooks: Reply[object], listeners: Reply[object], *, has_key: bool) -> Check:
+def access_check(webhooks: Reply[object], listeners: Reply[object]) -> Check:
     """Say whether the key opens the tenant's API.
 
     Args:
         webhooks: The reply to GetWebhooks.
         listeners: The reply to GetRegisteredEventListeners, under the prefix that did best.
-        has_key: Whether the requests had a key.
     """
-    if not has_key:
-        return not_checked("access", "There is no key to ask with.")
     fine = f"The key is accepted: {_WEBHOOKS} and {_LISTENERS} are answered."
     return judged("access", fine, _access_issues(_Call(_WEBHOOKS, webhooks), _Call(_LISTENERS, listeners)))
 

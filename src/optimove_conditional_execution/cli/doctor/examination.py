@@ -90,7 +90,9 @@ def examine(environment: Mapping[str, str], plan: Plan) -> Iterator[Check]:
             if base_url is None:
                 yield from _skipped(_OF_THE_TENANT, "The base URL is missing or makes no sense.")
             else:
-                tenant = _Tenant(probe, base_url, usable_key(environment), endpoints)
+                # A key that must not travel in clear does not do so for a check either.
+                key = usable_key(environment) if is_rehearsal or base_url.startswith("https:") else None
+                tenant = _Tenant(probe, base_url, key, endpoints)
                 listeners = yield from _examine_tenant(tenant, plan, is_rehearsal=is_rehearsal)
             if plan.webhook is not None:
                 yield door_check(probe, WEBHOOK, plan.webhook, is_rehearsal=is_rehearsal)
@@ -147,7 +149,10 @@ def _examine_tenant(
     mine = tenant.replied(here)
     other = tenant.replied(elsewhere) if may_stand_elsewhere(mine) else None
     listeners, found_at = (other, elsewhere) if other is not None and other.kind == "read" else (mine, here)
-    yield access_check(webhooks, listeners, has_key=tenant.has_key)
+    if tenant.has_key:
+        yield access_check(webhooks, listeners)
+    else:
+        yield not_checked("access", "Asked without a key: there is none, or it would travel in clear.")
     yield prefix_check(plan.path_prefix, mine, other)
     seconds: list[float] = []
     if webhooks.value is not None:
