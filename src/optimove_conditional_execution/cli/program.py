@@ -10,6 +10,7 @@ import click
 from optimove_conditional_execution import __version__
 from optimove_conditional_execution.cli.campaign import campaign
 from optimove_conditional_execution.cli.demo import demo
+from optimove_conditional_execution.cli.doctor.command import doctor
 from optimove_conditional_execution.cli.init import init
 from optimove_conditional_execution.cli.interruption import Interrupted
 from optimove_conditional_execution.cli.review import review
@@ -77,3 +78,4 @@ program.add_command(listeners)
 program.add_command(settings)
 program.add_command(review)
 program.add_command(init)
+program.add_command(doctor)

@@ -21,6 +21,16 @@ NamedSecret = tuple[str, bytes]
 """The variable, and its value as bytes."""
 
 
+def named_secrets(environment: Mapping[str, str]) -> list[NamedSecret]:
+    """Return whatever secrets an environment has, in the order of their numbers, blank ones too.
+
+    Args:
+        environment: Such as `os.environ`.
+    """
+    found = [(int(match[1] or 1), name) for name in environment if (match := _NAME.fullmatch(name))]
+    return [(name, os.fsencode(environment[name])) for _, name in sorted(found)]
+
+
 def webhook_secrets(environment: Mapping[str, str]) -> list[NamedSecret]:
     """Return the secrets of an environment, in the order of their numbers.
 
@@ -30,8 +40,7 @@ def webhook_secrets(environment: Mapping[str, str]) -> list[NamedSecret]:
     Raises:
         ConfigurationError: There is none, or one of them is blank.
     """
-    found = [(int(match[1] or 1), name) for name in environment if (match := _NAME.fullmatch(name))]
-    secrets = [(name, os.fsencode(environment[name])) for _, name in sorted(found)]
+    secrets = named_secrets(environment)
     if not secrets:
         raise ConfigurationError(
             f"The webhook secret is missing: set the environment variable {SECRET_VARIABLE}. "

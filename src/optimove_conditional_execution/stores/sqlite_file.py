@@ -14,6 +14,8 @@ from optimove_conditional_execution.deadline import Deadline
 
 Connection = sqlite3.Connection
 
+SQLITE_VERSION: Final = sqlite3.sqlite_version_info
+
 _OWNER_ONLY: Final = 0o600
 
 

@@ -1,0 +1,192 @@
+"""What servers that answer say: keys refused, firewalls, paths that differ. Each over real HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from optimove_conditional_execution import Endpoints, Request, Response
+from optimove_conditional_execution.adapters.asgi import ASGIApp
+from optimove_conditional_execution.cli.doctor.check import Check
+from optimove_conditional_execution.cli.doctor.examination import Plan, examine
+from optimove_conditional_execution.testing import FakeOptimove
+from tests.cli.doctor.servers import Server, answering
+from tests.conftest import OverHTTP, served
+
+KEY = "a-key-that-nobody-sees"
+WEBHOOKS = "/conditional-execution/v2/triggered/webhooks"
+LISTENERS = "/General/GetRegisteredEventListeners"
+PLAN = Plan(seconds=20.0, timeout_ms=60_000)
+
+React = Callable[[Request], Response]
+
+
+@pytest.fixture(autouse=True)
+def direct(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
+def examined(url: str, *, key: str | None = KEY, plan: Plan = PLAN) -> dict[str, Check]:
+    environment = {"OPTIMOVE_BASE_URL": url} | ({} if key is None else {"OPTIMOVE_API_KEY": key})
+    checks = list(examine(environment, plan))
+    assert KEY not in repr(checks)
+    assert all(bool(check.remedy) == (check.state != "ok") for check in checks)
+    found = {check.name: check for check in checks}
+    assert len(found) == len(checks)
+    return found
+
+
+@contextlib.contextmanager
+def paths(answers: dict[str, Response]) -> Iterator[Server]:
+    """Answer these paths, and 404 elsewhere."""
+    with answering(lambda request: answers.get(request.path, Response(404, {}, b"Not Found"))) as server:
+        yield server
+
+
+EMPTY = Response(200, {"content-type": "application/json"}, b"[]")
+PAGE = Response(200, {"content-type": "text/html"}, b"<!DOCTYPE html><html>Welcome</html>")
+
+
+def everywhere(response: Response) -> React:
+    return lambda _: response
+
+
+def test_a_tenant_that_is_well() -> None:
+    with paths({WEBHOOKS: EMPTY, LISTENERS: EMPTY}) as server:
+        checks = examined(server.url)
+    assert {name: checks[name].state for name in ("access", "prefix", "clock", "budget")} == dict.fromkeys(
+        ("access", "prefix", "clock", "budget"), "ok"
+    )
+    assert {request.method for request in server.requests} == {"GET"}
+    assert all(request.header_values("x-api-key") == (KEY,) for request in server.requests)
+    assert [request.path for request in server.requests] == [WEBHOOKS, LISTENERS, *[WEBHOOKS] * 4]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_key_that_is_refused(status: int) -> None:
+    with answering(everywhere(Response(status, {}, f'"{KEY} is unknown"'.encode()))) as server:
+        checks = examined(server.url)
+    assert checks["access"].state == "problem"
+    assert f"answers {status}" in checks["access"].finding
+    assert "type Admin" in checks["access"].remedy
+    for name in ("prefix", "budget", "webhooks", "listener"):
+        assert checks[name].state == "not checked"
+    assert checks["clock"].state == "ok"
+    assert len(server.requests) == 2
+
+
+def test_a_key_of_the_wrong_type_opens_one_call_and_not_the_other() -> None:
+    with paths({WEBHOOKS: Response(403), LISTENERS: EMPTY}) as server:
+        checks = examined(server.url)
+    assert checks["access"].state == "problem"
+    assert "wrong type" in checks["access"].finding
+    assert "GetRegisteredEventListeners" not in checks["access"].finding
+    assert checks["prefix"].state == checks["budget"].state == "ok"
+    assert checks["webhooks"].state == "not checked"
+
+
+def test_without_a_key_the_way_is_looked_at_all_the_same() -> None:
+    with answering(everywhere(Response(401))) as server:
+        checks = examined(server.url, key=None)
+    assert checks["key"].state == "problem"
+    assert checks["connection"].state == checks["clock"].state == "ok"
+    assert checks["access"].state == "not checked"
+    assert not any(request.header_values("x-api-key") for request in server.requests)
+
+
+@pytest.mark.parametrize("wrong", [Response(404), Response(405), PAGE, Response(200, {}, b'"No such function"')])
+def test_calls_that_stand_below_current(wrong: Response) -> None:
+    with paths({WEBHOOKS: EMPTY, LISTENERS: wrong, f"/current{LISTENERS}": EMPTY}) as server:
+        checks = examined(server.url)
+    assert checks["access"].state == "ok"
+    assert checks["prefix"].state == "problem"
+    assert 'Endpoints(path_prefix="/current")' in checks["prefix"].remedy
+    # What is registered is looked at where it was found.
+    assert checks["listener"].state == "warning"
+
+
+def test_the_prefix_of_the_service_can_be_told() -> None:
+    plan = Plan(seconds=20.0, timeout_ms=60_000, path_prefix="/current")
+    with paths({WEBHOOKS: EMPTY, f"/current{LISTENERS}": EMPTY}) as server:
+        assert examined(server.url, plan=plan)["prefix"].state == "ok"
+    with paths({WEBHOOKS: EMPTY, LISTENERS: EMPTY}) as server:
+        check = examined(server.url, plan=plan)["prefix"]
+    assert check.state == "problem"
+    assert 'Endpoints(path_prefix="")' in check.remedy
+
+
+def test_the_stand_in_below_current() -> None:
+    fake = FakeOptimove(api_key=KEY, endpoints=Endpoints(path_prefix="/current"))
+    with served(ASGIApp(OverHTTP(fake))) as url:
+        assert examined(url)["prefix"].state == "problem"
+        assert examined(url, plan=Plan(seconds=20.0, timeout_ms=60_000, path_prefix="/current"))["prefix"].state == "ok"
+
+
+def test_a_server_that_knows_no_call() -> None:
+    with paths({}) as server:
+        checks = examined(server.url)
+    assert checks["access"].state == "problem"
+    assert "knows neither call" in checks["access"].finding
+    assert "OPTIMOVE_BASE_URL" in checks["access"].remedy
+    assert checks["prefix"].state == "not checked"
+
+
+def test_webhooks_under_another_path_are_a_guess_and_no_problem() -> None:
+    with paths({LISTENERS: EMPTY}) as server:
+        checks = examined(server.url)
+    assert checks["access"].state == "warning"
+    assert "get_webhooks" in checks["access"].remedy
+    assert checks["budget"].state == "ok"
+
+
+def test_listeners_under_no_path_matter_to_scheduled_campaigns() -> None:
+    with paths({WEBHOOKS: EMPTY}) as server:
+        checks = examined(server.url)
+    assert checks["access"].state == "warning"
+    assert "with and without /current" in checks["access"].finding
+    assert checks["webhooks"].state == "warning"
+    assert checks["listener"].state == "not checked"
+
+
+IMPERVA = {"content-type": "text/html", "set-cookie": "incap_ses_1=x; path=/"}
+
+
+@pytest.mark.parametrize(
+    ("response", "said"),
+    [
+        (Response(403, IMPERVA, b"<html>Request unsuccessful</html>"), "Imperva"),
+        (Response(503, {"server": "cloudflare"}, b"<html>wait</html>"), "Cloudflare"),
+        (PAGE, "HTML page"),
+        (Response(200, {}, b"  <html>no type</html>"), "HTML page"),
+    ],
+)
+def test_a_page_is_a_firewall_or_another_server(response: Response, said: str) -> None:
+    with answering(everywhere(response)) as server:
+        checks = examined(server.url)
+    assert checks["access"].state == "problem"
+    assert said in checks["access"].finding
+    assert "firewall" in checks["access"].remedy
+    assert "API_KEY" not in checks["access"].remedy
+
+
+@pytest.mark.parametrize(
+    ("response", "state", "said"),
+    [
+        (Response(301, {"location": "https://elsewhere.test/x?private=1"}), "problem", "redirect to elsewhere.test."),
+        (Response(302, {"location": "/login"}), "problem", "a redirect. The SDK follows none"),
+        (Response(429, {}, b'{"status": 429}'), "warning", "rate limit"),
+        (Response(500, {}, b"<html>error</html>"), "problem", "fails"),
+        (Response(400, {}, b'"Bad Request"'), "problem", "not what is documented"),
+        (Response(200, {}, b'"a message"'), "problem", "not what is documented"),
+        (Response(200, {}, b'[{"nothing": "known"}]'), "problem", "not what is documented"),
+    ],
+)
+def test_other_answers(response: Response, state: str, said: str) -> None:
+    with answering(everywhere(response)) as server:
+        check = examined(server.url)["access"]
+    assert check.state == state
+    assert said in check.finding
+    assert "private" not in repr(check)
