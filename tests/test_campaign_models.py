@@ -101,6 +101,9 @@ def test_customers_are_values() -> None:
     assert first == second
     assert pickle.loads(pickle.dumps(first)) == first
     assert first.model_copy(update={"action_id": 9}).action_id == 9
+    for deep in (False, True):
+        assert first.model_copy(update={"tier": "gold"}, deep=deep).model_extra == {"tier": "gold"}
+    assert first.model_extra == {}
     with pytest.raises(ValidationError):
         first.action_id = 3
     assert json.loads(first.model_dump_json(by_alias=True))["PromoCode"] == ["A", "B", "C"]

@@ -123,7 +123,8 @@ class CampaignReviewer(Protocol):
 
         Args:
             customers: Up to `batch_size` of them, each once in the whole review.
-            deadline: Until when the answer counts.
+            deadline: When to return, with those who are approved by then; an answer that comes more than a moment
+                later is ignored, and nobody in the batch is approved.
 
         Raises:
             Exception: Whatever you raise fails this batch: nobody in it is approved.

@@ -100,6 +100,17 @@ def test_a_page_that_breaks_off_is_taken_up_behind_its_rows(colour: str, declare
         assert read(url, colour, page_size=100) == [f"C{number}" for number in range(250)]
 
 
+@pytest.mark.parametrize("customers", [20, 500])
+def test_one_that_ignores_skip_and_always_breaks_off_is_noticed(colour: str, customers: int) -> None:
+    def answer(count: int, skip: int) -> bytes:
+        assert count < 20, "it is read for ever"
+        whole = rows(0, customers)
+        return ok(whole[: len(whole) // (2 + count % 2)], length=len(whole))
+
+    with server(answer) as url, pytest.raises(UnexpectedResponseError, match="has come before"):
+        read(url, colour)
+
+
 def test_one_that_never_gets_on_ends(colour: str) -> None:
     with server(lambda count, skip: ok(b"[", length=100)) as url, pytest.raises(TransportError):
         read(url, colour)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import itertools
 import json
 import threading
 import time
@@ -352,3 +353,51 @@ def test_what_has_come_is_asked_about_though_the_server_stalls() -> None:
             assert report.approved >= 3_000, colour
             assert isinstance(report.error, DeadlineExceeded), colour
             assert not report.complete
+
+
+def test_a_reviewer_that_returns_at_its_deadline_is_heard(rig: Rig) -> None:
+    def patient(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+        time.sleep(deadline.remaining() + 0.05)
+        return everybody(customers, deadline)
+
+    campaign = rig.fake.add_campaign(20, lead_seconds=5)
+    report = rig.run(patient, campaign.event())
+    assert (report.approved, report.acknowledged, report.not_reached) == (20, 20, 0)
+    assert len(campaign.recipients()) == 20
+
+
+def test_an_answer_without_an_end_holds_neither_thread_nor_loop(rig: Rig) -> None:
+    def endless(customers: Sequence[CampaignCustomer], deadline: Deadline) -> Any:
+        return itertools.repeat(customers[0].customer_id)
+
+    campaign = rig.fake.add_campaign(20)
+    report = rig.run(endless, campaign.event())
+    assert (report.failed, report.approved, campaign.calls) == (20, 0, [])
+    assert "must return those of its batch" in report.warnings[0]
+
+
+ROWS = [{"CustomerID": f"A{number}", "PromoCode": "X" * 50} for number in range(300)]
+
+
+@pytest.mark.parametrize("lengths", [(30, 20, 25), (250, 120, 260), (250, 20, 250)], ids=str)
+def test_a_page_that_comes_again_in_pieces_is_an_error(lengths: tuple[int, ...]) -> None:
+    paging = Paging(5, page_size=1_000)
+
+    def read(length: int) -> int:
+        assert paging.next_page() is not None
+        return len(paging.feed(json.dumps(ROWS[:length]).encode()[:-1] + b","))
+
+    assert read(lengths[0]) == lengths[0]
+    with pytest.raises(UnexpectedResponseError, match="has come before"):
+        [read(length) for length in lengths[1:]]
+
+
+def test_a_page_that_breaks_off_goes_on_behind_the_rows_that_came() -> None:
+    paging = Paging(5, page_size=1_000)
+    came: list[CampaignCustomer] = []
+    for length in (120, 1, 30, 100, 500):
+        operation = paging.next_page()
+        assert operation is not None
+        assert dict(operation.query)["$skip"] == str(len(came))
+        came += paging.feed(json.dumps(ROWS[len(came) :][:length]).encode()[:-1] + b",")
+    assert [customer.customer_id for customer in came] == [row["CustomerID"] for row in ROWS]

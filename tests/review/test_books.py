@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimove_conditional_execution import CampaignCustomer, PayloadError
+from optimove_conditional_execution import CampaignCustomer, Deadline, PayloadError
 from optimove_conditional_execution.flows.journal import Decided
 from optimove_conditional_execution.flows.ledger import Ledger
 from optimove_conditional_execution.flows.seen import SeenIds
@@ -87,6 +88,19 @@ def test_what_is_no_answer(answer: object) -> None:
         verdicts(batch("A"), answer)
     with pytest.raises(OddAnswer, match="customer_ids"):
         verdicts(batch("A"), customers("A"))
+
+
+def test_an_answer_without_an_end_is_none() -> None:
+    with pytest.raises(OddAnswer, match="must return those of its batch"):
+        verdicts(batch("A"), itertools.repeat("A"))
+
+
+def test_an_answer_is_read_until_the_deadline() -> None:
+    clock = itertools.count()
+    deadline = Deadline.after(10, clock=lambda: float(next(clock)))
+    with pytest.raises(TimeoutError):
+        verdicts(batch("A"), itertools.repeat("A"), deadline)
+    assert next(clock) < 20
 
 
 IDS = st.text(min_size=1, max_size=6) | st.text('",\\n {}:x', min_size=1, max_size=8)

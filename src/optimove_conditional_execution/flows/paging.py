@@ -33,7 +33,8 @@ class Paging:
     `next_page` says None. A page that breaks off needs no call: the next one begins behind the rows that came.
 
     How Optimove pages is not documented. So a page with fewer rows than asked for does not end it, since the server may
-    cap pages; an empty one does, and a 404 behind the first. A page that comes again would come for ever.
+    cap pages; an empty one does, and a 404 behind the first. A page that comes again would come for ever, in pieces
+    too, when it breaks off each time.
     """
 
     def __init__(self, campaign_id: int, *, customer_attributes: Sequence[str] = (), page_size: int | None) -> None:
@@ -54,6 +55,7 @@ class Paging:
         self._attributes = tuple(customer_attributes)
         self._page_size = page_size
         self._known: set[str] = set()  # how the pages began
+        self._broken: list[Any] = []  # how the last one that broke off began
         self._over = False
         self._asked_twice = False
         self._has_customers = False
@@ -77,12 +79,17 @@ class Paging:
         """Return what to send next, or None when all rows have come.
 
         Raises:
-            UnexpectedResponseError: They have, and there were some that name no customer.
+            UnexpectedResponseError: They have, and there were some that name no customer; or the page that broke off
+                had come before.
         """
         if self._over:
             if self._unreadable:
                 raise self._unread()
             return None
+        if self._sample:
+            if self._comes_again():
+                raise self._repeated()
+            self._broken = self._sample
         self._begin()
         self._operation = self._page()
         return self._operation
@@ -115,13 +122,13 @@ class Paging:
             raise self._unexpected(f"But {_sentence(error)}") from None
         except Truncated:
             raise TransportError(
-                f"{self._operation.name}: the connection ended in the middle of a page.", request_sent=True
+                f"{self._operation.name}: the answer ended in the middle of a page.", request_sent=True
             ) from None
         if self._sample:
-            begins = _digest(self._sample)
-            if begins in self._known:
+            if self._comes_again():
                 raise self._repeated()
-            self._known.add(begins)
+            self._known.add(_digest(self._sample))
+            self._sample = []
         self._over = self._page_size is None or not self._page_rows
         if self._over and not self._page_rows and not is_framed and not self._asked_twice:
             self._asked_twice = True
@@ -141,7 +148,7 @@ class Paging:
     def _read(self, rows: list[Any]) -> list[CampaignCustomer]:
         if len(self._sample) < _SAMPLE and rows:
             self._sample += rows[: _SAMPLE - len(self._sample)]
-            if len(self._sample) == _SAMPLE and _digest(self._sample) in self._known:
+            if len(self._sample) == _SAMPLE and self._comes_again():
                 raise self._repeated()
         came = len(rows)
         try:
@@ -152,6 +159,11 @@ class Paging:
         self._page_rows += came
         self.rows += came
         return customers
+
+    def _comes_again(self) -> bool:
+        # A page that broke off may have come to fewer rows, so what both have is compared.
+        both = min(len(self._sample), len(self._broken))
+        return _digest(self._sample) in self._known or (both > 0 and self._sample[:both] == self._broken[:both])
 
     def _sifted(self, rows: list[Any], error: PayloadError) -> list[CampaignCustomer]:
         """Return the customers among rows of which one at least is none: it must not keep the others waiting."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, final
 
+from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import OptimoveError
 from optimove_conditional_execution.models.campaign import CampaignCustomer
 
@@ -24,12 +25,14 @@ class Verdicts:
         failed: Ids for which the decision raised.
         unreached: Ids that were not asked about before time was up.
         strangers: How many ids were returned that do not stand in the batch.
+        reasons: Why those failed that did: a sentence, and how many it is about.
     """
 
     approved: frozenset[str]
     failed: frozenset[str] = frozenset()
     unreached: frozenset[str] = frozenset()
     strangers: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @final
@@ -40,12 +43,16 @@ class PartialAnswer:
     approved: tuple[str, ...]
     failed: tuple[str, ...] = ()
     unreached: tuple[str, ...] = ()
+    reasons: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.approved)
 
 
 _LISTS: Final = (list, tuple, set, frozenset)
+
+_MOST_ITEMS: Final = 1_000_000
+"""What a reviewer may return beyond ten times its batch; a generator that goes on has no end."""
 
 
 @final
@@ -62,14 +69,17 @@ class Batch:
     ids: Sequence[str]
 
 
-def verdicts(batch: Batch, answer: object) -> Verdicts:
-    """Read a reviewer's answer; a generator runs on in here.
+def verdicts(batch: Batch, answer: object, deadline: Deadline | None = None) -> Verdicts:
+    """Read a reviewer's answer; a generator runs on in here, until the deadline at most.
 
     Raises:
-        OddAnswer: It is none.
+        OddAnswer: It is none, or has no end.
+        TimeoutError: The deadline has passed before the answer was read.
     """
     if isinstance(answer, PartialAnswer):
-        return Verdicts(frozenset(answer.approved), frozenset(answer.failed), frozenset(answer.unreached))
+        return Verdicts(
+            frozenset(answer.approved), frozenset(answer.failed), frozenset(answer.unreached), reasons=answer.reasons
+        )
     if isinstance(answer, str | bytes | Mapping) or not isinstance(answer, Iterable):
         raise OddAnswer(
             f"The reviewer returned a {type(answer).__name__}; it must return the customer_ids that are approved."
@@ -79,7 +89,12 @@ def verdicts(batch: Batch, answer: object) -> Verdicts:
         return Verdicts(plain)
     approved: set[str] = set()
     strangers = 0
-    for item in answer:
+    most = 10 * len(known) + _MOST_ITEMS
+    for count, item in enumerate(answer):
+        if deadline is not None and deadline.expired:
+            raise TimeoutError
+        if count >= most:
+            raise OddAnswer(f"The reviewer returned over {most} ids; it must return those of its batch, each once.")
         if isinstance(item, CampaignCustomer):
             raise OddAnswer("The reviewer returned customers; it must return their customer_ids.")
         if isinstance(item, str) and item in known:

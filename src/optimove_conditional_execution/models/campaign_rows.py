@@ -142,6 +142,9 @@ class _Nothing(dict[str, Any]):
 
     update = setdefault = __ior__ = __setitem__  # type: ignore[assignment]
 
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[()]]:
+        return dict, ()  # a copy has its own, which may be written into
+
 
 _NOTHING: Final = _Nothing()
 

@@ -34,7 +34,6 @@ C = TypeVar("C", OptimoveClient, AsyncOptimoveClient)
 WRONG_ZONE_SECONDS: Final = 2_700.0
 """A fresh event that is further from now than this was written in another zone; most differ by an hour or more."""
 
-
 _LAST_WORDS_SECONDS: Final = 2.0
 """How long a review that is over waits for a journal that is slow, though clearance has come."""
 
@@ -73,7 +72,8 @@ class Review(abc.ABC, Generic[R, C]):
             batch_size: Customers that the reviewer gets at once, at most.
             concurrency: Batches that it gets at the same time.
             safety_margin: Seconds before clearance at which the reviewer is not asked any more and what is decided goes
-                out; half of the time there is when that is less.
+                out; half of the time there is when that is less. Its deadline is up to half a second before, so that
+                what it returns at the last moment goes out too.
             report_denied: Whether those who are not approved are reported too. Optimove takes who is never reported for
                 not approved.
             progress: Called with a `Progress` some times a second and at the end; it must be quick.

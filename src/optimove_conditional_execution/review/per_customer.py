@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import inspect
 import threading
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 from typing import Any, cast, final, overload
 
 from optimove_conditional_execution.deadline import Deadline
@@ -16,7 +18,7 @@ from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.flows.verdicts import PartialAnswer
 from optimove_conditional_execution.handlers import AsyncCampaignReviewer, CampaignReviewer, Decision
 from optimove_conditional_execution.models.campaign import CampaignCustomer
-from optimove_conditional_execution.pools import Pool
+from optimove_conditional_execution.pools import Pool, name_of
 from optimove_conditional_execution.settings import whole_number
 
 OneCustomer = Callable[[CampaignCustomer], Decision | bool]
@@ -34,18 +36,21 @@ def per_customer(
 
     A fixed set of workers takes customer after customer, so that a campaign of a million costs no million tasks. Only
     `True` and `Decision.approve()` approve. A customer for whom the function raises, or returns something odd, counts
-    as failed, alone; nobody is asked about after the deadline.
+    as failed, alone, and the report says how many there were and what was raised; nobody is asked about after the
+    deadline, and who is decided by then stays decided.
 
     Args:
         function: Takes a customer; a plain function runs in threads, a coroutine function in the event loop.
         concurrency: How many customers are asked about at once, over all batches.
 
     Raises:
-        ConfigurationError: `concurrency` is not a whole number of 1 or more, or `function` cannot be called.
+        ConfigurationError: `concurrency` is not a whole number of 1 or more, or `function` cannot be called with a
+            customer.
     """
     whole_number("concurrency", concurrency)
     if not callable(function):
         raise ConfigurationError("per_customer needs a function of one customer.")
+    _check_parameters(function)
     if is_async(function):
         return _InTasks(cast(AsyncOneCustomer, function), concurrency)
     return _InThreads(cast(OneCustomer, function), concurrency)
@@ -61,7 +66,7 @@ class _Work:
         self._customers = customers
         self._approved: list[str] = []
         self._denied: list[str] = []
-        self._failed: list[str] = []
+        self._failed: list[tuple[str, str]] = []
 
     def next(self) -> CampaignCustomer | None:
         if self._deadline.expired:
@@ -79,13 +84,22 @@ class _Work:
         elif answer is False:
             self._denied.append(customer.customer_id)
         else:
-            self._failed.append(customer.customer_id)
+            kind = type(answer).__name__
+            self._fail(customer, f"The function returned a {kind}; it must return True, False or a Decision.")
+
+    def raised(self, customer: CampaignCustomer, error: BaseException) -> None:
+        # The message is the user's code's own and may hold personal data.
+        self._fail(customer, f"The function raised {name_of(error)}.")
+
+    def _fail(self, customer: CampaignCustomer, reason: str) -> None:
+        self._failed.append((customer.customer_id, reason))
 
     def answer(self) -> PartialAnswer:
-        approved, denied, failed = tuple(self._approved), tuple(self._denied), tuple(self._failed)
+        approved, denied, failures = tuple(self._approved), tuple(self._denied), tuple(self._failed)
+        failed = tuple(name for name, _ in failures)
         known = {*approved, *denied, *failed}
         unreached = tuple(one.customer_id for one in self._customers if one.customer_id not in known)
-        return PartialAnswer(approved, failed, unreached)
+        return PartialAnswer(approved, failed, unreached, Counter(reason for _, reason in failures))
 
 
 @final
@@ -93,23 +107,40 @@ class _InThreads:
     def __init__(self, function: OneCustomer, concurrency: int) -> None:
         self._function = function
         self._concurrency = concurrency
-        self._pool = Pool(concurrency, when_full="queue", name="optimove-customer")
+        self._lock = threading.Lock()
+        self._pool = self._new_pool()
+        self._left_behind: list[Future[None]] = []
 
     def __call__(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> PartialAnswer:
         work = _Work(customers, deadline)
-        workers = [self._pool.submit(self._run, (work,)) for _ in range(min(self._concurrency, len(customers)))]
+        pool = self._free_pool()
+        workers = [pool.submit(self._run, (work,)) for _ in range(min(self._concurrency, len(customers)))]
         concurrent.futures.wait(workers, timeout=min(deadline.remaining(), threading.TIMEOUT_MAX))
-        for worker in workers:
-            worker.cancel()
+        still_at_it = [worker for worker in workers if not (worker.cancel() or worker.done())]
+        if still_at_it:
+            with self._lock:
+                self._left_behind += still_at_it
         return work.answer()
+
+    def _free_pool(self) -> Pool:
+        """Return the threads, or new ones when a function hangs in some since an earlier deadline."""
+        with self._lock:
+            if not all(worker.done() for worker in self._left_behind):
+                self._pool = self._new_pool()
+            self._left_behind.clear()
+            return self._pool
+
+    def _new_pool(self) -> Pool:
+        return Pool(self._concurrency, when_full="queue", name="optimove-customer")
 
     def _run(self, work: _Work) -> None:
         while (customer := work.next()) is not None:
             try:
                 answer: object = self._function(customer)
-            except BaseException:  # noqa: BLE001 - one customer's failure is that customer's alone, SystemExit too
-                answer = None
-            work.note(customer, answer)
+            except BaseException as error:  # noqa: BLE001 - one customer's failure is that one's alone, SystemExit too
+                work.raised(customer, error)
+            else:
+                work.note(customer, answer)
 
 
 @final
@@ -141,13 +172,29 @@ class _InTasks:
             while (customer := work.next()) is not None:
                 try:
                     answer: Any = await self._function(customer)
-                except asyncio.CancelledError:
+                except asyncio.CancelledError as error:
                     if _is_cancelled():
                         raise
-                    answer = None  # something that the function waited for was cancelled, not this worker
-                except Exception:  # noqa: BLE001 - one customer's failure is that customer's alone
-                    answer = None
-                work.note(customer, answer)
+                    work.raised(customer, error)  # what the function waited for was cancelled, not this worker
+                except Exception as error:  # noqa: BLE001 - one customer's failure is that customer's alone
+                    work.raised(customer, error)
+                else:
+                    work.note(customer, answer)
+
+
+def _check_parameters(function: Callable[..., object]) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some callables have none to look at
+        return
+    try:
+        signature.bind(None)
+    except TypeError:
+        name = getattr(function, "__name__", type(function).__name__)
+        raise ConfigurationError(
+            f"per_customer needs a function of one argument, the customer; {name}{signature} is none. A function of a "
+            "batch and a deadline is a reviewer already."
+        ) from None
 
 
 def _is_cancelled() -> bool:

@@ -18,6 +18,7 @@ from typing import Final, final
 from optimove_conditional_execution import operations
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import DeadlineExceeded, OptimoveError
+from optimove_conditional_execution.flows.failures import Failures, Unit
 from optimove_conditional_execution.flows.journal import Decided, Journal
 from optimove_conditional_execution.flows.ledger import Chunk, Ledger
 from optimove_conditional_execution.flows.planner import Planner
@@ -37,6 +38,9 @@ _GATHERING_SECONDS: Final = 0.01
 """What is decided in this time is written to the journal together: a disk takes one large write sooner than many."""
 
 _REPLAYED_AT_ONCE: Final = 20
+
+_HANDING_OVER_SECONDS: Final = 0.5
+"""What a reviewer returns at its deadline still has to come here, from another thread perhaps."""
 
 
 @final
@@ -85,7 +89,9 @@ class Pipeline:
         self._error: OptimoveError | None = None
         self._warnings = list(warnings)
         self._behind = False
-        self._failures: dict[str, int] = {}
+        self._failures = Failures()
+        # What is decided at the last moment must not be lost on its way; a tenth, when there is little time.
+        self._answering = plan.asking.earlier_by(min(_HANDING_OVER_SECONDS, plan.asking.remaining() / 10))
         self._batches: asyncio.Queue[Batch | None] = asyncio.Queue(plan.concurrency)
         self._decided: asyncio.Queue[Decided | None] = asyncio.Queue(8 * plan.concurrency)
         self._chunks: asyncio.Queue[Chunk | None] = asyncio.Queue(1)
@@ -156,24 +162,27 @@ class Pipeline:
 
     async def _decide(self) -> None:
         while (batch := await self._batches.get()) is not None:
+            if self._answering.expired:
+                continue
             self._planner.asking()
             try:
-                answer = await self._side.ask(batch, self._plan.asking)
+                answer = await self._side.ask(batch, self._answering, at_last=self._plan.asking)
             except Exception as error:  # noqa: BLE001 - a reviewer may raise anything
                 # Late: nobody in it is reached.
-                if not (isinstance(error, TimeoutError) and self._plan.asking.expired):
-                    self._failed_as(error, batch)
+                if not (isinstance(error, TimeoutError) and self._answering.expired):
+                    self._ledger.fail(batch)
+                    # The message is the user's code's own and may hold personal data; ours says what to do.
+                    odd = isinstance(error, OddAnswer)
+                    self._failed("batches", str(error) if odd else f"The reviewer raised {name_of(error)}.")
             else:
+                for reason, count in answer.reasons.items():
+                    self._failed("customers", reason, count)
                 await self._decided.put(self._ledger.decide(batch, answer))
             del batch  # not to be kept while waiting for the next one
 
-    def _failed_as(self, error: Exception, batch: Batch) -> None:
-        self._ledger.fail(batch)
-        # The message is the user's code's own and may hold personal data; ours says what to do.
-        name = str(error) if isinstance(error, OddAnswer) else f"The reviewer raised {name_of(error)}."
-        if name not in self._failures:
-            LOGGER.error("campaign %d: a batch failed: %s", self._plan.event.campaign_id, name)
-        self._failures[name] = self._failures.get(name, 0) + 1
+    def _failed(self, unit: Unit, reason: str, count: int = 1) -> None:
+        if self._failures.add(unit, reason, count):
+            LOGGER.error("campaign %d: %s failed: %s", self._plan.event.campaign_id, unit, reason)
 
     async def _end(self, asking: asyncio.Future[None]) -> None:
         """Let the later stages end when asking has, or its time is up."""
@@ -292,7 +301,7 @@ class Pipeline:
         warnings = list(self._warnings)
         if ledger.strangers:
             warnings.append(f"The reviewer returned {ledger.strangers} ids that did not stand in its batch; not sent.")
-        warnings += [f"{count} batches failed: {name}" for name, count in self._failures.items()]
+        warnings += self._failures.told()
         return ReviewReport(
             campaign_id=self._plan.event.campaign_id,
             reviewed=ledger.reviewed,

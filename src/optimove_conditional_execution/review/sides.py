@@ -42,8 +42,14 @@ class Side(Protocol):
         """Yield the campaign's customers in lists of any length."""
         ...
 
-    async def ask(self, batch: Batch, deadline: Deadline) -> Verdicts:
-        """Ask the reviewer. Whatever it raises comes out; `TimeoutError` when it is late, and it is left behind."""
+    async def ask(self, batch: Batch, deadline: Deadline, *, at_last: Deadline) -> Verdicts:
+        """Ask the reviewer. Whatever it raises comes out; `TimeoutError` when it is late, and it is left behind.
+
+        Args:
+            batch: Whom it is asked about.
+            deadline: What it is told.
+            at_last: When it is left behind: a little later, so that what it returns at its deadline counts.
+        """
         ...
 
     async def send(self, operation: Operation[R], deadline: Deadline, tally: Tally) -> R:
@@ -82,18 +88,18 @@ class _Side:
         result: R = await asyncio.wrap_future(self._io.submit(function, arguments))
         return result
 
-    async def ask(self, batch: Batch, deadline: Deadline) -> Verdicts:
+    async def ask(self, batch: Batch, deadline: Deadline, *, at_last: Deadline) -> Verdicts:
         if is_async(self._reviewer):
-            return await _in_time(asyncio.ensure_future(self._awaited(batch, deadline)), deadline)
-        asked = self._reviewers.submit(self._asked, (batch, deadline))
-        return await _in_time(asyncio.wrap_future(asked), deadline)
+            return await _in_time(asyncio.ensure_future(self._awaited(batch, deadline, at_last)), at_last)
+        asked = self._reviewers.submit(self._asked, (batch, deadline, at_last))
+        return await _in_time(asyncio.wrap_future(asked), at_last)
 
-    def _asked(self, batch: Batch, deadline: Deadline) -> Verdicts:
+    def _asked(self, batch: Batch, deadline: Deadline, at_last: Deadline) -> Verdicts:
         # The answer can be a generator, so that reading it is the reviewer's work too.
-        return verdicts(batch, self._reviewer(batch.customers, deadline))
+        return verdicts(batch, self._reviewer(batch.customers, deadline), at_last)
 
-    async def _awaited(self, batch: Batch, deadline: Deadline) -> Verdicts:
-        return verdicts(batch, await self._reviewer(batch.customers, deadline))
+    async def _awaited(self, batch: Batch, deadline: Deadline, at_last: Deadline) -> Verdicts:
+        return verdicts(batch, await self._reviewer(batch.customers, deadline), at_last)
 
 
 @final
