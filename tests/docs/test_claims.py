@@ -6,13 +6,14 @@ import asyncio
 import importlib
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 import optimove_conditional_execution
 from optimove_conditional_execution import Endpoints
 from optimove_conditional_execution.cli.campaign_rehearsal import CUSTOMERS, CampaignOutcome, rehearse_campaign
+from optimove_conditional_execution.cli.diagnosis import Mistake
 from optimove_conditional_execution.cli.judgement import Summary
 from optimove_conditional_execution.cli.latencies import Latencies
 from optimove_conditional_execution.cli.program import program
@@ -113,6 +114,11 @@ def test_the_tables_of_endpoints_are_those_of_the_code() -> None:
     api = (DOCS / "explanation" / "optimove-api.md").read_text("utf-8")
     for line in expected.values():
         assert f"`{line}`" in api
+
+
+def test_every_mistake_that_verify_names_is_explained() -> None:
+    page = (DOCS / "how-to" / "capturing-a-raw-body.md").read_text("utf-8")
+    assert {name for name in get_args(Mistake) if f"`{name}`" not in page} == set()
 
 
 def test_the_design_names_every_room_with_its_level() -> None:
