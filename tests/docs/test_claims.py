@@ -116,6 +116,19 @@ def test_the_tables_of_endpoints_are_those_of_the_code() -> None:
         assert f"`{line}`" in api
 
 
+def test_each_guarantee_names_tests_that_are_there() -> None:
+    page = DOCS / "explanation" / "guarantees.md"
+    promised = page.read_text("utf-8").split("## What is not guaranteed")[0]
+    rows = re.findall(r"^\| (?!guarantee|---)(.+?) \| (.+) \|$", promised, re.M)
+    assert len(rows) > 20
+    for guarantee, held_by in rows:
+        tests = re.findall(r"\[`(test_\w+)`\]\((\S+)\)", held_by)
+        assert tests, guarantee
+        for name, path in tests:
+            text = (page.parent / path).read_text("utf-8")
+            assert re.search(rf"^(    )?(async )?def {name}\(", text, re.M), f"{name} is not in {path}"
+
+
 def test_every_mistake_that_verify_names_is_explained() -> None:
     page = (DOCS / "how-to" / "capturing-a-raw-body.md").read_text("utf-8")
     assert {name for name in get_args(Mistake) if f"`{name}`" not in page} == set()
