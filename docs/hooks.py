@@ -1,4 +1,4 @@
-"""What the site needs beside its pages: the source files that they link to, and Mermaid, so that it needs no network."""
+"""What the site needs beside its pages: the files that they link to, and Mermaid, so that it works without a network."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 
 def on_post_page(output: str, page: Page, **_: Any) -> str:
-    """Load Mermaid before the theme's own script, which takes one that is there; megabytes, so only where it is used."""
+    """Load Mermaid, where it is used, before the theme's own script, which takes one that is there."""
     if LOADED.search(output):
         raise PluginError(f"{page.file.src_uri} would load something from the network.")
     if DIAGRAM not in output:

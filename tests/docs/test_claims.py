@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import re
 from pathlib import Path
 from typing import Any, get_args
@@ -11,13 +12,14 @@ from typing import Any, get_args
 import pytest
 
 import optimove_conditional_execution
-from optimove_conditional_execution import Endpoints
+from optimove_conditional_execution import Endpoints, OptimoveClient
 from optimove_conditional_execution.cli.campaign_rehearsal import CUSTOMERS, CampaignOutcome, rehearse_campaign
 from optimove_conditional_execution.cli.diagnosis import Mistake
 from optimove_conditional_execution.cli.judgement import Summary
 from optimove_conditional_execution.cli.latencies import Latencies
 from optimove_conditional_execution.cli.program import program
 from optimove_conditional_execution.cli.scenarios import cast
+from optimove_conditional_execution.settings import BASE_URL_VARIABLE, TIMEZONE_VARIABLE
 from tests.docs.pages import DOCS, PAGES, ROOT, blocks, name_of, without_code
 from tests.house.test_levels import LEVELS, SOURCE
 
@@ -114,6 +116,27 @@ def test_the_tables_of_endpoints_are_those_of_the_code() -> None:
     api = (DOCS / "explanation" / "optimove-api.md").read_text("utf-8")
     for line in expected.values():
         assert f"`{line}`" in api
+
+
+def parameters_of(name: str) -> set[str]:
+    """Return the parameters of something public: a function, a class, a method of a class or of a client."""
+    places: list[Any] = [optimove_conditional_execution, OptimoveClient]
+    first, _, rest = name.partition(".")
+    found = next(getattr(place, first) for place in places if hasattr(place, first))
+    return set(inspect.signature(getattr(found, rest) if rest else found).parameters)
+
+
+def test_the_setting_for_each_unknown_is_there() -> None:
+    unknown = (DOCS / "explanation" / "optimove-api.md").read_text("utf-8").split("\n## Unknown\n")[1]
+    rows = re.findall(r"^\| (?!unknown|---)(.+?) \| (.+) \| (.+) \|$", unknown, re.M)
+    assert len(rows) > 50
+    for what, _, setting in rows:
+        named = re.findall(r"`([A-Za-z_.]+)\((\w+)=\.\.\.\)`", setting)
+        assert named or setting.startswith("no setting"), what
+        for name, parameter in named:
+            assert parameter in parameters_of(name), f"{name}({parameter}=...)"
+    variables = set(re.findall(r"`(OPTIMOVE_\w+)`", unknown))
+    assert variables == {BASE_URL_VARIABLE, TIMEZONE_VARIABLE}
 
 
 def test_each_guarantee_names_tests_that_are_there() -> None:
