@@ -1,4 +1,4 @@
-"""What the site needs beside its pages: the files that they link to, and Mermaid, so that it works without a network."""
+"""What the site needs beside its pages: files that they link to, and Mermaid, so that it works without a network."""
 
 from __future__ import annotations
 
