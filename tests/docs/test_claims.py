@@ -20,7 +20,7 @@ from optimove_conditional_execution.cli.latencies import Latencies
 from optimove_conditional_execution.cli.program import program
 from optimove_conditional_execution.cli.scenarios import cast
 from optimove_conditional_execution.settings import BASE_URL_VARIABLE, TIMEZONE_VARIABLE
-from tests.docs.pages import DOCS, PAGES, ROOT, blocks, name_of, without_code
+from tests.docs.pages import DOCS, PAGES, ROOT, blocks, name_of, without_code, without_fences
 from tests.house.test_levels import LEVELS, SOURCE
 
 README = ROOT / "README.md"
@@ -167,6 +167,19 @@ def test_the_design_names_every_room_with_its_level() -> None:
         named = set(re.findall(r"`(\w+\.py)`", text))
         if named:
             assert named == {path.name for path in (SOURCE / room).glob("*.py")} - {"__init__.py"}, room
+
+
+def test_modules_that_are_named_are_there() -> None:
+    files = [
+        path for folder in (SOURCE, *map(ROOT.joinpath, ("tests", "examples", "docs"))) for path in folder.rglob("*.py")
+    ]
+    known = {"noxfile.py", *(path.as_posix() for path in files)}
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        titles = {block.title for block in blocks(page)}
+        for name in re.findall(r"`([\w./-]+\.py)`", without_fences(page)):
+            inside = name.removeprefix("src/")  # the package may stand elsewhere
+            there = name in titles or any(path.endswith(f"/{inside}") or path == name for path in known)
+            assert there, f"{name_of(page)} names {name}"
 
 
 def test_pages_name_no_machine() -> None:
