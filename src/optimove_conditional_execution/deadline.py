@@ -53,7 +53,10 @@ class Deadline:
         return self._clock() >= self._at
 
     def earlier_by(self, seconds: float) -> Deadline:
-        """Return a deadline that comes `seconds` before this one.
+        """Return a deadline that comes before this one.
+
+        Args:
+            seconds: How long before; a negative number is after it.
 
         Raises:
             ConfigurationError: `seconds` is not a number.

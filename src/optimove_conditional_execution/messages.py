@@ -59,7 +59,11 @@ class Request:
         object.__setattr__(self, "body", body)
 
     def header_values(self, name: str) -> tuple[str, ...]:
-        """Return every value of a header, in the order received; `name` in lower case."""
+        """Return every value of a header, in the order received; none when it did not come.
+
+        Args:
+            name: In lower case.
+        """
         return tuple([value for key, value in self.headers if key == name])
 
 

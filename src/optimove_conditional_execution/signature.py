@@ -1,7 +1,7 @@
 """Who sent this: the HMAC that Optimove puts into `optimove-signature-content`.
 
-HMAC-SHA256 over the raw body with the secret's UTF-8 bytes as key, written as lowercase hex. Source: the mission
-document's example, which is the first of the vectors in `tests/payloads/signature-vectors.json`.
+HMAC-SHA256 over the raw body with the secret's UTF-8 bytes as key, written as lowercase hex. Source: the example of
+Optimove's Conditional Execution article, the first of the vectors in `tests/payloads/signature-vectors.json`.
 """
 
 from __future__ import annotations

@@ -43,7 +43,11 @@ class Telemetry:
         )
 
     def on_call(self, record: CallRecord) -> None:
-        """Take a call; made to be a client's `on_call`."""
+        """Take a call; made to be a client's `on_call`.
+
+        Args:
+            record: What became of it.
+        """
         named: dict[str, str | int] = {"optimove.operation": record.operation}
         if record.status is not None:
             named["http.response.status_code"] = record.status
@@ -61,7 +65,11 @@ class Telemetry:
         self._span(f"optimove.{record.operation}", trace.SpanKind.CLIENT, record.seconds, end, more, record.error)
 
     def on_outcome(self, outcome: Outcome) -> None:
-        """Take what became of a notification; made to be a receiver's `on_outcome`."""
+        """Take what became of a notification; made to be a receiver's `on_outcome`.
+
+        Args:
+            outcome: The record of its delivery.
+        """
         named = {"optimove.outcome": outcome.kind}
         self._notifications.record(outcome.total_seconds, named)
         self._span("optimove.notification", trace.SpanKind.INTERNAL, outcome.total_seconds, None, named, None)

@@ -49,6 +49,10 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
+def without_fences(page: Path) -> str:
+    return _FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
 def without_code(page: Path) -> str:
     """Return a page's prose: no fenced blocks and no code spans, which can hold what only looks like a link."""
-    return re.sub(r"`[^`\n]*`", "", _FENCE.sub("", page.read_text(encoding="utf-8")))
+    return re.sub(r"`[^`\n]*`", "", without_fences(page))

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import inspect
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 import optimove_conditional_execution
-from optimove_conditional_execution import Endpoints
+from optimove_conditional_execution import Endpoints, OptimoveClient
 from optimove_conditional_execution.cli.campaign_rehearsal import CUSTOMERS, CampaignOutcome, rehearse_campaign
+from optimove_conditional_execution.cli.diagnosis import Mistake
 from optimove_conditional_execution.cli.judgement import Summary
 from optimove_conditional_execution.cli.latencies import Latencies
 from optimove_conditional_execution.cli.program import program
 from optimove_conditional_execution.cli.scenarios import cast
-from tests.docs.pages import DOCS, PAGES, ROOT, blocks, name_of, without_code
+from optimove_conditional_execution.settings import BASE_URL_VARIABLE, TIMEZONE_VARIABLE
+from tests.docs.pages import DOCS, PAGES, ROOT, blocks, name_of, without_code, without_fences
 from tests.house.test_levels import LEVELS, SOURCE
 
 README = ROOT / "README.md"
@@ -115,6 +118,45 @@ def test_the_tables_of_endpoints_are_those_of_the_code() -> None:
         assert f"`{line}`" in api
 
 
+def parameters_of(name: str) -> set[str]:
+    """Return the parameters of something public: a function, a class, a method of a class or of a client."""
+    places: list[Any] = [optimove_conditional_execution, OptimoveClient]
+    first, _, rest = name.partition(".")
+    found = next(getattr(place, first) for place in places if hasattr(place, first))
+    return set(inspect.signature(getattr(found, rest) if rest else found).parameters)
+
+
+def test_the_setting_for_each_unknown_is_there() -> None:
+    unknown = (DOCS / "explanation" / "optimove-api.md").read_text("utf-8").split("\n## Unknown\n")[1]
+    rows = re.findall(r"^\| (?!unknown|---)(.+?) \| (.+) \| (.+) \|$", unknown, re.M)
+    assert len(rows) > 50
+    for what, _, setting in rows:
+        named = re.findall(r"`([A-Za-z_.]+)\((\w+)=\.\.\.\)`", setting)
+        assert named or setting.startswith("no setting"), what
+        for name, parameter in named:
+            assert parameter in parameters_of(name), f"{name}({parameter}=...)"
+    variables = set(re.findall(r"`(OPTIMOVE_\w+)`", unknown))
+    assert variables == {BASE_URL_VARIABLE, TIMEZONE_VARIABLE}
+
+
+def test_each_guarantee_names_tests_that_are_there() -> None:
+    page = DOCS / "explanation" / "guarantees.md"
+    promised = page.read_text("utf-8").split("## What is not guaranteed")[0]
+    rows = re.findall(r"^\| (?!guarantee|---)(.+?) \| (.+) \|$", promised, re.M)
+    assert len(rows) > 20
+    for guarantee, held_by in rows:
+        tests = re.findall(r"\[`(test_\w+)`\]\((\S+)\)", held_by)
+        assert tests, guarantee
+        for name, path in tests:
+            text = (page.parent / path).read_text("utf-8")
+            assert re.search(rf"^(    )?(async )?def {name}\(", text, re.M), f"{name} is not in {path}"
+
+
+def test_every_mistake_that_verify_names_is_explained() -> None:
+    page = (DOCS / "how-to" / "capturing-a-raw-body.md").read_text("utf-8")
+    assert {name for name in get_args(Mistake) if f"`{name}`" not in page} == set()
+
+
 def test_the_design_names_every_room_with_its_level() -> None:
     rows = re.findall(
         r"^\| (\d) \| `([\w/.]+)` \| (.*) \|$", (DOCS / "explanation" / "design.md").read_text("utf-8"), re.M
@@ -125,6 +167,19 @@ def test_the_design_names_every_room_with_its_level() -> None:
         named = set(re.findall(r"`(\w+\.py)`", text))
         if named:
             assert named == {path.name for path in (SOURCE / room).glob("*.py")} - {"__init__.py"}, room
+
+
+def test_modules_that_are_named_are_there() -> None:
+    files = [
+        path for folder in (SOURCE, *map(ROOT.joinpath, ("tests", "examples", "docs"))) for path in folder.rglob("*.py")
+    ]
+    known = {"noxfile.py", *(path.as_posix() for path in files)}
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        titles = {block.title for block in blocks(page)}
+        for name in re.findall(r"`([\w./-]+\.py)`", without_fences(page)):
+            inside = name.removeprefix("src/")  # the package may stand elsewhere
+            there = name in titles or any(path.endswith(f"/{inside}") or path == name for path in known)
+            assert there, f"{name_of(page)} names {name}"
 
 
 def test_pages_name_no_machine() -> None:

@@ -55,12 +55,13 @@ def page(
 
 
 @pytest.mark.parametrize("page", sorted(RUN), indirect=True)
-def test_blocks_run_and_their_tests_pass(page: dict[str, Any]) -> None:
+def test_blocks_run_and_their_tests_pass(page: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     tests: list[Callable[..., Any]] = [value for name, value in page.items() if name.startswith("test_")]
     for test in tests:
         names = inspect.signature(test).parameters
-        assert set(names) <= {"fake_optimove"}, f"{test.__name__} wants fixtures that this runner does not have"
-        test(**{name: FakeOptimove() for name in names})
+        fixtures = {"fake_optimove": FakeOptimove(), "monkeypatch": monkeypatch}
+        assert set(names) <= set(fixtures), f"{test.__name__} wants fixtures that this runner does not have"
+        test(**{name: fixtures[name] for name in names})
 
 
 @pytest.mark.parametrize("page", ["README.md"], indirect=True)
@@ -110,6 +111,14 @@ def test_the_readme_gate_has_twelve_lines() -> None:
 def test_included_files_are_there(path: str) -> None:
     assert path.startswith("examples/"), "only examples are included: each of them has a test"
     assert (ROOT / path).is_file()
+
+
+@pytest.mark.parametrize("path", SNIPPETS)
+def test_included_files_are_linked_beside(path: str) -> None:
+    # Where a page is read on a code host, an include is a line that includes nothing.
+    for name, found in PYTHON.items():
+        if path in {block.snippet for block in found}:
+            assert f"(../../{path})" in (ROOT / name).read_text("utf-8"), name
 
 
 def test_no_python_hides_in_other_fences() -> None:

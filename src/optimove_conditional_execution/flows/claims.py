@@ -68,15 +68,31 @@ class ClaimStore(Protocol):
         ...
 
     def look(self, request_uid: str, /) -> Claim | Awaitable[Claim | None] | None:
-        """Return what is known of a notification without taking it."""
+        """Return what is known of a notification without taking it.
+
+        Args:
+            request_uid: Which one.
+
+        Returns:
+            None when nothing is known, or no more.
+        """
         ...
 
     def record(self, request_uid: str, claim: Claim, /) -> Awaitable[None] | None:
-        """Write down how far a notification that is yours has got."""
+        """Write down how far a notification that is yours has got; one that is forgotten already stays so.
+
+        Args:
+            request_uid: Which one.
+            claim: `UNDELIVERED` with the approval, or `SETTLED`.
+        """
         ...
 
     def release(self, request_uid: str, /) -> Awaitable[None] | None:
-        """Forget a notification that is yours: nothing was decided, so a repeat starts anew."""
+        """Forget a notification that is yours: nothing was decided, so a repeat starts anew.
+
+        Args:
+            request_uid: Which one.
+        """
         ...
 
 

@@ -66,6 +66,9 @@ class Journal(Protocol):
     def keep(self, event: CampaignReadyEvent, /) -> bool:
         """Write an announced campaign down.
 
+        Args:
+            event: What Optimove posted.
+
         Returns:
             True when it is new, False when it is known already.
         """
@@ -75,6 +78,9 @@ class Journal(Protocol):
         """Become the only one who runs a review, among all threads and processes; never waits.
 
         Freed by `leave` and, at once, by the death of the process.
+
+        Args:
+            key: The review, by `CampaignReadyEvent.key`.
 
         Returns:
             False when somebody is at it, the caller included.
@@ -88,6 +94,10 @@ class Journal(Protocol):
     def record(self, key: str, batches: Sequence[Decided], /) -> None:
         """Append decided batches in their order, all or none; a batch that stands there already is left out.
 
+        Args:
+            key: The review.
+            batches: What was decided.
+
         Raises:
             OptimoveError: No such review is kept.
         """
@@ -98,7 +108,12 @@ class Journal(Protocol):
         ...
 
     def acknowledge(self, key: str, start: int, end: int, /) -> None:
-        """Write down that Optimove has taken the statuses from number `start` up to, not including, `end`.
+        """Write down that Optimove has taken a range of statuses.
+
+        Args:
+            key: The review.
+            start: The number of the first one.
+            end: The number behind the last one.
 
         Raises:
             OptimoveError: No such review is kept, or the range is none.
@@ -110,7 +125,11 @@ class Journal(Protocol):
         ...
 
     def finish(self, key: str, report: str, /) -> None:
-        """Write down that nothing is left to do; `report` is JSON text. The first report stands.
+        """Write down that nothing is left to do. The first report stands.
+
+        Args:
+            key: The review.
+            report: JSON text, from `ReviewReport.to_json`.
 
         Raises:
             OptimoveError: No such review is kept.

@@ -104,7 +104,14 @@ class ReviewReport:
 
     @classmethod
     def from_json(cls, text: str) -> ReviewReport:
-        """Read a report that `to_json` wrote; unknown fields are ignored."""
+        """Read a report that `to_json` wrote, such as `Kept.report`; unknown fields are ignored.
+
+        Args:
+            text: The JSON object. The error comes back as an `OptimoveError` with the same words.
+
+        Raises:
+            ValueError: It is not JSON.
+        """
         names = {item.name for item in dataclasses.fields(cls)}
         values = {name: value for name, value in json.loads(text).items() if name in names}
         if values.get("error") is not None:

@@ -29,7 +29,16 @@ _PREFIXED: Final = frozenset(
 @final
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a call goes: the method, and the path below the base URL, with `{names}` for its parameters."""
+    """Where a call goes.
+
+    Attributes:
+        method: The HTTP method, such as `GET`.
+        path: The path below the base URL, with a slash at its beginning, kept to the letter; `{names}` in it stand for
+            the parameters of the call.
+
+    Raises:
+        ConfigurationError: The method is none, or the path does not begin with a slash.
+    """
 
     method: str
     path: str
@@ -55,6 +64,9 @@ class Endpoints:
     Attributes:
         path_prefix: What stands before the paths of the calls for scheduled campaigns: empty, or `/current`, which
             Optimove's older samples have.
+
+    Raises:
+        ConfigurationError: The prefix does not begin with a slash, or ends with one.
     """
 
     create_webhook: Endpoint = Endpoint("POST", f"{_WEBHOOKS}/")
@@ -79,7 +91,11 @@ class Endpoints:
             )
 
     def bind(self, operation: Operation[T]) -> Operation[T]:
-        """Return the operation with this table's endpoint; operations that the table does not know stay as they are."""
+        """Return the operation with this table's endpoint; operations that the table does not know stay as they are.
+
+        Args:
+            operation: Any; it is recognised by its `name`.
+        """
         mine = getattr(self, operation.name, None)
         if not isinstance(mine, Endpoint):
             return operation

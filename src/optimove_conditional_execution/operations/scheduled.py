@@ -31,6 +31,12 @@ def register_event_listener(
     Source: developer.optimove.com/reference/post_general-registereventlistener. Whether a second registration replaces
     the first is not documented.
 
+    Args:
+        listener_url: Where Optimove shall post. It is sent as it is; whether it must be percent-encoded is not
+            documented.
+        event_type_id: Which events, 1 or more; 5 is a scheduled campaign that waits for clearance.
+        channel_id: Only those of one channel, 0 or more; None for all.
+
     Raises:
         ConfigurationError: The URL is blank, a number makes no sense, or a channel is given for type 5, which is
             registered for all channels.
@@ -57,6 +63,10 @@ def unregister_event_listener(*, event_type_id: int = CAMPAIGN_READY, channel_id
     """UnregisterEventListener: have events of a type posted nowhere any more.
 
     Source: docs.optimove.com/api-usage-guide (name); the body is known from another program.
+
+    Args:
+        event_type_id: Which events, 1 or more.
+        channel_id: The channel that was registered, if one was.
 
     Raises:
         ConfigurationError: A number makes no sense.

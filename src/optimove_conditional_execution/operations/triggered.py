@@ -31,6 +31,9 @@ def create_webhook(url: str) -> Operation[Webhook]:
     Source: Optimove's Conditional Execution article (bodies, 201), developer.optimove.com/docs/advanced-activation-flow
     (path).
 
+    Args:
+        url: Where Optimove shall post notifications.
+
     Raises:
         ConfigurationError: The URL is blank.
     """
@@ -52,6 +55,9 @@ def get_webhook_by_id(webhook_id: str) -> Operation[Webhook]:
 
     Source: Optimove's Conditional Execution article (name); path and answer are guesses.
 
+    Args:
+        webhook_id: The `id` of a `Webhook`.
+
     Raises:
         ConfigurationError: The id is blank.
     """
@@ -68,6 +74,9 @@ def delete_webhook(webhook_id: str) -> Operation[None]:
     """DeleteWebhook: stop notifications to a webhook.
 
     Source: Optimove's Conditional Execution article (name); the path is a guess.
+
+    Args:
+        webhook_id: The `id` of a `Webhook`.
 
     Raises:
         ConfigurationError: The id is blank.
@@ -126,8 +135,11 @@ def send_webhook_approval(approval: Approval) -> Operation[None]:
 
     Source: Optimove's Conditional Execution article (body); path from a third party's summary, method inferred.
 
+    Args:
+        approval: The answer.
+
     Raises:
-        PayloadError: `additional_data` has no JSON form.
+        PayloadError: It is no `Approval`, or its `additional_data` has no JSON form.
     """
     given: object = approval
     if not isinstance(given, Approval):

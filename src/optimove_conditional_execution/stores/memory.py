@@ -62,21 +62,21 @@ class MemoryClaims:
             return None
 
     def look(self, request_uid: str, /) -> Claim | None:
-        """Return what is known of a notification."""
+        """Return what is known of a notification; see `ClaimStore.look`."""
         with self._lock:
             self._forget(self._clock())
             known = self._claims.get(request_uid)
             return None if known is None else known[1]
 
     def record(self, request_uid: str, claim: Claim, /) -> None:
-        """Write down how far a notification has got; one that is forgotten already stays so."""
+        """Write down how far a notification has got; see `ClaimStore.record`."""
         with self._lock:
             known = self._claims.get(request_uid)
             if known is not None:
                 self._claims[request_uid] = (known[0], claim)
 
     def release(self, request_uid: str, /) -> None:
-        """Forget a notification."""
+        """Forget a notification; see `ClaimStore.release`."""
         with self._lock:
             self._claims.pop(request_uid, None)
 

@@ -47,7 +47,7 @@ class MemoryJournal:
             return True
 
     def leave(self, key: str, /) -> None:
-        """Let somebody else run the review."""
+        """Let somebody else run the review; see `Journal.leave`."""
         with self._lock:
             self._taken.discard(key)
 
@@ -67,7 +67,7 @@ class MemoryJournal:
                     review.decided += len(batch.approved) + len(batch.denied)
 
     def decided(self, key: str, /) -> Iterator[Decided]:
-        """Yield all batches in the order of `record`."""
+        """Yield all batches in the order of `record`; see `Journal.decided`."""
         with self._lock:
             review = self._reviews.get(key)
             batches = [] if review is None else list(review.batches)
@@ -114,7 +114,7 @@ class MemoryJournal:
                 oldest.seen.clear()
 
     def report(self, key: str, /) -> str | None:
-        """Return the text given to `finish`."""
+        """Return the text given to `finish`; see `Journal.report`."""
         with self._lock:
             review = self._reviews.get(key)
             return None if review is None else review.report

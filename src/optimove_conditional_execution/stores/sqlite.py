@@ -66,12 +66,12 @@ class SqliteClaims:
             return known
 
     def look(self, request_uid: str, /) -> Claim | None:
-        """Return what is known of a notification."""
+        """Return what is known of a notification; see `ClaimStore.look`."""
         with self._file.connection() as connection:
             return _read(connection, request_uid)
 
     def record(self, request_uid: str, claim: Claim, /) -> None:
-        """Write down how far a notification has got; one that is forgotten already stays so."""
+        """Write down how far a notification has got; see `ClaimStore.record`."""
         approval = None if claim.approval is None else claim.approval.model_dump_json(by_alias=True)
         with self._file.connection() as connection:
             connection.execute(
@@ -80,7 +80,7 @@ class SqliteClaims:
             )
 
     def release(self, request_uid: str, /) -> None:
-        """Forget a notification."""
+        """Forget a notification; see `ClaimStore.release`."""
         with self._file.connection() as connection:
             connection.execute("DELETE FROM claims WHERE request_uid = ?", (request_uid,))
 

@@ -92,7 +92,7 @@ class SqliteJournal:
         return self._locks.take(key)
 
     def leave(self, key: str, /) -> None:
-        """Let somebody else run the review."""
+        """Let somebody else run the review; see `Journal.leave`."""
         self._locks.leave(key)
 
     def record(self, key: str, batches: Sequence[Decided], /) -> None:
@@ -122,7 +122,7 @@ class SqliteJournal:
             )
 
     def decided(self, key: str, /) -> Iterator[Decided]:
-        """Yield all batches in the order of `record`, read in small portions; others may write meanwhile."""
+        """Yield all batches, read in small portions; others may write meanwhile. See `Journal.decided`."""
         last = -1
         while True:
             with self._file.connection() as connection:
@@ -175,7 +175,7 @@ class SqliteJournal:
             connection.execute("UPDATE reviews SET report = ? WHERE id = ? AND report IS NULL", (report, review))
 
     def report(self, key: str, /) -> str | None:
-        """Return the text given to `finish`."""
+        """Return the text given to `finish`; see `Journal.report`."""
         with self._file.connection() as connection:
             rows: list[tuple[str | None]] = connection.execute(
                 "SELECT report FROM reviews WHERE key = ?", (key,)

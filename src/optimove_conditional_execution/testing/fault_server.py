@@ -100,7 +100,11 @@ class FaultServer:
         return AsyncOptimoveClient(**{**self._settings(), **options})
 
     def play(self, faults: Faults) -> None:
-        """Let the next requests meet other faults; those that were left are dropped."""
+        """Let the next requests meet other faults; those that were left are dropped.
+
+        Args:
+            faults: An iterable of them, `None` for a good answer; or a function of the request.
+        """
         with self._lock:
             self._choose = _chooser(faults)
 
