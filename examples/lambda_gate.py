@@ -5,6 +5,8 @@ Run it:    pip install --target package . && cp examples/lambda_gate.py package/
            type NONE: the signature says who asks) or an API Gateway. Its timeout must be longer than Optimove's.
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL (such as https://api5.optimove.net), OPTIMOVE_WEBHOOK_SECRET
 Register:  python manage_webhooks.py ensure https://your-function-url/
+
+optimove-ce trigger http://127.0.0.1:8000/ -- python lambda_local.py lambda_gate 8000
 """
 
 from __future__ import annotations
