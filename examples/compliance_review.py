@@ -46,7 +46,9 @@ def main(arguments: list[str]) -> int:
         rows = [{"CustomerID": who, "CustomerAttributes": values} for who, values in MADE_UP.items()]
         event, client = fake.add_campaign(rows).event(), fake.client()
     reviewer = per_customer(may_receive, concurrency=8)
-    report = CampaignReview(reviewer, client=client, journal=journal, customer_attributes=ATTRIBUTES).run(event)
+    with client:
+        review = CampaignReview(reviewer, client=client, journal=journal, customer_attributes=ATTRIBUTES)
+        report = review.run(event)
     print(f"approved {report.approved}, denied {report.denied}, failed {report.failed}")
     return 0 if report.complete else 1
 

@@ -25,7 +25,8 @@ def reviewer(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[
 
 def resume(client: OptimoveClient, journal: Journal) -> int:
     """Resume; 0 when every review is complete."""
-    reports = CampaignReview(reviewer, client=client, journal=journal).resume()
+    with client:
+        reports = CampaignReview(reviewer, client=client, journal=journal).resume()
     for report in reports:
         state = "complete" if report.complete else f"incomplete ({report.error})"
         print(f"campaign {report.campaign_id}: approved {report.approved}, {state}")
