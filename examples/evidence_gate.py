@@ -4,7 +4,7 @@ Run it:    pip install . gunicorn     (in a clone)
            cd examples && gunicorn --threads 16 "evidence_gate:create_app()"
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL, OPTIMOVE_WEBHOOK_SECRET, EVIDENCE_DB (an SQLite file)
 
-optimove-ce trigger http://127.0.0.1:8000/optimove -- \
+optimove-ce trigger http://127.0.0.1:8000/optimove --user C234638 --user C100001 -- \
     gunicorn --threads 16 --bind 127.0.0.1:8000 "evidence_gate:create_app()"
 """
 

@@ -5,7 +5,7 @@ Run it:    pip install . uvicorn     (in a clone)
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL, OPTIMOVE_WEBHOOK_SECRET, PLAYER_SERVICE_URL
 Try it:    (player_service.py stands in for your player service)
 
-optimove-ce trigger http://127.0.0.1:8000/optimove -- \
+optimove-ce trigger http://127.0.0.1:8000/optimove --user C234638 --user C100001 -- \
     python player_service.py uvicorn --factory http_backend_gate:create_app --port 8000
 """
 

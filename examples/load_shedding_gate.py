@@ -1,10 +1,10 @@
-"""A gate whose register cannot keep up at times: it abstains at once, instead of queueing until all answers are late.
+r"""A gate whose register cannot keep up at times: it abstains at once, instead of queueing until all answers are late.
 
-Run it:    pip install . uvicorn     (in a clone)
-           cd examples && uvicorn --factory load_shedding_gate:create_app
+Run it:    pip install . uvicorn && cd examples && uvicorn --factory load_shedding_gate:create_app     (in a clone)
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL, OPTIMOVE_WEBHOOK_SECRET
 
-optimove-ce trigger http://127.0.0.1:8000/optimove -- uvicorn --factory load_shedding_gate:create_app --port 8000
+optimove-ce trigger http://127.0.0.1:8000/optimove --user C234638 --user C100001 -- \
+    uvicorn --factory load_shedding_gate:create_app --port 8000
 """
 
 from __future__ import annotations
