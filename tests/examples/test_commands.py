@@ -35,8 +35,8 @@ PRINTED: Final = {
     "player_service.py": r"^a player service at http://127\.0\.0\.1:\d+$",
     "test_gate.py": r"^3 passed",
     "manage_webhooks.py": r"^webhook1$",
-    "fastapi_listener.py": r"HTTP 200; 20 rows$\n^1 updates, of 19 at most: 19 approved, 0 denied, 0 unknown, 0 late, 0 twice",
-    "promo_activation.py": r"HTTP 200; 20 rows$\n^1 updates, of 20 at most: 20 approved, 0 denied, 0 unknown, 0 late, 0 twice",
+    "fastapi_listener.py": r"HTTP 200; 20 rows$\n^1 updates, of 19 at most: 19 approved, 0 denied, 0 unknown, 0 late",
+    "promo_activation.py": r"HTTP 200; 20 rows$\n^1 updates, of 20 at most: 20 approved, 0 denied, 0 unknown, 0 late",
     "compliance_review.py": r"^approved 1, denied 2, failed 0$",
     "resume_reviews.py": r"^campaign \d+: approved 99, complete$",
 }
