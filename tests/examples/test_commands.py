@@ -33,7 +33,7 @@ PRINTED: Final = {
     "load_shedding_gate.py": HALF,
     "evidence_gate.py": HALF,
     "player_service.py": r"^a player service at http://127\.0\.0\.1:\d+$",
-    "test_gate.py": r"^3 passed",
+    "test_gate.py": r" 3 passed in ",
     "manage_webhooks.py": r"^webhook1$",
     "fastapi_listener.py": r"HTTP 200; 20 rows$\n^1 updates, of 19 at most: 19 approved, 0 denied, 0 unknown, 0 late",
     "promo_activation.py": r"HTTP 200; 20 rows$\n^1 updates, of 20 at most: 20 approved, 0 denied, 0 unknown, 0 late",
