@@ -6,6 +6,7 @@ import platform
 import sys
 
 from benchmarks import asgi_throughput, calls, import_time, review, verify_parse
+from benchmarks.comparison.tables import compared
 from benchmarks.result import Result
 
 BENCHMARKS = {
@@ -16,12 +17,22 @@ BENCHMARKS = {
     "review": review.measure,
 }
 
+COMPARISON = "comparison"
+"""It prints tables of its own, and runs only when it is named: it needs the dependency group of that name."""
+
 
 def main() -> int:
+    if sys.argv[1:] == [COMPARISON]:
+        for table in compared():
+            print(f"{table}\n", flush=True)
+        return 0
     names = sys.argv[1:] or list(BENCHMARKS)
     unknown = set(names) - set(BENCHMARKS)
     if unknown:
-        print(f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(BENCHMARKS)}", file=sys.stderr)
+        print(
+            f"unknown: {', '.join(sorted(unknown))}; there are: {', '.join(BENCHMARKS)}, and alone {COMPARISON}",
+            file=sys.stderr,
+        )
         return 2
     print(f"{platform.python_implementation()} {platform.python_version()}, {platform.machine()}\n")
     print(f"{'what':44} {'ours':>12} {'floor':>12} {'ratio':>7}  goal")

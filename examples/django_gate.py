@@ -1,9 +1,12 @@
-"""A gate in Django: Optimove asks before it sends a triggered campaign, `may_receive` decides.
+r"""A gate in Django: Optimove asks before it sends a triggered campaign, `may_receive` decides.
 
 Run it:    pip install . django gunicorn     (in a clone)
            cd examples && gunicorn --threads 16 django_gate:application
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL (such as https://api5.optimove.net), OPTIMOVE_WEBHOOK_SECRET
 Register:  python manage_webhooks.py ensure https://your.host/optimove
+
+optimove-ce trigger http://127.0.0.1:8000/optimove --user C234638 --user C100001 -- \
+    gunicorn --threads 16 --bind 127.0.0.1:8000 django_gate:application
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
 
 import optimove_conditional_execution as optimove_ce
+from optimove_conditional_execution import Deadline, Decision, WebhookNotification
 
 
 def is_active(user_id: str, *, timeout: float) -> bool:
@@ -25,29 +29,24 @@ def is_active(user_id: str, *, timeout: float) -> bool:
     return user_id in {"C234638", "C234639"}
 
 
-def may_receive(
-    notification: optimove_ce.WebhookNotification, deadline: optimove_ce.Deadline
-) -> optimove_ce.Decision | bool:
+def may_receive(notification: WebhookNotification, deadline: Deadline) -> Decision | bool:
     """Let campaigns through to active players only; an error or a late answer sends nothing."""
     if notification.is_hashed or notification.user.is_visitor:
-        return optimove_ce.Decision.abstain("not an id that the register knows")
+        return Decision.abstain("not an id that the register knows")
     return is_active(notification.user.user_id, timeout=deadline.remaining())
 
 
-receiver = optimove_ce.WebhookReceiver(
-    may_receive, client=optimove_ce.OptimoveClient(), secrets=os.environ["OPTIMOVE_WEBHOOK_SECRET"]
-)
+client, secret = optimove_ce.OptimoveClient(), os.environ["OPTIMOVE_WEBHOOK_SECRET"]
+receiver = optimove_ce.WebhookReceiver(may_receive, client=client, secrets=secret)
 
 
 def optimove(request: HttpRequest) -> HttpResponse:
     """Hand Optimove's request to the SDK, and its answer back."""
+    method, query = request.method or "", request.META.get("QUERY_STRING", "")
     try:
-        body = request.body
+        answer = receiver.handle(optimove_ce.Request(method, request.path, query, request.headers, request.body))
     except RequestDataTooBig:
         answer = receiver.too_large()
-    else:
-        query = request.META.get("QUERY_STRING", "")
-        answer = receiver.handle(optimove_ce.Request(request.method or "", request.path, query, request.headers, body))
     return HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))
 
 

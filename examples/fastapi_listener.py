@@ -1,9 +1,12 @@
-"""A listener in FastAPI: it answers Optimove at once, and reviews the campaign in the background.
+r"""A listener in FastAPI: it answers Optimove at once, and reviews the campaign in the background.
 
 Run it:    pip install . fastapi uvicorn     (in a clone)
            cd examples && uvicorn --factory fastapi_listener:create_app --no-access-log     (the URL holds a token)
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL, OPTIMOVE_TIMEZONE, OPTIMOVE_LISTENER_TOKEN
 Register:  optimove-ce listeners register 'https://your.host/listener?token=...'
+
+optimove-ce campaign --listener http://127.0.0.1:8000/listener --lead 5 -- \
+    uvicorn --factory fastapi_listener:create_app --port 8000 --no-access-log
 """
 
 from __future__ import annotations

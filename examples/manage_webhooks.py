@@ -6,6 +6,8 @@ Run it:    python manage_webhooks.py list
            python manage_webhooks.py settings --timeout-ms 5000
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL (such as https://api5.optimove.net), and for the command `settings`
            OPTIMOVE_WEBHOOK_SECRET: the new secret is read from there, so that it stays out of your shell's history.
+
+python manage_webhooks.py --fake ensure https://your.host/optimove
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 import sys
 
 from optimove_conditional_execution import OptimoveClient, OptimoveError
+from optimove_conditional_execution.testing import FakeOptimove
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -26,9 +29,10 @@ def main(arguments: list[str] | None = None) -> None:
     commands.add_parser("delete", help="stop the notifications to a webhook").add_argument("webhook_id")
     settings = commands.add_parser("settings", help="set timeout and secret, for all webhooks of the tenant")
     settings.add_argument("--timeout-ms", type=int, default=5_000, help="how long Optimove waits for an answer")
+    parser.add_argument("--fake", action="store_true", help="ask a stand-in that lives as long as this command")
     options = parser.parse_args(arguments)
     try:
-        with OptimoveClient() as client:
+        with FakeOptimove().client() if options.fake else OptimoveClient() as client:
             print(run(client, options))
     except OptimoveError as error:
         sys.exit(f"{type(error).__name__}: {error}")

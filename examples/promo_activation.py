@@ -1,49 +1,59 @@
-"""A scheduled campaign whose bonus must be activated first: only who has it gets the campaign.
+r"""A scheduled campaign whose bonus must be activated first: only who has it gets the campaign.
 
-Run it:    pip install .     (in a clone)
-           cd examples && python promo_activation.py event.json     (the body that Optimove posted to the listener)
-Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL, OPTIMOVE_TIMEZONE, PROMOTIONS_DB (an SQLite file)
+Run it:    pip install . gunicorn     (in a clone)
+           cd examples && gunicorn --threads 4 "promo_activation:create_app()"
+Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL, OPTIMOVE_TIMEZONE, OPTIMOVE_LISTENER_TOKEN, PROMOTIONS_DB (SQLite)
+
+optimove-ce campaign --listener http://127.0.0.1:8000/listener --lead 5 -- \
+    gunicorn --threads 4 --bind 127.0.0.1:8000 "promo_activation:create_app()"
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-import sys
 from collections.abc import Sequence
 from contextlib import closing
-from pathlib import Path
+from functools import partial
 
-from optimove_conditional_execution import (
-    CampaignCustomer,
-    CampaignReadyEvent,
-    CampaignReview,
-    Deadline,
-    OptimoveClient,
-)
+import optimove_conditional_execution as optimove_ce
+from optimove_conditional_execution.adapters.wsgi import WSGIApp
 from optimove_conditional_execution.stores import SqliteJournal
 
-SCHEMA = "CREATE TABLE IF NOT EXISTS bonuses (customer TEXT, code TEXT, PRIMARY KEY (customer, code))"
+SCHEMA = """CREATE TABLE IF NOT EXISTS bonuses (
+    campaign INTEGER NOT NULL, customer TEXT NOT NULL, code TEXT NOT NULL, PRIMARY KEY (campaign, customer, code))"""
+ACTIVATE = "INSERT INTO bonuses VALUES (?, ?, ?) ON CONFLICT (campaign, customer, code) DO NOTHING"
+ACTIVE = "SELECT code FROM bonuses WHERE campaign = ? AND customer = ?"
 
 
-def activate(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
-    """Activate each promotion once, however often it is asked for, and approve who has all of theirs."""
-    wanted = [(customer.customer_id, code) for customer in customers for code in customer.promo_codes]
-    with closing(sqlite3.connect(os.environ["PROMOTIONS_DB"], timeout=deadline.remaining())) as promotions, promotions:
+def activate(
+    campaign: int, customers: Sequence[optimove_ce.CampaignCustomer], deadline: optimove_ce.Deadline
+) -> list[str]:
+    """Activate each customer's promotions once a campaign, however often it is asked for; approve who has them all."""
+    wanted = {customer.customer_id: set(customer.promo_codes) for customer in customers if customer.promo_codes}
+    where = os.environ.get("PROMOTIONS_DB", "promotions.db")
+    with closing(sqlite3.connect(where, timeout=deadline.remaining())) as promotions:
         promotions.execute(SCHEMA)
-        promotions.executemany("INSERT OR IGNORE INTO bonuses VALUES (?, ?)", wanted)
-    # Committed: if that had failed, it would have raised, and nobody in this batch would be approved.
-    return [customer.customer_id for customer in customers if customer.promo_codes]
+        with promotions:  # one transaction: an error takes all of it back, and nobody in this batch is approved
+            promotions.executemany(ACTIVATE, [(campaign, who, code) for who, codes in wanted.items() for code in codes])
+            if deadline.expired:
+                raise TimeoutError("too late to approve: a bonus that nobody is told of would be left")
+        # Only what is committed counts. After a crash this batch is asked again, and finds what it has committed.
+        active = {who: {code for (code,) in promotions.execute(ACTIVE, (campaign, who))} for who in wanted}
+    return [who for who, codes in wanted.items() if codes <= active[who]]
 
 
-def main(event: str) -> int:
-    """Review one campaign; 0 when everybody was reviewed in time."""
-    with OptimoveClient() as client:
-        review = CampaignReview(activate, client=client, journal=SqliteJournal("reviews.db"), concurrency=1)
-        report = review.run(CampaignReadyEvent.from_json(Path(event).read_bytes()))
-    print(f"approved {report.approved} of {report.reviewed}, {report.seconds_to_spare:.0f} s to spare")
-    return 0 if report.complete else 1
+def create_app() -> WSGIApp:
+    """Return the listener; it begins with what a crash has left."""
+    client, journal = optimove_ce.OptimoveClient(), SqliteJournal("reviews.db")
 
+    def review(event: optimove_ce.CampaignReadyEvent) -> None:
+        reviewer = partial(activate, event.campaign_id)
+        # One at a time, as SQLite has one writer. The control group is measured without the bonus, so it gets none.
+        optimove_ce.CampaignReview(
+            reviewer, client=client, journal=journal, concurrency=1, control_group="skip"
+        ).submit(event)
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    for event in journal.unfinished():
+        review(event)
+    return WSGIApp(optimove_ce.ListenerReceiver(review, token=os.environ["OPTIMOVE_LISTENER_TOKEN"]))

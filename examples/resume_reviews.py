@@ -2,7 +2,9 @@
 
 Run it:    pip install .     (in a clone)
            cd examples && python resume_reviews.py reviews.db
-Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL, OPTIMOVE_TIMEZONE
+Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL, OPTIMOVE_TIMEZONE; without a file none: it resumes a made-up campaign
+
+python resume_reviews.py
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import sys
 from collections.abc import Sequence
 
 from optimove_conditional_execution import CampaignCustomer, CampaignReview, Deadline, OptimoveClient
-from optimove_conditional_execution.stores import SqliteJournal
+from optimove_conditional_execution.stores import Journal, MemoryJournal, SqliteJournal
+from optimove_conditional_execution.testing import FakeOptimove
 
 
 def reviewer(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
@@ -20,15 +23,22 @@ def reviewer(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[
     return [customer.customer_id for customer in customers if customer.customer_id not in excluded]
 
 
-def main(journal: str) -> int:
+def resume(client: OptimoveClient, journal: Journal) -> int:
     """Resume; 0 when every review is complete."""
-    with OptimoveClient() as client:
-        reports = CampaignReview(reviewer, client=client, journal=SqliteJournal(journal)).resume()
+    with client:
+        reports = CampaignReview(reviewer, client=client, journal=journal).resume()
     for report in reports:
         state = "complete" if report.complete else f"incomplete ({report.error})"
         print(f"campaign {report.campaign_id}: approved {report.approved}, {state}")
     return 0 if all(report.complete for report in reports) else 1
 
 
+def rehearse() -> int:
+    """Resume a campaign that a stand-in has announced, as if this process had died right after that."""
+    fake, journal = FakeOptimove(), MemoryJournal()
+    journal.keep(fake.add_campaign(100).event())
+    return resume(fake.client(), journal)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(resume(OptimoveClient(), SqliteJournal(sys.argv[1])) if sys.argv[1:] else rehearse())

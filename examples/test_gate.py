@@ -2,6 +2,8 @@
 
 Run it:    pip install . pytest flask     (in a clone)
            cd examples && python -m pytest test_gate.py
+
+python -m pytest test_gate.py
 """
 
 from __future__ import annotations

@@ -14,7 +14,8 @@ import pytest
 
 from optimove_conditional_execution import AsyncListenerReceiver, AsyncOptimoveClient, CampaignReadyEvent
 from optimove_conditional_execution.adapters.asgi import ASGIApp
-from optimove_conditional_execution.cli.campaigning import CampaignResult, until_cleared, until_reachable
+from optimove_conditional_execution.cli.campaigning import CampaignResult, until_cleared
+from optimove_conditional_execution.cli.listening import until_reachable
 from optimove_conditional_execution.cli.servers import served
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.testing import FakeOptimove

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -17,19 +16,21 @@ import pytest
 
 from optimove_conditional_execution import sign
 from optimove_conditional_execution.testing import FakeOptimove, Question, notification
-from tests.adapters.servers import PATIENCE, ROOT, gunicorn_command, head, running, talk, uvicorn_command
+from tests.adapters.servers import PATIENCE, gunicorn_command, head, running, talk, uvicorn_command
+from tests.examples.commands import ALL, EXAMPLES, command_of, docstring, the_table
 
-EXAMPLES = ROOT / "examples"
 SECRET = "the secret of a rehearsal"
 
 GATES: dict[str, Callable[[int], list[str]]] = {
     "fastapi_gate.py": uvicorn_command("fastapi_gate:create_app"),
     "flask_gate.py": gunicorn_command("flask_gate:create_app()"),
     "django_gate.py": gunicorn_command("django_gate:application"),
+    "load_shedding_gate.py": uvicorn_command("load_shedding_gate:create_app"),
+    "evidence_gate.py": gunicorn_command("evidence_gate:create_app()"),
 }
 SCRIPTS = {"lambda_gate.py", "manage_webhooks.py", "test_gate.py"}
+BACKENDS = {"http_backend_gate.py", "player_service.py", "lambda_local.py"}
 REVIEWS = {"promo_activation.py", "compliance_review.py", "fastapi_listener.py", "resume_reviews.py"}
-ALL = sorted(path.name for path in EXAMPLES.glob("**/*.py"))
 
 
 @pytest.fixture
@@ -57,8 +58,12 @@ def asked(fake: FakeOptimove, user_id: str, *, is_visitor: bool = False) -> tupl
     return question, json.dumps(payload).encode()
 
 
-def test_every_file_is_run_by_a_test_of_this_module() -> None:
-    assert set(ALL) == {*GATES, *SCRIPTS, *REVIEWS}
+def test_every_file_is_run_by_a_test_of_this_folder() -> None:
+    assert set(ALL) == {*GATES, *SCRIPTS, *REVIEWS, *BACKENDS}
+
+
+def test_the_readme_has_a_row_for_every_file_with_its_command() -> None:
+    assert the_table() == {name: command_of(name) for name in ALL}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -67,9 +72,9 @@ class TestEveryExample:
         assert len((EXAMPLES / name).read_text().splitlines()) < 60
 
     def test_says_how_to_run_it(self, name: str) -> None:
-        words = ast.get_docstring(ast.parse((EXAMPLES / name).read_text())) or ""
-        assert "Run it:" in words
-        assert name.removesuffix(".py") in words
+        assert "Run it:" in docstring(name)
+        assert command_of(name).startswith(("optimove-ce ", "python "))
+        assert name.removesuffix(".py") in command_of(name)
 
     def test_names_no_setting_that_the_sdk_does_not_have(self, name: str) -> None:
         named = set(re.findall(r"OPTIMOVE_[A-Z_]+", (EXAMPLES / name).read_text()))

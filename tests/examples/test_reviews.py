@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import pytest
 
 from optimove_conditional_execution.stores import SqliteJournal
 from optimove_conditional_execution.testing import Campaign, FakeOptimove
-from tests.adapters.servers import PATIENCE, running, uvicorn_command
+from tests.adapters.servers import PATIENCE, gunicorn_command, running, uvicorn_command
 from tests.examples.test_examples import environment, folder
 
 __all__ = ["environment", "folder"]
@@ -53,16 +55,104 @@ def event_file(folder: Path, campaign: Campaign) -> str:
     return "event.json"
 
 
-def test_promotions_are_activated_once(folder: Path, settings: dict[str, str], fake_optimove: FakeOptimove) -> None:
-    rows = [{"CustomerID": f"C{number}", "PromoCode": "WB23, NV10" if number % 2 else ""} for number in range(3_000)]
-    campaign = fake_optimove.add_campaign(rows, channels=2)
-    status, printed = ran(folder, settings, "promo_activation.py", event_file(folder, campaign))
-    assert status == 0, printed
-    assert printed.startswith("approved 1500 of 3000, ")
-    assert set(campaign.recipients()) == {f"C{number}" for number in range(1, 3_000, 2)}
-    assert not campaign.twice
-    with closing(sqlite3.connect(settings["PROMOTIONS_DB"])) as promotions:
-        assert promotions.execute("SELECT count(*), count(DISTINCT customer) FROM bonuses").fetchone() == (3_000, 1_500)
+def waited(condition: Callable[[], bool], what: Callable[[], object]) -> None:
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end, what()
+        time.sleep(0.02)
+
+
+ACTIVATION = gunicorn_command("promo_activation:create_app()")
+
+
+class TestPromotions:
+    def activated(self, settings: dict[str, str]) -> list[tuple[int, str, str]]:
+        """Return each row that was ever inserted, as a trigger has noted it."""
+        with closing(sqlite3.connect(settings["PROMOTIONS_DB"])) as promotions:
+            return promotions.execute("SELECT campaign, customer, code FROM noted").fetchall()
+
+    @pytest.fixture
+    def database(self, settings: dict[str, str]) -> None:
+        columns = "campaign INTEGER NOT NULL, customer TEXT NOT NULL, code TEXT NOT NULL"
+        with closing(sqlite3.connect(settings["PROMOTIONS_DB"])) as promotions:
+            promotions.executescript(
+                f"CREATE TABLE bonuses ({columns}, PRIMARY KEY (campaign, customer, code));"
+                f"CREATE TABLE noted ({columns});"
+                "CREATE TRIGGER note AFTER INSERT ON bonuses BEGIN"
+                " INSERT INTO noted VALUES (new.campaign, new.customer, new.code); END;"
+            )
+
+    @pytest.mark.usefixtures("database")
+    def test_once_for_each_campaign_and_customer(
+        self, folder: Path, tmp_path: Path, settings: dict[str, str], fake_optimove: FakeOptimove
+    ) -> None:
+        rows = [
+            {"CustomerID": f"C{number}", "PromoCode": "WB23, NV10" if number % 2 else "", "ActionID": 19}
+            for number in range(3_000)
+        ]
+        control = [{"CustomerID": "control", "PromoCode": "WB23", "ActionID": 1}]
+        first = fake_optimove.add_campaign([*rows, *control], channels=2)
+        second = fake_optimove.add_campaign(rows[:100])
+        with running(ACTIVATION, log=tmp_path / "log", environment=settings, directory=folder) as server:
+            with httpx.Client(timeout=PATIENCE, trust_env=False) as http:
+                for campaign in (first, first, second):
+                    body = json.dumps(campaign.payload)
+                    url = f"{server.url}/listener?token=a-long-random-token"
+                    assert http.post(url, content=body).status_code == 200
+            waited(lambda: len(first.recipients()) + len(second.recipients()) == 1_550, server.printed)
+            assert "Traceback" not in server.printed()
+        assert set(first.recipients()) == {f"C{number}" for number in range(1, 3_000, 2)}
+        assert set(second.recipients()) == {f"C{number}" for number in range(1, 100, 2)}
+        assert not first.twice
+        noted = self.activated(settings)
+        assert len(noted) == len(set(noted)) == 2 * 1_550
+
+    @pytest.mark.usefixtures("database")
+    def test_a_crash_between_activation_and_report(
+        self, folder: Path, tmp_path: Path, settings: dict[str, str], fake_optimove: FakeOptimove
+    ) -> None:
+        campaign = fake_optimove.add_campaign(2_500)
+        SqliteJournal(folder / "reviews.db").keep(campaign.event())
+        program = (
+            "import os, signal, time, promo_activation\n"
+            "activate = promo_activation.activate\n"
+            "def crash(*arguments):\n"
+            "    activate(*arguments)\n"
+            "    os.kill(os.getpid(), signal.SIGKILL)\n"
+            "promo_activation.activate = crash\n"
+            "promo_activation.create_app()\n"
+            "time.sleep(60)\n"
+        )
+        crashed = subprocess.run(
+            [sys.executable, "-c", program], cwd=folder, env={**os.environ, **settings}, timeout=PATIENCE
+        )
+        assert crashed.returncode == -signal.SIGKILL
+        assert len(self.activated(settings)) == 1_000
+        assert not campaign.statuses
+        with running(ACTIVATION, log=tmp_path / "log", environment=settings, directory=folder) as server:
+            waited(lambda: len(campaign.recipients()) == 2_500, server.printed)
+        noted = self.activated(settings)
+        assert len(noted) == len(set(noted)) == 2_500
+        assert not campaign.twice
+
+    @pytest.mark.usefixtures("database")
+    def test_what_is_not_committed_is_not_approved(
+        self, folder: Path, tmp_path: Path, settings: dict[str, str], fake_optimove: FakeOptimove
+    ) -> None:
+        campaign = fake_optimove.add_campaign(2_500)
+        with closing(sqlite3.connect(settings["PROMOTIONS_DB"])) as promotions:
+            # The database refuses one customer, and with it the batch of a thousand that holds them.
+            promotions.executescript(
+                "CREATE TRIGGER refuse BEFORE INSERT ON bonuses WHEN new.customer = 'C0001500'"
+                " BEGIN SELECT RAISE(ABORT, 'no bonus'); END;"
+            )
+        SqliteJournal(folder / "reviews.db").keep(campaign.event())
+        with running(ACTIVATION, log=tmp_path / "log", environment=settings, directory=folder) as server:
+            waited(lambda: len(campaign.statuses) == 1_500, server.printed)
+        with closing(sqlite3.connect(settings["PROMOTIONS_DB"])) as promotions:
+            has = {customer for (customer,) in promotions.execute("SELECT customer FROM bonuses")}
+        assert set(campaign.recipients()) == has
+        assert has == {f"C{number:07d}" for number in (*range(1, 1_001), *range(2_001, 2_501))}
 
 
 def test_only_compliant_players_are_approved(

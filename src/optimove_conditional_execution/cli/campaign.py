@@ -6,7 +6,8 @@ import contextlib
 import json
 import os
 import secrets
-from typing import Any, TextIO
+from collections.abc import Mapping, Sequence
+from typing import TextIO
 
 import click
 
@@ -16,13 +17,14 @@ from optimove_conditional_execution.cli.campaigning import (
     announced,
     registered_listener,
     until_cleared,
-    until_reachable,
 )
 from optimove_conditional_execution.cli.given_urls import checked_url
 from optimove_conditional_execution.cli.interruption import Interrupted, run_interruptibly
+from optimove_conditional_execution.cli.listening import until_reachable
 from optimove_conditional_execution.cli.postman import Postman
 from optimove_conditional_execution.cli.servers import LOOPBACK, Simulator, is_loopback, served
-from optimove_conditional_execution.cli.tenant import with_token
+from optimove_conditional_execution.cli.service_command import command_argument, service_command, start_within_option
+from optimove_conditional_execution.cli.tenant import TOKEN_VARIABLE, token_of, with_token
 from optimove_conditional_execution.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TIMEZONE_VARIABLE
 from optimove_conditional_execution.testing import FakeOptimove
 from optimove_conditional_execution.transport.http import AsyncHttpEngine
@@ -30,9 +32,11 @@ from optimove_conditional_execution.transport.http import AsyncHttpEngine
 
 @click.command(
     epilog="\b\nExamples:\n"
+    "  optimove-ce campaign --listener http://127.0.0.1:8000/campaigns -- uvicorn reviews:app --port 8000\n"
     "  optimove-ce campaign --port 8900 --listener http://127.0.0.1:8000/campaigns --lead 20\n"
     "  optimove-ce campaign --customers 100000 --lead 600 --json"
 )
+@command_argument
 @click.option(
     "--listener",
     metavar="URL",
@@ -68,9 +72,11 @@ from optimove_conditional_execution.transport.http import AsyncHttpEngine
     "--host", default=LOOPBACK, show_default=True, help="Where to listen; other machines cannot reach loopback."
 )
 @click.option("--port", type=click.IntRange(0, 65_535), default=0, help="0, the default, takes a free one.")
+@start_within_option
 @click.option("--recipients", type=click.File("w"), help="Write who would get the campaign into a file, an id a line.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def campaign(
+    command: Sequence[str],
     listener: str | None,
     campaign_id: int,
     customers: int,
@@ -79,6 +85,7 @@ def campaign(
     wait: float | None,
     host: str,
     port: int,
+    start_within: float,
     recipients: TextIO | None,
     as_json: bool,
 ) -> None:
@@ -89,29 +96,47 @@ def campaign(
     service which runs already need not start again; without it one is made anew. A token is read from
     OPTIMOVE_LISTENER_TOKEN and added to the URL of --listener, unless it has one.
 
+    COMMAND starts your service with these settings, and a token, instead, and stops it at the end; what it writes goes
+    to standard error. It must listen, or register its listener, within --start-within; without COMMAND there is no
+    limit.
+
     Exit status: 0 customers were reported in time, 1 none was, 2 it could not start.
     """
     if not is_loopback(host):
         click.echo(f"Warning: {host} can be reached from other machines, over plain HTTP.", err=True)
     given_key = os.environ.get(API_KEY_VARIABLE)
     fake = FakeOptimove(api_key=given_key or secrets.token_urlsafe(24), secret=None, timezone=timezone)
-    target = None if listener is None else with_token(listener)
+    token = None if listener is None else token_of(listener)
+    if token is None:
+        token = os.environ.get(TOKEN_VARIABLE)
+    if token is None and command:
+        token = secrets.token_urlsafe(24)
+    target = None if listener is None else with_token(listener, token)
     results: list[CampaignResult] = []
 
     async def run() -> None:
-        async with (
-            served(ASGIApp(Simulator(fake)), host=host, port=port) as base_url,
-            contextlib.aclosing(AsyncHttpEngine()) as engine,
-        ):
-            _introduce(fake, base_url, with_key=not given_key, as_json=as_json)
-            url = target or await registered_listener(fake)
-            await until_reachable(url)
+        async with contextlib.AsyncExitStack() as stack:
+            base_url = await stack.enter_async_context(served(ASGIApp(Simulator(fake)), host=host, port=port))
+            engine = await stack.enter_async_context(contextlib.aclosing(AsyncHttpEngine()))
+            settings = {BASE_URL_VARIABLE: base_url, TIMEZONE_VARIABLE: fake.timezone.key}
+            key = {API_KEY_VARIABLE: fake.api_key}
+            service = None
+            if command:
+                _introduce(settings, as_json=as_json, is_started=True)
+                settings |= key | {TOKEN_VARIABLE: str(token)}
+                service = await stack.enter_async_context(service_command(command, settings, url=target))
+                url = await service.until(_listening(fake, target), within=start_within, what="listen for campaigns")
+            else:
+                _introduce(settings if given_key else settings | key, as_json=as_json, is_started=False)
+                url = await _listening(fake, target)
             held = fake.add_campaign(customers, campaign_id=campaign_id, lead_seconds=lead)
             results.append(CampaignResult(held, None))
             results[0] = CampaignResult(held, await announced(Postman(engine), url, held))
             if not as_json:
                 click.echo(f"The listener has been told; clearance in {lead:g} s.", err=True)
             await until_cleared(held, wait=wait)
+            if service is not None and service.ended is not None:
+                click.echo(f"Warning: {service.ended}.", err=True)
 
     with contextlib.suppress(Interrupted):
         run_interruptibly(run())
@@ -125,13 +150,17 @@ def campaign(
         raise click.exceptions.Exit(1)
 
 
-def _introduce(fake: FakeOptimove, base_url: str, *, with_key: bool, as_json: bool) -> None:
-    settings: dict[str, Any] = {BASE_URL_VARIABLE: base_url, TIMEZONE_VARIABLE: fake.timezone.key}
-    if with_key:
-        settings[API_KEY_VARIABLE] = fake.api_key
+async def _listening(fake: FakeOptimove, target: str | None) -> str:
+    """Wait until a listener takes connections, and return its URL: the given one, or the one that is registered."""
+    url = target or await registered_listener(fake)
+    await until_reachable(url)
+    return url
+
+
+def _introduce(settings: Mapping[str, str], *, as_json: bool, is_started: bool) -> None:
     if as_json:
         click.echo(json.dumps({"event": "ready", "environment": settings}))
-        return
-    for name, value in settings.items():
-        click.echo(f"export {name}={value}")
-    click.echo("Waiting for your listener: start your service with these settings.", err=True)
+    elif not is_started:
+        for name, value in settings.items():
+            click.echo(f"export {name}={value}")
+        click.echo("Waiting for your listener: start your service with these settings.", err=True)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, final
-from urllib.parse import urlsplit
 
 from optimove_conditional_execution.cli.postman import Postman
-from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.models.listener import CAMPAIGN_READY
 from optimove_conditional_execution.testing import Campaign, FakeOptimove
 from optimove_conditional_execution.testing.scheduled import listener_delivery
 
 _LOOK_AGAIN: Final = 0.1
-_CONNECT_SECONDS: Final = 2.0
 _LISTENER_MS: Final = 10_000
 
 _GRACE_SECONDS: Final = 1.0
@@ -89,7 +85,7 @@ async def announced(postman: Postman, url: str, campaign: Campaign) -> int | Non
         url: The listener, with its token.
         campaign: A campaign of a simulator, which must be served already.
     """
-    return await postman.post(listener_delivery(url, campaign), timeout_ms=_LISTENER_MS)
+    return (await postman.post(listener_delivery(url, campaign), timeout_ms=_LISTENER_MS)).status
 
 
 async def until_cleared(campaign: Campaign, *, wait: float | None = None) -> None:
@@ -101,29 +97,6 @@ async def until_cleared(campaign: Campaign, *, wait: float | None = None) -> Non
     """
     left = campaign.clearance_ms / 1000 + _GRACE_SECONDS - time.time()
     await asyncio.sleep(max(0.0, left if wait is None else min(left, wait)))
-
-
-async def until_reachable(url: str) -> None:
-    """Wait until something takes connections where a URL points.
-
-    Args:
-        url: An absolute URL.
-
-    Raises:
-        ConfigurationError: No machine has that name.
-    """
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    while True:
-        try:
-            async with asyncio.timeout(_CONNECT_SECONDS):
-                _, writer = await asyncio.open_connection(parts.hostname, port)
-            writer.close()
-            return
-        except socket.gaierror:
-            raise ConfigurationError(f"No machine is called {parts.hostname}: check the listener's URL.") from None
-        except OSError:
-            await asyncio.sleep(_LOOK_AGAIN)
 
 
 async def registered_listener(fake: FakeOptimove) -> str:

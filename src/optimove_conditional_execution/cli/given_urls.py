@@ -35,3 +35,9 @@ def refuse_relative(url: str) -> None:
         usable = False
     if not usable:
         raise click.BadParameter("give an absolute URL, such as http://127.0.0.1:8000/optimove")
+
+
+def required_url(_: click.Context, __: click.Parameter, url: str) -> str:
+    """Refuse a URL that is not absolute."""
+    refuse_relative(url)
+    return url

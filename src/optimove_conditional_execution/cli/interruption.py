@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: cancel what runs, let it clean up, and say which signal it was."""
+"""Ctrl-C, SIGTERM and a closed terminal: cancel what runs, let it clean up, and say which signal it was."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar, final
 T = TypeVar("T")
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+_HANGUP: Final = getattr(signal, "SIGHUP", None)
 
 
 @final
@@ -27,7 +28,7 @@ class Interrupted(Exception):  # noqa: N818 - a user's wish, not an error
 
 
 def run_interruptibly(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in an event loop of its own, which SIGINT and SIGTERM cancel.
+    """Run a coroutine in an event loop of its own, which SIGINT, SIGTERM and SIGHUP cancel.
 
     Args:
         main: What to run. Its clean-up must have a bound, since a second signal does not end it.
@@ -53,7 +54,9 @@ async def _guarded(main: Coroutine[Any, Any, T]) -> T:
             # From a signal handler only this wakes the loop up.
             loop.call_soon_threadsafe(task.cancel)
 
-    previous = {number: signal.signal(number, stop) for number in _SIGNALS}
+    # With nohup a closed terminal is to change nothing.
+    hangup = [] if _HANGUP is None or signal.getsignal(_HANGUP) is signal.SIG_IGN else [_HANGUP]
+    previous = {number: signal.signal(number, stop) for number in (*_SIGNALS, *hangup)}
     try:
         return await task
     except asyncio.CancelledError:

@@ -9,6 +9,7 @@ import click
 
 from optimove_conditional_execution import __version__
 from optimove_conditional_execution.cli.campaign import campaign
+from optimove_conditional_execution.cli.completion import completion
 from optimove_conditional_execution.cli.demo import demo
 from optimove_conditional_execution.cli.doctor.command import doctor
 from optimove_conditional_execution.cli.init import init
@@ -17,6 +18,7 @@ from optimove_conditional_execution.cli.review import review
 from optimove_conditional_execution.cli.signatures import sign_command, verify_command
 from optimove_conditional_execution.cli.simulate import simulate
 from optimove_conditional_execution.cli.tenant import listeners, settings, webhooks
+from optimove_conditional_execution.cli.trigger import trigger
 from optimove_conditional_execution.errors import OptimoveError
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
@@ -30,8 +32,18 @@ class _Refusal(click.ClickException):
     exit_code = 2
 
 
+_WHOLE: Final = 1_000
+"""Characters of a summary in the list of commands: all of it, since click cuts it to fit into a line."""
+
+
 @final
 class _Program(click.Group):
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with their whole first sentences."""
+        rows = [(name, self.commands[name].get_short_help_str(_WHOLE)) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -70,6 +82,7 @@ def _keep_proxies_out_of_loopback() -> None:
 
 program.add_command(demo)
 program.add_command(simulate)
+program.add_command(trigger)
 program.add_command(campaign)
 program.add_command(sign_command)
 program.add_command(verify_command)
@@ -79,3 +92,4 @@ program.add_command(settings)
 program.add_command(review)
 program.add_command(init)
 program.add_command(doctor)
+program.add_command(completion)

@@ -117,7 +117,8 @@ class _Stage:
         visit = Visit(part, question)
         self.on_change(visit)
         for _ in range(part.scenario.copies):
-            visit.statuses.append(await self.postman.post(delivery, timeout_ms=self.fake.timeout_ms))
+            reply = await self.postman.post(delivery, timeout_ms=self.fake.timeout_ms)
+            visit.statuses.append(reply.status)
             self.on_change(visit)
         await until_over(question)
         visit.over = True

@@ -79,10 +79,19 @@ def cast(count: int, *, seed: int) -> list[Part]:
         Part(
             scenario,
             f"{scenario.customer}-{number}",
-            {"first_name": chance.choice(_FIRST_NAMES), "country": chance.choice(_COUNTRIES)},
+            attributes(chance),
         )
         for scenario, number in zip(scenarios, numbers, strict=True)
     ]
+
+
+def attributes(chance: random.Random) -> dict[str, str]:
+    """Return attributes that a customer could have.
+
+    Args:
+        chance: Where they come from.
+    """
+    return {"first_name": chance.choice(_FIRST_NAMES), "country": chance.choice(_COUNTRIES)}
 
 
 def _scenarios(count: int, chance: random.Random) -> Iterator[Scenario]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import sys
 from collections.abc import Mapping
 from typing import Final
@@ -40,16 +41,16 @@ def webhook_secrets(environment: Mapping[str, str]) -> list[NamedSecret]:
     Raises:
         ConfigurationError: There is none, or one of them is blank.
     """
-    secrets = named_secrets(environment)
-    if not secrets:
+    named = named_secrets(environment)
+    if not named:
         raise ConfigurationError(
             f"The webhook secret is missing: set the environment variable {SECRET_VARIABLE}. "
             "It is the one that UpdateWebhookSettings was given."
         )
-    for name, secret in secrets:
+    for name, secret in named:
         if not secret.strip():
             raise ConfigurationError(f"{name} is empty or blank: anybody could sign with it.")
-    return secrets
+    return named
 
 
 def given_secrets() -> list[NamedSecret]:
@@ -63,3 +64,30 @@ def given_secrets() -> list[NamedSecret]:
         answer: str = click.prompt("Webhook secret", hide_input=True, err=True)
         return webhook_secrets({SECRET_VARIABLE: answer})
     return webhook_secrets(os.environ)
+
+
+def as_text(secret: NamedSecret) -> str:
+    """Return a secret as JSON can carry it.
+
+    Raises:
+        ConfigurationError: It is not UTF-8 text.
+    """
+    name, value = secret
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{name} is not UTF-8 text: it cannot be sent as JSON.") from None
+
+
+def secret_or_new(environment: Mapping[str, str]) -> tuple[str, bool]:
+    """Return the webhook secret of an environment, else a new one, and whether it is new.
+
+    Args:
+        environment: Such as `os.environ`.
+
+    Raises:
+        ConfigurationError: The one that is set is blank, or not UTF-8 text.
+    """
+    if any(_NAME.fullmatch(name) for name in environment):
+        return as_text(webhook_secrets(environment)[0]), False
+    return secrets.token_urlsafe(32), True

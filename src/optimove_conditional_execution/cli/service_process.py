@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
+from optimove_conditional_execution.cli.processes import ended, kill_group, lines
 from optimove_conditional_execution.errors import ConfigurationError
 
 # -P: a file of the working directory must not stand in for a module of ours.
@@ -73,22 +74,15 @@ async def _first_line(stream: asyncio.StreamReader) -> str:
         return ""
 
 
-async def _listen(stream: asyncio.StreamReader, lines: deque[str]) -> None:
-    """Read all the time, since a full pipe would block the service."""
-    rest = b""
-    while chunk := await stream.read(4096):
-        *whole, rest = (rest + chunk).split(b"\n")
-        lines.extend(text for line in whole if (text := line.decode("utf-8", "replace").strip()))
-        rest = rest[-4096:]
+async def _listen(stream: asyncio.StreamReader, complaints: deque[str]) -> None:
+    async for line in lines(stream):
+        if text := line.decode("utf-8", "replace").strip():
+            complaints.append(text)
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
     assert process.stdin is not None  # noqa: S101 - it was asked for
     process.stdin.close()
-    try:
-        async with asyncio.timeout(_END_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
+    if not await ended(process, within=_END_SECONDS):
+        kill_group(process)
         await process.wait()

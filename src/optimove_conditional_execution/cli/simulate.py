@@ -16,6 +16,7 @@ from optimove_conditional_execution.cli.campaigning import CampaignResult, Campa
 from optimove_conditional_execution.cli.given_urls import checked_urls
 from optimove_conditional_execution.cli.interruption import Interrupted, run_interruptibly
 from optimove_conditional_execution.cli.postman import Postman
+from optimove_conditional_execution.cli.replies import remedy
 from optimove_conditional_execution.cli.secret_variables import SECRET_VARIABLE
 from optimove_conditional_execution.cli.servers import LOOPBACK, Simulator, is_loopback, served
 from optimove_conditional_execution.cli.simulation import Result, Simulation
@@ -120,8 +121,15 @@ def simulate(
     # Given ids, unlike those that the simulator makes, so that they stay apart.
     fake.webhooks.update({f"given{number}": url for number, url in enumerate(dict.fromkeys(webhooks), start=1)})
 
+    hinted: set[int] = set()
+
     def show(result: Result | CampaignResult) -> None:
         click.echo(json.dumps(result.as_json()) if as_json else str(result))
+        for reply in result.replies if isinstance(result, Result) else ():
+            # Once: it may run for weeks.
+            if reply.status is not None and reply.status not in hinted and (why := remedy(reply)):
+                hinted.add(reply.status)
+                click.echo(f"HTTP {reply.status}: {why}.", err=True)
 
     simulations: list[Simulation] = []
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, final
 
 from optimove_conditional_execution.cli.latencies import Latencies
-from optimove_conditional_execution.cli.postman import Postman, until_over
+from optimove_conditional_execution.cli.postman import Pace, Postman, until_over
+from optimove_conditional_execution.cli.replies import Reply
 from optimove_conditional_execution.testing import FakeOptimove
 
 ResultKind = Literal["approved", "denied", "unanswered", "late"]
@@ -30,7 +30,7 @@ class Result:
         request_uid: Its name.
         user_id: Whose it was.
         kind: `late`: the only answer came after the deadline. `unanswered`: none came.
-        statuses: What each webhook answered over HTTP; None where no answer came.
+        replies: What each webhook answered over HTTP.
         latency_ms: Milliseconds from notification to answer; None without one in time.
         deadline_ms: Milliseconds that the answer might take.
     """
@@ -38,7 +38,7 @@ class Result:
     request_uid: str
     user_id: str
     kind: ResultKind
-    statuses: tuple[int | None, ...]
+    replies: tuple[Reply, ...]
     latency_ms: int | None
     deadline_ms: int
 
@@ -49,14 +49,15 @@ class Result:
             "request_uid": self.request_uid,
             "user_id": self.user_id,
             "result": self.kind,
-            "statuses": list(self.statuses),
+            "statuses": [reply.status for reply in self.replies],
+            "failures": [reply.failure for reply in self.replies],
             "latency_ms": self.latency_ms,
             "deadline_ms": self.deadline_ms,
         }
 
     def __str__(self) -> str:
         """Return it as a line."""
-        statuses = ", ".join("none" if status is None else str(status) for status in self.statuses)
+        statuses = ", ".join(str(reply) for reply in self.replies)
         against = "" if self.latency_ms is None else f"  {self.latency_ms} of {self.deadline_ms} ms"
         return f"{self.user_id:<14} HTTP {statuses:<9} {self.kind:<10}{against}"
 
@@ -98,7 +99,7 @@ class Simulation:
 
     async def run(self) -> None:
         """Fire until the count is reached and the last one is over. It waits while no webhook is registered."""
-        due = time.monotonic()
+        pace = Pace(self._rate)
         async with asyncio.TaskGroup() as group:
             while self._count is None or self._sent < self._count:
                 if not self._fake.webhooks:
@@ -106,21 +107,19 @@ class Simulation:
                     continue
                 self._sent += 1
                 group.create_task(self._fire(next(self._users)))
-                # What was missed while nobody listened, or while the machine slept, is not made up for.
-                due = max(due + 1 / self._rate, time.monotonic() - 1)
-                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                await pace.next()
 
     async def _fire(self, user_id: str) -> None:
         timeout_ms = self._fake.timeout_ms
         question, deliveries = self._fake.trigger(user_id)
-        statuses = await asyncio.gather(
+        replies = await asyncio.gather(
             *(self._postman.post(delivery, timeout_ms=timeout_ms) for delivery in deliveries)
         )
         await until_over(question)
         kind: ResultKind = "late" if question.ignored else "unanswered"
         if question.answer is not None:
             kind = "approved" if question.answer.approved else "denied"
-        result = Result(question.request_uid, user_id, kind, tuple(statuses), question.latency_ms, timeout_ms)
+        result = Result(question.request_uid, user_id, kind, tuple(replies), question.latency_ms, timeout_ms)
         self._kinds[kind] += 1
         if result.latency_ms is not None:
             self._latencies.append(result.latency_ms)

@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 import click
 
 from optimove_conditional_execution.cli.given_urls import checked_url
-from optimove_conditional_execution.cli.secret_variables import given_secrets
+from optimove_conditional_execution.cli.secret_variables import as_text, given_secrets
 from optimove_conditional_execution.client import OptimoveClient
 from optimove_conditional_execution.errors import ConfigurationError, NotFoundError
 from optimove_conditional_execution.models.listener import CAMPAIGN_READY
@@ -198,7 +198,7 @@ def set_settings(timeout_ms: int, new_secret: bool, as_json: bool) -> None:
 
     Without --new-secret the request has no secret. Whether Optimove then keeps the old one is not documented.
     """
-    secret = _text_secret() if new_secret else None
+    secret = as_text(given_secrets()[0]) if new_secret else None
     with OptimoveClient() as client:
         set_to = client.update_webhook_settings(timeout_ms=timeout_ms, secret=secret)
     _print(
@@ -211,18 +211,28 @@ def set_settings(timeout_ms: int, new_secret: bool, as_json: bool) -> None:
 # ---- what they share
 
 
-def with_token(url: str) -> str:
-    """Return a listener's URL with the token of the environment, if there is one and the URL has none.
+def token_of(url: str) -> str | None:
+    """Return the token of a listener's URL; None if it has none.
 
     Args:
         url: An absolute URL.
+    """
+    return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True)).get("token")
+
+
+def with_token(url: str, token: str | None = None) -> str:
+    """Return a listener's URL with a token, if there is one and the URL has none.
+
+    Args:
+        url: An absolute URL.
+        token: Unset, that of the environment.
 
     Raises:
         ConfigurationError: The token is blank.
     """
-    token = os.environ.get(TOKEN_VARIABLE)
+    token = os.environ.get(TOKEN_VARIABLE) if token is None else token
     parts = urlsplit(url)
-    if token is None or any(name == "token" for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+    if token is None or token_of(url) is not None:
         return url
     if not token.strip():
         raise ConfigurationError(f"{TOKEN_VARIABLE} is empty or blank: set a token, or unset it.")
@@ -250,14 +260,6 @@ def _webhook_url(url: str, *, full: bool) -> str:
     # A webhook is protected by a signature, so its path is no secret; its query may be one all the same.
     base, _, query = url.partition("?")
     return url if full or not query else f"{base}?..."
-
-
-def _text_secret() -> str:
-    name, secret = given_secrets()[0]
-    try:
-        return secret.decode()
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{name} is not UTF-8 text: it cannot be sent as JSON.") from None
 
 
 def _missing(as_json: bool) -> click.exceptions.Exit:
