@@ -18,7 +18,7 @@ from optimove_conditional_execution.cli.pictures.scales import (
 from optimove_conditional_execution.cli.pictures.wording import counted, milliseconds, number
 
 _LOG_FROM: Final = 10
-"""Beyond so many times the median an end of the axis makes a linear one useless: half of the answers are in one tenth."""
+"""An axis that ends beyond so many times the median is logarithmic: half of the answers would stand in one tenth."""
 
 _FINE_UP_TO: Final = 100
 """Up to this quotient of the axis' ends a decade has twenty bins, above it ten."""
@@ -111,7 +111,7 @@ class Histogram:
         ranks = [0, *(bisect.bisect_right(ordered, edge) for edge in bounds[1:])]
         bins = tuple(
             Bin(low, high, after - before, late=low >= deadline_ms)
-            for low, high, before, after in zip(bounds, bounds[1:], ranks, ranks[1:], strict=False)
+            for low, high, before, after in zip(bounds[:-1], bounds[1:], ranks[:-1], ranks[1:], strict=True)
         )
         late = len(ordered) - bisect.bisect_right(ordered, deadline_ms)
         return cls(bins, deadline_ms, scale, len(ordered), late, median, slowest, untimed_late)

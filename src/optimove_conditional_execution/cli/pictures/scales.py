@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Final
 
 STEPS: Final = (1.0, 2.0, 5.0)
@@ -78,8 +79,7 @@ def first_that_fits(
     for labels in choices:
         ends = [(at, len(label) * width_of_character / 2) for at, label in labels]
         if all(
-            left + left_half + gap <= right - right_half
-            for (left, left_half), (right, right_half) in zip(ends, ends[1:], strict=False)
+            left + left_half + gap <= right - right_half for (left, left_half), (right, right_half) in pairwise(ends)
         ):
             return labels
     return ()

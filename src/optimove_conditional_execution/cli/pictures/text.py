@@ -59,7 +59,7 @@ class _Ink:
 
 
 _ASCII: Final = _Ink(".:#", ".:!", (".", "#"), "-", "|", "+", "+", "|", ":", "-", "//")
-_UNICODE: Final = _Ink("▁▂▃▄▅▆▇█", "▁▂▃▄▅▆▇█", ("░", "█"), "─", "│", "└", "┴", "┃", "┊", "╌", "╱╱")
+_UNICODE: Final = _Ink("▁▂▃▄▅▆▇█", "▁▂▃▄▅▆▇█", ("░", "█"), "─", "│", "└", "┴", "┃", "┊", "╌", "//")
 
 
 def show(picture: Picture, console: Console | None = None) -> None:
@@ -173,25 +173,25 @@ def _burn_up(picture: BurnUp, width: int, ink: _Ink) -> Canvas:
             height = _height(series, at * seconds_a_column, (at + 1) * seconds_a_column) / levels[-1] * _HEIGHT
             for row in range(math.ceil(height - _CELL_FROM)):
                 canvas.put(bottom - 1 - row, left + 1 + at, ink.areas[kind], _SERIES_STYLES[kind])
-    for top, (position, label, style) in enumerate(marks, start=1 + len(legend)):
+    # Clearance comes last, to lie on top.
+    for top, (position, label, style) in reversed(list(enumerate(marks, start=1 + len(legend)))):
         for row in range(top, bottom + 1):
             canvas.put(row, column(position), ink.mark if style == _MARK else ink.margin, style)
         _beside(canvas, top, column(position), label, style)
     if axis.break_at is not None:
         canvas.put(bottom, column(axis.break_at), ink.gap, _FRAME)
     choices = ([(float(column(position)), text) for position, text in labels] for labels in axis.labels())
-    for at, text in first_that_fits(choices, gap=2):
-        canvas.put(bottom, int(at), ink.tick, _FRAME)
-        canvas.put(bottom + 1, max(0, int(at) - len(text) // 2), text)
+    for middle, text in first_that_fits(choices, gap=2):
+        canvas.put(bottom, int(middle), ink.tick, _FRAME)
+        canvas.put(bottom + 1, max(0, int(middle) - len(text) // 2), text)
     return canvas
 
 
 def _marks(picture: BurnUp, axis: TimeAxis) -> list[tuple[float, str, str]]:
-    """Return positions, labels and styles; clearance last, so that it lies on top, with its label next to the plot."""
-    marks = []
+    """Return positions, labels and styles, from the right to the left: so no line crosses a label."""
+    marks = [(axis.clearance_at, f"clearance after {duration(picture.clearance)}", _MARK)]
     if axis.asking_ends_at is not None and picture.safety_margin is not None:
         marks.append((axis.asking_ends_at, f"safety margin of {duration(picture.safety_margin)}", _FRAME))
-    marks.append((axis.clearance_at, f"clearance after {duration(picture.clearance)}", _MARK))
     return marks
 
 

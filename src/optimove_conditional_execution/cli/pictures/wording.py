@@ -12,7 +12,7 @@ _DIGITS_FROM: Final = 100
 def number(value: float) -> str:
     """Return a number with separators between thousands, and with decimals only where it is small."""
     if value == int(value) or abs(value) >= _DIGITS_FROM:
-        return f"{int(round(value)):,}"
+        return f"{round(value):,}"
     return f"{value:.3g}"
 
 
