@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from typing import final
 
 from rich.text import Text
@@ -42,8 +44,8 @@ class Canvas:
         """Return it with its styles, for a terminal."""
         text = Text(no_wrap=True, overflow="crop")
         for index, (row, line) in enumerate(zip(self._rows, self.lines(), strict=True)):
-            for character, style in row[: len(line)]:
-                text.append(character, style or None)
+            for style, run in itertools.groupby(row[: len(line)], key=operator.itemgetter(1)):
+                text.append("".join(character for character, _ in run), style or None)
             if index + 1 < len(self._rows):
                 text.append("\n")
         return text

@@ -102,12 +102,13 @@ class Histogram:
         median, slowest = ordered[(len(ordered) - 1) // 2], ordered[-1]
         top = max(slowest, deadline_ms)
         scale: Literal["linear", "log"] = "log" if median * _LOG_FROM < top else "linear"
-        edges = _log_edges(ordered[0], top) if scale == "log" else _linear_edges(top)
+        first = min(ordered[0], deadline_ms)
+        edges = _log_edges(first, top) if scale == "log" else _linear_edges(top)
         if all(float(latency).is_integer() for latency in ordered):
             # A bin that holds no whole number would look like a gap in the answers.
             edges = [float(math.floor(edge)) for edge in edges]
         bounds = sorted({*edges, float(deadline_ms)})
-        bounds = bounds[max(0, bisect.bisect_left(bounds, ordered[0]) - 1) :] if scale == "log" else bounds
+        bounds = bounds[max(0, bisect.bisect_left(bounds, first) - 1) :] if scale == "log" else bounds
         ranks = [0, *(bisect.bisect_right(ordered, edge) for edge in bounds[1:])]
         bins = tuple(
             Bin(low, high, after - before, late=low >= deadline_ms)
@@ -180,8 +181,9 @@ def _pairs(bins: Sequence[Bin]) -> Iterator[Sequence[Bin]]:
     return (bins[index : index + 2] for index in range(0, len(bins), 2))
 
 
-def _log_edges(fastest: float, top: float) -> list[float]:
-    low = max(fastest, top / 10**_MOST_DECADES)
+def _log_edges(first: float, top: float) -> list[float]:
+    # A little less, so that the first bin begins below it.
+    low = max(first * 0.99, top / 10**_MOST_DECADES)
     edges = preferred(low, top, TWENTIETHS if top / low <= _FINE_UP_TO else TENTHS)
     # The first bin is open below, so that what is faster still has a place.
     return [0.0, *edges]

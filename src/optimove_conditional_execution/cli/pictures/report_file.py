@@ -85,9 +85,9 @@ def _writable(path: Path) -> Path:
         raise ValueError(f"{path} is no plain file.")
     if not real.parent.is_dir():
         raise ValueError(f"There is no folder {path.parent}: make it first.")
-    if real.exists() and not os.access(real, os.W_OK):
-        raise ValueError(f"{path} is write-protected.")
-    # What a folder allows is only known when it is tried.
+    # What is allowed is only known when it is tried. A page that is write-protected stays.
+    if real.exists():
+        real.open("r+b").close()
     with _beside(real) as (_, descriptor):
         os.close(descriptor)
     return real

@@ -6,7 +6,7 @@ from typing import Final
 
 LIGHT: Final = {
     "paper": "#f6f7f9", "card": "#ffffff", "ink": "#1a1f26", "muted": "#566070", "rule": "#dfe3e8",
-    "bar": "#2f6bd0", "done": "#12805c", "bad": "#c0232f", "bad-soft": "#fdecec", "good-soft": "#e6f5ee",
+    "bar": "#2f6bd0", "done": "#0f7553", "bad": "#c0232f", "bad-soft": "#fdecec", "good-soft": "#e6f5ee",
     "warn-soft": "#fff4dc", "warn": "#8a5a00",
 }  # fmt: skip
 """Each colour by its name; text stands on `paper`, `card` and the soft ones."""
@@ -100,7 +100,7 @@ dl{grid-template-columns:1fr 1fr}
 body{background:none;font-size:11pt;-webkit-print-color-adjust:exact;print-color-adjust:exact}
 main{max-width:none;padding:0}
 section{border:0;border-top:1px solid var(--rule);border-radius:0;padding:1rem 0}
-figure,.notes,.verdict,tr,dl div{break-inside:avoid}
+svg,.notes,.verdict,tr,dl div{break-inside:avoid}
 h2,h3{break-after:avoid}
 .wide{display:block}
 .narrow{display:none}
