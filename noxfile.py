@@ -40,7 +40,7 @@ PARALLEL = ("-n", str((os.cpu_count() or 1) * 3 // 2), "--dist", "loadfile")
 
 # On the oldest Python the whole suite, with the examples, runs on the installed wheel.
 LATER = FOUND[1:]
-nox.options.sessions = ["lint", "types", *(f"tests-{version}" for version in LATER), "docs", "wheel", "demo"]
+nox.options.sessions = ["lint", "types", *(f"tests-{version}" for version in LATER), "docs", "browser", "wheel", "demo"]
 
 
 def group(name: str) -> list[str]:
@@ -89,6 +89,18 @@ def docs(session: nox.Session) -> None:
     # Material prints an advertisement against MkDocs 2 otherwise.
     quiet = {"NO_MKDOCS_2_WARNING": "1"}
     session.run("mkdocs", "build", "--strict", "--site-dir", str(Path(session.create_tmp()) / "site"), env=quiet)
+
+
+@nox.session(python=NEWEST)
+def browser(session: nox.Session) -> None:
+    """Open reports in Chromium; on Debian it is installed when it is missing, elsewhere the tests say what to do."""
+    session.install("-e", ".[cli]", *group("test"))
+    missing = not any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    if missing and shutil.which("apt-get") and os.geteuid() == 0:
+        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+        session.run("apt-get", "update", external=True, silent=True)
+        session.run("apt-get", "install", "-y", "chromium", external=True, silent=True, env=quiet)
+    session.run("pytest", "tests/browser", *session.posargs)
 
 
 @nox.session(python=OLDEST)

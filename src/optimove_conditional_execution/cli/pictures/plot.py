@@ -29,7 +29,7 @@ class Size:
 
 
 WIDE: Final = Size("wide", 720, 220, 13)
-NARROW: Final = Size("narrow", 360, 180, 12)
+NARROW: Final = Size("narrow", 330, 180, 12)
 """For telephones: a wide picture would shrink there until nobody can read it."""
 
 LINE: Final = 18.0
