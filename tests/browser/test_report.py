@@ -106,7 +106,10 @@ def test_a_picture_is_not_blank(page: Page, report: Path) -> None:
 
 
 def test_hostile_texts_stay_texts(page: Page, tmp_path: Path) -> None:
-    pictures = [Histogram.of([1, 5_000], deadline_ms=200), BurnUp.of({HOSTILE: [(0, 0), (9, 5)]}, clearance=10)]
+    pictures: list[Histogram | BurnUp] = [
+        Histogram.of([1, 5_000], deadline_ms=200),
+        BurnUp.of({HOSTILE: [(0, 0), (9, 5)]}, clearance=10),
+    ]
     section = Section(title=HOSTILE, ok=False, verdict=HOSTILE, facts=[(HOSTILE, HOSTILE)], pictures=pictures,
                       findings=[HOSTILE], warnings=[HOSTILE])  # fmt: skip
     write_page(tmp_path / "report.html", title=HOSTILE, sections=[section])
