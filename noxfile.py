@@ -41,7 +41,16 @@ PARALLEL = ("-n", str((os.cpu_count() or 1) * 3 // 2), "--dist", "loadfile")
 
 DIST = ROOT / ".nox" / "dist"
 
-nox.options.sessions = ["lint", "types", "build", *(f"wheel-{version}" for version in FOUND), "extras", "docs", "demo"]
+nox.options.sessions = [
+    "lint",
+    "types",
+    "build",
+    *(f"wheel-{version}" for version in FOUND),
+    "extras",
+    "docs",
+    "browser",
+    "demo",
+]
 
 
 def group(name: str) -> list[str]:
@@ -94,6 +103,18 @@ def docs(session: nox.Session) -> None:
     # Material prints an advertisement against MkDocs 2 otherwise.
     quiet = {"NO_MKDOCS_2_WARNING": "1"}
     session.run("mkdocs", "build", "--strict", "--site-dir", str(Path(session.create_tmp()) / "site"), env=quiet)
+
+
+@nox.session(python=NEWEST)
+def browser(session: nox.Session) -> None:
+    """Open reports in Chromium; on Debian it is installed when it is missing, elsewhere the tests say what to do."""
+    session.install("-e", ".[cli]", *group("test"))
+    missing = not any(shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    if missing and shutil.which("apt-get") and os.geteuid() == 0:
+        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+        session.run("apt-get", "update", external=True, silent=True)
+        session.run("apt-get", "install", "-y", "chromium", external=True, silent=True, env=quiet)
+    session.run("pytest", "tests/browser", *session.posargs)
 
 
 @nox.session(python=OLDEST)

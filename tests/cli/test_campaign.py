@@ -81,10 +81,10 @@ def reviewed(service: Service, *arguments: str, registers: bool = False) -> tupl
 @pytest.mark.parametrize("registers", [False, True])
 def test_a_review_of_ones_own(registers: bool, tmp_path: Path) -> None:
     service = Service()
-    file = tmp_path / "recipients.txt"
+    file, report = tmp_path / "recipients.txt", tmp_path / "report.html"
     status, result = reviewed(
         service, "--customers", "12", "--lead", "60", "--wait", "3", "--campaign-id", "77",
-        "--timezone", "Asia/Kolkata", "--recipients", str(file), registers=registers,
+        "--timezone", "Asia/Kolkata", "--recipients", str(file), "--report", str(report), registers=registers,
     )  # fmt: skip
     assert status == 0
     even = [f"C{number:07d}" for number in range(2, 13, 2)]
@@ -94,6 +94,10 @@ def test_a_review_of_ones_own(registers: bool, tmp_path: Path) -> None:
         "first_recipients": even,
     }  # fmt: skip
     assert file.read_text().split() == even
+    page = report.read_text("utf-8")
+    assert "6 customers reported in time." in page
+    assert "6 statuses reported of 12 customers" in page
+    assert KEY["OPTIMOVE_API_KEY"] not in page
     assert [event.campaign_id for event in service.events] == [77]
 
 

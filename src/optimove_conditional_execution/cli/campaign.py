@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TextIO
 
 import click
@@ -21,6 +22,7 @@ from optimove_conditional_execution.cli.campaigning import (
 from optimove_conditional_execution.cli.given_urls import checked_url
 from optimove_conditional_execution.cli.interruption import Interrupted, run_interruptibly
 from optimove_conditional_execution.cli.listening import until_reachable
+from optimove_conditional_execution.cli.pictures import report_option, show, write_page
 from optimove_conditional_execution.cli.postman import Postman
 from optimove_conditional_execution.cli.servers import LOOPBACK, Simulator, is_loopback, served
 from optimove_conditional_execution.cli.service_command import command_argument, service_command, start_within_option
@@ -74,6 +76,7 @@ from optimove_conditional_execution.transport.http import AsyncHttpEngine
 @click.option("--port", type=click.IntRange(0, 65_535), default=0, help="0, the default, takes a free one.")
 @start_within_option
 @click.option("--recipients", type=click.File("w"), help="Write who would get the campaign into a file, an id a line.")
+@report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def campaign(
     command: Sequence[str],
@@ -87,6 +90,7 @@ def campaign(
     port: int,
     start_within: float,
     recipients: TextIO | None,
+    report: Path | None,
     as_json: bool,
 ) -> None:
     """Put a scheduled campaign on hold, tell your listener, and see whom your review approves before clearance.
@@ -143,9 +147,14 @@ def campaign(
     reported = 0
     for result in results:
         click.echo(json.dumps(result.as_json()) if as_json else str(result))
+        if not as_json and result.picture.drawable:
+            click.echo()
+            show(result.picture)
         reported += result.reported
         if recipients is not None:
             recipients.writelines(f"{customer_id}\n" for customer_id in result.campaign.recipients())
+    if report is not None and results:
+        write_page(report, title="A campaign of the simulator", sections=[result.section() for result in results])
     if not reported:
         raise click.exceptions.Exit(1)
 

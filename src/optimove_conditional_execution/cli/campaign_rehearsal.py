@@ -28,8 +28,10 @@ from optimove_conditional_execution.transport.http import AsyncHttpEngine
 
 CUSTOMERS: Final = 25_000
 
+SAFETY_MARGIN: Final = 5.0
+"""Seconds before clearance at which the demo's reviewer is not asked any more."""
+
 _LEAD_SECONDS: Final = 60.0
-_SAFETY_MARGIN: Final = 5.0
 _BATCH: Final = 500
 _LOOK_UP_SECONDS: Final = 0.1
 _CONTROL_EVERY: Final = 100
@@ -109,6 +111,15 @@ class CampaignOutcome:
         """Whether everything adds up."""
         return not self.findings
 
+    @property
+    def verdict(self) -> str:
+        """How it went, as a sentence."""
+        if self.ok:
+            return (
+                "Everybody accounted for: nobody gets the campaign unapproved, and nobody who was approved is missing."
+            )
+        return "It does not add up."
+
     def as_json(self) -> dict[str, Any]:
         """Return the JSON object of `--json`."""
         report = self.report or ReviewReport(campaign_id=0)
@@ -183,7 +194,7 @@ async def rehearse_campaign(
             client=client,
             journal=journal,
             batch_size=_BATCH,
-            safety_margin=_SAFETY_MARGIN,
+            safety_margin=SAFETY_MARGIN,
             control_group="skip",
             progress=on_progress,
             on_report=reports.append,

@@ -6,8 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final, final
 
+from optimove_conditional_execution.cli.pictures import BurnUp, Section
+from optimove_conditional_execution.cli.pictures.wording import counted
 from optimove_conditional_execution.cli.postman import Postman
 from optimove_conditional_execution.models.listener import CAMPAIGN_READY
 from optimove_conditional_execution.testing import Campaign, FakeOptimove
@@ -39,6 +42,41 @@ class CampaignResult:
     def reported(self) -> int:
         """How many customers were reported in time, approved or not."""
         return len(self.campaign.statuses) + len(self.campaign.unknown)
+
+    @property
+    def picture(self) -> BurnUp:
+        """Statuses that were reported over time, repeats and late ones too, against clearance."""
+        campaign = self.campaign
+        reported = accumulate(campaign.calls)
+        moments = [(update.at_ms - campaign.added_ms) / 1000 for update in campaign.updates]
+        return BurnUp.of(
+            {"statuses reported": [(0.0, 0), *zip(moments, reported, strict=True)]},
+            clearance=(campaign.clearance_ms - campaign.added_ms) / 1000,
+            total=campaign.row_count,
+        )
+
+    def section(self) -> Section:
+        """Return its part of a report."""
+        numbers = self.as_json()
+        names = (
+            "rows",
+            "updates",
+            "largest_update",
+            "approved",
+            "denied",
+            "unknown",
+            "late",
+            "twice",
+            "contradictions",
+        )
+        status = "no answer" if self.listener_status is None else f"HTTP {self.listener_status}"
+        return Section(
+            title=f"Campaign {self.campaign.campaign_id}",
+            ok=bool(self.reported),
+            verdict=f"{counted(self.reported, 'customer')} reported in time.",
+            facts=[("listener", status), *((name.replace("_", " "), f"{numbers[name]:,}") for name in names)],
+            pictures=[self.picture],
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON object of `--json`."""

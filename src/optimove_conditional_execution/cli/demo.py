@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import secrets
+from pathlib import Path
 
 import click
 
-from optimove_conditional_execution.cli.campaign_rehearsal import CUSTOMERS, rehearse_campaign
+from optimove_conditional_execution.cli.campaign_rehearsal import (
+    CUSTOMERS,
+    SAFETY_MARGIN,
+    CampaignOutcome,
+    rehearse_campaign,
+)
 from optimove_conditional_execution.cli.displays import display_for
 from optimove_conditional_execution.cli.interruption import run_interruptibly
 from optimove_conditional_execution.cli.judgement import Summary
+from optimove_conditional_execution.cli.pictures import (
+    BurnUp,
+    Histogram,
+    ProgressSamples,
+    Section,
+    report_option,
+    write_page,
+)
 from optimove_conditional_execution.cli.rehearsal import rehearse
 from optimove_conditional_execution.cli.scenarios import ALL_SCENARIOS_COUNT, cast
+from optimove_conditional_execution.flows.report import Progress
 
 
 @click.command(epilog="\b\nExamples:\n  optimove-ce demo\n  optimove-ce demo --count 100 --json")
@@ -37,8 +52,9 @@ from optimove_conditional_execution.cli.scenarios import ALL_SCENARIOS_COUNT, ca
     help="Customers of the scheduled campaign.",
 )
 @click.option("--seed", type=int, help="Plays the same customers in the same order again.")
+@report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
-def demo(count: int, timeout_ms: int, customers: int, seed: int | None, as_json: bool) -> None:
+def demo(count: int, timeout_ms: int, customers: int, seed: int | None, report: Path | None, as_json: bool) -> None:
     """Watch decisions come back on time: a triggered campaign, then a scheduled one.
 
     A simulated Optimove and a sample service, in a process of its own, talk over HTTP on loopback: customers who are
@@ -53,9 +69,46 @@ def demo(count: int, timeout_ms: int, customers: int, seed: int | None, as_json:
     with display_for(as_json=as_json, deadline_ms=timeout_ms) as display:
         seen = run_interruptibly(rehearse(cast(count, seed=seed), timeout_ms=timeout_ms, on_change=display.show))
         summary = Summary.of(seen, deadline_ms=timeout_ms)
-        display.finish(summary, seed=seed)
+        latencies = Histogram.of(
+            (one.latency_ms for one in seen if one.latency_ms is not None),
+            deadline_ms=timeout_ms,
+            untimed_late=summary.late,
+        )
+        display.finish(summary, picture=latencies, seed=seed)
+    samples = ProgressSamples()
     with display.reviewing() as reviewing:
-        outcome = run_interruptibly(rehearse_campaign(customers, on_progress=reviewing))
-    display.finish_campaign(outcome)
+
+        def on_progress(progress: Progress) -> None:
+            samples(progress)
+            reviewing(progress)
+
+        outcome = run_interruptibly(rehearse_campaign(customers, on_progress=on_progress))
+    burn_up = BurnUp.of_review(samples.all(), total=customers - outcome.control, safety_margin=SAFETY_MARGIN)
+    display.finish_campaign(outcome, picture=burn_up)
+    if report is not None:
+        sections = [_triggered(summary, latencies, seed), _scheduled(outcome, burn_up)]
+        write_page(report, title="Demonstration of Conditional Execution", sections=sections)
     if not (summary.ok and outcome.ok):
         raise click.exceptions.Exit(1)
+
+
+def _triggered(summary: Summary, picture: Histogram, seed: int) -> Section:
+    return Section(
+        title="A triggered campaign",
+        ok=summary.ok,
+        verdict=f"{summary.verdict} (--seed {seed} plays it again).",
+        facts=summary.lines(),
+        pictures=[picture],
+        findings=summary.findings,
+    )
+
+
+def _scheduled(outcome: CampaignOutcome, picture: BurnUp) -> Section:
+    return Section(
+        title="A scheduled campaign",
+        ok=outcome.ok,
+        verdict=outcome.verdict,
+        facts=outcome.lines(),
+        pictures=[picture],
+        findings=outcome.findings,
+    )

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from optimove_conditional_execution.cli.campaign_rehearsal import CampaignOutcome
 from optimove_conditional_execution.cli.judgement import Summary, judge
+from optimove_conditional_execution.cli.pictures import BurnUp, Histogram, show
 from optimove_conditional_execution.cli.rehearsal import Visit
 from optimove_conditional_execution.cli.review_display import ReviewDisplay
 from optimove_conditional_execution.flows.report import Progress
@@ -53,11 +54,12 @@ class Display(Protocol):
         """Take note that more is known of a visit."""
         ...
 
-    def finish(self, summary: Summary, *, seed: int) -> None:
+    def finish(self, summary: Summary, *, picture: Histogram, seed: int) -> None:
         """Show how it went.
 
         Args:
             summary: The numbers.
+            picture: The latencies.
             seed: What makes the same demo again.
         """
         ...
@@ -66,8 +68,13 @@ class Display(Protocol):
         """Return where the progress of the scheduled campaign goes; a context manager."""
         ...
 
-    def finish_campaign(self, outcome: CampaignOutcome) -> None:
-        """Show what became of the scheduled campaign."""
+    def finish_campaign(self, outcome: CampaignOutcome, *, picture: BurnUp) -> None:
+        """Show what became of the scheduled campaign.
+
+        Args:
+            outcome: The numbers.
+            picture: Its review over time.
+        """
         ...
 
 
@@ -107,7 +114,7 @@ class JsonDisplay(_Display):
     def show(self, visit: Visit) -> None:
         """Show nothing: programs want the end."""
 
-    def finish(self, summary: Summary, *, seed: int) -> None:
+    def finish(self, summary: Summary, *, picture: Histogram, seed: int) -> None:
         """Keep the first half of the object."""
         self._triggered = {**summary.as_json(), "seed": seed}
 
@@ -115,7 +122,7 @@ class JsonDisplay(_Display):
         """Return a place for what nobody reads."""
         return contextlib.nullcontext(lambda _: None)
 
-    def finish_campaign(self, outcome: CampaignOutcome) -> None:
+    def finish_campaign(self, outcome: CampaignOutcome, *, picture: BurnUp) -> None:
         """Print the object."""
         both = {"ok": self._triggered["ok"] and outcome.ok, "campaign": outcome.as_json()}
         click.echo(json.dumps({**self._triggered, **both}))
@@ -135,28 +142,34 @@ class PlainDisplay(_Display):
             against = f"{latency} of {self._deadline_ms} ms" if latency else ""
             click.echo(f"{user:<15} {scenario:<16} {statuses:<9} {decision:<19} {against}".rstrip())
 
-    def finish(self, summary: Summary, *, seed: int) -> None:
+    def finish(self, summary: Summary, *, picture: Histogram, seed: int) -> None:
         """Print the numbers, a line each."""
         click.echo()
-        for name, value in _lines(summary):
+        for name, value in summary.lines():
             click.echo(f"{name:<11} {value}")
+        click.echo()
+        show(picture)
+        click.echo()
         for finding in summary.findings:
             click.echo(f"! {finding}")
-        click.echo(_verdict(summary, seed))
+        click.echo(_again(summary, seed))
 
     def reviewing(self) -> AbstractContextManager[Callable[[Progress], None]]:
         """Return a display that prints lines."""
         click.echo("\nA scheduled campaign is on hold; its listener is told, and reviews it.\n")
         return ReviewDisplay(Console(file=sys.stdout))
 
-    def finish_campaign(self, outcome: CampaignOutcome) -> None:
+    def finish_campaign(self, outcome: CampaignOutcome, *, picture: BurnUp) -> None:
         """Print the numbers, a line each."""
         click.echo()
         for name, value in outcome.lines():
             click.echo(f"{name:<11} {value}")
+        click.echo()
+        show(picture)
+        click.echo()
         for finding in outcome.findings:
             click.echo(f"! {finding}")
-        click.echo(_campaign_verdict(outcome))
+        click.echo(outcome.verdict)
 
 
 @final
@@ -182,31 +195,36 @@ class LiveDisplay(_Display):
         """Keep the visit for the next refresh."""
         self._visits[id(visit)] = visit
 
-    def finish(self, summary: Summary, *, seed: int) -> None:
+    def finish(self, summary: Summary, *, picture: Histogram, seed: int) -> None:
         """Replace the live table by the whole one, and print the numbers below."""
         self._live.stop()
         visits = list(self._visits.values())
         self._console.print(self._table(visits[-_LONGEST_TABLE:]))
-        self._console.print(_numbers(_lines(summary)))
-        self._console.print()
+        self._console.print(_numbers(summary.lines()))
+        self._show(picture)
         for finding in summary.findings:
             self._console.print(Text(f"! {finding}", style="red"))
-        self._console.print(Text(_verdict(summary, seed), style="bold green" if summary.ok else "bold red"))
+        self._console.print(Text(_again(summary, seed), style="bold green" if summary.ok else "bold red"))
 
     def reviewing(self) -> AbstractContextManager[Callable[[Progress], None]]:
         """Return a display that lives."""
         self._console.print("\nA scheduled campaign is on hold; its listener is told, and reviews it.\n")
         return ReviewDisplay(self._console)
 
-    def finish_campaign(self, outcome: CampaignOutcome) -> None:
+    def finish_campaign(self, outcome: CampaignOutcome, *, picture: BurnUp) -> None:
         """Print the numbers below."""
         self._console.print()
         self._console.print(_numbers(outcome.lines()))
-        self._console.print()
+        self._show(picture)
         for finding in outcome.findings:
             self._console.print(Text(f"! {finding}", style="red"))
         style = "bold green" if outcome.ok else "bold red"
-        self._console.print(Text(_campaign_verdict(outcome), style=style))
+        self._console.print(Text(outcome.verdict, style=style))
+
+    def _show(self, picture: Histogram | BurnUp) -> None:
+        self._console.print()
+        show(picture, self._console)
+        self._console.print()
 
     def _current(self) -> Group:
         # Called from the display's own thread: a copy, since the event loop goes on.
@@ -261,21 +279,5 @@ def _numbers(lines: list[tuple[str, str]]) -> Table:
     return numbers
 
 
-def _lines(summary: Summary) -> list[tuple[str, str]]:
-    lines: list[tuple[str, Any]] = list(summary.counts())
-    lines.append(("latency", summary.latencies))
-    lines.append(("deadline", f"{summary.deadline_ms} ms"))
-    return [(name, str(value)) for name, value in lines]
-
-
-def _verdict(summary: Summary, seed: int) -> str:
-    again = f"(--seed {seed} plays it again)"
-    if summary.ok:
-        return f"Nothing lost, nothing late {again}."
-    return f"{summary.lost} lost, {summary.late} late {again}."
-
-
-def _campaign_verdict(outcome: CampaignOutcome) -> str:
-    if outcome.ok:
-        return "Everybody accounted for: nobody gets the campaign unapproved, and nobody who was approved is missing."
-    return "It does not add up."
+def _again(summary: Summary, seed: int) -> str:
+    return f"{summary.verdict} (--seed {seed} plays it again)."

@@ -180,6 +180,16 @@ class Summary:
         for name in ("sent", "decided", "approved", "denied", "abstained", "forged", "duplicates", "lost", "late"):
             yield name, getattr(self, name)
 
+    def lines(self) -> list[tuple[str, str]]:
+        """Return names and values, in the order in which they are shown."""
+        numbers = [(name, str(value)) for name, value in self.counts()]
+        return [*numbers, ("latency", str(self.latencies)), ("deadline", f"{self.deadline_ms} ms")]
+
+    @property
+    def verdict(self) -> str:
+        """How it went, without a full stop."""
+        return "Nothing lost, nothing late" if self.ok else f"{self.lost} lost, {self.late} late"
+
     def as_json(self) -> dict[str, Any]:
         """Return the JSON object of `--json`."""
         return {

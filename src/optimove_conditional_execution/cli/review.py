@@ -7,15 +7,16 @@ import importlib
 import json
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from optimove_conditional_execution.cli.interruption import run_interruptibly
+from optimove_conditional_execution.cli.pictures import ReviewSamples, report_option
 from optimove_conditional_execution.cli.review_display import ReviewDisplay
+from optimove_conditional_execution.cli.review_report import pictures_of, tell, tell_json, write_reviews
 from optimove_conditional_execution.client import AsyncOptimoveClient
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.flows.journal import Kept
@@ -33,6 +34,7 @@ _JOURNAL: Final = click.option(
     help="The SQLite file that holds what was decided and sent.",
 )
 _DENIED: Final = click.option("--report-denied", is_flag=True, help="Report those who are not approved, too.")
+_SAFETY_MARGIN: Final = 30.0
 _ONE: Final = click.option("--per-customer", "one_by_one", is_flag=True, help="FUNCTION takes one customer.")
 
 
@@ -51,21 +53,31 @@ def review() -> None:
 @_JOURNAL
 @_ONE
 @_DENIED
+@report_option
 @_AS_JSON
-def run_review(reviewer: str, event: Any, journal: Path, one_by_one: bool, report_denied: bool, as_json: bool) -> None:
+def run_review(
+    reviewer: str,
+    event: Any,
+    journal: Path,
+    one_by_one: bool,
+    report_denied: bool,
+    report: Path | None,
+    as_json: bool,
+) -> None:
     """Review the campaign of EVENT: a file with what Optimove posted to the listener, or - for stdin.
 
     Exit status: 0 the review is complete, 1 it is not, 2 a usage or configuration error.
     """
     ready = CampaignReadyEvent.from_json(event.read())
+    samples = ReviewSamples()
 
     async def go() -> list[ReviewReport]:
         async with AsyncOptimoveClient() as client:
-            with _display(as_json) as progress:
+            with _progress(samples, as_json) as progress:
                 made = _review(reviewer, journal, client, progress, one_by_one=one_by_one, report_denied=report_denied)
                 return [await made.run(ready)]
 
-    _tell(run_interruptibly(go()), as_json)
+    _finish(run_interruptibly(go()), samples, report, as_json)
 
 
 @review.command("resume", epilog="\b\nExample:\n  optimove-ce review resume gate:reviewer --journal reviews.db")
@@ -73,23 +85,28 @@ def run_review(reviewer: str, event: Any, journal: Path, one_by_one: bool, repor
 @_JOURNAL
 @_ONE
 @_DENIED
+@report_option
 @_AS_JSON
-def resume_reviews(reviewer: str, journal: Path, one_by_one: bool, report_denied: bool, as_json: bool) -> None:
+def resume_reviews(
+    reviewer: str, journal: Path, one_by_one: bool, report_denied: bool, report: Path | None, as_json: bool
+) -> None:
     """Run what a crash left unfinished.
 
     Exit status: 0 every review is complete, 1 one is not, 2 a usage or configuration error.
     """
     _existing(journal)
+    samples = ReviewSamples()
 
     async def go() -> list[ReviewReport]:
         async with AsyncOptimoveClient() as client:
-            with _display(as_json) as progress:
+            with _progress(samples, as_json) as progress:
                 made = _review(reviewer, journal, client, progress, one_by_one=one_by_one, report_denied=report_denied)
                 return await made.resume()
 
     reports = run_interruptibly(go())
     left = sum(not kept.finished for kept in _kept(journal)) if not reports else 0
-    _tell(reports, as_json, nothing=f"Others are at {left} unfinished reviews." if left else "Nothing is left to do.")
+    nothing = f"Others are at {left} unfinished reviews." if left else "Nothing is left to do."
+    _finish(reports, samples, report, as_json, nothing=nothing)
 
 
 @review.command("status", epilog="\b\nExample:\n  optimove-ce review status --journal reviews.db --json")
@@ -120,16 +137,26 @@ def review_status(journal: Path, as_json: bool) -> None:
         click.echo("The journal holds no review.")
 
 
-def _display(as_json: bool) -> AbstractContextManager[Callable[[Progress], None] | None]:
+@contextlib.contextmanager
+def _progress(samples: ReviewSamples, as_json: bool) -> Iterator[Callable[[Progress], None]]:
     # On standard error, so that the report can be piped on; and cron sends a mail for whatever stands there.
-    return contextlib.nullcontext() if as_json or not sys.stderr.isatty() else ReviewDisplay()
+    if as_json or not sys.stderr.isatty():
+        yield samples
+        return
+    with ReviewDisplay() as display:
+
+        def both(progress: Progress) -> None:
+            samples(progress)
+            display(progress)
+
+        yield both
 
 
 def _review(
     reviewer: str,
     journal: Path,
     client: AsyncOptimoveClient,
-    progress: Callable[[Progress], None] | None,
+    progress: Callable[[Progress], None],
     *,
     one_by_one: bool,
     report_denied: bool = False,
@@ -137,7 +164,12 @@ def _review(
     function = _function(reviewer)
     asked: Any = per_customer(function, concurrency=16) if one_by_one else function
     return AsyncCampaignReview(
-        asked, client=client, journal=_journal(journal), report_denied=report_denied, progress=progress
+        asked,
+        client=client,
+        journal=_journal(journal),
+        safety_margin=_SAFETY_MARGIN,
+        report_denied=report_denied,
+        progress=progress,
     )
 
 
@@ -188,19 +220,15 @@ def _existing(journal: Path) -> Path:
     return journal
 
 
-def _tell(reports: list[ReviewReport], as_json: bool, *, nothing: str = "") -> None:
+def _finish(
+    reports: list[ReviewReport], samples: ReviewSamples, report: Path | None, as_json: bool, *, nothing: str = ""
+) -> None:
+    pictures = pictures_of(reports, samples, safety_margin=_SAFETY_MARGIN)
     if as_json:
-        click.echo(json.dumps([json.loads(report.to_json()) for report in reports]))
-    for report in [] if as_json else reports:
-        state = "complete" if report.complete else "INCOMPLETE"
-        click.echo(
-            f"campaign {report.campaign_id}  {state}  reviewed {report.reviewed}  approved {report.approved}  "
-            f"denied {report.denied}  failed {report.failed}  not reached {report.not_reached}  "
-            f"acknowledged {report.acknowledged}  to spare {report.seconds_to_spare:.0f} s"
-        )
-        for line in ([] if report.error is None else [str(report.error)]) + list(report.warnings):
-            click.echo(f"  {line}")
-    if not reports and not as_json:
-        click.echo(nothing)
-    if not all(report.complete for report in reports):
+        tell_json(reports)
+    else:
+        tell(reports, pictures, nothing=nothing)
+    if report is not None:
+        write_reviews(report, reports, pictures, nothing=nothing)
+    if not all(one.complete for one in reports):
         raise click.exceptions.Exit(1)

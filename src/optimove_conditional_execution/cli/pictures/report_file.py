@@ -1,0 +1,105 @@
+"""`--report FILE.html`: refused before the work when it cannot be written, and written in one piece after it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from optimove_conditional_execution.cli.pictures.page import Section, page
+from optimove_conditional_execution.errors import ConfigurationError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SUFFIXES: Final = (".html", ".htm")
+
+
+def report_option(function: F) -> F:
+    """Add `--report FILE.html` to a command, which gets `report: Path | None`; a path that is no use is status 2."""
+    return click.option(
+        "--report",
+        type=click.Path(path_type=Path),
+        callback=_checked,
+        metavar="FILE.html",
+        help="Write a page with the numbers and pictures, too.",
+    )(function)
+
+
+def write_page(path: Path, *, title: str, sections: Sequence[Section], made: datetime | None = None) -> None:
+    """Write a report as one HTML page. A reader sees the old file or the new one, never a part.
+
+        section = Section(title="Triggered campaign", ok=True, verdict="Nothing lost.", facts=[("sent", "40")],
+                          pictures=[Histogram.of(latencies_ms, deadline_ms=5_000)])
+        write_page(report, title="A rehearsal", sections=[section])
+
+    Args:
+        path: From `report_option`.
+        title: The page's heading.
+        sections: What stands in it. Whatever is in it is escaped.
+        made: When; unset, now.
+
+    Raises:
+        ConfigurationError: It cannot be written (any more).
+    """
+    text = page(title, sections, made=datetime.now(UTC) if made is None else made)
+    try:
+        with _beside(path) as (file, descriptor):
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(text.encode())
+                stream.flush()
+                os.fsync(stream.fileno())
+            file.replace(path)
+    except OSError as error:
+        raise ConfigurationError(f"The report {path} could not be written: {error.strerror}.") from None
+
+
+def _checked(_: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    try:
+        return None if path is None else _writable(path)
+    except OSError as error:
+        reason = f"{path} cannot be written: {error.strerror or type(error).__name__}."
+        raise click.BadParameter(reason, param=parameter) from None
+    except ValueError as error:
+        raise click.BadParameter(str(error), param=parameter) from None
+
+
+def _writable(path: Path) -> Path:
+    """Return a path with its links followed.
+
+    Raises:
+        ValueError: Something other than a page belongs there.
+        OSError: Nothing can be written there.
+    """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name a file in it, such as {path / 'report.html'}.")
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ValueError(f"{path} must end in .html: so that no other file is overwritten by mistake.")
+    real = path.resolve()
+    if real.exists() and not real.is_file():
+        raise ValueError(f"{path} is no plain file.")
+    if not real.parent.is_dir():
+        raise ValueError(f"There is no folder {path.parent}: make it first.")
+    # What is allowed is only known when it is tried. A page that is write-protected stays.
+    if real.exists():
+        real.open("r+b").close()
+    with _beside(real) as (_, descriptor):
+        os.close(descriptor)
+    return real
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[tuple[Path, int]]:
+    """Make a new file in the same folder, which is gone in the end unless it has got another name."""
+    file = path.with_name(f".report-{secrets.token_hex(8)}.tmp")
+    # With the rights of any new file: colleagues shall read it, as far as the umask lets them.
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        yield file, descriptor
+    finally:
+        file.unlink(missing_ok=True)

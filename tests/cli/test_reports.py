@@ -1,0 +1,181 @@
+"""What the commands draw in the end, and the pages of `--report`, from real runs."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from optimove_conditional_execution.cli import campaign_rehearsal
+from optimove_conditional_execution.cli import demo as demo_module
+from optimove_conditional_execution.cli.campaigning import CampaignResult
+from optimove_conditional_execution.cli.pictures import ReviewSamples
+from optimove_conditional_execution.cli.program import program
+from optimove_conditional_execution.cli.review_report import pictures_of
+from optimove_conditional_execution.flows.report import Progress, ReviewReport
+from optimove_conditional_execution.testing import FakeOptimove
+from tests.cli.conftest import PATIENCE, Run
+from tests.cli.test_demo import everybody
+
+GATE = """
+def odd(customers, deadline):
+    return [customer.customer_id for customer in customers if int(customer.customer_id[1:]) % 2]
+
+def broken(customers, deadline):
+    raise ValueError("C0000001 is <broken>")
+"""
+
+
+def review(folder: Path, fake: FakeOptimove, url: str, *arguments: str, given: str = "") -> tuple[int, str, str]:
+    settings = {"OPTIMOVE_API_KEY": fake.api_key, "OPTIMOVE_BASE_URL": url, "OPTIMOVE_TIMEZONE": "UTC"}
+    (folder / "gate.py").write_text(GATE)
+    done = subprocess.run(
+        [sys.executable, "-m", "optimove_conditional_execution.cli", "review", *arguments],
+        cwd=folder, env={**os.environ, **settings}, input=given, capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def words(page: str) -> str:
+    """Return a page's text without tags."""
+    return " ".join(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL).split())
+
+
+def test_the_demo_draws_both_pictures_and_writes_the_page(optimove_ce: Run, tmp_path: Path) -> None:
+    path = tmp_path / "demo.html"
+    # The deadline is generous, since the machine may be busy.
+    arguments = ["--count", "9", "--customers", "2000", "--timeout-ms", "4000", "--seed", "5", "--report", str(path)]
+    done = optimove_ce("demo", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+    assert max(map(len, done.stdout.splitlines())) <= 110
+    for drawn in ("Answers by latency, in ms", "deadline 4,000 ms |", "Customers over time", "safety margin of 5 s :"):
+        assert drawn in done.stdout
+    text = words(path.read_text("utf-8"))
+    for line in (
+        "✓ Nothing lost, nothing late (--seed 5 plays it again).",
+        "✓ Everybody accounted for",
+        "deadline 4000 ms",
+    ):
+        assert line in text
+    assert "1,980 decided and 1,697 acknowledged of 1,980 customers" in text
+    for name, value in re.findall(r"^(sent|decided|approved|forged|lost|late|recipients) +(.+)$", done.stdout, re.M):
+        assert f"{name} {value}" in text
+    page = path.read_text("utf-8")
+    assert page.count("<svg") == 4
+    assert not re.search(r"C\d{7}|(eligible|excluded|undecided|failing|slow)-\d", page), "no customer is named"
+
+
+def test_a_demo_that_went_wrong_says_so_on_its_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "demo.html"
+    rehearse = functools.partial(campaign_rehearsal.rehearse_campaign, reviewer=everybody)
+    monkeypatch.setattr(demo_module, "rehearse_campaign", rehearse)
+    arguments = ["demo", "--count", "1", "--timeout-ms", "3000", "--customers", "300", "--json", "--report", str(path)]
+    result = CliRunner().invoke(program, arguments)
+    assert result.exit_code == 1
+    assert json.loads(result.output)["ok"] is False, "--json is still one object"
+    text = words(path.read_text("utf-8"))
+    assert "✗ It does not add up. 42 would get the campaign and must not: C0000007, C0000014, C0000021 ..." in text
+
+
+@pytest.mark.parametrize("command", [["demo"], ["review", "resume", "gate:odd", "--journal", "none.db"], ["campaign"]])
+def test_a_report_that_cannot_be_written_stops_the_command_before_it_works(
+    command: list[str], optimove_ce: Run, tmp_path: Path
+) -> None:
+    done = optimove_ce(*command, "--report", str(tmp_path))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "is a folder" in done.stderr
+
+
+def test_a_review_draws_its_burn_up_and_writes_the_page(
+    fake_optimove: FakeOptimove, optimove_url: str, tmp_path: Path
+) -> None:
+    campaign = fake_optimove.add_campaign(3_000)
+    arguments = ["run", "gate:odd", "-", "--journal", "reviews.db", "--report", "review.html"]
+    given = json.dumps(campaign.payload)
+    status, printed, complaints = review(tmp_path, fake_optimove, optimove_url, *arguments, given=given)
+    assert (status, complaints) == (0, "")
+    lines = printed.splitlines()
+    assert lines[0].startswith("campaign 1359  complete  reviewed 3000")
+    assert lines[2:4] == [
+        "Customers over time, against clearance",
+        ". 3,000 decided   # 1,500 acknowledged   - of 3,000 customers",
+    ]
+    assert max(map(len, lines[1:])) <= 80
+    page = (tmp_path / "review.html").read_text("utf-8")
+    text = words(page)
+    assert "Campaign 1359 ✓ Complete" in text
+    assert "acknowledged 1,500" in text
+    assert "3,000 decided and 1,500 acknowledged of 3,000 customers" in text
+    assert not re.search(r"C\d{7}", page)
+    assert fake_optimove.api_key not in page
+
+
+def test_resumed_reviews_have_a_section_each(fake_optimove: FakeOptimove, optimove_url: str, tmp_path: Path) -> None:
+    for size in (400, 200):
+        given = json.dumps(fake_optimove.add_campaign(size).payload)
+        run = ["run", "gate:broken", "-", "--journal", "reviews.db", "--report", "review.html"]
+        status, printed, _ = review(tmp_path, fake_optimove, optimove_url, *run, given=given)
+        assert (status, "INCOMPLETE" in printed, "Customers over time" in printed) == (1, True, False)
+    page = (tmp_path / "review.html").read_text("utf-8")
+    assert "✗ INCOMPLETE" in page
+    assert "batches failed: The reviewer raised ValueError." in page
+    assert "broken" not in page, "what the reviewer raised says nothing on the page"
+    resume = ["resume", "gate:odd", "--journal", "reviews.db", "--report", "review.html"]
+    status, printed, _ = review(tmp_path, fake_optimove, optimove_url, *resume)
+    assert status == 0
+    assert printed.count("Customers over time, against clearance") == 2
+    text = words((tmp_path / "review.html").read_text("utf-8"))
+    assert len(re.findall(r"Campaign \d+ ✓ Complete", text)) == 2
+    assert "200 decided and 100 acknowledged of 200 customers" in text
+    assert "400 decided and 200 acknowledged of 400 customers" in text
+    status, printed, _ = review(tmp_path, fake_optimove, optimove_url, *resume)
+    assert (status, printed) == (0, "Nothing is left to do.\n")
+    assert "Nothing is left to do." in words((tmp_path / "review.html").read_text("utf-8"))
+
+
+def told(seconds: float, decided: int, *, all_read: bool = True) -> Progress:
+    return Progress(
+        campaign_id=7, rows=decided, reviewed=decided, approved=decided, denied=0, failed=0, acknowledged=0,
+        all_read=all_read, rate=1.0, seconds=seconds, seconds_left=60.0, slack=None,
+    )  # fmt: skip
+
+
+def test_two_reviews_of_one_campaign_are_not_mixed() -> None:
+    samples = ReviewSamples()
+    for moment in range(3):
+        samples(told(moment, 10 * moment))
+    one = ReviewReport(campaign_id=7, reviewed=20)
+    (alone,) = pictures_of([one], samples, safety_margin=30.0)
+    assert (alone.drawable, alone.total) == (True, 20)
+    assert [picture.drawable for picture in pictures_of([one, one], samples, safety_margin=30.0)] == [False, False]
+
+
+def test_how_many_customers_there_are_is_not_guessed() -> None:
+    samples = ReviewSamples()
+    samples(told(0, 0, all_read=False))
+    samples(told(1, 10, all_read=False))
+    (picture,) = pictures_of([ReviewReport(campaign_id=7, reviewed=10)], samples, safety_margin=30.0)
+    assert (picture.drawable, picture.total) == (True, None)
+
+
+def test_a_campaign_shows_what_the_simulator_heard() -> None:
+    now = [1_800_000_000.0]
+    fake = FakeOptimove(wall_clock=lambda: now[0])
+    campaign = fake.add_campaign(300, lead_seconds=60)
+    for seconds in (10, 20, 65):
+        at_ms = int((now[0] + seconds) * 1000)
+        statuses = [(f"C{number:07d}", True) for number in range(seconds, seconds + 100)]
+        campaign.take(statuses, timestamp="", at_ms=at_ms)
+    picture = CampaignResult(campaign, 200).picture
+    (series,) = picture.series
+    assert series.points == ((0.0, 0), (10.0, 100), (20.0, 200), (65.0, 300))
+    assert (picture.clearance, picture.total) == (60.0, 300)
+    assert "That was 5 s after clearance." in picture.sentence
