@@ -25,7 +25,8 @@ class Clock:
 
 
 def reserve(limiter: RateLimiter, seconds: float = 1e9, clock: Any = time.monotonic) -> float:
-    return limiter._reserve(Deadline.after(seconds, clock=clock))[1]
+    turn = limiter._reserve(Deadline.after(seconds, clock=clock))
+    return max(0.0, turn.start - float(clock()))
 
 
 def test_the_window_slides() -> None:
@@ -93,8 +94,40 @@ def test_a_gap_that_was_given_back_lets_nobody_jump_the_queue() -> None:
     clock = Clock()
     limiter = RateLimiter(RateLimit(2, per=10.0), clock=clock)
     turns = [limiter._reserve(Deadline.after(1e9, clock=clock)) for _ in range(6)]
-    limiter._give_back(turns[3][0])
-    assert reserve(limiter, clock=clock) >= turns[5][1]
+    limiter._give_back(turns[3])
+    assert reserve(limiter, clock=clock) >= turns[5].start - clock.now
+
+
+def test_those_behind_a_turn_that_was_given_back_move_up() -> None:
+    clock = Clock()
+    limiter = RateLimiter(RateLimit(2, per=10.0), clock=clock)
+    turns = [limiter._reserve(Deadline.after(1e9, clock=clock)) for _ in range(8)]
+    assert [turn.start - clock.now for turn in turns] == [0, 0, 10, 10, 20, 20, 30, 30]
+    limiter._give_back(turns[0])  # has begun, so it counts
+    for given_back in (turns[2], turns[3], turns[5]):
+        limiter._give_back(given_back)
+    assert [turns[place].start - clock.now for place in (4, 6, 7)] == [10, 10, 20]
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_those_who_wait_are_told_that_they_move_up(colour: str) -> None:
+    limiter = RateLimiter(RateLimit(1, per=30.0))
+    limiter.wait(Deadline.after(1))
+
+    async def main() -> None:
+        gone = asyncio.ensure_future(limiter.wait_async(Deadline.after(600)))
+        await asyncio.sleep(0.02)
+        late = Deadline.after(600)
+        behind = asyncio.ensure_future(
+            limiter.wait_async(late) if colour == "async" else asyncio.to_thread(limiter.wait, late)
+        )
+        while len(limiter._turns) < 3 or limiter._turns[2].moved is None:
+            await asyncio.sleep(0.01)
+        limiter._limit = RateLimit(1, per=0.05)  # else the test would take half a minute
+        gone.cancel()
+        await asyncio.wait_for(behind, 10)
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("first_pause", [0.0, 0.1, 2.0])

@@ -8,10 +8,12 @@ import gzip
 import os
 import pickle
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -111,6 +113,22 @@ def test_retry_after(make: Make, httpx_mock: HTTPXMock, value: str, low: float |
     else:
         assert caught.value.retry_after is not None
         assert low <= caught.value.retry_after <= high
+
+
+def test_a_retry_after_of_the_old_form_is_in_gmt_too(
+    make: Make, httpx_mock: HTTPXMock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        moment = time.asctime(time.gmtime(time.time() + 7_200))
+        httpx_mock.add_response(status_code=429, headers={"Retry-After": moment})
+        with pytest.raises(RateLimitError) as caught:
+            make(timeout=0.5).get_webhooks()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert 7_000 < (caught.value.retry_after or 0.0) <= 7_200
 
 
 @pytest.mark.parametrize(
@@ -557,6 +575,76 @@ def test_a_server_that_hangs_up(make: Make, peer: MakePeer) -> None:
     assert server.connections == 5
 
 
+def cut(connection: socket.socket) -> None:
+    connection.recv(1_000)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def test_an_upload_that_breaks_off_may_have_arrived(make: Make, peer: MakePeer) -> None:
+    server = peer(cut)
+    caller = make(base_url=server.url, retry=RetryPolicy(attempts=1))
+    long = Approval(timestamp=1, request_uid="r-1", approved=True, additional_data={"note": "x" * 32_000_000})
+    with pytest.raises(TransportError) as caught:
+        caller.send_webhook_approval(long)
+    assert caught.value.request_sent is None
+    assert server.connections == 1
+
+
+def refuse_the_way(connection: socket.socket) -> None:
+    assert connection.recv(65_536).startswith(b"CONNECT optimove.invalid:443 ")
+    connection.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n")
+
+
+def hang_up_on_the_way(connection: socket.socket) -> None:
+    connection.recv(65_536)
+    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    connection.recv(65_536)
+
+
+@pytest.mark.parametrize("proxy", [hang, hang_up, refuse_the_way, hang_up_on_the_way])
+def test_what_has_not_come_past_the_proxy_was_not_sent(
+    make: Make, peer: MakePeer, monkeypatch: pytest.MonkeyPatch, proxy: Callable[[socket.socket], None]
+) -> None:
+    server = peer(proxy)
+    monkeypatch.setenv("HTTPS_PROXY", server.url)
+    caller = make(base_url="https://optimove.invalid", timeout=0.3, retry=RetryPolicy(attempts=1))
+    with pytest.raises((TransportError, DeadlineExceeded)) as caught:
+        caller.create_webhook("https://gate.example.com/optimove")
+    error: Any = caught.value
+    assert error.request_sent is False
+    assert server.connections == 1
+
+
+ECHO = KEY.encode()
+
+
+@pytest.mark.parametrize("engine", ["httpx", "httpx2", "aiohttp"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ECHO + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + ECHO + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX-Echo: " + ECHO + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + ECHO + b"\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: " + ECHO + b"\r\n\r\n",
+    ],
+)
+def test_an_echo_that_breaks_the_protocol_is_not_quoted(
+    kind: str, make: Make, peer: MakePeer, engine: str, answer: bytes
+) -> None:
+    if (kind, engine) == ("sync", "aiohttp"):
+        engine = "httpx"  # aiohttp is for asyncio only
+
+    def echo(connection: socket.socket) -> None:
+        connection.recv(65_536)
+        connection.sendall(answer)
+
+    with pytest.raises(TransportError) as caught:
+        make(base_url=peer(echo).url, engine=engine).get_webhooks()
+    assert KEY not in "".join(traceback.format_exception(caught.value))
+    assert ": )" not in str(caught.value)
+
+
 def test_nobody_listens(make: Make) -> None:
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         port = reserved.getsockname()[1]
@@ -630,10 +718,10 @@ def test_your_own_hooks_do_not_hide_what_optimove_said(kind: str, make: Make) ->
 
 
 LOOPS = """
-import asyncio, sys, threading
+import asyncio, gc, sys, threading
 from optimove_conditional_execution import AsyncOptimoveClient, ConfigurationError
 
-client = AsyncOptimoveClient("key", base_url=sys.argv[1])
+client = AsyncOptimoveClient("key", engine=sys.argv[1], base_url=sys.argv[2])
 
 async def use():
     assert await client.get_webhooks() == []
@@ -646,6 +734,7 @@ for thread in threads:
     thread.start()
 for thread in threads:
     thread.join(10)
+gc.collect()
 
 async def end():
     await client.aclose()
@@ -658,10 +747,12 @@ asyncio.run(end())
 """
 
 
-def test_one_client_in_several_event_loops(peer: MakePeer) -> None:
+@pytest.mark.parametrize("engine", ["httpx", "httpx2", "aiohttp"])
+def test_one_client_in_several_event_loops(peer: MakePeer, engine: str) -> None:
     # In a process of its own: loops that end with open connections are warned about, at any time.
     server = peer(good)
-    ended = subprocess.run([sys.executable, "-c", LOOPS, server.url], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-W", "always::ResourceWarning", "-c", LOOPS, engine, server.url]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "closed" in ended.stdout
     assert not ended.stderr
     assert server.connections == 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import sys
 import threading
@@ -29,6 +30,7 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.testing import FaultServer, signed_request
 from optimove_conditional_execution.testing import notification as make_notification
 from optimove_conditional_execution.transport.http.bounded import bound
+from optimove_conditional_execution.transport.http.engine import HttpEngine
 from optimove_conditional_execution.transport.pacing import Pacing
 from optimove_conditional_execution.transport.places import AsyncPlaces, Places
 
@@ -292,3 +294,22 @@ def test_aiohttp_reads_the_proxies_of_the_environment(monkeypatch: pytest.Monkey
         assert [met.path for met in server.met] == [
             "http://optimove.invalid/conditional-execution/v2/triggered/webhooks"
         ]
+
+
+def test_after_a_fork_no_thread_sees_the_parents_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one thread of the child opens connections anew, another must not take those that were inherited."""
+    engine = HttpEngine()
+    parent = os.getpid()
+    seen: list[int] = []
+    make = httpx.create_ssl_context
+
+    def watched(*given: Any, **options: Any) -> Any:
+        seen.append(engine._process)
+        return make(*given, **options)
+
+    monkeypatch.setattr(httpx, "create_ssl_context", watched)
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    engine._check()
+    assert seen == [parent]
+    assert engine._process == parent + 1
+    engine.close()

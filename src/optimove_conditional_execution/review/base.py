@@ -89,8 +89,6 @@ class Review(abc.ABC, Generic[R, C]):
             ConfigurationError: An argument is missing or makes no sense.
         """
         _check_reviewer(reviewer)
-        if isinstance(client, type):
-            raise ConfigurationError(f"client must be an {client.__name__}, not the class: client={client.__name__}().")
         self._check(reviewer, client)
         zone = client.timezone if timezone is None else zone_of(timezone)
         if zone is None:

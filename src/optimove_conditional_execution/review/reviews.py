@@ -34,7 +34,7 @@ class CampaignReview(Review[CampaignReviewer, OptimoveClient]):
     def _check(self, reviewer: CampaignReviewer, client: OptimoveClient) -> None:
         if is_async(reviewer):
             raise ConfigurationError("An async reviewer needs AsyncCampaignReview; CampaignReview calls a function.")
-        if is_async(getattr(client, "send", None)):
+        if isinstance(client, type) or is_async(getattr(client, "send", None)):
             raise ConfigurationError("CampaignReview needs an OptimoveClient; AsyncCampaignReview takes the async one.")
         self._workers = Pool(_REVIEWS_AT_ONCE, when_full="queue", name="optimove-campaign")
         self._at_work: set[threading.Event] = set()
@@ -120,7 +120,7 @@ class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, Async
     """
 
     def _check(self, reviewer: AsyncCampaignReviewer | CampaignReviewer, client: AsyncOptimoveClient) -> None:
-        if not is_async(getattr(client, "send", None)):
+        if isinstance(client, type) or not is_async(getattr(client, "send", None)):
             raise ConfigurationError(
                 "AsyncCampaignReview needs an AsyncOptimoveClient; CampaignReview takes the other."
             )

@@ -35,7 +35,7 @@ class AiohttpEngine:
         """
         # aiohttp's own way to read the environment asks a thread for every request.
         self._proxies = urllib.request.getproxies()
-        self._pools = LoopPools(_session, max_connections=max_connections, is_shared=True)
+        self._pools = LoopPools(_session, aiohttp.ClientSession.close, max_connections=max_connections, is_shared=True)
 
     async def exchange(self, exchange: Exchange) -> Response:
         """Send a request and return the answer, whatever its status; the whole of it ends by the deadline.
@@ -85,8 +85,7 @@ class AiohttpEngine:
 
     async def aclose(self) -> None:
         """Close this event loop's connections."""
-        for session in self._pools.close():
-            await session.close()
+        await self._pools.aclose()
 
 
 @final

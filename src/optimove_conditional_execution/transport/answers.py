@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Iterable
+from datetime import UTC
 from http import HTTPStatus
 from typing import Final, TypeVar
 
@@ -160,7 +161,9 @@ def _retry_after(response: Response, wall_clock: Clock) -> float | None:
         seconds = float(value)
     except ValueError:
         try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - wall_clock()
+            moment = email.utils.parsedate_to_datetime(value)
+            # HTTP's dates are in GMT, also in the old form that does not say so.
+            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - wall_clock()
         except (ValueError, TypeError, OverflowError):
             return None
     return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 from typing import Final
@@ -11,6 +12,9 @@ from optimove_conditional_execution.transport.exchange import Exchange
 
 _ROUNDING: Final = 0.005
 """Seconds by which a timer may fire early."""
+
+_QUOTED: Final = re.compile(r"<|bytearray\(|\bb['\"]")
+"""Where a library begins to quote what the server sent: bytes, or a half-read answer as a value."""
 
 
 def no_answer(
@@ -43,7 +47,7 @@ def no_answer(
     if is_senseless:
         text = f"The request to {where} could not be sent ({name}): check base_url and the endpoints."
     elif is_quotable:
-        text = f"No answer from {where} ({name}: {error}). {_remedy(error)}"
+        text = f"No answer from {where} ({_named(name, error)}). {_remedy(error)}"
     else:
         # Raised by an event hook, a transport or an event loop of somebody else's; its message can quote anything.
         text = f"No answer from {where}: {name} was raised while it was asked."
@@ -68,6 +72,12 @@ def _remedy(error: BaseException) -> str:
             return f"Nothing listens there. {_CHECK_URL}"
         seen = seen.__cause__ or seen.__context__
     return _CHECK_URL
+
+
+def _named(name: str, error: Exception) -> str:
+    # A server that breaks the protocol may do so with an echo of the key, or of a customer's data.
+    words = _QUOTED.split(str(error), maxsplit=1)[0].rstrip(" :")
+    return f"{name}: {words}" if words else name
 
 
 def _origin(exchange: Exchange) -> str:

@@ -68,7 +68,9 @@ class AsyncHttpEngine:
             def make(connections: int | None) -> Any:
                 return http_client
 
-        self._pools: LoopPools[Any] = LoopPools(make, max_connections=max_connections, is_given=http_client is not None)
+        self._pools: LoopPools[Any] = LoopPools(
+            make, lambda client: client.aclose(), max_connections=max_connections, is_given=http_client is not None
+        )
 
     async def exchange(self, exchange: Exchange) -> Response:
         """Send a request and return the answer, whatever its status; the whole of it ends by the deadline.
@@ -130,8 +132,7 @@ class AsyncHttpEngine:
 
     async def aclose(self) -> None:
         """Close this event loop's connections, unless the httpx client is somebody else's."""
-        for client in self._pools.close():
-            await client.aclose()
+        await self._pools.aclose()
 
 
 async def _body(response: Any) -> bytearray:

@@ -26,6 +26,10 @@ _PROGRESS: Final[ContextVar[Progress | None]] = ContextVar("optimove_conditional
 _PIECE: Final = 16_384
 """Bytes written at once: about what a socket that can be written to takes without waiting again."""
 
+_ASYNC_PIECE: Final = 65_536
+
+_TO_PROXY: Final = b"CONNECT "
+
 _LOOKUPS_AT_ONCE: Final = 8
 
 
@@ -38,26 +42,37 @@ class Progress:
         sent: Whether the request was sent; None when nobody knows.
     """
 
-    __slots__ = ("seen", "sent")
+    __slots__ = ("_ends", "seen", "sent")
 
     def __init__(self) -> None:
         self.seen = False
         self.sent: bool | None = None
+        self._ends: bool | None = True
 
     def connects(self) -> None:
-        """Take in that a connection is opened."""
+        """Take in that a connection is opened, or TLS is set up on it."""
         self.seen = True
         self.sent = False
+        self._ends = True
 
-    def writes(self) -> None:
-        """Take in that bytes of the request leave."""
+    def writes(self, piece: bytes) -> None:
+        """Take in that bytes leave: of the request, or of what asks a proxy for a way to Optimove."""
+        if not piece:
+            return  # the end of a message without a body
         self.seen = True
-        self.sent = None
+        is_for_proxy = piece.startswith(_TO_PROXY)
+        self.sent = False if is_for_proxy else None
+        self._ends = not is_for_proxy
+
+    def breaks(self) -> None:
+        """Take in that bytes did not leave; the library still reads what the server may have said meanwhile."""
+        if self.sent is not False:
+            self._ends = None
 
     def reads(self) -> None:
-        """Take in that the answer is waited for, which happens when all of the request has left."""
+        """Take in that an answer is waited for, which happens when everything has left, or cannot leave any more."""
         self.seen = True
-        self.sent = True
+        self.sent = self._ends
 
 
 @final
@@ -216,15 +231,23 @@ class _Stream:
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if (progress := _PROGRESS.get()) is not None:
-            progress.writes()
-        for at in range(0, len(buffer), _PIECE):
-            self._inner.write(buffer[at : at + _PIECE], timeout=_cut(timeout))
+        progress = _PROGRESS.get()
+        if progress is not None:
+            progress.writes(buffer)
+        try:
+            for at in range(0, len(buffer), _PIECE):
+                self._inner.write(buffer[at : at + _PIECE], timeout=_cut(timeout))
+        except BaseException:
+            if progress is not None:
+                progress.breaks()
+            raise
 
     def close(self) -> None:
         self._inner.close()
 
     def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> _Stream:
+        if (progress := _PROGRESS.get()) is not None:
+            progress.connects()
         return _Stream(self._inner.start_tls(ssl_context, server_hostname=server_hostname, timeout=_cut(timeout)))
 
     def get_extra_info(self, info: str) -> Any:
@@ -266,9 +289,19 @@ class _AsyncStream:
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if (progress := _PROGRESS.get()) is not None:
-            progress.writes()
-        await self._inner.write(buffer, timeout)
+        progress = _PROGRESS.get()
+        if progress is not None:
+            progress.writes(buffer)
+        try:
+            # asyncio tells the next write, not this one, that the connection was lost meanwhile.
+            for at in range(0, len(buffer), _ASYNC_PIECE):
+                await self._inner.write(buffer[at : at + _ASYNC_PIECE], timeout)
+        except BaseException:
+            if progress is not None:
+                progress.breaks()
+            raise
 
     async def start_tls(self, *given: Any, **options: Any) -> _AsyncStream:
+        if (progress := _PROGRESS.get()) is not None:
+            progress.connects()
         return _AsyncStream(await self._inner.start_tls(*given, **options))

@@ -54,8 +54,6 @@ class HttpEngine:
         self._open(http_client)
 
     def _open(self, http_client: object | None) -> None:
-        self._process = os.getpid()
-        self._closed = False
         if http_client is None:
             module = self._library.module
             context = set_up(module.create_ssl_context)
@@ -73,6 +71,8 @@ class HttpEngine:
 
         self._streaming = set_up(lambda: make(None))
         self._places = Places(self._max_connections, lambda: make(1))
+        self._closed = False
+        self._process = os.getpid()  # last: whoever sees it sees the rest
 
     def exchange(self, exchange: Exchange) -> Response:
         """Send a request and return the answer, whatever its status; the whole of it ends by the deadline.
