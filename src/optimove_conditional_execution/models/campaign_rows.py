@@ -104,8 +104,14 @@ def _alike(rows: list[dict[str, Any]]) -> list[CampaignCustomer] | None:
     _each(_set_fields, read, fields)
     _each(_set_given, read, repeat(layout.given))  # one set for all rows of the layout: nothing changes it
     _each(_set_extra, read, extras)
-    _each(_set_private, read, repeat(None))
+    _each(_set_private, read, repeat(_private()))
     return read
+
+
+@functools.cache
+def _private() -> dict[str, Any] | None:
+    """Return what this version of pydantic puts where a model has no private attributes: models are compared by it."""
+    return CampaignCustomer(customer_id="-").__pydantic_private__
 
 
 _run: Final = deque[None](maxlen=0).extend
