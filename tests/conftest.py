@@ -44,11 +44,11 @@ class OverHTTP:
 
 
 @contextlib.contextmanager
-def served(app: Any, **options: Any) -> Iterator[str]:
-    """Serve an ASGI application with uvicorn on a free loopback port; yields the base URL."""
+def served(app: Any, *, on: int = 0, **options: Any) -> Iterator[str]:
+    """Serve an ASGI application with uvicorn on a loopback port, a free one unless told; yields the base URL."""
     # asyncio turns Nagle's algorithm off only for sockets that say they are TCP; with it, answers wait for 40 ms.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.bind(("127.0.0.1", 0))
+    listener.bind(("127.0.0.1", on))
     server = uvicorn.Server(uvicorn.Config(app, **{"log_level": "warning", "lifespan": "on", **options}))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

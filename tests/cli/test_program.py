@@ -17,7 +17,7 @@ def test_the_version(optimove_ce: Run) -> None:
     assert optimove_ce("--version").stdout == f"optimove-ce {__version__}\n"
 
 
-@pytest.mark.parametrize("command", [(), ("demo",), ("simulate",), ("sign",), ("verify",)])
+@pytest.mark.parametrize("command", [(), ("demo",), ("simulate",), ("trigger",), ("campaign",), ("sign",), ("verify",)])
 def test_help_has_an_example(command: tuple[str, ...]) -> None:
     done = CliRunner().invoke(program, [*command, "--help"])
     assert done.exit_code == 0
@@ -25,7 +25,49 @@ def test_help_has_an_example(command: tuple[str, ...]) -> None:
     assert "--json" in done.output or not command
 
 
-@pytest.mark.parametrize("typed", ["demmo", "demo --count 0", "simulate --rate 0", "simulate --webhook x", "demo --x"])
+def test_the_list_of_commands_tells_all_in_80_columns(optimove_ce: Run) -> None:
+    listed = optimove_ce("--help").stdout
+    assert "..." not in listed
+    assert max(map(len, listed.splitlines())) <= 80
+    for name, command in program.commands.items():
+        summary = " ".join(str(command.help).split()).partition(". ")[0].rstrip(".")
+        assert f"{name} {summary}" in " ".join(listed.split()).replace("FILE, or", "FILE, or"), name
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_for_a_shell(shell: str, optimove_ce: Run) -> None:
+    done = optimove_ce("completion", shell)
+    assert done.returncode == 0
+    assert f"_OPTIMOVE_CE_COMPLETE={shell}_complete" in done.stdout
+    assert "optimove-ce" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("optimove-ce tri", {"plain,trigger"}),
+        ("optimove-ce trigger --sk", {"plain,--skew"}),
+        ("optimove-ce trigger --fault d", {"plain,duplicate"}),
+        ("optimove-ce completion z", {"plain,zsh"}),
+    ],
+)
+def test_what_the_script_asks_for(words: str, offered: set[str], optimove_ce: Run) -> None:
+    asked = {"_OPTIMOVE_CE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    assert set(optimove_ce(variables=asked).stdout.split()) == offered
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "demmo",
+        "demo --count 0",
+        "simulate --rate 0",
+        "simulate --webhook x",
+        "demo --x",
+        "trigger x",
+        "completion tcsh",
+    ],
+)
 def test_a_typing_error_is_status_2(typed: str) -> None:
     assert CliRunner().invoke(program, typed.split()).exit_code == 2
 

@@ -25,6 +25,8 @@ from optimove_conditional_execution.cli.simulation import Result, Simulation
 from optimove_conditional_execution.testing import FakeOptimove
 from optimove_conditional_execution.transport.http import AsyncHttpEngine
 from tests.cli.conftest import COMMAND, PATIENCE, Run, children_of, environment
+from tests.cli.services import mistakes
+from tests.conftest import served as running
 
 
 async def decide(notification: WebhookNotification, deadline: Deadline) -> Decision | bool:
@@ -108,8 +110,30 @@ def test_a_webhook_that_is_not_there(optimove_ce: Run) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     rows = [line for line in done.stdout.splitlines() if "HTTP" in line]
     assert len(rows) == 2
-    assert all("none" in row and "unanswered" in row for row in rows)
+    assert all("refused" in row and "unanswered" in row for row in rows)
     assert "2 sent: 0 approved, 0 denied, 2 unanswered, 0 late, 0 pending" in done.stdout
+
+
+def test_what_a_newcomer_gets_wrong_is_said_once() -> None:
+    """A wrong secret, a mounted application, a handler that hangs, and nothing that listens."""
+    key, secret = "key-of-the-tests", "secret-of-the-tests"
+    with running(mistakes("http://127.0.0.1:9", key=key, secret=secret)) as url:
+        webhooks = [f"{url}/secret", f"{url}/mounted", f"{url}/hang", "http://127.0.0.1:9/x"]
+        done = subprocess.run(
+            [*COMMAND, "simulate", "--json", "--count", "2", "--rate", "50", "--timeout-ms", "200"]
+            + [word for webhook in webhooks for word in ("--webhook", webhook)],
+            capture_output=True,
+            text=True,
+            env=environment(),
+            timeout=PATIENCE,
+            check=False,
+        )
+    _, *results, _ = (json.loads(line) for line in done.stdout.splitlines())
+    assert [result["statuses"] for result in results] == [[401, 307, None, None]] * 2
+    assert [result["failures"] for result in results] == [[None, None, "timeout", "refused"]] * 2
+    secret_hint, mount_hint = done.stderr.splitlines()
+    assert secret_hint.startswith("HTTP 401: the signature does not fit: OPTIMOVE_WEBHOOK_SECRET")
+    assert mount_hint.startswith(f"HTTP 307: it redirects to {url}/mounted/, ")
 
 
 def test_a_port_that_is_taken(optimove_ce: Run) -> None:
