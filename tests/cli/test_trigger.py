@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -107,6 +108,23 @@ def test_a_good_gate_that_runs_already() -> None:
     assert rows[-1] == "All as it should be (--seed 7 asks about the same customers again)."
     assert SECRET not in done.stdout
     assert KEY not in done.stdout
+
+
+def test_the_report_and_the_picture(tmp_path: Path) -> None:
+    report = tmp_path / "rehearsal.html"
+    with service_of_mistakes() as (url, port):
+        done = subprocess.run(
+            [*COMMAND, "trigger", f"{url}/good", "--port", port, "--count", "4", "--rate", "50", "--report", str(report)],
+            capture_output=True, text=True, env=environment(**GIVEN), timeout=PATIENCE, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Answers by latency" in done.stdout
+    assert "deadline 5,000 ms" in done.stdout
+    text = report.read_text(encoding="utf-8")
+    assert "All as it should be" in text
+    assert "<svg" in text
+    assert SECRET not in text
+    assert KEY not in text
 
 
 MISTAKES = {

@@ -9,6 +9,7 @@ import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final, final
 
 import click
@@ -17,6 +18,7 @@ from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.cli.given_urls import required_url
 from optimove_conditional_execution.cli.interruption import Interrupted, run_interruptibly
 from optimove_conditional_execution.cli.listening import is_reachable, until_reachable
+from optimove_conditional_execution.cli.pictures import report_option, show, write_page
 from optimove_conditional_execution.cli.postman import Postman
 from optimove_conditional_execution.cli.replies import origin
 from optimove_conditional_execution.cli.secret_variables import SECRET_VARIABLE, secret_or_new
@@ -89,6 +91,7 @@ _CONNECTIONS: Final = 256
 )
 @click.option("--port", type=click.IntRange(0, 65_535), default=0, help="0, the default, takes a free one.")
 @start_within_option
+@report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 def trigger(
     url: str,
@@ -103,6 +106,7 @@ def trigger(
     host: str,
     port: int,
     start_within: float,
+    report: Path | None,
     as_json: bool,
 ) -> None:
     """Fire a triggered campaign at your webhook URL, faults included, and judge what becomes of it.
@@ -144,10 +148,13 @@ def trigger(
     except Interrupted as interruption:
         interrupted = interruption
     summary = rehearsal.summary()
+    verdict = _verdict(summary, seed, was_interrupted=interrupted is not None)
     if as_json:
         click.echo(json.dumps({**summary.as_json(), "seed": seed, "skew_seconds": skew}))
     else:
-        _show(summary, seed, was_interrupted=interrupted is not None)
+        _show(summary, verdict)
+    if report is not None:
+        write_page(report, title="A rehearsal of a triggered campaign", sections=[summary.section(verdict)])
     if interrupted is not None:
         raise click.exceptions.Exit(interrupted.exit_status)
     if not summary.ok:
@@ -256,7 +263,10 @@ class _Rehearsal:
         click.echo(json.dumps(seen.as_json()) if self._as_json else str(seen))
 
 
-def _show(summary: TriggerSummary, seed: int, *, was_interrupted: bool) -> None:
+def _show(summary: TriggerSummary, verdict: str) -> None:
+    if summary.latencies_ms:
+        click.echo()
+        show(summary.picture)
     click.echo()
     for name, value in summary.lines():
         click.echo(f"{name:<11} {value}")
@@ -264,10 +274,13 @@ def _show(summary: TriggerSummary, seed: int, *, was_interrupted: bool) -> None:
         click.echo(f"! {finding}")
     for hint in summary.hints:
         click.echo(f"? {hint}")
+    click.echo(verdict)
+
+
+def _verdict(summary: TriggerSummary, seed: int, *, was_interrupted: bool) -> str:
     again = f"(--seed {seed} asks about the same customers again)"
     if was_interrupted:
-        click.echo(f"Interrupted {again}.")
-    elif summary.ok:
-        click.echo(f"All as it should be {again}.")
-    else:
-        click.echo(f"{len(summary.findings)} {'finding' if len(summary.findings) == 1 else 'findings'} {again}.")
+        return f"Interrupted {again}."
+    if summary.ok:
+        return f"All as it should be {again}."
+    return f"{len(summary.findings)} {'finding' if len(summary.findings) == 1 else 'findings'} {again}."

@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any, Final, final
 
 from optimove_conditional_execution.cli.latencies import Latencies
+from optimove_conditional_execution.cli.pictures import Histogram, Section
 from optimove_conditional_execution.cli.trigger_judgement import EXPECTED, Seen, Verdict, judge
 from optimove_conditional_execution.testing import Call
 
@@ -32,7 +33,7 @@ class TriggerSummary:
         faults: How many of each fault were posted, and how many of them came to what they must.
         wrong: Posts with a finding.
         pending: Posts that nobody waited for any longer.
-        latencies: From notification to answer.
+        latencies_ms: Milliseconds from notification to answer, of each good one that was answered.
         deadline_ms: Milliseconds that an answer might take.
         findings: A sentence for each thing that is wrong.
         hints: What may be wrong, and may be meant.
@@ -45,7 +46,7 @@ class TriggerSummary:
     faults: Mapping[str, tuple[int, int]]
     wrong: int
     pending: int
-    latencies: Latencies
+    latencies_ms: tuple[int, ...]
     deadline_ms: int
     findings: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
@@ -87,7 +88,7 @@ class TriggerSummary:
             faults={kind: (posted[kind], as_expected[kind]) for kind in EXPECTED if posted[kind]},
             wrong=counts["wrong"],
             pending=pending,
-            latencies=Latencies.of(
+            latencies_ms=tuple(
                 one.latency_ms
                 for one in over
                 if one.latency_ms is not None and one.planned.fault in (None, "duplicate")
@@ -95,6 +96,32 @@ class TriggerSummary:
             deadline_ms=deadline_ms,
             findings=(*further, *_sentences(affected), *of_calls),
             hints=() if of_calls else tuple(_hints(counts)),
+        )
+
+    @property
+    def latencies(self) -> Latencies:
+        """From notification to answer."""
+        return Latencies.of(self.latencies_ms)
+
+    @property
+    def picture(self) -> Histogram:
+        """The latencies against the deadline."""
+        return Histogram.of((max(0, latency) for latency in self.latencies_ms), deadline_ms=self.deadline_ms)
+
+    def section(self, verdict: str) -> Section:
+        """Return its part of a report.
+
+        Args:
+            verdict: How it went, as a sentence.
+        """
+        return Section(
+            title="A triggered campaign",
+            ok=self.ok,
+            verdict=verdict,
+            facts=self.lines(),
+            pictures=[self.picture],
+            findings=self.findings,
+            warnings=self.hints,
         )
 
     @property
