@@ -114,7 +114,8 @@ def test_the_report_and_the_picture(tmp_path: Path) -> None:
     report = tmp_path / "rehearsal.html"
     with service_of_mistakes() as (url, port):
         done = subprocess.run(
-            [*COMMAND, "trigger", f"{url}/good", "--port", port, "--count", "4", "--rate", "50", "--report", str(report)],
+            [*COMMAND, "trigger", f"{url}/good", "--port", port, "--count", "4", "--rate", "50",
+             "--report", str(report)],
             capture_output=True, text=True, env=environment(**GIVEN), timeout=PATIENCE, check=False,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
