@@ -110,11 +110,13 @@ def mistakes(base_url: str, *, key: str, secret: str) -> Starlette:
         return PlainTextResponse("")
 
     repeats: set[str] = set()
+    in_turn = asyncio.Lock()
 
     async def fickle(request: Request) -> PlainTextResponse:
         uid = json.loads(await request.body())["request_uid"]
-        await tell(request, approved=uid not in repeats)
-        repeats.add(uid)
+        async with in_turn:  # a repeat can come before the first is answered
+            await tell(request, approved=uid not in repeats)
+            repeats.add(uid)
         return PlainTextResponse("")
 
     async def tardy(request: Request) -> PlainTextResponse:

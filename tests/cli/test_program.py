@@ -27,7 +27,7 @@ def test_help_has_an_example(command: tuple[str, ...]) -> None:
 
 def test_the_list_of_commands_tells_all_in_80_columns(optimove_ce: Run) -> None:
     listed = optimove_ce("--help").stdout
-    assert "..." not in listed
+    assert "..." not in listed.replace("[ARGS]...", "")
     assert max(map(len, listed.splitlines())) <= 80
     for name, command in program.commands.items():
         summary = " ".join(str(command.help).split()).partition(". ")[0].rstrip(".")

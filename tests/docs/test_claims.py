@@ -179,7 +179,9 @@ def test_the_design_names_every_room_with_its_level() -> None:
 
 def test_modules_that_are_named_are_there() -> None:
     files = [
-        path for folder in (SOURCE, *map(ROOT.joinpath, ("tests", "examples", "docs"))) for path in folder.rglob("*.py")
+        path
+        for folder in (SOURCE, *map(ROOT.joinpath, ("tests", "examples", "docs", "benchmarks")))
+        for path in folder.rglob("*.py")
     ]
     known = {"noxfile.py", *(path.as_posix() for path in files)}
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:

@@ -81,7 +81,7 @@ def test_a_key_is_usable_when_the_client_would_take_it() -> None:
         ("https://api5.optimove.net?key=1", "problem", "not a URL that the SDK takes"),
         ("https://api5.optimove.net:x", "problem", "not a URL that the SDK takes"),
         ("http://api5.optimove.net", "problem", "in clear"),
-        ("https://apiX.optimove.net", "problem", "illustration"),
+        ("https://apiX.optimove.net", "problem", "not a URL that the SDK takes"),
         ("https://api.optimove.com", "problem", "illustration"),
         ("https://gateway.example.com", "warning", "apiX.optimove.net"),
         ("https://api5.optimove.net/current", "warning", "/current"),
