@@ -131,8 +131,8 @@ def build(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """The test suite on the installed wheel, with the source out of the way.
 
-    On the oldest Python with the lowest versions that pyproject.toml allows, on the others with the newest. Examples run
-    on the oldest Python, and what differs least is left to the oldest and the newest.
+    On the oldest Python with the lowest versions that pyproject.toml allows, on the others with the newest. Examples
+    run on the oldest Python, and what differs least is left to the oldest and the newest.
     """
     requirements = [f"{the_wheel()}[cli]", *group("test")]
     if session.python == OLDEST:
