@@ -93,6 +93,13 @@ class Page:
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
+    def until(self, expression: str, value: Any) -> None:
+        """Wait until a JavaScript expression is worth a value: what a click does is drawn a little later."""
+        end = time.monotonic() + PATIENCE
+        while (now := self.value(expression)) != value:
+            assert time.monotonic() < end, f"{expression} is {now}, not {value}"
+            time.sleep(0.02)
+
     @property
     def requests(self) -> list[str]:
         """What the page asked for, its own file first."""

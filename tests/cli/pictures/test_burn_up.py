@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimove_conditional_execution import CampaignReview
@@ -14,6 +14,8 @@ from optimove_conditional_execution.cli.pictures.samples import evenly
 from optimove_conditional_execution.cli.pictures.time_axis import TimeAxis
 from optimove_conditional_execution.flows.report import Progress
 from optimove_conditional_execution.testing import FakeOptimove
+
+unhurried = settings(deadline=None)  # the machine may be busy
 
 
 def progress(seconds: float, decided: int, *, campaign_id: int = 7, left: float = 60.0) -> Progress:
@@ -33,6 +35,7 @@ def progress(seconds: float, decided: int, *, campaign_id: int = 7, left: float 
     )
 
 
+@unhurried
 @given(st.integers(0, 5_000), st.integers(4, 40))
 def test_samples_are_few_even_and_hold_both_ends(count: int, most: int) -> None:
     samples = ProgressSamples(most)
@@ -48,6 +51,7 @@ def test_samples_are_few_even_and_hold_both_ends(count: int, most: int) -> None:
         assert not steps or kept[-1] - kept[-2] <= steps.pop()
 
 
+@unhurried
 @given(st.integers(0, 500), st.integers(2, 40))
 def test_evenly_keeps_both_ends(count: int, most: int) -> None:
     given_samples = [(float(index), index) for index in range(count)]
@@ -70,6 +74,7 @@ def test_reviews_at_the_same_time_are_kept_apart() -> None:
 SECONDS = st.floats(0.001, 1e6)
 
 
+@unhurried
 @given(SECONDS, SECONDS, st.one_of(st.none(), SECONDS))
 def test_the_axis_holds_the_work_and_clearance_in_order(last: float, clearance: float, margin: float | None) -> None:
     asking_ends = None if margin is None else clearance - min(margin, clearance / 2)

@@ -6,15 +6,18 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimove_conditional_execution.cli.pictures import Histogram
+
+unhurried = settings(deadline=None)  # the machine may be busy
 
 LATENCY = st.one_of(st.integers(0, 10_000_000), st.floats(0, 1e7))
 DEADLINE = st.one_of(st.integers(1, 3_600_000), st.floats(0.5, 3.6e6))
 
 
+@unhurried
 @given(st.lists(LATENCY, min_size=1, max_size=60), DEADLINE)
 def test_every_answer_is_in_the_bin_where_it_belongs(latencies: list[float], deadline_ms: float) -> None:
     picture = Histogram.of(latencies, deadline_ms=deadline_ms)
@@ -28,6 +31,7 @@ def test_every_answer_is_in_the_bin_where_it_belongs(latencies: list[float], dea
     assert picture.late == late == sum(one.count for one in picture.bins if one.late)
 
 
+@unhurried
 @given(st.lists(LATENCY, min_size=1, max_size=60), DEADLINE)
 def test_bins_are_in_order_bounded_and_end_at_the_deadline(latencies: list[float], deadline_ms: float) -> None:
     picture = Histogram.of(latencies, deadline_ms=deadline_ms)
@@ -39,6 +43,7 @@ def test_bins_are_in_order_bounded_and_end_at_the_deadline(latencies: list[float
     assert picture.before_deadline >= 1
 
 
+@unhurried
 @given(st.lists(LATENCY, min_size=1, max_size=60), DEADLINE)
 def test_a_coarser_one_tells_the_same_with_fewer_bins(latencies: list[float], deadline_ms: float) -> None:
     picture = Histogram.of(latencies, deadline_ms=deadline_ms)

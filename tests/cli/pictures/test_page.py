@@ -12,7 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimove_conditional_execution import __version__
@@ -22,6 +22,8 @@ from optimove_conditional_execution.cli.pictures.page import page
 from optimove_conditional_execution.cli.pictures.plot import NARROW, WIDE
 from optimove_conditional_execution.cli.pictures.style import DARK, LIGHT
 from optimove_conditional_execution.cli.pictures.svg import burn_up_svg, histogram_svg, standalone
+
+unhurried = settings(deadline=None)  # the machine may be busy
 
 MADE = datetime(2026, 11, 24, 20, 31, 5, tzinfo=UTC)
 LATENCIES = Histogram.of([31, 35, 34, 73, 2_500], deadline_ms=2_000)
@@ -116,6 +118,7 @@ def test_whatever_is_text_is_escaped() -> None:
     assert sum("<script>alert(1)</script>" in piece for piece in reader.texts) == 8
 
 
+@unhurried
 @given(st.text())
 def test_any_text_survives_as_text(text: str) -> None:
     written = tag("p", {"title": text}, escaped(text))
@@ -150,6 +153,7 @@ def inside(root: ElementTree.Element) -> None:
             assert value is None or -1 <= float(value) <= most + 1, (element.tag, name, value)
 
 
+@unhurried
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=20), st.floats(0.5, 1e6), st.sampled_from([WIDE, NARROW]))
 def test_any_latencies_are_drawn_inside(latencies: list[float], deadline_ms: float, size: Any) -> None:
     root = ElementTree.fromstring(histogram_svg(Histogram.of(latencies, deadline_ms=deadline_ms), size, name="a"))

@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimove_conditional_execution.cli.pictures.scales import (
@@ -19,9 +19,12 @@ from optimove_conditional_execution.cli.pictures.scales import (
 )
 from optimove_conditional_execution.cli.pictures.wording import counted, duration, milliseconds, number
 
+unhurried = settings(deadline=None)  # the machine may be busy
+
 POSITIVE = st.floats(1e-6, 1e9)
 
 
+@unhurried
 @given(POSITIVE, st.integers(1, 50))
 def test_ticks_are_round_reach_the_top_and_are_few(top: float, most: int) -> None:
     found = ticks(top, most)
@@ -51,6 +54,7 @@ def test_ticks(top: float, most: int, least: float, expected: tuple[float, ...])
     assert ticks(top, most, least=least) == expected
 
 
+@unhurried
 @given(POSITIVE, POSITIVE, st.sampled_from([STEPS, TENTHS, TWENTIETHS]))
 def test_preferred_numbers_enclose_what_they_are_for(one: float, other: float, numbers: tuple[float, ...]) -> None:
     low, high = min(one, other), max(one, other)
