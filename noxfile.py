@@ -137,14 +137,15 @@ def wheel(session: nox.Session) -> None:
     requirements = [f"{the_wheel()}[cli]", *group("test")]
     if session.python == OLDEST:
         session.install("uv")
-        lowest = Path(session.create_tmp()) / "lowest.txt"
+        lowest = DIST / "lowest.txt"
         extras = [f"--extra={extra}" for extra in PROJECT["project"]["optional-dependencies"]]
         resolve = ("uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct", "--system-certs", *extras)
         session.run(*resolve, "--output-file", str(lowest), "pyproject.toml", silent=True)
         session.install(*requirements, "--constraint", str(lowest))
     else:
         session.install(*requirements)
-    away = Path(session.create_tmp()).resolve() / "away"
+    # Not `create_tmp`: it would put the tests' temporary files below this project and its settings.
+    away = ROOT / ".nox" / f"away-{session.python}"
     shutil.rmtree(away, ignore_errors=True)
     shutil.copytree(ROOT, away, ignore=shutil.ignore_patterns("src", ".*", "__pycache__", "dist", "site"))
     shutil.copytree(ROOT / ".ci", away / ".ci")
