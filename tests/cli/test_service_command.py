@@ -84,6 +84,7 @@ def test_what_it_has_started_ends_too() -> None:
         grandchild = int(await process.stdout.readline())
         os.kill(grandchild, 0)
         await end_group(process, within=0.5)
+        assert await process.stdout.read() == b"", "nobody holds the pipe any more"
         return process.pid, grandchild
 
     assert all(is_gone(pid) for pid in asyncio.run(run()))
