@@ -50,8 +50,15 @@ async def approve(notification: WebhookNotification, deadline: Deadline) -> bool
 
 def gate() -> Starlette:
     """A good gate, configured by its environment."""
-    receiver = AsyncWebhookReceiver(decide, client=AsyncOptimoveClient(), secrets=os.environ["OPTIMOVE_WEBHOOK_SECRET"])
-    return Starlette(routes=[Route("/optimove", ASGIApp(receiver), methods=["POST"])])
+    client = AsyncOptimoveClient()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with client:
+            yield
+
+    receiver = AsyncWebhookReceiver(decide, client=client, secrets=os.environ["OPTIMOVE_WEBHOOK_SECRET"])
+    return Starlette(routes=[Route("/optimove", ASGIApp(receiver), methods=["POST"])], lifespan=lifespan)
 
 
 def dying_gate() -> Starlette:

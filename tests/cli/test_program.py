@@ -27,11 +27,12 @@ def test_help_has_an_example(command: tuple[str, ...]) -> None:
 
 def test_the_list_of_commands_tells_all_in_80_columns(optimove_ce: Run) -> None:
     listed = optimove_ce("--help").stdout
-    assert "..." not in listed.replace("[ARGS]...", "")
+    _, _, listed = listed.partition("Commands:")
+    assert "..." not in listed
     assert max(map(len, listed.splitlines())) <= 80
     for name, command in program.commands.items():
         summary = " ".join(str(command.help).split()).partition(". ")[0].rstrip(".")
-        assert f"{name} {summary}" in " ".join(listed.split()).replace("FILE, or", "FILE, or"), name
+        assert f"{name} {summary}" in " ".join(listed.split()), name
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -52,6 +52,11 @@ class Reply:
         return cls(url, seconds, failure=_failure(error))
 
     @property
+    def is_success(self) -> bool:
+        """Whether the status is a 2xx."""
+        return self.status is not None and self.status // 100 == 2
+
+    @property
     def is_redirect(self) -> bool:
         """Whether it points elsewhere."""
         return self.status is not None and self.status // 100 == 3

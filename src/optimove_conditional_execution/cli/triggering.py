@@ -144,11 +144,13 @@ class Triggering:
     async def _settled(self, posted: Posted) -> None:
         if all(reply.failure in ("refused", "unknown-host") for reply in posted.replies):
             return  # nobody has got it
-        if posted.planned.fault in (None, "duplicate"):
+        if posted.planned.fault in (None, "duplicate") and any(reply.is_success for reply in posted.replies):
+            # It may be answered after the webhook has said that it took it.
             await until_over(posted.question, clock=self._clock)
-        if posted.planned.fault is not None:
-            # An answer that must not come would come about now; one that comes later still is judged at the end.
-            await asyncio.sleep(GRACE_SECONDS)
+            if posted.planned.fault is None:
+                return
+        # An answer that must not come would come about now; one that comes later still is judged at the end.
+        await asyncio.sleep(GRACE_SECONDS)
 
 
 def _forged(delivery: Delivery, planned: Planned) -> Delivery:

@@ -1,0 +1,44 @@
+"""The commands of the tutorial do what it shows."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from tests.docs.pages import DOCS, Block, blocks
+
+PAGE = DOCS / "tutorial" / "first-gate.md"
+
+
+def timeless(line: str) -> str:
+    return re.sub(r"\d+ (of \d+ )?ms", "some ms", line)
+
+
+def test_the_one_line_that_rehearses_the_gate(tmp_path: Path) -> None:
+    found = blocks(PAGE)
+    gate = next(block for block in found if block.title == "gate.py")
+    rehearsal = next(block for block in found if "optimove-ce trigger" in block.code)
+    shown = next(block for block in found if block.language == "text")
+    (tmp_path / "gate.py").write_text(gate.code, encoding="utf-8")
+    done = subprocess.run(command_of(rehearsal), cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False)
+    assert done.returncode == 0, done.stderr
+    # What is under way at the same time may end in another order.
+    assert Counter(map(timeless, done.stdout.splitlines())) == Counter(map(timeless, shown.code.splitlines()))
+
+
+def command_of(block: Block) -> list[str]:
+    """Return the command, with this Python and a port that is free."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = str(listener.getsockname()[1])
+    words = shlex.split(block.code.replace("8000", port))
+    assert words[0] == ".venv/bin/optimove-ce"
+    python = {".venv/bin/python": sys.executable}
+    return [
+        sys.executable, "-m", "optimove_conditional_execution.cli", *(python.get(word, word) for word in words[1:]),
+    ]  # fmt: skip
