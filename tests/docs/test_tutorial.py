@@ -27,8 +27,10 @@ def test_the_one_line_that_rehearses_the_gate(tmp_path: Path) -> None:
     (tmp_path / "gate.py").write_text(gate.code, encoding="utf-8")
     done = subprocess.run(command_of(rehearsal), cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False)
     assert done.returncode == 0, done.stderr
-    # What is under way at the same time may end in another order.
-    assert Counter(map(timeless, done.stdout.splitlines())) == Counter(map(timeless, shown.code.splitlines()))
+    # What is under way at the same time may end in another order; the page leaves out the picture.
+    output = Counter(map(timeless, done.stdout.splitlines()))
+    assert Counter(map(timeless, shown.code.splitlines())) - output == Counter()
+    assert "Answers by latency" in done.stdout
 
 
 def command_of(block: Block) -> list[str]:
