@@ -135,8 +135,8 @@ def build(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """The test suite on the installed wheel, with the source out of the way.
 
-    On the oldest Python with the lowest versions that pyproject.toml allows, on the others with the newest. What differs
-    least from one Python to the next runs on one of them; the examples use the command, so it meets both.
+    On the oldest Python with the lowest versions that pyproject.toml allows, on the others with the newest. What
+    differs least from one Python to the next runs on one of them; the examples use the command, so it meets both.
     """
     requirements = [f"{the_wheel()}[cli]", *group("test")]
     if session.python == OLDEST:
