@@ -116,8 +116,8 @@ class noted:  # noqa: N801 - reads as a participle in a with statement
 def bound(client: object) -> bool:
     """Bound all connections that an httpx client will open; outside of `until` it goes on as before.
 
-    httpx has no public way to reach what opens its connections, so this looks for it where httpx 0.27 to 0.28 and
-    httpx2 keep it. A test holds that it is there.
+    httpx has no public way to reach what opens its connections, so this looks for it where httpx 0.28 and httpx2
+    keep it. A test holds that it is there.
 
     Returns:
         Whether it was found; it is not in a client with transports of another kind.
