@@ -55,6 +55,7 @@ OK = reply(200)
         (seen("duplicate", OK, OK), ["abstained", "unchanged"]),
         (seen("forged", reply(401)), ["refused"]),
         (seen("oversize", reply(413)), ["refused"]),
+        (seen("oversize", reply("broken")), ["refused"]),
         (seen("late", OK), ["left alone"]),
         (seen("late", reply(410)), ["left alone"]),
     ],

@@ -128,7 +128,8 @@ def _refused(seen: Seen, reply: Reply, wanted: HTTPStatus, what: str) -> Verdict
             else "bound the body before it is read"
         )
         return _wrong(f"{what}, and was {seen.said} all the same", advice)
-    if reply.status == wanted:
+    # A server may end the connection while the body is still on its way; then its answer can get lost.
+    if reply.status == wanted or (seen.planned.fault == "oversize" and reply.failure == "broken"):
         return Verdict("refused")
     if reply.status is None or reply.is_redirect:
         return _wrong(f"{what}, and {_answered(reply)} instead of {wanted.value}", remedy(reply))
