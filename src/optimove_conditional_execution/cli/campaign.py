@@ -34,7 +34,8 @@ from optimove_conditional_execution.transport.http import AsyncHttpEngine
 
 @click.command(
     epilog="\b\nExamples:\n"
-    "  optimove-ce campaign --listener http://127.0.0.1:8000/campaigns -- uvicorn reviews:app --port 8000\n"
+    "  optimove-ce campaign --listener http://127.0.0.1:8000/campaigns -- uvicorn reviews:app --port 8000 "
+    "--no-access-log\n"
     "  optimove-ce campaign --port 8900 --listener http://127.0.0.1:8000/campaigns --lead 20\n"
     "  optimove-ce campaign --customers 100000 --lead 600 --json"
 )
