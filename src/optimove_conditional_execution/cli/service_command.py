@@ -161,6 +161,8 @@ async def _pass_on(out: asyncio.StreamReader, err: asyncio.StreamReader, last: d
             if stream is err and line.strip():
                 last.append(line.decode("utf-8", "replace").strip())
             # Not to standard output, which is for results.
-            click.echo(line, err=True)
+            # When its reader has gone we read on: a full pipe would stop the service, and the verdict would blame it.
+            with contextlib.suppress(OSError):
+                click.echo(line, err=True)
 
     await asyncio.gather(show(out), show(err))
