@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 from starlette.applications import Starlette
@@ -48,7 +49,7 @@ async def approve(notification: WebhookNotification, deadline: Deadline) -> bool
     return True
 
 
-def gate() -> Starlette:
+def gate(handler: Any = decide) -> Starlette:
     """A good gate, configured by its environment."""
     client = AsyncOptimoveClient()
 
@@ -57,8 +58,17 @@ def gate() -> Starlette:
         async with client:
             yield
 
-    receiver = AsyncWebhookReceiver(decide, client=client, secrets=os.environ["OPTIMOVE_WEBHOOK_SECRET"])
+    receiver = AsyncWebhookReceiver(handler, client=client, secrets=os.environ["OPTIMOVE_WEBHOOK_SECRET"])
     return Starlette(routes=[Route("/optimove", ASGIApp(receiver), methods=["POST"])], lifespan=lifespan)
+
+
+def gate_without_await() -> Starlette:
+    """A gate whose handler hands on a coroutine instead of its result."""
+
+    async def forgetful(notification: WebhookNotification, deadline: Deadline) -> Any:
+        return approve(notification, deadline)
+
+    return gate(forgetful)
 
 
 def dying_gate() -> Starlette:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
 
 from optimove_conditional_execution import AsyncListenerReceiver, AsyncOptimoveClient, CampaignReadyEvent
 from optimove_conditional_execution.adapters.asgi import ASGIApp
@@ -19,6 +21,7 @@ from optimove_conditional_execution.cli.listening import until_reachable
 from optimove_conditional_execution.cli.servers import served
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.testing import FakeOptimove
+from tests import conftest
 from tests.cli.conftest import COMMAND, PATIENCE, Run, environment
 
 KEY = {"OPTIMOVE_API_KEY": "key-of-the-tests"}
@@ -164,6 +167,29 @@ def test_it_waits_for_a_service_that_starts_later() -> None:
 def test_a_name_that_no_machine_has() -> None:
     with pytest.raises(ConfigurationError, match="No machine is called no-such-machine"):
         asyncio.run(until_reachable("http://no-such-machine.invalid/campaigns"))
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("campaigns?token=the-token", "The listener has been told; clearance in 60 s."),
+        (
+            "campaigns?token=another-token",
+            "Warning: the listener gave HTTP 401: its token is not the one in the URL; set OPTIMOVE_LISTENER_TOKEN "
+            "alike; clearance in 60 s.",
+        ),
+        ("campaign?token=the-token", "Warning: the listener gave HTTP 404; clearance in 60 s."),
+    ],
+)
+def test_people_hear_at_once_what_the_listener_said(path: str, said: str, optimove_ce: Run) -> None:
+    async def ignore(event: CampaignReadyEvent) -> None: ...
+
+    route = Route("/campaigns", ASGIApp(AsyncListenerReceiver(ignore, token="the-token")), methods=["POST"])
+    with conftest.served(Starlette(routes=[route])) as url:
+        done = optimove_ce("campaign", "--listener", f"{url}/{path}", "--customers", "2", "--wait", "0.1")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == said
+    assert "-token" not in done.stdout + done.stderr
 
 
 def test_the_lines_for_people() -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +68,24 @@ def test_its_output_goes_to_standard_error(capfd: pytest.CaptureFixture[str]) ->
     assert "said\n" in err
     assert err.replace("\n", "").count("x") >= 10_000
     assert "no newline\n" in err
+
+
+def test_a_reader_that_leaves_does_not_hold_it_up(tmp_path: Path) -> None:
+    written = tmp_path / "written"
+    # More than a pipe takes.
+    script = f"import pathlib, sys; sys.stderr.write('x\\n' * 300_000); pathlib.Path({str(written)!r}).touch()"
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        url = f"http://127.0.0.1:{free_port()}/x"
+        subprocess.run(
+            [*COMMAND, "trigger", url, "--start-within", "20", "--", sys.executable, "-c", script],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=writing, env=environment(), timeout=PATIENCE,
+            check=False,
+        )  # fmt: skip
+    finally:
+        os.close(writing)
+    assert written.exists()
 
 
 def test_what_it_has_started_ends_too() -> None:

@@ -285,6 +285,19 @@ def test_a_service_that_ends_before_it_listens(optimove_ce: Run) -> None:
     )
 
 
+def test_a_gate_that_lacks_an_await_is_not_as_it_should_be(optimove_ce: Run) -> None:
+    port = free_port()
+    done = optimove_ce(
+        "trigger", f"http://127.0.0.1:{port}/optimove", "--count", "2", "--rate", "50", "--seed", "7", "--",
+        *uvicorn_command("gate_without_await", port),
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert "Is an await missing?" in done.stderr
+    *_, hint, verdict = done.stdout.splitlines()
+    assert hint.startswith("? Nothing was told to Optimove about any customer: ")
+    assert verdict == "Nothing wrong, but nobody was decided (--seed 7 asks about the same customers again)."
+
+
 def test_a_service_that_ends_during_the_rehearsal() -> None:
     port = free_port()
     done = rehearsed(
@@ -298,7 +311,10 @@ def test_a_service_that_ends_during_the_rehearsal() -> None:
 def test_a_command_that_is_none(optimove_ce: Run) -> None:
     done = optimove_ce("trigger", f"http://127.0.0.1:{free_port()}/x", "--", "no-such-command")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "Error: Your service cannot be started: no-such-command: No such file or directory.\n"
+    assert done.stderr == (
+        "Error: Your service cannot be started: no-such-command: No such file or directory. "
+        "Give its path, or activate the environment that it is installed in.\n"
+    )
 
 
 def test_a_service_that_takes_too_long(optimove_ce: Run) -> None:
@@ -340,10 +356,11 @@ def test_a_blank_secret_is_status_2(optimove_ce: Run) -> None:
     assert "OPTIMOVE_WEBHOOK_SECRET is empty or blank" in done.stderr
 
 
-def test_a_machine_that_is_not_there(optimove_ce: Run) -> None:
-    done = optimove_ce("trigger", "http://no-such-machine.invalid/x")
+@pytest.mark.parametrize("name", ["no-such-machine.invalid", "no..name", "a" * 64 + ".invalid"])
+def test_a_machine_that_is_not_there(name: str, optimove_ce: Run) -> None:
+    done = optimove_ce("trigger", f"http://{name}/x")
     assert done.returncode == 2
-    assert "No machine is called no-such-machine.invalid" in done.stderr
+    assert done.stderr == f"Error: No machine is called {name}: check the URL.\n"
 
 
 def test_the_reader_of_the_output_may_leave() -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import TextIO
 
@@ -34,7 +35,8 @@ from optimove_conditional_execution.transport.http import AsyncHttpEngine
 
 @click.command(
     epilog="\b\nExamples:\n"
-    "  optimove-ce campaign --listener http://127.0.0.1:8000/campaigns -- uvicorn reviews:app --port 8000\n"
+    "  optimove-ce campaign --listener http://127.0.0.1:8000/campaigns -- uvicorn reviews:app --port 8000 "
+    "--no-access-log\n"
     "  optimove-ce campaign --port 8900 --listener http://127.0.0.1:8000/campaigns --lead 20\n"
     "  optimove-ce campaign --customers 100000 --lead 600 --json"
 )
@@ -135,9 +137,10 @@ def campaign(
                 url = await _listening(fake, target)
             held = fake.add_campaign(customers, campaign_id=campaign_id, lead_seconds=lead)
             results.append(CampaignResult(held, None))
-            results[0] = CampaignResult(held, await announced(Postman(engine), url, held))
+            status = await announced(Postman(engine), url, held)
+            results[0] = CampaignResult(held, status)
             if not as_json:
-                click.echo(f"The listener has been told; clearance in {lead:g} s.", err=True)
+                click.echo(f"{_told(status)}; clearance in {lead:g} s.", err=True)
             await until_cleared(held, wait=wait)
             if service is not None and service.ended is not None:
                 click.echo(f"Warning: {service.ended}.", err=True)
@@ -164,6 +167,14 @@ async def _listening(fake: FakeOptimove, target: str | None) -> str:
     url = target or await registered_listener(fake)
     await until_reachable(url)
     return url
+
+
+def _told(status: int | None) -> str:
+    if status is None:
+        return "Warning: the listener gave no answer"
+    if status == HTTPStatus.UNAUTHORIZED:
+        return f"Warning: the listener gave HTTP 401: its token is not the one in the URL; set {TOKEN_VARIABLE} alike"
+    return "The listener has been told" if status // 100 == 2 else f"Warning: the listener gave HTTP {status}"
 
 
 def _introduce(settings: Mapping[str, str], *, as_json: bool, is_started: bool) -> None:

@@ -27,7 +27,7 @@ async def is_reachable(url: str) -> bool:
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(parts.hostname, port)
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):  # the latter for what cannot be a name, such as a..b
         raise ConfigurationError(f"No machine is called {parts.hostname}: check the URL.") from None
     except OSError:
         return False

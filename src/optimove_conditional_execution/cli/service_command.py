@@ -135,7 +135,13 @@ async def service_command(
         )
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-        raise ConfigurationError(f"Your service cannot be started: {command[0]}: {reason}.") from None
+        # A newcomer calls this program by its path in an environment that the shell does not know of.
+        remedy = (
+            " Give its path, or activate the environment that it is installed in."
+            if isinstance(error, FileNotFoundError)
+            else ""
+        )
+        raise ConfigurationError(f"Your service cannot be started: {command[0]}: {reason}.{remedy}") from None
     assert process.stdout is not None  # noqa: S101 - it was asked for
     assert process.stderr is not None  # noqa: S101 - it was asked for
     last: deque[str] = deque(maxlen=_LAST_LINES)
@@ -155,6 +161,8 @@ async def _pass_on(out: asyncio.StreamReader, err: asyncio.StreamReader, last: d
             if stream is err and line.strip():
                 last.append(line.decode("utf-8", "replace").strip())
             # Not to standard output, which is for results.
-            click.echo(line, err=True)
+            # When its reader has gone we read on: a full pipe would stop the service, and the verdict would blame it.
+            with contextlib.suppress(OSError):
+                click.echo(line, err=True)
 
     await asyncio.gather(show(out), show(err))

@@ -282,5 +282,6 @@ def _verdict(summary: TriggerSummary, seed: int, *, was_interrupted: bool) -> st
     if was_interrupted:
         return f"Interrupted {again}."
     if summary.ok:
-        return f"All as it should be {again}."
+        # Exit status 0 says no more than this, and a gate that is broken may end here.
+        return f"Nothing wrong, but nobody was decided {again}." if summary.hints else f"All as it should be {again}."
     return f"{len(summary.findings)} {'finding' if len(summary.findings) == 1 else 'findings'} {again}."

@@ -124,6 +124,15 @@ def test_a_page_replaces_the_old_one_and_leaves_nothing_behind(tmp_path: Path) -
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
+def test_a_page_that_is_closed_to_others_stays_so(tmp_path: Path) -> None:
+    path = tmp_path / "r.html"
+    path.write_text("old")
+    path.chmod(0o600)
+    write_page(path, title="A rehearsal", sections=[SECTION])
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_link_is_followed(tmp_path: Path) -> None:
     real = tmp_path / "real.html"
     real.write_text("old")

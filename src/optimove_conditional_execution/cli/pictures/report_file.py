@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +55,9 @@ def write_page(path: Path, *, title: str, sections: Sequence[Section], made: dat
                 stream.write(text.encode())
                 stream.flush()
                 os.fsync(stream.fileno())
+            # It names customers: who has closed the old page to others does not get an open one.
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copymode(path, file)
             file.replace(path)
     except OSError as error:
         raise ConfigurationError(f"The report {path} could not be written: {error.strerror}.") from None
