@@ -291,7 +291,7 @@ def test_a_gate_that_lacks_an_await_is_not_as_it_should_be(optimove_ce: Run) -> 
         "trigger", f"http://127.0.0.1:{port}/optimove", "--count", "2", "--rate", "50", "--seed", "7", "--",
         *uvicorn_command("gate_without_await", port),
     )  # fmt: skip
-    assert done.returncode == 0
+    assert done.returncode == 1
     assert "Is an await missing?" in done.stderr
     *_, hint, verdict = done.stdout.splitlines()
     assert hint.startswith("? Nothing was told to Optimove about any customer: ")

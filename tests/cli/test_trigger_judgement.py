@@ -136,7 +136,7 @@ def test_the_numbers_add_up_and_equal_findings_are_one() -> None:
 
 def test_nobody_decided_is_a_hint() -> None:
     silent = TriggerSummary.of([seen(None, OK), seen(None, OK)], deadline_ms=5_000)
-    assert (silent.ok, silent.abstained) == (True, 2)
+    assert (silent.ok, silent.abstained, silent.findings) == (False, 2, ())
     assert silent.hints[0].startswith("Nothing was told to Optimove about any customer")
 
 

@@ -119,7 +119,7 @@ def trigger(
     error. Without COMMAND the settings are printed, and your service is waited for. API key and secret are those of
     OPTIMOVE_API_KEY and OPTIMOVE_WEBHOOK_SECRET; without them they are made anew.
 
-    Exit status: 0 all is as it should be, 1 something is not, 2 it could not start, 130 it was ended by Ctrl-C.
+    Exit status: 0 all is as it should be, 1 something is not, or nobody was decided, 2 it could not start, 130 it was ended by Ctrl-C.
     """
     if not is_loopback(host):
         click.echo(f"Warning: {host} can be reached from other machines, over plain HTTP.", err=True)
@@ -282,6 +282,7 @@ def _verdict(summary: TriggerSummary, seed: int, *, was_interrupted: bool) -> st
     if was_interrupted:
         return f"Interrupted {again}."
     if summary.ok:
-        # Exit status 0 says no more than this, and a gate that is broken may end here.
-        return f"Nothing wrong, but nobody was decided {again}." if summary.hints else f"All as it should be {again}."
+        return f"All as it should be {again}."
+    if not summary.findings:
+        return f"Nothing wrong, but nobody was decided {again}."
     return f"{len(summary.findings)} {'finding' if len(summary.findings) == 1 else 'findings'} {again}."

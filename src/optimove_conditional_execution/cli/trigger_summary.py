@@ -126,8 +126,8 @@ class TriggerSummary:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.findings
+        """Whether nothing is wrong, and somebody was decided about: a gate that never decides passes no check."""
+        return not (self.findings or self.hints)
 
     def lines(self) -> list[tuple[str, str]]:
         """Return names and values, in the order in which they are shown."""
