@@ -119,7 +119,8 @@ def trigger(
     error. Without COMMAND the settings are printed, and your service is waited for. API key and secret are those of
     OPTIMOVE_API_KEY and OPTIMOVE_WEBHOOK_SECRET; without them they are made anew.
 
-    Exit status: 0 all is as it should be, 1 something is not, or nobody was decided, 2 it could not start, 130 it was ended by Ctrl-C.
+    Exit status: 0 all is as it should be, 1 something is not, or nobody was decided about, 2 it could not start, 130 it
+    was ended by Ctrl-C.
     """
     if not is_loopback(host):
         click.echo(f"Warning: {host} can be reached from other machines, over plain HTTP.", err=True)
