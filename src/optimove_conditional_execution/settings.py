@@ -72,9 +72,9 @@ def seconds(name: str, value: object, *, above_zero: bool = False) -> float:
         ConfigurationError: It is none; the message names the setting.
     """
     usable = isinstance(value, int | float) and not isinstance(value, bool)
-    if not usable or not (value > 0 if above_zero else value >= 0):  # type: ignore[operator]
+    if not usable or not (value > 0 if above_zero else value >= 0):  # type: ignore[operator]  # a number, see above
         raise ConfigurationError(f"{name} must be a number of seconds, {'above 0' if above_zero else '0 or more'}.")
-    return value  # type: ignore[return-value]
+    return value  # type: ignore[return-value]  # a number, see above
 
 
 def _api_key(value: object) -> str:

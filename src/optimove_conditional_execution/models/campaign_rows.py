@@ -146,7 +146,7 @@ class _Nothing(dict[str, Any]):
     def __setitem__(self, key: str, value: object) -> None:
         raise TypeError("A CampaignCustomer cannot be changed.")
 
-    update = setdefault = __ior__ = __setitem__  # type: ignore[assignment]
+    update = setdefault = __ior__ = __setitem__  # type: ignore[assignment]  # all of them refuse
 
     def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[()]]:
         return dict, ()  # a copy has its own, which may be written into

@@ -35,7 +35,7 @@ class CaselessModel(WireModel):
 @functools.lru_cache(maxsize=16)
 def field_names(model: type[CaselessModel]) -> dict[str, str]:
     """Return the field that each name means; names in small letters."""
-    names = dict(model._also)  # pyright: ignore[reportPrivateUsage]
+    names = dict(model._also)  # pyright: ignore[reportPrivateUsage]  # models of this room
     for field, info in model.model_fields.items():
         names[field] = field
         names[(info.alias or field).lower()] = field

@@ -109,7 +109,7 @@ def update_webhook_settings(
         raise ConfigurationError("timeout_ms must be a whole number of milliseconds, 1 or more.")
     settings: dict[str, Any] = {"timeout": timeout_ms}
     if secret is not None:
-        if not isinstance(secret, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(secret, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
             raise ConfigurationError("secret must be text: it is sent as JSON.")
         signing_keys(secret)
         settings["secret"] = secret

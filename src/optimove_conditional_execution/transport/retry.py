@@ -164,7 +164,7 @@ class AsyncReplay(Generic[T]):
 
 def load() -> None:
     """Import tenacity; a client does it when it is made, so that neither importing the SDK nor a first call waits."""
-    import tenacity  # noqa: F401
+    import tenacity  # noqa: F401 - loaded early on purpose
 
 
 def retrying(**options: Unpack[Strategy]) -> tenacity.Retrying:
