@@ -18,6 +18,8 @@ from optimove_conditional_execution.errors import (
     RateLimitError,
     ServerError,
     SignatureError,
+    StoreError,
+    SupersededError,
     TransportError,
     UnexpectedResponseError,
 )
@@ -100,6 +102,8 @@ __all__ = [
     "ReviewReport",
     "ServerError",
     "SignatureError",
+    "StoreError",
+    "SupersededError",
     "Tally",
     "TenantSettings",
     "TransportError",

@@ -12,7 +12,9 @@ OptimoveError
 ├── TransportError                no answer
 ├── DeadlineExceeded              no time left
 ├── SignatureError                an incoming request is not from Optimove
-└── PayloadError                  it is, but cannot be understood
+├── PayloadError                  it is, but cannot be understood
+└── StoreError                    a claim store or a journal cannot be relied on
+    └── SupersededError           another run has taken over the review
 ```
 
 No message holds an API key, a secret, a signature, a body or personal data.
@@ -141,3 +143,11 @@ class PayloadError(OptimoveError):
     def __init__(self, text: str, *, path: str = "") -> None:
         super().__init__(text)
         self.path = path
+
+
+class StoreError(OptimoveError):
+    """A claim store or a journal cannot be relied on any more: its file was removed or replaced while it was in use."""
+
+
+class SupersededError(StoreError):
+    """Another run has taken over the review; this one may record and send nothing more."""

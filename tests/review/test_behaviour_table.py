@@ -30,6 +30,7 @@ from optimove_conditional_execution import (
     per_customer,
 )
 from optimove_conditional_execution.flows.journal import Decided
+from optimove_conditional_execution.review import pipeline
 from optimove_conditional_execution.stores import MemoryJournal, SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.review.conftest import Rig, everybody, odd
@@ -221,11 +222,11 @@ def test_what_cannot_be_recorded_is_not_sent(rig: Rig) -> None:
         def record(self, key: str, batches: Sequence[Decided], /) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
-    campaign = rig.fake.add_campaign(2_000)
+    campaign = rig.fake.add_campaign(2_000, lead_seconds=2)
     report = rig.run(everybody, campaign.event(), journal=Broken())
     assert not campaign.statuses
     assert not report.complete
-    assert "OperationalError" in str(report.error)
+    assert "OperationalError: disk I/O error" in str(report.error)
 
 
 def test_what_is_not_written_down_by_clearance_is_not_reached(rig: Rig) -> None:
@@ -253,12 +254,12 @@ def test_a_journal_that_fails_at_the_end_does_not_take_the_report_along(
             super().leave(key)
             raise LookupError
 
-    campaign = rig.fake.add_campaign(100)
+    campaign = rig.fake.add_campaign(100, lead_seconds=4)
     journal = Broken()
     report = rig.run(everybody, campaign.event(), journal=journal)
     assert (report.complete, report.acknowledged) == (True, 100)
     assert report.warnings == (
-        "The journal raised OperationalError when the review was over; a further run only writes that down.",
+        "The journal raised OperationalError: disk I/O error when the review was over; a further run only writes that down.",
     )
     assert "the journal raised LookupError when it was left" in caplog.text
     again = rig.run(odd, campaign.event(), journal=journal)
@@ -266,20 +267,24 @@ def test_a_journal_that_fails_at_the_end_does_not_take_the_report_along(
     assert campaign.calls == [100]
 
 
-def test_what_cannot_be_marked_as_sent_is_sent_again_with_the_same_answer(rig: Rig, tmp_path: Path) -> None:
+def test_what_cannot_be_marked_as_sent_is_sent_again_with_the_same_answer(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Broken(SqliteJournal):  # type: ignore[misc]
         def acknowledge(self, key: str, start: int, end: int, /) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
+    monkeypatch.setattr(pipeline, "_LAST_MARKS_SECONDS", 0.5)
     campaign = rig.fake.add_campaign(3_000)
     with Broken(tmp_path / "reviews.db") as broken:
         report = rig.run(odd, campaign.event(), journal=broken, chunk_size=500, concurrency=1)
-    assert (report.complete, "OperationalError" in str(report.error)) == (False, True)
-    assert campaign.calls == [500]
+    assert (report.complete, "could not mark" in str(report.error)) == (False, True)
+    assert "The journal raised OperationalError: disk I/O error; it was tried again." in report.warnings
+    assert campaign.calls == [500, 500, 500]  # what stands in the journal goes out all the same
     with SqliteJournal(tmp_path / "reviews.db") as journal:
         again = rig.run(everybody, campaign.event(), journal=journal, chunk_size=500)
     assert again.complete
-    assert len(campaign.twice) == 500
+    assert len(campaign.twice) == 1_500
     assert not campaign.contradictions
     assert {f"C{number:07d}" for number in range(1, 1_001, 2)} <= set(campaign.recipients())
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol, final, runtime_checkable
 
-from optimove_conditional_execution.errors import ConfigurationError, OptimoveError
+from optimove_conditional_execution.errors import ConfigurationError, OptimoveError, SupersededError
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
 
 FIRST_DENIAL: Final = 2**62
@@ -59,8 +59,19 @@ class Journal(Protocol):
     A review is named by `CampaignReadyEvent.key`. In the order of `record`, the ids that it approved are numbered from
     0, and those that it denied from 2**62, since they are reported only on request; `acknowledge` and `acknowledged`
     speak of ranges of these numbers. Methods are plain functions, called from several threads, and may wait for a disk.
-    Whatever one raises stops the review: nothing is sent that is not written down. Every method may be called twice
-    with the same arguments: the second call changes nothing.
+    What one raises is tried again while there is time, a `StoreError` excepted; nothing is sent that is not written
+    down. Every method but `take` may be called twice with the same arguments: the second call changes nothing.
+
+    **Why no customer is told two things.** Whatever lock `take` uses can be lost: its file is removed, its server fails
+    over. So the lock only spares work, and the guarantee is the number of the run. `take` writes a new one down before
+    it returns, and whoever writes with an older `run=` is refused, in the transaction that would have written. Hence
+    everything that an older run has recorded stands in the journal before the newer one reads it; the newer run asks
+    about nobody who stands there, and sends what stands there as it is. The older run sends nothing before it has
+    recorded it, so what it still has under way is what the newer one sends too. It learns that it is superseded from
+    `acknowledged`, which it calls before each update, or from any write, and then stops.
+
+    A journal whose `take` returns True, and whose methods know no `run=`, is used without this guarantee; the review
+    says so in the log.
     """
 
     def keep(self, event: CampaignReadyEvent, /) -> bool:
@@ -74,7 +85,7 @@ class Journal(Protocol):
         """
         ...
 
-    def take(self, key: str, /) -> bool:
+    def take(self, key: str, /) -> int | None:
         """Become the only one who runs a review, among all threads and processes; never waits.
 
         Freed by `leave` and, at once, by the death of the process.
@@ -83,7 +94,8 @@ class Journal(Protocol):
             key: The review, by `CampaignReadyEvent.key`.
 
         Returns:
-            False when somebody is at it, the caller included.
+            The number of this run, 1 or more, which no other run of the review has had or will have; it is written
+            down. None when somebody is at the review, the caller included.
         """
         ...
 
@@ -91,15 +103,17 @@ class Journal(Protocol):
         """Let somebody else run the review; without effect unless it was taken here."""
         ...
 
-    def record(self, key: str, batches: Sequence[Decided], /) -> None:
+    def record(self, key: str, batches: Sequence[Decided], /, *, run: int | None = None) -> None:
         """Append decided batches in their order, all or none; a batch that stands there already is left out.
 
         Args:
             key: The review.
             batches: What was decided.
+            run: The number that `take` returned; None writes whoever is at the review.
 
         Raises:
             OptimoveError: No such review is kept.
+            SupersededError: A later run has taken the review; nothing is written.
         """
         ...
 
@@ -107,32 +121,44 @@ class Journal(Protocol):
         """Yield all batches in the order of `record`, a few in memory at a time."""
         ...
 
-    def acknowledge(self, key: str, start: int, end: int, /) -> None:
+    def acknowledge(self, key: str, start: int, end: int, /, *, run: int | None = None) -> None:
         """Write down that Optimove has taken a range of statuses.
 
         Args:
             key: The review.
             start: The number of the first one.
             end: The number behind the last one.
+            run: The number that `take` returned; None writes whoever is at the review.
 
         Raises:
             OptimoveError: No such review is kept, or the range is none.
+            SupersededError: A later run has taken the review; nothing is written.
         """
         ...
 
-    def acknowledged(self, key: str, /) -> list[tuple[int, int]]:
-        """Return the ranges `(start, end)` that Optimove has taken, in order, those that touch made one."""
+    def acknowledged(self, key: str, /, *, run: int | None = None) -> list[tuple[int, int]]:
+        """Return the ranges `(start, end)` that Optimove has taken, in order, those that touch made one.
+
+        Args:
+            key: The review.
+            run: The number that `take` returned; None reads whoever is at the review.
+
+        Raises:
+            SupersededError: A later run has taken the review.
+        """
         ...
 
-    def finish(self, key: str, report: str, /) -> None:
+    def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
         """Write down that nothing is left to do. The first report stands.
 
         Args:
             key: The review.
             report: JSON text, from `ReviewReport.to_json`.
+            run: The number that `take` returned; None writes whoever is at the review.
 
         Raises:
             OptimoveError: No such review is kept.
+            SupersededError: A later run has taken the review; nothing is written.
         """
         ...
 
@@ -161,6 +187,16 @@ class Journal(Protocol):
             ConfigurationError: `before` has a zone.
         """
         ...
+
+
+def check_run(run: int | None, latest: int | None) -> None:
+    """Refuse a run that is not the latest one of its review.
+
+    Raises:
+        SupersededError: It is not.
+    """
+    if run is not None and run != latest:
+        raise SupersededError("Another run has taken over this review, so this one records and sends nothing more.")
 
 
 def check_range(start: int, end: int) -> None:

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
 from optimove_conditional_execution.deadline import Clock, Deadline, instant, zone_of
-from optimove_conditional_execution.errors import ConfigurationError, DeadlineExceeded, OptimoveError
+from optimove_conditional_execution.errors import ConfigurationError, DeadlineExceeded, OptimoveError, StoreError
 from optimove_conditional_execution.flows.journal import Journal
 from optimove_conditional_execution.flows.ledger import Ledger
 from optimove_conditional_execution.flows.planner import Planner
@@ -24,10 +24,11 @@ from optimove_conditional_execution.models.listener import CampaignReadyEvent
 from optimove_conditional_execution.operations import MAX_STATUSES
 from optimove_conditional_execution.review.pipeline import LOGGER, Pipeline, Plan
 from optimove_conditional_execution.review.sides import Side
-from optimove_conditional_execution.review.turn import Turn
+from optimove_conditional_execution.review.turn import Turn, insistently, is_passing, unnumbered, words
 from optimove_conditional_execution.settings import seconds, whole_number
 from optimove_conditional_execution.stores.memory_journal import MemoryJournal
 
+T = TypeVar("T")
 R = TypeVar("R", bound=Callable[..., Any])
 C = TypeVar("C", OptimoveClient, AsyncOptimoveClient)
 
@@ -36,6 +37,9 @@ WRONG_ZONE_SECONDS: Final = 2_700.0
 
 _LAST_WORDS_SECONDS: Final = 2.0
 """How long a review that is over waits for a journal that is slow, though clearance has come."""
+
+_LAST_TRIES_SECONDS: Final = 15.0
+"""How long a review that is over tries a journal that fails, before clearance: longer than a backup locks it."""
 
 
 class Review(abc.ABC, Generic[R, C]):
@@ -120,6 +124,12 @@ class Review(abc.ABC, Generic[R, C]):
         self._chunk_size = chunk_size
         self._skip_control_group = control_group == "skip"
         self._wall_clock = wall_clock
+        if missing := unnumbered(self._journal):
+            LOGGER.warning(
+                "%s takes no run= in %s: a run that has lost its lock is not stopped; see stores.Journal",
+                type(self._journal).__name__,
+                ", ".join(sorted(missing)),
+            )
 
     @abc.abstractmethod
     def _check(self, reviewer: R, client: C) -> None:
@@ -138,28 +148,44 @@ class Review(abc.ABC, Generic[R, C]):
         """Run a review; None when somebody else is at it."""
         side = self._side()
         turn = Turn(self._journal, event.key)
-        await side.call(self._journal.keep, event)
+        await self._opened(event, side, self._journal.keep, event)
         try:
-            if not await side.call(turn.take):
+            if not await self._opened(event, side, turn.take):
                 return None
-            over = await side.call(self._journal.report, event.key)
+            over = await self._opened(event, side, self._journal.report, event.key)
             if over is not None:
                 return ReviewReport.from_json(over)
-            report, finished = await self._reviewed(event, side, fresh=fresh, expected=expected)
+            report, finished = await self._reviewed(event, side, turn, fresh=fresh, expected=expected)
             if finished:
-                report = await self._written(report, event.key, side)
+                report = await self._written(report, turn, side)
         finally:
             if failed := await _failure(side, turn.leave):
-                LOGGER.error("campaign %d: the journal raised %s when it was left", event.campaign_id, failed)
+                LOGGER.error("campaign %d: the journal raised %s when it was left", event.campaign_id, words(failed))
         _log(report)
         return report
 
-    async def _written(self, report: ReviewReport, key: str, side: Side) -> ReviewReport:
+    async def _opened(self, event: CampaignReadyEvent, side: Side, function: Callable[..., T], *arguments: object) -> T:
+        """Call the journal before anything is decided; if it is locked, say, again until the safety margin."""
+        left = max(0.0, event.clearance_deadline(self._zone).timestamp() - self._wall_clock())
+
+        def told(error: Exception) -> None:
+            LOGGER.error("campaign %d: the journal raised %s; it is tried again", event.campaign_id, words(error))
+
+        return await insistently(
+            lambda: side.call(function, *arguments),
+            until=Deadline.after(left - min(self._safety_margin, left / 2)),
+            told=told,
+            only=is_passing,
+        )
+
+    async def _written(self, report: ReviewReport, turn: Turn, side: Side) -> ReviewReport:
         # What was sent is sent: a journal that fails now must not take the report with it, nor hold it past clearance.
-        failed = await _failure(side, self._journal.finish, key, report.to_json(), patience=report.seconds_to_spare)
+        failed = await _failure(side, turn.finish, report.to_json(), patience=report.seconds_to_spare)
         if failed is None:
             return report
-        text = f"The journal raised {failed} when the review was over; a further run only writes that down."
+        if isinstance(failed, StoreError):
+            return dataclasses.replace(report, complete=False, finished_before_clearance=False, error=failed)
+        text = f"The journal raised {words(failed)} when the review was over; a further run only writes that down."
         return dataclasses.replace(report, warnings=(*report.warnings, text))
 
     async def _asked(self, event: CampaignReadyEvent, expected: int | None) -> ReviewReport:
@@ -173,7 +199,7 @@ class Review(abc.ABC, Generic[R, C]):
         return report
 
     async def _reviewed(
-        self, event: CampaignReadyEvent, side: Side, *, fresh: bool, expected: int | None
+        self, event: CampaignReadyEvent, side: Side, turn: Turn, *, fresh: bool, expected: int | None
     ) -> tuple[ReviewReport, bool]:
         clearance, doubtful = instant(event.clearance_required_by, self._zone)
         left = clearance.timestamp() - self._wall_clock()
@@ -181,7 +207,7 @@ class Review(abc.ABC, Generic[R, C]):
             chunk_size=self._chunk_size,
             report_denied=self._report_denied,
             skip_control_group=self._skip_control_group,
-            taken=await side.call(self._journal.acknowledged, event.key),
+            taken=await self._opened(event, side, turn.acknowledged),
         )
         if left <= 0:
             return await self._too_late(event, ledger, side, left), True
@@ -194,10 +220,12 @@ class Review(abc.ABC, Generic[R, C]):
             expected=expected,
             clock=time.monotonic,
         )
+        margin = min(self._safety_margin, left / 2)
         plan = Plan(
             event=event,
             clearance=deadline,
-            asking=deadline.earlier_by(min(self._safety_margin, left / 2)),
+            asking=deadline.earlier_by(margin),
+            recording=deadline.earlier_by(margin / 2),
             batch_size=self._batch_size,
             concurrency=self._concurrency,
             page_size=self._page_size,
@@ -206,14 +234,14 @@ class Review(abc.ABC, Generic[R, C]):
             progress=self._progress,
         )
         warnings = self._doubts(event, doubtful=doubtful, fresh=fresh)
-        if any(_is_rival(kept.event, event) for kept in await side.call(self._journal.reviews)):
+        if any(_is_rival(kept.event, event) for kept in await self._opened(event, side, self._journal.reviews)):
             warnings.append(
                 "The journal holds another review of this campaign with the same clearance: Optimove has announced it "
                 "twice, with other time stamps. What the reviews say of one customer may differ; the last word counts."
             )
             LOGGER.warning("campaign %d: %s", event.campaign_id, warnings[-1])
         report = await Pipeline(
-            plan, side=side, journal=self._journal, ledger=ledger, planner=planner, warnings=warnings
+            plan, side=side, journal=self._journal, turn=turn, ledger=ledger, planner=planner, warnings=warnings
         ).run()
         return report, report.complete or deadline.expired
 
@@ -261,9 +289,8 @@ class Review(abc.ABC, Generic[R, C]):
         try:
             return await self._told(event, fresh=False)
         except Exception as error:  # noqa: BLE001 - one review that cannot run must not keep the others from it
-            name = type(error).__name__
-            LOGGER.error("campaign %d: the review could not be resumed: %s", event.campaign_id, name)
-            told = error if isinstance(error, OptimoveError) else OptimoveError(f"The journal raised {name}.")
+            LOGGER.error("campaign %d: the review could not be resumed: %s", event.campaign_id, words(error))
+            told = error if isinstance(error, OptimoveError) else OptimoveError(f"The journal raised {words(error)}.")
             return ReviewReport(campaign_id=event.campaign_id, error=told)
 
     async def _told(self, event: CampaignReadyEvent, *, fresh: bool) -> ReviewReport | None:
@@ -281,7 +308,7 @@ class Review(abc.ABC, Generic[R, C]):
         try:
             await self._told(event, fresh=True)
         except Exception as error:  # noqa: BLE001 - nobody waits for it; the journal still holds the event
-            LOGGER.error("campaign %d: the review failed: %s", event.campaign_id, type(error).__name__)
+            LOGGER.error("campaign %d: the review failed: %s", event.campaign_id, words(error))
 
 
 def _is_rival(kept: CampaignReadyEvent, event: CampaignReadyEvent) -> bool:
@@ -323,13 +350,21 @@ def _check_reviewer(reviewer: object) -> None:
 
 async def _failure(
     side: Side, function: Callable[..., object], *arguments: object, patience: float = 0.0
-) -> str | None:
-    """Call the journal, and return the name of what it raised; one that waits for a lock goes on by itself."""
+) -> Exception | None:
+    """Call the journal, and return what it raised at last; one that waits for a lock goes on by itself.
+
+    Args:
+        side: How it is called.
+        function: What is called.
+        arguments: With what.
+        patience: Seconds that there are to try again.
+    """
+    tries = Deadline.after(min(max(0.0, patience), _LAST_TRIES_SECONDS))
     try:
         async with asyncio.timeout(max(_LAST_WORDS_SECONDS, patience)):
-            await side.call(function, *arguments)
+            await insistently(lambda: side.call(function, *arguments), until=tries, told=lambda _: None)
     except Exception as error:  # noqa: BLE001 - somebody else's journal may raise anything
-        return type(error).__name__
+        return error
     return None
 
 

@@ -1,7 +1,9 @@
 """One run of a review: reading, asking, recording and sending at the same time, the slowest setting the pace.
 
 The order for every customer is: decide, record, send, mark. So a process may die at any moment: what was decided stands
-in the journal, and what was not marked is sent again with the same answer.
+in the journal, and what was not marked is sent again with the same answer. A journal that fails holds back what it does
+not hold yet, and nothing else; it is tried again while there is time. One that says that another run has taken over
+(see `flows.journal.Journal`), or that cannot be relied on any more, ends the run at once.
 """
 
 from __future__ import annotations
@@ -9,15 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
-from typing import Final, final
+from typing import Final, TypeVar, final
 
 from optimove_conditional_execution import operations
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import DeadlineExceeded, OptimoveError
+from optimove_conditional_execution.errors import DeadlineExceeded, OptimoveError, StoreError
 from optimove_conditional_execution.flows.failures import Failures, Unit
 from optimove_conditional_execution.flows.journal import Decided, Journal
 from optimove_conditional_execution.flows.ledger import Chunk, Ledger
@@ -27,7 +29,10 @@ from optimove_conditional_execution.flows.verdicts import Batch, OddAnswer
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
 from optimove_conditional_execution.pools import name_of
 from optimove_conditional_execution.review.sides import PageRequest, Side
+from optimove_conditional_execution.review.turn import Turn, insistently, words
 from optimove_conditional_execution.transport.sending import Tally
+
+R = TypeVar("R")
 
 LOGGER: Final = logging.getLogger("optimove_conditional_execution.review")
 
@@ -42,6 +47,12 @@ _REPLAYED_AT_ONCE: Final = 20
 _HANDING_OVER_SECONDS: Final = 0.5
 """What a reviewer returns at its deadline still has to come here, from another thread perhaps."""
 
+_JOURNAL_SECONDS: Final = 1.0
+"""How long an update waits for a journal that is slow to say whose run it is, or to mark the update before."""
+
+_LAST_MARKS_SECONDS: Final = 15.0
+"""How long a run that has sent everything waits for a journal that cannot mark it: longer than a backup locks it."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -52,6 +63,7 @@ class Plan:
         event: The campaign.
         clearance: When Optimove stops listening.
         asking: When the reviewer is not asked any more, so that there is time to send what it said.
+        recording: When a journal that fails is not tried any more, so that there is time to send what it holds.
         batch_size: Customers that the reviewer gets at once.
         concurrency: Batches that it gets at the same time.
         page_size: Rows of a page; None when the server knows no pages.
@@ -63,6 +75,7 @@ class Plan:
     event: CampaignReadyEvent
     clearance: Deadline
     asking: Deadline
+    recording: Deadline
     batch_size: int
     concurrency: int
     page_size: int | None
@@ -76,12 +89,21 @@ class Pipeline:
     """Runs a review once."""
 
     def __init__(
-        self, plan: Plan, *, side: Side, journal: Journal, ledger: Ledger, planner: Planner, warnings: Sequence[str]
+        self,
+        plan: Plan,
+        *,
+        side: Side,
+        journal: Journal,
+        turn: Turn,
+        ledger: Ledger,
+        planner: Planner,
+        warnings: Sequence[str],
     ) -> None:
         self._plan = plan
         self._key = plan.event.key
         self._side = side
         self._journal = journal
+        self._turn = turn
         self._ledger = ledger
         self._planner = planner
         self._tally = Tally()
@@ -95,20 +117,25 @@ class Pipeline:
         self._batches: asyncio.Queue[Batch | None] = asyncio.Queue(plan.concurrency)
         self._decided: asyncio.Queue[Decided | None] = asyncio.Queue(8 * plan.concurrency)
         self._chunks: asyncio.Queue[Chunk | None] = asyncio.Queue(1)
+        self._sent: asyncio.Queue[Chunk] = asyncio.Queue()
+        self._checking: asyncio.Future[list[tuple[int, int]]] | None = None
 
     async def run(self) -> ReviewReport:
         """Run it to its end or to clearance, whichever is first."""
         asking = asyncio.ensure_future(self._ask())
         ending = asyncio.ensure_future(self._end(asking))
         recording = asyncio.ensure_future(self._record())
-        sending = asyncio.ensure_future(self._send())
+        marking = asyncio.ensure_future(self._mark())
+        sending = asyncio.ensure_future(self._send(marking))
         watching = asyncio.ensure_future(self._watch())
-        stages = (asking, ending, recording, sending)
+        stages = (asking, ending, recording, sending, marking)
         try:
             await asyncio.wait(stages, timeout=self._plan.clearance.remaining(), return_when=asyncio.FIRST_EXCEPTION)
         finally:
             for task in (*stages, watching):
                 task.cancel()
+            if self._checking is not None:
+                self._checking.cancel()
             outcomes = await asyncio.gather(*stages, watching, return_exceptions=True)
         for outcome in outcomes[:-1]:
             if isinstance(outcome, Exception):
@@ -127,11 +154,21 @@ class Pipeline:
 
     async def _replay(self) -> None:
         """Take in what an earlier run decided, and send on what Optimove has not taken."""
-        batches = await self._side.call(self._journal.decided, self._key)
-        while True:
-            some: list[Decided] = await self._side.call(lambda: list(islice(batches, _REPLAYED_AT_ONCE)))
-            if not some:
-                return
+        replayed = 0
+        batches: Iterator[Decided] | None = None
+
+        def some_more() -> list[Decided]:
+            nonlocal batches
+            if batches is None:
+                batches = islice(self._journal.decided(self._key), replayed, None)
+            try:
+                return list(islice(batches, _REPLAYED_AT_ONCE))
+            except BaseException:
+                batches = None  # an iterator that has raised is at its end
+                raise
+
+        while some := await self._insist(self._plan.asking, some_more):
+            replayed += len(some)
             for batch in some:
                 self._ledger.replay(batch)
             await self._cut()
@@ -199,7 +236,7 @@ class Pipeline:
     # ---- recording and sending
 
     async def _record(self) -> None:
-        closing = False
+        closing, writable = False, True
         while not closing:
             group = [await self._decided.get()]
             if group != [None]:
@@ -208,20 +245,44 @@ class Pipeline:
                 group.append(self._decided.get_nowait())
             closing = None in group
             batches = [batch for batch in group if batch is not None and (batch.approved or batch.denied)]
-            if batches:
-                await self._side.call(self._journal.record, self._key, batches)
-                self._ledger.recorded(batches)
-                await self._cut()
+            if batches and writable:
+                writable = await self._written(batches)
+                if writable:
+                    self._ledger.recorded(batches)
+                    await self._cut()
         await self._cut(flush=True)
         await self._chunks.put(None)
+
+    async def _written(self, batches: list[Decided]) -> bool:
+        """Record batches. When that fails, nobody knows whether they stand there, so nothing may follow them."""
+        try:
+            async with asyncio.timeout(self._plan.recording.remaining()):
+                await self._insist(self._plan.recording, self._turn.record, batches)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - somebody else's journal may raise anything
+            self._note(OptimoveError(f"Decisions that the journal did not take are not sent: it raised {words(error)}"))
+            return False
+        return True
+
+    async def _insist(self, until: Deadline, function: Callable[..., R], *arguments: object) -> R:
+        """Call the journal, again and again if it fails."""
+        return await insistently(lambda: self._side.call(function, *arguments), until=until, told=self._journal_failed)
+
+    def _journal_failed(self, error: Exception) -> None:
+        text = f"The journal raised {words(error)}; it was tried again."
+        LOGGER.error("campaign %d: %s", self._plan.event.campaign_id, text)
+        if text not in self._warnings:
+            self._warnings.append(text)
 
     async def _cut(self, *, flush: bool = False) -> None:
         while (chunk := self._ledger.next_chunk(flush=flush)) is not None:
             await self._chunks.put(chunk)
 
-    async def _send(self) -> None:
+    async def _send(self, marking: asyncio.Future[None]) -> None:
         plan = self._plan
         while (chunk := await self._chunks.get()) is not None:
+            await self._check_run()
             begun = self._planner.seconds()
             operation = operations.update_customer_promotion_status(
                 plan.event.campaign_id, chunk.statuses, timestamp=plan.now()
@@ -232,9 +293,51 @@ class Pipeline:
                 self._note(error)
                 continue
             self._ledger.took(chunk)
-            for start, end in chunk.ranges:
-                await self._side.call(self._journal.acknowledge, self._key, start, end)
             self._planner.sent(self._planner.seconds() - begun)
+            await self._handed_to_mark(chunk)
+        await self._all_marked(marking)
+
+    async def _check_run(self) -> None:
+        """Stop if another run has taken over; see `Journal`.
+
+        A journal that cannot say so now does not hold back what it holds: that is the same whoever sends it.
+        """
+        checking = self._checking
+        if checking is None or checking.done():
+            self._checking = checking = asyncio.ensure_future(self._side.call(self._turn.acknowledged))
+        await asyncio.wait((checking,), timeout=_JOURNAL_SECONDS)
+        error = checking.exception() if checking.done() else None
+        if isinstance(error, StoreError):
+            raise error
+
+    async def _handed_to_mark(self, chunk: Chunk) -> None:
+        """Have an update marked before the next one goes out, if the journal is as quick as usual."""
+        is_behind = not self._sent.empty()
+        self._sent.put_nowait(chunk)
+        if not is_behind:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_JOURNAL_SECONDS):
+                    await self._sent.join()
+
+    async def _mark(self) -> None:
+        """Mark what Optimove has taken, until cancelled."""
+        while True:
+            chunk = await self._sent.get()
+            for start, end in chunk.ranges:
+                await self._insist(self._plan.clearance, self._turn.acknowledge, start, end)
+            self._sent.task_done()
+
+    async def _all_marked(self, marking: asyncio.Future[None]) -> None:
+        try:
+            async with asyncio.timeout(_LAST_MARKS_SECONDS):
+                await self._sent.join()
+        except TimeoutError:
+            self._note(
+                OptimoveError(
+                    "The journal could not mark all that was sent; a further run sends it again, with the same answers."
+                )
+            )
+        marking.cancel()
 
     # ---- telling
 
@@ -287,8 +390,7 @@ class Pipeline:
         if isinstance(error, OptimoveError):
             self._note(error)
         else:
-            name = type(error).__name__
-            self._note(OptimoveError(f"The review stopped, and nothing more is sent: {name} was raised."))
+            self._note(OptimoveError(f"The review stopped, and nothing more is sent: {words(error)}"))
 
     def _report(self) -> ReviewReport:
         ledger = self._ledger

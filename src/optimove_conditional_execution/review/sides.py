@@ -23,7 +23,7 @@ from optimove_conditional_execution.transport.sending import Tally
 R = TypeVar("R")
 
 _IO_PLACES: Final = 4
-"""Threads for the page that is read, the update that is sent, and the journal."""
+"""Threads for the page that is read and the update that is sent; and as many for the journal, which may be locked."""
 
 _ENOUGH: Final = 4_000
 """Customers that a thread reads before it hands them over."""
@@ -83,9 +83,10 @@ class _Side:
         # Of this run alone: a reviewer that hangs keeps its thread, and must not keep those of later runs.
         self._reviewers = Pool(concurrency, when_full="queue", name="optimove-reviewer")
         self._io = Pool(_IO_PLACES, when_full="queue", name="optimove-review")
+        self._journal = Pool(_IO_PLACES, when_full="queue", name="optimove-journal")
 
     async def call(self, function: Callable[..., R], *arguments: object) -> R:
-        result: R = await asyncio.wrap_future(self._io.submit(function, arguments))
+        result: R = await asyncio.wrap_future(self._journal.submit(function, arguments))
         return result
 
     async def ask(self, batch: Batch, deadline: Deadline, *, at_last: Deadline) -> Verdicts:
@@ -139,7 +140,9 @@ class Threads(_Side):
 
     async def send(self, operation: Operation[R], deadline: Deadline, tally: Tally) -> R:
         """Send an operation."""
-        return await self.call(lambda: self._client.send(operation, deadline=deadline, tally=tally))
+        sent = self._io.submit(lambda: self._client.send(operation, deadline=deadline, tally=tally), ())
+        result: R = await asyncio.wrap_future(sent)
+        return result
 
 
 @final

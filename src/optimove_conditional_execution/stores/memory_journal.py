@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final, final
 
 from optimove_conditional_execution.errors import OptimoveError
-from optimove_conditional_execution.flows.journal import UNKNOWN, Decided, Kept, check_moment, check_range
+from optimove_conditional_execution.flows.journal import UNKNOWN, Decided, Kept, check_moment, check_range, check_run
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
 
 _KEEP_IDS: Final = 8
@@ -28,6 +28,8 @@ class MemoryJournal:
         self._lock = threading.Lock()
         self._reviews: dict[str, _Review] = {}
         self._taken: set[str] = set()
+        self._runs: dict[str, int] = {}
+        self._last_run = 0
         self._finished: deque[_Review] = deque()
 
     def keep(self, event: CampaignReadyEvent, /) -> bool:
@@ -38,27 +40,30 @@ class MemoryJournal:
             self._reviews[event.key] = _Review(event)
             return True
 
-    def take(self, key: str, /) -> bool:
+    def take(self, key: str, /) -> int | None:
         """Become the only one who runs a review; see `Journal.take`."""
         with self._lock:
             if key in self._taken:
-                return False
+                return None
             self._taken.add(key)
-            return True
+            self._last_run += 1
+            self._runs[key] = self._last_run
+            return self._last_run
 
     def leave(self, key: str, /) -> None:
         """Let somebody else run the review; see `Journal.leave`."""
         with self._lock:
             self._taken.discard(key)
 
-    def record(self, key: str, batches: Sequence[Decided], /) -> None:
+    def record(self, key: str, batches: Sequence[Decided], /, *, run: int | None = None) -> None:
         """Append decided batches; see `Journal.record`.
 
         Raises:
             OptimoveError: No such review is kept.
+            SupersededError: A later run has taken the review.
         """
         with self._lock:
-            review = self._known(key)
+            review = self._known(key, run)
             for batch in batches:
                 if batch not in review.seen:
                     review.seen.add(batch)
@@ -73,15 +78,16 @@ class MemoryJournal:
             batches = [] if review is None else list(review.batches)
         yield from batches
 
-    def acknowledge(self, key: str, start: int, end: int, /) -> None:
+    def acknowledge(self, key: str, start: int, end: int, /, *, run: int | None = None) -> None:
         """Write down which statuses Optimove has taken; see `Journal.acknowledge`.
 
         Raises:
             OptimoveError: No such review is kept, or the range is none.
+            SupersededError: A later run has taken the review.
         """
         check_range(start, end)
         with self._lock:
-            review = self._known(key)
+            review = self._known(key, run)
             apart = []
             for low, high in review.taken:
                 if high < start or low > end:
@@ -90,20 +96,26 @@ class MemoryJournal:
                     start, end = min(low, start), max(high, end)
             review.taken = sorted([*apart, (start, end)])
 
-    def acknowledged(self, key: str, /) -> list[tuple[int, int]]:
-        """Return the ranges that Optimove has taken; see `Journal.acknowledged`."""
+    def acknowledged(self, key: str, /, *, run: int | None = None) -> list[tuple[int, int]]:
+        """Return the ranges that Optimove has taken; see `Journal.acknowledged`.
+
+        Raises:
+            SupersededError: A later run has taken the review.
+        """
         with self._lock:
+            check_run(run, self._runs.get(key))
             review = self._reviews.get(key)
             return [] if review is None else list(review.taken)
 
-    def finish(self, key: str, report: str, /) -> None:
+    def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
         """Write down that nothing is left to do; see `Journal.finish`.
 
         Raises:
             OptimoveError: No such review is kept.
+            SupersededError: A later run has taken the review.
         """
         with self._lock:
-            review = self._known(key)
+            review = self._known(key, run)
             if review.report is not None:
                 return
             review.report = report
@@ -140,13 +152,15 @@ class MemoryJournal:
             old = [key for key, review in self._reviews.items() if review.is_over(before)]
             for key in old:
                 del self._reviews[key]
+                self._runs.pop(key, None)
             self._finished = deque(review for review in self._finished if not review.is_over(before))
             return len(old)
 
-    def _known(self, key: str) -> _Review:
+    def _known(self, key: str, run: int | None) -> _Review:
         review = self._reviews.get(key)
         if review is None:
             raise OptimoveError(UNKNOWN)
+        check_run(run, self._runs.get(key))
         return review
 
 

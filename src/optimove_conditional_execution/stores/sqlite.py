@@ -45,6 +45,7 @@ class SqliteClaims:
 
         Raises:
             sqlite3.Error: The file cannot be opened, or is no SQLite database.
+            StoreError: Here and in all methods: the file has been removed or replaced. Restart all processes.
         """
         self._wall_clock = wall_clock
         self._file = SqliteFile(fspath(path), _SCHEMA, synchronous="NORMAL", busy_seconds=_BUSY_SECONDS)

@@ -1,4 +1,10 @@
-"""An SQLite file that threads and processes share, and that survives a fork."""
+"""An SQLite file that threads and processes share, that survives a fork, and that notices when it is replaced.
+
+A file that is removed while it is open goes on without a name: its processes still see each other, and who comes later
+makes a new one. Then two processes decide about the same question. So each use compares what the path names with what
+is open, by device and inode, and refuses when they differ. The `-wal` file and the `-shm` file hold what is written and
+the locks, so the same goes for them.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +14,23 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Final, Literal, final
 
 from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.errors import StoreError
 
 Connection = sqlite3.Connection
+Identity = tuple[int, int]
 
 SQLITE_VERSION: Final = sqlite3.sqlite_version_info
 
 _OWNER_ONLY: Final = 0o600
+_OPENINGS: Final = 3
+"""An overlay file system, a container's for example, gives a file another inode when it is first written to."""
+
+_COMPANIONS: Final = ("-wal", "-shm")
+_NO_FILE: Final = (":memory:", "")
 
 
 @final
@@ -43,8 +57,12 @@ class SqliteFile:
 
         Raises:
             sqlite3.Error: The file cannot be opened, or is no SQLite database.
+            StoreError: The file is removed or replaced while it is opened.
         """
-        self._path = path
+        # Absolute, since the process may change its directory. Not resolved: when a symbolic link in it is pointed
+        # elsewhere, others open another file by this path, and that must be noticed.
+        self._path = path if path in _NO_FILE else str(Path(path).absolute())
+        self._identity: Identity | None = None
         self._schema = schema
         self._synchronous = synchronous
         self._busy_seconds = busy_seconds
@@ -55,19 +73,29 @@ class SqliteFile:
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """Lend the connection; a transaction begun on it is committed at the end, or undone by an exception."""
+        """Lend the connection; a transaction begun on it is committed at the end, or undone by an exception.
+
+        Raises:
+            sqlite3.Error: The file cannot be opened.
+            StoreError: The file has been removed or replaced since it was first opened.
+        """
         mine = self._mine()
         with mine.lock:
             if mine.connection is None:
                 mine.connection = self._connect()
+                mine.files = self._files()
+            self._check(mine)
             with mine.connection as connection:
                 yield connection
+            # Nobody else has seen what was committed to a file that had lost its name.
+            self._check(mine)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Lend the connection with a transaction begun that nobody else can write during."""
+        """Lend the connection with a transaction begun that nobody else can write during; raises as `connection`."""
         with self.connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
+            self._check(self._mine())  # that may have waited long for somebody else's transaction
             yield connection
 
     def close(self) -> None:
@@ -84,14 +112,47 @@ class SqliteFile:
         pid = os.getpid()
         return self._by_process.get(pid) or self._by_process.setdefault(pid, _Open())
 
+    def _check(self, mine: _Open) -> None:
+        for path, identity in mine.files.items():
+            if identity_of(path) != identity:
+                raise self._replaced(path)
+
+    def _replaced(self, path: str) -> StoreError:
+        return StoreError(
+            f"{path} was removed or replaced while it was in use, so processes may not see what others have written, "
+            "and nothing is decided or sent. Stop whatever removes it (a cleaner, a deployment that makes the folder "
+            "anew, a backup that is restored), then restart all processes that use it."
+        )
+
+    def _files(self) -> dict[str, Identity]:
+        """Return what each file is that is in use now; a companion that is not there is not in use."""
+        if self._path in _NO_FILE:
+            return {}
+        # SQLite names them after the file itself, not after a symbolic link to it.
+        real = os.path.realpath(self._path)
+        found = {real + suffix: identity_of(real + suffix) for suffix in _COMPANIONS}
+        assert self._identity is not None  # noqa: S101 - the file has been opened
+        return {self._path: self._identity} | {path: known for path, known in found.items() if known is not None}
+
     def _connect(self) -> Connection:
+        for _ in range(_OPENINGS):
+            before = identity_of(self._path)
+            if self._identity is not None and before != self._identity:
+                raise self._replaced(self._path)  # the path would be made anew, or names what others have made
+            connection = self._opened()
+            after = identity_of(self._path)
+            if self._path in _NO_FILE or (after is not None and before in (None, after)):
+                self._identity = after
+                return connection
+            connection.close()
+        raise self._replaced(self._path)
+
+    def _opened(self) -> Connection:
         if self._private:
             # SQLite would follow the umask. Its companion files take the mode of this one.
             with suppress(OSError):
                 os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _OWNER_ONLY))
-        connection = sqlite3.connect(
-            self._path, timeout=self._busy_seconds, check_same_thread=False, isolation_level=None
-        )
+        connection = connected(self._path, timeout=self._busy_seconds)
         try:
             self._set_up(connection)
         except BaseException:
@@ -121,12 +182,50 @@ class _Open:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.connection: Connection | None = None
+        self.files: dict[str, Identity] = {}
         self._pid = os.getpid()
 
     def __del__(self) -> None:
         # A store that nobody closed; Python 3.13 would warn of it. What a fork has inherited is its parent's to close.
         if self.connection is not None and self._pid == os.getpid():
             self.connection.close()
+
+
+def connected(path: str, *, timeout: float) -> Connection:
+    """Open a file for use by several threads.
+
+    Args:
+        path: Where.
+        timeout: Seconds to wait for other processes.
+
+    Raises:
+        sqlite3.Error: It cannot be opened; the message names it.
+    """
+    try:
+        return sqlite3.connect(path, timeout=timeout, check_same_thread=False, isolation_level=None)
+    except sqlite3.OperationalError as error:
+        raise _named(error, path) from None
+
+
+def _named(error: sqlite3.OperationalError, path: str) -> sqlite3.OperationalError:
+    """Return an error that says which file cannot be opened; SQLite's own does not."""
+    if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN) & 0xFF != sqlite3.SQLITE_CANTOPEN:
+        return error
+    named = sqlite3.OperationalError(f"{error}: {path} (its folder must exist, and this process must be able to write)")
+    for name in ("sqlite_errorcode", "sqlite_errorname"):
+        if hasattr(error, name):
+            setattr(named, name, getattr(error, name))
+    return named
+
+
+def identity_of(path: str) -> Identity | None:
+    """Return what tells a file from all others, or None when it is not there."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    # A file system without inodes, FAT on Windows say, has 0 for all: there, only a missing file is noticed.
+    return (status.st_dev, status.st_ino) if status.st_ino else (0, 0)
 
 
 def is_busy(error: sqlite3.OperationalError) -> bool:

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Final, Self, final
 
 from optimove_conditional_execution.errors import ConfigurationError, OptimoveError
-from optimove_conditional_execution.flows.journal import UNKNOWN, Decided, Kept, check_moment, check_range
+from optimove_conditional_execution.flows.journal import UNKNOWN, Decided, Kept, check_moment, check_range, check_run
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
 from optimove_conditional_execution.stores.sqlite_file import Connection, SqliteFile
 from optimove_conditional_execution.stores.sqlite_locks import SqliteLocks
@@ -45,6 +45,10 @@ CREATE TABLE IF NOT EXISTS acknowledged (
     high INTEGER NOT NULL,
     PRIMARY KEY (review, low)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS runs (
+    run INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL UNIQUE
+);
 """
 
 
@@ -66,13 +70,14 @@ class SqliteJournal:
         Raises:
             ConfigurationError: `path` is `:memory:`.
             sqlite3.Error: The file cannot be opened, or is no SQLite database.
+            StoreError: Here and in all methods: the file has been removed or replaced. Restart all processes.
         """
         if path == ":memory:":
             raise ConfigurationError("SqliteJournal needs a file; in memory there is MemoryJournal.")
-        # The lock files must be the same ones for all who mean this file, whatever they call it.
-        place = os.path.realpath(fspath(path))
+        place = fspath(path)
         self._file = SqliteFile(place, _SCHEMA, synchronous="FULL", busy_seconds=_BUSY_SECONDS, private=True)
-        self._locks = SqliteLocks(place, guard=self._file.writing)
+        # The lock files must be the same ones for all who mean this file, whatever they call it.
+        self._locks = SqliteLocks(os.path.realpath(place), guard=self._file.writing)
 
     def keep(self, event: CampaignReadyEvent, /) -> bool:
         """Write an announced campaign down; see `Journal.keep`."""
@@ -83,26 +88,35 @@ class SqliteJournal:
             )
             return added.rowcount == 1
 
-    def take(self, key: str, /) -> bool:
+    def take(self, key: str, /) -> int | None:
         """Become the only one who runs a review; see `Journal.take`.
 
         Raises:
             sqlite3.Error: The file cannot be written, or the lock file cannot be opened.
         """
-        return self._locks.take(key)
+        if not self._locks.take(key):
+            return None
+        try:
+            with self._file.writing() as connection:
+                # Each row gets a number above all that there have been, also of rows that are deleted since.
+                return connection.execute("INSERT OR REPLACE INTO runs (key) VALUES (?)", (key,)).lastrowid
+        except BaseException:
+            self._locks.leave(key)
+            raise
 
     def leave(self, key: str, /) -> None:
         """Let somebody else run the review; see `Journal.leave`."""
         self._locks.leave(key)
 
-    def record(self, key: str, batches: Sequence[Decided], /) -> None:
+    def record(self, key: str, batches: Sequence[Decided], /, *, run: int | None = None) -> None:
         """Append decided batches; see `Journal.record`.
 
         Raises:
             OptimoveError: No such review is kept.
+            SupersededError: A later run has taken the review.
         """
         with self._file.writing() as connection:
-            review = _known(connection, key)
+            review = _known(connection, key, run)
             decided = approved = 0
             for batch in batches:
                 # As ASCII: an id may hold half a surrogate pair, which SQLite does not take as text.
@@ -138,15 +152,16 @@ class SqliteJournal:
                 return
             last = rows[-1][0]
 
-    def acknowledge(self, key: str, start: int, end: int, /) -> None:
+    def acknowledge(self, key: str, start: int, end: int, /, *, run: int | None = None) -> None:
         """Write down which statuses Optimove has taken; see `Journal.acknowledge`.
 
         Raises:
             OptimoveError: No such review is kept, or the range is none.
+            SupersededError: A later run has taken the review.
         """
         check_range(start, end)
         with self._file.writing() as connection:
-            review = _known(connection, key)
+            review = _known(connection, key, run)
             touching = (review, end, start)
             low, high = connection.execute(
                 "SELECT min(low), max(high) FROM acknowledged WHERE review = ? AND low <= ? AND high >= ?", touching
@@ -156,22 +171,28 @@ class SqliteJournal:
                 connection.execute("DELETE FROM acknowledged WHERE review = ? AND low <= ? AND high >= ?", touching)
             connection.execute("INSERT INTO acknowledged VALUES (?, ?, ?)", (review, start, end))
 
-    def acknowledged(self, key: str, /) -> list[tuple[int, int]]:
-        """Return the ranges that Optimove has taken; see `Journal.acknowledged`."""
+    def acknowledged(self, key: str, /, *, run: int | None = None) -> list[tuple[int, int]]:
+        """Return the ranges that Optimove has taken; see `Journal.acknowledged`.
+
+        Raises:
+            SupersededError: A later run has taken the review.
+        """
         with self._file.connection() as connection:
+            check_run(run, _latest_run(connection, key))
             return connection.execute(
                 "SELECT low, high FROM acknowledged WHERE review = (SELECT id FROM reviews WHERE key = ?) ORDER BY low",
                 (key,),
             ).fetchall()
 
-    def finish(self, key: str, report: str, /) -> None:
+    def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
         """Write down that nothing is left to do; see `Journal.finish`.
 
         Raises:
             OptimoveError: No such review is kept.
+            SupersededError: A later run has taken the review.
         """
         with self._file.writing() as connection:
-            review = _known(connection, key)
+            review = _known(connection, key, run)
             connection.execute("UPDATE reviews SET report = ? WHERE id = ? AND report IS NULL", (report, review))
 
     def report(self, key: str, /) -> str | None:
@@ -216,6 +237,7 @@ class SqliteJournal:
             for statement in (
                 "DELETE FROM batches WHERE review = ?",
                 "DELETE FROM acknowledged WHERE review = ?",
+                "DELETE FROM runs WHERE key = (SELECT key FROM reviews WHERE id = ?)",
                 "DELETE FROM reviews WHERE id = ?",
             ):
                 connection.executemany(statement, old)
@@ -235,8 +257,14 @@ class SqliteJournal:
         self.close()
 
 
-def _known(connection: Connection, key: str) -> int:
+def _known(connection: Connection, key: str, run: int | None) -> int:
     rows: list[tuple[int]] = connection.execute("SELECT id FROM reviews WHERE key = ?", (key,)).fetchall()
     if not rows:
         raise OptimoveError(UNKNOWN)
+    check_run(run, _latest_run(connection, key))
     return rows[0][0]
+
+
+def _latest_run(connection: Connection, key: str) -> int | None:
+    rows: list[tuple[int]] = connection.execute("SELECT run FROM runs WHERE key = ?", (key,)).fetchall()
+    return rows[0][0] if rows else None

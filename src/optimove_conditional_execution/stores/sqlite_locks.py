@@ -1,4 +1,7 @@
-"""Locks among threads and processes that vanish with their holder: each is an open transaction on an empty file."""
+"""Locks among threads and processes that vanish with their holder: each is an open transaction on an empty file.
+
+Somebody who removes such a file lets a second holder in. So these locks spare work, and guarantee nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import final
 
-from optimove_conditional_execution.stores.sqlite_file import Connection, is_busy
+from optimove_conditional_execution.errors import StoreError
+from optimove_conditional_execution.stores.sqlite_file import Connection, Identity, connected, identity_of, is_busy
 
 Guard = Callable[[], AbstractContextManager[object]]
 
@@ -32,7 +36,7 @@ class SqliteLocks:
         """
         self._beside = beside
         self._guard = guard
-        self._held: dict[int, dict[str, Connection]] = {}
+        self._held: dict[int, dict[str, tuple[Connection, Identity | None]]] = {}
 
     def take(self, name: str) -> bool:
         """Take a lock, without waiting.
@@ -45,23 +49,28 @@ class SqliteLocks:
         """
         held = self._mine()
         with self._guard():
-            connection = _locked(self._path(name))
-        if connection is None:
-            return False
-        held[name] = connection
-        return True
+            if name in held:  # its file may be gone
+                return False
+            path = self._path(name)
+            connection = _locked(path)
+            if connection is None:
+                return False
+            held[name] = connection, identity_of(path)
+            return True
 
     def leave(self, name: str) -> None:
         """Free a lock and remove its file; without effect unless it was taken by this process through this object."""
-        connection = self._mine().pop(name, None)
+        connection, identity = self._mine().pop(name, (None, None))
         if connection is None:
             return
-        path = Path(self._path(name))
+        path = self._path(name)
         try:
-            # A file that stays, because the guard lets nobody in, is taken over by the next holder.
-            with suppress(sqlite3.Error, OSError), self._guard():
+            # A file that stays, because the guard lets nobody in, is taken over by the next holder. One that is not
+            # ours is the lock of somebody who came after ours was removed.
+            with suppress(sqlite3.Error, OSError, StoreError), self._guard():
                 connection.close()
-                path.unlink(missing_ok=True)
+                if identity_of(path) == identity:
+                    Path(path).unlink(missing_ok=True)
         finally:
             connection.close()
 
@@ -70,12 +79,12 @@ class SqliteLocks:
         for name in list(self._mine()):
             self.leave(name)
 
-    def _mine(self) -> dict[str, Connection]:
+    def _mine(self) -> dict[str, tuple[Connection, Identity | None]]:
         pid = os.getpid()
         for parent in [other for other in list(self._held) if other != pid]:
             # A forked child has its parent's connections, but not the locks. As long as they are open, SQLite believes
             # that this process has the locks; it wrote nothing through them, so closing them touches no file.
-            for connection in self._held.pop(parent, {}).values():
+            for connection, _ in self._held.pop(parent, {}).values():
                 connection.close()
         return self._held.setdefault(pid, {})
 
@@ -86,7 +95,7 @@ class SqliteLocks:
 
 def _locked(path: str) -> Connection | None:
     """Return a connection that holds the lock of the file at `path`; None when somebody else does."""
-    connection = sqlite3.connect(path, timeout=0, check_same_thread=False, isolation_level=None)
+    connection = connected(path, timeout=0)
     try:
         connection.execute("BEGIN IMMEDIATE")
     except BaseException as error:
