@@ -259,7 +259,8 @@ def test_a_journal_that_fails_at_the_end_does_not_take_the_report_along(
     report = rig.run(everybody, campaign.event(), journal=journal)
     assert (report.complete, report.acknowledged) == (True, 100)
     assert report.warnings == (
-        "The journal raised OperationalError: disk I/O error when the review was over; a further run only writes that down.",
+        "The journal raised OperationalError: disk I/O error when the review was over; "
+        "a further run only writes that down.",
     )
     assert "the journal raised LookupError when it was left" in caplog.text
     again = rig.run(odd, campaign.event(), journal=journal)

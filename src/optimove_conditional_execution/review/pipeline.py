@@ -255,13 +255,18 @@ class Pipeline:
 
     async def _written(self, batches: list[Decided]) -> bool:
         """Record batches. When that fails, nobody knows whether they stand there, so nothing may follow them."""
+        in_time = asyncio.timeout(self._plan.recording.remaining())
         try:
-            async with asyncio.timeout(self._plan.recording.remaining()):
+            async with in_time:
                 await self._insist(self._plan.recording, self._turn.record, batches)
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 - somebody else's journal may raise anything
-            self._note(OptimoveError(f"Decisions that the journal did not take are not sent: it raised {words(error)}"))
+            if in_time.expired():
+                self._note(DeadlineExceeded("The journal was not done when it was time to send what it holds."))
+            else:
+                told = f"Decisions that the journal did not take are not sent: it raised {words(error)}"
+                self._note(OptimoveError(told))
             return False
         return True
 

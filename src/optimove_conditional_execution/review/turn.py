@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import sqlite3
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar, final
@@ -13,6 +12,7 @@ from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import OptimoveError, StoreError
 from optimove_conditional_execution.flows.journal import Decided, Journal
 from optimove_conditional_execution.pools import name_of
+from optimove_conditional_execution.stores.sqlite_file import SqliteError
 
 T = TypeVar("T")
 
@@ -139,5 +139,5 @@ def is_passing(error: Exception) -> bool:
 def words(error: Exception) -> str:
     """Return the class of what a journal raised, and its text if that holds no personal data for sure."""
     # SQLite's own texts name tables and columns, never values. Of other databases and disks nobody knows.
-    quoted = isinstance(error, sqlite3.Error | OptimoveError) and str(error)
+    quoted = isinstance(error, SqliteError | OptimoveError) and str(error)
     return f"{name_of(error)}: {error}" if quoted else name_of(error)

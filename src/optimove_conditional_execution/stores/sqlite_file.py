@@ -21,6 +21,7 @@ from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import StoreError
 
 Connection = sqlite3.Connection
+SqliteError = sqlite3.Error
 Identity = tuple[int, int]
 
 SQLITE_VERSION: Final = sqlite3.sqlite_version_info
