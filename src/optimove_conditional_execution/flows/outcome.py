@@ -39,6 +39,8 @@ class Outcome:
             `undelivered`: it was decided, but Optimove did not take the answer.
         status: The HTTP status of the answer to the webhook.
         request_uid: The notification's, when it could be read.
+        request_uid_reused: Whether this process has seen the same `request_uid` with another customer, action or
+            occurrence: then it was asked about, and answered, on its own.
         decision: What was decided; after a failure what `on_failure` says. None when nothing was.
         error: What went wrong, in words that hold no personal data; None when nothing did.
         exception: What was raised, for your error tracker. It can hold personal data; the repr leaves it out.
@@ -60,6 +62,7 @@ class Outcome:
     error: str | None = None
     exception: BaseException | None = field(default=None, repr=False)
     secret_index: int | None = None
+    request_uid_reused: bool = False
     verify_seconds: float = 0.0
     parse_seconds: float = 0.0
     claim_seconds: float = 0.0
@@ -97,6 +100,7 @@ class Record:
         """
         self.started = clock()
         self.request_uid: str | None = None
+        self.request_uid_reused = False
         self.decision: Decision | None = None
         self.secret_index: int | None = None
         self.budget: Budget | None = None
@@ -139,6 +143,7 @@ class Record:
             kind=kind,
             status=status,
             request_uid=self.request_uid,
+            request_uid_reused=self.request_uid_reused,
             decision=self.decision,
             error=self._error,
             exception=self._exception,

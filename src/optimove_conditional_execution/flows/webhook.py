@@ -7,13 +7,21 @@ is decided in `_Question._decided`, and everything that goes wrong on the way th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, final
 
 from optimove_conditional_execution.deadline import Clock, Deadline, TransitEstimate
 from optimove_conditional_execution.errors import OptimoveError, PayloadError, SignatureError
 from optimove_conditional_execution.flows.budget import Budget, Reserve, budget
-from optimove_conditional_execution.flows.claims import Claim, ClaimState, ClaimStore, note, take
+from optimove_conditional_execution.flows.claims import (
+    Claim,
+    ClaimState,
+    ClaimStore,
+    Questions,
+    note,
+    question_of,
+    take,
+)
 from optimove_conditional_execution.flows.effects import Ask, Flow, Late, Overloaded
 from optimove_conditional_execution.flows.outcome import Outcome, OutcomeKind, Record
 from optimove_conditional_execution.handlers import Decision
@@ -49,6 +57,7 @@ class Desk:
         transit: How late notifications are.
         reserve: How long delivering takes.
         clock: Monotonic, in seconds.
+        questions: What the last notifications asked.
     """
 
     handler: Callable[[WebhookNotification, Deadline], Any]
@@ -61,6 +70,7 @@ class Desk:
     transit: TransitEstimate
     reserve: Reserve
     clock: Clock
+    questions: Questions = field(default_factory=Questions)
 
     def budget(
         self, *, sent_ms: int, deadline_ms: int, received: float, transit: TransitEstimate | None = None
@@ -106,8 +116,10 @@ def answer_notification(request: Request, desk: Desk) -> Flow[Answer]:
     record.stage("parse")
     if record.budget.deadline.expired:
         return plain(200), record.outcome("expired", 200)
+    asked = question_of(notification)
+    record.request_uid_reused = desk.questions.contradict(notification.request_uid, asked)
     kind, status = yield from _Question(
-        desk, record, notification.request_uid, notification.timestamp, record.budget, notification
+        desk, record, asked, notification.request_uid, notification.timestamp, record.budget, notification
     ).answered()
     return plain(status), record.outcome(kind, status)
 
@@ -135,7 +147,8 @@ def _unreadable(body: bytes, desk: Desk, record: Record) -> Flow[Answer]:
             transit=transit,
         )
         if not record.budget.deadline.expired:
-            yield from _Question(desk, record, envelope.request_uid, sent_ms, record.budget, None).answered()
+            asked = question_of(envelope)
+            yield from _Question(desk, record, asked, envelope.request_uid, sent_ms, record.budget, None).answered()
     return plain(400, "The notification cannot be understood."), record.outcome("unreadable", 400)
 
 
@@ -179,6 +192,7 @@ class _Question:
 
     desk: Desk
     record: Record
+    asked: str
     uid: str
     sent_ms: int
     time: Budget
@@ -187,7 +201,7 @@ class _Question:
     def answered(self) -> Flow[_Result]:
         """Claim, decide, deliver, write down."""
         try:
-            held = yield from take(self.desk.claims, self.uid, self.time.deadline, pause=self.desk.pause)
+            held = yield from take(self.desk.claims, self.asked, self.time.deadline, pause=self.desk.pause)
         except Exception as error:  # noqa: BLE001 - a store may raise anything; whatever it is, nothing is approved
             self.record.stage("claim")
             self.record.blame("The claim store is unreachable", error)
@@ -297,7 +311,9 @@ class _Question:
 
     def _noted(self, claim: Claim | None) -> Flow[None]:
         """Write down how far it has got; the answer to Optimove stands even if that fails."""
-        lost = yield from note(self.desk.claims, self.uid, claim, within=Deadline.after(_NOTING, clock=self.desk.clock))
+        lost = yield from note(
+            self.desk.claims, self.asked, claim, within=Deadline.after(_NOTING, clock=self.desk.clock)
+        )
         self.record.stage("claim")
         if lost is not None:
             self.record.blame("The claim store lost the answer", lost)

@@ -33,6 +33,9 @@ MAX_BODY: Final = 262_144
 _LOGGER: Final = logging.getLogger("optimove_conditional_execution.webhook")
 _EXPECTED: Final = frozenset({"approved", "denied", "abstained", "duplicate"})
 
+_REUSED: Final = (
+    " (the same request_uid has come with another customer, action or occurrence; each was answered on its own)"
+)
 
 H = TypeVar("H", bound=Callable[..., Any])
 C = TypeVar("C", OptimoveClient, AsyncOptimoveClient)
@@ -224,7 +227,7 @@ class AsyncWebhookReceiver(_Receiver[AsyncWebhookHandler | WebhookHandler, Async
 
 
 def _log(outcome: Outcome) -> None:
-    level = logging.INFO if outcome.kind in _EXPECTED else logging.WARNING
+    level = logging.INFO if outcome.kind in _EXPECTED and not outcome.request_uid_reused else logging.WARNING
     if not _LOGGER.isEnabledFor(level):
         return
     # A request_uid is the sender's text: ascii() keeps it on one line.
@@ -236,7 +239,7 @@ def _log(outcome: Outcome) -> None:
         uid,
         outcome.status,
         outcome.total_seconds,
-        "" if outcome.error is None else f" ({outcome.error})",
+        ("" if outcome.error is None else f" ({outcome.error})") + (_REUSED if outcome.request_uid_reused else ""),
         extra={
             "optimove_kind": outcome.kind,
             "optimove_request_uid": outcome.request_uid,

@@ -39,7 +39,7 @@ class MemoryClaims:
         self._claims: dict[str, tuple[float, Claim]] = {}
         self._expiries: list[tuple[float, str]] = []
 
-    def claim(self, request_uid: str, seconds: float, /) -> Claim | None:
+    def claim(self, question: str, seconds: float, /) -> Claim | None:
         """Take a notification; see `ClaimStore.claim`.
 
         Raises:
@@ -48,37 +48,37 @@ class MemoryClaims:
         with self._lock:
             now = self._clock()
             self._forget(now)
-            known = self._claims.get(request_uid)
+            known = self._claims.get(question)
             if known is not None:
                 expiry, claim = known
                 if claim.state is ClaimState.UNDELIVERED:
-                    self._claims[request_uid] = (expiry, Claim(ClaimState.OPEN, claim.approval))
+                    self._claims[question] = (expiry, Claim(ClaimState.OPEN, claim.approval))
                 return claim
             if len(self._claims) >= self._capacity:
                 raise OptimoveError("MemoryClaims is full: too many notifications are before their deadline.")
             expiry = now + seconds
-            self._claims[request_uid] = (expiry, _OPEN)
-            heapq.heappush(self._expiries, (expiry, request_uid))
+            self._claims[question] = (expiry, _OPEN)
+            heapq.heappush(self._expiries, (expiry, question))
             return None
 
-    def look(self, request_uid: str, /) -> Claim | None:
+    def look(self, question: str, /) -> Claim | None:
         """Return what is known of a notification; see `ClaimStore.look`."""
         with self._lock:
             self._forget(self._clock())
-            known = self._claims.get(request_uid)
+            known = self._claims.get(question)
             return None if known is None else known[1]
 
-    def record(self, request_uid: str, claim: Claim, /) -> None:
+    def record(self, question: str, claim: Claim, /) -> None:
         """Write down how far a notification has got; see `ClaimStore.record`."""
         with self._lock:
-            known = self._claims.get(request_uid)
+            known = self._claims.get(question)
             if known is not None:
-                self._claims[request_uid] = (known[0], claim)
+                self._claims[question] = (known[0], claim)
 
-    def release(self, request_uid: str, /) -> None:
+    def release(self, question: str, /) -> None:
         """Forget a notification; see `ClaimStore.release`."""
         with self._lock:
-            self._claims.pop(request_uid, None)
+            self._claims.pop(question, None)
 
     def __len__(self) -> int:
         """Return how many notifications are remembered."""
@@ -88,11 +88,11 @@ class MemoryClaims:
 
     def _forget(self, now: float) -> None:
         while self._expiries and self._expiries[0][0] <= now:
-            expiry, request_uid = heapq.heappop(self._expiries)
-            known = self._claims.get(request_uid)
+            expiry, question = heapq.heappop(self._expiries)
+            known = self._claims.get(question)
             if known is not None and known[0] == expiry:
-                del self._claims[request_uid]
+                del self._claims[question]
         # Released claims leave their expiry behind; start over before those outnumber the living.
         if len(self._expiries) > 2 * len(self._claims) + 64:
-            self._expiries = [(expiry, request_uid) for request_uid, (expiry, _) in self._claims.items()]
+            self._expiries = [(expiry, question) for question, (expiry, _) in self._claims.items()]
             heapq.heapify(self._expiries)

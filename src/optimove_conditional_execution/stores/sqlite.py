@@ -16,7 +16,7 @@ from optimove_conditional_execution.stores.sqlite_file import Connection, Sqlite
 _BUSY_SECONDS: Final = 2.0
 
 _SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS claims (
+CREATE TABLE IF NOT EXISTS claims (  -- request_uid is the question; the name is that of earlier versions
     request_uid TEXT PRIMARY KEY,
     expires REAL NOT NULL,
     state TEXT NOT NULL,
@@ -50,40 +50,40 @@ class SqliteClaims:
         self._wall_clock = wall_clock
         self._file = SqliteFile(fspath(path), _SCHEMA, synchronous="NORMAL", busy_seconds=_BUSY_SECONDS)
 
-    def claim(self, request_uid: str, seconds: float, /) -> Claim | None:
+    def claim(self, question: str, seconds: float, /) -> Claim | None:
         """Take a notification; see `ClaimStore.claim`."""
         now = self._wall_clock()
         with self._file.writing() as connection:
             connection.execute("DELETE FROM claims WHERE expires <= ?", (now,))
-            known = _read(connection, request_uid)
+            known = _read(connection, question)
             if known is None:
                 connection.execute(
-                    "INSERT INTO claims VALUES (?, ?, ?, NULL)", (request_uid, now + seconds, ClaimState.OPEN.value)
+                    "INSERT INTO claims VALUES (?, ?, ?, NULL)", (question, now + seconds, ClaimState.OPEN.value)
                 )
             elif known.state is ClaimState.UNDELIVERED:
                 connection.execute(
-                    "UPDATE claims SET state = ? WHERE request_uid = ?", (ClaimState.OPEN.value, request_uid)
+                    "UPDATE claims SET state = ? WHERE request_uid = ?", (ClaimState.OPEN.value, question)
                 )
             return known
 
-    def look(self, request_uid: str, /) -> Claim | None:
+    def look(self, question: str, /) -> Claim | None:
         """Return what is known of a notification; see `ClaimStore.look`."""
         with self._file.connection() as connection:
-            return _read(connection, request_uid)
+            return _read(connection, question)
 
-    def record(self, request_uid: str, claim: Claim, /) -> None:
+    def record(self, question: str, claim: Claim, /) -> None:
         """Write down how far a notification has got; see `ClaimStore.record`."""
         approval = None if claim.approval is None else claim.approval.model_dump_json(by_alias=True)
         with self._file.connection() as connection:
             connection.execute(
                 "UPDATE claims SET state = ?, approval = ? WHERE request_uid = ?",
-                (claim.state.value, approval, request_uid),
+                (claim.state.value, approval, question),
             )
 
-    def release(self, request_uid: str, /) -> None:
+    def release(self, question: str, /) -> None:
         """Forget a notification; see `ClaimStore.release`."""
         with self._file.connection() as connection:
-            connection.execute("DELETE FROM claims WHERE request_uid = ?", (request_uid,))
+            connection.execute("DELETE FROM claims WHERE request_uid = ?", (question,))
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
@@ -98,10 +98,8 @@ class SqliteClaims:
         self.close()
 
 
-def _read(connection: Connection, request_uid: str) -> Claim | None:
-    with closing(
-        connection.execute("SELECT state, approval FROM claims WHERE request_uid = ?", (request_uid,))
-    ) as rows:
+def _read(connection: Connection, question: str) -> Claim | None:
+    with closing(connection.execute("SELECT state, approval FROM claims WHERE request_uid = ?", (question,))) as rows:
         row: tuple[str, str | None] | None = rows.fetchone()
     if row is None:
         return None
