@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from optimove_conditional_execution import ConfigurationError, OptimoveError
+from optimove_conditional_execution import ConfigurationError, OptimoveError, StoreError, SupersededError
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
 from optimove_conditional_execution.stores import Decided, Journal, Kept, MemoryJournal, SqliteJournal
 from tests.conftest import forked
@@ -297,6 +297,54 @@ def test_threads_lose_nothing(journal: Store) -> None:
     assert [f"c-{int(number) + 1}-0" for number in pairs] == [second.approved[0] for second in stored[1::2]]
     assert journal.acknowledged(KEY) == [(0, 160)]
     assert journal.reviews() == [Kept(EVENT, 320, 160, 160, False, None)]
+
+
+def taken(journal: Store, key: str = KEY) -> int:
+    run = journal.take(key)
+    assert run is not None
+    return run
+
+
+def test_a_run_that_is_superseded_writes_nothing(journal: Store) -> None:
+    journal.keep(EVENT)
+    first = taken(journal)
+    journal.record(KEY, [batch(1)], run=first)
+    journal.acknowledge(KEY, 0, 1, run=first)
+    journal.leave(KEY)
+    journal.record(KEY, [batch(2)], run=first)  # nobody else has taken it yet
+    second = taken(journal)
+    late: list[Callable[[], object]] = [
+        lambda: journal.record(KEY, [batch(3)], run=first),
+        lambda: journal.record(KEY, [], run=first),
+        lambda: journal.acknowledge(KEY, 1, 2, run=first),
+        lambda: journal.acknowledged(KEY, run=first),
+        lambda: journal.finish(KEY, "{}", run=first),
+    ]
+    for write in late:
+        with pytest.raises(SupersededError):
+            write()
+    assert list(journal.decided(KEY)) == [batch(1), batch(2)]
+    assert journal.acknowledged(KEY, run=second) == [(0, 1)]
+    journal.record(KEY, [batch(3)], run=second)
+    journal.acknowledge(KEY, 1, 2, run=second)
+    journal.finish(KEY, "{}", run=second)
+    assert journal.report(KEY) == "{}"
+
+
+def test_the_number_of_a_run_never_comes_again(journal: Store) -> None:
+    runs = []
+    for _ in range(3):
+        journal.keep(EVENT)
+        for key in (KEY, "another"):
+            runs.append(taken(journal, key))
+            journal.leave(key)
+        journal.finish(KEY, "{}")
+        assert journal.forget(datetime(2100, 1, 1)) == 1
+    assert runs == sorted(set(runs))
+    assert runs[0] >= 1
+    journal.keep(EVENT)
+    with pytest.raises(SupersededError):
+        journal.record(KEY, [batch(1)], run=runs[-1])
 
 
 def test_a_repr_names_no_customer(journal: Store) -> None:
@@ -661,3 +709,109 @@ def test_a_lock_cannot_change_hands_while_it_is_opened(path: Path, monkeypatch: 
         assert took == [2]
         second.leave(KEY)
         assert late.take(KEY)
+
+
+# ---- locks and files that are removed
+
+
+def test_the_lock_of_a_run_is_removed(path: Path) -> None:
+    with SqliteJournal(path) as one, SqliteJournal(path) as other, SqliteJournal(path) as third:
+        one.keep(EVENT)
+        first = taken(one)
+        for lock in locks(path):
+            (path.parent / lock).unlink()
+        assert one.take(KEY) is None  # it knows that it is at it
+        second = taken(other)
+        with pytest.raises(SupersededError):
+            one.record(KEY, [batch(1)], run=first)
+        one.leave(KEY)
+        assert len(locks(path)) == 1  # the other's
+        assert third.take(KEY) is None
+        other.record(KEY, [batch(1)], run=second)
+
+
+def test_processes_that_lose_their_lock_are_superseded(path: Path) -> None:
+    program = """
+        journal.keep(EVENT)
+        run = journal.take(KEY)
+        journal.record(KEY, [Decided(("a",), ())], run=run)
+        say("taken")
+        sys.stdin.readline()
+        try:
+            journal.record(KEY, [Decided(("b",), ())], run=run)
+        except Exception as error:
+            say(type(error).__name__)
+        """
+    with another_process(program, path) as process, SqliteJournal(path) as journal:
+        assert said(process) == "taken"
+        for lock in locks(path):
+            (path.parent / lock).unlink()
+        taken(journal)
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert said(process) == "SupersededError"
+        assert list(journal.decided(KEY)) == [Decided(("a",), ())]
+
+
+BEFORE_RUNS = """
+CREATE TABLE reviews (
+    id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, event TEXT NOT NULL, clearance TEXT NOT NULL,
+    decided INTEGER NOT NULL DEFAULT 0, approved INTEGER NOT NULL DEFAULT 0, report TEXT
+);
+CREATE TABLE batches (
+    number INTEGER PRIMARY KEY, review INTEGER NOT NULL, digest BLOB NOT NULL, approved TEXT NOT NULL,
+    denied TEXT NOT NULL, UNIQUE (review, digest)
+);
+CREATE INDEX batches_review ON batches (review);
+CREATE TABLE acknowledged (
+    review INTEGER NOT NULL, low INTEGER NOT NULL, high INTEGER NOT NULL, PRIMARY KEY (review, low)
+) WITHOUT ROWID;
+"""
+
+
+def test_a_file_from_before_runs_had_numbers_goes_on(path: Path) -> None:
+    old = sqlite3.connect(path)
+    old.execute("PRAGMA journal_mode = WAL")
+    old.executescript(BEFORE_RUNS)
+    old.execute(
+        "INSERT INTO reviews VALUES (1, ?, ?, ?, 2, 1, NULL)",
+        (KEY, EVENT.model_dump_json(by_alias=True), EVENT.clearance_required_by.isoformat()),
+    )
+    old.execute("INSERT INTO batches VALUES (1, 1, x'00', '[\"a\"]', '[\"b\"]')")
+    old.execute("INSERT INTO acknowledged VALUES (1, 0, 1)")
+    old.commit()
+    old.close()
+    with SqliteJournal(path) as journal:
+        assert journal.unfinished() == [EVENT]
+        run = taken(journal)
+        assert list(journal.decided(KEY)) == [Decided(("a",), ("b",))]
+        assert journal.acknowledged(KEY, run=run) == [(0, 1)]
+        journal.record(KEY, [batch(1)], run=run)
+        journal.finish(KEY, "{}", run=run)
+        assert journal.reviews() == [Kept(EVENT, 6, 3, 1, True, "{}")]
+
+
+def test_a_journal_whose_file_is_replaced_refuses_everything(path: Path) -> None:
+    with SqliteJournal(path) as journal:
+        journal.keep(EVENT)
+        run = taken(journal)
+        journal.record(KEY, [batch(1)], run=run)
+        path.rename(path.with_name("rotated"))
+        uses: list[Callable[[], object]] = [
+            lambda: journal.keep(event(8)),
+            lambda: journal.take("another"),
+            lambda: journal.record(KEY, [batch(2)], run=run),
+            lambda: list(journal.decided(KEY)),
+            lambda: journal.acknowledge(KEY, 0, 1, run=run),
+            lambda: journal.acknowledged(KEY),
+            lambda: journal.finish(KEY, "{}", run=run),
+            lambda: journal.report(KEY),
+            journal.unfinished,
+            journal.reviews,
+            lambda: journal.forget(datetime(2100, 1, 1)),
+        ]
+        for use in uses:
+            with pytest.raises(StoreError, match="restart all processes"):
+                use()
+        assert not path.exists()

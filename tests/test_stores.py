@@ -12,9 +12,17 @@ from typing import Any
 
 import pytest
 
-from optimove_conditional_execution import Approval, ConfigurationError, OptimoveError, WebhookReceiver
+from optimove_conditional_execution import (
+    Approval,
+    ConfigurationError,
+    OptimoveError,
+    StoreError,
+    WebhookNotification,
+    WebhookReceiver,
+)
+from optimove_conditional_execution.flows.claims import Questions, question_of
 from optimove_conditional_execution.stores import Claim, ClaimState, ClaimStore, MemoryClaims, SqliteClaims
-from optimove_conditional_execution.testing import FakeOptimove
+from optimove_conditional_execution.testing import FakeOptimove, notification
 from tests.conftest import forked
 
 APPROVAL = Approval(timestamp=5, request_uid="r-1", approved=True, additional_data={"bonus": [7, None, "ü"]})
@@ -272,3 +280,205 @@ def test_two_replicas_decide_once(tmp_path: Path) -> None:
             assert optimove.notify(replica, request_uid="r-1").responses[-1].status == 200
     assert asked == ["one"]
     assert len(optimove.calls_of("send_webhook_approval")) == 1
+
+
+# ---- questions
+
+
+def test_a_question_is_ascii_and_names_no_customer() -> None:
+    for uid in ("r-1", "\x00", "ü\u2028", "a b"):
+        payload = notification("customer-5", request_uid=uid)
+        asked = question_of(WebhookNotification.model_validate(payload))
+        assert asked.isascii()
+        assert asked.isprintable()
+        assert "customer-5" not in asked
+
+
+@pytest.mark.parametrize("odd", [10**5_000, [10**5_000], {"a": {"b": [1.5, True, None]}}, True, "x"], ids=range(5))
+def test_whatever_stands_for_an_action_is_a_question(odd: Any) -> None:
+    payloads = [
+        notification("C1", request_uid="r", changes={"occurrence": {"action": each}}) for each in (odd, {"id": odd})
+    ]
+    asked = {question_of(WebhookNotification.model_validate(each)) for each in payloads}
+    assert asked == {question_of(WebhookNotification.model_validate(each)) for each in payloads}
+    assert question_of(WebhookNotification.model_validate(notification("C1", request_uid="r"))) not in asked
+
+
+def test_questions_are_remembered_in_a_bounded_number() -> None:
+    questions = Questions(capacity=3)
+    assert not any(questions.contradict(f"r-{turn}", "a") for turn in range(4))
+    assert questions.contradict("r-3", "b")
+    assert not questions.contradict("r-3", "a")
+    assert not questions.contradict("r-0", "b")  # forgotten
+
+
+# ---- files that are removed or replaced
+
+Vandal = Callable[[Path], None]
+
+
+def _unlink(path: Path) -> None:
+    path.unlink()
+
+
+def _unlink_all(path: Path) -> None:
+    for each in path.parent.iterdir():
+        each.unlink()
+
+
+def _unlink_wal(path: Path) -> None:
+    path.with_name(f"{path.name}-wal").unlink()
+
+
+def _unlink_shm(path: Path) -> None:
+    path.with_name(f"{path.name}-shm").unlink()
+
+
+def _replace(path: Path) -> None:
+    copy = path.with_name("copy")
+    copy.write_bytes(b"")
+    copy.replace(path)
+
+
+def _move_the_folder(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("elsewhere"))
+
+
+VANDALS = [_unlink, _unlink_all, _unlink_wal, _unlink_shm, _replace, _move_the_folder]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "of the stores"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("vandal", VANDALS)
+def test_claims_whose_file_is_replaced_refuse_everything(folder: Path, vandal: Vandal) -> None:
+    path = folder / "claims.db"
+    with SqliteClaims(path) as store:
+        store.claim("r-1", 60.0)
+        vandal(path)
+        uses: list[Callable[[], object]] = [
+            lambda: store.claim("r-2", 60.0),
+            lambda: store.look("r-1"),
+            lambda: store.record("r-1", Claim(ClaimState.SETTLED)),
+            lambda: store.release("r-1"),
+        ]
+        for use in uses:
+            with pytest.raises(StoreError, match="of the stores/claims.db.* restart all processes"):
+                use()
+
+
+def test_a_store_does_not_take_a_new_file_for_its_own(folder: Path) -> None:
+    path = folder / "claims.db"
+    store = SqliteClaims(path)
+    store.claim("r-1", 60.0)
+    store.close()
+    path.unlink()
+    with pytest.raises(StoreError):
+        store.claim("r-1", 60.0)
+    assert not path.exists()
+    with SqliteClaims(path) as new:
+        new.claim("r-2", 60.0)
+        with pytest.raises(StoreError):
+            store.claim("r-1", 60.0)
+
+
+def test_a_file_that_is_put_back_is_used_again(folder: Path) -> None:
+    path = folder / "claims.db"
+    with SqliteClaims(path) as store:
+        store.claim("r-1", 60.0)
+        folder.rename(folder.with_name("elsewhere"))
+        with pytest.raises(StoreError):
+            store.look("r-1")
+        folder.with_name("elsewhere").rename(folder)
+        assert store.claim("r-1", 60.0) == Claim(ClaimState.OPEN)
+
+
+def test_a_link_that_is_pointed_elsewhere_is_noticed(folder: Path) -> None:
+    (folder / "one").mkdir()
+    (folder / "two").mkdir()
+    (folder / "current").symlink_to("one")
+    with SqliteClaims(folder / "current" / "claims.db") as store:
+        store.claim("r-1", 60.0)
+        (folder / "new").symlink_to("two")
+        (folder / "new").replace(folder / "current")
+        with pytest.raises(StoreError):
+            store.claim("r-1", 60.0)
+
+
+def test_a_file_that_is_replaced_while_a_claim_waits_for_a_lock(folder: Path) -> None:
+    path = folder / "claims.db"
+    with SqliteClaims(path) as store:
+        other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN IMMEDIATE")
+
+        def let_go() -> None:
+            _unlink_all(path)
+            other.execute("COMMIT")
+
+        timer = threading.Timer(0.3, let_go)
+        timer.start()
+        with pytest.raises(StoreError):
+            store.claim("r-1", 60.0)
+        timer.join()
+        other.close()
+
+
+def test_a_forked_child_does_not_make_the_file_anew(folder: Path) -> None:
+    path = folder / "claims.db"
+    with SqliteClaims(path) as store:
+        store.claim("r-1", 60.0)
+        _unlink_all(path)
+        child = forked()
+        if child == 0:
+            try:
+                store.claim("r-1", 60.0)
+            except StoreError:
+                os._exit(0)
+            os._exit(1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert not path.exists()
+
+
+def test_a_relative_path_means_the_same_claims_after_a_change_of_directory(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    with SqliteClaims("claims.db") as store:
+        store.claim("r-1", 60.0)
+        monkeypatch.chdir(folder.parent)
+        assert store.claim("r-1", 60.0) == Claim(ClaimState.OPEN)
+        store.close()
+        assert store.claim("r-1", 60.0) == Claim(ClaimState.OPEN)
+    assert not (folder.parent / "claims.db").exists()
+
+
+def test_a_notification_is_not_answered_in_two_ways_after_the_file_was_removed(folder: Path) -> None:
+    optimove = FakeOptimove()
+    path = folder / "claims.db"
+
+    def replica(answer: bool) -> WebhookReceiver:
+        return WebhookReceiver(
+            lambda notification, deadline: answer,
+            client=optimove.client(),
+            secrets=optimove.secrets,
+            claims=SqliteClaims(path),
+        )
+
+    first = replica(True)
+    assert optimove.notify(first).responses[-1].status == 200
+    _unlink_all(path)
+    second = replica(False)
+    asked = optimove.notify(first, request_uid="after")
+    assert asked.responses[-1].status == 503
+    assert optimove.notify(second, request_uid="after").responses[-1].status == 200
+    assert not asked.approved
+
+
+def test_an_error_names_the_file_that_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="unable to open.*no-such-folder/claims.db"):
+        SqliteClaims(tmp_path / "no-such-folder" / "claims.db")

@@ -8,6 +8,7 @@ import json
 import re
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ from optimove_conditional_execution import (
     WebhookNotification,
     WebhookReceiver,
 )
-from optimove_conditional_execution.stores import Claim, MemoryClaims
+from optimove_conditional_execution.stores import Claim, MemoryClaims, SqliteClaims
 from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
 from tests.receivers.conftest import MakeRig
 
@@ -227,6 +228,81 @@ def test_the_same_again_after_silence(rig: MakeRig, answer: Any) -> None:
     assert made.outcomes[1].kind == "duplicate"
     assert len(handler.asked) == 1
     assert not made.approvals()
+
+
+OTHER_QUESTIONS: list[dict[str, Any]] = [
+    {"user": {"user_id": "another"}},
+    {"user": {"user_id": "C234638", "is_visitor": True}},
+    {"occurrence": {"series_id": 1, "occurrence_id": 2, "date": "2026-01-01", "action": {"id": 4}}},
+    {"occurrence": {"series_id": 1, "occurrence_id": 9, "date": "2026-01-01", "action": {"id": 3}}},
+    {"occurrence": {"series_id": 1, "occurrence_id": 2, "date": "2026-01-02", "action": {"id": 3}}},
+    {"occurrence": None},
+    {"occurrence": "of a kind that nobody has documented"},
+]
+QUESTION: dict[str, Any] = {
+    "user": {"user_id": "C234638", "is_visitor": False},
+    "occurrence": {"series_id": 1, "occurrence_id": 2, "date": "2026-01-01", "action": {"id": 3}},
+}
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+@pytest.mark.parametrize("other", OTHER_QUESTIONS, ids=range(len(OTHER_QUESTIONS)))
+def test_the_same_request_uid_with_another_question_is_asked_on_its_own(
+    rig: MakeRig, other: dict[str, Any], store: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    claims = MemoryClaims() if store == "memory" else SqliteClaims(tmp_path / "claims.db")
+    handler = Counting(True)
+    made = rig(handler, claims=claims)
+    made.optimove.answer_next(Response(400))  # an approval is kept
+    first = notification("C234638", request_uid="r-1", changes=QUESTION)
+    assert made.send(first).status == 503
+    handler.answer = False
+    made.optimove.expect(first)
+    with caplog.at_level(logging.INFO, "optimove_conditional_execution.webhook"):
+        assert made.send({**first, **other}).status == 200
+    assert len(handler.asked) == 2
+    assert [sent["approved"] for sent in made.approvals()] == [True, False]
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "the same request_uid has come with another customer" in record.getMessage()
+    assert "another" not in record.getMessage().replace("with another customer", "")
+    assert [outcome.request_uid_reused for outcome in made.outcomes] == [False, True]
+    assert made.send(first).status == 200  # the first one's approval is still its own
+    assert [sent["approved"] for sent in made.approvals()] == [True, False, True]
+    if isinstance(claims, SqliteClaims):
+        claims.close()
+        assert b"C234638" not in (tmp_path / "claims.db").read_bytes()
+
+
+def test_another_spelling_is_the_same_question(rig: MakeRig) -> None:
+    handler = Counting()
+    made = rig(handler)
+    payload = notification(request_uid="r-1", changes=QUESTION)
+    made.optimove.expect(payload)
+    assert made.send(payload).status == 200
+    occurrence = {"series_id": "1", "occurrence_id": 2.0, "date": "2026-01-01", "action": {"id": "3", "name": None}}
+    user = {"is_visitor": None, "user_id": "C234638"}
+    assert made.send({**payload, "occurrence": occurrence, "user": user}).status == 200
+    assert [outcome.kind for outcome in made.outcomes] == ["approved", "duplicate"]
+    assert not made.outcomes[1].request_uid_reused
+    assert len(handler.asked) == 1
+
+
+def test_an_unreadable_notification_takes_nobodys_answer_and_blocks_nobody(rig: MakeRig) -> None:
+    handler = Counting(True)
+    made = rig(handler, on_failure="deny")
+    payload = notification(request_uid="r-1")
+    made.optimove.expect(payload)
+    assert made.send({**payload, "user": None}).status == 400
+    assert made.send(payload).status == 200
+    assert len(handler.asked) == 1
+    made.optimove.answer_next(Response(400))
+    kept = notification(request_uid="r-2")
+    made.optimove.expect(kept)
+    assert made.send(kept).status == 503
+    assert made.send({**kept, "user": None}).status == 400
+    said = [(sent["request_uid"], sent["approved"]) for sent in made.approvals()]
+    assert said == [("r-1", False), ("r-1", True), ("r-2", True), ("r-2", False)]
 
 
 @pytest.mark.parametrize("answer", [True, False])

@@ -6,6 +6,8 @@ import asyncio
 import datetime as dt
 import itertools
 import json
+import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,13 +26,14 @@ from optimove_conditional_execution import (
     OptimoveError,
     PayloadError,
     Response,
+    SupersededError,
     UnexpectedResponseError,
     per_customer,
 )
 from optimove_conditional_execution.flows.effects import Overloaded
 from optimove_conditional_execution.flows.paging import Paging
 from optimove_conditional_execution.pools import Pool
-from optimove_conditional_execution.stores import MemoryJournal, SqliteJournal
+from optimove_conditional_execution.stores import Decided, MemoryJournal, SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove, campaign_ready
 from tests.review.conftest import Rig, everybody, odd
 from tests.review.stalling import StallingCampaign
@@ -401,3 +404,224 @@ def test_a_page_that_breaks_off_goes_on_behind_the_rows_that_came() -> None:
         assert dict(operation.query)["$skip"] == str(len(came))
         came += paging.feed(json.dumps(ROWS[len(came) :][:length]).encode()[:-1] + b",")
     assert [customer.customer_id for customer in came] == [row["CustomerID"] for row in ROWS]
+
+
+def even(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+    """Approve those whom `odd` does not."""
+    return [customer.customer_id for customer in customers if not int(customer.customer_id[1:]) % 2]
+
+
+@pytest.mark.parametrize("lost", ["the lock", "the file"])
+def test_a_run_that_loses_its_review_stops_and_nobody_is_told_two_things(rig: Rig, tmp_path: Path, lost: str) -> None:
+    path = tmp_path / "reviews.db"
+    campaign = rig.fake.add_campaign(2_000)
+    asked = 0
+
+    def slowly_odd(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+        nonlocal asked
+        asked += 1
+        if asked == 8:
+            for each in tmp_path.iterdir():
+                if lost == "the file" or each.suffix == ".lock":
+                    each.unlink()
+            with SqliteJournal(path) as other, rig.fake.client(rate_limit=None) as client:
+                options: dict[str, Any] = {"journal": other, "report_denied": True, "chunk_size": 200}
+                if lost == "the lock":
+                    second.append(CampaignReview(even, client=client, **options).run(campaign.event()))
+        return odd(customers, deadline)
+
+    second: list[Any] = []
+    with SqliteJournal(path) as journal:
+        first = rig.run(
+            slowly_odd,
+            campaign.event(),
+            journal=journal,
+            batch_size=100,
+            concurrency=1,
+            chunk_size=200,
+            report_denied=True,
+            client_options={"rate_limit": None},
+        )
+    assert not first.complete
+    assert not campaign.contradictions
+    if lost == "the lock":
+        assert isinstance(first.error, SupersededError)
+        assert "taken over" in str(first.error)
+        assert second[0].complete
+        assert second[0].reviewed == len(campaign.statuses) == 2_000
+        assert 0 < first.reviewed < 2_000
+    else:
+        assert "restart all processes" in str(first.error)
+        assert len(campaign.statuses) <= 800
+
+
+def test_a_run_that_was_superseded_at_its_end_does_not_call_itself_complete(rig: Rig) -> None:
+    class TakenOver(MemoryJournal):  # type: ignore[misc]
+        def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
+            self.leave(key)
+            assert self.take(key)
+            super().finish(key, report, run=run)
+
+    campaign = rig.fake.add_campaign(10)
+    journal = TakenOver()
+    report = rig.run(everybody, campaign.event(), journal=journal)
+    assert (report.complete, report.finished_before_clearance) == (False, False)
+    assert isinstance(report.error, SupersededError)
+    assert journal.unfinished() == [campaign.event()]
+
+
+def test_a_cancelled_runs_last_write_does_not_slip_into_the_next_run() -> None:
+    class SlowToRecord(MemoryJournal):  # type: ignore[misc]
+        def record(self, key: str, batches: Sequence[Decided], /, *, run: int | None = None) -> None:
+            if not recording.is_set():
+                recording.set()
+                may_go.wait(30)
+                try:
+                    super().record(key, batches, run=run)
+                except SupersededError as error:
+                    refused.append(error)
+                done.set()
+            else:
+                super().record(key, batches, run=run)
+
+    recording, may_go, done = threading.Event(), threading.Event(), threading.Event()
+    refused: list[SupersededError] = []
+    fake = FakeOptimove()
+    campaign = fake.add_campaign(100)
+    journal = SlowToRecord()
+
+    async def go() -> None:
+        async with fake.async_client() as client:
+            first = asyncio.ensure_future(
+                AsyncCampaignReview(odd, client=client, journal=journal).run(campaign.event())
+            )
+            assert await asyncio.to_thread(recording.wait, 30)
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            assert (await AsyncCampaignReview(even, client=client, journal=journal).run(campaign.event())).complete
+            may_go.set()
+            assert await asyncio.to_thread(done.wait, 30)
+
+    asyncio.run(go())
+    assert len(refused) == 1
+    assert journal.reviews()[0].decided == 100
+    assert not campaign.contradictions
+
+
+def test_a_journal_from_before_runs_had_numbers_is_used_with_a_warning(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Old:
+        def __init__(self) -> None:
+            self.inner = MemoryJournal()
+            for name in ("keep", "leave", "decided", "report", "unfinished", "reviews", "forget"):
+                setattr(self, name, getattr(self.inner, name))
+
+        def take(self, key: str, /) -> bool:
+            return self.inner.take(key) is not None
+
+        def record(self, key: str, batches: Sequence[Decided], /) -> None:
+            self.inner.record(key, batches)
+
+        def acknowledge(self, key: str, start: int, end: int, /) -> None:
+            self.inner.acknowledge(key, start, end)
+
+        def acknowledged(self, key: str, /) -> list[tuple[int, int]]:
+            return self.inner.acknowledged(key)
+
+        def finish(self, key: str, report: str, /) -> None:
+            self.inner.finish(key, report)
+
+    campaign = rig.fake.add_campaign(100)
+    assert rig.run(everybody, campaign.event(), journal=Old()).complete
+    assert "Old takes no run= in acknowledge, acknowledged, finish, record" in caplog.text
+
+
+def flaky(method: str, failures: int, error: Exception) -> MemoryJournal:
+    """Return a journal of which a method raises a few times."""
+    journal = MemoryJournal()
+    real = getattr(journal, method)
+    left = iter(range(failures))
+
+    def fails(*arguments: Any, **options: Any) -> Any:
+        if next(left, None) is not None:
+            raise error
+        return real(*arguments, **options)
+
+    setattr(journal, method, fails)
+    return journal
+
+
+@pytest.mark.parametrize(
+    "method", ["keep", "take", "report", "reviews", "decided", "record", "acknowledge", "acknowledged", "finish"]
+)
+def test_a_journal_that_fails_for_a_moment_costs_nothing(
+    rig: Rig, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    campaign = rig.fake.add_campaign(300)
+    journal = flaky(method, 2, sqlite3.OperationalError("database is locked"))
+    report = rig.run(everybody, campaign.event(), journal=journal, chunk_size=100)
+    assert report.complete
+    assert len(campaign.recipients()) == 300
+    assert not campaign.twice
+    assert journal.unfinished() == []
+    if method not in ("finish", "acknowledged"):
+        assert "the journal raised OperationalError: database is locked" in caplog.text.replace("The j", "the j")
+
+
+def test_what_is_recorded_goes_out_though_the_journal_fails_for_good(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(MemoryJournal):  # type: ignore[misc]
+        times = 0
+
+        def record(self, key: str, batches: Sequence[Decided], /, *, run: int | None = None) -> None:
+            self.times += 1
+            if self.times > 2:
+                raise sqlite3.OperationalError("database or disk is full")
+            super().record(key, batches, run=run)
+
+    def slowly(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+        time.sleep(0.1)
+        return everybody(customers, deadline)
+
+    campaign = rig.fake.add_campaign(3_000, lead_seconds=6)
+    journal = Full()
+    with caplog.at_level(logging.ERROR):
+        report = rig.run(slowly, campaign.event(), journal=journal, batch_size=200, concurrency=1, safety_margin=3)
+    (kept,) = journal.reviews()
+    assert 0 < kept.approved < 3_000
+    assert len(campaign.recipients()) == kept.approved == kept.acknowledged == report.acknowledged
+    assert not report.complete
+    assert "OperationalError: database or disk is full" in str(report.error)
+    assert "OperationalError: database or disk is full" in caplog.text
+    assert "C0000" not in caplog.text
+
+
+def test_the_words_of_a_journal_that_may_quote_data_are_not_told(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    campaign = rig.fake.add_campaign(10, lead_seconds=2)
+    journal = flaky("record", 1_000, RuntimeError("duplicate key: customer-5"))
+    report = rig.run(everybody, campaign.event(), journal=journal)
+    assert "RuntimeError" in str(report.error)
+    assert "customer-5" not in caplog.text + report.to_json()
+
+
+def test_a_backup_that_locks_the_journal_for_a_while(rig: Rig, tmp_path: Path) -> None:
+    campaign = rig.fake.add_campaign(3_000)
+    backup = sqlite3.connect(tmp_path / "reviews.db", isolation_level=None, check_same_thread=False)
+    asked: list[int] = []
+
+    def reviewer(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+        asked.append(len(customers))
+        if len(asked) == 2:
+            backup.execute("BEGIN IMMEDIATE")
+            threading.Timer(12.0, backup.execute, args=("COMMIT",)).start()
+        return everybody(customers, deadline)
+
+    with SqliteJournal(tmp_path / "reviews.db") as journal:
+        report = rig.run(reviewer, campaign.event(), journal=journal, batch_size=1_000, concurrency=1)
+    backup.close()
+    assert report.complete
+    assert len(campaign.recipients()) == 3_000
+    assert any("database is locked" in warning for warning in report.warnings)
