@@ -420,17 +420,23 @@ def test_a_run_that_loses_its_review_stops_and_nobody_is_told_two_things(rig: Ri
     def slowly_odd(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
         nonlocal asked
         asked += 1
+        time.sleep(0.05)
         if asked == 8:
             for each in tmp_path.iterdir():
                 if lost == "the file" or each.suffix == ".lock":
                     each.unlink()
-            with SqliteJournal(path) as other, rig.fake.client(rate_limit=None) as client:
-                options: dict[str, Any] = {"journal": other, "report_denied": True, "chunk_size": 200}
-                if lost == "the lock":
-                    second.append(CampaignReview(even, client=client, **options).run(campaign.event()))
+            if lost == "the lock":
+                another.start()
+                another.join(60)
         return odd(customers, deadline)
 
+    def run_another() -> None:
+        with SqliteJournal(path) as other, rig.fake.client(rate_limit=None) as client:
+            review = CampaignReview(even, client=client, journal=other, report_denied=True, chunk_size=200)
+            second.append(review.run(campaign.event()))
+
     second: list[Any] = []
+    another = threading.Thread(target=run_another)
     with SqliteJournal(path) as journal:
         first = rig.run(
             slowly_odd,
@@ -447,7 +453,9 @@ def test_a_run_that_loses_its_review_stops_and_nobody_is_told_two_things(rig: Ri
     if lost == "the lock":
         assert isinstance(first.error, SupersededError)
         assert "taken over" in str(first.error)
+        another.join(60)
         assert second[0].complete
+        assert not campaign.contradictions
         assert second[0].reviewed == len(campaign.statuses) == 2_000
         assert 0 < first.reviewed < 2_000
     else:
@@ -600,7 +608,7 @@ def test_what_is_recorded_goes_out_though_the_journal_fails_for_good(
 
 
 def test_the_words_of_a_journal_that_may_quote_data_are_not_told(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    campaign = rig.fake.add_campaign(10, lead_seconds=2)
+    campaign = rig.fake.add_campaign(10, lead_seconds=4)
     journal = flaky("record", 1_000, RuntimeError("duplicate key: customer-5"))
     report = rig.run(everybody, campaign.event(), journal=journal)
     assert "RuntimeError" in str(report.error)

@@ -118,6 +118,7 @@ class Pipeline:
         self._decided: asyncio.Queue[Decided | None] = asyncio.Queue(8 * plan.concurrency)
         self._chunks: asyncio.Queue[Chunk | None] = asyncio.Queue(1)
         self._sent: asyncio.Queue[Chunk] = asyncio.Queue()
+        self._refused: Exception | None = None
         self._checking: asyncio.Future[list[tuple[int, int]]] | None = None
 
     async def run(self) -> ReviewReport:
@@ -255,6 +256,7 @@ class Pipeline:
 
     async def _written(self, batches: list[Decided]) -> bool:
         """Record batches. When that fails, nobody knows whether they stand there, so nothing may follow them."""
+        self._refused = None
         in_time = asyncio.timeout(self._plan.recording.remaining())
         try:
             async with in_time:
@@ -262,11 +264,16 @@ class Pipeline:
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 - somebody else's journal may raise anything
-            if in_time.expired():
+            raised = self._refused or error if in_time.expired() else error
+            if in_time.expired() and raised is error:
                 self._note(DeadlineExceeded("The journal was not done when it was time to send what it holds."))
             else:
-                told = f"Decisions that the journal did not take are not sent: it raised {words(error)}"
-                self._note(OptimoveError(told))
+                cause = OptimoveError(
+                    f"Decisions that the journal did not take are not sent: it raised {words(raised)}"
+                )
+                self._note(cause)
+                if isinstance(self._error, DeadlineExceeded):  # the customers who had to wait for it came too late
+                    self._error = cause
             return False
         return True
 
@@ -275,6 +282,7 @@ class Pipeline:
         return await insistently(lambda: self._side.call(function, *arguments), until=until, told=self._journal_failed)
 
     def _journal_failed(self, error: Exception) -> None:
+        self._refused = error
         text = f"The journal raised {words(error)}; it was tried again."
         LOGGER.error("campaign %d: %s", self._plan.event.campaign_id, text)
         if text not in self._warnings:
