@@ -687,7 +687,7 @@ def test_a_lock_cannot_change_hands_while_it_is_opened(path: Path, monkeypatch: 
     with SqliteJournal(path) as first, SqliteJournal(path) as second, SqliteJournal(path) as late:
         assert first.take(KEY)
         really = sqlite3.connect
-        took: list[bool] = []
+        took: list[int | None] = []
 
         def change_hands() -> None:
             first.leave(KEY)

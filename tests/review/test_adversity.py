@@ -147,7 +147,7 @@ class SlowToTake(MemoryJournal):  # type: ignore[misc]
         super().__init__()
         self.may_go = threading.Event()
 
-    def take(self, key: str, /) -> bool:
+    def take(self, key: str, /) -> int | None:
         self.may_go.wait(10)
         return super().take(key)
 
@@ -176,7 +176,7 @@ def test_a_review_taken_after_its_run_was_cancelled_is_given_back(fake_optimove:
 
 def test_a_report_that_came_while_taking_stands(rig: Rig) -> None:
     class FinishedMeanwhile(MemoryJournal):  # type: ignore[misc]
-        def take(self, key: str, /) -> bool:
+        def take(self, key: str, /) -> int | None:
             self.finish(key, '{"campaign_id": 7, "approved": 3}')
             return super().take(key)
 
@@ -190,7 +190,7 @@ def test_a_report_that_came_while_taking_stands(rig: Rig) -> None:
 
 def test_a_journal_that_waits_does_not_hold_the_report_past_clearance(rig: Rig) -> None:
     class Locked(MemoryJournal):  # type: ignore[misc]
-        def finish(self, key: str, report: str, /) -> None:
+        def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
             free.wait(30)
 
         def leave(self, key: str, /) -> None:
@@ -208,7 +208,7 @@ def test_a_journal_that_waits_does_not_hold_the_report_past_clearance(rig: Rig) 
 
 def test_one_review_that_cannot_run_does_not_keep_the_others_from_it(rig: Rig) -> None:
     class HalfBroken(MemoryJournal):  # type: ignore[misc]
-        def take(self, key: str, /) -> bool:
+        def take(self, key: str, /) -> int | None:
             if key == broken.event().key:
                 raise LookupError
             return super().take(key)

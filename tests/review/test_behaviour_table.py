@@ -219,7 +219,7 @@ def test_two_notifications_of_one_campaign_are_two_reviews(rig: Rig) -> None:
 
 def test_what_cannot_be_recorded_is_not_sent(rig: Rig) -> None:
     class Broken(MemoryJournal):  # type: ignore[misc]
-        def record(self, key: str, batches: Sequence[Decided], /) -> None:
+        def record(self, key: str, batches: Sequence[Decided], /, *, run: int | None = None) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
     campaign = rig.fake.add_campaign(2_000, lead_seconds=2)
@@ -231,7 +231,7 @@ def test_what_cannot_be_recorded_is_not_sent(rig: Rig) -> None:
 
 def test_what_is_not_written_down_by_clearance_is_not_reached(rig: Rig) -> None:
     class Slow(MemoryJournal):  # type: ignore[misc]
-        def record(self, key: str, batches: Sequence[Decided], /) -> None:
+        def record(self, key: str, batches: Sequence[Decided], /, *, run: int | None = None) -> None:
             written.wait(30)
 
     written = threading.Event()
@@ -247,7 +247,7 @@ def test_a_journal_that_fails_at_the_end_does_not_take_the_report_along(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Broken(MemoryJournal):  # type: ignore[misc]
-        def finish(self, key: str, report: str, /) -> None:
+        def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
         def leave(self, key: str, /) -> None:
@@ -272,7 +272,7 @@ def test_what_cannot_be_marked_as_sent_is_sent_again_with_the_same_answer(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken(SqliteJournal):  # type: ignore[misc]
-        def acknowledge(self, key: str, start: int, end: int, /) -> None:
+        def acknowledge(self, key: str, start: int, end: int, /, *, run: int | None = None) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
     monkeypatch.setattr(pipeline, "_LAST_MARKS_SECONDS", 0.5)

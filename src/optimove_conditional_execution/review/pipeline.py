@@ -268,9 +268,7 @@ class Pipeline:
             if in_time.expired() and raised is error:
                 self._note(DeadlineExceeded("The journal was not done when it was time to send what it holds."))
             else:
-                cause = OptimoveError(
-                    f"Decisions that the journal did not take are not sent: it raised {words(raised)}"
-                )
+                cause = OptimoveError(f"Decisions that the journal refused are not sent: it raised {words(raised)}")
                 self._note(cause)
                 if isinstance(self._error, DeadlineExceeded):  # the customers who had to wait for it came too late
                     self._error = cause
