@@ -338,15 +338,17 @@ def test_abstaining_is_not_a_failure(rig: MakeRig) -> None:
     assert not made.approvals()
 
 
-def test_a_handler_that_exits_the_process_does_not(rig: MakeRig, kind: str) -> None:
-    if kind == "async with a coroutine":
-        answer: Any = KeyError("asyncio lets SystemExit out of a task by design")
-    else:
-        answer = SystemExit(0)
-    made = rig(Counting(answer))
+@pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), asyncio.CancelledError(), StopIteration()])
+def test_what_a_handler_raises_is_contained_and_named(rig: MakeRig, error: BaseException) -> None:
+    made = rig(Counting(error))
     assert made.notify().responses[0].status == 200
     assert made.outcome.kind == "failed"
-    assert isinstance(made.outcome.exception, Exception)
+    assert type(made.outcome.exception) is type(error)
+    assert re.search(
+        rf"^The handler raised: {type(error).__name__} at test_behaviour_table.py:\d+ in __call__$",
+        made.outcome.error or "",
+    )
+    assert made.notify().responses[0].status == 200  # the event loop, and the pool, go on
 
 
 def test_decisions_that_make_no_sense_fail_in_the_handler(rig: MakeRig) -> None:

@@ -16,11 +16,13 @@ from zoneinfo import ZoneInfo
 from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
 from optimove_conditional_execution.deadline import Clock, Deadline, instant, zone_of
 from optimove_conditional_execution.errors import ConfigurationError, DeadlineExceeded, OptimoveError
+from optimove_conditional_execution.flows.effects import name_of
 from optimove_conditional_execution.flows.journal import Journal
 from optimove_conditional_execution.flows.ledger import Ledger
 from optimove_conditional_execution.flows.planner import Planner
 from optimove_conditional_execution.flows.report import Progress, ReviewReport
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
+from optimove_conditional_execution.observers import notify
 from optimove_conditional_execution.operations import MAX_STATUSES
 from optimove_conditional_execution.review.pipeline import LOGGER, Pipeline, Plan
 from optimove_conditional_execution.review.sides import Side
@@ -261,7 +263,7 @@ class Review(abc.ABC, Generic[R, C]):
         try:
             return await self._told(event, fresh=False)
         except Exception as error:  # noqa: BLE001 - one review that cannot run must not keep the others from it
-            name = type(error).__name__
+            name = name_of(error)
             LOGGER.error("campaign %d: the review could not be resumed: %s", event.campaign_id, name)
             told = error if isinstance(error, OptimoveError) else OptimoveError(f"The journal raised {name}.")
             return ReviewReport(campaign_id=event.campaign_id, error=told)
@@ -271,17 +273,14 @@ class Review(abc.ABC, Generic[R, C]):
         if report is None:
             LOGGER.info("campaign %d: somebody else is at this review", event.campaign_id)
         elif self._on_report is not None:
-            try:
-                self._on_report(report)
-            except Exception as error:  # noqa: BLE001 - a broken observer must not change a review
-                LOGGER.error("on_report raised %s", type(error).__name__)
+            notify("on_report", self._on_report, report, LOGGER)
         return report
 
     async def _in_background(self, event: CampaignReadyEvent) -> None:
         try:
             await self._told(event, fresh=True)
         except Exception as error:  # noqa: BLE001 - nobody waits for it; the journal still holds the event
-            LOGGER.error("campaign %d: the review failed: %s", event.campaign_id, type(error).__name__)
+            LOGGER.error("campaign %d: the review failed: %s", event.campaign_id, name_of(error))
 
 
 def _is_rival(kept: CampaignReadyEvent, event: CampaignReadyEvent) -> bool:
@@ -308,7 +307,7 @@ def _check_reviewer(reviewer: object) -> None:
     if not callable(reviewer):
         raise ConfigurationError("reviewer must be a function of a batch of customers and a deadline.")
     try:
-        signature = inspect.signature(reviewer)
+        signature = inspect.signature(reviewer, follow_wrapped=False)  # what is called, not what it wraps
     except (TypeError, ValueError):  # some callables have none to look at
         return
     try:
@@ -329,7 +328,7 @@ async def _failure(
         async with asyncio.timeout(max(_LAST_WORDS_SECONDS, patience)):
             await side.call(function, *arguments)
     except Exception as error:  # noqa: BLE001 - somebody else's journal may raise anything
-        return type(error).__name__
+        return name_of(error)
     return None
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,6 +17,7 @@ from typing import Final, final
 from optimove_conditional_execution import operations
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import DeadlineExceeded, OptimoveError
+from optimove_conditional_execution.flows.effects import name_of
 from optimove_conditional_execution.flows.failures import Failures, Unit
 from optimove_conditional_execution.flows.journal import Decided, Journal
 from optimove_conditional_execution.flows.ledger import Chunk, Ledger
@@ -25,11 +25,11 @@ from optimove_conditional_execution.flows.planner import Planner
 from optimove_conditional_execution.flows.report import Progress, ReviewReport
 from optimove_conditional_execution.flows.verdicts import Batch, OddAnswer
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
-from optimove_conditional_execution.pools import name_of
+from optimove_conditional_execution.observers import SafeLogger, notify
 from optimove_conditional_execution.review.sides import PageRequest, Side
 from optimove_conditional_execution.transport.sending import Tally
 
-LOGGER: Final = logging.getLogger("optimove_conditional_execution.review")
+LOGGER: Final = SafeLogger("review")
 
 _LOOK_SECONDS: Final = 0.25
 """Between two looks at how far the review is."""
@@ -255,10 +255,7 @@ class Pipeline:
             LOGGER.warning("campaign %d: %s", progress.campaign_id, text)
         if self._plan.progress is None:
             return
-        try:
-            self._plan.progress(progress)
-        except Exception as error:  # noqa: BLE001 - a broken display must not change a review
-            LOGGER.error("progress raised %s", type(error).__name__)
+        notify("progress", self._plan.progress, progress, LOGGER)
 
     def _progress(self) -> Progress:
         ledger, planner = self._ledger, self._planner
@@ -287,7 +284,7 @@ class Pipeline:
         if isinstance(error, OptimoveError):
             self._note(error)
         else:
-            name = type(error).__name__
+            name = name_of(error)
             self._note(OptimoveError(f"The review stopped, and nothing more is sent: {name} was raised."))
 
     def _report(self) -> ReviewReport:
