@@ -1,6 +1,6 @@
 """Servers of other projects, each in a process and a folder of its own, on a free loopback port.
 
-One module a server beside this one: what it is started with, and when it is ready. `conftest.py` has a fixture for each.
+One module a server beside this one: what it is started with, and when it is ready. `conftest.py` has the fixtures.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 PATIENCE = 60.0
 """Seconds; only a broken test waits so long."""
@@ -105,8 +106,8 @@ class ServerProcess:
             finally:
                 process.kill()
 
-    def _options(self) -> dict[str, object]:
-        options: dict[str, object] = {"cwd": self._folder, "env": {**os.environ, "LC_ALL": "C"}}
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {"cwd": self._folder, "env": {**os.environ, "LC_ALL": "C"}}
         if self._user is not None:
             entry = pwd.getpwnam(self._user)
             options |= {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
