@@ -107,7 +107,10 @@ def django_async_view() -> Any:
 
     secret = os.environ["OPTIMOVE_WEBHOOK_SECRET"]
     mine = AsyncWebhookReceiver(
-        decide_slowly, client=AsyncOptimoveClient(), secrets=secret, on_outcome=lambda outcome: print(outcome.kind)
+        decide_slowly,
+        client=AsyncOptimoveClient(),
+        secrets=secret,
+        on_outcome=lambda outcome: print(outcome.kind, outcome.error),
     )
 
     async def optimove(request: HttpRequest) -> HttpResponse:

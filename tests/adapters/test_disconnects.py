@@ -102,6 +102,8 @@ def test_a_sender_that_hangs_up_on_an_async_view_of_django_does_not_cost_the_ans
         log=tmp_path / "log",
         environment=environment,
     ) as server:
+        # A notification's time begins when it is made, so the server is up before.
+        assert httpx.get(f"{server.url}/optimove", timeout=2 * PATIENCE).status_code == 405
         parts = urlsplit(server.url)
         with socket.create_connection((parts.hostname, parts.port), timeout=PATIENCE) as connection:
             connection.sendall(raw(signed(fake_optimove, "r-1")))
