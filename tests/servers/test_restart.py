@@ -50,6 +50,7 @@ def test_a_gate_in_django_recovers_when_its_database_was_restarted(
 
     command = gunicorn_command("tests.servers.apps:django_gate()")
     with running(command, log=tmp_path / "log", environment=environment) as gate:
+        assert httpx.get(f"{gate.url}/optimove", timeout=60).status_code == 405  # it is up
         assert [ask() for _ in range(3)] == [True] * 3, gate.printed()
         postgres.restart()
         assert [ask() for _ in range(6)] == [False] * lost + [True] * (6 - lost), gate.printed()
