@@ -53,6 +53,7 @@ nox.options.sessions = [
     "extras",
     "docs",
     "browser",
+    "servers",
     "demo",
 ]
 
@@ -119,6 +120,19 @@ def browser(session: nox.Session) -> None:
         session.run("apt-get", "update", external=True, silent=True)
         session.run("apt-get", "install", "-y", "chromium", external=True, silent=True, env=quiet)
     session.run("pytest", "tests/browser", *session.posargs)
+
+
+@nox.session(python=NEWEST)
+def servers(session: nox.Session) -> None:
+    """Run against real servers; on Debian they are installed when missing, elsewhere the tests say what to do."""
+    session.install("-e", ".[cli]", *group("test"))
+    debian = Path("/usr/lib/postgresql")  # which keeps PostgreSQL's programs outside of PATH
+    missing = shutil.which("initdb") is None and not any(debian.glob("*/bin/initdb"))
+    if missing and shutil.which("apt-get") and os.geteuid() == 0:
+        quiet = {"DEBIAN_FRONTEND": "noninteractive"}
+        session.run("apt-get", "update", external=True, silent=True)
+        session.run("apt-get", "install", "-y", "postgresql", external=True, silent=True, env=quiet)
+    session.run("pytest", "tests/servers", *session.posargs)
 
 
 @nox.session(python=OLDEST)

@@ -12,10 +12,13 @@ optimove-ce trigger http://127.0.0.1:8000/optimove --user C234638 --user C100001
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.core.wsgi import get_wsgi_application
+from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from django.views.decorators.csrf import csrf_exempt
@@ -36,8 +39,18 @@ def may_receive(notification: WebhookNotification, deadline: Deadline) -> Decisi
     return is_active(notification.user.user_id, timeout=deadline.remaining())
 
 
+@contextmanager
+def database_connections() -> Iterator[None]:
+    """Close connections that are broken or too old, as Django does around a request; it does not know our threads."""
+    close_old_connections()
+    try:
+        yield
+    finally:
+        close_old_connections()
+
+
 client, secret = optimove_ce.OptimoveClient(), os.environ["OPTIMOVE_WEBHOOK_SECRET"]
-receiver = optimove_ce.WebhookReceiver(may_receive, client=client, secrets=secret)
+receiver = optimove_ce.WebhookReceiver(may_receive, client=client, secrets=secret, around=database_connections)
 
 
 def optimove(request: HttpRequest) -> HttpResponse:

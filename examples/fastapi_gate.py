@@ -53,5 +53,6 @@ def create_app(client: AsyncOptimoveClient | None = None) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with client:
             yield
+            await receiver.drain()  # what is still being answered
 
     return FastAPI(lifespan=lifespan, routes=[Route("/optimove", ASGIApp(receiver), methods=["POST"])])

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, final
 
-from optimove_conditional_execution.flows.effects import Ask, Call, Flow, Late
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.flows.effects import Ask, Call, Flow, Late, harmless
 from optimove_conditional_execution.operations import Operation
-from optimove_conditional_execution.pools import Pool, harmless
+from optimove_conditional_execution.pools import Pool
 
 R = TypeVar("R")
 
@@ -54,23 +56,36 @@ def run(flow: Flow[R], *, call: Callable[[Operation[Any]], Any] | None = None, p
     Returns:
         The flow's result.
     """
+    interruption = _Interruption()
     try:
         effect = next(flow)
         while True:
             try:
-                answer = _perform(effect, call, pools)
+                interruption.strike()
+                answer = _perform(effect, call, pools, interruption)
             except BaseException as error:  # noqa: BLE001 - the flow decides what it means
-                effect = flow.throw(error)
+                effect = flow.throw(_throwable(error))
             else:
                 effect = flow.send(answer)
     except StopIteration as end:
+        interruption.strike()
         result: R = end.value
         return result
     finally:
         flow.close()
 
 
-def _perform(effect: Call | Ask, call: Callable[[Operation[Any]], Any] | None, pools: Pools | None) -> object:
+def _throwable(error: BaseException) -> BaseException:
+    # A generator ends with a StopIteration that passes through it, or turns it into a RuntimeError.
+    return harmless(error) if isinstance(error, StopIteration) else error
+
+
+def _perform(
+    effect: Call | Ask,
+    call: Callable[[Operation[Any]], Any] | None,
+    pools: Pools | None,
+    interruption: _Interruption,
+) -> object:
     if isinstance(effect, Call):
         assert call is not None  # noqa: S101 - the flow's driver was set up without a client
         return call(effect.operation)
@@ -78,7 +93,20 @@ def _perform(effect: Call | Ask, call: Callable[[Operation[Any]], Any] | None, p
         return effect.function(*effect.arguments)
     assert pools is not None  # noqa: S101 - the flow's driver was set up without pools
     future = getattr(pools, effect.whose).submit(effect.function, effect.arguments)
-    concurrent.futures.wait([future], timeout=_seconds(effect))
+    try:
+        concurrent.futures.wait([future], timeout=_seconds(effect))
+    except BaseException as error:
+        # SystemExit out of a signal handler, Ctrl-C, or gevent, which ends a greenlet in this way.
+        if effect.whose == "handler":
+            future.cancel()
+            raise
+        interruption.keep(error)
+        last_words = _last_words(effect)
+        while not future.done() and not last_words.expired:
+            try:
+                concurrent.futures.wait([future], timeout=last_words.remaining())
+            except BaseException as again:  # noqa: BLE001 - the flow gets one of them
+                interruption.keep(again)
     if not future.done():
         future.cancel()
         raise Late
@@ -89,21 +117,21 @@ async def arun(
     flow: Flow[R], *, call: Callable[[Operation[Any]], Awaitable[Any]] | None = None, pools: Pools | None = None
 ) -> R:
     """Run a flow to its end in this task; see `run`."""
-    cancelled = _Cancelled()
+    interruption = _Interruption()
     try:
         effect = next(flow)
         while True:
             try:
-                cancelled.strike()
-                answer = await _aperform(effect, call, pools, cancelled)
+                interruption.strike()
+                answer = await _aperform(effect, call, pools, interruption)
             except GeneratorExit:
                 raise
             except BaseException as error:  # noqa: BLE001 - the flow decides what it means
-                effect = flow.throw(error)
+                effect = flow.throw(_throwable(error))
             else:
                 effect = flow.send(answer)
     except StopIteration as end:
-        cancelled.strike()
+        interruption.strike()
         result: R = end.value
         return result
     finally:
@@ -111,19 +139,23 @@ async def arun(
 
 
 @final
-class _Cancelled:
-    """A cancellation that came while a store was asked, kept until the flow knows the store's answer.
+class _Interruption:
+    """A cancellation, or whatever else ends the caller, that came while a store was asked: kept until it has answered.
 
     A claim that is made in a thread is made whether anybody waits for it or not. The flow must learn of it to give it
     back; else nobody could answer that notification any more.
     """
 
     def __init__(self) -> None:
-        self.error: asyncio.CancelledError | None = None
+        self._error: BaseException | None = None
+
+    def keep(self, error: BaseException) -> None:
+        """Keep it; the first of several is the one that is raised."""
+        self._error = self._error or error
 
     def strike(self) -> None:
         """Raise what was kept."""
-        error, self.error = self.error, None
+        error, self._error = self._error, None
         if error is not None:
             raise error
 
@@ -132,7 +164,7 @@ async def _aperform(
     effect: Call | Ask,
     call: Callable[[Operation[Any]], Awaitable[Any]] | None,
     pools: Pools | None,
-    cancelled: _Cancelled,
+    interruption: _Interruption,
 ) -> object:
     if isinstance(effect, Call):
         assert call is not None  # noqa: S101 - the flow's driver was set up without a client
@@ -143,29 +175,30 @@ async def _aperform(
     assert pools is not None  # noqa: S101 - the flow's driver was set up without pools
     pool: Pool = getattr(pools, effect.whose)
     if is_async(effect.function):
-        answer = await _in_time(effect.function(*effect.arguments), effect, pool, cancelled)
+        answer = await _in_time(effect.function(*effect.arguments), effect, pool, interruption)
     else:
         future = asyncio.wrap_future(pool.submit(effect.function, effect.arguments))
-        answer = await _settled(future, effect, cancelled)
+        answer = await _settled(future, effect, interruption)
         if inspect.iscoroutine(answer):  # a lambda around a coroutine function, say
-            answer = await _in_time(answer, effect, pool, cancelled)
+            answer = await _in_time(answer, effect, pool, interruption)
     return _not_awaitable(answer)
 
 
-async def _in_time(coroutine: Coroutine[Any, Any, Any], effect: Ask, pool: Pool, cancelled: _Cancelled) -> object:
+async def _in_time(coroutine: Coroutine[Any, Any, Any], effect: Ask, pool: Pool, interruption: _Interruption) -> object:
     """Await a coroutine in a task of its own, so that one which ignores its cancellation is left behind."""
     try:
         pool.take_place()
     except BaseException:
         coroutine.close()
         raise
-    task = asyncio.ensure_future(coroutine)
+    task = asyncio.ensure_future(_contained(coroutine))
     task.add_done_callback(pool.leave_place)
+    task.add_done_callback(lambda _: coroutine.close())  # one that was cancelled before it began
     assert effect.within is not None  # noqa: S101 - only bounded questions come here
     clock = asyncio.get_running_loop().time
     due = clock() + effect.within.remaining()
     try:
-        answer = await _settled(task, effect, cancelled)
+        answer = await _settled(task, effect, interruption)
     except Late:
         raise Late(blocked=_standstill(clock() - due)) from None
     if effect.whose == "handler" and _standstill(clock() - due):
@@ -177,24 +210,26 @@ def _standstill(overdue: float) -> float:
     return overdue if overdue > _STANDSTILL else 0.0
 
 
-async def _settled(future: asyncio.Future[Any], effect: Ask, cancelled: _Cancelled) -> object:
+async def _settled(future: asyncio.Future[Any], effect: Ask, interruption: _Interruption) -> object:
     try:
         await asyncio.wait((future,), timeout=_seconds(effect))
     except asyncio.CancelledError as error:
         if effect.whose == "handler":
             _give_up(future)
             raise
-        cancelled.error = error
-        await asyncio.wait((future,), timeout=min(_seconds(effect) or _LAST_WORDS, _LAST_WORDS))
+        interruption.keep(error)
+        last_words = _last_words(effect)
+        while not future.done() and not last_words.expired:
+            # anyio, for one, cancels at every await until the task ends.
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait((future,), timeout=last_words.remaining())
     except BaseException:
         _give_up(future)
         raise
     if not future.done():
         _give_up(future)
         raise Late
-    if future.cancelled():
-        raise RuntimeError("The function that was asked has been cancelled.")
-    raised = future.exception()
+    raised = asyncio.CancelledError() if future.cancelled() else future.exception()
     if raised is not None:
         raise harmless(raised)
     return future.result()
@@ -204,6 +239,38 @@ def _give_up(future: asyncio.Future[Any]) -> None:
     future.cancel()
     # Whatever comes of it now is nobody's; without this asyncio would print it as never retrieved.
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+def _last_words(effect: Ask) -> Deadline:
+    assert effect.within is not None  # noqa: S101 - only bounded questions come here
+    return Deadline.after(min(effect.within.remaining(), _LAST_WORDS))
+
+
+@contextlib.contextmanager
+def contained() -> Iterator[None]:
+    """Keep what a user's coroutine raises inside its task, as a thread does: entered in the task, around the `await`.
+
+    asyncio lets SystemExit and KeyboardInterrupt out of a task and through the event loop, which ends the server. A
+    coroutine that raises CancelledError of itself has failed; only when its task is cancelled has it not.
+    """
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise harmless(error) from error
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise harmless(error) from error
+    except RuntimeError as error:
+        if isinstance(error.__cause__, StopIteration | StopAsyncIteration):  # what Python makes of one in a coroutine
+            raise harmless(error.__cause__) from error.__cause__
+        raise
+
+
+async def _contained(coroutine: Coroutine[Any, Any, R]) -> R:
+    with contained():
+        return await coroutine
 
 
 def _seconds(effect: Ask) -> float | None:

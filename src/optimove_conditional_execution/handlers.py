@@ -87,6 +87,13 @@ class Decision:
         return cls("abstain", reason)
 
 
+def kind_of(answer: object) -> str:
+    """Return the name of an answer's type, with its module unless it is Python's own: NumPy has a `bool` too."""
+    kind = type(answer)
+    module: object = getattr(kind, "__module__", "builtins")
+    return kind.__name__ if module == "builtins" else f"{module}.{kind.__name__}"
+
+
 class WebhookHandler(Protocol):
     """Decides about one customer; called in a thread of a bounded pool."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final, Literal, final
 
-from optimove_conditional_execution.flows.effects import Overloaded
+from optimove_conditional_execution.flows.effects import Overloaded, harmless
 
 _IDLE_SECONDS: Final = 10.0
 
@@ -106,21 +106,3 @@ class Pool:
                 future.set_result(result)
             # An idle thread must not keep the last notification alive.
             del future, context, function, arguments
-
-
-def harmless(error: BaseException) -> Exception:
-    """Return an exception that a future and a generator can carry: neither StopIteration nor SystemExit is one."""
-    if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
-        return error
-    carrier = Carrier(type(error).__name__)
-    carrier.__cause__ = error
-    return carrier
-
-
-class Carrier(RuntimeError):  # noqa: N818 - never raised for what it is
-    """Stands in for an exception that a future or a generator cannot carry; its text is the other's name."""
-
-
-def name_of(error: BaseException) -> str:
-    """Return the name of an exception's class, also of one that came in a `Carrier`."""
-    return str(error) if isinstance(error, Carrier) else type(error).__name__

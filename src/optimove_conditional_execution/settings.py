@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, final
@@ -10,12 +9,13 @@ from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.observers import SafeLogger
 
 API_KEY_VARIABLE: Final = "OPTIMOVE_API_KEY"
 BASE_URL_VARIABLE: Final = "OPTIMOVE_BASE_URL"
 TIMEZONE_VARIABLE: Final = "OPTIMOVE_TIMEZONE"
 
-_LOGGER: Final = logging.getLogger("optimove_conditional_execution.client")
+_LOGGER: Final = SafeLogger("client")
 
 
 @final

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import Any
 
 import flask
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
-from optimove_conditional_execution import Deadline, Decision, OptimoveClient, Request, WebhookNotification
+from optimove_conditional_execution import (
+    AsyncOptimoveClient,
+    AsyncWebhookReceiver,
+    Deadline,
+    Decision,
+    OptimoveClient,
+    Request,
+    WebhookNotification,
+)
 from optimove_conditional_execution import WebhookReceiver as Receiver
 from optimove_conditional_execution.adapters.wsgi import WSGIApp
 
@@ -81,3 +90,39 @@ def django_view() -> Any:
         SECRET_KEY="for the middleware",
     )
     return get_wsgi_application()
+
+
+def django_async_view() -> Any:
+    """Return a Django application with an async view; Django cancels it when the sender hangs up."""
+    from django.conf import settings
+    from django.core.asgi import get_asgi_application
+    from django.http import HttpRequest, HttpResponse
+    from django.urls import path
+    from django.views.decorators.csrf import csrf_exempt
+
+    async def decide_slowly(notification: WebhookNotification, deadline: Deadline) -> bool:
+        print("asked", flush=True)
+        await asyncio.sleep(1.0)
+        return True
+
+    secret = os.environ["OPTIMOVE_WEBHOOK_SECRET"]
+    mine = AsyncWebhookReceiver(
+        decide_slowly,
+        client=AsyncOptimoveClient(),
+        secrets=secret,
+        on_outcome=lambda outcome: print(outcome.kind, outcome.error),
+    )
+
+    async def optimove(request: HttpRequest) -> HttpResponse:
+        try:
+            answer = await mine.handle(Request(request.method, request.path, "", request.headers, request.body))
+        except asyncio.CancelledError:
+            print("the view was cancelled", flush=True)
+            raise
+        return HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))
+
+    class Urls:
+        urlpatterns = [path("optimove", csrf_exempt(optimove))]
+
+    settings.configure(ROOT_URLCONF=Urls, MIDDLEWARE=[], ALLOWED_HOSTS=["127.0.0.1", "localhost"], SECRET_KEY="none")
+    return get_asgi_application()

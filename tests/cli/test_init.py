@@ -184,7 +184,8 @@ class TestEveryKind:
                 with served(project, log, **settings) as url:
                     forged = signed_request(notification(), secret="not-the-secret")
                     headers = dict(forged.headers)
-                    assert httpx.post(url, content=forged.body, headers=headers, trust_env=False).status_code == 401
+                    answer = httpx.post(url, content=forged.body, headers=headers, trust_env=False, timeout=PATIENCE)
+                    assert answer.status_code == 401
                     key, base = settings["OPTIMOVE_API_KEY"], settings["OPTIMOVE_BASE_URL"]
                     with OptimoveClient(key, base_url=base) as client:
                         client.ensure_webhook(url)

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 import logging
+import pickle
 import re
 import threading
 import time
@@ -415,15 +416,17 @@ def test_abstaining_is_not_a_failure(rig: MakeRig) -> None:
     assert not made.approvals()
 
 
-def test_a_handler_that_exits_the_process_does_not(rig: MakeRig, kind: str) -> None:
-    if kind == "async with a coroutine":
-        answer: Any = KeyError("asyncio lets SystemExit out of a task by design")
-    else:
-        answer = SystemExit(0)
-    made = rig(Counting(answer))
+@pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), asyncio.CancelledError(), StopIteration()])
+def test_what_a_handler_raises_is_contained_and_named(rig: MakeRig, error: BaseException) -> None:
+    made = rig(Counting(error))
     assert made.notify().responses[0].status == 200
     assert made.outcome.kind == "failed"
-    assert isinstance(made.outcome.exception, Exception)
+    assert type(made.outcome.exception) is type(error)
+    assert re.search(
+        rf"^The handler raised: {type(error).__name__} at test_behaviour_table.py:\d+ in __call__$",
+        made.outcome.error or "",
+    )
+    assert made.notify().responses[0].status == 200  # the event loop, and the pool, go on
 
 
 def test_decisions_that_make_no_sense_fail_in_the_handler(rig: MakeRig) -> None:
@@ -811,14 +814,89 @@ def test_a_function_that_returns_a_coroutine(rig: MakeRig, kind: str) -> None:
     assert made.outcome.kind == ("approved" if kind == "async with a function" else "failed")
 
 
-def test_an_observer_that_raises_changes_nothing(rig: MakeRig, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [ValueError("personal data"), SystemExit(0), asyncio.CancelledError()])
+def test_an_observer_that_raises_changes_nothing(
+    rig: MakeRig, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(outcome: Any) -> None:
-        raise ValueError("personal data")
+        raise error
 
     made = rig(yes, on_outcome=broken)
     assert made.notify().responses[0].status == 200
-    assert "on_outcome raised ValueError" in caplog.text
+    assert f"on_outcome raised {type(error).__name__}" in caplog.text
     assert "personal data" not in caplog.text
+
+
+def test_an_observer_that_returns_a_coroutine_is_told(rig: MakeRig, caplog: pytest.LogCaptureFixture) -> None:
+    async def observe(outcome: Any) -> None: ...
+
+    made = rig(yes, on_outcome=lambda outcome: observe(outcome))
+    assert made.notify().responses[0].status == 200
+    assert "on_outcome returned a coroutine, which nothing awaits" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["a filter of the logger", "a filter of a handler", "a handler"])
+@pytest.mark.parametrize("error", [KeyError("personal data"), SystemExit(0)])
+def test_logging_that_raises_changes_nothing(
+    rig: MakeRig, place: str, error: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(record: logging.LogRecord) -> bool:
+        raise error
+
+    class Broken(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            raise error
+
+    logger = logging.getLogger("optimove_conditional_execution.webhook")
+    handler = Broken() if place == "a handler" else logging.StreamHandler()
+    if place == "a filter of a handler":
+        handler.addFilter(broken)
+    logger.addHandler(handler)
+    if place == "a filter of the logger":
+        logger.addFilter(broken)
+    logger.setLevel(logging.INFO)
+    try:
+        made = rig(yes)
+        assert made.notify().approved
+        assert made.outcome.kind == "approved"
+        assert made.send(b"", secret="wrong").status == 401
+    finally:
+        logger.removeHandler(handler)
+        logger.removeFilter(broken)
+        logger.setLevel(logging.NOTSET)
+    told = capsys.readouterr().err
+    assert f"a filter or handler of optimove_conditional_execution.webhook raised {type(error).__name__}" in told
+    assert "personal data" not in told
+
+
+def test_a_boolean_that_is_none_of_pythons_is_named_with_its_module(rig: MakeRig) -> None:
+    odd = type("bool", (), {"__module__": "numpy"})  # as NumPy 2 calls its own
+    made = rig(lambda notification, deadline: odd())
+    assert not made.notify().approved
+    assert made.outcome.kind == "failed"
+    assert made.outcome.error == (
+        "The handler returned numpy.bool; it must return a bool or a Decision. Wrap it: bool(...)."
+    )
+
+
+def test_a_decorator_may_add_arguments(rig: MakeRig) -> None:
+    def with_session(function: Any) -> Any:
+        @functools.wraps(function)
+        def wrapper(notification: WebhookNotification, deadline: Deadline) -> Any:
+            return function(notification, deadline, "session")
+
+        return wrapper
+
+    @with_session
+    def handler(notification: WebhookNotification, deadline: Deadline, session: str) -> bool:
+        return session == "session"
+
+    assert rig(handler).notify().approved
+
+
+def test_a_receiver_that_is_pickled_says_why_it_cannot_be(rig: MakeRig) -> None:
+    with pytest.raises(TypeError, match=r"cannot be pickled or copied.*Make one in each process"):
+        pickle.dumps(rig(yes).receiver)
 
 
 def test_stage_timings(rig: MakeRig) -> None:

@@ -527,7 +527,7 @@ def test_more_than_the_places_is_refused_and_handed_over_later(rig: Rig, caplog:
     assert sorted(event.campaign_id for event in rig.ready.events) == [*range(PLACES), 99]
 
 
-def test_a_request_that_is_cancelled_does_not_cancel_what_was_handed_over() -> None:
+def test_a_request_that_is_cancelled_does_not_cancel_what_was_handed_over(caplog: pytest.LogCaptureFixture) -> None:
     taking = Taking()
     taking.go_on = threading.Event()
 
@@ -540,10 +540,14 @@ def test_a_request_that_is_cancelled_does_not_cancel_what_was_handed_over() -> N
         with pytest.raises(asyncio.CancelledError):
             await asked
         assert not taking.left.acquire(blocking=False)
+        assert [line.split()[0] for line in said(caplog)] == ["cancelled"]
+        caplog.clear()
+        assert not await receiver.drain(within=0.01)
         assert taking.go_on is not None
         taking.go_on.set()
         status = (await receiver.handle(post(ready()))).status  # waits for the first
         assert taking.left.acquire(blocking=False)
+        assert await receiver.drain(within=PATIENCE)
         taking.go_on.clear()
         return status
 
@@ -581,6 +585,53 @@ def test_one_receiver_in_several_event_loops() -> None:
         taking.go_on.set()
         assert [future.result(PATIENCE) for future in futures] == [200] * 3
     assert len(taking.events) == 1
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), asyncio.CancelledError(), StopIteration()])
+def test_whatever_a_function_raises_is_contained_and_named(
+    rig: Rig, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.ready.raises = error
+    rig.make(answer_within=PATIENCE)
+    assert rig.send(ready()) == 503
+    assert said(caplog, logging.ERROR)[0].startswith(f"on_ready raised {type(error).__name__}; ")
+    rig.ready.raises = None
+    assert rig.send(ready()) == 200
+
+
+def test_a_sync_listener_refuses_to_block_an_event_loop() -> None:
+    taking = Taking()
+    receiver = ListenerReceiver(taking, token=TOKEN)
+
+    async def view() -> Response:
+        return receiver.handle(post(ready()))
+
+    with pytest.raises(ConfigurationError, match="AsyncListenerReceiver, or call it in a thread"):
+        asyncio.run(view())
+    assert not taking.events
+
+
+def test_an_async_listener_says_that_it_needs_asyncio() -> None:
+    with pytest.raises(ConfigurationError, match="AsyncListenerReceiver needs asyncio"):
+        AsyncListenerReceiver(Taking(), token=TOKEN).handle(post(ready())).send(None)
+
+
+def test_logging_that_raises_does_not_change_an_answer(rig: Rig, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(record: logging.LogRecord) -> bool:
+        raise KeyError(HIDDEN)
+
+    logger = logging.getLogger(LOGGER)
+    logger.addFilter(broken)
+    try:
+        rig.make()
+        assert rig.send(ready()) == 200
+        assert rig.handle(post(ready(CampaignID=2), query="token=wrong")).status == 401
+    finally:
+        logger.removeFilter(broken)
+    assert len(rig.ready.events) == 1
+    told = capsys.readouterr().err
+    assert f"a filter or handler of {LOGGER} raised KeyError" in told
+    assert HIDDEN not in told
 
 
 def test_a_coroutine_function_in_disguise_is_an_error_in_threads(caplog: pytest.LogCaptureFixture) -> None:
@@ -667,6 +718,7 @@ def test_both_are_made_and_called_alike() -> None:
         "on_event": None,
         "answer_within": 0.5,
         "max_body": 65_536,
+        "around": None,
     }
     assert all(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in list(parameters)[1:])
 

@@ -30,7 +30,7 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.telemetry import Telemetry
 from optimove_conditional_execution.testing import FakeOptimove, FaultServer, faults, notification, signed_request
-from tests.transport.engines import Caller
+from tests.transport.engines import ENGINES, Caller
 
 API_KEY = "key-of-the-tenant"
 SECRET = "secret-of-the-tenant"
@@ -205,3 +205,45 @@ def test_a_handler_in_a_thread_is_in_the_trace_of_its_request(seen: Seen) -> Non
     (call,) = [span for span in seen.spans.get_finished_spans() if span.name == "optimove.send_webhook_approval"]
     assert call.context is not None
     assert call.context.trace_id == traces[0]
+
+
+class Raising(logging.Filter):
+    """What an application's filter does that asks for a field which only its own records have."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name == "asyncio":  # which tells at DEBUG what it runs on
+            return False
+        raise KeyError("request_id")
+
+
+@pytest.fixture
+def broken_logging(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The root logger has a handler whose filter raises."""
+    handler = logging.StreamHandler()
+    handler.addFilter(Raising())
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    root.handlers = [handler]
+    root.setLevel(request.param)
+    yield request.param
+    root.handlers = handlers
+    root.setLevel(level)
+
+
+# A given client is closed by whoever made it, outside of any call, and is told at DEBUG.
+@pytest.mark.parametrize("broken_logging", [logging.INFO, logging.DEBUG], indirect=True)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_logging_that_raises_does_not_change_a_call(
+    engine: str, broken_logging: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[CallRecord] = []
+    if "Client" in engine:
+        logging.getLogger().setLevel(logging.INFO)
+        broken_logging = logging.INFO
+    with FaultServer() as server:
+        results = Caller(engine).call(server, *[lambda client: client.get_webhooks()] * 3, on_call=calls.append)
+    assert results == [[], [], []]
+    assert [(record.attempts, record.status) for record in calls] == [(1, 200)] * 3
+    told = capsys.readouterr().err
+    assert ("Logging error" in told) is (broken_logging == logging.DEBUG or "httpx" in engine)
+    assert "request_id" not in told

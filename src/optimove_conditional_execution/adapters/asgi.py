@@ -9,6 +9,8 @@ from typing import Any, Final, Protocol, final
 from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request, Response, plain
+from optimove_conditional_execution.receivers.tasks import DRAIN_SECONDS
+from optimove_conditional_execution.transport.loops import running_loop
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -43,12 +45,17 @@ class ASGIApp:
     their `mount` answers a POST to `/hook` with a redirect.
     """
 
-    def __init__(self, receiver: AsyncReceiver, *, body_timeout: float = _BODY_SECONDS) -> None:
+    def __init__(
+        self, receiver: AsyncReceiver, *, body_timeout: float = _BODY_SECONDS, drain_timeout: float = DRAIN_SECONDS
+    ) -> None:
         """Wrap a receiver.
 
         Args:
             receiver: An `AsyncWebhookReceiver`.
             body_timeout: Seconds that a sender has for its body; a slower one gets a 408.
+            drain_timeout: Seconds that the end of the server's lifespan waits for deliveries that still run; see
+                `AsyncWebhookReceiver.drain`. A framework that mounts this does not tell it of that end: call `drain` in
+                the framework's own lifespan.
 
         Raises:
             ConfigurationError: The receiver is not an async one.
@@ -57,18 +64,20 @@ class ASGIApp:
             raise ConfigurationError("ASGIApp needs an AsyncWebhookReceiver; WSGIApp takes a WebhookReceiver.")
         self._receiver = receiver
         self._body_timeout = body_timeout
+        self._drain_timeout = drain_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send | None = None) -> None:
         """Answer one connection's request.
 
         Raises:
-            ConfigurationError: It was not called by an ASGI server.
+            ConfigurationError: It was not called by an ASGI server, or not in an event loop of asyncio.
         """
         if send is None:
             raise ConfigurationError("ASGIApp is for ASGI servers such as uvicorn; use WSGIApp under gunicorn.")
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await self._lifespan(receive, send)
         elif scope["type"] == "http":
+            running_loop("ASGIApp")
             response = await self._answer(scope, receive)
             if response is not None:
                 await _send(response, send)
@@ -92,6 +101,23 @@ class ASGIApp:
             return _last(self._receiver.too_large(), scope)
         query = scope.get("query_string", b"").decode("latin-1")
         return await self._receiver.handle(Request(scope["method"], scope["path"], query, headers, body))
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    running_loop("ASGIApp")
+                except ConfigurationError as error:
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    return
+            elif message["type"] == "lifespan.shutdown":
+                drain: Any = getattr(self._receiver, "drain", None)
+                if is_async(drain):
+                    await drain(within=self._drain_timeout)
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
 
 
 async def _body(receive: Receive, limit: int) -> bytes | None:
@@ -119,11 +145,3 @@ async def _send(response: Response, send: Send) -> None:
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in response.headers.items()]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return

@@ -21,7 +21,9 @@ from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.models.listener import CAMPAIGN_READY, CampaignReadyEvent, ListenerEvent
 
 EventFunction = Callable[[Any], object]
-EventKind = Literal["taken", "running", "duplicate", "ignored", "forged", "unreadable", "overloaded", "failed"]
+EventKind = Literal[
+    "taken", "running", "duplicate", "ignored", "forged", "unreadable", "overloaded", "failed", "cancelled"
+]
 
 
 @final
@@ -59,6 +61,7 @@ class ListenerDesk:
         answer_within: Seconds.
         max_body: Bytes.
         handovers: What has been handed over.
+        log: Tells of a delivery whose request is cancelled before it is answered.
     """
 
     token: Token = field(repr=False)
@@ -69,6 +72,7 @@ class ListenerDesk:
     answer_within: float
     max_body: int
     handovers: Handovers
+    log: Callable[[Delivery], None]
 
 
 def answer_event(request: Request, desk: ListenerDesk) -> Flow[Answer]:
@@ -120,7 +124,11 @@ def _handed_over(event: ListenerEvent, function: EventFunction, desk: ListenerDe
                 raise
             return Delivery("overloaded", 503, event, "Too many events are being handed over.")
     # The integrator's code goes on whatever becomes of this request.
-    yield Ask(desk.wait, (handover.taken, desk.answer_within))
+    try:
+        yield Ask(desk.wait, (handover.taken, desk.answer_within))
+    except BaseException:
+        desk.log(Delivery("cancelled", 503, event, "The request was cancelled; the event is handed over all the same."))
+        raise
     if not handover.taken.done():
         return Delivery("running" if ours else "duplicate", 200, event)
     if handover.taken.result():

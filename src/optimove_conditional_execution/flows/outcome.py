@@ -9,6 +9,7 @@ from typing import Literal, final
 from optimove_conditional_execution.deadline import Clock
 from optimove_conditional_execution.errors import OptimoveError
 from optimove_conditional_execution.flows.budget import Budget
+from optimove_conditional_execution.flows.effects import original
 from optimove_conditional_execution.handlers import Decision
 
 OutcomeKind = Literal[
@@ -23,6 +24,7 @@ OutcomeKind = Literal[
     "unreadable",
     "overloaded",
     "undelivered",
+    "cancelled",
 ]
 
 
@@ -36,7 +38,8 @@ class Outcome:
             raised or returned something odd, or the claim store was unreachable. `late`: the handler took too long.
             `duplicate`: answered before. `expired`: it came after its deadline. `forged`: the signature was missing or
             wrong. `unreadable`: it could not be understood, or was too large. `overloaded`: no handler was free.
-            `undelivered`: it was decided, but Optimove did not take the answer.
+            `undelivered`: it was decided, but Optimove did not take the answer. `cancelled`: the event loop or the
+            process ended while it was being answered, so no answer was given; a repeat is asked about again.
         status: The HTTP status of the answer to the webhook.
         request_uid: The notification's, when it could be read.
         request_uid_reused: Whether this process has seen the same `request_uid` with another customer, action or
@@ -90,7 +93,11 @@ def _place(exception: BaseException) -> str:
 
 @final
 class Record:
-    """An outcome in the making."""
+    """An outcome in the making.
+
+    Attributes:
+        kind: What becomes of the delivery if it is interrupted now.
+    """
 
     def __init__(self, clock: Clock) -> None:
         """Begin now.
@@ -104,6 +111,7 @@ class Record:
         self.decision: Decision | None = None
         self.secret_index: int | None = None
         self.budget: Budget | None = None
+        self.kind: OutcomeKind = "cancelled"
         self._clock = clock
         self._stage_began = self.started
         self._seconds = dict.fromkeys(("verify", "parse", "claim", "decide", "deliver"), 0.0)
@@ -124,6 +132,8 @@ class Record:
         An error of ours speaks for itself and holds no personal data. Of any other only the type is told, and where it
         was raised, since its message can hold anything.
         """
+        if exception is not None:
+            exception = original(exception)
         if exception is None:
             self._error = what
         elif isinstance(exception, OptimoveError):

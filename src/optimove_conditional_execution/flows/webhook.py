@@ -24,7 +24,7 @@ from optimove_conditional_execution.flows.claims import (
 )
 from optimove_conditional_execution.flows.effects import Ask, Flow, Late, Overloaded
 from optimove_conditional_execution.flows.outcome import Outcome, OutcomeKind, Record
-from optimove_conditional_execution.handlers import Decision
+from optimove_conditional_execution.handlers import Decision, kind_of
 from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.models.base import LAST_MILLISECOND
@@ -86,9 +86,15 @@ class Desk:
         )
 
 
-def answer_notification(request: Request, desk: Desk) -> Flow[Answer]:
-    """Answer a request that came to a webhook; the flow's result is the answer, and the record of it if it is one."""
-    record = Record(desk.clock)
+def answer_notification(request: Request, desk: Desk, record: Record | None = None) -> Flow[Answer]:
+    """Answer a request that came to a webhook; the flow's result is the answer, and the record of it if it is one.
+
+    Args:
+        request: The request.
+        desk: All that answering needs.
+        record: Where it is written down how far it got, for callers that tell of an interrupted delivery too.
+    """
+    record = Record(desk.clock) if record is None else record
     if request.method != "POST":
         return plain(405, "Only POST is answered here.", headers={"allow": "POST"}), None
     if len(request.body) > desk.max_body:
@@ -122,6 +128,12 @@ def answer_notification(request: Request, desk: Desk) -> Flow[Answer]:
         desk, record, asked, notification.request_uid, notification.timestamp, record.budget, notification
     ).answered()
     return plain(status), record.outcome(kind, status)
+
+
+def interrupted(record: Record, interruption: BaseException) -> Outcome:
+    """Return what becomes of a delivery that was ended from outside before it had an answer."""
+    record.blame(f"The delivery was interrupted by {type(interruption).__name__}.")
+    return record.outcome(record.kind, 503)
 
 
 def too_large(desk: Desk) -> Answer:
@@ -170,6 +182,7 @@ _ADVICE: Final = {
     "method": " Call it: Decision.approve().",
     "function": " Is a pair of parentheses missing?",
 }
+_WRAP: Final = " Wrap it: bool(...)."
 
 
 def _standstill(late: Late) -> str:
@@ -228,13 +241,14 @@ class _Question:
         except GeneratorExit:  # nothing can be asked any more; the claim stays open, which approves nothing
             raise
         except BaseException:
-            # The server gave up on this request. A repeat may ask again, but must not get a second answer.
+            # The event loop or the process ends. A repeat may ask again, but must not get a second answer.
             yield from self._noted(None if approval is None else Claim(ClaimState.UNDELIVERED, approval))
             raise
         if failure is not None:
             self.record.blame("Optimove did not take the answer", failure)
             yield from self._noted(Claim(ClaimState.UNDELIVERED, approval))
             return "undelivered", 503
+        self.record.kind = kind  # whatever comes now
         yield from self._noted(Claim(ClaimState.SETTLED))
         return kind, 200
 
@@ -271,8 +285,9 @@ class _Question:
             except OptimoveError as error:
                 self.record.blame("The handler's decision makes no sense", error)
                 return "failed", self._failed()
-        advice = _ADVICE.get(type(answer).__name__, "")
-        self.record.blame(f"The handler returned {type(answer).__name__}; it must return a bool or a Decision.{advice}")
+        kind = kind_of(answer)
+        advice = _ADVICE.get(kind, _WRAP if kind.endswith((".bool", ".bool_")) else "")
+        self.record.blame(f"The handler returned {kind}; it must return a bool or a Decision.{advice}")
         return "failed", self._failed()
 
     def _failed(self) -> Decision:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from typing import Final
+from typing import Final, NoReturn
 
+from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request
 
-_COUNTS: Final = {1: "one argument", 2: "two arguments"}
+_COUNTS: Final = {0: "no argument", 1: "one argument", 2: "two arguments"}
 
 
 def check_function(name: str, function: object, *parameters: str) -> None:
@@ -24,9 +26,9 @@ def check_function(name: str, function: object, *parameters: str) -> None:
     """
     meant = " and ".join(f"the {parameter}" for parameter in parameters)
     if not callable(function):
-        raise ConfigurationError(f"{name} must be a function of {meant}.")
+        raise ConfigurationError(f"{name} must be a function{meant and f' of {meant}'}.")
     try:
-        signature = inspect.signature(function)
+        signature = inspect.signature(function, follow_wrapped=False)  # what is called, not what it wraps
     except (TypeError, ValueError):  # some callables have none to look at
         return
     try:
@@ -34,8 +36,22 @@ def check_function(name: str, function: object, *parameters: str) -> None:
     except TypeError:
         called = getattr(function, "__name__", type(function).__name__)
         raise ConfigurationError(
-            f"{name} must take {_COUNTS[len(parameters)]}, {meant}; {called}{signature} does not."
+            f"{name} must take {_COUNTS[len(parameters)]}{meant and f', {meant}'}; {called}{signature} does not."
         ) from None
+
+
+def check_around(around: object) -> None:
+    """Refuse what cannot make context managers.
+
+    Raises:
+        ConfigurationError: It is no function without arguments, or a coroutine function.
+    """
+    check_function("around", around)
+    if is_async(around):
+        raise ConfigurationError(
+            "around must be a function that returns a context manager; decorate an async generator function with "
+            "contextlib.asynccontextmanager."
+        )
 
 
 def check_request(request: object) -> None:
@@ -49,3 +65,33 @@ def check_request(request: object) -> None:
             f"handle needs a Request(method, path, query, headers, body), not a {type(request).__name__}: "
             "build it from your framework's request, with the raw body."
         )
+
+
+def refuse_running_loop(receiver: str, twin: str) -> None:
+    """Refuse to block an event loop: everything else that it serves would stand still meanwhile.
+
+    Raises:
+        ConfigurationError: An event loop runs the caller.
+    """
+    try:
+        # Not `get_running_loop`: under gevent a thread's greenlets all see the loop that one of them runs.
+        task = asyncio.current_task()
+    except RuntimeError:
+        return
+    if task is not None:
+        raise ConfigurationError(
+            f"{receiver}.handle blocks, so it must not be called in an event loop, as in an async view: use {twin}, or "
+            "call it in a thread, as with await asyncio.to_thread(receiver.handle, request)."
+        )
+
+
+def refuse_pickling(receiver: object) -> NoReturn:
+    """Refuse to pickle a receiver.
+
+    Raises:
+        TypeError: Always, as for everything that cannot be pickled.
+    """
+    raise TypeError(
+        f"A {type(receiver).__name__} cannot be pickled or copied: it holds threads, connections and claims of this "
+        "process. Make one in each process, as in a function that your server calls at its start."
+    )

@@ -11,10 +11,11 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
-from optimove_conditional_execution.drivers import arun, is_async, run
+from optimove_conditional_execution.drivers import arun, contained, is_async, run
 from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.flows.effects import name_of
 from optimove_conditional_execution.flows.handovers import Handover, Handovers
 from optimove_conditional_execution.flows.listener import (
     Answer,
@@ -27,10 +28,20 @@ from optimove_conditional_execution.flows.listener import (
 from optimove_conditional_execution.flows.token import Token
 from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.models.listener import CampaignReadyEvent, ListenerEvent
+from optimove_conditional_execution.observers import SafeLogger
 from optimove_conditional_execution.pools import Pool
-from optimove_conditional_execution.receivers.checks import check_function, check_request
+from optimove_conditional_execution.receivers.around import Around, surrounded
+from optimove_conditional_execution.receivers.checks import (
+    check_around,
+    check_function,
+    check_request,
+    refuse_pickling,
+    refuse_running_loop,
+)
+from optimove_conditional_execution.receivers.tasks import DRAIN_SECONDS, BackgroundTasks
 from optimove_conditional_execution.settings import seconds, whole_number
 from optimove_conditional_execution.signature import Unsigned
+from optimove_conditional_execution.transport.loops import running_loop
 
 MAX_BODY: Final = 65_536
 """Bytes of an event at most; Optimove's sample has 156."""
@@ -40,7 +51,7 @@ LONGEST_WAIT: Final = 3_600.0
 PLACES: Final = 16
 """Events that are handed over at once; further ones get a 503."""
 
-_LOGGER: Final = logging.getLogger("optimove_conditional_execution.listener")
+_LOGGER: Final = SafeLogger("listener")
 _LARGEST_ID: Final = 2**63
 _EXPECTED: Final = frozenset({"taken", "running", "duplicate", "ignored"})
 
@@ -56,6 +67,7 @@ class _Listener(abc.ABC):
         on_event: Callable[[ListenerEvent], object] | None = None,
         answer_within: float = ANSWER_WITHIN,
         max_body: int = MAX_BODY,
+        around: Around | None = None,
     ) -> None:
         """Wire a function to the events.
 
@@ -71,6 +83,9 @@ class _Listener(abc.ABC):
             answer_within: Seconds, an hour at most. A function that takes longer goes on in the background, and the
                 answer is 200.
             max_body: Bytes of an event at most.
+            around: Makes a context manager that is entered around each call of your functions, in the thread that runs
+                them; an asynchronous one is taken for coroutine functions. What it raises counts as raised by the
+                function; what it suppresses does too.
 
         Raises:
             ConfigurationError: A setting makes no sense.
@@ -78,6 +93,8 @@ class _Listener(abc.ABC):
         self._check_function("on_ready", on_ready)
         if on_event is not None:
             self._check_function("on_event", on_event)
+        if around is not None:
+            check_around(around)
         within = min(seconds("answer_within", answer_within), LONGEST_WAIT)
         whole_number("max_body", max_body)
         secret = Token(token)
@@ -89,13 +106,14 @@ class _Listener(abc.ABC):
         self._pool = Pool(PLACES, when_full="refuse", name="optimove-listener")
         self._desk = ListenerDesk(
             token=secret,
-            on_ready=on_ready,
-            on_event=on_event,
+            on_ready=surrounded(on_ready, around),
+            on_event=None if on_event is None else surrounded(on_event, around),
             start=self._start,
             wait=self._wait,
             answer_within=within,
             max_body=max_body,
             handovers=Handovers(),
+            log=_log,
         )
         self._set_up()
 
@@ -121,6 +139,9 @@ class _Listener(abc.ABC):
     def too_large(self) -> Response:
         """Return the answer to a request whose body an adapter has not read to its end, and log it."""
         return _finish(event_too_large(self._desk.max_body))
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling(self)
 
     def _ended(self, event: ListenerEvent, handover: Handover, error: BaseException | None) -> None:
         try:
@@ -167,9 +188,11 @@ class ListenerReceiver(_Listener):
             The response for your framework to send. Nothing that a request can hold makes it raise.
 
         Raises:
-            ConfigurationError: What was given is your framework's request, not a `Request`.
+            ConfigurationError: What was given is your framework's request, not a `Request`; or it was called in an
+                event loop, which would stand still meanwhile.
         """
         check_request(request)
+        refuse_running_loop("ListenerReceiver", "AsyncListenerReceiver")
         try:
             answer = run(answer_event(request, self._desk))
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
@@ -188,7 +211,7 @@ class AsyncListenerReceiver(_Listener):
     def _set_up(self) -> None:
         # A task has a place until it ends; a thread that outlives its event loop keeps its own.
         self._places = Pool(PLACES, when_full="refuse", name="optimove-listener-task")
-        self._tasks: set[asyncio.Task[None]] = set()  # asyncio itself keeps only weak references
+        self._tasks = BackgroundTasks()
 
     def _start(self, function: EventFunction, event: ListenerEvent, handover: Handover, /) -> None:
         self._places.take_place()
@@ -197,12 +220,10 @@ class AsyncListenerReceiver(_Listener):
         except BaseException:
             self._places.leave_place()
             raise
-        task = asyncio.create_task(_awaited(function, event, thread))
-        self._tasks.add(task)
+        task = self._tasks.start(_awaited(function, event, thread))
         task.add_done_callback(functools.partial(self._task_ended, event, handover))
 
     def _task_ended(self, event: ListenerEvent, handover: Handover, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
         self._places.leave_place()
         self._ended(event, handover, asyncio.CancelledError() if task.cancelled() else task.exception())
 
@@ -229,14 +250,32 @@ class AsyncListenerReceiver(_Listener):
             The response for your framework to send. Nothing that a request can hold makes it raise.
 
         Raises:
-            ConfigurationError: What was given is your framework's request, not a `Request`.
+            ConfigurationError: What was given is your framework's request, not a `Request`; or no event loop of asyncio
+                is running.
         """
         check_request(request)
+        running_loop("AsyncListenerReceiver")
         try:
             answer = await arun(answer_event(request, self._desk))
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
             return _crashed(error)
         return _finish(answer)
+
+    async def drain(self, *, within: float = DRAIN_SECONDS) -> bool:
+        """Wait for the functions that run in the background of this event loop.
+
+        Call it at shutdown; `ASGIApp` does, where the server tells it of the shutdown.
+
+        Args:
+            within: Seconds at most.
+
+        Returns:
+            Whether all are over. What the end of the event loop cancels counts as not taken.
+
+        Raises:
+            ConfigurationError: `within` is not a number of 0 or more.
+        """
+        return await self._tasks.drain(within)
 
 
 class _UnawaitedError(Exception):
@@ -251,20 +290,21 @@ def _called(function: EventFunction, event: ListenerEvent) -> None:
 
 
 async def _awaited(function: EventFunction, event: ListenerEvent, thread: Future[Any] | None) -> None:
-    answer = function(event) if thread is None else await asyncio.wrap_future(thread)
-    if inspect.isawaitable(answer):  # always from a coroutine function; else from a lambda around one, say
-        await answer
+    with contained():
+        answer = function(event) if thread is None else await asyncio.wrap_future(thread)
+        if inspect.isawaitable(answer):  # always from a coroutine function; else from a lambda around one, say
+            await answer
 
 
 def _how(error: BaseException) -> str:
     if isinstance(error, _UnawaitedError):
         return "returned a coroutine, which only AsyncListenerReceiver awaits"
-    return f"raised {type(error).__name__}"  # its message may quote data
+    return f"raised {name_of(error)}"  # its message may quote data
 
 
 def _crashed(error: Exception) -> Response:
     # Not reached by any request that we know of. It fails closed, and without a traceback, which could quote data.
-    what = f"The delivery failed inside the SDK: {type(error).__name__}"
+    what = f"The delivery failed inside the SDK: {name_of(error)}"
     return _finish((plain(503, "Not available."), Delivery("failed", 503, error=what)))
 
 

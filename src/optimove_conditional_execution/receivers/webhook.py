@@ -8,7 +8,7 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Generic, Literal, NoReturn, TypeVar
 
 from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
 from optimove_conditional_execution.deadline import TransitEstimate
@@ -16,21 +16,39 @@ from optimove_conditional_execution.drivers import Pools, arun, is_async, run
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.flows.budget import Reserve
 from optimove_conditional_execution.flows.claims import ClaimStore
-from optimove_conditional_execution.flows.outcome import Outcome
-from optimove_conditional_execution.flows.webhook import Answer, Desk, OnFailure, answer_notification, too_large
+from optimove_conditional_execution.flows.effects import Flow
+from optimove_conditional_execution.flows.outcome import Outcome, Record
+from optimove_conditional_execution.flows.webhook import (
+    Answer,
+    Desk,
+    OnFailure,
+    answer_notification,
+    interrupted,
+    too_large,
+)
 from optimove_conditional_execution.handlers import AsyncWebhookHandler, WebhookHandler
 from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.models.notification import NotificationEnvelope, WebhookNotification
-from optimove_conditional_execution.receivers.checks import check_function, check_request
+from optimove_conditional_execution.observers import SafeLogger, notify
+from optimove_conditional_execution.receivers.around import Around, surrounded
+from optimove_conditional_execution.receivers.checks import (
+    check_around,
+    check_function,
+    check_request,
+    refuse_pickling,
+    refuse_running_loop,
+)
+from optimove_conditional_execution.receivers.tasks import DRAIN_SECONDS, BackgroundTasks
 from optimove_conditional_execution.settings import whole_number
 from optimove_conditional_execution.signature import Secrets, Unsigned, receiver_keys
 from optimove_conditional_execution.stores.memory import MemoryClaims
+from optimove_conditional_execution.transport.loops import running_loop
 
 MAX_BODY: Final = 262_144
 """Bytes of a notification at most; Optimove's sample has 1,268."""
 
-_LOGGER: Final = logging.getLogger("optimove_conditional_execution.webhook")
+_LOGGER: Final = SafeLogger("webhook")
 _EXPECTED: Final = frozenset({"approved", "denied", "abstained", "duplicate"})
 
 _REUSED: Final = (
@@ -56,6 +74,7 @@ class _Receiver(abc.ABC, Generic[H, C]):
         max_concurrency: int = 100,
         max_body: int = MAX_BODY,
         on_outcome: Callable[[Outcome], None] | None = None,
+        around: Around | None = None,
     ) -> None:
         """Wire a handler to a client.
 
@@ -74,6 +93,11 @@ class _Receiver(abc.ABC, Generic[H, C]):
             max_body: Bytes of a notification at most.
             on_outcome: Called with the record of every delivery, in the thread or event loop that answers it; in an
                 event loop it must not block.
+            around: Makes a context manager that is entered around each call of the handler, in the thread that runs it:
+                for what must be opened and closed with it, such as a database connection. An asynchronous context
+                manager is taken for a coroutine function. What it raises counts as raised by the handler, also when it
+                is left, so the handler's answer is not sent then. What it suppresses is a failure all the same. The
+                time that it takes is the handler's.
 
         Raises:
             ConfigurationError: A setting makes no sense.
@@ -88,6 +112,8 @@ class _Receiver(abc.ABC, Generic[H, C]):
             raise ConfigurationError("on_outcome must be a function of an Outcome; a coroutine would never be awaited.")
         if on_failure not in ("abstain", "deny"):
             raise ConfigurationError('on_failure must be "abstain" (say nothing) or "deny" (say no).')
+        if around is not None:
+            check_around(around)
         whole_number("max_concurrency", max_concurrency)
         whole_number("max_body", max_body)
         # Models are built at first use, and the first notification must not wait for that.
@@ -97,7 +123,7 @@ class _Receiver(abc.ABC, Generic[H, C]):
         if not isinstance(keys, Unsigned) and any(key != key.strip() for key in keys):
             _LOGGER.warning("a webhook secret begins or ends with white space: strip it, if it came from a file")
         self._desk = Desk(
-            handler=handler,
+            handler=surrounded(handler, around),
             deliver=lambda approval, deadline: client.send_webhook_approval(approval, deadline=deadline),
             pause=self._pause,
             claims=MemoryClaims() if claims is None else claims,
@@ -128,16 +154,31 @@ class _Receiver(abc.ABC, Generic[H, C]):
         """Return the answer to a request whose body an adapter has not read to its end, and record it."""
         return self._finish(too_large(self._desk))
 
+    def _delivery(self, request: Request) -> Flow[Response]:
+        """Answer, and record what became of it, also when it is ended from outside."""
+        record = Record(self._desk.clock)
+        try:
+            answer = yield from answer_notification(request, self._desk, record)
+        except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
+            return self._crashed(error)
+        except BaseException as interruption:
+            self._observe(interrupted(record, interruption))
+            raise
+        return self._finish(answer)
+
     def _finish(self, answer: Answer) -> Response:
         response, outcome = answer
         if outcome is not None:
-            _log(outcome)
-            if self._on_outcome is not None:
-                try:
-                    self._on_outcome(outcome)
-                except Exception as error:  # noqa: BLE001 - a broken observer must not change an answer
-                    _LOGGER.error("on_outcome raised %s", type(error).__name__)
+            self._observe(outcome)
         return response
+
+    def _observe(self, outcome: Outcome) -> None:
+        _log(outcome)
+        if self._on_outcome is not None:
+            notify("on_outcome", self._on_outcome, outcome, _LOGGER)
+
+    def __reduce__(self) -> NoReturn:
+        refuse_pickling(self)
 
     def _crashed(self, error: Exception) -> Response:
         # Not reached by any delivery that we know of. It fails closed, and without a traceback, which could quote data.
@@ -177,14 +218,12 @@ class WebhookReceiver(_Receiver[WebhookHandler, OptimoveClient]):
             The response for your framework to send. Nothing that a request can hold makes it raise.
 
         Raises:
-            ConfigurationError: What was given is your framework's request, not a `Request`.
+            ConfigurationError: What was given is your framework's request, not a `Request`; or it was called in an
+                event loop, which would stand still meanwhile.
         """
         check_request(request)
-        try:
-            answer = run(answer_notification(request, self._desk), pools=self._pools)
-        except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
-            return self._crashed(error)
-        return self._finish(answer)
+        refuse_running_loop("WebhookReceiver", "AsyncWebhookReceiver")
+        return run(self._delivery(request), pools=self._pools)
 
 
 class AsyncWebhookReceiver(_Receiver[AsyncWebhookHandler | WebhookHandler, AsyncOptimoveClient]):
@@ -192,6 +231,9 @@ class AsyncWebhookReceiver(_Receiver[AsyncWebhookHandler | WebhookHandler, Async
 
     Mount it with `adapters.asgi.ASGIApp`. Nothing is approved unless your handler returns `True` or
     `Decision.approve()` in time.
+
+    Each notification is answered in a task of its own. When the request is cancelled, because the sender has hung up or
+    a time-out has passed, that task goes on: the answer is owed to Optimove. `drain` waits for such tasks at shutdown.
     """
 
     def _check(
@@ -202,6 +244,8 @@ class AsyncWebhookReceiver(_Receiver[AsyncWebhookHandler | WebhookHandler, Async
             raise ConfigurationError(
                 "AsyncWebhookReceiver needs an AsyncOptimoveClient; WebhookReceiver takes the other."
             )
+
+        self._deliveries = BackgroundTasks()
 
     async def _pause(self, seconds: float, /) -> None:
         await asyncio.sleep(seconds)
@@ -216,19 +260,33 @@ class AsyncWebhookReceiver(_Receiver[AsyncWebhookHandler | WebhookHandler, Async
             The response for your framework to send. Nothing that a request can hold makes it raise.
 
         Raises:
-            ConfigurationError: What was given is your framework's request, not a `Request`.
+            ConfigurationError: What was given is your framework's request, not a `Request`; or no event loop of asyncio
+                is running.
         """
         check_request(request)
-        try:
-            answer = await arun(answer_notification(request, self._desk), pools=self._pools)
-        except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
-            return self._crashed(error)
-        return self._finish(answer)
+        running_loop("AsyncWebhookReceiver")
+        return await asyncio.shield(self._deliveries.start(arun(self._delivery(request), pools=self._pools)))
+
+    async def drain(self, *, within: float = DRAIN_SECONDS) -> bool:
+        """Wait for the deliveries that run in this event loop, those included whose request was cancelled.
+
+        Call it at shutdown, before the client is closed; `ASGIApp` does, where the server tells it of the shutdown.
+
+        Args:
+            within: Seconds at most. Each delivery ends at its notification's deadline by itself.
+
+        Returns:
+            Whether all are over. What the end of the event loop cancels gives its claim back.
+
+        Raises:
+            ConfigurationError: `within` is not a number of 0 or more.
+        """
+        return await self._deliveries.drain(within)
 
 
 def _log(outcome: Outcome) -> None:
     level = logging.INFO if outcome.kind in _EXPECTED and not outcome.request_uid_reused else logging.WARNING
-    if not _LOGGER.isEnabledFor(level):
+    if not _LOGGER.is_enabled_for(level):
         return
     # A request_uid is the sender's text: ascii() keeps it on one line.
     uid = ascii(outcome.request_uid)[:100] if outcome.request_uid is not None else "-"

@@ -21,6 +21,7 @@ from optimove_conditional_execution.flows.ledger import Ledger
 from optimove_conditional_execution.flows.planner import Planner
 from optimove_conditional_execution.flows.report import Progress, ReviewReport
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
+from optimove_conditional_execution.observers import notify
 from optimove_conditional_execution.operations import MAX_STATUSES
 from optimove_conditional_execution.review.pipeline import LOGGER, Pipeline, Plan
 from optimove_conditional_execution.review.sides import Side
@@ -298,10 +299,7 @@ class Review(abc.ABC, Generic[R, C]):
         if report is None:
             LOGGER.info("campaign %d: somebody else is at this review", event.campaign_id)
         elif self._on_report is not None:
-            try:
-                self._on_report(report)
-            except Exception as error:  # noqa: BLE001 - a broken observer must not change a review
-                LOGGER.error("on_report raised %s", type(error).__name__)
+            notify("on_report", self._on_report, report, LOGGER)
         return report
 
     async def _in_background(self, event: CampaignReadyEvent) -> None:
@@ -335,7 +333,7 @@ def _check_reviewer(reviewer: object) -> None:
     if not callable(reviewer):
         raise ConfigurationError("reviewer must be a function of a batch of customers and a deadline.")
     try:
-        signature = inspect.signature(reviewer)
+        signature = inspect.signature(reviewer, follow_wrapped=False)  # what is called, not what it wraps
     except (TypeError, ValueError):  # some callables have none to look at
         return
     try:

@@ -13,12 +13,13 @@ from concurrent.futures import Future
 from typing import Any, cast, final, overload
 
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.drivers import is_async
+from optimove_conditional_execution.drivers import contained, is_async
 from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.flows.effects import name_of
 from optimove_conditional_execution.flows.verdicts import PartialAnswer
-from optimove_conditional_execution.handlers import AsyncCampaignReviewer, CampaignReviewer, Decision
+from optimove_conditional_execution.handlers import AsyncCampaignReviewer, CampaignReviewer, Decision, kind_of
 from optimove_conditional_execution.models.campaign import CampaignCustomer
-from optimove_conditional_execution.pools import Pool, name_of
+from optimove_conditional_execution.pools import Pool
 from optimove_conditional_execution.settings import whole_number
 
 OneCustomer = Callable[[CampaignCustomer], Decision | bool]
@@ -84,7 +85,7 @@ class _Work:
         elif answer is False:
             self._denied.append(customer.customer_id)
         else:
-            kind = type(answer).__name__
+            kind = kind_of(answer)
             self._fail(customer, f"The function returned a {kind}; it must return True, False or a Decision.")
 
     def raised(self, customer: CampaignCustomer, error: BaseException) -> None:
@@ -171,11 +172,8 @@ class _InTasks:
         async with places:
             while (customer := work.next()) is not None:
                 try:
-                    answer: Any = await self._function(customer)
-                except asyncio.CancelledError as error:
-                    if _is_cancelled():
-                        raise
-                    work.raised(customer, error)  # what the function waited for was cancelled, not this worker
+                    with contained():
+                        answer: Any = await self._function(customer)
                 except Exception as error:  # noqa: BLE001 - one customer's failure is that customer's alone
                     work.raised(customer, error)
                 else:
@@ -184,7 +182,7 @@ class _InTasks:
 
 def _check_parameters(function: Callable[..., object]) -> None:
     try:
-        signature = inspect.signature(function)
+        signature = inspect.signature(function, follow_wrapped=False)  # what is called, not what it wraps
     except (TypeError, ValueError):  # some callables have none to look at
         return
     try:
@@ -195,8 +193,3 @@ def _check_parameters(function: Callable[..., object]) -> None:
             f"per_customer needs a function of one argument, the customer; {name}{signature} is none. A function of a "
             "batch and a deadline is a reviewer already."
         ) from None
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +19,7 @@ from typing import Final, TypeVar, final
 from optimove_conditional_execution import operations
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import DeadlineExceeded, OptimoveError, StoreError
+from optimove_conditional_execution.flows.effects import name_of
 from optimove_conditional_execution.flows.failures import Failures, Unit
 from optimove_conditional_execution.flows.journal import Decided, Journal
 from optimove_conditional_execution.flows.ledger import Chunk, Ledger
@@ -27,14 +27,14 @@ from optimove_conditional_execution.flows.planner import Planner
 from optimove_conditional_execution.flows.report import Progress, ReviewReport
 from optimove_conditional_execution.flows.verdicts import Batch, OddAnswer
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
-from optimove_conditional_execution.pools import name_of
+from optimove_conditional_execution.observers import SafeLogger, notify
 from optimove_conditional_execution.review.sides import PageRequest, Side
 from optimove_conditional_execution.review.turn import Turn, insistently, words
 from optimove_conditional_execution.transport.sending import Tally
 
 R = TypeVar("R")
 
-LOGGER: Final = logging.getLogger("optimove_conditional_execution.review")
+LOGGER: Final = SafeLogger("review")
 
 _LOOK_SECONDS: Final = 0.25
 """Between two looks at how far the review is."""
@@ -369,10 +369,7 @@ class Pipeline:
             LOGGER.warning("campaign %d: %s", progress.campaign_id, text)
         if self._plan.progress is None:
             return
-        try:
-            self._plan.progress(progress)
-        except Exception as error:  # noqa: BLE001 - a broken display must not change a review
-            LOGGER.error("progress raised %s", type(error).__name__)
+        notify("progress", self._plan.progress, progress, LOGGER)
 
     def _progress(self) -> Progress:
         ledger, planner = self._ledger, self._planner

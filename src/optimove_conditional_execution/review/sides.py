@@ -13,11 +13,12 @@ from typing import Any, Final, Protocol, TypeVar, final
 
 from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.drivers import is_async
+from optimove_conditional_execution.drivers import contained, is_async
+from optimove_conditional_execution.flows.effects import harmless
 from optimove_conditional_execution.flows.verdicts import Batch, Verdicts, verdicts
 from optimove_conditional_execution.models.campaign import CampaignCustomer
 from optimove_conditional_execution.operations import Operation
-from optimove_conditional_execution.pools import Pool, harmless
+from optimove_conditional_execution.pools import Pool
 from optimove_conditional_execution.transport.sending import Tally
 
 R = TypeVar("R")
@@ -100,7 +101,8 @@ class _Side:
         return verdicts(batch, self._reviewer(batch.customers, deadline), at_last)
 
     async def _awaited(self, batch: Batch, deadline: Deadline, at_last: Deadline) -> Verdicts:
-        return verdicts(batch, await self._reviewer(batch.customers, deadline), at_last)
+        with contained():
+            return verdicts(batch, await self._reviewer(batch.customers, deadline), at_last)
 
 
 @final

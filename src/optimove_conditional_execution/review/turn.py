@@ -10,8 +10,8 @@ from typing import Any, Final, TypeVar, final
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import OptimoveError, StoreError
+from optimove_conditional_execution.flows.effects import name_of
 from optimove_conditional_execution.flows.journal import Decided, Journal
-from optimove_conditional_execution.pools import name_of
 from optimove_conditional_execution.stores.sqlite_file import SqliteError
 
 T = TypeVar("T")

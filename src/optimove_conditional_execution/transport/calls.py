@@ -11,8 +11,9 @@ from typing import Final, final
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import APIError, OptimoveError
+from optimove_conditional_execution.observers import SafeLogger, notify
 
-_LOGGER: Final = logging.getLogger("optimove_conditional_execution.calls")
+_LOGGER: Final = SafeLogger("calls")
 
 
 @final
@@ -78,7 +79,7 @@ class Watch:
     ) -> None:
         # Whoever made the call gets the error; a WARNING would go to stderr, too, where nobody set logging up.
         level = logging.DEBUG if error is None else logging.INFO
-        is_logged = _LOGGER.isEnabledFor(level)
+        is_logged = _LOGGER.is_enabled_for(level)
         if self._on_call is None and not is_logged:
             return
         record = CallRecord(
@@ -95,10 +96,7 @@ class Watch:
         if is_logged:
             _log(level, record, error)
         if self._on_call is not None:
-            try:
-                self._on_call(record)
-            except Exception as broken:  # noqa: BLE001 - a broken observer must not change a call
-                _LOGGER.error("on_call raised %s", type(broken).__name__)
+            notify("on_call", self._on_call, record, _LOGGER)
 
 
 def _log(level: int, record: CallRecord, error: BaseException | None) -> None:

@@ -19,6 +19,24 @@ C = TypeVar("C")
 CLOSED: Final = "This client has been closed; make a new one."
 
 
+def running_loop(who: str) -> asyncio.AbstractEventLoop:
+    """Return asyncio's running event loop.
+
+    Args:
+        who: What needs it, for the message.
+
+    Raises:
+        ConfigurationError: None runs in this thread: it is another library's, such as trio's.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise ConfigurationError(
+            f"{who} needs asyncio, and no event loop of asyncio is running here; trio is not supported. Under "
+            'Hypercorn set the worker class to "asyncio" or "uvloop".'
+        ) from None
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class LoopPool(Generic[C]):
@@ -88,7 +106,7 @@ class LoopPools(Generic[C]):
             self._start_afresh()
         if self._closed:
             raise ConfigurationError(CLOSED)
-        loop = asyncio.get_running_loop()
+        loop = running_loop("AsyncOptimoveClient")
         with self._lock:
             pool = self._pools.get(loop)
             if pool is None:

@@ -69,7 +69,7 @@ class AsyncHttpEngine:
                 return http_client
 
         self._pools: LoopPools[Any] = LoopPools(
-            make, lambda client: client.aclose(), max_connections=max_connections, is_given=http_client is not None
+            make, _aclose, max_connections=max_connections, is_given=http_client is not None
         )
 
     async def exchange(self, exchange: Exchange) -> Response:
@@ -133,6 +133,11 @@ class AsyncHttpEngine:
     async def aclose(self) -> None:
         """Close this event loop's connections, unless the httpx client is somebody else's."""
         await self._pools.aclose()
+
+
+async def _aclose(client: Any) -> None:
+    with noted(Progress()):
+        await client.aclose()
 
 
 async def _body(response: Any) -> bytearray:

@@ -113,6 +113,11 @@ class noted:  # noqa: N801 - reads as a participle in a with statement
             _PROGRESS.reset(self._token)
 
 
+def is_in_call() -> bool:
+    """Whether this thread or task is in a call of ours."""
+    return _PROGRESS.get() is not None
+
+
 def bound(client: object) -> bool:
     """Bound all connections that an httpx client will open; outside of `until` it goes on as before.
 

@@ -10,7 +10,7 @@ from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY, Exchange, Stream
-from optimove_conditional_execution.transport.http.bounded import Progress, bound, until
+from optimove_conditional_execution.transport.http.bounded import Progress, bound, noted, until
 from optimove_conditional_execution.transport.http.library import Library, LibraryName, named, of_client
 from optimove_conditional_execution.transport.http.wire import (
     answer,
@@ -140,8 +140,9 @@ class HttpEngine:
         if not self._owned or self._process != os.getpid():
             return
         self._closed = True
-        for client in (*self._places.clients(), self._streaming):
-            client.close()
+        with noted(Progress()):
+            for client in (*self._places.clients(), self._streaming):
+                client.close()
 
     def _check(self) -> None:
         if self._process != os.getpid():

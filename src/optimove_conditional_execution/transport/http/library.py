@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import socket
 import sys
 from types import ModuleType
 from typing import Any, Final, Literal, cast, final
 
 from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.observers import report_logging_error
+from optimove_conditional_execution.transport.http.bounded import is_in_call
 
 LibraryName = Literal["httpx", "httpx2"]
 
@@ -30,6 +33,7 @@ class Library:
 
     def __init__(self, module: ModuleType) -> None:
         """Note what the library calls its errors."""
+        _guard_loggers(module.__name__)
         self.module: Any = module
         self.timeouts: tuple[type[Exception], ...] = (TimeoutError, self.module.TimeoutException)
         self.silences: tuple[type[Exception], ...] = (
@@ -56,6 +60,36 @@ class Library:
             self.module.ReadTimeout,
             self.module.RemoteProtocolError,
         )
+
+
+@final
+class _GuardedLogging(logging.Filter):
+    """Lets the library log during a call of ours without failing it.
+
+    httpx logs each answer before it hands it out. A filter or handler that raised there would lose the answer of a
+    request that was taken, and the connection with it. Records of anybody else's calls pass as they are.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Handle the record here when a call of ours made it."""
+        if not is_in_call():
+            return True
+        try:
+            logging.getLogger(record.name).callHandlers(record)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - as in `SafeLogger`
+            report_logging_error(record.name, error)
+        return False
+
+
+_GUARD: Final = _GuardedLogging()
+
+
+def _guard_loggers(library: str) -> None:
+    core = library.replace("httpx", "httpcore")
+    for name in (library, *(f"{core}.{part}" for part in ("connection", "http11", "http2", "proxy", "socks"))):
+        logging.getLogger(name).addFilter(_GUARD)  # once, however often it is called
 
 
 def named(name: LibraryName) -> Library:

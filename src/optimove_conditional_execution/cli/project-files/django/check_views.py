@@ -21,7 +21,7 @@ django.setup()
 def everybody_is_active(fake_optimove: FakeOptimove, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPTIMOVE_WEBHOOK_SECRET", "fake-secret")
     monkeypatch.setattr(gate, "player_status", lambda user_id, *, timeout: "active")
-    receiver = gate.create_receiver(fake_optimove.client())
+    receiver = gate.create_receiver(fake_optimove.client(), around=views.database_connections)
     monkeypatch.setattr(views, "receiver", lambda: receiver)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from optimove_conditional_execution import (
     Deadline,
@@ -44,13 +46,16 @@ def log_outcome(outcome: Outcome) -> None:
     logger.info("%s in %.3f s: %s", outcome.kind, outcome.total_seconds, outcome.error or reason or "-")
 
 
-def create_receiver(client: OptimoveClient | None = None) -> WebhookReceiver:
+def create_receiver(
+    client: OptimoveClient | None = None, *, around: Callable[[], AbstractContextManager[None]] | None = None
+) -> WebhookReceiver:
     """Wire the gate to Optimove, once a process; a setting that is missing stops it here.
 
-    Tests give it the client of a `FakeOptimove`. Without one, key and URL come from the environment.
+    Tests give it the client of a `FakeOptimove`. Without one, key and URL come from the environment. `around` is
+    entered around each call of `may_receive`, in its thread: for database connections.
     """
     if client is None:
         client = OptimoveClient()
         atexit.register(client.close)
     secret = os.environ["OPTIMOVE_WEBHOOK_SECRET"]
-    return WebhookReceiver(may_receive, client=client, secrets=secret, on_outcome=log_outcome)
+    return WebhookReceiver(may_receive, client=client, secrets=secret, on_outcome=log_outcome, around=around)
