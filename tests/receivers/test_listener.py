@@ -667,6 +667,7 @@ def test_both_are_made_and_called_alike() -> None:
         "on_event": None,
         "answer_within": 0.5,
         "max_body": 65_536,
+        "token_header": None,
     }
     assert all(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in list(parameters)[1:])
 

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, final
 
 from optimove_conditional_execution.deadline import Clock, Deadline, TransitEstimate
 from optimove_conditional_execution.errors import OptimoveError, PayloadError, SignatureError
+from optimove_conditional_execution.flows.bodies import LOST_IN_CHUNKS, body_fault, is_lost_in_chunks
 from optimove_conditional_execution.flows.budget import Budget, Reserve, budget
 from optimove_conditional_execution.flows.claims import Claim, ClaimState, ClaimStore, note, take
 from optimove_conditional_execution.flows.effects import Ask, Flow, Late, Overloaded
@@ -28,6 +29,11 @@ Answer = tuple[Response, Outcome | None]
 
 _NOTING: Final = 2.0
 """Seconds that a claim store gets to write an answer down; Optimove's deadline may be over by then."""
+
+_HURRIED_NOTING: Final = 0.1
+"""The same when the host's deadline is over; hosts that end us are asked to leave more than that."""
+
+_NO_TIME: Final = "The deadline of the host, that is handle's deadline=, leaves no time to ask."
 
 _UNKNOWN_BUDGET_MS: Final = 5_000
 """What is left to answer a notification whose time stamp is unreadable: Optimove's default timeout."""
@@ -49,6 +55,7 @@ class Desk:
         transit: How late notifications are.
         reserve: How long delivering takes.
         clock: Monotonic, in seconds.
+        wall_clock: Seconds since 1970; read only to tell whether a deadline has passed that seems to have.
     """
 
     handler: Callable[[WebhookNotification, Deadline], Any]
@@ -61,9 +68,16 @@ class Desk:
     transit: TransitEstimate
     reserve: Reserve
     clock: Clock
+    wall_clock: Clock
 
     def budget(
-        self, *, sent_ms: int, deadline_ms: int, received: float, transit: TransitEstimate | None = None
+        self,
+        *,
+        sent_ms: int,
+        deadline_ms: int,
+        received: float,
+        transit: TransitEstimate | None = None,
+        host: Deadline | None = None,
     ) -> Budget:
         """Return the time that a notification leaves; see `flows.budget`."""
         return budget(
@@ -73,41 +87,56 @@ class Desk:
             transit=self.transit if transit is None else transit,
             reserve=self.reserve,
             clock=self.clock,
+            wall_clock=self.wall_clock,
+            host=host,
         )
 
 
-def answer_notification(request: Request, desk: Desk) -> Flow[Answer]:
-    """Answer a request that came to a webhook; the flow's result is the answer, and the record of it if it is one."""
+def answer_notification(request: Request, desk: Desk, *, host: Deadline | None = None) -> Flow[Answer]:
+    """Answer a request that came to a webhook; the flow's result is the answer, and the record of it if it is one.
+
+    Args:
+        request: The request.
+        desk: All that answering needs.
+        host: When whatever runs us will end us; None if it does not.
+    """
     record = Record(desk.clock)
     if request.method != "POST":
         return plain(405, "Only POST is answered here.", headers={"allow": "POST"}), None
     if len(request.body) > desk.max_body:
         return too_large(desk)
+    if is_lost_in_chunks(request):
+        record.blame(LOST_IN_CHUNKS)
+        return plain(411, "The body is empty: send it with its length."), record.outcome("unreadable", 411)
     try:
         if desk.keys is not UNSIGNED:
             record.secret_index = match(request.body, received_signature(request), desk.keys)
     except SignatureError as error:
         record.stage("verify")
-        record.blame(str(error))
+        record.blame(body_fault(request) or str(error))
         return plain(401, "The signature is missing or wrong."), record.outcome("forged", 401)
     record.stage("verify")
     try:
         notification = WebhookNotification.from_json(request.body)
     except PayloadError as error:
         record.stage("parse")
-        record.blame(str(error))
-        return (yield from _unreadable(request.body, desk, record))
+        record.blame(body_fault(request) or str(error))
+        return (yield from _unreadable(request.body, desk, record, host))
     record.request_uid = notification.request_uid
     record.budget = desk.budget(
         sent_ms=notification.timestamp,
         deadline_ms=notification.conditional_execution_approval_deadline,
         received=record.started,
+        host=host,
     )
     record.stage("parse")
     if record.budget.deadline.expired:
+        if host is not None and record.budget.seconds > 0 and host.expired:
+            record.blame(_NO_TIME)
+            return plain(503, "No time is left."), record.outcome("failed", 503)
         return plain(200), record.outcome("expired", 200)
     kind, status = yield from _Question(
-        desk, record, notification.request_uid, notification.timestamp, record.budget, notification
+        desk, record, notification.request_uid, notification.timestamp, record.budget, notification, host
     ).answered()
     return plain(status), record.outcome(kind, status)
 
@@ -119,7 +148,7 @@ def too_large(desk: Desk) -> Answer:
     return plain(413, "The body is too large."), record.outcome("unreadable", 413)
 
 
-def _unreadable(body: bytes, desk: Desk, record: Record) -> Flow[Answer]:
+def _unreadable(body: bytes, desk: Desk, record: Record, host: Deadline | None) -> Flow[Answer]:
     """Answer 400; where the question can be told from the rest, `on_failure` still answers it."""
     try:
         envelope = NotificationEnvelope.from_json(body)
@@ -133,9 +162,10 @@ def _unreadable(body: bytes, desk: Desk, record: Record) -> Flow[Answer]:
             deadline_ms=envelope.conditional_execution_approval_deadline,
             received=record.started,
             transit=transit,
+            host=host,
         )
         if not record.budget.deadline.expired:
-            yield from _Question(desk, record, envelope.request_uid, sent_ms, record.budget, None).answered()
+            yield from _Question(desk, record, envelope.request_uid, sent_ms, record.budget, None, host).answered()
     return plain(400, "The notification cannot be understood."), record.outcome("unreadable", 400)
 
 
@@ -183,6 +213,7 @@ class _Question:
     sent_ms: int
     time: Budget
     notification: WebhookNotification | None
+    host: Deadline | None
 
     def answered(self) -> Flow[_Result]:
         """Claim, decide, deliver, write down."""
@@ -297,7 +328,8 @@ class _Question:
 
     def _noted(self, claim: Claim | None) -> Flow[None]:
         """Write down how far it has got; the answer to Optimove stands even if that fails."""
-        lost = yield from note(self.desk.claims, self.uid, claim, within=Deadline.after(_NOTING, clock=self.desk.clock))
+        within = _NOTING if self.host is None else min(_NOTING, max(self.host.remaining(), _HURRIED_NOTING))
+        lost = yield from note(self.desk.claims, self.uid, claim, within=Deadline.after(within, clock=self.desk.clock))
         self.record.stage("claim")
         if lost is not None:
             self.record.blame("The claim store lost the answer", lost)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Final
 
+from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request
 
@@ -49,3 +50,13 @@ def check_request(request: object) -> None:
             f"handle needs a Request(method, path, query, headers, body), not a {type(request).__name__}: "
             "build it from your framework's request, with the raw body."
         )
+
+
+def check_deadline(deadline: object) -> None:
+    """Refuse what is no deadline.
+
+    Raises:
+        ConfigurationError: It is neither a `Deadline` nor None.
+    """
+    if deadline is not None and not isinstance(deadline, Deadline):
+        raise ConfigurationError("handle's deadline must be a Deadline, such as Deadline.after(seconds), or None.")

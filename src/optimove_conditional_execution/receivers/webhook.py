@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
-from optimove_conditional_execution.deadline import TransitEstimate
+from optimove_conditional_execution.deadline import Deadline, TransitEstimate
 from optimove_conditional_execution.drivers import Pools, arun, is_async, run
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.flows.budget import Reserve
@@ -22,7 +22,7 @@ from optimove_conditional_execution.handlers import AsyncWebhookHandler, Webhook
 from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.models.notification import NotificationEnvelope, WebhookNotification
-from optimove_conditional_execution.receivers.checks import check_function, check_request
+from optimove_conditional_execution.receivers.checks import check_deadline, check_function, check_request
 from optimove_conditional_execution.settings import whole_number
 from optimove_conditional_execution.signature import Secrets, Unsigned, receiver_keys
 from optimove_conditional_execution.stores.memory import MemoryClaims
@@ -102,8 +102,9 @@ class _Receiver(abc.ABC, Generic[H, C]):
             on_failure=on_failure,
             max_body=max_body,
             transit=TransitEstimate(),
-            reserve=Reserve(reserve),
+            reserve=Reserve(reserve, clock=time.monotonic),
             clock=time.monotonic,
+            wall_clock=time.time,
         )
         self._pools = Pools.of(max_concurrency)
         self._on_outcome = on_outcome
@@ -164,11 +165,13 @@ class WebhookReceiver(_Receiver[WebhookHandler, OptimoveClient]):
     def _pause(self, seconds: float, /) -> None:
         time.sleep(seconds)
 
-    def handle(self, request: Request) -> Response:
+    def handle(self, request: Request, *, deadline: Deadline | None = None) -> Response:
         """Answer a request; blocks until the answer has reached Optimove, or the notification's deadline.
 
         Args:
             request: As your framework received it, with the raw body.
+            deadline: By when this must return, where whatever runs it ends it after a time of its own, as AWS Lambda
+                does. If it comes before the notification's, it counts instead of that. None when nothing does.
 
         Returns:
             The response for your framework to send. Nothing that a request can hold makes it raise.
@@ -177,8 +180,9 @@ class WebhookReceiver(_Receiver[WebhookHandler, OptimoveClient]):
             ConfigurationError: What was given is your framework's request, not a `Request`.
         """
         check_request(request)
+        check_deadline(deadline)
         try:
-            answer = run(answer_notification(request, self._desk), pools=self._pools)
+            answer = run(answer_notification(request, self._desk, host=deadline), pools=self._pools)
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
             return self._crashed(error)
         return self._finish(answer)
@@ -203,11 +207,13 @@ class AsyncWebhookReceiver(_Receiver[AsyncWebhookHandler | WebhookHandler, Async
     async def _pause(self, seconds: float, /) -> None:
         await asyncio.sleep(seconds)
 
-    async def handle(self, request: Request) -> Response:
+    async def handle(self, request: Request, *, deadline: Deadline | None = None) -> Response:
         """Answer a request; returns when the answer has reached Optimove, or the notification's deadline has come.
 
         Args:
             request: As your framework received it, with the raw body.
+            deadline: By when this must return, where whatever runs it ends it after a time of its own, as AWS Lambda
+                does. If it comes before the notification's, it counts instead of that. None when nothing does.
 
         Returns:
             The response for your framework to send. Nothing that a request can hold makes it raise.
@@ -216,8 +222,9 @@ class AsyncWebhookReceiver(_Receiver[AsyncWebhookHandler | WebhookHandler, Async
             ConfigurationError: What was given is your framework's request, not a `Request`.
         """
         check_request(request)
+        check_deadline(deadline)
         try:
-            answer = await arun(answer_notification(request, self._desk), pools=self._pools)
+            answer = await arun(answer_notification(request, self._desk, host=deadline), pools=self._pools)
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
             return self._crashed(error)
         return self._finish(answer)
