@@ -81,3 +81,13 @@ def django_view() -> Any:
         SECRET_KEY="for the middleware",
     )
     return get_wsgi_application()
+
+
+def django_beside() -> Any:
+    """Return a Django application beside which the WSGI adapter answers one path, as Django's page shows."""
+    webhook, django = plain(), django_view()
+
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        return (webhook if environ.get("PATH_INFO") == "/optimove" else django)(environ, start_response)
+
+    return application

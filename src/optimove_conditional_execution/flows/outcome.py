@@ -33,10 +33,11 @@ class Outcome:
 
     Attributes:
         kind: `approved` and `denied`: Optimove took the answer. `abstained`: the handler said so. `failed`: the handler
-            raised or returned something odd, or the claim store was unreachable. `late`: the handler took too long.
-            `duplicate`: answered before. `expired`: it came after its deadline. `forged`: the signature was missing or
-            wrong. `unreadable`: it could not be understood, or was too large. `overloaded`: no handler was free.
-            `undelivered`: it was decided, but Optimove did not take the answer.
+            raised or returned something odd, the claim store was unreachable, or the host's deadline left no time to
+            ask. `late`: the handler took too long. `duplicate`: answered before. `expired`: it came after its deadline.
+            `forged`: the signature was missing or wrong. `unreadable`: it could not be understood, was too large, or
+            its chunks were lost. `overloaded`: no handler was free. `undelivered`: it was decided, but Optimove did not
+            take the answer.
         status: The HTTP status of the answer to the webhook.
         request_uid: The notification's, when it could be read.
         decision: What was decided; after a failure what `on_failure` says. None when nothing was.
