@@ -16,13 +16,11 @@ from optimove_conditional_execution import (
     UNSIGNED,
     AsyncWebhookReceiver,
     ConfigurationError,
-    Deadline,
     ListenerReceiver,
     OptimoveClient,
     Outcome,
     Request,
     Response,
-    WebhookNotification,
     WebhookReceiver,
     sign,
 )
@@ -30,6 +28,7 @@ from optimove_conditional_execution.adapters.aws_lambda import lambda_handler
 from optimove_conditional_execution.testing import FakeOptimove, Question, notification
 from tests.adapters.apps import decide
 from tests.adapters.table import MAX_BODY, SECRET
+from tests.conftest import Looking
 
 Headers = list[tuple[str, str]]
 Shape = Callable[[Any, Headers], dict[str, Any]]
@@ -271,17 +270,6 @@ class TestEveryShape:
         headers = [*signed("{}"), ("Content-Length", "2")]
         assert function(shape(None, headers), None)["statusCode"] == 401
         assert "empty, though 2 bytes were announced" in str(outcomes[0].error)
-
-
-class Looking:
-    """A handler that approves, and keeps how long it was given."""
-
-    def __init__(self) -> None:
-        self.left: list[float] = []
-
-    def __call__(self, notification: WebhookNotification, deadline: Deadline) -> bool:
-        self.left.append(deadline.remaining())
-        return True
 
 
 class Context:

@@ -101,3 +101,19 @@ def test_a_signature_that_fits_is_enough_whatever_the_headers_say(rig: MakeRig) 
 def test_an_unsigned_one_that_cannot_be_read_is_told_alike(rig: MakeRig) -> None:
     headers: dict[str, Any] = {"content-encoding": "gzip"}
     assert told(rig(yes, secrets=UNSIGNED), PACKED, headers).startswith("unreadable 400 The request has a Content-Enc")
+
+
+def test_a_missing_signature_is_told_beside_it(rig: MakeRig) -> None:
+    for headers in ({}, {"content-length": "9"}):
+        made = rig(yes)
+        assert made.handle(Request("POST", "/", "", headers, b"")).status == 401
+        assert "empty" in str(made.outcome.error)
+        assert "signature-content is missing" in str(made.outcome.error)
+
+
+@pytest.mark.parametrize("secrets", [{}, {"secrets": UNSIGNED}])
+def test_a_field_that_cannot_be_read_is_named_whatever_the_headers_say(rig: MakeRig, secrets: dict[str, Any]) -> None:
+    body = json.dumps(notification(changes={"request_uid": None})).encode()
+    record = told(rig(yes, **secrets), body, {"content-encoding": "gzip"}, signed=body)
+    assert record.startswith("unreadable 400")
+    assert "request_uid" in record

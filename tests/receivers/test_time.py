@@ -17,22 +17,12 @@ from optimove_conditional_execution import (
     WebhookNotification,
 )
 from optimove_conditional_execution.testing import notification, signed_request
+from tests.conftest import Looking
 from tests.receivers.conftest import MakeRig, Rig
 
 
 def yes(notification: WebhookNotification, deadline: Deadline) -> bool:
     return True
-
-
-class Looking:
-    """A handler that approves, and keeps how long it was given."""
-
-    def __init__(self) -> None:
-        self.left: list[float] = []
-
-    def __call__(self, notification: WebhookNotification, deadline: Deadline) -> bool:
-        self.left.append(deadline.remaining())
-        return True
 
 
 class TestTheSendersClock:

@@ -94,7 +94,7 @@ def answer_event(request: Request, desk: ListenerDesk, *, host: Deadline | None 
     try:
         event = read_event(request.body)
     except PayloadError as unreadable:
-        error = body_fault(request) or str(unreadable)
+        error = (not unreadable.path and body_fault(request)) or str(unreadable)
         return plain(400, "The event cannot be understood."), Delivery("unreadable", 400, error=error)
     function = desk.on_ready if isinstance(event, CampaignReadyEvent) else desk.on_event
     if function is None:

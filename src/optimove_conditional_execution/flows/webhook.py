@@ -22,7 +22,7 @@ from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.models.base import LAST_MILLISECOND
 from optimove_conditional_execution.models.notification import NotificationEnvelope, WebhookNotification
-from optimove_conditional_execution.signature import UNSIGNED, Keys, match, received_signature
+from optimove_conditional_execution.signature import SIGNATURE_HEADERS, UNSIGNED, Keys, match, received_signature
 
 OnFailure = Literal["abstain", "deny"]
 Answer = tuple[Response, Outcome | None]
@@ -113,14 +113,16 @@ def answer_notification(request: Request, desk: Desk, *, host: Deadline | None =
             record.secret_index = match(request.body, received_signature(request), desk.keys)
     except SignatureError as error:
         record.stage("verify")
-        record.blame(body_fault(request) or str(error))
+        record.blame(_why_forged(request, error))
         return plain(401, "The signature is missing or wrong."), record.outcome("forged", 401)
     record.stage("verify")
     try:
         notification = WebhookNotification.from_json(request.body)
     except PayloadError as error:
         record.stage("parse")
-        record.blame(body_fault(request) or str(error))
+        # A signature that fits says that the body is whole, and a field that is named that it could be read.
+        unsure = desk.keys is UNSIGNED and not error.path
+        record.blame((unsure and body_fault(request)) or str(error))
         return (yield from _unreadable(request.body, desk, record, host))
     record.request_uid = notification.request_uid
     record.budget = desk.budget(
@@ -139,6 +141,13 @@ def answer_notification(request: Request, desk: Desk, *, host: Deadline | None =
         desk, record, notification.request_uid, notification.timestamp, record.budget, notification, host
     ).answered()
     return plain(status), record.outcome(kind, status)
+
+
+def _why_forged(request: Request, error: SignatureError) -> str:
+    """Say what is wrong with the body, if the headers tell; else the signature is what is to be looked at."""
+    fault = body_fault(request)
+    signed = any(request.header_values(name) for name in SIGNATURE_HEADERS)
+    return " ".join(text for text in (None if signed and fault else str(error), fault) if text)
 
 
 def too_large(desk: Desk) -> Answer:
