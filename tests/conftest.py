@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from optimove_conditional_execution import Request, Response
+from optimove_conditional_execution import Deadline, Request, Response, WebhookNotification
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.testing import FakeOptimove
 
@@ -77,3 +77,14 @@ def forked() -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
+
+
+class Looking:
+    """A handler that approves, and keeps how long it was given."""
+
+    def __init__(self) -> None:
+        self.left: list[float] = []
+
+    def __call__(self, notification: WebhookNotification, deadline: Deadline) -> bool:
+        self.left.append(deadline.remaining())
+        return True

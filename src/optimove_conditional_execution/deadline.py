@@ -82,6 +82,10 @@ TRANSIT_WINDOW_SECONDS: Final = 600.0
 _COMPANY_SECONDS: Final = 1.0
 _LARGEST_COMPANY: Final = 3
 
+STEP_RUN: Final = 3
+STEP_SPREAD_SECONDS: Final = 0.25
+"""So many late messages in a row, late by the same amount within so many seconds, are a step of the sender's clock."""
+
 
 @final
 class TransitEstimate:
@@ -94,6 +98,11 @@ class TransitEstimate:
     A message that is stamped ahead, by a sender whose clock is wrong, would make all others look late. So the smallest
     value must have company: with six messages known another one within a second of it, with nine two others.
 
+    When the sender's clock is set back, or when one of its servers is behind the others, messages look late for ever
+    by the same amount. So three late messages in a row whose delays are within 0.25 s of each other are a step of the
+    clock: what comes like them is measured against them. Messages that are in time may come between. Three late ones in
+    a row that are not like them end the step, and so does a window without any.
+
     The window holds the last 256 messages, none older than 10 minutes. Safe for threads.
     """
 
@@ -103,6 +112,9 @@ class TransitEstimate:
         self._lock = threading.Lock()
         self._seen: deque[tuple[float, float]] = deque()
         self._offsets: list[float] = []  # those of `_seen`, in order of size
+        self._late: deque[tuple[float, float]] = deque(maxlen=STEP_RUN)
+        self._step: float | None = None  # the smallest offset of those that made the step
+        self._step_seen = -math.inf
 
     def observe(self, *, received: float, sent: float) -> float:
         """Take a message into account and return its delay.
@@ -121,12 +133,40 @@ class TransitEstimate:
             while len(self._seen) > self._samples or self._seen[0][0] < received - self._window:
                 _, gone = self._seen.popleft()
                 del self._offsets[bisect_left(self._offsets, gone)]
-            return max(0.0, offset - self._fastest())
+            return max(0.0, offset - self._measure_of(offset, received))
 
     def sender_now(self, *, now: float) -> float | None:
         """Return what the sender's clock shows at our `now`, in seconds, or None before the first message."""
         with self._lock:
-            return now - self._fastest() if self._offsets else None
+            if not self._offsets:
+                return None
+            return now - (self._fastest() if self._step is None else self._step)
+
+    def _measure_of(self, offset: float, received: float) -> float:
+        """Return the offset that a message without delay would have; learn from this one."""
+        fastest = self._fastest()
+        if offset - fastest > STEP_SPREAD_SECONDS:
+            self._late.append((received, offset))
+            self._learn_step(received)
+        if self._step is not None:
+            if received - self._step_seen > self._window or self._step - fastest <= STEP_SPREAD_SECONDS:
+                self._step = None
+            elif offset >= self._step - STEP_SPREAD_SECONDS:
+                if offset - self._step <= STEP_SPREAD_SECONDS:
+                    self._step_seen = received
+                return self._step
+        return fastest
+
+    def _learn_step(self, received: float) -> None:
+        """Look at the last late messages, whether they agree with each other or else with the step that is known."""
+        if len(self._late) < STEP_RUN or received - self._late[0][0] > self._window:
+            return
+        offsets = [offset for _, offset in self._late]
+        if max(offsets) - min(offsets) <= STEP_SPREAD_SECONDS:
+            if self._step is None or abs(min(offsets) - self._step) > STEP_SPREAD_SECONDS:
+                self._step, self._step_seen = min(offsets), received
+        elif self._step is not None and all(abs(offset - self._step) > STEP_SPREAD_SECONDS for offset in offsets):
+            self._step = None
 
     def _fastest(self) -> float:
         company = min(_LARGEST_COMPANY, len(self._offsets) // 3) or 1

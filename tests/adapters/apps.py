@@ -126,3 +126,13 @@ def django_async_view() -> Any:
 
     settings.configure(ROOT_URLCONF=Urls, MIDDLEWARE=[], ALLOWED_HOSTS=["127.0.0.1", "localhost"], SECRET_KEY="none")
     return get_asgi_application()
+
+
+def django_beside() -> Any:
+    """Return a Django application beside which the WSGI adapter answers one path, as Django's page shows."""
+    webhook, django = plain(), django_view()
+
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        return (webhook if environ.get("PATH_INFO") == "/optimove" else django)(environ, start_response)
+
+    return application

@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 import threading
+import time
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.routing import Route
 
 from optimove_conditional_execution import (
@@ -221,6 +224,38 @@ class TestUnderUvicorn:
         assert (reply.status, reply.headers["connection"]) == (408, "close")
         assert question.answer is None
 
+    @pytest.mark.parametrize("patience", [0.2, 30.0])
+    def test_a_body_that_a_middleware_has_read_is_named(
+        self, patience: float, fake_optimove: FakeOptimove, optimove_url: str
+    ) -> None:
+        outcomes: list[Outcome] = []
+        client = AsyncOptimoveClient("fake-api-key", base_url=optimove_url)
+        receiver = AsyncWebhookReceiver(decide, client=client, secrets=SECRET, on_outcome=outcomes.append)
+        app = ASGIApp(receiver, body_timeout=patience)
+
+        async def reading(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http":
+                while (await receive()).get("more_body", False):
+                    pass
+            await app(scope, receive, send)
+            if scope["type"] == "lifespan":
+                await client.aclose()
+
+        question, body, headers = asked(fake_optimove)
+        with served(reading, http="h11", log_config=None) as url:
+            if patience < 1:
+                assert httpx.post(url, content=body, headers=headers, timeout=30).status_code == 401
+            else:  # whoever posted it gives up before
+                lines = head("/", ("Content-Length", str(len(body))), *headers.items())
+                hang_up(url, lines + body)
+                deadline = Deadline.after(30)
+                while not outcomes and not deadline.expired:
+                    time.sleep(0.01)
+        (outcome,) = outcomes
+        assert f"{len(body)} bytes were announced" in str(outcome.error)
+        assert "a middleware or the view has read it before" in str(outcome.error)
+        assert question.answer is None
+
     def test_when_all_handlers_are_busy_the_next_notification_is_refused_at_once(
         self, fake_optimove: FakeOptimove, optimove_url: str
     ) -> None:
@@ -289,12 +324,54 @@ class TestWithoutAServer:
         start, _ = self.sent(fake_optimove, self.post((b"content-length", length)), pieces)
         assert start["status"] == 413
 
-    def test_a_sender_that_is_gone_gets_nothing(self, fake_optimove: FakeOptimove) -> None:
+    def test_a_sender_that_is_gone_gets_an_answer_that_nobody_reads(self, fake_optimove: FakeOptimove) -> None:
         pieces: list[dict[str, Any]] = [
             {"type": "http.request", "body": b"{", "more_body": True},
             {"type": "http.disconnect"},
         ]
-        assert self.sent(fake_optimove, self.post(), pieces) == []
+        assert self.sent(fake_optimove, self.post(), pieces)[0]["status"] == 408
+
+    def test_a_server_may_refuse_the_answer_to_a_sender_that_is_gone_and_to_no_other(
+        self, fake_optimove: FakeOptimove
+    ) -> None:
+        app = ASGIApp(AsyncWebhookReceiver(decide, client=fake_optimove.async_client(), secrets=SECRET))
+
+        async def send(message: Any) -> None:
+            raise ConnectionResetError
+
+        async def gone() -> Any:
+            return {"type": "http.disconnect"}
+
+        async def there() -> Any:
+            return {"type": "http.request", "body": b"{}"}
+
+        asyncio.run(app(self.post(), gone, send))
+        with pytest.raises(ConnectionResetError):
+            asyncio.run(app(self.post(), there, send))
+
+    def test_a_sender_that_is_gone_below_a_middleware_leaves_no_traceback(self, fake_optimove: FakeOptimove) -> None:
+        class Plain(BaseHTTPMiddleware):
+            async def dispatch(self, request: Any, call_next: Any) -> Any:
+                return await call_next(request)
+
+        receiver = AsyncWebhookReceiver(decide, client=fake_optimove.async_client(), secrets=SECRET)
+        route = Route("/", ASGIApp(receiver), methods=["POST"])
+        app: Any = Starlette(routes=[route], middleware=[Middleware(Plain)])
+        coming = iter([{"type": "http.request", "body": b"{", "more_body": True}])
+
+        async def receive() -> Any:
+            return next(coming, {"type": "http.disconnect"})
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        sent: list[Any] = []
+        asyncio.run(app({**self.post(), "root_path": "", "query_string": b""}, receive, send))
+        assert sent[0]["status"] == 408
+
+    def test_dropped_chunks_are_told(self, fake_optimove: FakeOptimove) -> None:
+        scope = self.post((b"Transfer-Encoding", b"chunked"))
+        assert self.sent(fake_optimove, scope, [{"type": "http.request", "body": b""}])[0]["status"] == 411
 
     def test_header_names_of_any_case(self, fake_optimove: FakeOptimove) -> None:
         question, body, headers = asked(fake_optimove)

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from optimove_conditional_execution import AsyncWebhookReceiver, ConfigurationError, WebhookReceiver, sign
+from optimove_conditional_execution import AsyncWebhookReceiver, ConfigurationError, Outcome, WebhookReceiver, sign
 from optimove_conditional_execution.adapters.wsgi import WSGIApp
 from optimove_conditional_execution.testing import FakeOptimove, notification
 from tests.adapters.apps import decide
@@ -55,6 +55,25 @@ def test_gunicorn_hands_on_chunked_bodies(fake_optimove: FakeOptimove, optimove_
     assert (posted.status_code, question.approved) == (200, True)
     assert too_long.status == 413
     assert "Traceback" not in server.printed()
+
+
+@pytest.mark.parametrize(
+    ("factory", "status", "approved"),
+    [("flask_view", 200, True), ("django_view", 411, False), ("django_beside", 200, True)],
+)
+def test_chunked_bodies_in_views_under_gunicorn(
+    factory: str, status: int, approved: bool, fake_optimove: FakeOptimove, optimove_url: str, tmp_path: Path
+) -> None:
+    question, _ = fake_optimove.trigger("VIP", timeout_ms=30_000)
+    body = json.dumps(notification("VIP", request_uid=question.request_uid, timeout_ms=30_000)).encode()
+    headers = {"optimove-signature-content": sign(body, secret=SECRET)}
+    command = gunicorn_command(f"tests.adapters.apps:{factory}()")
+    with running(command, log=tmp_path / "log", environment=environment(optimove_url)) as server:
+        url = f"{server.url}/optimove"
+        posted = httpx.post(url, content=iter([body[:100], body[100:]]), headers=headers, timeout=30)
+    assert posted.status_code == status
+    assert question.approved == approved
+    assert ("WSGIApp" in server.printed()) == (factory == "django_view")  # Python prints warnings when nobody logs
 
 
 def test_a_sender_that_promises_more_than_it_sends_is_no_sender(
@@ -112,6 +131,28 @@ class TestWithoutAServer:
         extra = {"wsgi.input_terminated": True, "wsgi.input": stream}
         assert self.status(app, extra, b"") == 413
         assert stream.taken == MAX_BODY + 1
+
+    def test_chunks_under_a_server_that_does_not_end_them_are_not_waited_for(self, fake_optimove: FakeOptimove) -> None:
+        class Open(io.RawIOBase):
+            def read(self, size: int = -1, /) -> bytes:
+                raise AssertionError("whoever reads this waits for ever")
+
+        outcomes: list[Outcome] = []
+        client = fake_optimove.client()
+        app = WSGIApp(WebhookReceiver(decide, client=client, secrets=SECRET, on_outcome=outcomes.append))
+        extra = {"wsgi.input": Open(), "HTTP_TRANSFER_ENCODING": "chunked"}
+        assert self.status(app, extra, b"") == 411
+        (outcome,) = outcomes
+        assert (outcome.kind, outcome.status) == ("unreadable", 411)
+        assert "wsgi.input_terminated" in str(outcome.error)
+
+    def test_a_body_that_a_middleware_has_read_is_named(self, fake_optimove: FakeOptimove) -> None:
+        outcomes: list[Outcome] = []
+        client = fake_optimove.client()
+        app = WSGIApp(WebhookReceiver(decide, client=client, secrets=SECRET, on_outcome=outcomes.append))
+        for left in (b"", b"{}"):
+            assert self.status(app, {"CONTENT_LENGTH": "1268"}, left) == 401
+            assert "a middleware or the view has read it before" in str(outcomes.pop().error)
 
     def test_a_connection_that_breaks_while_its_body_is_read_ends_without_a_traceback(self, app: WSGIApp) -> None:
         class Broken(io.RawIOBase):

@@ -42,8 +42,8 @@ class Rig:
             aclient = settings.pop("client", None) or self.optimove.async_client(retry=retry)
             self.receiver = AsyncWebhookReceiver(handler, client=aclient, **settings)
 
-    def handle(self, request: Request) -> Response:
-        result = self.receiver.handle(request)
+    def handle(self, request: Request, **options: Any) -> Response:
+        result = self.receiver.handle(request, **options)
         response: Response = self.runner.run(awaited(result)) if inspect.isawaitable(result) else result
         return response
 

@@ -484,7 +484,7 @@ def test_the_handlers_deadline_leaves_a_reserve(rig: MakeRig) -> None:
     made.notify(timeout_ms=5_000)
     assert 4.5 < left[-1] <= 4.95
     made.notify(timeout_ms=60)
-    assert left[-1] <= 0.031  # never more than half of it
+    assert left[-1] <= 0.041  # the rest of it is the smallest reserve, or a third of the time
     fixed = rig(handler, reserve=2.0)
     fixed.notify(timeout_ms=5_000)
     fixed.notify(timeout_ms=5_000)

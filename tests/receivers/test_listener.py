@@ -22,6 +22,7 @@ from optimove_conditional_execution import (
     UNSIGNED,
     AsyncListenerReceiver,
     ConfigurationError,
+    Deadline,
     ListenerReceiver,
     Request,
     Response,
@@ -116,12 +117,13 @@ class Rig:
             "async with a lambda": lambda event: taking.coroutine(event),
         }[self.kind]
 
-    def handle(self, request: Request) -> Response:
+    def handle(self, request: Request, **options: Any) -> Response:
         response: Response
         if self.loop is None:
-            response = self.receiver.handle(request)
+            response = self.receiver.handle(request, **options)
         else:
-            response = asyncio.run_coroutine_threadsafe(self.receiver.handle(request), self.loop).result(PATIENCE)
+            answering = self.receiver.handle(request, **options)
+            response = asyncio.run_coroutine_threadsafe(answering, self.loop).result(PATIENCE)
         return response
 
     def send(self, event: Any) -> int:
@@ -251,6 +253,100 @@ def test_a_token_with_white_space_around_is_told(rig: Rig, caplog: pytest.LogCap
     rig.make(token=f"{TOKEN}\n")
     assert ["strip it" in line for line in said(caplog)] == [True]
     assert TOKEN not in caplog.text
+
+
+class TestATokenInAHeader:
+    """What a proxy sets, so that no access log behind it has the token."""
+
+    @staticmethod
+    def post(*headers: tuple[str, str], query: str = "") -> Request:
+        return Request("POST", "/listener", query, headers, json.dumps(ready()).encode())
+
+    def test_it_opens_whatever_the_case_of_its_name(self, rig: Rig) -> None:
+        rig.make(token_header="X-Listener-Token")
+        assert rig.handle(self.post(("x-LISTENER-token", f" {TOKEN} "))).status == 200
+        assert rig.handle(self.post(("x-listener-token", TOKEN), ("x-listener-token", TOKEN))).status == 200
+        assert len(rig.ready.events) == 1
+
+    def test_then_the_url_does_not(self, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+        rig.make(token_header="x-listener-token")
+        assert rig.handle(self.post(query=f"token={TOKEN}")).status == 401
+        assert rig.handle(post(ready(), path=f"/{TOKEN}", query="")).status == 401
+        assert not rig.ready.events
+        assert said(caplog) == ["forged status=401 (The token's header does not hold the token.)"] * 2
+
+    @pytest.mark.parametrize("value", ["", " ", "x", f"{TOKEN}x", TOKEN[:-1], f"{TOKEN},{TOKEN}", "\ud800", "\xe9"])
+    def test_another_value_does_not(self, rig: Rig, value: str, caplog: pytest.LogCaptureFixture) -> None:
+        rig.make(token_header="x-listener-token")
+        assert rig.handle(self.post(("x-listener-token", value))).status == 401
+        assert rig.handle(self.post(("x-listener-token", TOKEN), ("x-listener-token", value))).status == 401
+        assert not rig.ready.events
+        assert TOKEN not in caplog.text
+
+    def test_a_token_outside_ascii_as_servers_hand_it_over(self, rig: Rig) -> None:
+        rig.make(token="gate-\xe9-\u20ac", token_header="x-listener-token")
+        value = "gate-\xe9-\u20ac".encode().decode("latin-1")
+        assert rig.handle(self.post(("x-listener-token", value))).status == 200
+
+    @pytest.mark.parametrize("name", ["", " ", "x listener", "x_listener", "x:y", "\xe9", "-", 5, b"x"])
+    def test_what_is_no_name_of_a_header(self, rig: Rig, name: Any) -> None:
+        with pytest.raises(ConfigurationError, match="token_header"):
+            rig.make(token_header=name)
+
+    def test_without_a_token_there_is_none_in_a_header(self, rig: Rig) -> None:
+        with pytest.raises(ConfigurationError, match="token_header"):
+            rig.make(token=UNSIGNED, token_header="x-listener-token")
+
+
+class TestABodyThatDidNotCome:
+    def test_is_named(self, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+        rig.make()
+        body = json.dumps(ready()).encode()
+        for came, headers, status, error in (
+            (b"", {"transfer-encoding": "chunked"}, 411, "WSGIApp"),
+            (b"", {"content-length": "156"}, 400, "empty, though 156 bytes were announced"),
+            (b"", {}, 400, "The body is empty."),
+            (body[:9], {"content-length": "156"}, 400, "only 9 of the 156 bytes"),
+            (b"\x1f\x8b\x08", {"content-encoding": "gzip"}, 400, "Content-Encoding (gzip)"),
+        ):
+            caplog.clear()
+            assert rig.handle(Request("POST", "/", f"token={TOKEN}", headers, came)).status == status
+            (line,) = said(caplog)
+            assert error in line
+        assert not rig.ready.events
+
+    def test_is_no_answer_to_who_does_not_know_the_token(self, rig: Rig) -> None:
+        rig.make()
+        assert rig.handle(Request("POST", "/", "token=x", {"transfer-encoding": "chunked"}, b"")).status == 401
+
+
+class TestAHostThatEndsThem:
+    def test_one_that_is_not_done_by_then_has_not_taken_the_event(
+        self, rig: Rig, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        rig.make()
+        rig.ready.go_on = threading.Event()
+        assert rig.handle(post(ready()), deadline=Deadline.after(0.2)).status == 503
+        (line,) = said(caplog)
+        assert "before the host's deadline" in line
+        rig.ready.go_on.set()
+        rig.settle(1)
+        assert rig.send(ready()) == 200  # it went on after all
+        assert len(rig.ready.events) == 1
+
+    def test_one_that_is_done_before_has(self, rig: Rig) -> None:
+        rig.make()
+        assert rig.handle(post(ready()), deadline=Deadline.after(PATIENCE)).status == 200
+
+    def test_answer_within_counts_when_it_is_earlier(self, rig: Rig) -> None:
+        rig.make(answer_within=0.05)
+        rig.ready.go_on = threading.Event()
+        assert rig.handle(post(ready()), deadline=Deadline.after(PATIENCE)).status == 200
+
+    def test_a_number_is_no_deadline(self, rig: Rig) -> None:
+        rig.make()
+        with pytest.raises(ConfigurationError, match="deadline"):
+            rig.handle(post(ready()), deadline=1.5)
 
 
 # ---- what is no event
@@ -719,6 +815,7 @@ def test_both_are_made_and_called_alike() -> None:
         "answer_within": 0.5,
         "max_body": 65_536,
         "around": None,
+        "token_header": None,
     }
     assert all(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in list(parameters)[1:])
 

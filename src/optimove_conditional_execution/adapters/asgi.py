@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final, Protocol, final
 
 from optimove_conditional_execution.drivers import is_async
@@ -52,7 +52,8 @@ class ASGIApp:
 
         Args:
             receiver: An `AsyncWebhookReceiver`.
-            body_timeout: Seconds that a sender has for its body; a slower one gets a 408.
+            body_timeout: Seconds that a sender has for its body; a slower one gets a 408. If nothing of it comes, the
+                receiver is told so, since a middleware may have read it before.
             drain_timeout: Seconds that the end of the server's lifespan waits for deliveries that still run; see
                 `AsyncWebhookReceiver.drain`. A framework that mounts this does not tell it of that end: call `drain` in
                 the framework's own lifespan.
@@ -78,29 +79,41 @@ class ASGIApp:
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             running_loop("ASGIApp")
-            response = await self._answer(scope, receive)
-            if response is not None:
-                await _send(response, send)
+            await self._answer(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Response | None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]]
         limit = self._receiver.max_body
         declared = next((value for name, value in headers if name.lower() == "content-length"), "")
         if declared.isascii() and declared.isdigit() and (len(declared) > 18 or int(declared) > limit):
-            return _last(self._receiver.too_large(), scope)
+            await _send(_last(self._receiver.too_large(), scope), send)
+            return
+        body = bytearray()
+        ended, gone = False, False
         try:
             async with asyncio.timeout(self._body_timeout):
-                body = await _body(receive, limit)
+                ended = await _read(receive, body, limit)
+                gone = not ended
         except TimeoutError:
-            return _last(plain(408, "The body did not arrive in time."), scope)
-        if body is None:
-            return None
+            pass
         if len(body) > limit:
-            return _last(self._receiver.too_large(), scope)
-        query = scope.get("query_string", b"").decode("latin-1")
-        return await self._receiver.handle(Request(scope["method"], scope["path"], query, headers, body))
+            response = _last(self._receiver.too_large(), scope)
+        elif ended or (not body and _has_body(headers)):
+            # Of an announced body nothing has come: a middleware may have read it, and the receiver records that.
+            query = scope.get("query_string", b"").decode("latin-1")
+            response = await self._receiver.handle(Request(scope["method"], scope["path"], query, headers, bytes(body)))
+            if not ended:
+                response = _last(response, scope)
+        else:
+            response = _last(plain(408, "The body did not arrive in time."), scope)
+        # Who is gone reads no answer. But a middleware such as Starlette's BaseHTTPMiddleware fails without one.
+        try:
+            await _send(response, send)
+        except OSError:
+            if not gone:
+                raise
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while True:
@@ -120,18 +133,23 @@ class ASGIApp:
                 return
 
 
-async def _body(receive: Receive, limit: int) -> bytes | None:
-    """Return the body, or a beginning that is longer than the limit; None when the sender has gone."""
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body", False):
-        return bytes(message.get("body", b""))
-    body = bytearray()
-    while message["type"] == "http.request":
+async def _read(receive: Receive, body: bytearray, limit: int) -> bool:
+    """Read a body, or a beginning that is longer than the limit; return whether it has come to its end."""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return False  # the sender has gone
         body += message.get("body", b"")
         if len(body) > limit or not message.get("more_body", False):
-            return bytes(body)
-        message = await receive()
-    return None
+            return True
+
+
+def _has_body(headers: Iterable[tuple[str, str]]) -> bool:
+    """Whether a request announces a body."""
+    return any(
+        name.lower() == "transfer-encoding" or (name.lower() == "content-length" and value.strip("0 "))
+        for name, value in headers
+    )
 
 
 def _last(response: Response, scope: Scope) -> Response:

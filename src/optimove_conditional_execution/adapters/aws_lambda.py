@@ -1,39 +1,51 @@
-"""AWS Lambda behind API Gateway (REST and HTTP APIs), a function URL, or a load balancer."""
+"""AWS Lambda behind API Gateway (REST and HTTP APIs), a function URL, a load balancer, or a VPC Lattice service."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import inspect
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from optimove_conditional_execution.adapters.wsgi import Receiver
+from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request, Response, plain
+
+_RETURNING: Final = 0.2
+"""Seconds that are kept to write down what was answered and to return, before Lambda ends the function."""
 
 
 def lambda_handler(receiver: Receiver) -> Callable[[Any, Any], dict[str, Any]]:
     """Return a Lambda handler; make it at import time, so that warm starts reuse the client's connections.
 
+    What the function has left, `context.get_remaining_time_in_millis()`, is the receiver's deadline when it comes
+    before the notification's own. So the answer to Optimove is sent before Lambda ends the function.
+
     Args:
-        receiver: A `WebhookReceiver`.
+        receiver: A `WebhookReceiver` or a `ListenerReceiver`.
 
     Returns:
-        A function of event and context, for formats 1.0 and 2.0.
+        A function of event and context. It takes the formats 1.0 and 2.0 of API Gateway and function URLs, those of
+        load balancers with and without multi-value headers, and V1 and V2 of VPC Lattice; it answers an event with
+        `multiValueHeaders` by `multiValueHeaders`, since a load balancer reads no others then.
 
     Raises:
         ConfigurationError: The receiver is an async one.
     """
     if not callable(getattr(receiver, "handle", None)) or is_async(receiver.handle):
         raise ConfigurationError("Lambda calls a function: use WebhookReceiver, not AsyncWebhookReceiver.")
+    takes_deadline = _takes_deadline(receiver.handle)
 
     def handler(event: Any, context: Any) -> dict[str, Any]:
-        response = _answer(receiver, event)
+        deadline = _deadline(context) if takes_deadline else None
+        response = _answer(receiver, event, {} if deadline is None else {"deadline": deadline})
         return {
             "statusCode": response.status,
-            "headers": dict(response.headers),
+            **_answer_headers(event, response),
             "body": response.body.decode("utf-8", "replace"),
             "isBase64Encoded": False,
         }
@@ -41,36 +53,53 @@ def lambda_handler(receiver: Receiver) -> Callable[[Any, Any], dict[str, Any]]:
     return handler
 
 
-def _answer(receiver: Receiver, event: Any) -> Response:
+def _takes_deadline(handle: Callable[..., Any]) -> bool:
+    """Whether a receiver takes a deadline; one of the integrator's own need not."""
+    try:
+        inspect.signature(handle).bind(None, deadline=None)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _deadline(context: Any) -> Deadline | None:
+    remaining = getattr(context, "get_remaining_time_in_millis", None)
+    milliseconds = remaining() if callable(remaining) else None
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
+        return None  # a local stand-in for Lambda
+    return Deadline.after(milliseconds / 1000 - _RETURNING)
+
+
+def _answer(receiver: Receiver, event: Any, options: Mapping[str, Any]) -> Response:
     if not isinstance(event, Mapping):
         return plain(400, "The event is not an HTTP request.")
     text = event.get("body") or ""
     if not isinstance(text, str):
         return plain(400, "The body is not text.")
     # Four characters of base64 are three bytes; a character of text is at least one.
-    encoded = event.get("isBase64Encoded") is True
+    encoded = event.get("isBase64Encoded") is True or event.get("is_base64_encoded") is True
     if len(text) > (receiver.max_body * 4 // 3 + 4 if encoded else receiver.max_body):
         return receiver.too_large()
     try:
         body = base64.b64decode(text, validate=True) if encoded else text.encode()
     except (binascii.Error, ValueError):
         return plain(400, "The body is not valid base64 or Unicode.")
-    return receiver.handle(
-        Request(
-            _method(event),
-            str(event.get("rawPath") or event.get("path") or "/"),
-            _query(event),
-            list(_headers(event)),
-            body,
-        )
-    )
+    path, query = _target(event)
+    return receiver.handle(Request(_method(event), path, query, list(_headers(event)), body), **options)
 
 
 def _method(event: Mapping[str, Any]) -> str:
     context = event.get("requestContext")
     http = context.get("http") if isinstance(context, Mapping) else None
     method = http.get("method") if isinstance(http, Mapping) else None
-    return str(method or event.get("httpMethod") or "")
+    return str(method or event.get("httpMethod") or event.get("method") or "")  # the last is VPC Lattice's
+
+
+def _target(event: Mapping[str, Any]) -> tuple[str, str]:
+    """Return path and query."""
+    # VPC Lattice V1 calls it raw_path. A raw path may bring its query along, and no path holds a bare question mark.
+    path, _, query = str(event.get("rawPath") or event.get("raw_path") or event.get("path") or "/").partition("?")
+    return path or "/", query or _query(event)
 
 
 def _query(event: Mapping[str, Any]) -> str:
@@ -78,19 +107,32 @@ def _query(event: Mapping[str, Any]) -> str:
     if isinstance(raw, str):
         return raw
     # Format 1.0 hands the parameters over decoded, a load balancer as they came: its `%` stays one.
-    several, single = event.get("multiValueQueryStringParameters"), event.get("queryStringParameters")
-    chosen = several if isinstance(several, Mapping) and several else single
-    return urlencode(chosen, doseq=True) if isinstance(chosen, Mapping) else ""
+    for name in ("multiValueQueryStringParameters", "queryStringParameters", "query_string_parameters"):
+        parameters = event.get(name)
+        if isinstance(parameters, Mapping) and parameters:
+            return urlencode(parameters, doseq=True)
+    return ""
 
 
 def _headers(event: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     several = event.get("multiValueHeaders")
-    if isinstance(several, Mapping) and several:
-        for name, values in several.items():
+    headers = several if isinstance(several, Mapping) and several else event.get("headers")
+    if isinstance(headers, Mapping):
+        for name, values in headers.items():
+            # VPC Lattice V2 hands lists over, and calls them headers.
             for value in values if isinstance(values, list) else [values]:
                 yield str(name), str(value)
-        return
-    single = event.get("headers")
-    if isinstance(single, Mapping):
-        for name, value in single.items():
-            yield str(name), str(value)
+
+
+def _answer_headers(event: Any, response: Response) -> dict[str, Any]:
+    """Return the headers as whoever sent the event reads them.
+
+    A load balancer sends one of the two forms and reads that one; a REST API sends both and reads either.
+    """
+    answer: dict[str, Any] = {}
+    several = isinstance(event, Mapping) and isinstance(event.get("multiValueHeaders"), Mapping)
+    if several:
+        answer["multiValueHeaders"] = {name: [value] for name, value in response.headers.items()}
+    if not several or isinstance(event.get("headers"), Mapping):
+        answer["headers"] = dict(response.headers)
+    return answer

@@ -65,7 +65,8 @@ class WSGIApp:
         if declared and not (declared.isascii() and declared.isdigit()):
             return plain(400, "Content-Length is not a number.")
         limit = self._receiver.max_body
-        # Without a length, only a server that ends the stream itself can be read to the end (chunked bodies).
+        # Without a length, only a server that ends the stream itself can be read to the end (chunked bodies). Under any
+        # other the body stays unread, since reading might never end, and the receiver says what that means.
         wanted = limit + 1 if environ.get("wsgi.input_terminated") else 0
         if declared:
             wanted = int(declared) if len(declared) <= 18 else limit + 1
@@ -102,5 +103,5 @@ def _headers(environ: Environ) -> Iterator[tuple[str, str]]:
     for name, value in environ.items():
         if name.startswith("HTTP_"):
             yield name[5:].replace("_", "-"), value
-        elif name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        elif name in ("CONTENT_TYPE", "CONTENT_LENGTH") and value:  # some servers hand an empty one over for none
             yield name.replace("_", "-"), value

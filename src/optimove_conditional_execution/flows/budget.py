@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass
 from typing import Final, final
@@ -13,24 +14,31 @@ from optimove_conditional_execution.settings import seconds
 
 FIRST_RESERVE: Final = 0.5
 SMALLEST_RESERVE: Final = 0.05
+RESERVE_WINDOW_SECONDS: Final = 300.0
 LONGEST_BUDGET: Final = 3_600.0
 """Seconds; a notification that claims a later deadline is given this long, so that every wait has a bound."""
 
-_SAMPLES: Final = 256
+_FACTOR: Final = 1.5
+_FEWEST: Final = 5
+_SAMPLES: Final = 1_024
 
 
 @final
 class Reserve:
-    """How long delivering an answer may take: 1.5 times the 99th percentile of the last 256 deliveries.
+    """How long delivering an answer may take: 1.5 times the 95th percentile of the deliveries of the last 5 minutes.
 
-    It starts at 0.5 s, is never below 0.05 s, and never more than half of a budget. Safe for threads.
+    A single delivery that was slow does not count: the percentile is at most the second largest of those known. When
+    little goes on, the last 5 deliveries count whatever their age, so that slow ones are not forgotten; 1,024 are kept
+    at most. It starts at 0.5 s, which counts like a delivery that called for it, is never below 0.05 s, and never more
+    than a third of a budget. One that is fixed is never more than half. Safe for threads.
     """
 
-    def __init__(self, fixed: float | None = None) -> None:
+    def __init__(self, fixed: float | None = None, *, clock: Clock) -> None:
         """Measure, unless the integrator knows better.
 
         Args:
             fixed: Seconds to keep in reserve whatever is measured.
+            clock: Monotonic, in seconds.
 
         Raises:
             ConfigurationError: `fixed` is negative or no number.
@@ -38,21 +46,37 @@ class Reserve:
         if fixed is not None:
             seconds("reserve", fixed)
         self._fixed = fixed
+        self._clock = clock
         self._lock = threading.Lock()
-        self._durations: deque[float] = deque(maxlen=_SAMPLES)
-        self._seconds = FIRST_RESERVE
+        first = FIRST_RESERVE / _FACTOR
+        self._seen: deque[tuple[float, float]] = deque([(clock(), first)])
+        self._durations: list[float] = [first]  # those of `_seen`, in order of size
 
     def observe(self, took: float) -> None:
         """Take a delivery into account that took so many seconds, or was given up after them."""
+        now = self._clock()
         with self._lock:
-            self._durations.append(took)
-            ordered = sorted(self._durations)
-            percentile = ordered[math.ceil(0.99 * len(ordered)) - 1]
-            self._seconds = max(SMALLEST_RESERVE, 1.5 * percentile)
+            self._seen.append((now, took))
+            insort(self._durations, took)
+            self._forget(now)
 
     def of(self, budget: float) -> float:
         """Return the seconds to keep back of a budget of so many seconds."""
-        return min(self._seconds if self._fixed is None else self._fixed, budget / 2)
+        return min(self._measured(), budget / 3) if self._fixed is None else min(self._fixed, budget / 2)
+
+    def _measured(self) -> float:
+        with self._lock:
+            self._forget(self._clock())
+            known = len(self._durations)
+            rank = max(1, min(math.ceil(0.95 * known), known - 1))
+            return max(SMALLEST_RESERVE, _FACTOR * self._durations[rank - 1])
+
+    def _forget(self, now: float) -> None:
+        while len(self._seen) > _SAMPLES or (
+            len(self._seen) > _FEWEST and self._seen[0][0] < now - RESERVE_WINDOW_SECONDS
+        ):
+            _, gone = self._seen.popleft()
+            del self._durations[bisect_left(self._durations, gone)]
 
 
 @final
@@ -62,8 +86,8 @@ class Budget:
 
     Attributes:
         seconds: From its arrival to Optimove's deadline; 0 or less when that has passed.
-        transit: Seconds that it was under way longer than its neighbours.
-        deadline: Optimove's deadline, on our clock.
+        transit: Seconds that it was under way longer than its neighbours, as far as they are taken from its budget.
+        deadline: Optimove's deadline, on our clock, or the host's if that is earlier.
         thinking: Until when the handler may think.
     """
 
@@ -74,12 +98,22 @@ class Budget:
 
 
 def budget(
-    *, sent_ms: int, deadline_ms: int, received: float, transit: TransitEstimate, reserve: Reserve, clock: Clock
+    *,
+    sent_ms: int,
+    deadline_ms: int,
+    received: float,
+    transit: TransitEstimate,
+    reserve: Reserve,
+    clock: Clock,
+    wall_clock: Clock,
+    host: Deadline | None = None,
 ) -> Budget:
     """Return the time that a notification leaves.
 
     It is counted from Optimove's own two time stamps, so that a wrong local clock changes nothing, less the transit
-    time that a comparison with its neighbours shows.
+    time that a comparison with its neighbours shows. An answer that comes late harms nobody, and one that is not given
+    is lost, so doubt is decided for asking: the transit time takes half of the budget at most, unless it has eaten all
+    of it and our wall clock, which is looked at for nothing else, shows too that the deadline has passed.
 
     Args:
         sent_ms: The notification's `timestamp`.
@@ -88,8 +122,17 @@ def budget(
         transit: What the neighbours showed; takes this one into account.
         reserve: What to keep back.
         clock: Our monotonic clock.
+        wall_clock: Our wall clock, seconds since 1970.
+        host: When whatever runs us will end us; None if it does not.
     """
+    stated = (deadline_ms - sent_ms) / 1000
     delay = transit.observe(received=received, sent=sent_ms / 1000)
-    seconds = min((deadline_ms - sent_ms) / 1000 - delay, LONGEST_BUDGET)
-    deadline = Deadline.after(seconds - (clock() - received), clock=clock)
-    return Budget(seconds, delay, deadline, deadline.earlier_by(reserve.of(max(0.0, seconds))))
+    passed = delay >= stated and deadline_ms / 1000 <= wall_clock()
+    if stated > 0 and not passed:
+        delay = min(delay, stated / 2)
+    left = min(stated - delay, LONGEST_BUDGET)
+    deadline = Deadline.after(left - (clock() - received), clock=clock)
+    usable = left
+    if host is not None and host.remaining() < deadline.remaining():
+        deadline, usable = host, host.remaining()
+    return Budget(left, delay, deadline, deadline.earlier_by(reserve.of(max(0.0, usable))))

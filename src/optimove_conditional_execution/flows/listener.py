@@ -13,7 +13,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal, final
 
+from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import PayloadError
+from optimove_conditional_execution.flows.bodies import LOST_IN_CHUNKS, body_fault, is_lost_in_chunks
 from optimove_conditional_execution.flows.effects import Ask, Flow, Overloaded
 from optimove_conditional_execution.flows.handovers import Handover, Handovers
 from optimove_conditional_execution.flows.token import Token
@@ -53,7 +55,7 @@ class ListenerDesk:
     """All that answering events needs.
 
     Attributes:
-        token: What the URL must hold.
+        token: What the URL, or a header, must hold.
         on_ready: The integrator's function of a campaign that waits for its clearance.
         on_event: The same for every other event, or None.
         start: Starts a function with an event, and ends the handover when it is done; raises `Overloaded`.
@@ -75,23 +77,33 @@ class ListenerDesk:
     log: Callable[[Delivery], None]
 
 
-def answer_event(request: Request, desk: ListenerDesk) -> Flow[Answer]:
-    """Answer a request that came to a listener; the result is the answer, and the record of it if it is one."""
+def answer_event(request: Request, desk: ListenerDesk, *, host: Deadline | None = None) -> Flow[Answer]:
+    """Answer a request that came to a listener; the result is the answer, and the record of it if it is one.
+
+    Args:
+        request: The request.
+        desk: All that answering needs.
+        host: When whatever runs us will end us; None if it does not.
+    """
     if request.method != "POST":
         return plain(405, "Only POST is answered here.", headers={"allow": "POST"}), None
     if len(request.body) > desk.max_body:
         return event_too_large(desk.max_body)
     if not desk.token.opens(request):
-        error = "The URL does not hold the token."
+        error = f"The {desk.token.place} does not hold the token."
         return plain(401, "The token is missing or wrong."), Delivery("forged", 401, error=error)
+    if is_lost_in_chunks(request):
+        answer = plain(411, "The body is empty: send it with its length.")
+        return answer, Delivery("unreadable", 411, error=LOST_IN_CHUNKS)
     try:
         event = read_event(request.body)
     except PayloadError as unreadable:
-        return plain(400, "The event cannot be understood."), Delivery("unreadable", 400, error=str(unreadable))
+        error = (not unreadable.path and body_fault(request)) or str(unreadable)
+        return plain(400, "The event cannot be understood."), Delivery("unreadable", 400, error=error)
     function = desk.on_ready if isinstance(event, CampaignReadyEvent) else desk.on_event
     if function is None:
         return plain(200), Delivery("ignored", 200, event)
-    delivery = yield from _handed_over(event, function, desk)
+    delivery = yield from _handed_over(event, function, desk, host)
     return plain(delivery.status, "" if delivery.status == 200 else "The event was not taken."), delivery
 
 
@@ -111,7 +123,9 @@ def event_too_large(max_body: int) -> Answer:
     return plain(413, "The event is too long."), Delivery("unreadable", 413, error=error)
 
 
-def _handed_over(event: ListenerEvent, function: EventFunction, desk: ListenerDesk) -> Flow[Delivery]:
+def _handed_over(
+    event: ListenerEvent, function: EventFunction, desk: ListenerDesk, host: Deadline | None
+) -> Flow[Delivery]:
     handover, ours = desk.handovers.begin(_name(event))
     if handover is None:
         return Delivery("duplicate", 200, event)
@@ -124,12 +138,16 @@ def _handed_over(event: ListenerEvent, function: EventFunction, desk: ListenerDe
                 raise
             return Delivery("overloaded", 503, event, "Too many events are being handed over.")
     # The integrator's code goes on whatever becomes of this request.
+    within = desk.answer_within if host is None else min(desk.answer_within, host.remaining())
     try:
-        yield Ask(desk.wait, (handover.taken, desk.answer_within))
+        yield Ask(desk.wait, (handover.taken, within))
     except BaseException:
         desk.log(Delivery("cancelled", 503, event, "The request was cancelled; the event is handed over all the same."))
         raise
     if not handover.taken.done():
+        if host is not None and host.expired:
+            # The function ends with the host, so nothing holds the event.
+            return Delivery("failed", 503, event, "The event was not taken before the host's deadline.")
         return Delivery("running" if ours else "duplicate", 200, event)
     if handover.taken.result():
         return Delivery("taken" if ours else "duplicate", 200, event)

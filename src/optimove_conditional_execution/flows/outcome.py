@@ -35,11 +35,12 @@ class Outcome:
 
     Attributes:
         kind: `approved` and `denied`: Optimove took the answer. `abstained`: the handler said so. `failed`: the handler
-            raised or returned something odd, or the claim store was unreachable. `late`: the handler took too long.
-            `duplicate`: answered before. `expired`: it came after its deadline. `forged`: the signature was missing or
-            wrong. `unreadable`: it could not be understood, or was too large. `overloaded`: no handler was free.
-            `undelivered`: it was decided, but Optimove did not take the answer. `cancelled`: the event loop or the
-            process ended while it was being answered, so no answer was given; a repeat is asked about again.
+            raised or returned something odd, the claim store was unreachable, or the host's deadline left no time to
+            ask. `late`: the handler took too long. `duplicate`: answered before. `expired`: it came after its deadline.
+            `forged`: the signature was missing or wrong. `unreadable`: it could not be understood, was too large, or
+            its chunks were lost. `overloaded`: no handler was free. `undelivered`: it was decided, but Optimove did not
+            take the answer. `cancelled`: the event loop or the process ended while it was being answered, so no answer
+            was given; a repeat is asked about again.
         status: The HTTP status of the answer to the webhook.
         request_uid: The notification's, when it could be read.
         request_uid_reused: Whether this process has seen the same `request_uid` with another customer, action or

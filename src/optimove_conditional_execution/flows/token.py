@@ -20,27 +20,42 @@ PARAMETER: Final = "token"
 
 @final
 class Token:
-    """What the URL of a listener must hold: `?token=...`, or as the last segment of its path."""
+    """What the URL of a listener must hold: `?token=...`, or as the last segment of its path; or else a header."""
 
-    __slots__ = ("_expected", "padded")
+    __slots__ = ("_expected", "_header", "padded")
 
-    def __init__(self, token: str | Literal[Unsigned.UNSIGNED]) -> None:
+    def __init__(self, token: str | Literal[Unsigned.UNSIGNED], *, header: str | None = None) -> None:
         """Take the token that stands in the registered URL, before any percent-encoding.
 
+        Args:
+            token: The token.
+            header: The name of the header that holds it instead of the URL.
+
         Raises:
-            ConfigurationError: It is empty or blank, or is not text.
+            ConfigurationError: It is empty or blank, or is not text; or there is no such header.
         """
         self.padded = isinstance(token, str) and token != token.strip()
         self._expected = None if isinstance(token, Unsigned) else _usable(token)
+        self._header = None if header is None else _header_name(header)
+        if header is not None and self._expected is None:
+            raise ConfigurationError("token_header needs a token; UNSIGNED means that there is none.")
+
+    @property
+    def place(self) -> str:
+        """Where the token is looked for, in words."""
+        return "URL" if self._header is None else "token's header"
 
     def opens(self, request: Request) -> bool:
-        """Whether a request's URL holds the token; compared in constant time.
+        """Whether a request holds the token; compared in constant time.
 
-        Where the query has the parameter, it decides, and each of several must be right. Otherwise the last segment of
-        the path does.
+        A header that was named decides alone, and each of several must be right. Without one, where the query has the
+        parameter, it decides, and each of several must be right. Otherwise the last segment of the path does.
         """
         if self._expected is None:
             return True
+        if self._header is not None:
+            headers = [_bytes(value).strip() for value in request.header_values(self._header)]
+            return bool(headers) and all(self._fits(value) for value in headers)
         given = list(_parameters(request.query)) or [_last_segment(request.path)]
         return all(self._fits(value) for value in given)
 
@@ -60,6 +75,13 @@ def _usable(token: object) -> bytes:
         return token.encode()
     except UnicodeEncodeError:
         raise ConfigurationError("token must be valid Unicode text.") from None
+
+
+def _header_name(name: object) -> str:
+    # WSGI hands header names over with underscores, and many servers drop those that were sent with some.
+    if isinstance(name, str) and name.isascii() and name.replace("-", "").isalnum():
+        return name.lower()
+    raise ConfigurationError("token_header must be the name of a header, in letters, digits and dashes.")
 
 
 def _parameters(query: str | bytes) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, final
 
 from optimove_conditional_execution.deadline import Clock, Deadline, TransitEstimate
 from optimove_conditional_execution.errors import OptimoveError, PayloadError, SignatureError
+from optimove_conditional_execution.flows.bodies import LOST_IN_CHUNKS, body_fault, is_lost_in_chunks
 from optimove_conditional_execution.flows.budget import Budget, Reserve, budget
 from optimove_conditional_execution.flows.claims import (
     Claim,
@@ -29,13 +30,18 @@ from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.models.base import LAST_MILLISECOND
 from optimove_conditional_execution.models.notification import NotificationEnvelope, WebhookNotification
-from optimove_conditional_execution.signature import UNSIGNED, Keys, match, received_signature
+from optimove_conditional_execution.signature import SIGNATURE_HEADERS, UNSIGNED, Keys, match, received_signature
 
 OnFailure = Literal["abstain", "deny"]
 Answer = tuple[Response, Outcome | None]
 
 _NOTING: Final = 2.0
 """Seconds that a claim store gets to write an answer down; Optimove's deadline may be over by then."""
+
+_HURRIED_NOTING: Final = 0.1
+"""The same when the host's deadline is over; hosts that end us are asked to leave more than that."""
+
+_NO_TIME: Final = "The deadline of the host, that is handle's deadline=, leaves no time to ask."
 
 _UNKNOWN_BUDGET_MS: Final = 5_000
 """What is left to answer a notification whose time stamp is unreadable: Optimove's default timeout."""
@@ -58,6 +64,7 @@ class Desk:
         reserve: How long delivering takes.
         clock: Monotonic, in seconds.
         questions: What the last notifications asked.
+        wall_clock: Seconds since 1970; read only to tell whether a deadline has passed that seems to have.
     """
 
     handler: Callable[[WebhookNotification, Deadline], Any]
@@ -70,10 +77,17 @@ class Desk:
     transit: TransitEstimate
     reserve: Reserve
     clock: Clock
+    wall_clock: Clock
     questions: Questions = field(default_factory=Questions)
 
     def budget(
-        self, *, sent_ms: int, deadline_ms: int, received: float, transit: TransitEstimate | None = None
+        self,
+        *,
+        sent_ms: int,
+        deadline_ms: int,
+        received: float,
+        transit: TransitEstimate | None = None,
+        host: Deadline | None = None,
     ) -> Budget:
         """Return the time that a notification leaves; see `flows.budget`."""
         return budget(
@@ -83,49 +97,63 @@ class Desk:
             transit=self.transit if transit is None else transit,
             reserve=self.reserve,
             clock=self.clock,
+            wall_clock=self.wall_clock,
+            host=host,
         )
 
 
-def answer_notification(request: Request, desk: Desk, record: Record | None = None) -> Flow[Answer]:
+def answer_notification(
+    request: Request, desk: Desk, record: Record | None = None, *, host: Deadline | None = None
+) -> Flow[Answer]:
     """Answer a request that came to a webhook; the flow's result is the answer, and the record of it if it is one.
 
     Args:
         request: The request.
         desk: All that answering needs.
         record: Where it is written down how far it got, for callers that tell of an interrupted delivery too.
+        host: When whatever runs us will end us; None if it does not.
     """
     record = Record(desk.clock) if record is None else record
     if request.method != "POST":
         return plain(405, "Only POST is answered here.", headers={"allow": "POST"}), None
     if len(request.body) > desk.max_body:
         return too_large(desk)
+    if is_lost_in_chunks(request):
+        record.blame(LOST_IN_CHUNKS)
+        return plain(411, "The body is empty: send it with its length."), record.outcome("unreadable", 411)
     try:
         if desk.keys is not UNSIGNED:
             record.secret_index = match(request.body, received_signature(request), desk.keys)
     except SignatureError as error:
         record.stage("verify")
-        record.blame(str(error))
+        record.blame(_why_forged(request, error))
         return plain(401, "The signature is missing or wrong."), record.outcome("forged", 401)
     record.stage("verify")
     try:
         notification = WebhookNotification.from_json(request.body)
     except PayloadError as error:
         record.stage("parse")
-        record.blame(str(error))
-        return (yield from _unreadable(request.body, desk, record))
+        # A signature that fits says that the body is whole, and a field that is named that it could be read.
+        unsure = desk.keys is UNSIGNED and not error.path
+        record.blame((unsure and body_fault(request)) or str(error))
+        return (yield from _unreadable(request.body, desk, record, host))
     record.request_uid = notification.request_uid
     record.budget = desk.budget(
         sent_ms=notification.timestamp,
         deadline_ms=notification.conditional_execution_approval_deadline,
         received=record.started,
+        host=host,
     )
     record.stage("parse")
     if record.budget.deadline.expired:
+        if host is not None and record.budget.seconds > 0 and host.expired:
+            record.blame(_NO_TIME)
+            return plain(503, "No time is left."), record.outcome("failed", 503)
         return plain(200), record.outcome("expired", 200)
     asked = question_of(notification)
     record.request_uid_reused = desk.questions.contradict(notification.request_uid, asked)
     kind, status = yield from _Question(
-        desk, record, asked, notification.request_uid, notification.timestamp, record.budget, notification
+        desk, record, asked, notification.request_uid, notification.timestamp, record.budget, notification, host
     ).answered()
     return plain(status), record.outcome(kind, status)
 
@@ -136,6 +164,13 @@ def interrupted(record: Record, interruption: BaseException) -> Outcome:
     return record.outcome(record.kind, 503)
 
 
+def _why_forged(request: Request, error: SignatureError) -> str:
+    """Say what is wrong with the body, if the headers tell; else the signature is what is to be looked at."""
+    fault = body_fault(request)
+    signed = any(request.header_values(name) for name in SIGNATURE_HEADERS)
+    return " ".join(text for text in (None if signed and fault else str(error), fault) if text)
+
+
 def too_large(desk: Desk) -> Answer:
     """Refuse a body that is over the limit."""
     record = Record(desk.clock)
@@ -143,7 +178,7 @@ def too_large(desk: Desk) -> Answer:
     return plain(413, "The body is too large."), record.outcome("unreadable", 413)
 
 
-def _unreadable(body: bytes, desk: Desk, record: Record) -> Flow[Answer]:
+def _unreadable(body: bytes, desk: Desk, record: Record, host: Deadline | None) -> Flow[Answer]:
     """Answer 400; where the question can be told from the rest, `on_failure` still answers it."""
     try:
         envelope = NotificationEnvelope.from_json(body)
@@ -157,10 +192,12 @@ def _unreadable(body: bytes, desk: Desk, record: Record) -> Flow[Answer]:
             deadline_ms=envelope.conditional_execution_approval_deadline,
             received=record.started,
             transit=transit,
+            host=host,
         )
         if not record.budget.deadline.expired:
             asked = question_of(envelope)
-            yield from _Question(desk, record, asked, envelope.request_uid, sent_ms, record.budget, None).answered()
+            question = _Question(desk, record, asked, envelope.request_uid, sent_ms, record.budget, None, host)
+            yield from question.answered()
     return plain(400, "The notification cannot be understood."), record.outcome("unreadable", 400)
 
 
@@ -210,6 +247,7 @@ class _Question:
     sent_ms: int
     time: Budget
     notification: WebhookNotification | None
+    host: Deadline | None
 
     def answered(self) -> Flow[_Result]:
         """Claim, decide, deliver, write down."""
@@ -326,8 +364,9 @@ class _Question:
 
     def _noted(self, claim: Claim | None) -> Flow[None]:
         """Write down how far it has got; the answer to Optimove stands even if that fails."""
+        within = _NOTING if self.host is None else min(_NOTING, max(self.host.remaining(), _HURRIED_NOTING))
         lost = yield from note(
-            self.desk.claims, self.asked, claim, within=Deadline.after(_NOTING, clock=self.desk.clock)
+            self.desk.claims, self.asked, claim, within=Deadline.after(within, clock=self.desk.clock)
         )
         self.record.stage("claim")
         if lost is not None:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from typing import Final, NoReturn
 
+from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request
@@ -65,6 +66,16 @@ def check_request(request: object) -> None:
             f"handle needs a Request(method, path, query, headers, body), not a {type(request).__name__}: "
             "build it from your framework's request, with the raw body."
         )
+
+
+def check_deadline(deadline: object) -> None:
+    """Refuse what is no deadline.
+
+    Raises:
+        ConfigurationError: It is neither a `Deadline` nor None.
+    """
+    if deadline is not None and not isinstance(deadline, Deadline):
+        raise ConfigurationError("handle's deadline must be a Deadline, such as Deadline.after(seconds), or None.")
 
 
 def refuse_running_loop(receiver: str, twin: str) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, Final, Literal, NoReturn
 
+from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.drivers import arun, contained, is_async, run
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.flows.effects import name_of
@@ -33,6 +34,7 @@ from optimove_conditional_execution.pools import Pool
 from optimove_conditional_execution.receivers.around import Around, surrounded
 from optimove_conditional_execution.receivers.checks import (
     check_around,
+    check_deadline,
     check_function,
     check_request,
     refuse_pickling,
@@ -68,6 +70,7 @@ class _Listener(abc.ABC):
         answer_within: float = ANSWER_WITHIN,
         max_body: int = MAX_BODY,
         around: Around | None = None,
+        token_header: str | None = None,
     ) -> None:
         """Wire a function to the events.
 
@@ -86,6 +89,9 @@ class _Listener(abc.ABC):
             around: Makes a context manager that is entered around each call of your functions, in the thread that runs
                 them; an asynchronous one is taken for coroutine functions. What it raises counts as raised by the
                 function; what it suppresses does too.
+            token_header: The name of a header, in letters, digits and dashes. Then the token is looked for in this
+                header and not in the URL: for a proxy that takes it out of the URL and sets it as a header, so that it
+                stands in no access log behind it.
 
         Raises:
             ConfigurationError: A setting makes no sense.
@@ -97,7 +103,7 @@ class _Listener(abc.ABC):
             check_around(around)
         within = min(seconds("answer_within", answer_within), LONGEST_WAIT)
         whole_number("max_body", max_body)
-        secret = Token(token)
+        secret = Token(token, header=token_header)
         if secret.padded:
             _LOGGER.warning("the listener's token begins or ends with white space: strip it, if it came from a file")
         # Models are built at first use, and the first event must not wait for that.
@@ -178,11 +184,13 @@ class ListenerReceiver(_Listener):
     def _wait(self, taken: Future[bool], within: float, /) -> None:
         concurrent.futures.wait([taken], timeout=within)
 
-    def handle(self, request: Request) -> Response:
+    def handle(self, request: Request, *, deadline: Deadline | None = None) -> Response:
         """Answer a request; blocks for `answer_within` at most.
 
         Args:
             request: As your framework received it, with path, query and the raw body.
+            deadline: By when this must return, where whatever runs it ends it after a time of its own, as AWS Lambda
+                does. An event whose function has not returned by then is answered 503, since nothing goes on.
 
         Returns:
             The response for your framework to send. Nothing that a request can hold makes it raise.
@@ -193,8 +201,9 @@ class ListenerReceiver(_Listener):
         """
         check_request(request)
         refuse_running_loop("ListenerReceiver", "AsyncListenerReceiver")
+        check_deadline(deadline)
         try:
-            answer = run(answer_event(request, self._desk))
+            answer = run(answer_event(request, self._desk, host=deadline))
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
             return _crashed(error)
         return _finish(answer)
@@ -240,11 +249,13 @@ class AsyncListenerReceiver(_Listener):
             async with asyncio.timeout(within):
                 await ended.wait()
 
-    async def handle(self, request: Request) -> Response:
+    async def handle(self, request: Request, *, deadline: Deadline | None = None) -> Response:
         """Answer a request; returns within `answer_within`.
 
         Args:
             request: As your framework received it, with path, query and the raw body.
+            deadline: By when this must return, where whatever runs it ends it after a time of its own, as AWS Lambda
+                does. An event whose function has not returned by then is answered 503, since nothing goes on.
 
         Returns:
             The response for your framework to send. Nothing that a request can hold makes it raise.
@@ -255,8 +266,9 @@ class AsyncListenerReceiver(_Listener):
         """
         check_request(request)
         running_loop("AsyncListenerReceiver")
+        check_deadline(deadline)
         try:
-            answer = await arun(answer_event(request, self._desk))
+            answer = await arun(answer_event(request, self._desk, host=deadline))
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
             return _crashed(error)
         return _finish(answer)

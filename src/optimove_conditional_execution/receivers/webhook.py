@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, Literal, NoReturn, TypeVar
 
 from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
-from optimove_conditional_execution.deadline import TransitEstimate
+from optimove_conditional_execution.deadline import Deadline, TransitEstimate
 from optimove_conditional_execution.drivers import Pools, arun, is_async, run
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.flows.budget import Reserve
@@ -34,6 +34,7 @@ from optimove_conditional_execution.observers import SafeLogger, notify
 from optimove_conditional_execution.receivers.around import Around, surrounded
 from optimove_conditional_execution.receivers.checks import (
     check_around,
+    check_deadline,
     check_function,
     check_request,
     refuse_pickling,
@@ -131,8 +132,9 @@ class _Receiver(abc.ABC, Generic[H, C]):
             on_failure=on_failure,
             max_body=max_body,
             transit=TransitEstimate(),
-            reserve=Reserve(reserve),
+            reserve=Reserve(reserve, clock=time.monotonic),
             clock=time.monotonic,
+            wall_clock=time.time,
         )
         self._pools = Pools.of(max_concurrency)
         self._on_outcome = on_outcome
@@ -154,11 +156,11 @@ class _Receiver(abc.ABC, Generic[H, C]):
         """Return the answer to a request whose body an adapter has not read to its end, and record it."""
         return self._finish(too_large(self._desk))
 
-    def _delivery(self, request: Request) -> Flow[Response]:
+    def _delivery(self, request: Request, host: Deadline | None) -> Flow[Response]:
         """Answer, and record what became of it, also when it is ended from outside."""
         record = Record(self._desk.clock)
         try:
-            answer = yield from answer_notification(request, self._desk, record)
+            answer = yield from answer_notification(request, self._desk, record, host=host)
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
             return self._crashed(error)
         except BaseException as interruption:
@@ -208,11 +210,13 @@ class WebhookReceiver(_Receiver[WebhookHandler, OptimoveClient]):
     def _pause(self, seconds: float, /) -> None:
         time.sleep(seconds)
 
-    def handle(self, request: Request) -> Response:
+    def handle(self, request: Request, *, deadline: Deadline | None = None) -> Response:
         """Answer a request; blocks until the answer has reached Optimove, or the notification's deadline.
 
         Args:
             request: As your framework received it, with the raw body.
+            deadline: By when this must return, where whatever runs it ends it after a time of its own, as AWS Lambda
+                does. If it comes before the notification's, it counts instead of that. None when nothing does.
 
         Returns:
             The response for your framework to send. Nothing that a request can hold makes it raise.
@@ -222,8 +226,9 @@ class WebhookReceiver(_Receiver[WebhookHandler, OptimoveClient]):
                 event loop, which would stand still meanwhile.
         """
         check_request(request)
+        check_deadline(deadline)
         refuse_running_loop("WebhookReceiver", "AsyncWebhookReceiver")
-        return run(self._delivery(request), pools=self._pools)
+        return run(self._delivery(request, deadline), pools=self._pools)
 
 
 class AsyncWebhookReceiver(_Receiver[AsyncWebhookHandler | WebhookHandler, AsyncOptimoveClient]):
@@ -250,11 +255,13 @@ class AsyncWebhookReceiver(_Receiver[AsyncWebhookHandler | WebhookHandler, Async
     async def _pause(self, seconds: float, /) -> None:
         await asyncio.sleep(seconds)
 
-    async def handle(self, request: Request) -> Response:
+    async def handle(self, request: Request, *, deadline: Deadline | None = None) -> Response:
         """Answer a request; returns when the answer has reached Optimove, or the notification's deadline has come.
 
         Args:
             request: As your framework received it, with the raw body.
+            deadline: By when this must return, where whatever runs it ends it after a time of its own, as AWS Lambda
+                does. If it comes before the notification's, it counts instead of that. None when nothing does.
 
         Returns:
             The response for your framework to send. Nothing that a request can hold makes it raise.
@@ -264,8 +271,9 @@ class AsyncWebhookReceiver(_Receiver[AsyncWebhookHandler | WebhookHandler, Async
                 is running.
         """
         check_request(request)
+        check_deadline(deadline)
         running_loop("AsyncWebhookReceiver")
-        return await asyncio.shield(self._deliveries.start(arun(self._delivery(request), pools=self._pools)))
+        return await asyncio.shield(self._deliveries.start(arun(self._delivery(request, deadline), pools=self._pools)))
 
     async def drain(self, *, within: float = DRAIN_SECONDS) -> bool:
         """Wait for the deliveries that run in this event loop, those included whose request was cancelled.

@@ -255,10 +255,11 @@ def test_the_round_trip_is_taken_into_account(ahead: float, seconds: float, stat
     [
         ([], 5_000, "not checked", "No round trip"),
         ([0.010, 0.020], 5_000, "ok", "keeps 50 ms to deliver its answer; 4950 ms are left"),
-        ([0.100, 0.400], 5_000, "ok", "keeps 600 ms to deliver its answer; 4400 ms are left"),
-        ([0.100, 0.400], 1_200, "ok", "600 ms are left"),
-        ([0.100, 0.400], 1_000, "warning", "keeps 500 ms to deliver its answer; 500 ms are left"),
-        ([2.0], 1_000, "warning", "Delivery would need 3000 ms"),
+        ([0.400, 0.400], 5_000, "ok", "keeps 600 ms to deliver its answer; 4400 ms are left"),
+        ([2.000] + [0.010] * 4, 5_000, "ok", "keeps 500 ms to deliver its answer"),
+        ([0.400, 0.400], 1_800, "ok", "1200 ms are left"),
+        ([0.400, 0.400], 1_000, "warning", "keeps 333 ms to deliver its answer; 667 ms are left"),
+        ([2.0, 2.0], 1_000, "warning", "Delivery would need 3000 ms"),
     ],
 )
 def test_the_budget(seconds: list[float], timeout_ms: int, state: str, said: str) -> None:
@@ -268,5 +269,5 @@ def test_the_budget(seconds: list[float], timeout_ms: int, state: str, said: str
 
 
 def test_the_budget_says_which_timeout_would_do() -> None:
-    assert "settings set --timeout-ms 1200" in budget_check([0.4], timeout_ms=1_000).remedy
-    assert budget_check([0.4], timeout_ms=1_200).state == "ok"
+    assert "settings set --timeout-ms 1800" in budget_check([0.4, 0.4], timeout_ms=1_000).remedy
+    assert budget_check([0.4, 0.4], timeout_ms=1_800).state == "ok"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -24,7 +25,7 @@ def budget_check(seconds: Sequence[float], *, timeout_ms: int) -> Check:
     """
     if not seconds:
         return not_checked("budget", "No round trip could be measured.")
-    reserve = Reserve()
+    reserve = Reserve(clock=time.monotonic)
     for each in seconds:
         reserve.observe(each)
     budget = timeout_ms / 1000
@@ -33,14 +34,14 @@ def budget_check(seconds: Sequence[float], *, timeout_ms: int) -> Check:
         f"Round trips ({len(seconds)}) took {_ms(min(seconds))} to {_ms(max(seconds))} ms. Of {timeout_ms} ms a "
         f"receiver keeps {kept} ms to deliver its answer; {timeout_ms - kept} ms are left for your handler."
     )
-    if 2 * wanted <= timeout_ms:
+    if 3 * wanted <= timeout_ms:
         return Check("budget", "ok", finding)
     return Check(
         "budget",
         "warning",
-        f"{finding} Delivery would need {wanted} ms, more than half: answers can come too late.",
+        f"{finding} Delivery would need {wanted} ms, more than a third: answers can come too late.",
         f"Run the service nearer to Optimove's server, or give answers longer: optimove-ce settings set --timeout-ms "
-        f"{math.ceil(2 * wanted / 100) * 100}. {_MEANT_FOR}",
+        f"{math.ceil(3 * wanted / 100) * 100}. {_MEANT_FOR}",
     )
 
 
