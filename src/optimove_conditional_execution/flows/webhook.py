@@ -20,7 +20,11 @@ from optimove_conditional_execution.handlers import Decision
 from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.models.base import LAST_MILLISECOND
-from optimove_conditional_execution.models.notification import NotificationEnvelope, WebhookNotification
+from optimove_conditional_execution.models.notification import (
+    NotificationEnvelope,
+    WebhookNotification,
+    read_notification,
+)
 from optimove_conditional_execution.signature import UNSIGNED, Keys, match, received_signature
 
 OnFailure = Literal["abstain", "deny"]
@@ -92,7 +96,7 @@ def answer_notification(request: Request, desk: Desk) -> Flow[Answer]:
         return plain(401, "The signature is missing or wrong."), record.outcome("forged", 401)
     record.stage("verify")
     try:
-        notification = WebhookNotification.from_json(request.body)
+        notification = read_notification(request.body)
     except PayloadError as error:
         record.stage("parse")
         record.blame(str(error))
