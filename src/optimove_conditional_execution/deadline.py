@@ -9,7 +9,7 @@ from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Final, final
 from zoneinfo import ZoneInfo
 
@@ -190,7 +190,7 @@ def zone_of(timezone: ZoneInfo | str) -> ZoneInfo:
         ) from None
 
 
-def instant(moment: datetime, zone: ZoneInfo) -> tuple[datetime, bool]:
+def instant(moment: datetime, zone: tzinfo) -> tuple[datetime, bool]:
     """Return the moment that a clock on the wall means.
 
     Args:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -158,6 +159,8 @@ def _name(event: ListenerEvent) -> str:
     """Return what tells an event from all others."""
     if isinstance(event, CampaignReadyEvent):
         return event.key
+    if event.timestamp is None:
+        return uuid.uuid4().hex  # nothing tells a repeat from the next of its kind: rather twice than not at all
     # Other types tell several things of one campaign at one time, a channel or a customer each.
     rest = json.dumps([event.campaign_id, event.model_extra], sort_keys=True, default=str)
     digest = hashlib.sha256(rest.encode()).hexdigest()

@@ -9,6 +9,7 @@ from typing import Any, Final, final
 from pydantic_core import from_json
 
 from optimove_conditional_execution.errors import PayloadError
+from optimove_conditional_execution.models.json_text import BYTE_ORDER_MARK, no_constant, pairs
 
 LONGEST_ROW: Final = 1_048_576
 """Bytes; what is longer without a complete row in it is no list of customers."""
@@ -71,7 +72,7 @@ class RowReader:
         if self._slow is not None:
             return self._slow.close()
         if not self._begun:
-            if self._waiting.strip(_BLANK) not in (b"", b"null"):
+            if self._waiting.removeprefix(BYTE_ORDER_MARK).strip(_BLANK) not in (b"", b"null"):
                 raise PayloadError("the answer is not a list")
             return []
         try:
@@ -87,7 +88,9 @@ class RowReader:
         return self._slow.feed(waiting)
 
     def _begin(self) -> bool:
-        start = self._waiting.lstrip(_BLANK)
+        if BYTE_ORDER_MARK.startswith(self._waiting):  # a part of the mark, perhaps
+            return False
+        start = self._waiting.removeprefix(BYTE_ORDER_MARK).lstrip(_BLANK)
         if not start or b"null".startswith(start.rstrip(_BLANK)):
             return False
         if not start.startswith(b"["):
@@ -102,7 +105,8 @@ class _OneByOne:
     """Reads the inside of an array row by row."""
 
     def __init__(self) -> None:
-        self._scan = json.JSONDecoder().raw_decode
+        # What pydantic's reader refuses is here: half of a surrogate pair, say.
+        self._scan = json.JSONDecoder(object_pairs_hook=pairs, parse_constant=no_constant).raw_decode
         self._decode = codecs.getincrementaldecoder("utf-8")()
         self._text = ""
         self._ended = False

@@ -29,7 +29,11 @@ from optimove_conditional_execution.handlers import Decision, kind_of
 from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.models.base import LAST_MILLISECOND
-from optimove_conditional_execution.models.notification import NotificationEnvelope, WebhookNotification
+from optimove_conditional_execution.models.notification import (
+    NotificationEnvelope,
+    WebhookNotification,
+    read_notification,
+)
 from optimove_conditional_execution.signature import SIGNATURE_HEADERS, UNSIGNED, Keys, match, received_signature
 
 OnFailure = Literal["abstain", "deny"]
@@ -130,7 +134,7 @@ def answer_notification(
         return plain(401, "The signature is missing or wrong."), record.outcome("forged", 401)
     record.stage("verify")
     try:
-        notification = WebhookNotification.from_json(request.body)
+        notification = read_notification(request.body)
     except PayloadError as error:
         record.stage("parse")
         # A signature that fits says that the body is whole, and a field that is named that it could be read.

@@ -6,10 +6,11 @@ import json
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Strict
-from pydantic_core import PydanticCustomError, PydanticSerializationError, to_json
+from pydantic_core import PydanticCustomError, PydanticSerializationError, to_json, to_jsonable_python
 
 from optimove_conditional_execution.errors import PayloadError
-from optimove_conditional_execution.models.base import Milliseconds, Name, WireModel
+from optimove_conditional_execution.models.base import EchoedId, Milliseconds, WireModel
+from optimove_conditional_execution.models.json_text import decoded, no_constant
 
 
 def json_object(value: dict[str, Any]) -> dict[str, Any]:
@@ -19,7 +20,11 @@ def json_object(value: dict[str, Any]) -> dict[str, Any]:
         PayloadError: Something in it has no JSON form (`NaN` and infinity have none), or it holds itself.
     """
     try:
-        copy: object = json.loads(to_json(value, inf_nan_mode="constants"), parse_constant=_no_constant)
+        try:
+            copy: object = json.loads(to_json(value, inf_nan_mode="constants"), parse_constant=no_constant)
+        except (PydanticSerializationError, UnicodeEncodeError):
+            # Half of a surrogate pair, out of a notification, is JSON as long as it is written as its escape.
+            copy = decoded(json.dumps(value, default=to_jsonable_python, allow_nan=False))
     except (PydanticSerializationError, ValueError, RecursionError, TypeError) as error:
         raise PayloadError(
             f"additional_data cannot be written as JSON ({type(error).__name__}): "
@@ -29,10 +34,6 @@ def json_object(value: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(copy, dict):
         raise PayloadError("additional_data must be a dictionary.", path="additional_data")
     return copy
-
-
-def _no_constant(name: str) -> object:
-    raise ValueError(name)
 
 
 def _checked(value: dict[str, Any]) -> dict[str, Any]:
@@ -49,13 +50,13 @@ class Approval(WireModel):
 
     Attributes:
         timestamp: When the answer was given, in milliseconds since 1970.
-        request_uid: The `request_uid` of the notification.
+        request_uid: The `request_uid` of the notification; one that came as a number is written as one.
         approved: Whether the customer may get the campaign. Only a real `True` approves.
         additional_data: A JSON object for Optimove to keep; its use is not documented.
     """
 
     timestamp: Milliseconds
-    request_uid: Name
+    request_uid: EchoedId
     approved: Annotated[bool, Strict()]
     additional_data: Annotated[dict[str, Any], AfterValidator(_checked)] = {}
 

@@ -20,16 +20,21 @@ class CaselessModel(WireModel):
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        names = field_names(cls)
-        found: dict[str, str] = {}  # field -> its key; the documented spelling wins, then the first
-        for key in given:
-            field = names.get(key.lower()) if isinstance(key, str) else None
-            if field is not None and (field not in found or key == cls.model_fields[field].alias):
-                found[field] = key
-        wire = {key: cls.model_fields[field].alias or field for field, key in found.items()}
-        return {wire.get(key, key): value for key, value in given.items()}
+        return known_keys(cls, given)
+
+
+def known_keys(model: type[CaselessModel], given: Any) -> Any:
+    """Return what a model is made of under the documented keys; the documented spelling wins, then the first."""
+    if not isinstance(given, Mapping):
+        return given
+    names = field_names(model)
+    found: dict[str, str] = {}  # field -> its key
+    for key in given:
+        field = names.get(key.lower()) if isinstance(key, str) else None
+        if field is not None and (field not in found or key == model.model_fields[field].alias):
+            found[field] = key
+    wire = {key: model.model_fields[field].alias or field for field, key in found.items()}
+    return {wire.get(key, key): value for key, value in given.items()}
 
 
 @functools.lru_cache(maxsize=16)
@@ -43,10 +48,14 @@ def field_names(model: type[CaselessModel]) -> dict[str, str]:
 
 
 _MOST_DIGITS: Final = 18
+_LARGEST_FLOAT: Final = 2.0**53
+"""From here on floats leave whole numbers out."""
 
 
 def number(value: object) -> object:
-    """Return a whole number for digits in a string, and anything else as it came."""
+    """Return a whole number for digits in a string and for a float such as 5.0, and anything else as it came."""
+    if isinstance(value, float) and abs(value) < _LARGEST_FLOAT and value.is_integer():
+        return int(value)
     if isinstance(value, str):
         digits = value.strip()
         if digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS:
@@ -55,7 +64,7 @@ def number(value: object) -> object:
 
 
 Number = Annotated[int, Strict(), BeforeValidator(number)]
-"""A whole number, as one or as digits in a string."""
+"""A whole number: as one, as a float such as 5.0, or as digits in a string; no boolean."""
 
 LenientNumber = Annotated[Lenient[Annotated[int, Strict()] | None], BeforeValidator(number)]
 """The same, but null and whatever else comes is kept."""

@@ -8,40 +8,62 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import datetime
-from typing import Annotated, Any, Final
+from datetime import datetime, timedelta, tzinfo
+from datetime import timezone as fixed_zone
+from typing import Annotated, Any, Final, Self
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from optimove_conditional_execution.deadline import instant, zone_of
-from optimove_conditional_execution.models.caseless import CaselessModel, LenientNumber, Number
+from optimove_conditional_execution.errors import PayloadError
+from optimove_conditional_execution.models.caseless import CaselessModel, LenientNumber, Number, known_keys
+from optimove_conditional_execution.models.json_text import is_ambiguous
 
 CAMPAIGN_READY: Final = 5
 """The event type of a scheduled campaign that waits for clearance."""
 
-_MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?", re.ASCII)
-_ZONED: Final = re.compile(r".*\d\d:\d\d.*(Z|[+-]\d\d(:?\d\d)?|[A-Z]{3,})", re.ASCII | re.IGNORECASE | re.DOTALL)
+_MOMENT: Final = re.compile(
+    r"(?P<wall>\d{4}-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)"
+    r"(?: ?(?P<zone>Z|UTC|GMT|[+-]\d\d(?::?\d\d)?))?",
+    re.ASCII | re.IGNORECASE,
+)
+_ZONED: Final = re.compile(r".*\d\d:\d\d.*([+-]\d\d(:?\d\d)?|[A-Z]{3,})", re.ASCII | re.IGNORECASE | re.DOTALL)
 _LONGEST_MOMENT: Final = 64
+_DAY: Final = timedelta(days=1)
+
+
+def _moment(value: object) -> tuple[object, timedelta | None]:
+    """Take a moment apart: what the clock on the wall shows, and the UTC offset that is written beside it."""
+    if isinstance(value, str) and len(value) <= _LONGEST_MOMENT and (found := _MOMENT.fullmatch(value.strip())):
+        zone = found["zone"] or ""
+        try:
+            # Digits of a fraction behind the sixth are cut.
+            aware = datetime.fromisoformat(found["wall"] + ("Z" if zone.isalpha() else zone))
+        except ValueError:
+            return value, None
+        return aware.replace(tzinfo=None), aware.utcoffset()
+    if isinstance(value, datetime):
+        return value.replace(tzinfo=None), value.utcoffset()
+    return value, None
 
 
 def _wall_time(value: object) -> datetime:
-    if isinstance(value, str) and len(value) <= _LONGEST_MOMENT:
-        text = value.strip()
-        if _MOMENT.fullmatch(text):
-            try:
-                value = datetime.fromisoformat(text)
-            except ValueError:
-                value = None
-        elif _ZONED.fullmatch(text):
-            raise PydanticCustomError("zoned", "has a zone")
-    if not isinstance(value, datetime):
-        raise PydanticCustomError("wall_time", "is not a date and time")
-    if value.tzinfo is not None:
-        raise PydanticCustomError("zoned", "has a zone")
-    return value
+    wall, _ = _moment(value)
+    if not isinstance(wall, datetime):
+        is_zoned = isinstance(value, str) and len(value) <= _LONGEST_MOMENT and _ZONED.fullmatch(value.strip())
+        raise PydanticCustomError(*(("zoned", "has a zone") if is_zoned else ("wall_time", "is not a date and time")))
+    return wall
+
+
+def _offset(value: object) -> timedelta | None:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _DAY.total_seconds():
+        value = timedelta(seconds=value)
+    if value is None or (isinstance(value, timedelta) and abs(value) < _DAY):
+        return value
+    raise PydanticCustomError("offset", "is no UTC offset")
 
 
 _TOO_LARGE: Final = 2**63
@@ -66,21 +88,64 @@ WallTime = Annotated[
 ]
 """A date and time without a zone, as Optimove writes them: `YYYY-MM-DD HH:MM:SS`."""
 
+Offset = Annotated[
+    timedelta | None,
+    BeforeValidator(_offset),
+    PlainSerializer(
+        lambda offset: None if offset is None else round(offset.total_seconds()),
+        return_type=int | None,
+        when_used="json",
+    ),
+]
+"""A UTC offset; in JSON in seconds."""
+
 
 class ListenerEvent(CaselessModel):
     """Something that Optimove reports to a registered listener, of any event type.
 
     Attributes:
         event_type_id: What happened; 5 is a scheduled campaign that waits for clearance.
-        timestamp: When, in Optimove's time zone for the tenant, which the payload does not name.
+        timestamp: When, as a clock on the wall shows it in Optimove's time zone for the tenant, which the payload does
+            not name as a rule. None when the event does not say.
         campaign_id: The campaign, or None for events of another kind. One that is no number is kept as it came.
+        timestamp_offset: The UTC offset that was written beside `timestamp` (`Z`, `+02:00`, ` UTC`); None for none.
     """
 
     event_type_id: Annotated[Number, Field(alias="EventTypeID")]
-    timestamp: Annotated[WallTime, Field(alias="TimeStamp")]
+    timestamp: Annotated[WallTime | None, Field(alias="TimeStamp")] = None
     campaign_id: Annotated[LenientNumber, Field(alias="CampaignID")] = None
+    timestamp_offset: Annotated[Offset, Field(alias="TimeStampOffset")] = None
 
     _shown = ("event_type_id", "timestamp", "campaign_id")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, given: Any) -> Any:
+        """Know the keys whatever their case, and keep what is written beside a time stamp."""
+        found = known_keys(cls, given)
+        if isinstance(found, dict):
+            for key, beside in (("TimeStamp", "TimeStampOffset"), ("ClearanceRequiredBy", "ClearanceOffset")):
+                _, offset = _moment(found.get(key))
+                if offset is not None:
+                    found[beside] = offset
+        return found
+
+    @classmethod
+    def from_json(cls, body: bytes | str) -> Self:
+        """Read an event from its JSON text; see `WireModel.from_json`. A key that stands twice makes it unreadable.
+
+        Args:
+            body: The bytes as received.
+
+        Raises:
+            PayloadError: It cannot be understood; `path` names the field. The error never quotes the payload.
+        """
+        return cls._from_decoded(body)
+
+    @classmethod
+    def _check_keys(cls, value: object) -> None:
+        if is_ambiguous(value):
+            raise PayloadError(f"{cls.__name__}: a key stands twice in the body.", path="")
 
 
 class CampaignReadyEvent(ListenerEvent):
@@ -93,27 +158,69 @@ class CampaignReadyEvent(ListenerEvent):
         campaign_id: The campaign.
         campaign_duration: How long the campaign lasts; presumably days. None when it does not say.
         clearance_required_by: Until when statuses count, in the zone that `timestamp` is in.
+        clearance_offset: The UTC offset that was written beside `clearance_required_by`; None for none.
     """
 
     event_type_id: Annotated[Number, Field(alias="EventTypeID"), AfterValidator(_campaign_ready)]
+    timestamp: Annotated[WallTime, Field(alias="TimeStamp")]  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
     campaign_id: Annotated[Number, Field(alias="CampaignID"), AfterValidator(_campaign)]  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
     campaign_duration: Annotated[LenientNumber, Field(alias="CampaignDuration")] = None
     clearance_required_by: Annotated[WallTime, Field(alias="ClearanceRequiredBy")]
+    clearance_offset: Annotated[Offset, Field(alias="ClearanceOffset")] = None
 
     _shown = ("campaign_id", "timestamp", "clearance_required_by")
 
     @property
     def key(self) -> str:
         """The name of this notification. A campaign can have several, so its id alone names none."""
+        offset = "" if self.clearance_offset is None else f"{self.clearance_offset.total_seconds():+.0f}"
         return (
             f"{self.event_type_id}:{self.campaign_id}"
-            f":{self.timestamp.isoformat()}:{self.clearance_required_by.isoformat()}"
+            f":{self.timestamp.isoformat()}:{self.clearance_required_by.isoformat()}{offset}"
         )
+
+    def clearance_zone(self, timezone: ZoneInfo | str) -> tzinfo:
+        """Return the zone that `clearance_required_by` is in: the one that the event names, else the one given.
+
+        Args:
+            timezone: The zone that Optimove writes in, such as `Europe/London`, for events that name none.
+
+        Raises:
+            ConfigurationError: The zone is not known.
+        """
+        zone = zone_of(timezone)
+        return zone if self.clearance_offset is None else fixed_zone(self.clearance_offset)
+
+    def timestamp_zone(self, timezone: ZoneInfo | str) -> tzinfo:
+        """Return the zone that `timestamp` is in; see `clearance_zone`.
+
+        Args:
+            timezone: The zone that Optimove writes in, for events that name none.
+
+        Raises:
+            ConfigurationError: The zone is not known.
+        """
+        zone = zone_of(timezone)
+        return zone if self.timestamp_offset is None else fixed_zone(self.timestamp_offset)
+
+    def contradicts(self, timezone: ZoneInfo | str) -> bool:
+        """Return whether the event names another UTC offset than a zone has at its clearance.
+
+        Args:
+            timezone: The zone that is believed to be Optimove's.
+
+        Raises:
+            ConfigurationError: The zone is not known.
+        """
+        zone = zone_of(timezone)
+        moment = self.clearance_deadline(zone)
+        return self.clearance_offset is not None and moment.astimezone(zone).utcoffset() != self.clearance_offset
 
     def clearance_deadline(self, timezone: ZoneInfo | str) -> datetime:
         """Return `clearance_required_by` as a moment in UTC.
 
-        In the hour that a change of clocks repeats or leaves out, it is the earlier of the two readings.
+        In the hour that a change of clocks repeats or leaves out, it is the earlier of the two readings. What the event
+        names itself, such as `+02:00`, wins over `timezone`.
 
         Args:
             timezone: The zone that Optimove writes in, such as `Europe/London`. It is not documented: ask.
@@ -121,7 +228,7 @@ class CampaignReadyEvent(ListenerEvent):
         Raises:
             ConfigurationError: The zone is not known.
         """
-        moment, _ = instant(self.clearance_required_by, zone_of(timezone))
+        moment, _ = instant(self.clearance_required_by, self.clearance_zone(timezone))
         return moment
 
 

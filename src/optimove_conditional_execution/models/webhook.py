@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, Strict
 
-from optimove_conditional_execution.models.base import WireModel
+from optimove_conditional_execution.models.base import Id, WireModel
+from optimove_conditional_execution.models.caseless import Number
 
 
 class Webhook(WireModel):
@@ -19,8 +20,8 @@ class Webhook(WireModel):
         url: Where Optimove posts notifications. The repr leaves out the query, which can hold a token.
     """
 
-    id: Annotated[str, Field(coerce_numbers_to_str=True, min_length=1)]
-    url: str
+    id: Id
+    url: Annotated[str, Strict()]
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         try:
@@ -39,7 +40,7 @@ class TenantSettings(WireModel):
         secret: The key that notifications are signed with, or None. Optimove echoes it in clear.
     """
 
-    timeout_ms: Annotated[int, Field(alias="timeout")]
+    timeout_ms: Annotated[Number, Field(alias="timeout")]
     secret: SecretStr | None = None
 
     _shown = ("timeout_ms",)

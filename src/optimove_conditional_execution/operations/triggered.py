@@ -10,6 +10,7 @@ from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.models.webhook import TenantSettings, Webhook
 from optimove_conditional_execution.operations.operation import ENDPOINTS, Operation
 from optimove_conditional_execution.operations.wire import (
+    decoded,
     json_body,
     json_object,
     many,
@@ -17,6 +18,7 @@ from optimove_conditional_execution.operations.wire import (
     nothing,
     one,
     path_segment,
+    refuse_error,
     required,
 )
 from optimove_conditional_execution.signature import signing_keys
@@ -116,7 +118,8 @@ def update_webhook_settings(
 
     def parse(response: Response) -> TenantSettings:
         # Optimove may answer without a body; what was sent is then what holds.
-        answered = json_object(response) if response.body.strip() else {}
+        answered = {} if decoded(response) is None else json_object(response)
+        refuse_error(answered)
         return model_of(TenantSettings, {**settings, **answered})
 
     return Operation(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
 from optimove_conditional_execution.errors import ConfigurationError, PayloadError
 from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.models.base import WireModel, payload_error
+from optimove_conditional_execution.models.caseless import number
+from optimove_conditional_execution.models.json_text import BYTE_ORDER_MARK, no_constant, pairs
+
+_LOGGER: Final = logging.getLogger("optimove_conditional_execution.client")
 
 M = TypeVar("M", bound=WireModel)
 
@@ -36,19 +41,62 @@ def json_body(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
 
 
+class ReportedError(PayloadError):
+    """A 2xx whose body says that the call has failed.
+
+    Attributes:
+        status: The HTTP status that it names, from 300 to 599, or None.
+    """
+
+    def __init__(self, text: str, *, status: int | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+_CODES: Final = ("responsecode", "statuscode", "status")
+_ERRORS: Final = ("error", "errors")
+_FAILURES: Final = frozenset({"error", "fail", "failed", "failure"})
+
+
+def refuse_error(value: object) -> None:
+    """Refuse an object that says that a call has failed, whatever the case of its keys.
+
+    Raises:
+        ReportedError: It names a status outside of 2xx or an error, or says that it is no success.
+    """
+    if not isinstance(value, dict):
+        return
+    said = {key.lower(): member for key, member in value.items()}
+    codes = [number(said[key]) for key in _CODES if key in said]
+    wrong = [code for code in codes if type(code) is int and not 200 <= code < 300]
+    if wrong:
+        status = next((code for code in wrong if 300 <= code < 600), None)
+        raise ReportedError(f"its body says that the status is {wrong[0]}", status=status)
+    failed = any(isinstance(code, str) and code.lower() in _FAILURES for code in codes)
+    if failed or any(said.get(key) for key in _ERRORS) or said.get("success") is False:
+        raise ReportedError("its body says that the call has failed")
+
+
 def nothing(response: Response) -> None:
-    """Accept what an API says when it has nothing to say; a page of HTML or a message in quotes is somebody else's."""
-    text = response.body.strip()
+    """Accept what an API says when it has nothing to say; a page of HTML or a message in quotes is somebody else's.
+
+    Raises:
+        PayloadError: It is such a page, or an object that names an error.
+    """
+    text = response.body.removeprefix(BYTE_ORDER_MARK).strip()
     if text.startswith((b"<", b'"')):
         raise PayloadError("the answer is a page or a message, not an acknowledgement")
+    if text.startswith(b"{"):
+        refuse_error(decoded(response))
 
 
 def decoded(response: Response) -> object:
     """Return the JSON of an answer, None when it has no body, or raise `PayloadError`."""
-    if not response.body.strip():
+    text = response.body.removeprefix(BYTE_ORDER_MARK)
+    if not text.strip():
         return None
     try:
-        return json.loads(response.body)
+        return json.loads(text, object_pairs_hook=pairs, parse_constant=no_constant)
     except (ValueError, RecursionError):
         raise PayloadError("the answer is not JSON") from None
 
@@ -71,15 +119,28 @@ def model_of(model: type[M], value: Mapping[str, Any]) -> M:
 
 def one(model: type[M]) -> Callable[[Response], M]:
     """Return a reader of answers that hold one object."""
-    return lambda response: model_of(model, json_object(response))
+
+    def parse(response: Response) -> M:
+        value = json_object(response)
+        try:
+            return model_of(model, value)
+        except PayloadError:
+            refuse_error(value)  # a better reason, if it is one
+            raise
+
+    return parse
 
 
 def many(model: type[M]) -> Callable[[Response], list[M]]:
-    """Return a reader of answers that hold a list, an object that wraps one, `null` or nothing."""
+    """Return a reader of answers that hold a list, an object that wraps one, `null` or nothing.
+
+    An item that cannot be read is left out, and a warning says so. When none can be, it is a list of something else.
+    """
 
     def parse(response: Response) -> list[M]:
         found = decoded(response)
         if isinstance(found, dict):
+            refuse_error(found)
             lists = [value for value in found.values() if isinstance(value, list)]
             if len(lists) != 1:
                 raise PayloadError("the answer is neither a list nor an object that wraps one")
@@ -88,6 +149,17 @@ def many(model: type[M]) -> Callable[[Response], list[M]]:
             return []
         if not isinstance(found, list):
             raise PayloadError("the answer is not a list")
-        return [model_of(model, value) for value in found]
+        read: list[M] = []
+        unreadable: list[PayloadError] = []
+        for value in found:
+            try:
+                read.append(model_of(model, value))
+            except PayloadError as error:
+                unreadable.append(error)
+        if unreadable and not read:
+            raise unreadable[0]
+        if unreadable:
+            _LOGGER.warning("%d of %d in a list are left out: %s", len(unreadable), len(found), unreadable[0])
+        return read
 
     return parse

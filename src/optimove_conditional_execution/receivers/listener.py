@@ -348,7 +348,8 @@ def _log(delivery: Delivery) -> None:
 
 def _of(event: ListenerEvent) -> str:
     kind, campaign = _id(event.event_type_id), _id(event.campaign_id)
-    return f" EventTypeID={kind} CampaignID={campaign} TimeStamp={event.timestamp.isoformat()}"
+    stamp = None if event.timestamp is None else event.timestamp.isoformat()
+    return f" EventTypeID={kind} CampaignID={campaign} TimeStamp={stamp}"
 
 
 def _id(value: object) -> int | None:

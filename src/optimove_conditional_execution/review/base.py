@@ -202,7 +202,7 @@ class Review(abc.ABC, Generic[R, C]):
     async def _reviewed(
         self, event: CampaignReadyEvent, side: Side, turn: Turn, *, fresh: bool, expected: int | None
     ) -> tuple[ReviewReport, bool]:
-        clearance, doubtful = instant(event.clearance_required_by, self._zone)
+        clearance, doubtful = instant(event.clearance_required_by, event.clearance_zone(self._zone))
         left = clearance.timestamp() - self._wall_clock()
         ledger = Ledger(
             chunk_size=self._chunk_size,
@@ -270,7 +270,12 @@ class Review(abc.ABC, Generic[R, C]):
             doubts.append(
                 f"ClearanceRequiredBy falls into a change of clocks in {self._zone.key}; the earlier reading is used."
             )
-        stamp, _ = instant(event.timestamp, self._zone)
+        if event.contradicts(self._zone):
+            doubts.append(
+                f"ClearanceRequiredBy names another UTC offset than {self._zone.key} has then; the event's own counts. "
+                "Check timezone=, which statuses are stamped in."
+            )
+        stamp, _ = instant(event.timestamp, event.timestamp_zone(self._zone))
         off = stamp.timestamp() - self._wall_clock()
         if fresh and abs(off) >= WRONG_ZONE_SECONDS:
             doubts.append(

@@ -22,7 +22,9 @@ from optimove_conditional_execution.errors import (
     UnexpectedResponseError,
 )
 from optimove_conditional_execution.messages import Response
+from optimove_conditional_execution.models.json_text import BYTE_ORDER_MARK
 from optimove_conditional_execution.operations import Operation
+from optimove_conditional_execution.operations.wire import ReportedError
 from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY
 
 T = TypeVar("T")
@@ -52,10 +54,15 @@ def interpret(
             return _parsed(operation, response)
         except PayloadError as error:
             wrong = error
+    if isinstance(wrong, ReportedError) and wrong.status is not None:
+        # What passes an answer on may lose its status; what the body says decides what to do.
+        response = Response(wrong.status, response.headers, response.body)
     body = _redacted(response.body, (*operation.redact, *secrets))
     message = _message(body)
     said = "" if operation.private or not message else f" It said: {message}"
     where = f"{operation.name}: {operation.method} {operation.path} answered {_phrase(status)}."
+    if response.status != status:
+        where, status, wrong = f"{where} But {wrong}.", response.status, None
     if wrong is not None:
         raise UnexpectedResponseError(
             f"{where} But {wrong}{'' if str(wrong).endswith('.') else '.'} {_stranger(operation, response)}{said}",
@@ -90,7 +97,10 @@ _PREFIXED: Final = ("/General/", "/Customers/", "/Integrations/")
 
 
 def _is_page(response: Response) -> bool:
-    return response.body[:4_096].lstrip()[:1] == b"<" or "html" in _header(response, "content-type").lower()
+    return (
+        response.body[:4_096].removeprefix(BYTE_ORDER_MARK).lstrip()[:1] == b"<"
+        or "html" in _header(response, "content-type").lower()
+    )
 
 
 def _stranger(operation: Operation[T], response: Response) -> str:
