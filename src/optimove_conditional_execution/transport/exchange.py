@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Final, Protocol, final
 
@@ -25,6 +26,8 @@ class Exchange:
         body: The bytes, or None.
         deadline: The end of the whole call.
         longest: Seconds that this one try may take.
+        heard_since: A kept connection is used only if the server was heard on it since that moment of
+            `time.monotonic`.
     """
 
     method: str
@@ -33,6 +36,7 @@ class Exchange:
     body: bytes | None = field(repr=False)
     deadline: Deadline
     longest: float
+    heard_since: float = -math.inf
 
     def seconds(self) -> float:
         """Return how long the try may take from now on.

@@ -82,7 +82,7 @@ class AsyncHttpEngine:
         places = self._pools.get().places
         client = await places.take(exchange.deadline)
         try:
-            progress = Progress()
+            progress = Progress(exchange.heard_since)
             with translated(self._library, exchange, progress), noted(progress):
                 seconds = exchange.seconds()
                 refuse_closed(client)
@@ -112,7 +112,7 @@ class AsyncHttpEngine:
             DeadlineExceeded: The deadline passed first.
         """
         client = self._pools.get().streaming
-        progress = Progress()
+        progress = Progress(exchange.heard_since)
         with translated(self._library, exchange, progress), noted(progress):
             seconds = exchange.seconds()
             refuse_closed(client)

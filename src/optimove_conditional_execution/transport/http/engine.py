@@ -85,7 +85,7 @@ class HttpEngine:
         places = self._places
         client = places.take(exchange.deadline)
         try:
-            progress = Progress()
+            progress = Progress(exchange.heard_since)
             with translated(self._library, exchange, progress):
                 seconds = exchange.seconds()
                 end = Deadline.after(seconds)
@@ -116,7 +116,7 @@ class HttpEngine:
             DeadlineExceeded: The deadline passed first.
         """
         self._check()
-        progress = Progress()
+        progress = Progress(exchange.heard_since)
         with translated(self._library, exchange, progress):
             seconds = exchange.seconds()
             end = Deadline.after(seconds)

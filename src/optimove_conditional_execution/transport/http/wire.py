@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -17,9 +17,7 @@ from optimove_conditional_execution.transport.failures import no_answer
 from optimove_conditional_execution.transport.http.bounded import Progress
 from optimove_conditional_execution.transport.http.library import Library
 from optimove_conditional_execution.transport.loops import CLOSED
-
-_KEEPALIVE_SECONDS: Final = 30.0
-"""Between two requests of a connection; opening one for TLS costs two round trips."""
+from optimove_conditional_execution.transport.places import KEEPALIVE_SECONDS
 
 P = TypeVar("P")
 
@@ -42,7 +40,7 @@ def set_up(make: Callable[[], P]) -> P:
 def limits(module: Any, connections: int | None) -> object:
     """Return the library's limits for a client of so many connections, None for any number."""
     return module.Limits(
-        max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_KEEPALIVE_SECONDS
+        max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_SECONDS
     )
 
 
