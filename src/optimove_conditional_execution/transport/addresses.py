@@ -12,7 +12,7 @@ import ipaddress
 import itertools
 import socket
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import FIRST_COMPLETED, Future
 from typing import Any, Final, Protocol, TypeVar, final
 
@@ -126,7 +126,7 @@ class Addresses:
                 if not isinstance(late, BaseException):
                     await late.aclose()
 
-    def _in_order(self, host: str, found: Iterable[AddressInfo]) -> deque[str]:
+    def _in_order(self, host: str, found: list[AddressInfo]) -> deque[str]:
         """Return addresses in the order to try them: the one that was good last, then the families in turn."""
         families: dict[int, list[str]] = {}
         for family, *_, address in found:

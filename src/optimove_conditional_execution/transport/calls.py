@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Final, final
+from typing import Final, Protocol, final
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import APIError, OptimoveError
@@ -43,7 +44,26 @@ class CallRecord:
     ended_at: float
 
 
-OnCall = Callable[[CallRecord], None]
+class CallObserver(Protocol):
+    """What `on_call` can be, beside a plain function: an object that is told of the beginning of each call, too.
+
+    What it sets in context variables, such as the current span, holds for all that is done for the call.
+    """
+
+    def around(self, operation: str, /) -> AbstractContextManager[object]:
+        """Return what to enter before a call; it is left after `__call__`, always as if nothing had been raised.
+
+        Args:
+            operation: The call's name, as the client's method: `send_webhook_approval`.
+        """
+        ...
+
+    def __call__(self, record: CallRecord, /) -> None:
+        """Take what became of the call."""
+        ...
+
+
+OnCall = Callable[[CallRecord], None] | CallObserver
 
 
 class Watch:
@@ -53,6 +73,7 @@ class Watch:
         self._operation = operation
         self._deadline = deadline
         self._on_call = on_call
+        self._around: AbstractContextManager[object] | None = None
         self._began = time.perf_counter()
         self.attempts = 0
         self.status: int | None = None
@@ -71,11 +92,31 @@ class Watch:
         self.bytes_received += size
 
     def __enter__(self) -> None:
-        """Watch."""
+        around = getattr(self._on_call, "around", None)
+        if around is None:
+            return
+        try:
+            entered = around(self._operation)
+            entered.__enter__()
+        except Exception as broken:  # noqa: BLE001 - a broken observer must not change a call
+            _tell_broken("on_call.around", broken)
+        else:
+            self._around = entered
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        try:
+            self._tell(error)
+        finally:
+            around, self._around = self._around, None
+            if around is not None:
+                try:
+                    around.__exit__(None, None, None)
+                except Exception as broken:  # noqa: BLE001 - see above
+                    _tell_broken("on_call.around", broken)
+
+    def _tell(self, error: BaseException | None) -> None:
         # Whoever made the call gets the error; a WARNING would go to stderr, too, where nobody set logging up.
         level = logging.DEBUG if error is None else logging.INFO
         is_logged = _LOGGER.isEnabledFor(level)
@@ -98,7 +139,11 @@ class Watch:
             try:
                 self._on_call(record)
             except Exception as broken:  # noqa: BLE001 - a broken observer must not change a call
-                _LOGGER.error("on_call raised %s", type(broken).__name__)
+                _tell_broken("on_call", broken)
+
+
+def _tell_broken(name: str, error: Exception) -> None:
+    _LOGGER.error("%s raised %s", name, type(error).__name__)
 
 
 def _log(level: int, record: CallRecord, error: BaseException | None) -> None:

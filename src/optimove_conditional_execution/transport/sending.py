@@ -140,8 +140,8 @@ def open_stream(
 ) -> Stream:
     """Send an operation in this thread until it is answered with a 2xx, whose body the caller reads and closes.
 
-    Reading ends at the deadline; None for none. A try to open it takes `timeout` seconds at most, all tries half as much
-    again, and each wait for the next bytes `timeout` seconds.
+    Reading ends at the deadline; None for none. A try to open it takes `timeout` seconds at most, all tries together
+    half as much again. Each wait for the next bytes takes `timeout` seconds at most.
     """
     sending = _Sending(rules, operation, _opening(rules, deadline), tally, longest=rules.timeout)
 

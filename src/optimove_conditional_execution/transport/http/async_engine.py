@@ -8,6 +8,7 @@ from typing import Any, Final, final
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.messages import Response
+from optimove_conditional_execution.transport.addresses import Addresses
 from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY, AsyncStream, Exchange
 from optimove_conditional_execution.transport.http.bounded import Progress, bound, noted
 from optimove_conditional_execution.transport.http.library import Library, LibraryName, named, of_client
@@ -17,6 +18,7 @@ from optimove_conditional_execution.transport.http.wire import (
     is_framed,
     judged,
     limits,
+    proxied,
     read_already,
     refuse_closed,
     set_up,
@@ -39,6 +41,7 @@ class AsyncHttpEngine:
         *,
         library: LibraryName = "httpx",
         max_connections: int = MAX_CONNECTIONS,
+        base_url: str | None = None,
     ) -> None:
         """Prepare a TLS context, or take somebody else's client.
 
@@ -46,24 +49,27 @@ class AsyncHttpEngine:
             http_client: Somebody else's client.
             library: What to make clients of, when none is given.
             max_connections: Requests of an event loop on their way at once; streams are not counted.
+            base_url: The server that is asked, whose proxy the environment may name; None for any.
 
         Raises:
             ConfigurationError: `http_client` is no `httpx.AsyncClient`, the library is not installed, or the machine's
                 settings for proxies or TLS make no sense.
         """
         self._library = named(library) if http_client is None else of_client(http_client, "AsyncClient")
+        addresses = Addresses()
         if http_client is None:
+            through = proxied(base_url)
             module = self._library.module
             context = set_up(module.create_ssl_context)
 
             def make(connections: int | None) -> Any:
-                client = module.AsyncClient(verify=context, limits=limits(module, connections))
-                bound(client)
+                client = module.AsyncClient(verify=context, limits=limits(module, connections), **through)
+                bound(client, addresses)
                 return client
 
             set_up(lambda: make(1))  # tells now what is wrong with the proxies of the environment
         else:
-            bound(http_client)
+            bound(http_client, addresses)
 
             def make(connections: int | None) -> Any:
                 return http_client

@@ -18,6 +18,7 @@ from optimove_conditional_execution.transport.http.bounded import Progress
 from optimove_conditional_execution.transport.http.library import Library
 from optimove_conditional_execution.transport.loops import CLOSED
 from optimove_conditional_execution.transport.places import KEEPALIVE_SECONDS
+from optimove_conditional_execution.transport.proxies import proxy_for
 
 P = TypeVar("P")
 
@@ -30,11 +31,22 @@ def set_up(make: Callable[[], P]) -> P:
     """
     try:
         return make()
+    except ConfigurationError:
+        raise
     except Exception as error:  # noqa: BLE001 - its message can hold a proxy's password
         raise ConfigurationError(
             f"httpx cannot be set up ({type(error).__name__}): check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE "
             "and SSL_CERT_DIR."
         ) from None
+
+
+def proxied(url: str | None) -> dict[str, Any]:
+    """Return a client's arguments for the proxy that the environment names; without a URL the library looks itself.
+
+    Raises:
+        ConfigurationError: A variable of the environment makes no sense.
+    """
+    return {} if url is None else {"proxy": proxy_for(url), "trust_env": False}
 
 
 def limits(module: Any, connections: int | None) -> object:
