@@ -324,7 +324,12 @@ def test_a_lookup_that_hangs_does_not_hold_the_end_of_an_event_loop(
     engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     released = threading.Event()
-    resolve(monkeypatch, lambda: [] if released.wait(20) else [])
+
+    def found() -> list[str]:
+        released.wait(20)
+        return []
+
+    resolve(monkeypatch, found)
 
     async def go() -> None:
         async with AsyncOptimoveClient("key", base_url="http://optimove.invalid", engine=engine) as client:

@@ -35,8 +35,8 @@ def set_up(make: Callable[[], P]) -> P:
         raise
     except Exception as error:  # noqa: BLE001 - its message can hold a proxy's password
         raise ConfigurationError(
-            f"httpx cannot be set up ({type(error).__name__}): check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE "
-            "and SSL_CERT_DIR."
+            f"httpx cannot be set up ({type(error).__name__}): check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, "
+            "SSL_CERT_FILE and SSL_CERT_DIR."
         ) from None
 
 
