@@ -26,7 +26,7 @@ from optimove_conditional_execution import (
     Webhook,
     operations,
 )
-from optimove_conditional_execution.testing import FaultServer, faults
+from optimove_conditional_execution.testing import Fault, FaultServer, faults
 from optimove_conditional_execution.transport.addresses import Addresses
 from optimove_conditional_execution.transport.retry import first_try
 from tests.transport.engines import ENGINES, Caller
@@ -199,6 +199,36 @@ def test_a_page_is_asked_for_again_when_its_connection_has_died(caller: Caller) 
 
         (found,) = caller.call(server, read, timeout=2.0, rate_limit=RateLimit(100, per=1))  # type: ignore[arg-type]
         assert found == ["C1", "C3"]
+
+
+def test_a_first_try_that_is_short_does_not_shorten_the_waits_for_bytes(caller: Caller) -> None:
+    """The head of a page comes at once, its rows after more than half of `timeout`."""
+    with slow_rows(2.0) as server:
+
+        def read(client: Any) -> Any:
+            rows = client.get_processed_campaign_customers(1, page_size=None)
+            if isinstance(client, OptimoveClient):
+                return [row.customer_id for row in rows]
+
+            async def go() -> Any:
+                return [row.customer_id async for row in rows]
+
+            return go()
+
+        assert caller.call(server, read, timeout=3.0) == [["C1"]]
+        assert len(server.met) == 1
+
+
+@contextlib.contextmanager
+def slow_rows(seconds: float) -> Iterator[FaultServer]:
+    async def play(line: faults.Line) -> None:
+        body = b'[{"CustomerID": "C1"}]'
+        await line.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n[" % len(body))
+        await asyncio.sleep(seconds)
+        await line.send(body[1:])
+
+    with FaultServer([Fault("slow_rows", play)]) as server:
+        yield server
 
 
 @pytest.mark.parametrize(

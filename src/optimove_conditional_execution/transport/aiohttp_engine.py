@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import math
 import socket
 from collections.abc import AsyncIterator
@@ -89,7 +88,7 @@ class AiohttpEngine:
                     chosen = await stack.enter_async_context(self._chosen(session, exchange))
                     response = await _sent(chosen, exchange, progress, self._proxy)
                     if 200 <= response.status < 300:
-                        reading = dataclasses.replace(exchange, deadline=reading_ends)
+                        reading = exchange.reading(reading_ends)
                         return _Stream(response, reading, progress, ending=stack.pop_all())
                     async with response:
                         return _Stream(response, exchange, progress, body=await _body(response))

@@ -238,7 +238,7 @@ class _Sending(Generic[T]):
         self.watch = Watch(operation.name, self.deadline, rules.on_call)
         self._longest = rules.retry.attempt_timeout if longest is None else longest
         self._began = 0.0
-        self._bound = math.inf
+        self._first_try = math.inf
         self._leaves_time = True
         self._heard_since = -math.inf
         self._tally = Tally() if tally is None else tally
@@ -263,9 +263,7 @@ class _Sending(Generic[T]):
         if operation.body is not None:
             headers["Content-Type"] = "application/json"
         self._began = time.monotonic()
-        self._bound = self._longest
-        if self._leaves_time:
-            self._bound = min(self._longest, first_try(operation, self._rules.retry, self.deadline))
+        self._first_try = first_try(operation, self._rules.retry, self.deadline) if self._leaves_time else math.inf
         if not operation.idempotent or operation.first_try_share >= 1:
             # It cannot be repeated, or not in time: a kept connection that has died would cost the call.
             self._heard_since = self._began
@@ -276,7 +274,8 @@ class _Sending(Generic[T]):
             headers,
             operation.body,
             self.deadline,
-            self._bound,
+            self._longest,
+            self._first_try,
             self._heard_since,
         )
 
@@ -291,7 +290,9 @@ class _Sending(Generic[T]):
                 raise self._last from None  # this try never began, so the last one tells more
             # What was kept while a try was lost may be as dead; and once is enough to have left time for another.
             self._heard_since = self._began
-            self._leaves_time = self._leaves_time and time.monotonic() - self._began < 0.9 * self._bound
+            self._leaves_time = self._leaves_time and time.monotonic() - self._began < 0.9 * min(
+                self._first_try, self._longest
+            )
             if self._sent is True or error.request_sent is False:
                 error.request_sent = self._sent
             self._sent = error.request_sent

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from typing import Any, Final, final
 
 from optimove_conditional_execution.deadline import Deadline
@@ -122,14 +121,14 @@ class AsyncHttpEngine:
         with translated(self._library, exchange, progress), noted(progress):
             seconds = exchange.seconds()
             refuse_closed(client)
-            request = build(client, exchange, seconds)
+            request = build(client, exchange, seconds, read=exchange.longest)
             async with asyncio.timeout(seconds + _GRACE_SECONDS):
                 try:
                     response = await client.send(request, stream=True, follow_redirects=False)
                 except self._library.module.HTTPStatusError as error:
                     return _Read(judged(error.response))
                 if response.is_success:
-                    reading = dataclasses.replace(exchange, deadline=reading_ends)
+                    reading = exchange.reading(reading_ends)
                     return _Stream(self._library, response, reading, progress)
                 try:
                     return _Read(answer(response, await _body(response)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from typing import Any, final
 
@@ -127,14 +126,14 @@ class HttpEngine:
             seconds = exchange.seconds()
             end = Deadline.after(seconds)
             refuse_closed(self._streaming)
-            request = build(self._streaming, exchange, seconds)
+            request = build(self._streaming, exchange, seconds, read=exchange.longest)
             with until(end, progress):
                 try:
                     response = self._streaming.send(request, stream=True, follow_redirects=False)
                 except self._library.module.HTTPStatusError as error:
                     return _Read(judged(error.response))
                 if response.is_success:
-                    reading = dataclasses.replace(exchange, deadline=reading_ends)
+                    reading = exchange.reading(reading_ends)
                     return _Stream(self._library, response, reading, progress)
                 try:
                     return _Read(answer(response, _body(response, end)))

@@ -72,14 +72,23 @@ def read_already(response: httpx.Response) -> list[bytes] | None:
     return [response.content] if response.is_stream_consumed else None
 
 
-def build(client: httpx.Client | httpx.AsyncClient, exchange: Exchange, seconds: float) -> httpx.Request:
-    """Return the request as httpx wants it."""
+def build(
+    client: httpx.Client | httpx.AsyncClient, exchange: Exchange, seconds: float, *, read: float | None = None
+) -> httpx.Request:
+    """Return the request as httpx wants it.
+
+    Args:
+        client: What sends it.
+        exchange: The request.
+        seconds: How long each of its waits may take.
+        read: How long each wait for bytes may take; None for the same.
+    """
     return client.build_request(
         exchange.method,
         exchange.url,
         headers=exchange.headers,
         content=exchange.body,
-        timeout=seconds,
+        timeout=(seconds, seconds if read is None else read, seconds, seconds),
     )
 
 
