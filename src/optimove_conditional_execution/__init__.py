@@ -54,7 +54,7 @@ from optimove_conditional_execution.receivers import (
 from optimove_conditional_execution.review import AsyncCampaignReview, CampaignReview, per_customer
 from optimove_conditional_execution.signature import UNSIGNED, sign, verify
 from optimove_conditional_execution.stores import ClaimStore, Journal
-from optimove_conditional_execution.transport.calls import CallRecord
+from optimove_conditional_execution.transport.calls import CallObserver, CallRecord
 from optimove_conditional_execution.transport.limiter import RateLimit
 from optimove_conditional_execution.transport.retry import RetryPolicy
 from optimove_conditional_execution.transport.sending import Tally
@@ -70,6 +70,7 @@ __all__ = [
     "AsyncWebhookHandler",
     "AsyncWebhookReceiver",
     "AuthenticationError",
+    "CallObserver",
     "CallRecord",
     "CampaignCustomer",
     "CampaignReadyEvent",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any, Final, final
 
 from opentelemetry import metrics, trace
@@ -20,10 +23,14 @@ class Telemetry:
     """Turns records of calls and of notifications into spans and metrics, without ids, bodies and secrets.
 
     Pass `on_call` to a client and `on_outcome` to a receiver. Each call to Optimove becomes a client span
-    `optimove.<operation>` below the span that is current; each notification a span `optimove.notification`. Handlers
-    that run in threads see the current span of the request, since they run in a copy of its context.
+    `optimove.<operation>` below the span that is current. It is current itself while the call is made, so that spans of
+    an instrumented HTTP library, one a try, stand below it. Each notification becomes a span `optimove.notification`.
+    Handlers that run in threads see the current span of the request, since they run in a copy of its context.
 
     Metrics: `optimove.call.duration` and `optimove.notification.duration`, histograms in seconds.
+
+    Attributes:
+        on_call: Takes calls; made to be a client's `on_call`.
     """
 
     def __init__(self, *, tracer_provider: object | None = None, meter_provider: object | None = None) -> None:
@@ -37,32 +44,11 @@ class Telemetry:
         meters: Any = meter_provider or metrics.get_meter_provider()
         self._tracer: trace.Tracer = tracers.get_tracer(_NAME, __version__)
         meter: metrics.Meter = meters.get_meter(_NAME, __version__)
-        self._calls = meter.create_histogram("optimove.call.duration", "s", "Calls to Optimove, all tries together.")
+        calls = meter.create_histogram("optimove.call.duration", "s", "Calls to Optimove, all tries together.")
+        self.on_call: Final = _Calls(self._tracer, calls)
         self._notifications = meter.create_histogram(
             "optimove.notification.duration", "s", "Notifications, from their arrival to the answer."
         )
-
-    def on_call(self, record: CallRecord) -> None:
-        """Take a call; made to be a client's `on_call`.
-
-        Args:
-            record: What became of it.
-        """
-        named: dict[str, str | int] = {"optimove.operation": record.operation}
-        if record.status is not None:
-            named["http.response.status_code"] = record.status
-        if record.error is not None:
-            named["error.type"] = record.error
-        self._calls.record(record.seconds, named)
-        more: dict[str, str | int | float] = {
-            **named,
-            "optimove.attempts": record.attempts,
-            "optimove.seconds_left": record.seconds_left,
-            "http.request.body.size": record.bytes_sent,
-            "http.response.body.size": record.bytes_received,
-        }
-        end = round(record.ended_at * _NANOSECONDS)
-        self._span(f"optimove.{record.operation}", trace.SpanKind.CLIENT, record.seconds, end, more, record.error)
 
     def on_outcome(self, outcome: Outcome) -> None:
         """Take what became of a notification; made to be a receiver's `on_outcome`.
@@ -72,20 +58,62 @@ class Telemetry:
         """
         named = {"optimove.outcome": outcome.kind}
         self._notifications.record(outcome.total_seconds, named)
-        self._span("optimove.notification", trace.SpanKind.INTERNAL, outcome.total_seconds, None, named, None)
+        end = time.time_ns()
+        start = end - round(outcome.total_seconds * _NANOSECONDS)
+        self._tracer.start_span("optimove.notification", start_time=start, attributes=named).end(end)
 
-    def _span(
-        self,
-        name: str,
-        kind: trace.SpanKind,
-        seconds: float,
-        end: int | None,
-        attributes: Any,
-        error: str | None,
-    ) -> None:
-        end = time.time_ns() if end is None else end
-        start = end - round(seconds * _NANOSECONDS)
-        span = self._tracer.start_span(name, kind=kind, start_time=start, attributes=attributes)
+
+@final
+class _Calls:
+    """Makes a span of each call: current during it, and complete with its record."""
+
+    def __init__(self, tracer: trace.Tracer, histogram: metrics.Histogram) -> None:
+        self._tracer = tracer
+        self._histogram = histogram
+        self._span: ContextVar[trace.Span | None] = ContextVar("optimove_conditional_execution_span", default=None)
+
+    @contextlib.contextmanager
+    def around(self, operation: str) -> Iterator[None]:
+        """Make the span of a call the current one."""
+        span = self._tracer.start_span(f"optimove.{operation}", kind=trace.SpanKind.CLIENT)
+        token = self._span.set(span)
+        try:
+            with trace.use_span(span, end_on_exit=True):
+                yield
+        finally:
+            self._span.reset(token)
+
+    def __call__(self, record: CallRecord) -> None:
+        """Take a call.
+
+        Args:
+            record: What became of it.
+        """
+        named: dict[str, str | int] = {"optimove.operation": record.operation}
+        if record.status is not None:
+            named["http.response.status_code"] = record.status
+        if record.error is not None:
+            named["error.type"] = record.error
+        self._histogram.record(record.seconds, named)
+        more: dict[str, str | int | float] = {
+            **named,
+            "optimove.attempts": record.attempts,
+            "optimove.seconds_left": record.seconds_left,
+            "http.request.body.size": record.bytes_sent,
+            "http.response.body.size": record.bytes_received,
+        }
+        span = self._span.get()
+        if span is not None:
+            self._complete(span, more, record.error)
+            return
+        # Your own `on_call` has handed the record on, and nobody was around the call.
+        end = round(record.ended_at * _NANOSECONDS)
+        start = end - round(record.seconds * _NANOSECONDS)
+        span = self._tracer.start_span(f"optimove.{record.operation}", kind=trace.SpanKind.CLIENT, start_time=start)
+        self._complete(span, more, record.error)
+        span.end(end)
+
+    def _complete(self, span: trace.Span, attributes: dict[str, str | int | float], error: str | None) -> None:
+        span.set_attributes(attributes)
         if error is not None:
             span.set_status(trace.Status(trace.StatusCode.ERROR, error))
-        span.end(end)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterator
 from typing import Any
 
+import aiohttp
+import httpx
+import httpx2
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
@@ -247,3 +251,81 @@ def test_logging_that_raises_does_not_change_a_call(
     told = capsys.readouterr().err
     assert ("Logging error" in told) is (broken_logging == logging.DEBUG or "httpx" in engine)
     assert "request_id" not in told
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_span_of_a_call_is_the_parent_of_each_trys(
+    engine: str, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As instrumentation makes them: a span for every request that the HTTP library sends."""
+    instrument(seen, monkeypatch)
+    with FaultServer([faults.unavailable(), None]) as server:
+        results = Caller(engine).call(server, lambda client: client.get_webhooks(), on_call=seen.telemetry.on_call)
+    assert results == [[]]
+    *tries, call = seen.spans.get_finished_spans()
+    assert [span.name for span in tries] == ["GET", "GET"]
+    assert call.name == "optimove.get_webhooks"
+    assert call.context is not None
+    assert [span.parent and span.parent.span_id for span in tries] == [call.context.span_id] * 2
+    assert call.parent is None
+    assert (call.attributes or {})["optimove.attempts"] == 2
+    assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+def instrument(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make spans of the libraries' requests, below the span that is current when they are sent."""
+    for module in (httpx, httpx2):
+        send, asend = module.Client.send, module.AsyncClient.send
+
+        def sent(*given: Any, send: Any = send, **options: Any) -> Any:
+            with seen.tracer.start_as_current_span("GET"):
+                return send(*given, **options)
+
+        async def asent(*given: Any, asend: Any = asend, **options: Any) -> Any:
+            with seen.tracer.start_as_current_span("GET"):
+                return await asend(*given, **options)
+
+        monkeypatch.setattr(module.Client, "send", sent)
+        monkeypatch.setattr(module.AsyncClient, "send", asent)
+    request = aiohttp.ClientSession.request
+
+    def requested(*given: Any, **options: Any) -> Any:
+        seen.tracer.start_span("GET").end()
+        return request(*given, **options)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "request", requested)
+
+
+def test_the_span_of_a_stream_ends_when_it_is_open(seen: Seen) -> None:
+    fake = FakeOptimove()
+    campaign = fake.add_campaign(["C1", "C2"])
+    with fake.client(on_call=seen.telemetry.on_call) as client:
+        rows = client.get_processed_campaign_customers(campaign.campaign_id)
+        assert next(rows).customer_id == "C1"
+        assert trace.get_current_span() is trace.INVALID_SPAN
+        rows.close()
+    assert [span.name for span in seen.spans.get_finished_spans()] == ["optimove.get_processed_campaign_customers"]
+
+
+@pytest.mark.parametrize("where", ["around", "entering", "leaving"])
+def test_an_observer_that_breaks_changes_nothing(where: str, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def around(self, operation: str) -> contextlib.AbstractContextManager[None]:
+            if where == "around":
+                raise LookupError(operation)
+            return self.context()
+
+        @contextlib.contextmanager
+        def context(self) -> Iterator[None]:
+            if where == "entering":
+                raise LookupError
+            yield
+            raise LookupError
+
+        def __call__(self, record: CallRecord) -> None:
+            records.append(record)
+
+    records: list[CallRecord] = []
+    assert FakeOptimove().client(on_call=Broken()).get_webhooks() == []
+    assert [record.error for record in records] == [None]
+    assert "on_call.around raised LookupError" in caplog.text

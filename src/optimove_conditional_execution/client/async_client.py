@@ -36,12 +36,14 @@ class AsyncOptimoveClient(Client):
 
     def _connect(self, http_client: object | None, engine: EngineName, max_connections: int) -> None:
         if engine == "aiohttp":
-            self._engine: AsyncEngine = _aiohttp(max_connections)
+            self._engine: AsyncEngine = _aiohttp(max_connections, self._rules.settings.base_url)
             return
         # Importing httpx takes as long as importing all the rest, and pays only once a client is made.
         from optimove_conditional_execution.transport.http import AsyncHttpEngine
 
-        self._engine = AsyncHttpEngine(http_client, library=engine, max_connections=max_connections)
+        self._engine = AsyncHttpEngine(
+            http_client, library=engine, max_connections=max_connections, base_url=self._rules.settings.base_url
+        )
 
     async def create_webhook(self, url: str) -> Webhook:
         """Register a URL for the notifications of triggered campaigns (CreateWebhook).
@@ -303,7 +305,7 @@ class AsyncOptimoveClient(Client):
         await self.aclose()
 
 
-def _aiohttp(max_connections: int) -> AsyncEngine:
+def _aiohttp(max_connections: int, base_url: str) -> AsyncEngine:
     try:
         from optimove_conditional_execution.transport.aiohttp_engine import AiohttpEngine
     except ImportError:
@@ -311,7 +313,7 @@ def _aiohttp(max_connections: int) -> AsyncEngine:
             "engine='aiohttp' needs a package that is not installed: "
             "pip install 'optimove-conditional-execution[aiohttp]'."
         ) from None
-    return AiohttpEngine(max_connections=max_connections)
+    return AiohttpEngine(max_connections=max_connections, base_url=base_url)
 
 
 async def _each(blocks: AsyncGenerator[list[CampaignCustomer], None]) -> AsyncGenerator[CampaignCustomer, None]:

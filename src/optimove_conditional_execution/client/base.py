@@ -6,7 +6,7 @@ import abc
 import os
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, NoReturn
 from zoneinfo import ZoneInfo
 
 from optimove_conditional_execution.errors import ConfigurationError
@@ -59,7 +59,8 @@ class Client(abc.ABC):
                 the others, which are faster when many approvals are under way; `aiohttp` is for asyncio only.
             max_connections: Requests on their way at once, in each event loop for asyncio; the others wait in the order
                 of arrival. Streams of customers are not counted.
-            on_call: Called with a `CallRecord` after every call, in its thread or event loop; it must be quick.
+            on_call: Called with a `CallRecord` after every call, in its thread or event loop; it must be quick. With a
+                method `around` it stands around the call, too: see `CallObserver`.
 
         Raises:
             ConfigurationError: A setting is missing or makes no sense; the message names it.
@@ -105,6 +106,12 @@ class Client(abc.ABC):
                 "or pass timezone= to the client, such as Europe/London. Ask Optimove which one your tenant has."
             )
         return lambda: datetime.now(zone).replace(tzinfo=None)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} cannot be pickled or copied: it holds connections and the API key. Make one in "
+            "each process, from the same settings."
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._rules.settings.base_url}>"

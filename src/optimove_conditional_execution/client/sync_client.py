@@ -40,7 +40,9 @@ class OptimoveClient(Client):
         # Importing httpx takes as long as importing all the rest, and pays only once a client is made.
         from optimove_conditional_execution.transport.http import HttpEngine
 
-        self._engine: Engine = HttpEngine(http_client, library=engine, max_connections=max_connections)
+        self._engine: Engine = HttpEngine(
+            http_client, library=engine, max_connections=max_connections, base_url=self._rules.settings.base_url
+        )
 
     def create_webhook(self, url: str) -> Webhook:
         """Register a URL for the notifications of triggered campaigns (CreateWebhook).

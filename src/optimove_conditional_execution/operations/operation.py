@@ -15,6 +15,10 @@ T = TypeVar("T")
 
 _WEBHOOKS: Final = "/conditional-execution/v2/triggered/webhooks"
 
+FIRST_TRY_SHARE: Final = 1 / 3
+"""Of the time of a call, for its first try. When that is lost on a dead connection, the second one can take twice as
+long, so that a server that is slow, and not dead, still gets its time."""
+
 _PREFIXED: Final = frozenset(
     {
         "register_event_listener",
@@ -122,6 +126,8 @@ class Operation(Generic[T]):
         idempotent: Whether sending it twice does no more than sending it once. Decides about retries.
         gone_means_done: Whether a 404 to a repeated try means that the first try did it.
         urgent: Whether, with a deadline of its own, it is retried until that, however many tries it takes.
+        first_try_share: The share of the time that is left that the first try may take, so that a try that is lost
+            leaves time for another; 1 for a call whose try may need all of it. No kept connection is used for that.
         limit: Which rate limit it counts against.
         private: Whether bodies hold secrets or personal data; then no error message quotes Optimove's words.
         redact: Secrets that an answer could echo; they are struck out of errors.
@@ -136,6 +142,7 @@ class Operation(Generic[T]):
     idempotent: bool = False
     gone_means_done: bool = False
     urgent: bool = False
+    first_try_share: float = FIRST_TRY_SHARE
     limit: Literal["general", "approval"] = "general"
     private: bool = False
     redact: tuple[str, ...] = field(default=(), repr=False)

@@ -183,6 +183,7 @@ def update_customer_promotion_status(
         body=written,
         idempotent=True,
         urgent=True,
+        first_try_share=1.0,  # ten thousand statuses can take the server half a minute
         private=True,
     )
 

@@ -4,38 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import urllib.request
+import math
+import socket
+from collections.abc import AsyncIterator
 from types import SimpleNamespace, TracebackType
-from typing import Any, Final, final
-from urllib.parse import urlsplit
+from typing import Any, final
 
 import aiohttp
+import aiohttp.abc
 import yarl
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import OptimoveError
 from optimove_conditional_execution.messages import Response
+from optimove_conditional_execution.transport.addresses import Addresses
 from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY, AsyncStream, Exchange
 from optimove_conditional_execution.transport.failures import no_answer
 from optimove_conditional_execution.transport.loops import LoopPools
-from optimove_conditional_execution.transport.places import MAX_CONNECTIONS
-
-_KEEPALIVE_SECONDS: Final = 30.0
+from optimove_conditional_execution.transport.places import KEEPALIVE_SECONDS, MAX_CONNECTIONS
+from optimove_conditional_execution.transport.proxies import proxy_for
 
 
 class AiohttpEngine:
     """Sends requests over an aiohttp session for each event loop."""
 
-    def __init__(self, *, max_connections: int = MAX_CONNECTIONS) -> None:
+    def __init__(self, *, base_url: str, max_connections: int = MAX_CONNECTIONS) -> None:
         """Open nothing yet.
 
         Args:
+            base_url: The server that is asked, whose proxy the environment may name.
             max_connections: Requests of an event loop on their way at once; streams are not counted.
+
+        Raises:
+            ConfigurationError: A variable of the environment makes no sense.
         """
         # aiohttp's own way to read the environment asks a thread for every request.
-        self._proxies = urllib.request.getproxies()
-        self._pools = LoopPools(_session, aiohttp.ClientSession.close, max_connections=max_connections, is_shared=True)
+        self._proxy = proxy_for(base_url, takes_socks=False)
+        self._addresses = Addresses()
+        self._pools = LoopPools(
+            lambda _connections: self._session(),
+            aiohttp.ClientSession.close,
+            max_connections=max_connections,
+            is_shared=True,
+        )
 
     async def exchange(self, exchange: Exchange) -> Response:
         """Send a request and return the answer, whatever its status; the whole of it ends by the deadline.
@@ -51,7 +62,8 @@ class AiohttpEngine:
             with _translated(exchange, progress):
                 async with (
                     asyncio.timeout(exchange.seconds()),
-                    _sent(session, exchange, progress, self._proxy(exchange.url)) as response,
+                    self._chosen(session, exchange) as chosen,
+                    _sent(chosen, exchange, progress, self._proxy) as response,
                 ):
                     return _answer(response, await _body(response))
         finally:
@@ -70,18 +82,44 @@ class AiohttpEngine:
         """
         session = self._pools.get().streaming
         progress = _Progress(exchange)
-        with _translated(exchange, progress):
-            async with asyncio.timeout(exchange.seconds()):
-                response = await _sent(session, exchange, progress, self._proxy(exchange.url))
-                if 200 <= response.status < 300:
-                    return _Stream(response, dataclasses.replace(exchange, deadline=reading_ends), progress)
-                async with response:
-                    return _Stream(response, exchange, progress, body=await _body(response))
+        async with contextlib.AsyncExitStack() as stack:
+            with _translated(exchange, progress):
+                async with asyncio.timeout(exchange.seconds()):
+                    chosen = await stack.enter_async_context(self._chosen(session, exchange))
+                    response = await _sent(chosen, exchange, progress, self._proxy)
+                    if 200 <= response.status < 300:
+                        reading = exchange.reading(reading_ends)
+                        return _Stream(response, reading, progress, ending=stack.pop_all())
+                    async with response:
+                        return _Stream(response, exchange, progress, body=await _body(response))
 
-    def _proxy(self, url: str) -> str | None:
-        parts = urlsplit(url)
-        proxy = self._proxies.get(parts.scheme) or self._proxies.get("all")
-        return None if proxy is None or urllib.request.proxy_bypass(parts.netloc) else proxy
+    @contextlib.asynccontextmanager
+    async def _chosen(self, session: aiohttp.ClientSession, exchange: Exchange) -> AsyncIterator[aiohttp.ClientSession]:
+        """Choose the session of all requests, or one of its own for a request that shall have a new connection."""
+        if exchange.heard_since == -math.inf:
+            yield session
+        else:
+            async with self._session() as own:
+                yield own
+
+    def _session(self) -> aiohttp.ClientSession:
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_headers_sent.append(_on_headers)
+        tracing.on_request_chunk_sent.append(_on_chunk)
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            resolver=_Resolver(self._addresses),
+            # With a cache all requests wait for the one look-up of a host that is under way, though it hangs.
+            use_dns_cache=False,
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[tracing],
+        )
 
     async def aclose(self) -> None:
         """Close this event loop's connections."""
@@ -105,17 +143,31 @@ class _Progress:
             self.sent = True
 
 
-def _session(_connections: int | None) -> aiohttp.ClientSession:
-    tracing = aiohttp.TraceConfig()
-    tracing.on_request_headers_sent.append(_on_headers)
-    tracing.on_request_chunk_sent.append(_on_chunk)
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEPALIVE_SECONDS),
-        timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
-        auto_decompress=False,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        trace_configs=[tracing],
-    )
+@final
+class _Resolver(aiohttp.abc.AbstractResolver):
+    """Looks hosts up in threads of our own, each request by itself."""
+
+    def __init__(self, addresses: Addresses) -> None:
+        self._addresses = addresses
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[aiohttp.abc.ResolveResult]:
+        found = await asyncio.wrap_future(self._addresses.look_up(host, port, family))
+        return [
+            {
+                "hostname": host,
+                "host": address[0],
+                "port": port,
+                "family": kind,
+                "proto": protocol,
+                "flags": socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            }
+            for kind, _, protocol, _, address in found
+        ]
+
+    async def close(self) -> None:
+        """Nothing is open."""
 
 
 async def _on_headers(_session: object, context: SimpleNamespace, _given: object) -> None:
@@ -158,7 +210,13 @@ class _Stream:
     """An answer whose body is read as it comes, unless it has been read."""
 
     def __init__(
-        self, response: aiohttp.ClientResponse, exchange: Exchange, progress: _Progress, body: bytearray | None = None
+        self,
+        response: aiohttp.ClientResponse,
+        exchange: Exchange,
+        progress: _Progress,
+        *,
+        body: bytearray | None = None,
+        ending: contextlib.AsyncExitStack | None = None,
     ) -> None:
         self.response = _answer(response, body or bytearray())
         names = ("content-length", "transfer-encoding")
@@ -166,6 +224,7 @@ class _Stream:
         self._source = response if body is None else None
         self._exchange = exchange
         self._progress = progress
+        self._ending = ending
 
     async def read(self) -> bytes:
         if self._source is None:
@@ -179,6 +238,8 @@ class _Stream:
     async def aclose(self) -> None:
         if self._source is not None:
             self._source.close()
+        if self._ending is not None:
+            await self._ending.aclose()
 
 
 class _translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - reads as a verb in a with statement

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from types import TracebackType
-from typing import Final, final
+from typing import Final, Protocol, final
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import APIError, OptimoveError
@@ -44,7 +45,26 @@ class CallRecord:
     ended_at: float
 
 
-OnCall = Callable[[CallRecord], None]
+class CallObserver(Protocol):
+    """What `on_call` can be, beside a plain function: an object that is told of the beginning of each call, too.
+
+    What it sets in context variables, such as the current span, holds for all that is done for the call.
+    """
+
+    def around(self, operation: str, /) -> AbstractContextManager[object]:
+        """Return what to enter before a call; it is left after `__call__`, always as if nothing had been raised.
+
+        Args:
+            operation: The call's name, as the client's method: `send_webhook_approval`.
+        """
+        ...
+
+    def __call__(self, record: CallRecord, /) -> None:
+        """Take what became of the call."""
+        ...
+
+
+OnCall = Callable[[CallRecord], None] | CallObserver
 
 
 class Watch:
@@ -54,6 +74,7 @@ class Watch:
         self._operation = operation
         self._deadline = deadline
         self._on_call = on_call
+        self._around: AbstractContextManager[object] | None = None
         self._began = time.perf_counter()
         self.attempts = 0
         self.status: int | None = None
@@ -72,11 +93,26 @@ class Watch:
         self.bytes_received += size
 
     def __enter__(self) -> None:
-        """Watch."""
+        around = getattr(self._on_call, "around", None)
+        if around is not None:
+            notify("on_call.around", self._enter, around, _LOGGER)
+
+    def _enter(self, around: Callable[[str], AbstractContextManager[object]]) -> None:
+        entered = around(self._operation)
+        entered.__enter__()
+        self._around = entered
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        try:
+            self._tell(error)
+        finally:
+            around, self._around = self._around, None
+            if around is not None:
+                notify("on_call.around", lambda context: context.__exit__(None, None, None), around, _LOGGER)
+
+    def _tell(self, error: BaseException | None) -> None:
         # Whoever made the call gets the error; a WARNING would go to stderr, too, where nobody set logging up.
         level = logging.DEBUG if error is None else logging.INFO
         is_logged = _LOGGER.is_enabled_for(level)

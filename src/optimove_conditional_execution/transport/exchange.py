@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, final
 
 from optimove_conditional_execution.deadline import Deadline
@@ -25,6 +26,9 @@ class Exchange:
         body: The bytes, or None.
         deadline: The end of the whole call.
         longest: Seconds that this one try may take.
+        first_try: Seconds that it may take as a first try, which leaves time for another; `math.inf` for any number.
+        heard_since: A kept connection is used only if the server was heard on it since that moment of
+            `time.monotonic`.
     """
 
     method: str
@@ -33,6 +37,17 @@ class Exchange:
     body: bytes | None = field(repr=False)
     deadline: Deadline
     longest: float
+    first_try: float = math.inf
+    heard_since: float = -math.inf
+
+    @property
+    def bound(self) -> float:
+        """Seconds that the try may take, if the deadline is not before that."""
+        return min(self.longest, self.first_try)
+
+    def reading(self, deadline: Deadline) -> Exchange:
+        """Return what bounds each wait for the next bytes, once the head of a stream has come."""
+        return replace(self, deadline=deadline, first_try=math.inf)
 
     def seconds(self) -> float:
         """Return how long the try may take from now on.
@@ -40,7 +55,7 @@ class Exchange:
         Raises:
             DeadlineExceeded: There is no time left; nothing was sent.
         """
-        seconds = min(self.longest, self.deadline.remaining())
+        seconds = min(self.bound, self.deadline.remaining())
         if seconds <= 0:
             raise DeadlineExceeded("The deadline had passed before the request was sent.", request_sent=False)
         return seconds

@@ -42,7 +42,7 @@ def no_answer(
         if exchange.deadline.remaining() <= _ROUNDING:
             return DeadlineExceeded(f"No answer from {where} before the deadline.", request_sent=request_sent)
         return TransportError(
-            f"No answer from {where} within {exchange.longest:g} s ({name}).", request_sent=request_sent
+            f"No answer from {where} within {exchange.bound:.3g} s ({name}).", request_sent=request_sent
         )
     if is_senseless:
         text = f"The request to {where} could not be sent ({name}): check base_url and the endpoints."

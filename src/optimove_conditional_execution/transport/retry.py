@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_SHORTEST_FIRST_TRY: Final = 0.5
+"""Seconds; what a new TLS connection and an answer take over an ocean. A first try is not cut below that."""
+
 _SHORTEST_CEILING: Final = 0.005
 """Seconds; without it a policy without pauses, or a deadline that is near, would send tries as fast as it can."""
 
@@ -38,7 +42,8 @@ class RetryPolicy:
 
     Attributes:
         attempts: Tries of a call at most, 1 or more.
-        attempt_timeout: Seconds that a single try may take.
+        attempt_timeout: Seconds that a single try may take. A first try takes less when less than three times as much
+            is left of the call, so that one that is lost on a dead connection leaves time for another.
         first_pause: Seconds; the pause before try n is a random part of `first_pause * 2 ** (n - 2)`.
         longest_pause: Seconds; no pause is longer, unless Optimove asks for it.
     """
@@ -122,6 +127,19 @@ def strategy(
         return state.upcoming_sleep >= deadline.remaining()
 
     return {"retry": retry, "stop": stop, "wait": wait, "reraise": True}
+
+
+def first_try(operation: Operation[Any], policy: RetryPolicy, deadline: Deadline) -> float:
+    """Return the seconds that the first try may take, so that a second one can follow; `math.inf` for any number.
+
+    Args:
+        operation: What is sent.
+        policy: The client's policy.
+        deadline: The end of the whole call.
+    """
+    if not operation.idempotent or policy.attempts == 1 or operation.first_try_share >= 1:
+        return math.inf
+    return max(deadline.remaining() * operation.first_try_share, _SHORTEST_FIRST_TRY)
 
 
 @final

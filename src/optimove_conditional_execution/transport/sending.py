@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -35,6 +36,7 @@ from optimove_conditional_execution.transport.retry import (
     RetryPolicy,
     Strategy,
     async_retrying,
+    first_try,
     retrying,
     strategy,
 )
@@ -138,8 +140,8 @@ def open_stream(
 ) -> Stream:
     """Send an operation in this thread until it is answered with a 2xx, whose body the caller reads and closes.
 
-    Reading ends at the deadline; None for none. Opening takes `timeout` seconds at most, and so does each wait for the
-    next bytes.
+    Reading ends at the deadline; None for none. A try to open it takes `timeout` seconds at most, all tries together
+    half as much again. Each wait for the next bytes takes `timeout` seconds at most.
     """
     sending = _Sending(rules, operation, _opening(rules, deadline), tally, longest=rules.timeout)
 
@@ -202,7 +204,9 @@ async def _atried(sending: _Sending[Any], attempt: Callable[[], Awaitable[R]]) -
 
 
 def _opening(rules: Rules, deadline: Deadline | None) -> Deadline:
-    return Deadline.after(rules.timeout if deadline is None else min(rules.timeout, deadline.remaining()))
+    # A first try that is lost on a dead connection leaves a whole `timeout` for a second one.
+    seconds = rules.timeout * 1.5
+    return Deadline.after(seconds if deadline is None else min(seconds, deadline.remaining()))
 
 
 @final
@@ -233,6 +237,10 @@ class _Sending(Generic[T]):
         self.sent_at = 0.0
         self.watch = Watch(operation.name, self.deadline, rules.on_call)
         self._longest = rules.retry.attempt_timeout if longest is None else longest
+        self._began = 0.0
+        self._first_try = math.inf
+        self._leaves_time = True
+        self._heard_since = -math.inf
         self._tally = Tally() if tally is None else tally
         self._tally.calls += 1
 
@@ -254,6 +262,11 @@ class _Sending(Generic[T]):
         }
         if operation.body is not None:
             headers["Content-Type"] = "application/json"
+        self._began = time.monotonic()
+        self._first_try = first_try(operation, self._rules.retry, self.deadline) if self._leaves_time else math.inf
+        if not operation.idempotent or operation.first_try_share >= 1:
+            # It cannot be repeated, or not in time: a kept connection that has died would cost the call.
+            self._heard_since = self._began
         query = f"?{urlencode(operation.query, safe='$')}" if operation.query else ""
         return Exchange(
             operation.method,
@@ -262,6 +275,8 @@ class _Sending(Generic[T]):
             operation.body,
             self.deadline,
             self._longest,
+            self._first_try,
+            self._heard_since,
         )
 
     @contextlib.contextmanager
@@ -273,6 +288,11 @@ class _Sending(Generic[T]):
             if isinstance(error, DeadlineExceeded) and error.request_sent is False and self._last is not None:
                 self._over = True
                 raise self._last from None  # this try never began, so the last one tells more
+            # What was kept while a try was lost may be as dead; and once is enough to have left time for another.
+            self._heard_since = self._began
+            self._leaves_time = self._leaves_time and time.monotonic() - self._began < 0.9 * min(
+                self._first_try, self._longest
+            )
             if self._sent is True or error.request_sent is False:
                 error.request_sent = self._sent
             self._sent = error.request_sent

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from typing import Any, Final, final
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.messages import Response
+from optimove_conditional_execution.transport.addresses import Addresses
 from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY, AsyncStream, Exchange
 from optimove_conditional_execution.transport.http.bounded import Progress, bound, noted
 from optimove_conditional_execution.transport.http.library import Library, LibraryName, named, of_client
@@ -17,6 +17,7 @@ from optimove_conditional_execution.transport.http.wire import (
     is_framed,
     judged,
     limits,
+    proxied,
     read_already,
     refuse_closed,
     set_up,
@@ -39,6 +40,7 @@ class AsyncHttpEngine:
         *,
         library: LibraryName = "httpx",
         max_connections: int = MAX_CONNECTIONS,
+        base_url: str | None = None,
     ) -> None:
         """Prepare a TLS context, or take somebody else's client.
 
@@ -46,24 +48,27 @@ class AsyncHttpEngine:
             http_client: Somebody else's client.
             library: What to make clients of, when none is given.
             max_connections: Requests of an event loop on their way at once; streams are not counted.
+            base_url: The server that is asked, whose proxy the environment may name; None for any.
 
         Raises:
             ConfigurationError: `http_client` is no `httpx.AsyncClient`, the library is not installed, or the machine's
                 settings for proxies or TLS make no sense.
         """
         self._library = named(library) if http_client is None else of_client(http_client, "AsyncClient")
+        addresses = Addresses()
         if http_client is None:
+            through = proxied(base_url)
             module = self._library.module
             context = set_up(module.create_ssl_context)
 
             def make(connections: int | None) -> Any:
-                client = module.AsyncClient(verify=context, limits=limits(module, connections))
-                bound(client)
+                client = module.AsyncClient(verify=context, limits=limits(module, connections), **through)
+                bound(client, addresses)
                 return client
 
             set_up(lambda: make(1))  # tells now what is wrong with the proxies of the environment
         else:
-            bound(http_client)
+            bound(http_client, addresses)
 
             def make(connections: int | None) -> Any:
                 return http_client
@@ -82,7 +87,7 @@ class AsyncHttpEngine:
         places = self._pools.get().places
         client = await places.take(exchange.deadline)
         try:
-            progress = Progress()
+            progress = Progress(exchange.heard_since)
             with translated(self._library, exchange, progress), noted(progress):
                 seconds = exchange.seconds()
                 refuse_closed(client)
@@ -112,18 +117,18 @@ class AsyncHttpEngine:
             DeadlineExceeded: The deadline passed first.
         """
         client = self._pools.get().streaming
-        progress = Progress()
+        progress = Progress(exchange.heard_since)
         with translated(self._library, exchange, progress), noted(progress):
             seconds = exchange.seconds()
             refuse_closed(client)
-            request = build(client, exchange, seconds)
+            request = build(client, exchange, seconds, read=exchange.longest)
             async with asyncio.timeout(seconds + _GRACE_SECONDS):
                 try:
                     response = await client.send(request, stream=True, follow_redirects=False)
                 except self._library.module.HTTPStatusError as error:
                     return _Read(judged(error.response))
                 if response.is_success:
-                    reading = dataclasses.replace(exchange, deadline=reading_ends)
+                    reading = exchange.reading(reading_ends)
                     return _Stream(self._library, response, reading, progress)
                 try:
                     return _Read(answer(response, await _body(response)))

@@ -7,18 +7,15 @@ every piece that is sent or read.
 
 from __future__ import annotations
 
-import concurrent.futures
-import ipaddress
 import math
-import socket
-from collections.abc import Callable
+import time
 from contextvars import ContextVar, Token
 from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Final, final
 
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.pools import Pool
+from optimove_conditional_execution.transport.addresses import Addresses
 
 _UNTIL: Final[ContextVar[Deadline | None]] = ContextVar("optimove_conditional_execution_until", default=None)
 _PROGRESS: Final[ContextVar[Progress | None]] = ContextVar("optimove_conditional_execution_progress", default=None)
@@ -30,21 +27,21 @@ _ASYNC_PIECE: Final = 65_536
 
 _TO_PROXY: Final = b"CONNECT "
 
-_LOOKUPS_AT_ONCE: Final = 8
-
 
 @final
 class Progress:
     """How far a request got, as its connection tells.
 
     Attributes:
+        heard_since: No kept connection is used for it on which the server was not heard since that moment.
         seen: Whether a connection told anything.
         sent: Whether the request was sent; None when nobody knows.
     """
 
-    __slots__ = ("_ends", "seen", "sent")
+    __slots__ = ("_ends", "heard_since", "seen", "sent")
 
-    def __init__(self) -> None:
+    def __init__(self, heard_since: float = -math.inf) -> None:
+        self.heard_since = heard_since
         self.seen = False
         self.sent: bool | None = None
         self._ends: bool | None = True
@@ -118,15 +115,20 @@ def is_in_call() -> bool:
     return _PROGRESS.get() is not None
 
 
-def bound(client: object) -> bool:
+def bound(client: object, addresses: Addresses | None = None) -> bool:
     """Bound all connections that an httpx client will open; outside of `until` it goes on as before.
 
     httpx has no public way to reach what opens its connections, so this looks for it where httpx 0.28 and httpx2
     keep it. A test holds that it is there.
 
+    Args:
+        client: A client of httpx or httpx2, sync or async.
+        addresses: What finds the addresses of hosts; several clients can share one.
+
     Returns:
         Whether it was found; it is not in a client with transports of another kind.
     """
+    addresses = addresses or Addresses()
     transports: list[object] = [getattr(client, "_transport", None), *getattr(client, "_mounts", {}).values()]
     pools: list[Any] = [getattr(transport, "_pool", None) for transport in transports if transport is not None]
     for pool in pools:
@@ -135,7 +137,7 @@ def bound(client: object) -> bool:
             return False
         if not isinstance(backend, _Network | _AsyncNetwork):
             is_async = iscoroutinefunction(backend.connect_tcp)
-            pool._network_backend = _AsyncNetwork(backend) if is_async else _Network(backend)
+            pool._network_backend = _AsyncNetwork(backend, addresses) if is_async else _Network(backend, addresses)
     return True
 
 
@@ -160,9 +162,9 @@ def _cut(timeout: float | None) -> float | None:
 class _Network:
     """Opens connections as httpcore's own backend does, in bounded time."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, addresses: Addresses) -> None:
         self._inner = inner
-        self._lookups = Pool(_LOOKUPS_AT_ONCE, when_full="queue", name="optimove-lookup")
+        self._addresses = addresses
 
     def connect_tcp(
         self,
@@ -188,38 +190,13 @@ class _Network:
 
         if _UNTIL.get() is None:
             return connect(host)
-        return _first(connect, self._addresses(host, port))
+        return self._addresses.connect(host, port, connect, _cut)
 
     def connect_unix_socket(self, path: str, timeout: float | None = None, socket_options: Any = None) -> _Stream:
         return _Stream(self._inner.connect_unix_socket(path, timeout=_cut(timeout), socket_options=socket_options))
 
     def sleep(self, seconds: float) -> None:
         self._inner.sleep(min(seconds, _cut(seconds) or 0.0))
-
-    def _addresses(self, host: str, port: int) -> list[str]:
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            # The system's resolver knows no deadline, and cannot be stopped.
-            looking = self._lookups.submit(socket.getaddrinfo, (host, port, 0, socket.SOCK_STREAM))
-            try:
-                found = looking.result(_cut(None))
-            except concurrent.futures.CancelledError:
-                raise TimeoutError from None
-            finally:
-                looking.cancel()
-            return list(dict.fromkeys(str(address[0]) for *_, address in found))
-        return [host]
-
-
-def _first(connect: Callable[[str], _Stream], addresses: list[str]) -> _Stream:
-    *others, last = addresses
-    for address in others:
-        try:
-            return connect(address)
-        except Exception:  # noqa: BLE001 - a refused or silent address; the next may do
-            _cut(None)
-    return connect(last)
 
 
 @final
@@ -228,11 +205,13 @@ class _Stream:
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
+        self._heard = time.monotonic()
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if (progress := _PROGRESS.get()) is not None:
             progress.reads()
         data: bytes = self._inner.read(max_bytes, timeout=_cut(timeout))
+        self._heard = time.monotonic()
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -256,20 +235,47 @@ class _Stream:
         return _Stream(self._inner.start_tls(ssl_context, server_hostname=server_hostname, timeout=_cut(timeout)))
 
     def get_extra_info(self, info: str) -> Any:
-        return self._inner.get_extra_info(info)
+        return _is_given_up(info, self._heard) or self._inner.get_extra_info(info)
+
+
+def _is_given_up(info: str, heard: float) -> bool:
+    """Whether a kept connection shall not be used, when it is asked for that.
+
+    Before the library takes a kept connection, it asks whether it can be read from: one on which nothing is expected
+    and something comes is at its end. So this is how to say that it is.
+    """
+    progress = _PROGRESS.get()
+    return info == "is_readable" and progress is not None and heard < progress.heard_since
 
 
 @final
 class _AsyncNetwork:
     """Opens connections as httpcore's own backend does, and notes what happens on them."""
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, addresses: Addresses) -> None:
         self._inner = inner
+        self._addresses = addresses
 
-    async def connect_tcp(self, *given: Any, **options: Any) -> _AsyncStream:
-        if (progress := _PROGRESS.get()) is not None:
-            progress.connects()
-        return _AsyncStream(await self._inner.connect_tcp(*given, **options))
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Any = None,
+    ) -> _AsyncStream:
+        async def connect(address: str) -> _AsyncStream:
+            return _AsyncStream(
+                await self._inner.connect_tcp(
+                    address, port, timeout=timeout, local_address=local_address, socket_options=socket_options
+                )
+            )
+
+        progress = _PROGRESS.get()
+        if progress is None:
+            return await connect(host)
+        progress.connects()
+        return await self._addresses.aconnect(host, port, connect)
 
     async def connect_unix_socket(self, *given: Any, **options: Any) -> _AsyncStream:
         return _AsyncStream(await self._inner.connect_unix_socket(*given, **options))
@@ -284,13 +290,13 @@ class _AsyncStream:
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
-        self.aclose = inner.aclose
-        self.get_extra_info = inner.get_extra_info
+        self._heard = time.monotonic()
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         if (progress := _PROGRESS.get()) is not None:
             progress.reads()
         data: bytes = await self._inner.read(max_bytes, timeout)
+        self._heard = time.monotonic()
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
@@ -310,3 +316,9 @@ class _AsyncStream:
         if (progress := _PROGRESS.get()) is not None:
             progress.connects()
         return _AsyncStream(await self._inner.start_tls(*given, **options))
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        return _is_given_up(info, self._heard) or self._inner.get_extra_info(info)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from typing import Any, final
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Response
+from optimove_conditional_execution.transport.addresses import Addresses
 from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY, Exchange, Stream
 from optimove_conditional_execution.transport.http.bounded import Progress, bound, noted, until
 from optimove_conditional_execution.transport.http.library import Library, LibraryName, named, of_client
@@ -18,6 +18,7 @@ from optimove_conditional_execution.transport.http.wire import (
     is_framed,
     judged,
     limits,
+    proxied,
     read_already,
     refuse_closed,
     set_up,
@@ -36,6 +37,7 @@ class HttpEngine:
         *,
         library: LibraryName = "httpx",
         max_connections: int = MAX_CONNECTIONS,
+        base_url: str | None = None,
     ) -> None:
         """Open a connection pool, or take somebody else's.
 
@@ -43,6 +45,7 @@ class HttpEngine:
             http_client: Somebody else's client.
             library: What to make a client of, when none is given.
             max_connections: Requests on their way at once; streams are not counted.
+            base_url: The server that is asked, whose proxy the environment may name; None for any.
 
         Raises:
             ConfigurationError: `http_client` is no `httpx.Client`, the library is not installed, or the machine's
@@ -51,20 +54,22 @@ class HttpEngine:
         self._owned = http_client is None
         self._library = named(library) if http_client is None else of_client(http_client, "Client")
         self._max_connections = max_connections
+        self._proxied = proxied(base_url) if http_client is None else {}
         self._open(http_client)
 
     def _open(self, http_client: object | None) -> None:
+        addresses = Addresses()
         if http_client is None:
             module = self._library.module
             context = set_up(module.create_ssl_context)
 
             def make(connections: int | None) -> Any:
-                client = module.Client(verify=context, limits=limits(module, connections))
-                bound(client)
+                client = module.Client(verify=context, limits=limits(module, connections), **self._proxied)
+                bound(client, addresses)
                 return client
 
         else:
-            bound(http_client)
+            bound(http_client, addresses)
 
             def make(connections: int | None) -> Any:
                 return http_client
@@ -85,7 +90,7 @@ class HttpEngine:
         places = self._places
         client = places.take(exchange.deadline)
         try:
-            progress = Progress()
+            progress = Progress(exchange.heard_since)
             with translated(self._library, exchange, progress):
                 seconds = exchange.seconds()
                 end = Deadline.after(seconds)
@@ -116,19 +121,19 @@ class HttpEngine:
             DeadlineExceeded: The deadline passed first.
         """
         self._check()
-        progress = Progress()
+        progress = Progress(exchange.heard_since)
         with translated(self._library, exchange, progress):
             seconds = exchange.seconds()
             end = Deadline.after(seconds)
             refuse_closed(self._streaming)
-            request = build(self._streaming, exchange, seconds)
+            request = build(self._streaming, exchange, seconds, read=exchange.longest)
             with until(end, progress):
                 try:
                     response = self._streaming.send(request, stream=True, follow_redirects=False)
                 except self._library.module.HTTPStatusError as error:
                     return _Read(judged(error.response))
                 if response.is_success:
-                    reading = dataclasses.replace(exchange, deadline=reading_ends)
+                    reading = exchange.reading(reading_ends)
                     return _Stream(self._library, response, reading, progress)
                 try:
                     return _Read(answer(response, _body(response, end)))

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -17,9 +17,8 @@ from optimove_conditional_execution.transport.failures import no_answer
 from optimove_conditional_execution.transport.http.bounded import Progress
 from optimove_conditional_execution.transport.http.library import Library
 from optimove_conditional_execution.transport.loops import CLOSED
-
-_KEEPALIVE_SECONDS: Final = 30.0
-"""Between two requests of a connection; opening one for TLS costs two round trips."""
+from optimove_conditional_execution.transport.places import KEEPALIVE_SECONDS
+from optimove_conditional_execution.transport.proxies import proxy_for
 
 P = TypeVar("P")
 
@@ -32,17 +31,28 @@ def set_up(make: Callable[[], P]) -> P:
     """
     try:
         return make()
+    except ConfigurationError:
+        raise
     except Exception as error:  # noqa: BLE001 - its message can hold a proxy's password
         raise ConfigurationError(
-            f"httpx cannot be set up ({type(error).__name__}): check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE "
-            "and SSL_CERT_DIR."
+            f"httpx cannot be set up ({type(error).__name__}): check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, "
+            "SSL_CERT_FILE and SSL_CERT_DIR."
         ) from None
+
+
+def proxied(url: str | None) -> dict[str, Any]:
+    """Return a client's arguments for the proxy that the environment names; without a URL the library looks itself.
+
+    Raises:
+        ConfigurationError: A variable of the environment makes no sense.
+    """
+    return {} if url is None else {"proxy": proxy_for(url), "trust_env": False}
 
 
 def limits(module: Any, connections: int | None) -> object:
     """Return the library's limits for a client of so many connections, None for any number."""
     return module.Limits(
-        max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_KEEPALIVE_SECONDS
+        max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=KEEPALIVE_SECONDS
     )
 
 
@@ -62,14 +72,23 @@ def read_already(response: httpx.Response) -> list[bytes] | None:
     return [response.content] if response.is_stream_consumed else None
 
 
-def build(client: httpx.Client | httpx.AsyncClient, exchange: Exchange, seconds: float) -> httpx.Request:
-    """Return the request as httpx wants it."""
+def build(
+    client: httpx.Client | httpx.AsyncClient, exchange: Exchange, seconds: float, *, read: float | None = None
+) -> httpx.Request:
+    """Return the request as httpx wants it.
+
+    Args:
+        client: What sends it.
+        exchange: The request.
+        seconds: How long each of its waits may take.
+        read: How long each wait for bytes may take; None for the same.
+    """
     return client.build_request(
         exchange.method,
         exchange.url,
         headers=exchange.headers,
         content=exchange.body,
-        timeout=seconds,
+        timeout=(seconds, seconds if read is None else read, seconds, seconds),
     )
 
 
