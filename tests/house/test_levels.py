@@ -15,6 +15,7 @@ LEVELS = {
     "errors": 0,
     "messages": 0,
     "deadline": 0,
+    "urls": 0,
     "models": 0,
     "signature": 1,
     "handlers": 1,

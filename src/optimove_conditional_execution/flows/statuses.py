@@ -13,11 +13,10 @@ from pydantic import ValidationError
 from optimove_conditional_execution import operations
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import (
+    APIError,
     DeadlineExceeded,
     OptimoveError,
     PayloadError,
-    RateLimitError,
-    ServerError,
     TransportError,
 )
 from optimove_conditional_execution.flows.effects import Call, Flow
@@ -55,8 +54,9 @@ def update_statuses(
     except DeadlineExceeded as error:
         error.acknowledged = acknowledged
         raise
-    except (TransportError, ServerError, RateLimitError) as error:
-        if deadline.remaining() > _NO_TIME:
+    except (TransportError, APIError) as error:
+        is_final = isinstance(error, APIError) and not error.is_transient
+        if is_final or deadline.remaining() > _NO_TIME:
             error.add_note(_so_far(acknowledged))
             raise
         sent = error.request_sent if isinstance(error, TransportError) else True

@@ -38,8 +38,7 @@ def json_body(value: object) -> bytes:
 
 def nothing(response: Response) -> None:
     """Accept what an API says when it has nothing to say; a page of HTML or a message in quotes is somebody else's."""
-    text = response.body.strip()
-    if text.startswith((b"<", b'"')):
+    if response.is_html or response.body.strip().startswith(b'"'):
         raise PayloadError("the answer is a page or a message, not an acknowledgement")
 
 

@@ -27,7 +27,7 @@ from optimove_conditional_execution.settings import ClientSettings, seconds
 from optimove_conditional_execution.transport.answers import interpret
 from optimove_conditional_execution.transport.calls import OnCall, Watch
 from optimove_conditional_execution.transport.exchange import AsyncEngine, AsyncStream, Engine, Exchange, Stream
-from optimove_conditional_execution.transport.limiter import RateLimit, RateLimiter
+from optimove_conditional_execution.transport.limiter import RateLimit, RateLimiter, Turn
 from optimove_conditional_execution.transport.pacing import Pacing
 from optimove_conditional_execution.transport.retry import (
     AsyncReplay,
@@ -89,7 +89,7 @@ class Rules:
             "general": None if rate_limit is None else RateLimiter(rate_limit),
             "approval": None if approval_rate_limit is None else RateLimiter(approval_rate_limit),
         }
-        self.pacings = {bucket: Pacing() for bucket in self.limiters}
+        self.pacings = {bucket: Pacing(max_retry_after=retry.max_retry_after) for bucket in self.limiters}
 
 
 @final
@@ -110,7 +110,7 @@ def send(
     def attempt() -> T:
         with sending.accounted():
             if sending.limiter is not None:
-                sending.limiter.wait(sending.deadline)
+                sending.turn = sending.limiter.wait(sending.deadline)
             sending.sent_at = sending.pacing.wait(sending.deadline)
             return sending.result(engine.exchange(sending.exchange()))
 
@@ -126,7 +126,7 @@ async def asend(
     async def attempt() -> T:
         with sending.accounted():
             if sending.limiter is not None:
-                await sending.limiter.wait_async(sending.deadline)
+                sending.turn = await sending.limiter.wait_async(sending.deadline)
             sending.sent_at = await sending.pacing.wait_async(sending.deadline)
             return sending.result(await engine.exchange(sending.exchange()))
 
@@ -146,7 +146,7 @@ def open_stream(
     def attempt() -> Stream:
         with sending.accounted():
             if sending.limiter is not None:
-                sending.limiter.wait(sending.deadline)
+                sending.turn = sending.limiter.wait(sending.deadline)
             sending.sent_at = sending.pacing.wait(sending.deadline)
             stream = engine.stream(sending.exchange(), deadline or Deadline.after(math.inf))
             try:
@@ -168,7 +168,7 @@ async def aopen_stream(
     async def attempt() -> AsyncStream:
         with sending.accounted():
             if sending.limiter is not None:
-                await sending.limiter.wait_async(sending.deadline)
+                sending.turn = await sending.limiter.wait_async(sending.deadline)
             sending.sent_at = await sending.pacing.wait_async(sending.deadline)
             stream = await engine.stream(sending.exchange(), deadline or Deadline.after(math.inf))
             try:
@@ -223,13 +223,14 @@ class _Sending(Generic[T]):
             raise ConfigurationError("deadline must be a Deadline, such as Deadline.after(5), or None.")
         self._rules = rules
         self._operation = rules.endpoints.bind(operation)
-        self._persistent = operation.urgent and deadline is not None
+        self._has_deadline = deadline is not None
         self._last: OptimoveError | None = None
         self._sent: bool | None = False
         self._over = False
         self.deadline = Deadline.after(rules.timeout) if deadline is None else deadline
         self.limiter = rules.limiters[operation.limit]
         self.pacing = rules.pacings[operation.limit]
+        self.turn: Turn | None = None
         self.sent_at = 0.0
         self.watch = Watch(operation.name, self.deadline, rules.on_call)
         self._longest = rules.retry.attempt_timeout if longest is None else longest
@@ -238,7 +239,12 @@ class _Sending(Generic[T]):
 
     def strategy(self) -> Strategy:
         return strategy(
-            self._rules.retry, self._operation, self.deadline, persistent=self._persistent, is_over=lambda: self._over
+            self._rules.retry,
+            self._operation,
+            self.deadline,
+            persistent=self._operation.urgent and self._has_deadline,
+            has_deadline=self._has_deadline,
+            is_over=lambda: self._over,
         )
 
     def exchange(self) -> Exchange:
@@ -284,17 +290,24 @@ class _Sending(Generic[T]):
                 self.pacing.refused(self.sent_at, error.retry_after)
             else:
                 self._sent = True
-                self.pacing.taken()
+                if error.status == HTTPStatus.SERVICE_UNAVAILABLE and error.retry_after is not None:
+                    self.pacing.unavailable(error.retry_after)
+                else:
+                    self.pacing.taken()
             self._last = error
             raise
+        finally:
+            if self.limiter is not None and self.turn is not None:
+                self.limiter.answered(self.turn)
+                self.turn = None
 
     def result(self, response: Response) -> T:
         self.watch.answered(response.status, len(response.body))
         try:
             value = interpret(self._operation, response, secrets=(self._rules.settings.api_key,))
-        except NotFoundError:
-            # `_sent` speaks of the tries before this one, whose answer is a 404.
-            if self._sent is not False and self._operation.gone_means_done:
+        except NotFoundError as error:
+            # `_sent` speaks of the tries before this one, whose answer is a 404 of the API's own.
+            if not error.is_transient and self._sent is not False and self._operation.gone_means_done:
                 return self._operation.parse(Response(int(HTTPStatus.NO_CONTENT)))
             raise
         self.pacing.taken()
