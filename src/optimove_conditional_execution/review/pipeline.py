@@ -17,12 +17,13 @@ from typing import Final, final
 
 from optimove_conditional_execution import operations
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import DeadlineExceeded, OptimoveError
+from optimove_conditional_execution.errors import TOO_LARGE, APIError, DeadlineExceeded, OptimoveError
 from optimove_conditional_execution.flows.failures import Failures, Unit
 from optimove_conditional_execution.flows.journal import Decided, Journal
 from optimove_conditional_execution.flows.ledger import Chunk, Ledger
 from optimove_conditional_execution.flows.planner import Planner
 from optimove_conditional_execution.flows.report import Progress, ReviewReport
+from optimove_conditional_execution.flows.statuses import is_too_large
 from optimove_conditional_execution.flows.verdicts import Batch, OddAnswer
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
 from optimove_conditional_execution.pools import name_of
@@ -220,21 +221,32 @@ class Pipeline:
             await self._chunks.put(chunk)
 
     async def _send(self) -> None:
-        plan = self._plan
         while (chunk := await self._chunks.get()) is not None:
-            begun = self._planner.seconds()
-            operation = operations.update_customer_promotion_status(
-                plan.event.campaign_id, chunk.statuses, timestamp=plan.now()
-            )
-            try:
-                await self._side.send(operation, plan.clearance, self._tally)
-            except OptimoveError as error:
-                self._note(error)
-                continue
-            self._ledger.took(chunk)
-            for start, end in chunk.ranges:
-                await self._side.call(self._journal.acknowledge, self._key, start, end)
-            self._planner.sent(self._planner.seconds() - begun)
+            await self._send_chunk(chunk)
+
+    async def _send_chunk(self, chunk: Chunk) -> bool:
+        """Send an update, in halves when it is too large, and tell whether the rest of it is worth a try."""
+        plan = self._plan
+        begun = self._planner.seconds()
+        operation = operations.update_customer_promotion_status(
+            plan.event.campaign_id, chunk.statuses, timestamp=plan.now()
+        )
+        try:
+            await self._side.send(operation, plan.clearance, self._tally)
+        except OptimoveError as error:
+            if is_too_large(error, len(chunk.statuses)):
+                first, second = chunk.halves()
+                if not await self._send_chunk(first):
+                    return False
+                self._ledger.cut_smaller(len(first.statuses))
+                return await self._send_chunk(second)
+            self._note(error)
+            return not (isinstance(error, APIError) and error.status == TOO_LARGE)
+        self._ledger.took(chunk)
+        for start, end in chunk.ranges:
+            await self._side.call(self._journal.acknowledge, self._key, start, end)
+        self._planner.sent(self._planner.seconds() - begun)
+        return True
 
     # ---- telling
 
