@@ -70,13 +70,14 @@ def test_each_status_is_its_error(make: Make, httpx_mock: HTTPXMock, status: int
         status_code=status, headers={"location": "https://elsewhere.test/"}, json={"message": "Some words."}
     )
     with pytest.raises(kind) as caught:
-        make(retry=RetryPolicy(attempts=1)).get_webhooks()
+        make(retry=RetryPolicy(attempts=1)).get_webhook_by_id("7")
     assert type(caught.value) is kind
     assert caught.value.status == status
     assert caught.value.message == "Some words."
-    assert caught.value.operation == "get_webhooks"
+    assert caught.value.operation == "get_webhook_by_id"
     assert caught.value.body == b'{"message":"Some words."}'
-    assert f"get_webhooks: GET /conditional-execution/v2/triggered/webhooks answered {status}" in str(caught.value)
+    path = "/conditional-execution/v2/triggered/webhooks/7"
+    assert f"get_webhook_by_id: GET {path} answered {status}" in str(caught.value)
     assert len(httpx_mock.get_requests()) == 1
 
 
@@ -200,7 +201,7 @@ def test_create_webhook_is_repeated_when_it_was_never_sent(caller: Caller, httpx
 def test_final_answers_are_not_repeated(caller: Caller, httpx_mock: HTTPXMock, status: int) -> None:
     httpx_mock.add_response(status_code=status, content=b"<html>")
     with pytest.raises(APIError):
-        caller.get_webhooks()
+        caller.get_webhook_by_id("7")
     assert len(httpx_mock.get_requests()) == 1
 
 
@@ -356,6 +357,57 @@ def test_a_503_with_retry_after_holds_all_calls_back(make: Make, httpx_mock: HTT
         with pytest.raises((ServerError, DeadlineExceeded)):
             caller.get_webhooks()
     assert len(httpx_mock.get_requests()) == 1
+
+
+# ---- the slash at the end of GetWebhooks' path
+
+WEBHOOKS = f"{BASE_URL}/conditional-execution/v2/triggered/webhooks"
+
+
+@pytest.mark.parametrize("status", [404, 405, 301, 308])
+@pytest.mark.parametrize("content", [b"{}", PAGE], ids=["json", "page"])
+def test_the_list_is_looked_for_with_a_slash_and_found_there_from_then_on(
+    caller: Caller, httpx_mock: HTTPXMock, caplog: pytest.LogCaptureFixture, status: int, content: bytes
+) -> None:
+    httpx_mock.add_response(url=WEBHOOKS, status_code=status, content=content)
+    httpx_mock.add_response(url=f"{WEBHOOKS}/", json=[WEBHOOK], is_reusable=True)
+    assert len(caller.get_webhooks()) == 1
+    assert caller.ensure_webhook(WEBHOOK["url"]).id == "webhook1"
+    assert len(httpx_mock.get_requests()) == 3
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert 'Endpoints(get_webhooks=Endpoint("GET", "/conditional-execution/v2/triggered/webhooks/"))' in warning
+
+
+def test_a_list_that_is_found_nowhere_is_missing_where_it_was_looked_for_first(
+    caller: Caller, httpx_mock: HTTPXMock
+) -> None:
+    httpx_mock.add_response(url=WEBHOOKS, status_code=404, is_reusable=True)
+    httpx_mock.add_response(url=f"{WEBHOOKS}/", status_code=405, is_reusable=True)
+    for _ in range(2):
+        with pytest.raises(NotFoundError, match="/triggered/webhooks answered 404"):
+            caller.get_webhooks()
+    assert len(httpx_mock.get_requests()) == 4
+
+
+def test_what_the_path_with_the_slash_says_of_the_key_is_told(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_response(url=WEBHOOKS, status_code=404)
+    httpx_mock.add_response(url=f"{WEBHOOKS}/", status_code=401, json={})
+    with pytest.raises(AuthenticationError):
+        caller.get_webhooks()
+
+
+@pytest.mark.parametrize("status", [307, 302, 400, 401])
+def test_no_other_answer_leads_to_the_path_with_the_slash(caller: Caller, httpx_mock: HTTPXMock, status: int) -> None:
+    httpx_mock.add_response(url=WEBHOOKS, status_code=status, json={})
+    with pytest.raises(APIError):
+        caller.get_webhooks()
+    assert len(httpx_mock.get_requests()) == 1
+
+
+def test_both_paths_keep_the_rate_limit(make: Make, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_response(url=WEBHOOKS, status_code=404)
+    with pytest.raises(DeadlineExceeded, match="rate limit"):
+        make(rate_limit=RateLimit(1, per=60.0), timeout=1.0).get_webhooks()
 
 
 # ---- ensure_webhook
