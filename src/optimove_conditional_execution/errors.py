@@ -27,6 +27,11 @@ from typing import Final
 MAX_ERROR_BODY: Final = 2_048
 """Bytes of an error's body that are kept."""
 
+TOO_LARGE: Final = 413
+_FIRST_CLIENT_ERROR: Final = 400
+_FIRST_SERVER_ERROR: Final = 500
+TRANSIENT_STATUSES: Final = frozenset({408, 421, 425, 429})
+
 
 class OptimoveError(Exception):
     """The root of all errors of this SDK."""
@@ -55,18 +60,46 @@ class APIError(OptimoveError):
         message: What Optimove said, in a line of at most 200 characters; empty when it said nothing readable.
         body: The start of the answer's body, at most 2 kB. It can hold what you sent, so do not log it unread.
         operation: The name of the call, such as `create_webhook`.
+        is_html: Whether the body is a web page. Then a firewall, a proxy or another server answered, not the API.
+        retry_after: Seconds that the answer asks to wait, or None when it does not say.
     """
 
-    def __init__(self, text: str, *, status: int, operation: str, message: str = "", body: bytes = b"") -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        status: int,
+        operation: str,
+        message: str = "",
+        body: bytes = b"",
+        is_html: bool = False,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(text)
         self.status = status
         self.operation = operation
         self.message = message
         self.body = body[:MAX_ERROR_BODY]
+        self.is_html = is_html
+        self.retry_after = retry_after
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same request may well succeed a little later.
+
+        So it is after 408, 421, 425, 429 and a 5xx, and after any other 4xx whose body is a web page: something between
+        you and the API sent that. A 413 stays as it is, since the same body would be too large again.
+        """
+        if self.status >= _FIRST_SERVER_ERROR or self.status in TRANSIENT_STATUSES:
+            return True
+        return self.is_html and self.status >= _FIRST_CLIENT_ERROR and self.status != TOO_LARGE
 
 
 class AuthenticationError(APIError):
-    """401 or 403: the key is missing, wrong, expired, or of a type that may not make this call."""
+    """401 or 403: the key is missing, wrong, expired, or of a type that may not make this call.
+
+    With `is_html` it was not the API that refused it, but a firewall or a proxy, and the key may be right.
+    """
 
 
 class NotFoundError(APIError):
@@ -74,11 +107,7 @@ class NotFoundError(APIError):
 
 
 class RateLimitError(APIError):
-    """429: too many requests.
-
-    Attributes:
-        retry_after: Seconds that Optimove asked to wait, or None when it did not say.
-    """
+    """429: too many requests. `retry_after` says when to come back."""
 
     def __init__(
         self,
@@ -88,10 +117,18 @@ class RateLimitError(APIError):
         operation: str,
         message: str = "",
         body: bytes = b"",
+        is_html: bool = False,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(text, status=status, operation=operation, message=message, body=body)
-        self.retry_after = retry_after
+        super().__init__(
+            text,
+            status=status,
+            operation=operation,
+            message=message,
+            body=body,
+            is_html=is_html,
+            retry_after=retry_after,
+        )
 
 
 class ServerError(APIError):

@@ -9,6 +9,10 @@ from typing import Final, cast, final
 
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
+_BOM: Final = b"\xef\xbb\xbf"
+_LOOKED_AT: Final = 4_096
+"""Bytes of a body that are looked at to tell what it is."""
+
 
 @final
 @dataclass(frozen=True, slots=True, init=False)
@@ -81,6 +85,25 @@ class Response:
     status: int
     headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS, repr=False)
     body: bytes = field(default=b"", repr=False)
+
+    @property
+    def is_html(self) -> bool:
+        """Whether the body is a web page, by its first bytes or its content type; no JSON API sends one.
+
+        JSON and an empty body are none, whatever their content type: many frameworks call everything text/html.
+        """
+        start = self.body[:_LOOKED_AT].removeprefix(_BOM).lstrip()
+        if start[:1] == b"<":
+            return True
+        return bool(start) and start[:1] not in b'{["' and "html" in self.header("content-type").lower()
+
+    def header(self, name: str) -> str:
+        """Return a header's value without blanks around it; empty when it is not there.
+
+        Args:
+            name: In lower case.
+        """
+        return next((value for key, value in self.headers.items() if key.lower() == name), "").strip()
 
 
 def _text(value: str | bytes) -> str:

@@ -70,13 +70,14 @@ def test_each_status_is_its_error(make: Make, httpx_mock: HTTPXMock, status: int
         status_code=status, headers={"location": "https://elsewhere.test/"}, json={"message": "Some words."}
     )
     with pytest.raises(kind) as caught:
-        make(retry=RetryPolicy(attempts=1)).get_webhooks()
+        make(retry=RetryPolicy(attempts=1)).get_webhook_by_id("7")
     assert type(caught.value) is kind
     assert caught.value.status == status
     assert caught.value.message == "Some words."
-    assert caught.value.operation == "get_webhooks"
+    assert caught.value.operation == "get_webhook_by_id"
     assert caught.value.body == b'{"message":"Some words."}'
-    assert f"get_webhooks: GET /conditional-execution/v2/triggered/webhooks answered {status}" in str(caught.value)
+    path = "/conditional-execution/v2/triggered/webhooks/7"
+    assert f"get_webhook_by_id: GET {path} answered {status}" in str(caught.value)
     assert len(httpx_mock.get_requests()) == 1
 
 
@@ -200,7 +201,7 @@ def test_create_webhook_is_repeated_when_it_was_never_sent(caller: Caller, httpx
 def test_final_answers_are_not_repeated(caller: Caller, httpx_mock: HTTPXMock, status: int) -> None:
     httpx_mock.add_response(status_code=status, content=b"<html>")
     with pytest.raises(APIError):
-        caller.get_webhooks()
+        caller.get_webhook_by_id("7")
     assert len(httpx_mock.get_requests()) == 1
 
 
@@ -239,7 +240,235 @@ def test_a_webhook_that_is_gone_after_a_lost_answer_was_deleted(caller: Caller, 
         caller.delete_webhook("webhook1")
 
 
+# ---- what something in between says
+
+PAGE = b"<html><body>Request unsuccessful. Incapsula incident ID: 0</body></html>"
+
+
+@pytest.mark.parametrize("status", [408, 421, 425])
+def test_what_a_load_balancer_says_is_repeated(caller: Caller, httpx_mock: HTTPXMock, status: int) -> None:
+    for _ in range(2):
+        httpx_mock.add_response(status_code=status, text="Try again")
+        httpx_mock.add_response(json=[WEBHOOK])
+        assert len(caller.get_webhooks()) == 1
+        httpx_mock.add_response(status_code=status, text="Try again")
+        httpx_mock.add_response(status_code=200)
+        caller.send_webhook_approval(APPROVAL, deadline=Deadline.after(20))
+    assert len(httpx_mock.get_requests()) == 8
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 406, 418])
+def test_a_web_page_is_repeated_until_the_deadline(caller: Caller, httpx_mock: HTTPXMock, status: int) -> None:
+    for _ in range(6):
+        httpx_mock.add_response(status_code=status, content=PAGE)
+    httpx_mock.add_response(status_code=status, text="Blocked", headers={"content-type": "text/html; charset=utf-8"})
+    httpx_mock.add_response(status_code=200)
+    caller.send_webhook_approval(APPROVAL, deadline=Deadline.after(20))
+    assert len(httpx_mock.get_requests()) == 8
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"json": {"message": "No."}},
+        {"text": "No."},
+        {"json": {"message": "No."}, "headers": {"content-type": "text/html"}},
+        {"headers": {"content-type": "text/html"}},
+    ],
+    ids=["json", "text", "json as html", "nothing"],
+)
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+def test_what_the_api_itself_says_is_final(
+    caller: Caller, httpx_mock: HTTPXMock, status: int, answer: dict[str, Any]
+) -> None:
+    httpx_mock.add_response(status_code=status, **answer)
+    with pytest.raises(APIError) as caught:
+        caller.send_webhook_approval(APPROVAL, deadline=Deadline.after(20))
+    assert not caught.value.is_transient
+    assert len(httpx_mock.get_requests()) == 1
+
+
+@pytest.mark.parametrize("status", [408, 403])
+def test_creating_is_not_repeated_after_a_web_page(caller: Caller, httpx_mock: HTTPXMock, status: int) -> None:
+    httpx_mock.add_response(status_code=status, content=PAGE)
+    with pytest.raises(APIError):
+        caller.create_webhook("u")
+    assert len(httpx_mock.get_requests()) == 1
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, AuthenticationError), (403, AuthenticationError), (406, APIError)])
+def test_a_web_page_tells_of_the_firewall_and_not_of_the_key(
+    caller: Caller, httpx_mock: HTTPXMock, status: int, kind: type[APIError]
+) -> None:
+    httpx_mock.add_response(status_code=status, content=PAGE)
+    with pytest.raises(kind) as caught:
+        caller.get_webhooks()
+    assert caught.value.is_html
+    assert "firewall" in str(caught.value)
+    assert "Imperva" in str(caught.value)
+    assert "OPTIMOVE_API_KEY" not in str(caught.value)
+
+
+def test_a_web_page_with_404_does_not_tell_that_a_webhook_is_gone(make: Make, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_exception(httpx.ReadError("gone"))
+    httpx_mock.add_response(status_code=404, content=PAGE)
+    with pytest.raises(NotFoundError):
+        make(retry=RetryPolicy(attempts=2, first_pause=0.001)).delete_webhook("webhook1")
+
+
+def test_ensure_looks_again_after_a_web_page(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_response(json=[])
+    httpx_mock.add_response(status_code=408, content=PAGE)
+    httpx_mock.add_response(json=[WEBHOOK])
+    assert caller.ensure_webhook("https://example.com/webhook").id == "webhook1"
+
+
+# ---- Retry-After
+
+
+def test_a_date_is_read_against_the_servers_own_clock(make: Make, httpx_mock: HTTPXMock) -> None:
+    date = {"Date": "Fri, 01 Jan 2100 00:00:00 GMT", "Retry-After": "Fri, 01 Jan 2100 00:00:07 GMT"}
+    httpx_mock.add_response(status_code=429, headers=date)
+    with pytest.raises(RateLimitError) as caught:
+        make(timeout=0.5).get_webhooks()
+    assert caught.value.retry_after == 7.0
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_retry_after_is_believed_up_to_a_bound(
+    make: Make, httpx_mock: HTTPXMock, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    caller = make(retry=RetryPolicy(first_pause=0.001, max_retry_after=0.3))
+    httpx_mock.add_response(status_code=status, headers={"Retry-After": "3600"})
+    httpx_mock.add_response(json=[WEBHOOK])
+    began = time.monotonic()
+    assert len(caller.get_webhooks()) == 1
+    assert 0.3 <= time.monotonic() - began < 10
+    warnings = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    assert "3600 s" in warnings[0].getMessage()
+    assert "max_retry_after" in warnings[0].getMessage()
+
+
+def test_a_503_with_retry_after_holds_all_calls_back(make: Make, httpx_mock: HTTPXMock) -> None:
+    caller = make(timeout=1.0)
+    httpx_mock.add_response(status_code=503, headers={"Retry-After": "30"})
+    for _ in range(3):
+        with pytest.raises((ServerError, DeadlineExceeded)):
+            caller.get_webhooks()
+    assert len(httpx_mock.get_requests()) == 1
+
+
+# ---- the slash at the end of GetWebhooks' path
+
+WEBHOOKS = f"{BASE_URL}/conditional-execution/v2/triggered/webhooks"
+
+
+@pytest.mark.parametrize("status", [404, 405, 301, 308])
+@pytest.mark.parametrize("content", [b"{}", PAGE], ids=["json", "page"])
+def test_the_list_is_looked_for_with_a_slash_and_found_there_from_then_on(
+    caller: Caller, httpx_mock: HTTPXMock, caplog: pytest.LogCaptureFixture, status: int, content: bytes
+) -> None:
+    httpx_mock.add_response(url=WEBHOOKS, status_code=status, content=content)
+    httpx_mock.add_response(url=f"{WEBHOOKS}/", json=[WEBHOOK], is_reusable=True)
+    assert len(caller.get_webhooks()) == 1
+    assert caller.ensure_webhook(WEBHOOK["url"]).id == "webhook1"
+    assert len(httpx_mock.get_requests()) == 3
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert 'Endpoints(get_webhooks=Endpoint("GET", "/conditional-execution/v2/triggered/webhooks/"))' in warning
+
+
+def test_a_list_that_is_found_nowhere_is_missing_where_it_was_looked_for_first(
+    caller: Caller, httpx_mock: HTTPXMock
+) -> None:
+    httpx_mock.add_response(url=WEBHOOKS, status_code=404, is_reusable=True)
+    httpx_mock.add_response(url=f"{WEBHOOKS}/", status_code=405, is_reusable=True)
+    for _ in range(2):
+        with pytest.raises(NotFoundError, match="/triggered/webhooks answered 404"):
+            caller.get_webhooks()
+    assert len(httpx_mock.get_requests()) == 4
+
+
+def test_what_the_path_with_the_slash_says_of_the_key_is_told(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_response(url=WEBHOOKS, status_code=404)
+    httpx_mock.add_response(url=f"{WEBHOOKS}/", status_code=401, json={})
+    with pytest.raises(AuthenticationError):
+        caller.get_webhooks()
+
+
+@pytest.mark.parametrize("status", [307, 302, 400, 401])
+def test_no_other_answer_leads_to_the_path_with_the_slash(caller: Caller, httpx_mock: HTTPXMock, status: int) -> None:
+    httpx_mock.add_response(url=WEBHOOKS, status_code=status, json={})
+    with pytest.raises(APIError):
+        caller.get_webhooks()
+    assert len(httpx_mock.get_requests()) == 1
+
+
+def test_both_paths_keep_the_rate_limit(make: Make, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_response(url=WEBHOOKS, status_code=404)
+    with pytest.raises(DeadlineExceeded, match="rate limit"):
+        make(rate_limit=RateLimit(1, per=60.0), timeout=1.0).get_webhooks()
+
+
 # ---- ensure_webhook
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "https://example.com/Webhook",
+        "https://example.com:443/Webhook",
+        "HTTPS://EXAMPLE.COM/Webhook/",
+        "https://example.com/%57ebhook",
+    ],
+)
+def test_ensure_knows_a_url_that_is_written_in_another_way(caller: Caller, httpx_mock: HTTPXMock, written: str) -> None:
+    httpx_mock.add_response(json=[{"url": written, "id": "1"}], is_reusable=True)
+    for wanted in ("https://example.com/Webhook", "https://example.com:443/Webhook/", "https://Example.com/%57ebhook"):
+        assert caller.ensure_webhook(wanted).id == "1"
+    assert {request.method for request in httpx_mock.get_requests()} == {"GET"}
+
+
+@pytest.mark.parametrize(
+    "written", ["https://example.com/webhook", "http://example.com/Webhook", "https://example.com:8443/Webhook"]
+)
+def test_ensure_tells_other_urls_apart(caller: Caller, httpx_mock: HTTPXMock, written: str) -> None:
+    httpx_mock.add_response(json=[{"url": written, "id": "1"}])
+    httpx_mock.add_response(status_code=201, json={"url": "https://example.com/Webhook", "id": "2"})
+    assert caller.ensure_webhook("https://example.com/Webhook").id == "2"
+
+
+def test_ensure_knows_a_listener_that_is_written_in_another_way(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    for written in (
+        "https://EXAMPLE.com:443/campaigns/?token=T%61",
+        "https%3A%2F%2Fexample.com%2Fcampaigns%3Ftoken%3DTa",
+    ):
+        httpx_mock.add_response(json=[{"EventTypeID": 5, "ListenerURL": written}])
+        assert caller.ensure_event_listener("https://example.com/campaigns?token=Ta").listener_url == written
+    assert {request.method for request in httpx_mock.get_requests()} == {"GET"}
+
+
+@pytest.mark.parametrize("call", ["create_webhook", "ensure_webhook"])
+def test_another_url_than_was_asked_for_is_warned_of_without_its_query(
+    caller: Caller, httpx_mock: HTTPXMock, caplog: pytest.LogCaptureFixture, call: str
+) -> None:
+    if call == "ensure_webhook":
+        httpx_mock.add_response(json=[])
+    httpx_mock.add_response(status_code=201, json={"url": "https://u:pw@example.com/other?key=s3cret", "id": "1"})
+    getattr(caller, call)("https://example.com/webhook?key=s3cret")
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "https://example.com/other" in warning
+    assert "https://example.com/webhook" in warning
+    assert "s3cret" not in warning
+    assert "pw" not in warning
+
+
+def test_a_url_that_optimove_writes_in_its_own_way_is_no_other_one(
+    caller: Caller, httpx_mock: HTTPXMock, caplog: pytest.LogCaptureFixture
+) -> None:
+    httpx_mock.add_response(status_code=201, json={"url": "https://example.com/webhook/", "id": "1"})
+    caller.create_webhook("https://Example.com:443/webhook")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_ensure_creates_only_what_is_missing(caller: Caller, httpx_mock: HTTPXMock) -> None:

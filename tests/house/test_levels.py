@@ -16,6 +16,7 @@ LEVELS = {
     "messages": 0,
     "deadline": 0,
     "observers": 0,
+    "urls": 0,
     "models": 0,
     "signature": 1,
     "handlers": 1,

@@ -192,6 +192,15 @@ def test_a_storm_of_429_loses_nothing_and_costs_little(some_caller: Caller, *, s
     pytest.fail(f"requests for each that is needed: {tries}")
 
 
+def test_a_client_that_keeps_the_limit_is_never_turned_away(some_caller: Caller) -> None:
+    window = Window(20, says_when=True)
+    with FaultServer(window) as server:
+        limit = RateLimit(20, per=1.0)
+        results = some_caller.together(server, [lambda client: client.get_webhooks()] * 70, rate_limit=limit)
+    assert results == [[]] * 70
+    assert window.turned_away == 0
+
+
 def test_an_approval_in_a_storm_comes_through_before_its_deadline(some_caller: Caller) -> None:
     def approve(number: int) -> Any:
         wanted = Approval(timestamp=1, request_uid=f"n{number}", approved=True)

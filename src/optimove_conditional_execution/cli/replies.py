@@ -42,9 +42,7 @@ class Reply:
     def of(cls, response: Response, *, url: str, seconds: float) -> Reply:
         """Return what an answer says."""
         location = response.headers.get("location", "").partition("?")[0]
-        # A view that returns "" is called text/html by most frameworks.
-        is_html = response.body[:256].lstrip().startswith(b"<")
-        return cls(url, seconds, status=response.status, location=location, is_html=is_html)
+        return cls(url, seconds, status=response.status, location=location, is_html=response.is_html)
 
     @classmethod
     def none(cls, error: OptimoveError, *, url: str, seconds: float) -> Reply:

@@ -97,7 +97,9 @@ class AsyncOptimoveClient(Client):
         again before the error is raised.
 
         Args:
-            url: Where Optimove shall post notifications, absolute; compared to the letter.
+            url: Where Optimove shall post notifications, absolute. URLs are compared in their normal form (RFC 3986):
+                the case of scheme and host, a default port, needless percent-encoding and a slash at the end do not
+                count.
 
         Raises:
             ConfigurationError: The URL is not absolute.
@@ -180,7 +182,7 @@ class AsyncOptimoveClient(Client):
         It can be called at every start of your service.
 
         Args:
-            listener_url: Where Optimove shall post, absolute; compared to the letter, or percent-decoded.
+            listener_url: Where Optimove shall post, absolute; compared as `ensure_webhook` does.
             event_type_id: Which events.
 
         Raises:

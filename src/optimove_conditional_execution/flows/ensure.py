@@ -6,20 +6,21 @@ from urllib.parse import unquote, urlsplit
 
 from optimove_conditional_execution import operations
 from optimove_conditional_execution.errors import (
+    APIError,
     ConfigurationError,
     DeadlineExceeded,
     OptimoveError,
-    ServerError,
     TransportError,
     UnexpectedResponseError,
 )
 from optimove_conditional_execution.flows.effects import Call, Flow
 from optimove_conditional_execution.models.listener import EventListener
 from optimove_conditional_execution.models.webhook import Webhook
+from optimove_conditional_execution.urls import normalized
 
 
 def ensure_webhook(url: str) -> Flow[Webhook]:
-    """Return the webhook of a URL, creating it only when Optimove has none.
+    """Return the webhook of a URL, creating it only when Optimove has none; URLs are compared in their normal form.
 
     CreateWebhook must not be repeated blindly: when its outcome is unknown, the list is asked once more.
     """
@@ -29,8 +30,11 @@ def ensure_webhook(url: str) -> Flow[Webhook]:
         return webhook
     try:
         created: Webhook = yield Call(creation)
-    except (TransportError, ServerError, UnexpectedResponseError, DeadlineExceeded) as error:
-        if isinstance(error, TransportError | DeadlineExceeded) and error.request_sent is False:
+    except (TransportError, APIError, DeadlineExceeded) as error:
+        if isinstance(error, APIError):
+            if not (error.is_transient or isinstance(error, UnexpectedResponseError)):
+                raise
+        elif error.request_sent is False:
             raise
         try:
             webhook = yield from _registered(url)
@@ -50,10 +54,11 @@ def ensure_event_listener(listener_url: str, *, event_type_id: int) -> Flow[Even
     registration = operations.register_event_listener(
         _absolute("listener_url", listener_url), event_type_id=event_type_id
     )
+    wanted = normalized(listener_url)
     listeners: list[EventListener] = yield Call(operations.get_registered_event_listeners())
     for listener in listeners:
-        urls = (listener.listener_url, unquote(listener.listener_url))
-        if listener.event_type_id == event_type_id and not listener.channel_id and listener_url in urls:
+        urls = (normalized(listener.listener_url), normalized(unquote(listener.listener_url)))
+        if listener.event_type_id == event_type_id and not listener.channel_id and wanted in urls:
             return listener
     yield Call(registration)
     return EventListener(event_type_id=event_type_id, listener_url=listener_url)
@@ -72,4 +77,5 @@ def _absolute(name: str, url: str) -> str:
 
 def _registered(url: str) -> Flow[Webhook | None]:
     webhooks: list[Webhook] = yield Call(operations.get_webhooks())
-    return next((webhook for webhook in webhooks if webhook.url == url), None)
+    wanted = normalized(url)
+    return next((webhook for webhook in webhooks if normalized(webhook.url) == wanted), None)

@@ -31,6 +31,20 @@ class Chunk:
     ranges: tuple[tuple[int, int], ...]
     statuses: dict[str, bool]
 
+    def halves(self) -> tuple[Chunk, Chunk]:
+        """Return two updates that say the same together, each with its own part of the journal."""
+        middle = len(self.statuses) // 2
+        items = list(self.statuses.items())
+        front: list[tuple[int, int]] = []
+        back: list[tuple[int, int]] = []
+        left = middle
+        for start, end in self.ranges:
+            cut = min(end, start + left)
+            left -= cut - start
+            front += [(start, cut)] if start < cut else []
+            back += [(cut, end)] if cut < end else []
+        return Chunk(tuple(front), dict(items[:middle])), Chunk(tuple(back), dict(items[middle:]))
+
 
 @final
 class Ledger:
@@ -154,6 +168,10 @@ class Ledger:
                 goes_on = bool(ranges) and ranges[-1][1] == start
                 ranges.append((ranges.pop()[0] if goes_on else start, start + len(ids)))
         return Chunk(tuple(ranges), statuses)
+
+    def cut_smaller(self, size: int) -> None:
+        """Let the next updates have no more than so many statuses: a larger one was refused for its size."""
+        self._chunk_size = min(self._chunk_size, size)
 
     def took(self, chunk: Chunk) -> None:
         """Take in that Optimove has acknowledged an update."""

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from optimove_conditional_execution import operations
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import (
+    TOO_LARGE,
+    APIError,
     DeadlineExceeded,
     OptimoveError,
     PayloadError,
-    RateLimitError,
-    ServerError,
     TransportError,
 )
 from optimove_conditional_execution.flows.effects import Call, Flow
@@ -30,10 +30,24 @@ _NO_TIME: Final = 0.05
 """Seconds; the last try of a call ends this close to its deadline when nothing but the deadline ends the tries."""
 
 
+_FEWEST: Final = 100
+"""Statuses, some 6 kB: what refuses so few for their size would refuse fewer, too."""
+
+
+def is_too_large(error: OptimoveError, count: int) -> bool:
+    """Whether an update was refused for its size (413), and is to be sent in two halves.
+
+    Args:
+        error: What became of it.
+        count: Its statuses.
+    """
+    return isinstance(error, APIError) and error.status == TOO_LARGE and count > _FEWEST
+
+
 def update_statuses(
     campaign_id: int, statuses: Statuses, *, now: Callable[[], datetime], deadline: Deadline, urgent: bool
 ) -> Flow[int]:
-    """Send statuses in parts of 10,000, each read when the one before is acknowledged.
+    """Send statuses in parts of 10,000, each read when the one before is acknowledged; smaller ones after a 413.
 
     Args:
         campaign_id: The campaign.
@@ -47,16 +61,26 @@ def update_statuses(
     """
     acknowledged = 0
     each = _each(statuses)
+    size = operations.MAX_STATUSES
+    halves: list[list[CustomerPromotionStatus]] = []
     try:
-        while part := list(islice(each, operations.MAX_STATUSES)):
+        while part := halves.pop() if halves else list(islice(each, size)):
             operation = operations.update_customer_promotion_status(campaign_id, part, timestamp=now())
-            told: int = yield Call(operation if urgent else dataclasses.replace(operation, urgent=False))
-            acknowledged += told
+            try:
+                told: int = yield Call(operation if urgent else dataclasses.replace(operation, urgent=False))
+            except APIError as error:
+                if not is_too_large(error, len(part)):
+                    raise
+                size = len(part) // 2
+                halves += [part[size:], part[:size]]
+            else:
+                acknowledged += told
     except DeadlineExceeded as error:
         error.acknowledged = acknowledged
         raise
-    except (TransportError, ServerError, RateLimitError) as error:
-        if deadline.remaining() > _NO_TIME:
+    except (TransportError, APIError) as error:
+        is_final = isinstance(error, APIError) and not error.is_transient
+        if is_final or deadline.remaining() > _NO_TIME:
             error.add_note(_so_far(acknowledged))
             raise
         sent = error.request_sent if isinstance(error, TransportError) else True

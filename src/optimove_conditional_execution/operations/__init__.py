@@ -7,7 +7,14 @@ Paths, methods and bodies: `docs/explanation/optimove-api.md`, with the source o
 default in `Endpoints` that a tenant can override.
 """
 
-from optimove_conditional_execution.operations.operation import ENDPOINTS, Endpoint, Endpoints, Operation
+from optimove_conditional_execution.operations.operation import (
+    ENDPOINTS,
+    NO_ROUTE,
+    Endpoint,
+    Endpoints,
+    Operation,
+    with_slash,
+)
 from optimove_conditional_execution.operations.scheduled import (
     MAX_STATUSES,
     get_processed_campaign_customers,
@@ -30,6 +37,7 @@ __all__ = [
     "DEFAULT_TIMEOUT_MS",
     "ENDPOINTS",
     "MAX_STATUSES",
+    "NO_ROUTE",
     "Endpoint",
     "Endpoints",
     "Operation",
@@ -44,4 +52,5 @@ __all__ = [
     "unregister_event_listener",
     "update_customer_promotion_status",
     "update_webhook_settings",
+    "with_slash",
 ]

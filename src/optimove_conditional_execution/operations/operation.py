@@ -110,6 +110,9 @@ class Endpoints:
 
 ENDPOINTS: Final = Endpoints()
 
+NO_ROUTE: Final = frozenset({301, 308, 404, 405})
+"""Statuses of a path that does not exist as it was written, or not with that method."""
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -166,3 +169,17 @@ class Operation(Generic[T]):
             raise ConfigurationError(f"{self.name}: {names} must be valid Unicode text.") from None
         except (KeyError, ValueError, IndexError, AttributeError, TypeError):
             raise ConfigurationError(f"Endpoints.{self.name}: the path may hold {names} in braces, no more.") from None
+
+
+def with_slash(operation: Operation[T]) -> Operation[T] | None:
+    """Return GetWebhooks at the path with a slash at its end, None for any other call and when it has one.
+
+    Optimove prints the path of CreateWebhook with the slash, and both calls may share one path. Asking costs nothing.
+
+    Args:
+        operation: Bound to its endpoint.
+    """
+    path = operation.endpoint.path
+    if operation.name != "get_webhooks" or operation.method != "GET" or path.endswith("/"):
+        return None
+    return dataclasses.replace(operation, endpoint=Endpoint("GET", f"{path}/"))

@@ -8,6 +8,7 @@ from optimove_conditional_execution.errors import ConfigurationError, PayloadErr
 from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.models.webhook import TenantSettings, Webhook
+from optimove_conditional_execution.observers import SafeLogger
 from optimove_conditional_execution.operations.operation import ENDPOINTS, Operation
 from optimove_conditional_execution.operations.wire import (
     decoded,
@@ -22,6 +23,9 @@ from optimove_conditional_execution.operations.wire import (
     required,
 )
 from optimove_conditional_execution.signature import signing_keys
+from optimove_conditional_execution.urls import normalized, without_query
+
+_LOGGER: Final = SafeLogger("client")
 
 DEFAULT_TIMEOUT_MS: Final = 5_000
 """How long Optimove waits for an answer unless told otherwise. Source: Optimove's Conditional Execution article."""
@@ -40,7 +44,20 @@ def create_webhook(url: str) -> Operation[Webhook]:
         ConfigurationError: The URL is blank.
     """
     required("url", url)
-    return Operation("create_webhook", ENDPOINTS.create_webhook, one(Webhook), body=json_body({"url": url}))
+    read = one(Webhook)
+
+    def parse(response: Response) -> Webhook:
+        webhook = read(response)
+        if normalized(webhook.url) != normalized(url):
+            _LOGGER.warning(
+                "CreateWebhook registered %s, but %s was asked for: notifications may go elsewhere, and ensure_webhook "
+                "would register yours again at the next start.",
+                without_query(webhook.url),
+                without_query(url),
+            )
+        return webhook
+
+    return Operation("create_webhook", ENDPOINTS.create_webhook, parse, body=json_body({"url": url}))
 
 
 def get_webhooks() -> Operation[list[Webhook]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -14,8 +13,9 @@ from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.models.base import WireModel, payload_error
 from optimove_conditional_execution.models.caseless import number
 from optimove_conditional_execution.models.json_text import BYTE_ORDER_MARK, no_constant, pairs
+from optimove_conditional_execution.observers import SafeLogger
 
-_LOGGER: Final = logging.getLogger("optimove_conditional_execution.client")
+_LOGGER: Final = SafeLogger("client")
 
 M = TypeVar("M", bound=WireModel)
 
@@ -84,7 +84,7 @@ def nothing(response: Response) -> None:
         PayloadError: It is such a page, or an object that names an error.
     """
     text = response.body.removeprefix(BYTE_ORDER_MARK).strip()
-    if text.startswith((b"<", b'"')):
+    if response.is_html or text.startswith(b'"'):
         raise PayloadError("the answer is a page or a message, not an acknowledgement")
     if text.startswith(b"{"):
         refuse_error(decoded(response))

@@ -18,13 +18,14 @@ from typing import Final, TypeVar, final
 
 from optimove_conditional_execution import operations
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import DeadlineExceeded, OptimoveError, StoreError
+from optimove_conditional_execution.errors import TOO_LARGE, APIError, DeadlineExceeded, OptimoveError, StoreError
 from optimove_conditional_execution.flows.effects import name_of
 from optimove_conditional_execution.flows.failures import Failures, Unit
 from optimove_conditional_execution.flows.journal import Decided, Journal
 from optimove_conditional_execution.flows.ledger import Chunk, Ledger
 from optimove_conditional_execution.flows.planner import Planner
 from optimove_conditional_execution.flows.report import Progress, ReviewReport
+from optimove_conditional_execution.flows.statuses import is_too_large
 from optimove_conditional_execution.flows.verdicts import Batch, OddAnswer
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
 from optimove_conditional_execution.observers import SafeLogger, notify
@@ -291,22 +292,33 @@ class Pipeline:
             await self._chunks.put(chunk)
 
     async def _send(self, marking: asyncio.Future[None]) -> None:
-        plan = self._plan
         while (chunk := await self._chunks.get()) is not None:
-            await self._check_run()
-            begun = self._planner.seconds()
-            operation = operations.update_customer_promotion_status(
-                plan.event.campaign_id, chunk.statuses, timestamp=plan.now()
-            )
-            try:
-                await self._side.send(operation, plan.clearance, self._tally)
-            except OptimoveError as error:
-                self._note(error)
-                continue
-            self._ledger.took(chunk)
-            self._planner.sent(self._planner.seconds() - begun)
-            await self._handed_to_mark(chunk)
+            await self._send_chunk(chunk)
         await self._all_marked(marking)
+
+    async def _send_chunk(self, chunk: Chunk) -> bool:
+        """Send an update, in halves when it is too large, and tell whether the rest of it is worth a try."""
+        plan = self._plan
+        await self._check_run()
+        begun = self._planner.seconds()
+        operation = operations.update_customer_promotion_status(
+            plan.event.campaign_id, chunk.statuses, timestamp=plan.now()
+        )
+        try:
+            await self._side.send(operation, plan.clearance, self._tally)
+        except OptimoveError as error:
+            if is_too_large(error, len(chunk.statuses)):
+                first, second = chunk.halves()
+                if not await self._send_chunk(first):
+                    return False
+                self._ledger.cut_smaller(len(first.statuses))
+                return await self._send_chunk(second)
+            self._note(error)
+            return not (isinstance(error, APIError) and error.status == TOO_LARGE)
+        self._ledger.took(chunk)
+        self._planner.sent(self._planner.seconds() - begun)
+        await self._handed_to_mark(chunk)
+        return True
 
     async def _check_run(self) -> None:
         """Stop if another run has taken over; see `Journal`.

@@ -22,7 +22,6 @@ from optimove_conditional_execution.errors import (
     UnexpectedResponseError,
 )
 from optimove_conditional_execution.messages import Response
-from optimove_conditional_execution.models.json_text import BYTE_ORDER_MARK
 from optimove_conditional_execution.operations import Operation
 from optimove_conditional_execution.operations.wire import ReportedError
 from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY
@@ -58,7 +57,7 @@ def interpret(
         # What passes an answer on may lose its status; what the body says decides what to do.
         response = Response(wrong.status, response.headers, response.body)
     body = _redacted(response.body, (*operation.redact, *secrets))
-    message = _message(body)
+    message = "" if response.is_html else _message(body)
     said = "" if operation.private or not message else f" It said: {message}"
     where = f"{operation.name}: {operation.method} {operation.path} answered {_phrase(status)}."
     if response.status != status:
@@ -70,24 +69,24 @@ def interpret(
             operation=operation.name,
             message=message,
             body=body,
-        )
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        raise RateLimitError(
-            f"{where}{said}",
-            status=status,
-            operation=operation.name,
-            message=message,
-            body=body,
-            retry_after=_retry_after(response, wall_clock),
+            is_html=response.is_html,
         )
     kind, advice = _kind(operation, response)
-    raise kind(f"{where}{advice}{said}", status=status, operation=operation.name, message=message, body=body)
+    raise kind(
+        f"{where}{advice}{said}",
+        status=status,
+        operation=operation.name,
+        message=message,
+        body=body,
+        is_html=response.is_html,
+        retry_after=_retry_after(response, wall_clock),
+    )
 
 
 def _parsed(operation: Operation[T], response: Response) -> T:
     if len(response.body) > MAX_RESPONSE_BODY:
         raise PayloadError(f"the answer is longer than {MAX_RESPONSE_BODY} bytes")
-    if _header(response, "content-encoding").lower() not in ("", "identity"):
+    if response.header("content-encoding").lower() not in ("", "identity"):
         raise PayloadError("the answer is compressed, which was not asked for")
     return operation.parse(response)
 
@@ -96,16 +95,36 @@ _PREFIX: Final = ' Some tenants have this call below /current: Endpoints(path_pr
 _PREFIXED: Final = ("/General/", "/Customers/", "/Integrations/")
 
 
-def _is_page(response: Response) -> bool:
+_FIREWALLS: Final = {
+    "incap_ses": "Imperva",
+    "incapsula": "Imperva",
+    "imperva": "Imperva",
+    "cloudflare": "Cloudflare",
+    "akamai": "Akamai",
+    "awselb": "AWS",
+}
+
+
+def firewall(response: Response) -> str:
+    """Return whose firewall or proxy an answer's headers and body look like; empty when they do not tell."""
+    text = " ".join(f"{name} {value}" for name, value in response.headers.items()).lower()
+    text += response.body[:4_096].decode("latin-1").lower()
+    return next((name for trace, name in _FIREWALLS.items() if trace in text), "")
+
+
+def _in_between(response: Response) -> str:
+    """Return what a web page in the place of an answer means."""
+    name = firewall(response)
+    looks = f" (it looks like {name}'s)" if name else ""
     return (
-        response.body[:4_096].removeprefix(BYTE_ORDER_MARK).lstrip()[:1] == b"<"
-        or "html" in _header(response, "content-type").lower()
+        f" The page is not Optimove's API's: a firewall or proxy is in front{looks}. Ask Optimove support whether its "
+        "firewall must know this machine's outgoing address, and check base_url and the proxies in between."
     )
 
 
 def _stranger(operation: Operation[T], response: Response) -> str:
     """Return who may have answered with something else than the API does."""
-    if not _is_page(response):
+    if not response.is_html:
         return "Check base_url and Endpoints: another server, or another version of the API, may have answered."
     prefix = _PREFIX if operation.path.startswith(_PREFIXED) else ""
     return f"It is a web page: check base_url and Endpoints, and what stands between, a firewall or a log-in.{prefix}"
@@ -113,21 +132,23 @@ def _stranger(operation: Operation[T], response: Response) -> str:
 
 def _kind(operation: Operation[T], response: Response) -> tuple[type[APIError], str]:
     status = response.status
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return RateLimitError, _in_between(response) if response.is_html else ""
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return AuthenticationError, (
+        return AuthenticationError, _in_between(response) if response.is_html else (
             " Check OPTIMOVE_API_KEY: it may be wrong, expired or disabled, or of a type that may not make this call; "
             "Conditional Execution most likely needs a key of type Admin."
         )
     if status == HTTPStatus.NOT_FOUND:
         prefix = _PREFIX if operation.path.startswith(_PREFIXED) else ""
-        return NotFoundError, f" It does not exist, or your tenant's path differs: see Endpoints and base_url.{prefix}"
-    if status >= 500:
-        return ServerError, " The page is not Optimove's API's: a firewall or proxy is in front." if _is_page(
-            response
-        ) else ""
+        page = " It is a web page: another server than the API's may have answered." if response.is_html else ""
+        return NotFoundError, (
+            f" It does not exist, or your tenant's path differs: see Endpoints and base_url.{page}{prefix}"
+        )
     if 300 <= status < 400:
         return APIError, " Redirects are not followed: check base_url, and the trailing slash in Endpoints."
-    return APIError, ""
+    advice = _in_between(response) if response.is_html else ""
+    return ServerError if status >= 500 else APIError, advice
 
 
 def _phrase(status: int) -> str:
@@ -147,12 +168,12 @@ def _redacted(body: bytes, secrets: Iterable[str]) -> bytes:
 
 
 def _message(body: bytes) -> str:
-    """Return Optimove's own words: error bodies are JSON objects, JSON strings or plain text; HTML says nothing."""
+    """Return Optimove's own words: error bodies are JSON objects, JSON strings or plain text."""
     text = body[:4_096].decode("utf-8", "replace").strip()
     try:
         decoded: object = json.loads(body)
     except (ValueError, RecursionError):
-        decoded = "" if text.startswith("<") else text
+        decoded = text
     if isinstance(decoded, dict):
         decoded = next((decoded[key] for key in ("message", "Message", "error", "title") if decoded.get(key)), "")
     if not isinstance(decoded, str):
@@ -161,19 +182,25 @@ def _message(body: bytes) -> str:
     return line[:_LONGEST_MESSAGE]
 
 
-def _header(response: Response, name: str) -> str:
-    return next((value for key, value in response.headers.items() if key.lower() == name), "").strip()
-
-
 def _retry_after(response: Response, wall_clock: Clock) -> float | None:
-    value = _header(response, "retry-after")
+    value = response.header("retry-after")
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            moment = email.utils.parsedate_to_datetime(value)
-            # HTTP's dates are in GMT, also in the old form that does not say so.
-            seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - wall_clock()
-        except (ValueError, TypeError, OverflowError):
+        moment = _timestamp(value)
+        if moment is None:
             return None
+        # The server counts on its own clock, and so may tell which time it has.
+        now = _timestamp(response.header("date"))
+        seconds = moment - (wall_clock() if now is None else now)
     return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _timestamp(value: str) -> float | None:
+    """Return a date of HTTP in seconds since 1970, None when it is none."""
+    try:
+        moment = email.utils.parsedate_to_datetime(value)
+        # HTTP's dates are in GMT, also in the old form that does not say so.
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None

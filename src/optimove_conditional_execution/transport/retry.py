@@ -12,6 +12,8 @@ from typing_extensions import Unpack
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import (
+    TRANSIENT_STATUSES,
+    APIError,
     RateLimitError,
     ServerError,
     TransportError,
@@ -36,9 +38,9 @@ _SHORTEST_CEILING: Final = 0.005
 class RetryPolicy:
     """How failed tries of a call are repeated, inside the one deadline of the call.
 
-    A 429 is always repeated, and does not count as a try. A 5xx and a lost connection are repeated when the call is
-    idempotent, up to `attempts` tries; an approval that was given a deadline until that. `attempts=1` repeats nothing
-    but a 429.
+    A 429 is always repeated, and does not count as a try. A 5xx, 408, 421, 425 and a lost connection are repeated when
+    the call is idempotent, up to `attempts` tries; an approval that was given a deadline until that. So is any other
+    4xx with a web page, when the call was given a deadline. `attempts=1` repeats nothing but a 429.
 
     Attributes:
         attempts: Tries of a call at most, 1 or more.
@@ -46,12 +48,15 @@ class RetryPolicy:
             is left of the call, so that one that is lost on a dead connection leaves time for another.
         first_pause: Seconds; the pause before try n is a random part of `first_pause * 2 ** (n - 2)`.
         longest_pause: Seconds; no pause is longer, unless Optimove asks for it.
+        max_retry_after: Seconds; the longest `Retry-After` that is believed. When Optimove asks for more, a warning is
+            logged, and after this time one request tries whether it is taken.
     """
 
     attempts: int = 4
     attempt_timeout: float = 10.0
     first_pause: float = 0.1
     longest_pause: float = 2.0
+    max_retry_after: float = 60.0
 
     def __post_init__(self) -> None:
         """Refuse numbers that would never send anything."""
@@ -59,6 +64,7 @@ class RetryPolicy:
         seconds("RetryPolicy.attempt_timeout", self.attempt_timeout, above_zero=True)
         seconds("RetryPolicy.first_pause", self.first_pause)
         seconds("RetryPolicy.longest_pause", self.longest_pause)
+        seconds("RetryPolicy.max_retry_after", self.max_retry_after)
 
 
 class Strategy(TypedDict):
@@ -76,6 +82,7 @@ def strategy(
     deadline: Deadline,
     *,
     persistent: bool,
+    has_deadline: bool,
     is_over: Callable[[], bool],
 ) -> Strategy:
     """Return how one call is repeated; the same for threads and for asyncio.
@@ -87,6 +94,7 @@ def strategy(
         operation: What is sent.
         deadline: The end of the whole call.
         persistent: Whether only the deadline ends the tries.
+        has_deadline: Whether the caller gave one; else it is the client's `timeout`.
         is_over: Whether it is known already that no further try can begin in time.
     """
     counted = 0
@@ -100,13 +108,20 @@ def strategy(
         if isinstance(error, RateLimitError):
             return True
         counted += 1
-        if not isinstance(error, ServerError | TransportError):
+        if isinstance(error, APIError):
+            if not error.is_transient:
+                return False
+            # A wrong URL leads to a web page as well: who waits without a deadline hears of it at once.
+            is_status = isinstance(error, ServerError) or error.status in TRANSIENT_STATUSES
+            if not is_status and not has_deadline:
+                return False
+        elif not isinstance(error, TransportError):
             return False
         return operation.idempotent or (isinstance(error, TransportError) and error.request_sent is False)
 
     def wait(state: tenacity.RetryCallState) -> float:
         error = _error(state)
-        asked = error.retry_after if isinstance(error, RateLimitError) else None
+        asked = error.retry_after if isinstance(error, APIError) else None
         # A pause of our own choice never costs the call: half of the time that is left remains for the try.
         # After a 429 all callers hold back together (pacing.py), so a short one of one's own is enough.
         longest = policy.first_pause if isinstance(error, RateLimitError) else policy.longest_pause
@@ -117,7 +132,7 @@ def strategy(
         )
         # Full jitter, so that the tries of many callers do not come back as one wave.
         pause = random.uniform(0.0, max(ceiling, _SHORTEST_CEILING))  # noqa: S311 - spreads load, protects nothing
-        return pause if asked is None else asked + pause
+        return pause if asked is None else min(asked, policy.max_retry_after) + pause
 
     def stop(state: tenacity.RetryCallState) -> bool:
         error = _error(state)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -23,12 +25,13 @@ from optimove_conditional_execution.errors import (
     TransportError,
 )
 from optimove_conditional_execution.messages import Response
-from optimove_conditional_execution.operations import Endpoints, Operation
+from optimove_conditional_execution.observers import SafeLogger
+from optimove_conditional_execution.operations import NO_ROUTE, Endpoints, Operation, with_slash
 from optimove_conditional_execution.settings import ClientSettings, seconds
 from optimove_conditional_execution.transport.answers import interpret
 from optimove_conditional_execution.transport.calls import OnCall, Watch
 from optimove_conditional_execution.transport.exchange import AsyncEngine, AsyncStream, Engine, Exchange, Stream
-from optimove_conditional_execution.transport.limiter import RateLimit, RateLimiter
+from optimove_conditional_execution.transport.limiter import RateLimit, RateLimiter, Turn
 from optimove_conditional_execution.transport.pacing import Pacing
 from optimove_conditional_execution.transport.retry import (
     AsyncReplay,
@@ -43,6 +46,8 @@ from optimove_conditional_execution.transport.retry import (
 
 R = TypeVar("R")
 T = TypeVar("T")
+
+_LOGGER: Final = SafeLogger("client")
 
 _USER_AGENT: Final = f"optimove-conditional-execution/{__version__}"
 
@@ -91,7 +96,26 @@ class Rules:
             "general": None if rate_limit is None else RateLimiter(rate_limit),
             "approval": None if approval_rate_limit is None else RateLimiter(approval_rate_limit),
         }
-        self.pacings = {bucket: Pacing() for bucket in self.limiters}
+        self._lock = threading.Lock()
+        self.pacings = {bucket: Pacing(max_retry_after=retry.max_retry_after) for bucket in self.limiters}
+
+    def remember(self, operation: Operation[Any], *, instead_of: Operation[Any]) -> None:
+        """Send GetWebhooks from now on to the path that worked, and name it in the log."""
+        endpoint = operation.endpoint
+        with self._lock:
+            if self.endpoints.get_webhooks == endpoint:
+                return
+            self.endpoints = dataclasses.replace(self.endpoints, get_webhooks=endpoint)
+        _LOGGER.warning(
+            '%s: %s %s does not exist, but %s does. Pass endpoints=Endpoints(%s=Endpoint("%s", "%s")) to your client.',
+            operation.name,
+            instead_of.method,
+            instead_of.path,
+            operation.path,
+            operation.name,
+            endpoint.method,
+            endpoint.path,
+        )
 
 
 @final
@@ -111,10 +135,13 @@ def send(
 
     def attempt() -> T:
         with sending.accounted():
-            if sending.limiter is not None:
-                sending.limiter.wait(sending.deadline)
-            sending.sent_at = sending.pacing.wait(sending.deadline)
-            return sending.result(engine.exchange(sending.exchange()))
+            while True:
+                if sending.limiter is not None:
+                    sending.turn = sending.limiter.wait(sending.deadline)
+                sending.sent_at = sending.pacing.wait(sending.deadline)
+                response = engine.exchange(sending.exchange())
+                if not sending.tries_other_path(response):
+                    return sending.result(response)
 
     return _tried(sending, attempt)
 
@@ -127,10 +154,13 @@ async def asend(
 
     async def attempt() -> T:
         with sending.accounted():
-            if sending.limiter is not None:
-                await sending.limiter.wait_async(sending.deadline)
-            sending.sent_at = await sending.pacing.wait_async(sending.deadline)
-            return sending.result(await engine.exchange(sending.exchange()))
+            while True:
+                if sending.limiter is not None:
+                    sending.turn = await sending.limiter.wait_async(sending.deadline)
+                sending.sent_at = await sending.pacing.wait_async(sending.deadline)
+                response = await engine.exchange(sending.exchange())
+                if not sending.tries_other_path(response):
+                    return sending.result(response)
 
     return await _atried(sending, attempt)
 
@@ -148,7 +178,7 @@ def open_stream(
     def attempt() -> Stream:
         with sending.accounted():
             if sending.limiter is not None:
-                sending.limiter.wait(sending.deadline)
+                sending.turn = sending.limiter.wait(sending.deadline)
             sending.sent_at = sending.pacing.wait(sending.deadline)
             stream = engine.stream(sending.exchange(), deadline or Deadline.after(math.inf))
             try:
@@ -170,7 +200,7 @@ async def aopen_stream(
     async def attempt() -> AsyncStream:
         with sending.accounted():
             if sending.limiter is not None:
-                await sending.limiter.wait_async(sending.deadline)
+                sending.turn = await sending.limiter.wait_async(sending.deadline)
             sending.sent_at = await sending.pacing.wait_async(sending.deadline)
             stream = await engine.stream(sending.exchange(), deadline or Deadline.after(math.inf))
             try:
@@ -227,13 +257,15 @@ class _Sending(Generic[T]):
             raise ConfigurationError("deadline must be a Deadline, such as Deadline.after(5), or None.")
         self._rules = rules
         self._operation = rules.endpoints.bind(operation)
-        self._persistent = operation.urgent and deadline is not None
+        self._has_deadline = deadline is not None
+        self._elsewhere: tuple[Operation[T], Response] | None = None
         self._last: OptimoveError | None = None
         self._sent: bool | None = False
         self._over = False
         self.deadline = Deadline.after(rules.timeout) if deadline is None else deadline
         self.limiter = rules.limiters[operation.limit]
         self.pacing = rules.pacings[operation.limit]
+        self.turn: Turn | None = None
         self.sent_at = 0.0
         self.watch = Watch(operation.name, self.deadline, rules.on_call)
         self._longest = rules.retry.attempt_timeout if longest is None else longest
@@ -246,7 +278,12 @@ class _Sending(Generic[T]):
 
     def strategy(self) -> Strategy:
         return strategy(
-            self._rules.retry, self._operation, self.deadline, persistent=self._persistent, is_over=lambda: self._over
+            self._rules.retry,
+            self._operation,
+            self.deadline,
+            persistent=self._operation.urgent and self._has_deadline,
+            has_deadline=self._has_deadline,
+            is_over=lambda: self._over,
         )
 
     def exchange(self) -> Exchange:
@@ -304,17 +341,50 @@ class _Sending(Generic[T]):
                 self.pacing.refused(self.sent_at, error.retry_after)
             else:
                 self._sent = True
-                self.pacing.taken()
+                if error.status == HTTPStatus.SERVICE_UNAVAILABLE and error.retry_after is not None:
+                    self.pacing.unavailable(error.retry_after)
+                else:
+                    self.pacing.taken()
             self._last = error
             raise
+        finally:
+            self._end_turn()
+
+    def _end_turn(self) -> None:
+        if self.limiter is not None and self.turn is not None:
+            self.limiter.answered(self.turn)
+            self.turn = None
+
+    def tries_other_path(self, response: Response) -> bool:
+        """Whether an answer says that the path does not exist, and there is another one, which is to be sent next."""
+        other = with_slash(self._operation)
+        if other is None or self._elsewhere is not None or response.status not in NO_ROUTE:
+            return False
+        self.watch.answered(response.status, len(response.body))
+        self.pacing.taken()
+        self._end_turn()
+        self._elsewhere = (self._operation, response)
+        self._operation = other
+        return True
+
+    def _interpreted(self, response: Response) -> T:
+        secrets = (self._rules.settings.api_key,)
+        if self._elsewhere is None:
+            return interpret(self._operation, response, secrets=secrets)
+        first, answered = self._elsewhere
+        if response.status in NO_ROUTE:  # so it was not the slash
+            return interpret(first, answered, secrets=secrets)
+        value = interpret(self._operation, response, secrets=secrets)
+        self._rules.remember(self._operation, instead_of=first)
+        return value
 
     def result(self, response: Response) -> T:
         self.watch.answered(response.status, len(response.body))
         try:
-            value = interpret(self._operation, response, secrets=(self._rules.settings.api_key,))
-        except NotFoundError:
-            # `_sent` speaks of the tries before this one, whose answer is a 404.
-            if self._sent is not False and self._operation.gone_means_done:
+            value = self._interpreted(response)
+        except NotFoundError as error:
+            # `_sent` speaks of the tries before this one, whose answer is a 404 of the API's own.
+            if not error.is_transient and self._sent is not False and self._operation.gone_means_done:
                 return self._operation.parse(Response(int(HTTPStatus.NO_CONTENT)))
             raise
         self.pacing.taken()

@@ -10,11 +10,10 @@ from typing import final
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import (
+    APIError,
     DeadlineExceeded,
     NotFoundError,
     OptimoveError,
-    RateLimitError,
-    ServerError,
     TransportError,
 )
 from optimove_conditional_execution.flows.paging import Paging
@@ -88,10 +87,11 @@ class _Persistence:
         Raises:
             OptimoveError: The error, when it is the end.
         """
-        if isinstance(error, NotFoundError):
+        if isinstance(error, NotFoundError) and not error.is_transient:
             self._paging.missing(error)
             return 0.0
-        if not isinstance(error, TransportError | DeadlineExceeded | ServerError | RateLimitError):
+        is_transient = isinstance(error, APIError) and error.is_transient
+        if not (is_transient or isinstance(error, TransportError | DeadlineExceeded)):
             raise error
         if self._paging.rows > self._rows:
             self._failures = 0

@@ -62,7 +62,9 @@ def test_a_tenant_that_is_well() -> None:
     )
     assert {request.method for request in server.requests} == {"GET"}
     assert all(request.header_values("x-api-key") == (KEY,) for request in server.requests)
-    assert [request.path for request in server.requests] == [WEBHOOKS, LISTENERS, *[WEBHOOKS] * 4]
+    asked = [request.path for request in server.requests]
+    assert asked[:2] == [WEBHOOKS, LISTENERS]
+    assert asked[-4:] == [WEBHOOKS] * 4
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -190,3 +192,72 @@ def test_other_answers(response: Response, state: str, said: str) -> None:
     assert check.state == state
     assert said in check.finding
     assert "private" not in repr(check)
+
+
+# ---- endpoints
+
+TRIGGERED = "/conditional-execution/v2/triggered"
+ONE = Response(200, {"content-type": "application/json"}, b'[{"id": "a/b", "url": "https://gate.example.com/x"}]')
+POST_ONLY = Response(405, {"allow": "POST"})
+
+
+def test_the_paths_of_the_stand_in_all_exist() -> None:
+    fake = FakeOptimove(api_key=KEY)
+    fake.webhooks["webhook1"] = "https://gate.example.com/optimove"
+    with served(ASGIApp(OverHTTP(fake))) as url:
+        check = examined(url)["endpoints"]
+    assert check.state == "ok"
+    for name in ("get_webhooks", "get_webhook_by_id", "delete_webhook", "update_webhook_settings"):
+        assert name in check.finding
+
+
+def test_paths_that_stand_elsewhere_are_printed_to_paste() -> None:
+    tenant = {
+        f"{WEBHOOKS}/": ONE,
+        f"{WEBHOOKS}/a%2Fb/": Response(200, {}, b"{}"),
+        f"{TRIGGERED}/settings/": POST_ONLY,
+        f"{WEBHOOKS}/approval": Response(400),
+        LISTENERS: EMPTY,
+    }
+    with paths(tenant) as server:
+        checks = examined(server.url)
+    check = checks["endpoints"]
+    assert check.state == "problem"
+    for text in (
+        f'get_webhooks=Endpoint("GET", "{WEBHOOKS}/")',
+        f'get_webhook_by_id=Endpoint("GET", "{WEBHOOKS}/{{webhook_id}}/")',
+        f'delete_webhook=Endpoint("DELETE", "{WEBHOOKS}/{{webhook_id}}/")',
+        f'update_webhook_settings=Endpoint("POST", "{TRIGGERED}/settings/")',
+        f'send_webhook_approval=Endpoint("POST", "{WEBHOOKS}/approval")',
+    ):
+        assert text in check.remedy
+    assert checks["webhooks"].finding.startswith("https://gate.example.com/x (a/b) is registered")
+    assert {request.method for request in server.requests} == {"GET"}
+
+
+def test_paths_that_are_not_found_may_exist_all_the_same() -> None:
+    with paths({WEBHOOKS: EMPTY, LISTENERS: EMPTY}) as server:
+        check = examined(server.url)["endpoints"]
+    assert check.state == "warning"
+    assert "update_webhook_settings, send_webhook_approval" in check.finding
+    assert "Customer Success Manager" in check.remedy
+
+
+def test_what_is_taken_for_the_id_of_a_webhook_is_no_route() -> None:
+    def react(request: Request) -> Response:
+        if request.path in (WEBHOOKS, LISTENERS):
+            return EMPTY
+        return Response(400 if request.path.startswith(f"{WEBHOOKS}/") else 404)
+
+    with answering(react) as server:
+        check = examined(server.url)["endpoints"]
+    assert check.state == "warning"
+    assert "send_webhook_approval" in check.finding
+
+
+def test_a_server_that_knows_every_path_tells_nothing_of_paths() -> None:
+    known = {WEBHOOKS: EMPTY, LISTENERS: EMPTY}
+    with answering(lambda request: known.get(request.path, Response(401))) as server:
+        check = examined(server.url)["endpoints"]
+    assert check.state == "not checked"
+    assert "answers 401 to a path that cannot exist" in check.finding

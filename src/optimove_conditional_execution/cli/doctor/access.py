@@ -18,7 +18,7 @@ from optimove_conditional_execution.errors import (
     ServerError,
 )
 from optimove_conditional_execution.operations import Operation
-from optimove_conditional_execution.transport.answers import interpret
+from optimove_conditional_execution.transport.answers import firewall, interpret
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -32,7 +32,6 @@ _LISTENERS: Final = "GetRegisteredEventListeners"
 
 # Statuses under which a page is a firewall's or somebody else's; other errors can have a page of the server's own.
 _PAGE_STATUSES: Final = frozenset({403, 406, 429, 503, *range(200, 300)})
-_FIREWALLS: Final = {"incap_ses": "Imperva", "incapsula": "Imperva", "imperva": "Imperva", "cloudflare": "Cloudflare"}
 
 _REFUSED: Final = (
     "Check OPTIMOVE_API_KEY: it can be wrong, expired, revoked or of another tenant. Or it is of a type that may not "
@@ -67,8 +66,8 @@ def reply(operation: Operation[T], result: Answer | Silence) -> Reply[T]:
     if isinstance(result, Silence):
         return Reply("silent", path)
     status = result.status
-    if result.is_page and status in _PAGE_STATUSES:
-        return Reply("page", path, status, note=_firewall(result))
+    if result.response.is_html and status in _PAGE_STATUSES:
+        return Reply("page", path, status, note=firewall(result.response))
     try:
         return Reply("read", path, status, interpret(operation, result.response, secrets=()))
     except AuthenticationError:
@@ -200,12 +199,6 @@ def _silent(calls: Sequence[_Call]) -> Issue:
 
 def _listed(calls: Sequence[_Call]) -> str:
     return " and ".join(f"{call.name} (GET {call.reply.path}) answers {call.reply.status}" for call in calls)
-
-
-def _firewall(answer: Answer) -> str:
-    text = " ".join(f"{name} {value}" for name, value in answer.response.headers.items()).lower()
-    text += answer.response.body[:4_096].decode("latin-1").lower()
-    return next((name for trace, name in _FIREWALLS.items() if trace in text), "")
 
 
 # ---- the prefix

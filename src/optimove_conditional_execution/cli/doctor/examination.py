@@ -23,6 +23,8 @@ from optimove_conditional_execution.cli.doctor.access import (
 from optimove_conditional_execution.cli.doctor.check import Check, not_checked
 from optimove_conditional_execution.cli.doctor.clock import clock_check
 from optimove_conditional_execution.cli.doctor.connection import connection_checks
+from optimove_conditional_execution.cli.doctor.endpoints import NAME as ENDPOINTS_CHECK
+from optimove_conditional_execution.cli.doctor.endpoints import endpoints_check
 from optimove_conditional_execution.cli.doctor.key_and_url import key_check, url_check, usable_key, usable_url
 from optimove_conditional_execution.cli.doctor.listener_token import closed_url, token_check
 from optimove_conditional_execution.cli.doctor.own_service import LISTENER, WEBHOOK, door_check
@@ -40,7 +42,18 @@ from optimove_conditional_execution.transport.http import HttpEngine
 T = TypeVar("T")
 
 _ROUND_TRIPS: Final = 5
-_OF_THE_TENANT: Final = ("name", "connection", "tls", "access", "prefix", "clock", "budget", "webhooks", "listener")
+_OF_THE_TENANT: Final = (
+    "name",
+    "connection",
+    "tls",
+    "access",
+    "prefix",
+    ENDPOINTS_CHECK,
+    "clock",
+    "budget",
+    "webhooks",
+    "listener",
+)
 
 
 @final
@@ -129,6 +142,9 @@ class _Tenant:
             self.answers.append(result)
         return result
 
+    def look(self, path: str) -> Answer | Silence:
+        return self.probe.ask("GET", f"{self.base_url}{path}", self._headers)
+
     def replied(self, operation: Operation[T]) -> Reply[T]:
         return reply(operation, self.ask(operation))
 
@@ -145,6 +161,11 @@ def _examine_tenant(
         yield from _skipped(_OF_THE_TENANT[3:], "No answer came.")
         return None
     webhooks = reply(listing, first)
+    with_a_slash = operations.with_slash(listing)
+    if first.status in operations.NO_ROUTE and with_a_slash is not None:
+        second = tenant.replied(with_a_slash)  # as a client does
+        if second.kind == "read":
+            listing, webhooks = with_a_slash, second
     here, elsewhere = _listings(tenant.endpoints)
     mine = tenant.replied(here)
     other = tenant.replied(elsewhere) if may_stand_elsewhere(mine) else None
@@ -154,6 +175,10 @@ def _examine_tenant(
     else:
         yield not_checked("access", "Asked without a key: there is none, or it would travel in clear.")
     yield prefix_check(plan.path_prefix, mine, other)
+    if "read" in (webhooks.kind, listeners.kind):
+        yield endpoints_check(tenant.look, tenant.endpoints, webhooks.value or ())
+    else:
+        yield not_checked(ENDPOINTS_CHECK, "Neither call was answered, so no path can be told from another.")
     seconds: list[float] = []
     if webhooks.value is not None:
         seconds = [first.seconds, *_more_round_trips(tenant, listing)]

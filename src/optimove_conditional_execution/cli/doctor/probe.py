@@ -78,12 +78,6 @@ class Answer:
         """The HTTP status."""
         return self.response.status
 
-    @property
-    def is_page(self) -> bool:
-        """Whether it is a page for people."""
-        kind = self.header("content-type") or ""
-        return kind.lower().startswith("text/html") or self.response.body.lstrip()[:1] == b"<"
-
     def header(self, name: str) -> str | None:
         """Return a header's value; the name in lower case."""
         return next((value for key, value in self.response.headers.items() if key.lower() == name), None)

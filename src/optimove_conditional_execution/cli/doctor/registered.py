@@ -12,6 +12,7 @@ from optimove_conditional_execution.cli.doctor.texts import is_loopback, is_publ
 from optimove_conditional_execution.cli.tenant import shown_url
 from optimove_conditional_execution.models.listener import CAMPAIGN_READY, EventListener
 from optimove_conditional_execution.models.webhook import Webhook
+from optimove_conditional_execution.urls import normalized
 
 # ---- webhooks
 
@@ -30,12 +31,11 @@ def webhooks_check(webhooks: Sequence[Webhook], *, expected: str | None, is_rehe
 
 def _webhook_issues(webhooks: Sequence[Webhook], expected: str | None, is_rehearsal: bool) -> Iterator[Issue]:
     urls = [webhook.url for webhook in webhooks]
-    if expected is not None and expected not in urls:
+    if expected is not None and normalized(expected) not in map(normalized, urls):
         near = any(_essence(url) == _essence(expected) for url in urls)
         yield Issue(
             "problem",
-            "The URL of --webhook is not registered"
-            + (", but one that differs in case, scheme or the slash at the end." if near else "."),
+            "The URL of --webhook is not registered" + (", but one that differs in case or scheme." if near else "."),
             "Register it: optimove-ce webhooks create URL"
             + (", and delete the other: optimove-ce webhooks delete ID." if near else "."),
         )

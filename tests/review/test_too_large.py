@@ -1,0 +1,118 @@
+"""A status update that is refused for its size goes out in smaller ones, and the books stay right."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from optimove_conditional_execution import APIError, Request, Response
+from optimove_conditional_execution.flows.journal import FIRST_DENIAL
+from optimove_conditional_execution.flows.ledger import Chunk
+from optimove_conditional_execution.stores import MemoryJournal
+from optimove_conditional_execution.testing import FakeOptimove
+from tests.review.conftest import Rig, everybody, odd
+
+PAGE = b"<html><head><title>413 Request Entity Too Large</title></head></html>"
+
+
+class Narrow(FakeOptimove):
+    """An Optimove behind a proxy that lets only small updates through."""
+
+    def __init__(self, most: int, *, broken_after: int | None = None) -> None:
+        super().__init__()
+        self.most = most
+        self.broken_after = broken_after
+        self.sizes: list[int] = []
+
+    def handle(self, request: Request) -> Response:
+        if "UpdateCustomer" in request.path:
+            self.sizes.append(len(json.loads(request.body)["PromosUpdated"]))
+            if self.sizes[-1] > self.most:
+                return Response(413, {"content-type": "text/html"}, PAGE)
+            if self.broken_after is not None and sum(size <= self.most for size in self.sizes) > self.broken_after:
+                return Response(400)
+        return super().handle(request)
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_a_review_sends_halves(colour: str) -> None:
+    fake = Narrow(3_000)
+    campaign = fake.add_campaign(25_000)
+    journal = MemoryJournal()
+    report = Rig(colour, fake).run(odd, campaign.event(), journal=journal, report_denied=True)
+    assert report.complete, report
+    assert report.acknowledged == len(campaign.statuses) == 25_000
+    assert not campaign.contradictions
+    # The second chunk may be cut before the first one is known to be too large.
+    assert sum(size > 3_000 for size in fake.sizes) <= 8
+    (kept,) = journal.reviews()
+    assert journal.acknowledged(kept.event.key) == [(0, 12_500), (FIRST_DENIAL, FIRST_DENIAL + 12_500)]
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_what_was_taken_of_a_halved_update_is_not_sent_again(colour: str) -> None:
+    fake = Narrow(1_000, broken_after=1)
+    campaign = fake.add_campaign(1_600)
+    journal = MemoryJournal()
+    rig = Rig(colour, fake)
+    first = rig.run(everybody, campaign.event(), journal=journal)
+    assert (first.acknowledged, first.complete) == (800, False)
+    (kept,) = journal.reviews()
+    assert journal.acknowledged(kept.event.key) == [(0, 800)]
+    fake.broken_after = None
+    fake.sizes.clear()
+    second = rig.run(everybody, campaign.event(), journal=journal)
+    assert (second.acknowledged, second.complete) == (1_600, True)
+    assert fake.sizes == [800]
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_who_refuses_a_hundred_is_not_asked_with_fewer(colour: str) -> None:
+    fake = Narrow(0)
+    campaign = fake.add_campaign(1_600)
+    report = Rig(colour, fake).run(everybody, campaign.event())
+    assert fake.sizes == [1_600, 800, 400, 200, 100]
+    assert isinstance(report.error, APIError)
+    assert report.error.status == 413
+    assert (report.acknowledged, report.complete) == (0, False)
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_the_clients_own_method_sends_halves(colour: str) -> None:
+    fake = Narrow(3_000)
+    campaign = fake.add_campaign(25_000)
+    statuses = {f"C{number:07d}": True for number in range(1, 25_001)}
+
+    async def go() -> int:
+        async with fake.async_client() as client:
+            return await client.update_customer_promotion_status(campaign.campaign_id, statuses)
+
+    if colour == "sync":
+        with fake.client() as client:
+            told = client.update_customer_promotion_status(campaign.campaign_id, statuses)
+    else:
+        told = asyncio.run(go())
+    assert told == len(campaign.statuses) == 25_000
+    assert sum(size > 3_000 for size in fake.sizes) <= 3
+
+
+def test_the_client_says_what_was_acknowledged_before_it_gave_up() -> None:
+    fake = Narrow(1_000, broken_after=1)
+    campaign = fake.add_campaign(1_600)
+    with fake.client() as client, pytest.raises(APIError) as caught:
+        client.update_customer_promotion_status(
+            campaign.campaign_id, {f"C{number:07d}": True for number in range(1, 1_601)}
+        )
+    assert caught.value.__notes__ == ["Optimove had acknowledged 800 customers before."]
+
+
+def test_each_half_has_its_own_part_of_the_journal() -> None:
+    chunk = Chunk(
+        ((5, 7), (9, 10), (FIRST_DENIAL, FIRST_DENIAL + 2)), dict(zip("abcde", [True] * 3 + [False] * 2, strict=True))
+    )
+    first, second = chunk.halves()
+    assert first == Chunk(((5, 7),), {"a": True, "b": True})
+    assert second == Chunk(((9, 10), (FIRST_DENIAL, FIRST_DENIAL + 2)), {"c": True, "d": False, "e": False})
+    assert second.halves()[1] == Chunk(((FIRST_DENIAL, FIRST_DENIAL + 2),), {"d": False, "e": False})
