@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 from pydantic_core import PydanticCustomError
 
-from optimove_conditional_execution.deadline import instant, zone_of
+from optimove_conditional_execution.deadline import announced_instant, zone_of
 from optimove_conditional_execution.models.caseless import CaselessModel, LenientNumber, Number
 
 CAMPAIGN_READY: Final = 5
@@ -110,19 +110,31 @@ class CampaignReadyEvent(ListenerEvent):
             f":{self.timestamp.isoformat()}:{self.clearance_required_by.isoformat()}"
         )
 
-    def clearance_deadline(self, timezone: ZoneInfo | str) -> datetime:
+    def clearance_deadline(self, timezone: ZoneInfo | str, *, now: datetime | None = None) -> datetime:
         """Return `clearance_required_by` as a moment in UTC.
 
-        In the hour that a change of clocks repeats or leaves out, it is the earlier of the two readings.
+        In the hour that a change of clocks repeats or leaves out, it is the earliest reading that is not before
+        `timestamp`.
 
         Args:
             timezone: The zone that Optimove writes in, such as `Europe/London`. It is not documented: ask.
+            now: A moment with a zone. It tells which of its two readings `timestamp` means when that falls into a
+                repeated hour itself; None takes the earlier one.
 
         Raises:
             ConfigurationError: The zone is not known.
         """
-        moment, _ = instant(self.clearance_required_by, zone_of(timezone))
+        moment, _ = self.clearance(zone_of(timezone), now=None if now is None else now.timestamp())
         return moment
+
+    def clearance(self, zone: ZoneInfo, *, now: float | None = None) -> tuple[datetime, bool]:
+        """Return what `clearance_deadline` does, and whether there was more than one reading.
+
+        Args:
+            zone: The zone that Optimove writes in.
+            now: Seconds since 1970, or None.
+        """
+        return announced_instant(self.clearance_required_by, zone, announced=self.timestamp, now=now)
 
 
 class EventListener(CaselessModel):

@@ -121,6 +121,8 @@ class Operation(Generic[T]):
         body: The JSON body, or None.
         idempotent: Whether sending it twice does no more than sending it once. Decides about retries.
         gone_means_done: Whether a 404 to a repeated try means that the first try did it.
+        long_running: Whether an answer may take long: a try may then take most of the time that the call has left, and
+            not only `RetryPolicy.attempt_timeout`.
         urgent: Whether, with a deadline of its own, it is retried until that, however many tries it takes.
         limit: Which rate limit it counts against.
         private: Whether bodies hold secrets or personal data; then no error message quotes Optimove's words.
@@ -136,6 +138,7 @@ class Operation(Generic[T]):
     idempotent: bool = False
     gone_means_done: bool = False
     urgent: bool = False
+    long_running: bool = False
     limit: Literal["general", "approval"] = "general"
     private: bool = False
     redact: tuple[str, ...] = field(default=(), repr=False)

@@ -183,6 +183,7 @@ def update_customer_promotion_status(
         body=written,
         idempotent=True,
         urgent=True,
+        long_running=True,
         private=True,
     )
 

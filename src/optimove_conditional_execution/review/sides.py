@@ -22,8 +22,11 @@ from optimove_conditional_execution.transport.sending import Tally
 
 R = TypeVar("R")
 
+UPDATES_AT_ONCE: Final = 4
+"""Status updates on their way at the same time, so that a slow one does not hold the others."""
+
 _IO_PLACES: Final = 4
-"""Threads for the page that is read, the update that is sent, and the journal."""
+"""Threads for the page that is read, and the journal."""
 
 _ENOUGH: Final = 4_000
 """Customers that a thread reads before it hands them over."""
@@ -60,13 +63,25 @@ class Side(Protocol):
         """Call the journal, which may wait for a disk."""
         ...
 
+    async def tell(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function of the user's that observes the review."""
+        ...
+
 
 @final
 class PageRequest:
     """What the customers are asked for with."""
 
     def __init__(
-        self, campaign_id: int, *, attributes: Sequence[str], page_size: int | None, deadline: Deadline, tally: Tally
+        self,
+        campaign_id: int,
+        *,
+        attributes: Sequence[str],
+        page_size: int | None,
+        deadline: Deadline,
+        tally: Tally,
+        wait_for_customers: float,
+        on_warning: Callable[[str], None],
     ) -> None:
         self.campaign_id = campaign_id
         self.options: dict[str, Any] = {
@@ -74,6 +89,8 @@ class PageRequest:
             "page_size": page_size,
             "deadline": deadline,
             "tally": tally,
+            "wait_for_customers": wait_for_customers,
+            "on_warning": on_warning,
         }
 
 
@@ -109,6 +126,12 @@ class Threads(_Side):
     def __init__(self, client: OptimoveClient, reviewer: Callable[..., Any], concurrency: int) -> None:
         super().__init__(reviewer, concurrency)
         self._client = client
+        # Of their own, so that slow updates hold neither the journal nor the next page.
+        self._updates = Pool(UPDATES_AT_ONCE, when_full="queue", name="optimove-update")
+
+    async def tell(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function of the user's that observes the review, in a thread."""
+        await self.call(function, *arguments)
 
     async def customers(self, request: PageRequest) -> AsyncGenerator[list[CampaignCustomer], None]:
         """Yield the campaign's customers in lists of any length."""
@@ -139,7 +162,9 @@ class Threads(_Side):
 
     async def send(self, operation: Operation[R], deadline: Deadline, tally: Tally) -> R:
         """Send an operation."""
-        return await self.call(lambda: self._client.send(operation, deadline=deadline, tally=tally))
+        sending = self._updates.submit(lambda: self._client.send(operation, deadline=deadline, tally=tally), ())
+        result: R = await asyncio.wrap_future(sending)
+        return result
 
 
 @final
@@ -149,6 +174,10 @@ class Tasks(_Side):
     def __init__(self, client: AsyncOptimoveClient, reviewer: Callable[..., Any], concurrency: int) -> None:
         super().__init__(reviewer, concurrency)
         self._client = client
+
+    async def tell(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function of the user's that observes the review, in the event loop."""
+        function(*arguments)
 
     def customers(self, request: PageRequest) -> AsyncGenerator[list[CampaignCustomer], None]:
         """Yield the campaign's customers in lists of any length."""
