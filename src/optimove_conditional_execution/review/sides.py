@@ -17,7 +17,8 @@ from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.flows.verdicts import Batch, Verdicts, verdicts
 from optimove_conditional_execution.models.campaign import CampaignCustomer
 from optimove_conditional_execution.operations import Operation
-from optimove_conditional_execution.pools import Pool, harmless
+from optimove_conditional_execution.pools import harmless
+from optimove_conditional_execution.review.native_threads import workers
 from optimove_conditional_execution.transport.sending import Tally
 
 R = TypeVar("R")
@@ -98,8 +99,8 @@ class _Side:
     def __init__(self, reviewer: Callable[..., Any], concurrency: int) -> None:
         self._reviewer = reviewer
         # Of this run alone: a reviewer that hangs keeps its thread, and must not keep those of later runs.
-        self._reviewers = Pool(concurrency, when_full="queue", name="optimove-reviewer")
-        self._io = Pool(_IO_PLACES, when_full="queue", name="optimove-review")
+        self._reviewers = workers(concurrency, "optimove-reviewer")
+        self._io = workers(_IO_PLACES, "optimove-review")
 
     async def call(self, function: Callable[..., R], *arguments: object) -> R:
         result: R = await asyncio.wrap_future(self._io.submit(function, arguments))
@@ -127,7 +128,7 @@ class Threads(_Side):
         super().__init__(reviewer, concurrency)
         self._client = client
         # Of their own, so that slow updates hold neither the journal nor the next page.
-        self._updates = Pool(UPDATES_AT_ONCE, when_full="queue", name="optimove-update")
+        self._updates = workers(UPDATES_AT_ONCE, "optimove-update")
 
     async def tell(self, function: Callable[..., object], *arguments: object) -> None:
         """Call a function of the user's that observes the review, in a thread."""
@@ -158,7 +159,7 @@ class Threads(_Side):
         finally:
             if reading is not None:
                 # A read that nobody waits for any more ends by itself, and then gives its connection back.
-                reading.add_done_callback(lambda _: blocks.close())
+                reading.add_done_callback(lambda _: self._io.submit(blocks.close, ()))
 
     async def send(self, operation: Operation[R], deadline: Deadline, tally: Tally) -> R:
         """Send an operation."""
