@@ -76,6 +76,35 @@ def _number(seconds: object) -> float:
     raise ConfigurationError("A deadline needs a number of seconds.")
 
 
+@final
+class WallAwareClock:
+    """A monotonic clock that also moves when the wall clock is ahead of it.
+
+    A monotonic clock stands still while the machine is suspended, and does not see that the wall clock was set right.
+    A wall clock can be set back. So of the time that both have counted since the start, the longer one holds: a moment
+    on the wall has come on this clock as soon as one of the two says so.
+    """
+
+    def __init__(self, *, monotonic: Clock = time.monotonic, wall: Clock = time.time) -> None:
+        """Start counting.
+
+        Args:
+            monotonic: A monotonic clock, seconds.
+            wall: Seconds since 1970.
+        """
+        self._monotonic = monotonic
+        self._wall = wall
+        self._offset = wall() - monotonic()
+
+    def __call__(self) -> float:
+        """Return the seconds."""
+        return max(self._monotonic(), self._wall() - self._offset)
+
+    def step(self) -> float:
+        """Return the seconds by which the wall clock has moved more than the monotonic one since the start."""
+        return self._wall() - self._offset - self._monotonic()
+
+
 TRANSIT_SAMPLES: Final = 256
 TRANSIT_WINDOW_SECONDS: Final = 600.0
 
@@ -190,19 +219,57 @@ def zone_of(timezone: ZoneInfo | str) -> ZoneInfo:
         ) from None
 
 
-def instant(moment: datetime, zone: tzinfo) -> tuple[datetime, bool]:
+def instant(moment: datetime, zone: tzinfo, *, not_before: datetime | None = None) -> tuple[datetime, bool]:
     """Return the moment that a clock on the wall means.
 
     Args:
         moment: What the clock shows, without a zone.
         zone: Where it hangs.
+        not_before: A moment, with its zone, that cannot be later; None when nothing is known.
 
     Returns:
         The moment in UTC, and whether it is doubtful: in the hour that a change of clocks repeats there are two such
-        moments, in the hour that it leaves out there are two readings. It is the earlier one then.
+        moments, in the hour that it leaves out there are two readings. It is the earliest one then that is not before
+        `not_before`; the earliest of all when both are.
     """
+    found = readings(moment, zone)
+    return next((one for one in found if not_before is None or one >= not_before), found[0]), len(found) > 1
+
+
+def readings(moment: datetime, zone: tzinfo) -> list[datetime]:
+    """Return the moments in UTC that a clock on the wall of a zone can mean, one or two, the earlier first."""
+    if moment.tzinfo is not None:
+        return [moment.astimezone(UTC)]
     try:
-        readings = {moment.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
+        return sorted({moment.replace(tzinfo=zone, fold=fold).astimezone(UTC) for fold in (0, 1)})
     except OverflowError:  # within a day of the first or the last moment that there is
-        return moment.replace(tzinfo=UTC), False
-    return min(readings), len(readings) > 1
+        return [moment.replace(tzinfo=UTC)]
+
+
+_CLOCKS_DIFFER: Final = 300.0
+"""Seconds by which the sender's clock may be ahead of ours."""
+
+
+def announced_instant(
+    moment: datetime, zone: tzinfo, *, announced: datetime, announced_zone: tzinfo, now: float | None = None
+) -> tuple[datetime, bool]:
+    """Return the moment that an announcement of it means: the earliest reading that is not before the announcement.
+
+    An announcement can fall into the same repeated hour. Nothing is announced in the future, so it was made at the
+    latest of its readings that has passed by `now`, unless then its moment would be over before it.
+
+    Args:
+        moment: What was announced, as a clock on the wall shows it, without a zone.
+        zone: Where the clock hangs.
+        announced: When, as a clock shows it, without a zone.
+        announced_zone: Where that clock hangs.
+        now: Seconds since 1970; None when it is not known, and then the earliest reading of `announced` is taken.
+
+    Returns:
+        The moment in UTC, and whether there was more than one reading of it.
+    """
+    latest = readings(moment, zone)[-1]
+    stamps = readings(announced, announced_zone)
+    passed = [] if now is None else [one for one in stamps[1:] if one.timestamp() <= now + _CLOCKS_DIFFER]
+    stamp = next((one for one in reversed(passed) if one <= latest), stamps[0])
+    return instant(moment, zone, not_before=stamp)

@@ -47,7 +47,7 @@ def test_every_customer_is_decided_about_and_reported(rig: Rig) -> None:
     assert not report.warnings
     assert 0 < report.seconds < report.seconds_to_spare
     assert sorted(campaign.recipients()) == [f"C{n:07}" for n in range(1, 25_001, 2)]
-    assert campaign.calls == [10_000, 2_500]
+    assert sorted(campaign.calls) == [2_500, 10_000]
     assert not campaign.twice
 
 
@@ -90,7 +90,9 @@ def test_decide_record_send_mark(rig: Rig) -> None:
     assert report.complete
     assert campaign.calls == [1_000, 1_000, 1_000]
     assert all(recorded >= 1_000 * (number + 1) for number, recorded in enumerate(recorded_before))
-    assert [sent for name, sent in journal.events if name == "acknowledged"] == [1, 2, 3]
+    marked = [sent for name, sent in journal.events if name == "acknowledged"]
+    assert len(marked) == 3
+    assert all(sent >= number for number, sent in enumerate(marked, 1))
 
 
 def test_a_full_chunk_goes_out_before_the_last_page_is_read(rig: Rig) -> None:
@@ -314,11 +316,15 @@ def test_a_change_of_clocks_takes_the_earlier_reading(local: str, utc: str, fake
         clearance_required_by=dt.datetime.fromisoformat(local),
     )
     for now, outcome in ((end - 5, NotFoundError), (end + 5, DeadlineExceeded)):
-        clock = iter([now] * 10)
         review = CampaignReview(
-            everybody, client=fake_optimove.client(), timezone="Europe/London", wall_clock=clock.__next__
+            everybody,
+            client=fake_optimove.client(),
+            timezone="Europe/London",
+            wall_clock=lambda now=now: now,  # type: ignore[misc]
         )
-        assert isinstance(review.run(event).error, outcome)
+        report = review.run(event)
+        assert isinstance(report.error, outcome)
+        assert f"{utc[:16]}:00 UTC" in report.warnings[0]
 
 
 def test_a_fresh_event_of_another_hour_is_reported(rig: Rig) -> None:
@@ -392,7 +398,7 @@ def test_every_way_to_say_that_there_are_no_more(rig: Rig, empty: Any) -> None:
 
 
 def test_a_404_on_the_first_page_is_an_error(rig: Rig) -> None:
-    event = rig.fake.add_campaign(1).event().model_copy(update={"campaign_id": 99_999})
+    event = rig.fake.add_campaign(1, lead_seconds=2).event().model_copy(update={"campaign_id": 99_999})
     assert isinstance(rig.run(everybody, event).error, NotFoundError)
 
 

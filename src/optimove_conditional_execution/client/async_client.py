@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -13,7 +13,6 @@ from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.drivers import arun
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.flows.ensure import ensure_event_listener, ensure_webhook
-from optimove_conditional_execution.flows.paging import Paging
 from optimove_conditional_execution.flows.statuses import Statuses, update_statuses
 from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.models.campaign import CampaignCustomer
@@ -201,6 +200,8 @@ class AsyncOptimoveClient(Client):
         page_size: int | None = 10_000,
         deadline: Deadline | None = None,
         tally: Tally | None = None,
+        wait_for_customers: float | None = None,
+        on_warning: Callable[[str], None] | None = None,
     ) -> AsyncGenerator[CampaignCustomer, None]:
         """Yield the customers of a campaign that waits for clearance (GetProcessedCampaignCustomers).
 
@@ -214,6 +215,11 @@ class AsyncOptimoveClient(Client):
             deadline: The end of reading; with one, a server that is down is asked again until then. None: each wait for
                 the next bytes may take `timeout` seconds.
             tally: Counts the requests.
+            wait_for_customers: Seconds for which an empty first page, or a 404 on it, is asked for again with growing
+                pauses, since a campaign's event can come before its customers do. None: with a deadline a quarter of
+                the time until it, at least 30 s where there is time; without one 0, so that it is believed at once.
+            on_warning: Called with a text, without personal data, when the end is doubtful: no customers at all, or a
+                404 behind the last page, which is believed at the second time. Unset, it is logged.
 
         Raises:
             NotFoundError: There is no such campaign, or no such path.
@@ -228,6 +234,8 @@ class AsyncOptimoveClient(Client):
                 page_size=page_size,
                 deadline=deadline,
                 tally=tally,
+                wait_for_customers=wait_for_customers,
+                on_warning=on_warning,
             )
         )
 
@@ -239,13 +247,22 @@ class AsyncOptimoveClient(Client):
         page_size: int | None = 10_000,
         deadline: Deadline | None = None,
         tally: Tally | None = None,
+        wait_for_customers: float | None = None,
+        on_warning: Callable[[str], None] | None = None,
     ) -> AsyncGenerator[list[CampaignCustomer], None]:
         """Yield the same customers in lists, some hundreds at a time, as they arrive.
 
         Lists cost a program less than customers one by one. The arguments are those of
         `get_processed_campaign_customers`, and so are the errors; what came before an error is good.
         """
-        paging = Paging(campaign_id, customer_attributes=customer_attributes, page_size=page_size)
+        paging = self._paging(
+            campaign_id,
+            customer_attributes=customer_attributes,
+            page_size=page_size,
+            deadline=deadline,
+            wait_for_customers=wait_for_customers,
+            on_warning=on_warning,
+        )
         return aread(self._rules, self._engine, paging, deadline, tally)
 
     async def update_customer_promotion_status(

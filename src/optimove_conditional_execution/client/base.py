@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import abc
+import logging
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final, Literal, NoReturn
 from zoneinfo import ZoneInfo
 
+from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.flows.paging import Paging, seconds_for_customers
 from optimove_conditional_execution.operations import Endpoints
-from optimove_conditional_execution.settings import TIMEZONE_VARIABLE, ClientSettings, whole_number
+from optimove_conditional_execution.settings import TIMEZONE_VARIABLE, ClientSettings, seconds, whole_number
 from optimove_conditional_execution.transport.calls import OnCall
 from optimove_conditional_execution.transport.limiter import RateLimit
 from optimove_conditional_execution.transport.retry import RetryPolicy, load
 from optimove_conditional_execution.transport.sending import Rules
+
+_LOGGER: Final = logging.getLogger("optimove_conditional_execution.client")
 
 EngineName = Literal["httpx", "httpx2", "aiohttp"]
 
@@ -96,6 +102,32 @@ class Client(abc.ABC):
     def rate_limit(self) -> RateLimit | None:
         """The limit for every call but approvals, or None."""
         return self._rules.rate_limit
+
+    def _paging(
+        self,
+        campaign_id: int,
+        *,
+        customer_attributes: Sequence[str],
+        page_size: int | None,
+        deadline: Deadline | None,
+        wait_for_customers: float | None,
+        on_warning: Callable[[str], None] | None,
+    ) -> Paging:
+        """Return the pages of a campaign; see `get_processed_campaign_customers`."""
+        if wait_for_customers is None:
+            left = 0.0 if deadline is None else deadline.remaining()
+            wait_for_customers = seconds_for_customers(left, until=left) if math.isfinite(left) else 0.0
+
+        def log(text: str) -> None:
+            _LOGGER.warning("campaign %d: %s", campaign_id, text)
+
+        return Paging(
+            campaign_id,
+            customer_attributes=customer_attributes,
+            page_size=page_size,
+            waiting=Deadline.after(seconds("wait_for_customers", wait_for_customers)),
+            on_warning=log if on_warning is None else on_warning,
+        )
 
     def _wall_clock(self) -> Callable[[], datetime]:
         """Return what tells the time as Optimove writes it: in the client's zone, without the zone."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, Final, final
 
 from optimove_conditional_execution import operations
+from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import (
     ConfigurationError,
     NotFoundError,
@@ -24,6 +26,16 @@ _OK: Final = 200
 _SAMPLE: Final = 100
 """Rows by which a page is recognised."""
 
+_NOT_FOUND_PAUSE: Final = 1.0
+"""Seconds before a page behind the first rows, answered with 404, is asked for again."""
+
+_WAITING_SHARE: Final = 0.25
+_WAITING_SECONDS: Final = 30.0
+
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 30.0
+"""Seconds; the pauses before an empty first page is asked for again double from the first to the longest."""
+
 
 @final
 class Paging:
@@ -33,17 +45,34 @@ class Paging:
     `next_page` says None. A page that breaks off needs no call: the next one begins behind the rows that came.
 
     How Optimove pages is not documented. So a page with fewer rows than asked for does not end it, since the server may
-    cap pages; an empty one does, and a 404 behind the first. A page that comes again would come for ever, in pieces
-    too, when it breaks off each time.
+    cap pages; an empty one does, and a 404 behind the first rows that the API says twice. A page that comes again would
+    come for ever, in pieces too, when it breaks off each time.
+
+    The event of a campaign can come before its customers do. So an empty first page, or a 404 on it, is asked for again
+    with growing pauses before it is believed.
+
+    Attributes:
+        rows: Rows that have come.
+        pause: Seconds to wait before the next page is asked for.
     """
 
-    def __init__(self, campaign_id: int, *, customer_attributes: Sequence[str] = (), page_size: int | None) -> None:
+    def __init__(
+        self,
+        campaign_id: int,
+        *,
+        customer_attributes: Sequence[str] = (),
+        page_size: int | None,
+        waiting: Deadline | None = None,
+        on_warning: Callable[[str], None] | None = None,
+    ) -> None:
         """Begin before the first row.
 
         Args:
             campaign_id: The campaign.
             customer_attributes: Names of attributes to ask for.
             page_size: Rows to ask for, 1 or more; None asks once, for everything.
+            waiting: Until when an empty first page, or a 404 on it, is asked for again; None believes it at once.
+            on_warning: Told, in plain words without personal data, when the end of the customers is doubtful.
 
         Raises:
             ConfigurationError: An argument makes no sense.
@@ -61,7 +90,12 @@ class Paging:
         self._has_customers = False
         self._unreadable = 0
         self._first_unreadable = ""
+        self._waiting = waiting
+        self._waited = 0.0
+        self._not_found_at: int | None = None  # behind so many rows a 404 has come
+        self._on_warning = on_warning
         self.rows = 0
+        self.pause = 0.0
         self._operation = self._page()  # tells now what is wrong with the arguments
         self._begin()
 
@@ -86,6 +120,7 @@ class Paging:
             if self._unreadable:
                 raise self._unread()
             return None
+        self.pause = 0.0
         if self._sample:
             if self._comes_again():
                 raise self._repeated()
@@ -133,17 +168,50 @@ class Paging:
         if self._over and not self._page_rows and not is_framed and not self._asked_twice:
             self._asked_twice = True
             self._over = False
+        if self._over and not self.rows:
+            if self._wait_for_customers():
+                self._over = False
+            else:
+                self._warn(
+                    f"The campaign has no customers: its first page was empty{self._how_long()}. If you expected some, "
+                    "they may have come later than the event."
+                )
         return customers
 
     def missing(self, error: NotFoundError) -> None:
-        """Take a 404: behind the first rows it is the end.
+        """Take a 404 that the API itself has sent (`is_from_api`): behind the first rows the second one is the end.
 
         Raises:
-            NotFoundError: It is not.
+            NotFoundError: It is the end of the reading, and not of the customers.
         """
         if not self.rows:
-            raise error
-        self._over = True
+            if not self._wait_for_customers():
+                raise error
+        elif self._not_found_at != self.rows:
+            self._not_found_at = self.rows
+            self.pause = _NOT_FOUND_PAUSE
+        else:
+            self._over = True
+            self._warn(
+                f"The customers ended with a 404 behind {self.rows} rows, twice, and not with an empty page. Compare "
+                "the number with what Optimove shows for the campaign."
+            )
+
+    def _wait_for_customers(self) -> bool:
+        """Set the pause before the first page is asked for again; False when there is no time left for that."""
+        left = 0.0 if self._waiting is None else self._waiting.remaining()
+        if left <= 0:
+            return False
+        self.pause = min(left, max(_FIRST_PAUSE, min(self._waited, _LONGEST_PAUSE)))
+        self._waited += self.pause
+        return True
+
+    def _how_long(self) -> str:
+        return f" for {self._waited:.0f} s" if self._waited else ""
+
+    def _warn(self, text: str) -> None:
+        if self._on_warning is not None:
+            self._on_warning(text)
 
     def _read(self, rows: list[Any]) -> list[CampaignCustomer]:
         if len(self._sample) < _SAMPLE and rows:
@@ -198,6 +266,25 @@ class Paging:
             operation=operation.name,
             body=b"" if self.rows else body,
         )
+
+
+def seconds_for_customers(left: float, *, until: float) -> float:
+    """Return how long an empty first page is asked for again: a quarter of the time, 30 s where there is time for it.
+
+    Args:
+        left: Seconds until the statuses of the customers must have been sent.
+        until: Seconds until the customers must have been read; half of it remains for that.
+    """
+    return min(max(left * _WAITING_SHARE, min(_WAITING_SECONDS, until / 2)), until)
+
+
+def is_from_api(error: NotFoundError) -> bool:
+    """Whether a 404 is one of Optimove's API: JSON, nothing, or `Not Found`; a proxy sends a page or words of its own.
+
+    Source: `docs/explanation/optimove-api.md`; `Not Found` as plain text is what an unknown campaign gets.
+    """
+    body = error.body.removeprefix(codecs.BOM_UTF8).strip()
+    return not body or body[:1] in b'{["' or body.lower() in (b"null", b"not found")
 
 
 def _digest(rows: list[Any]) -> str:

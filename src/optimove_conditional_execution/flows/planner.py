@@ -17,7 +17,14 @@ class Planner:
     """
 
     def __init__(
-        self, *, clearance: Deadline, chunk_size: int, pause_between_requests: float, expected: int | None, clock: Clock
+        self,
+        *,
+        clearance: Deadline,
+        chunk_size: int,
+        pause_between_requests: float,
+        expected: int | None,
+        clock: Clock,
+        updates_at_once: int = 1,
     ) -> None:
         """Begin to measure.
 
@@ -27,7 +34,9 @@ class Planner:
             pause_between_requests: Seconds a request that the rate limit allows; 0 without one.
             expected: How many customers there will be, if anybody knows.
             clock: A monotonic clock, seconds.
+            updates_at_once: Status updates that are on their way at the same time.
         """
+        self._updates_at_once = updates_at_once
         self._clearance = clearance
         self._given = clearance.remaining()
         self._chunk_size = chunk_size
@@ -79,5 +88,6 @@ class Planner:
         deciding = waiting / rate if waiting else 0.0
         a_chunk = max(self._chunk_seconds / self._chunks if self._chunks else 0.0, self._pause)
         # Everybody may be approved, and the last chunk goes out when the last customer is decided.
-        sending = a_chunk * math.ceil((unsent + waiting) / self._chunk_size)
+        chunks = math.ceil((unsent + waiting) / self._chunk_size)
+        sending = max(a_chunk * math.ceil(chunks / self._updates_at_once), self._pause * chunks)
         return self._clearance.remaining() - max(sending, deciding + (a_chunk if waiting else 0.0))

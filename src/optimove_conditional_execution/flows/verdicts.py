@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, final
@@ -73,7 +74,7 @@ def verdicts(batch: Batch, answer: object, deadline: Deadline | None = None) -> 
     """Read a reviewer's answer; a generator runs on in here, until the deadline at most.
 
     Raises:
-        OddAnswer: It is none, or has no end.
+        OddAnswer: It is none, has no end, or holds ids of strangers alone.
         TimeoutError: The deadline has passed before the answer was read.
     """
     if isinstance(answer, PartialAnswer):
@@ -88,7 +89,7 @@ def verdicts(batch: Batch, answer: object, deadline: Deadline | None = None) -> 
     if type(answer) in _LISTS and (plain := _plain(known, answer)) is not None:
         return Verdicts(plain)
     approved: set[str] = set()
-    strangers = 0
+    strangers: Counter[str] = Counter()
     most = 10 * len(known) + _MOST_ITEMS
     for count, item in enumerate(answer):
         if deadline is not None and deadline.expired:
@@ -100,8 +101,19 @@ def verdicts(batch: Batch, answer: object, deadline: Deadline | None = None) -> 
         if isinstance(item, str) and item in known:
             approved.add(item)
         else:
-            strangers += 1
-    return Verdicts(frozenset(approved), strangers=strangers)
+            strangers[type(item).__name__] += 1
+    if strangers and not approved:
+        raise OddAnswer(_nobody_known(strangers))
+    return Verdicts(frozenset(approved), strangers=strangers.total())
+
+
+def _nobody_known(kinds: Counter[str]) -> str:
+    (kind, _), *others = kinds.most_common()
+    told = f"values of type {kind}{' and others' if others else ''}" if kind != "str" or others else "other strings"
+    return (
+        f"Nothing that the reviewer returned stands in its batch: it returned {told}. Of the customers of the batch, "
+        "return customer_id, which is a str, as it came."
+    )
 
 
 def _plain(known: frozenset[str], answer: Iterable[object]) -> frozenset[str] | None:

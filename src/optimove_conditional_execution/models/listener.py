@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 from pydantic_core import PydanticCustomError
 
-from optimove_conditional_execution.deadline import instant, zone_of
+from optimove_conditional_execution.deadline import announced_instant, zone_of
 from optimove_conditional_execution.errors import PayloadError
 from optimove_conditional_execution.models.caseless import CaselessModel, LenientNumber, Number, known_keys
 from optimove_conditional_execution.models.json_text import is_ambiguous
@@ -213,23 +213,40 @@ class CampaignReadyEvent(ListenerEvent):
             ConfigurationError: The zone is not known.
         """
         zone = zone_of(timezone)
-        moment = self.clearance_deadline(zone)
+        moment, _ = self.clearance(zone)
         return self.clearance_offset is not None and moment.astimezone(zone).utcoffset() != self.clearance_offset
 
-    def clearance_deadline(self, timezone: ZoneInfo | str) -> datetime:
+    def clearance_deadline(self, timezone: ZoneInfo | str, *, now: datetime | None = None) -> datetime:
         """Return `clearance_required_by` as a moment in UTC.
 
-        In the hour that a change of clocks repeats or leaves out, it is the earlier of the two readings. What the event
-        names itself, such as `+02:00`, wins over `timezone`.
+        In the hour that a change of clocks repeats or leaves out, it is the earliest reading that is not before
+        `timestamp`. What the event names itself, such as `+02:00`, wins over `timezone`.
 
         Args:
             timezone: The zone that Optimove writes in, such as `Europe/London`. It is not documented: ask.
+            now: A moment with a zone. It tells which of its two readings `timestamp` means when that falls into a
+                repeated hour itself; None takes the earlier one.
 
         Raises:
             ConfigurationError: The zone is not known.
         """
-        moment, _ = instant(self.clearance_required_by, self.clearance_zone(timezone))
+        moment, _ = self.clearance(zone_of(timezone), now=None if now is None else now.timestamp())
         return moment
+
+    def clearance(self, zone: ZoneInfo, *, now: float | None = None) -> tuple[datetime, bool]:
+        """Return what `clearance_deadline` does, and whether there was more than one reading.
+
+        Args:
+            zone: The zone that Optimove writes in, for events that name none.
+            now: Seconds since 1970, or None.
+        """
+        return announced_instant(
+            self.clearance_required_by,
+            self.clearance_zone(zone),
+            announced=self.timestamp,
+            announced_zone=self.timestamp_zone(zone),
+            now=now,
+        )
 
 
 class EventListener(CaselessModel):

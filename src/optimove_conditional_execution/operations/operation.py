@@ -128,6 +128,8 @@ class Operation(Generic[T]):
         body: The JSON body, or None.
         idempotent: Whether sending it twice does no more than sending it once. Decides about retries.
         gone_means_done: Whether a 404 to a repeated try means that the first try did it.
+        long_running: Whether an answer may take long: a try may then take most of the time that the call has left, and
+            not only `RetryPolicy.attempt_timeout`.
         urgent: Whether, with a deadline of its own, it is retried until that, however many tries it takes.
         first_try_share: The share of the time that is left that the first try may take, so that a try that is lost
             leaves time for another; 1 for a call whose try may need all of it. No kept connection is used for that.
@@ -146,6 +148,7 @@ class Operation(Generic[T]):
     gone_means_done: bool = False
     urgent: bool = False
     first_try_share: float = FIRST_TRY_SHARE
+    long_running: bool = False
     limit: Literal["general", "approval"] = "general"
     private: bool = False
     redact: tuple[str, ...] = field(default=(), repr=False)

@@ -184,6 +184,7 @@ def update_customer_promotion_status(
         idempotent=True,
         urgent=True,
         first_try_share=1.0,  # ten thousand statuses can take the server half a minute
+        long_running=True,
         private=True,
     )
 

@@ -9,13 +9,19 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Generic, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
-from optimove_conditional_execution.deadline import Clock, Deadline, instant, zone_of
-from optimove_conditional_execution.errors import ConfigurationError, DeadlineExceeded, OptimoveError, StoreError
+from optimove_conditional_execution.deadline import Clock, Deadline, WallAwareClock, readings, zone_of
+from optimove_conditional_execution.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    OptimoveError,
+    StoreError,
+    SupersededError,
+)
 from optimove_conditional_execution.flows.journal import Journal
 from optimove_conditional_execution.flows.ledger import Ledger
 from optimove_conditional_execution.flows.planner import Planner
@@ -23,8 +29,9 @@ from optimove_conditional_execution.flows.report import Progress, ReviewReport
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
 from optimove_conditional_execution.observers import notify
 from optimove_conditional_execution.operations import MAX_STATUSES
+from optimove_conditional_execution.review.passes import Passes
 from optimove_conditional_execution.review.pipeline import LOGGER, Pipeline, Plan
-from optimove_conditional_execution.review.sides import Side
+from optimove_conditional_execution.review.sides import UPDATES_AT_ONCE, Side
 from optimove_conditional_execution.review.turn import Turn, insistently, is_passing, unnumbered, words
 from optimove_conditional_execution.settings import seconds, whole_number
 from optimove_conditional_execution.stores.memory_journal import MemoryJournal
@@ -82,7 +89,8 @@ class Review(abc.ABC, Generic[R, C]):
             report_denied: Whether those who are not approved are reported too. Optimove takes who is never reported for
                 not approved.
             progress: Called with a `Progress` some times a second and at the end; it must be quick.
-            on_report: Called with the report of each review that `submit` or `resume` ran.
+            on_report: Called with the report of each review that `submit` or `resume` ran, when it is complete or
+                clearance has come.
             customer_attributes: Names of customer attributes to ask Optimove for.
             page_size: Rows of a page; None for an API that knows no pages.
             chunk_size: Statuses of an update, 10,000 at most.
@@ -144,10 +152,16 @@ class Review(abc.ABC, Generic[R, C]):
         return datetime.fromtimestamp(self._wall_clock(), self._zone).replace(tzinfo=None, microsecond=0)
 
     async def _run(
-        self, event: CampaignReadyEvent, *, fresh: bool = True, expected: int | None = None
+        self,
+        event: CampaignReadyEvent,
+        *,
+        fresh: bool = True,
+        expected: int | None = None,
+        passes: Passes | None = None,
     ) -> ReviewReport | None:
-        """Run a review; None when somebody else is at it."""
+        """Run a review once; None when somebody else is at it."""
         side = self._side()
+        passes = Passes() if passes is None else passes
         turn = Turn(self._journal, event.key)
         await self._opened(event, side, self._journal.keep, event)
         try:
@@ -156,8 +170,8 @@ class Review(abc.ABC, Generic[R, C]):
             over = await self._opened(event, side, self._journal.report, event.key)
             if over is not None:
                 return ReviewReport.from_json(over)
-            report, finished = await self._reviewed(event, side, turn, fresh=fresh, expected=expected)
-            if finished:
+            report = passes.added(await self._reviewed(event, side, turn, passes, fresh=fresh, expected=expected))
+            if report.complete or self._left(event) <= 0:
                 report = await self._written(report, turn, side)
         finally:
             if failed := await _failure(side, turn.leave):
@@ -199,54 +213,70 @@ class Review(abc.ABC, Generic[R, C]):
             report = ReviewReport(campaign_id=event.campaign_id, error=busy)
         return report
 
+    def _left(self, event: CampaignReadyEvent) -> float:
+        """Return the seconds until clearance on the wall clock; negative after it."""
+        now = self._wall_clock()
+        clearance, _ = event.clearance(self._zone, now=now)
+        return clearance.timestamp() - now
+
     async def _reviewed(
-        self, event: CampaignReadyEvent, side: Side, turn: Turn, *, fresh: bool, expected: int | None
-    ) -> tuple[ReviewReport, bool]:
-        clearance, doubtful = instant(event.clearance_required_by, event.clearance_zone(self._zone))
-        left = clearance.timestamp() - self._wall_clock()
+        self, event: CampaignReadyEvent, side: Side, turn: Turn, passes: Passes, *, fresh: bool, expected: int | None
+    ) -> ReviewReport:
+        now = self._wall_clock()
+        clock = WallAwareClock(wall=self._wall_clock)
+        clearance, doubtful = event.clearance(self._zone, now=now)
+        left = clearance.timestamp() - now
         ledger = Ledger(
             chunk_size=self._chunk_size,
             report_denied=self._report_denied,
             skip_control_group=self._skip_control_group,
             taken=await self._opened(event, side, turn.acknowledged),
         )
+        warnings = self._doubts(event, clearance if doubtful else None, fresh=fresh)
         if left <= 0:
-            return await self._too_late(event, ledger, side, left), True
-        deadline = Deadline.after(left)
+            return await self._too_late(event, ledger, side, left, warnings)
+        if passes.margin is None:
+            passes.margin = min(self._safety_margin, left / 2)
+        deadline = Deadline.after(left, clock=clock)
         limit = self._client.rate_limit
         planner = Planner(
             clearance=deadline,
             chunk_size=self._chunk_size,
             pause_between_requests=0.0 if limit is None else limit.per / limit.requests,
             expected=expected,
-            clock=time.monotonic,
+            clock=clock,
+            updates_at_once=UPDATES_AT_ONCE,
         )
-        margin = min(self._safety_margin, left / 2)
         plan = Plan(
             event=event,
             clearance=deadline,
-            asking=deadline.earlier_by(margin),
-            recording=deadline.earlier_by(margin / 2),
+            asking=deadline.earlier_by(passes.margin),
+            recording=deadline.earlier_by(passes.margin / 2),
             batch_size=self._batch_size,
             concurrency=self._concurrency,
             page_size=self._page_size,
             attributes=self._attributes,
             now=self._now,
+            clock_step=clock.step,
             progress=self._progress,
+            only_sending=passes.all_decided,
         )
-        warnings = self._doubts(event, doubtful=doubtful, fresh=fresh)
         if any(_is_rival(kept.event, event) for kept in await self._opened(event, side, self._journal.reviews)):
             warnings.append(
                 "The journal holds another review of this campaign with the same clearance: Optimove has announced it "
                 "twice, with other time stamps. What the reviews say of one customer may differ; the last word counts."
             )
             LOGGER.warning("campaign %d: %s", event.campaign_id, warnings[-1])
-        report = await Pipeline(
+        pipeline = Pipeline(
             plan, side=side, journal=self._journal, turn=turn, ledger=ledger, planner=planner, warnings=warnings
-        ).run()
-        return report, report.complete or deadline.expired
+        )
+        report = await pipeline.run()
+        passes.all_decided = pipeline.all_decided
+        return report
 
-    async def _too_late(self, event: CampaignReadyEvent, ledger: Ledger, side: Side, left: float) -> ReviewReport:
+    async def _too_late(
+        self, event: CampaignReadyEvent, ledger: Ledger, side: Side, left: float, warnings: Sequence[str]
+    ) -> ReviewReport:
         """Report what earlier runs did."""
 
         def replay() -> None:
@@ -262,21 +292,26 @@ class Review(abc.ABC, Generic[R, C]):
             acknowledged=ledger.acknowledged,
             seconds_to_spare=left,
             error=DeadlineExceeded("Clearance has passed, so nothing was read and nothing sent.", request_sent=False),
+            warnings=tuple(warnings),
         )
 
-    def _doubts(self, event: CampaignReadyEvent, *, doubtful: bool, fresh: bool) -> list[str]:
+    def _doubts(self, event: CampaignReadyEvent, clearance: datetime | None, *, fresh: bool) -> list[str]:
+        """Return what is doubtful about an event's times; `clearance` is the reading taken when there are several."""
         doubts: list[str] = []
-        if doubtful:
+        if clearance is not None:
             doubts.append(
-                f"ClearanceRequiredBy falls into a change of clocks in {self._zone.key}; the earlier reading is used."
+                f"ClearanceRequiredBy falls into a change of clocks in {self._zone.key}, so it has two readings. "
+                "Taken is the earliest that is not before the event's TimeStamp: "
+                f"{clearance.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC."
             )
         if event.contradicts(self._zone):
             doubts.append(
                 f"ClearanceRequiredBy names another UTC offset than {self._zone.key} has then; the event's own counts. "
                 "Check timezone=, which statuses are stamped in."
             )
-        stamp, _ = instant(event.timestamp, event.timestamp_zone(self._zone))
-        off = stamp.timestamp() - self._wall_clock()
+        now = self._wall_clock()
+        stamps = readings(event.timestamp, event.timestamp_zone(self._zone))
+        off = min((stamp.timestamp() - now for stamp in stamps), key=abs)
         if fresh and abs(off) >= WRONG_ZONE_SECONDS:
             doubts.append(
                 f"The event's TimeStamp is {abs(off) / 3600:.1f} h {'ahead of' if off > 0 else 'behind'} now in "
@@ -300,11 +335,36 @@ class Review(abc.ABC, Generic[R, C]):
             return ReviewReport(campaign_id=event.campaign_id, error=told)
 
     async def _told(self, event: CampaignReadyEvent, *, fresh: bool) -> ReviewReport | None:
-        report = await self._run(event, fresh=fresh)
+        report = await self._run_on(event, fresh=fresh)
         if report is None:
             LOGGER.info("campaign %d: somebody else is at this review", event.campaign_id)
         elif self._on_report is not None:
-            notify("on_report", self._on_report, report, LOGGER)
+            await self._side().tell(notify, "on_report", self._on_report, report, LOGGER)
+        return report
+
+    async def _run_on(self, event: CampaignReadyEvent, *, fresh: bool) -> ReviewReport | None:
+        """Run a review again and again, until it is complete or clearance comes; None when somebody else is at it.
+
+        Between two passes nobody holds the review. So whoever has lost it to another process finds that out, and stops.
+        """
+        passes = Passes()
+        report = await self._run(event, fresh=fresh, passes=passes)
+        while report is not None and not report.complete and not isinstance(report.error, SupersededError):
+            left = self._left(event)
+            pause = passes.pause(left)
+            if pause is None:
+                break
+            LOGGER.warning(
+                "campaign %d: incomplete %.0f s before clearance; the review goes on in %.1f s",
+                event.campaign_id,
+                left,
+                pause,
+            )
+            await asyncio.sleep(pause)
+            try:
+                report = await self._run(event, fresh=False, passes=passes)
+            except Exception as error:  # noqa: BLE001 - a journal that fails now may work at the next try
+                LOGGER.error("campaign %d: the journal raised %s", event.campaign_id, words(error))
         return report
 
     async def _in_background(self, event: CampaignReadyEvent) -> None:

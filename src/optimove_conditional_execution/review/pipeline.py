@@ -23,13 +23,14 @@ from optimove_conditional_execution.flows.effects import name_of
 from optimove_conditional_execution.flows.failures import Failures, Unit
 from optimove_conditional_execution.flows.journal import Decided, Journal
 from optimove_conditional_execution.flows.ledger import Chunk, Ledger
+from optimove_conditional_execution.flows.paging import seconds_for_customers
 from optimove_conditional_execution.flows.planner import Planner
 from optimove_conditional_execution.flows.report import Progress, ReviewReport
 from optimove_conditional_execution.flows.statuses import is_too_large
 from optimove_conditional_execution.flows.verdicts import Batch, OddAnswer
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
 from optimove_conditional_execution.observers import SafeLogger, notify
-from optimove_conditional_execution.review.sides import PageRequest, Side
+from optimove_conditional_execution.review.sides import UPDATES_AT_ONCE, PageRequest, Side
 from optimove_conditional_execution.review.turn import Turn, insistently, words
 from optimove_conditional_execution.transport.sending import Tally
 
@@ -38,7 +39,10 @@ R = TypeVar("R")
 LOGGER: Final = SafeLogger("review")
 
 _LOOK_SECONDS: Final = 0.25
-"""Between two looks at how far the review is."""
+"""Between two looks at how far the review is, and at the clocks."""
+
+_STEP_SECONDS: Final = 2.0
+"""The wall clock has been set, or the machine suspended, when it is so far from where the monotonic one expects it."""
 
 _GATHERING_SECONDS: Final = 0.01
 """What is decided in this time is written to the journal together: a disk takes one large write sooner than many."""
@@ -70,7 +74,9 @@ class Plan:
         page_size: Rows of a page; None when the server knows no pages.
         attributes: Names of customer attributes to ask for.
         now: The time in the tenant's zone, without it.
+        clock_step: Seconds by which the wall clock has moved more than the monotonic one.
         progress: Told how far the review is.
+        only_sending: Whether an earlier pass has read and decided about all customers.
     """
 
     event: CampaignReadyEvent
@@ -82,7 +88,9 @@ class Plan:
     page_size: int | None
     attributes: tuple[str, ...]
     now: Callable[[], datetime]
+    clock_step: Callable[[], float]
     progress: Callable[[Progress], None] | None
+    only_sending: bool = False
 
 
 @final
@@ -112,6 +120,8 @@ class Pipeline:
         self._error: OptimoveError | None = None
         self._warnings = list(warnings)
         self._behind = False
+        self._stepped = False
+        self._replayed = asyncio.Event()
         self._failures = Failures()
         # What is decided at the last moment must not be lost on its way; a tenth, when there is little time.
         self._answering = plan.asking.earlier_by(min(_HANDING_OVER_SECONDS, plan.asking.remaining() / 10))
@@ -131,8 +141,15 @@ class Pipeline:
         sending = asyncio.ensure_future(self._send(marking))
         watching = asyncio.ensure_future(self._watch())
         stages = (asking, ending, recording, sending, marking)
+        open_stages: set[asyncio.Future[None]] = set(stages)
         try:
-            await asyncio.wait(stages, timeout=self._plan.clearance.remaining(), return_when=asyncio.FIRST_EXCEPTION)
+            # Looking again and again, since clearance can come sooner than it seemed: see `WallAwareClock`.
+            while open_stages and not self._plan.clearance.expired:
+                over, open_stages = await asyncio.wait(
+                    open_stages, timeout=self._until(self._plan.clearance), return_when=asyncio.FIRST_EXCEPTION
+                )
+                if any(not stage.cancelled() and stage.exception() is not None for stage in over):
+                    break
         finally:
             for task in (*stages, watching):
                 task.cancel()
@@ -145,10 +162,24 @@ class Pipeline:
         self._show()
         return self._report()
 
+    @property
+    def all_decided(self) -> bool:
+        """Whether every customer has come, and the journal holds an answer for each."""
+        ledger = self._ledger
+        return self._all_read and not ledger.waiting and not ledger.failed
+
+    @staticmethod
+    def _until(deadline: Deadline) -> float:
+        return min(deadline.remaining(), _LOOK_SECONDS)
+
     # ---- reading and asking
 
     async def _ask(self) -> None:
         await self._replay()
+        self._replayed.set()
+        if self._plan.only_sending:
+            self._all_read = True
+            return
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read())
             for _ in range(self._plan.concurrency):
@@ -183,6 +214,8 @@ class Pipeline:
             page_size=plan.page_size,
             deadline=plan.asking,
             tally=self._tally,
+            wait_for_customers=seconds_for_customers(plan.clearance.remaining(), until=plan.asking.remaining()),
+            on_warning=self._warn,
         )
         try:
             async with contextlib.aclosing(self._side.customers(request)) as blocks:
@@ -216,6 +249,13 @@ class Pipeline:
             else:
                 for reason, count in answer.reasons.items():
                     self._failed("customers", reason, count)
+                if answer.strangers and not self._ledger.strangers:  # the first; all of them are told at the end
+                    LOGGER.warning(
+                        "campaign %d: the reviewer returned %d ids that do not stand in its batch of %d; not sent",
+                        self._plan.event.campaign_id,
+                        answer.strangers,
+                        len(batch.ids),
+                    )
                 await self._decided.put(self._ledger.decide(batch, answer))
             del batch  # not to be kept while waiting for the next one
 
@@ -224,8 +264,10 @@ class Pipeline:
             LOGGER.error("campaign %d: %s failed: %s", self._plan.event.campaign_id, unit, reason)
 
     async def _end(self, asking: asyncio.Future[None]) -> None:
-        """Let the later stages end when asking has, or its time is up."""
-        await asyncio.wait((asking,), timeout=self._plan.asking.remaining())
+        """Let the later stages end when asking has, or its time is up; not before what was decided earlier is on."""
+        await self._replayed.wait()
+        while not asking.done() and not self._plan.asking.expired:
+            await asyncio.wait((asking,), timeout=self._until(self._plan.asking))
         if not asking.done():
             asking.cancel()
             await asyncio.wait((asking,))
@@ -292,20 +334,31 @@ class Pipeline:
             await self._chunks.put(chunk)
 
     async def _send(self, marking: asyncio.Future[None]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(UPDATES_AT_ONCE):
+                group.create_task(self._send_chunks())
+        await self._all_marked(marking)
+
+    async def _send_chunks(self) -> None:
         while (chunk := await self._chunks.get()) is not None:
             await self._send_chunk(chunk)
-        await self._all_marked(marking)
+        self._chunks.put_nowait(None)  # for the next one that sends
 
     async def _send_chunk(self, chunk: Chunk) -> bool:
         """Send an update, in halves when it is too large, and tell whether the rest of it is worth a try."""
         plan = self._plan
         await self._check_run()
+        self._look_at_clock()
+        if plan.clearance.expired:
+            self._note(DeadlineExceeded("Clearance came before all statuses were sent.", request_sent=False))
+            return False
         begun = self._planner.seconds()
         operation = operations.update_customer_promotion_status(
             plan.event.campaign_id, chunk.statuses, timestamp=plan.now()
         )
+        tally = Tally()
         try:
-            await self._side.send(operation, plan.clearance, self._tally)
+            await self._side.send(operation, plan.clearance, tally)
         except OptimoveError as error:
             if is_too_large(error, len(chunk.statuses)):
                 first, second = chunk.halves()
@@ -315,6 +368,9 @@ class Pipeline:
                 return await self._send_chunk(second)
             self._note(error)
             return not (isinstance(error, APIError) and error.status == TOO_LARGE)
+        finally:
+            self._tally.calls += tally.calls
+            self._tally.requests += tally.requests
         self._ledger.took(chunk)
         self._planner.sent(self._planner.seconds() - begun)
         await self._handed_to_mark(chunk)
@@ -366,8 +422,23 @@ class Pipeline:
 
     async def _watch(self) -> None:
         while True:
+            self._look_at_clock()
             self._show()
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def _look_at_clock(self) -> None:
+        step = self._plan.clock_step()
+        if not self._stepped and abs(step) >= _STEP_SECONDS:
+            self._stepped = True
+            self._warn(
+                f"The wall clock has moved {'on' if step > 0 else 'back'} by {abs(step):.0f} s more than the monotonic "
+                "one since the review began: it was set, or the machine was suspended. Clearance has come as soon as "
+                "one of the two says so."
+            )
+
+    def _warn(self, text: str) -> None:
+        self._warnings.append(text)
+        LOGGER.warning("campaign %d: %s", self._plan.event.campaign_id, text)
 
     def _show(self) -> None:
         progress = self._progress()
@@ -377,8 +448,7 @@ class Pipeline:
                 f"The work that is known cannot be done before clearance: {progress.seconds_left:.0f} s are left, and "
                 f"{-(progress.slack or 0.0):.0f} s more are needed at {progress.rate:.0f} customers a second."
             )
-            self._warnings.append(text)
-            LOGGER.warning("campaign %d: %s", progress.campaign_id, text)
+            self._warn(text)
         if self._plan.progress is None:
             return
         notify("progress", self._plan.progress, progress, LOGGER)
@@ -414,16 +484,14 @@ class Pipeline:
 
     def _report(self) -> ReviewReport:
         ledger = self._ledger
+        self._look_at_clock()
         in_time = not self._plan.clearance.expired
-        complete = (
-            self._all_read and self._error is None and not ledger.waiting and not ledger.failed and ledger.settled
-        )
+        complete = self.all_decided and self._error is None and ledger.settled
         if not complete and not in_time and self._error is None:
             self._error = DeadlineExceeded("Clearance came before the review was complete.")
-        warnings = list(self._warnings)
         if ledger.strangers:
-            warnings.append(f"The reviewer returned {ledger.strangers} ids that did not stand in its batch; not sent.")
-        warnings += self._failures.told()
+            self._warn(f"The reviewer returned {ledger.strangers} ids that did not stand in its batch; not sent.")
+        warnings = [*self._warnings, *self._failures.told()]
         return ReviewReport(
             campaign_id=self._plan.event.campaign_id,
             reviewed=ledger.reviewed,

@@ -17,11 +17,13 @@ from optimove_conditional_execution.handlers import AsyncCampaignReviewer, Campa
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
 from optimove_conditional_execution.pools import Pool
 from optimove_conditional_execution.review.base import Review, check_event
+from optimove_conditional_execution.review.native_threads import run_in_loop
 from optimove_conditional_execution.review.sides import Side, Tasks, Threads
 
 T = TypeVar("T")
 
-_REVIEWS_AT_ONCE: Final = 32
+_REVIEWS_AT_ONCE: Final = 128
+"""Threads for reviews that were submitted; one that is incomplete keeps its own while it waits to go on."""
 
 
 class CampaignReview(Review[CampaignReviewer, OptimoveClient]):
@@ -43,9 +45,10 @@ class CampaignReview(Review[CampaignReviewer, OptimoveClient]):
         return Threads(self._client, self._reviewer, self._concurrency)
 
     def run(self, event: CampaignReadyEvent, *, expected_customers: int | None = None) -> ReviewReport:
-        """Review a campaign; blocks until every customer is decided about and reported, or clearance comes.
+        """Review a campaign once; blocks until everything has been tried, or clearance comes.
 
-        A review that was interrupted goes on where it stopped; one that is over returns its report again.
+        A review that was interrupted goes on where it stopped; one that is over returns its report again. One that is
+        incomplete returns, too: look at the report and run it again, or let `submit` do so by itself.
 
         Args:
             event: What Optimove sent to the listener.
@@ -60,6 +63,9 @@ class CampaignReview(Review[CampaignReviewer, OptimoveClient]):
 
     def submit(self, event: CampaignReadyEvent) -> None:
         """Write an event down and return; a thread of this review runs it. Made to be a listener's `on_ready`.
+
+        A review that is incomplete goes on by itself, with pauses of up to a minute, while there is time before
+        clearance.
 
         Args:
             event: What Optimove sent to the listener.
@@ -81,9 +87,10 @@ class CampaignReview(Review[CampaignReviewer, OptimoveClient]):
             ) from None
 
     def resume(self) -> list[ReviewReport]:
-        """Run what a crash left unfinished, and return the reports; blocks as `run` does.
+        """Run what a crash left unfinished, and return the reports; blocks until all are over.
 
-        A review that another thread or process is at is left to it.
+        A review that another thread or process is at is left to it. One that is incomplete goes on by itself, with
+        pauses of up to a minute, while there is time before clearance.
 
         Raises:
             ConfigurationError: Called in an event loop.
@@ -93,7 +100,7 @@ class CampaignReview(Review[CampaignReviewer, OptimoveClient]):
         return _in_a_loop(self._resume())
 
     def close(self) -> None:
-        """Wait until the submitted reviews are over."""
+        """Wait until the submitted reviews are over: complete, or at clearance."""
         for done in list(self._at_work):
             done.wait()
 
@@ -130,9 +137,10 @@ class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, Async
         return Tasks(self._client, self._reviewer, self._concurrency)
 
     async def run(self, event: CampaignReadyEvent, *, expected_customers: int | None = None) -> ReviewReport:
-        """Review a campaign; returns when every customer is decided about and reported, or clearance comes.
+        """Review a campaign once; returns when everything has been tried, or clearance comes.
 
-        A review that was interrupted goes on where it stopped; one that is over returns its report again.
+        A review that was interrupted goes on where it stopped; one that is over returns its report again. One that is
+        incomplete returns, too: look at the report and run it again, or let `submit` do so by itself.
 
         Args:
             event: What Optimove sent to the listener.
@@ -147,6 +155,8 @@ class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, Async
 
     async def submit(self, event: CampaignReadyEvent) -> None:
         """Write an event down and return; a task of this review runs it. Made to be a listener's `on_ready`.
+
+        A review that is incomplete goes on by itself; see `CampaignReview.submit`.
 
         Args:
             event: What Optimove sent to the listener.
@@ -163,7 +173,8 @@ class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, Async
     async def resume(self) -> list[ReviewReport]:
         """Run what a crash left unfinished, and return the reports.
 
-        A review that another task or process is at is left to it.
+        A review that another task or process is at is left to it. One that is incomplete goes on by itself; see
+        `CampaignReview.resume`.
 
         Raises:
             Exception: What the journal raised when it was asked what is left. What it raises for one review stands in
@@ -172,7 +183,7 @@ class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, Async
         return await self._resume()
 
     async def aclose(self) -> None:
-        """Wait until the submitted reviews are over."""
+        """Wait until the submitted reviews are over: complete, or at clearance."""
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -189,8 +200,7 @@ def _in_a_loop(coroutine: Coroutine[Any, Any, T]) -> T:
     if _is_in_a_loop():
         coroutine.close()
         raise ConfigurationError("CampaignReview blocks, so it must not run in an event loop: use AsyncCampaignReview.")
-    with asyncio.Runner() as runner:
-        return runner.run(coroutine)
+    return run_in_loop(coroutine)
 
 
 def _is_in_a_loop() -> bool:

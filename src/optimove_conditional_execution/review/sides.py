@@ -18,13 +18,16 @@ from optimove_conditional_execution.flows.effects import harmless
 from optimove_conditional_execution.flows.verdicts import Batch, Verdicts, verdicts
 from optimove_conditional_execution.models.campaign import CampaignCustomer
 from optimove_conditional_execution.operations import Operation
-from optimove_conditional_execution.pools import Pool
+from optimove_conditional_execution.review.native_threads import workers
 from optimove_conditional_execution.transport.sending import Tally
 
 R = TypeVar("R")
 
+UPDATES_AT_ONCE: Final = 4
+"""Status updates on their way at the same time, so that a slow one does not hold the others."""
+
 _IO_PLACES: Final = 4
-"""Threads for the page that is read and the update that is sent; and as many for the journal, which may be locked."""
+"""Threads for the page that is read; and as many for the journal, which may be locked."""
 
 _ENOUGH: Final = 4_000
 """Customers that a thread reads before it hands them over."""
@@ -61,13 +64,25 @@ class Side(Protocol):
         """Call the journal, which may wait for a disk."""
         ...
 
+    async def tell(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function of the user's that observes the review."""
+        ...
+
 
 @final
 class PageRequest:
     """What the customers are asked for with."""
 
     def __init__(
-        self, campaign_id: int, *, attributes: Sequence[str], page_size: int | None, deadline: Deadline, tally: Tally
+        self,
+        campaign_id: int,
+        *,
+        attributes: Sequence[str],
+        page_size: int | None,
+        deadline: Deadline,
+        tally: Tally,
+        wait_for_customers: float,
+        on_warning: Callable[[str], None],
     ) -> None:
         self.campaign_id = campaign_id
         self.options: dict[str, Any] = {
@@ -75,6 +90,8 @@ class PageRequest:
             "page_size": page_size,
             "deadline": deadline,
             "tally": tally,
+            "wait_for_customers": wait_for_customers,
+            "on_warning": on_warning,
         }
 
 
@@ -82,9 +99,9 @@ class _Side:
     def __init__(self, reviewer: Callable[..., Any], concurrency: int) -> None:
         self._reviewer = reviewer
         # Of this run alone: a reviewer that hangs keeps its thread, and must not keep those of later runs.
-        self._reviewers = Pool(concurrency, when_full="queue", name="optimove-reviewer")
-        self._io = Pool(_IO_PLACES, when_full="queue", name="optimove-review")
-        self._journal = Pool(_IO_PLACES, when_full="queue", name="optimove-journal")
+        self._reviewers = workers(concurrency, "optimove-reviewer")
+        self._io = workers(_IO_PLACES, "optimove-review")
+        self._journal = workers(_IO_PLACES, "optimove-journal")
 
     async def call(self, function: Callable[..., R], *arguments: object) -> R:
         result: R = await asyncio.wrap_future(self._journal.submit(function, arguments))
@@ -112,6 +129,12 @@ class Threads(_Side):
     def __init__(self, client: OptimoveClient, reviewer: Callable[..., Any], concurrency: int) -> None:
         super().__init__(reviewer, concurrency)
         self._client = client
+        # Of their own, so that slow updates hold neither the journal nor the next page.
+        self._updates = workers(UPDATES_AT_ONCE, "optimove-update")
+
+    async def tell(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function of the user's that observes the review, in a thread."""
+        await self.call(function, *arguments)
 
     async def customers(self, request: PageRequest) -> AsyncGenerator[list[CampaignCustomer], None]:
         """Yield the campaign's customers in lists of any length."""
@@ -138,12 +161,12 @@ class Threads(_Side):
         finally:
             if reading is not None:
                 # A read that nobody waits for any more ends by itself, and then gives its connection back.
-                reading.add_done_callback(lambda _: blocks.close())
+                reading.add_done_callback(lambda _: self._io.submit(blocks.close, ()))
 
     async def send(self, operation: Operation[R], deadline: Deadline, tally: Tally) -> R:
         """Send an operation."""
-        sent = self._io.submit(lambda: self._client.send(operation, deadline=deadline, tally=tally), ())
-        result: R = await asyncio.wrap_future(sent)
+        sending = self._updates.submit(lambda: self._client.send(operation, deadline=deadline, tally=tally), ())
+        result: R = await asyncio.wrap_future(sending)
         return result
 
 
@@ -154,6 +177,10 @@ class Tasks(_Side):
     def __init__(self, client: AsyncOptimoveClient, reviewer: Callable[..., Any], concurrency: int) -> None:
         super().__init__(reviewer, concurrency)
         self._client = client
+
+    async def tell(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function of the user's that observes the review, in the event loop."""
+        function(*arguments)
 
     def customers(self, request: PageRequest) -> AsyncGenerator[list[CampaignCustomer], None]:
         """Yield the campaign's customers in lists of any length."""

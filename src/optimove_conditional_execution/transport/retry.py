@@ -45,7 +45,9 @@ class RetryPolicy:
     Attributes:
         attempts: Tries of a call at most, 1 or more.
         attempt_timeout: Seconds that a single try may take. A first try takes less when less than three times as much
-            is left of the call, so that one that is lost on a dead connection leaves time for another.
+            is left of the call, so that one that is lost on a dead connection leaves time for another. One of a status
+            update, whose answer takes as long as 10,000 customers do, may take what is left of its deadline less this,
+            up to 300 s.
         first_pause: Seconds; the pause before try n is a random part of `first_pause * 2 ** (n - 2)`.
         longest_pause: Seconds; no pause is longer, unless Optimove asks for it.
         max_retry_after: Seconds; the longest `Retry-After` that is believed. When Optimove asks for more, a warning is

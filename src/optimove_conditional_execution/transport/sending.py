@@ -49,6 +49,9 @@ T = TypeVar("T")
 
 _LOGGER: Final = SafeLogger("client")
 
+_LONGEST_TRY: Final = 300.0
+"""Seconds; what has no answer after that is lost, since hardly a load balancer keeps a silent connection for longer."""
+
 _USER_AGENT: Final = f"optimove-conditional-execution/{__version__}"
 
 
@@ -311,10 +314,18 @@ class _Sending(Generic[T]):
             headers,
             operation.body,
             self.deadline,
-            self._longest,
+            self._seconds_for_try(),
             self._first_try,
             self._heard_since,
         )
+
+    def _seconds_for_try(self) -> float:
+        """Return how long the next try may take."""
+        if not self._operation.long_running:
+            return self._longest
+        # Cut off, it would only begin anew. But what was lost on its way has time for another try.
+        left = self.deadline.remaining()
+        return max(self._longest, min(_LONGEST_TRY, max(left / 2, left - self._longest)))
 
     @contextlib.contextmanager
     def accounted(self) -> Iterator[None]:

@@ -16,7 +16,7 @@ from optimove_conditional_execution.errors import (
     OptimoveError,
     TransportError,
 )
-from optimove_conditional_execution.flows.paging import Paging
+from optimove_conditional_execution.flows.paging import Paging, is_from_api
 from optimove_conditional_execution.models.campaign import CampaignCustomer
 from optimove_conditional_execution.transport.exchange import AsyncEngine, Engine
 from optimove_conditional_execution.transport.sending import Rules, Tally, aopen_stream, open_stream
@@ -43,7 +43,9 @@ def read(
             if customers := paging.close_page(is_framed=stream.is_framed):
                 yield customers
         except OptimoveError as error:
-            time.sleep(persistence.pause_after(error))
+            paging.pause = persistence.pause_after(error)
+        if paging.pause:
+            time.sleep(paging.pause)
 
 
 async def aread(
@@ -63,7 +65,9 @@ async def aread(
             if customers := paging.close_page(is_framed=stream.is_framed):
                 yield customers
         except OptimoveError as error:
-            await asyncio.sleep(persistence.pause_after(error))
+            paging.pause = persistence.pause_after(error)
+        if paging.pause:
+            await asyncio.sleep(paging.pause)
 
 
 @final
@@ -87,11 +91,14 @@ class _Persistence:
         Raises:
             OptimoveError: The error, when it is the end.
         """
-        if isinstance(error, NotFoundError) and not error.is_transient:
+        is_foreign = isinstance(error, NotFoundError) and not is_from_api(error)
+        if isinstance(error, NotFoundError) and not is_foreign:
             self._paging.missing(error)
-            return 0.0
+            if self._deadline is not None and self._paging.pause >= self._deadline.remaining():
+                raise error  # no time to ask again, so nobody knows whether it is the end
+            return self._paging.pause
         is_transient = isinstance(error, APIError) and error.is_transient
-        if not (is_transient or isinstance(error, TransportError | DeadlineExceeded)):
+        if not (is_foreign or is_transient or isinstance(error, TransportError | DeadlineExceeded)):
             raise error
         if self._paging.rows > self._rows:
             self._failures = 0
@@ -101,9 +108,10 @@ class _Persistence:
         ceiling = min(policy.longest_pause, policy.first_pause * 2.0 ** min(self._failures, 30))
         pause = random.uniform(0.0, ceiling)  # noqa: S311 - spreads load, protects nothing
         if self._deadline is None:
-            # A page that was opened and broke off is tried again; one that could not be opened has had its tries.
+            # A page that was opened and broke off is tried again, and so is a 404 that a proxy has sent; any other one
+            # that could not be opened has had its tries.
             broke_off = isinstance(error, TransportError) and error.request_sent is not False
-            if not broke_off or self._failures >= policy.attempts:
+            if not (broke_off or is_foreign) or self._failures >= policy.attempts:
                 raise error
         elif policy.attempts == 1 or pause >= self._deadline.remaining():
             raise error

@@ -1,0 +1,128 @@
+"""Where the event loop of a `CampaignReview` runs, also under gevent's monkey patch.
+
+Under the patch all threads are greenlets of one native thread, and a native thread runs one event loop at a time: a
+second review would be refused while a first one waits. Whatever else looks for a running loop, Django's database layer
+say, would find that of a review, too. So each loop gets a native thread of its own there, with nothing in it but the
+loop. What a review calls (your reviewer, the client, the journal) runs in greenlets of the native thread that the
+review was called in, since that is where their connections and locks belong.
+
+Source: gevent's API reference: `monkey.is_module_patched`, `monkey.get_original`, `hub.loop.run_callback_threadsafe`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import importlib
+import sys
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, Final, Protocol, TypeVar, final
+
+from optimove_conditional_execution.flows.effects import harmless
+from optimove_conditional_execution.pools import Pool
+
+T = TypeVar("T")
+
+# gevent has no types of its own, so its hub is Any.
+_HUB: Final[contextvars.ContextVar[Any]] = contextvars.ContextVar("optimove_review_hub", default=None)
+
+
+class Workers(Protocol):
+    """Runs what an event loop must not wait for."""
+
+    def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
+        """Start a call."""
+        ...
+
+
+def run_in_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in an event loop of its own, and wait for it."""
+    if not _is_patched():
+        with asyncio.Runner() as runner:
+            return runner.run(coroutine)
+    return _run_in_native_thread(coroutine)
+
+
+def workers(places: int, name: str) -> Workers:
+    """Return what runs calls for the event loop that asks: threads, or greenlets where `run_in_loop` was called."""
+    hub = _HUB.get()
+    return Pool(places, when_full="queue", name=name) if hub is None else _Greenlets(hub)
+
+
+def _is_patched() -> bool:
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def _run_in_native_thread(coroutine: Coroutine[Any, Any, T]) -> T:
+    gevent, event = importlib.import_module("gevent"), importlib.import_module("gevent.event")
+    start_new_thread = importlib.import_module("gevent.monkey").get_original("_thread", "start_new_thread")
+    hub = gevent.get_hub()
+    result = event.AsyncResult()
+    context = contextvars.copy_context()
+    context.run(_HUB.set, hub)
+    begun: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
+
+    async def main() -> T:
+        begun.append((asyncio.get_running_loop(), asyncio.current_task()))
+        return await coroutine
+
+    def work() -> None:
+        try:
+            with asyncio.Runner() as runner:
+                value = runner.run(main(), context=context)
+        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the result
+            hub.loop.run_callback_threadsafe(result.set_exception, error)
+        else:
+            hub.loop.run_callback_threadsafe(result.set, value)
+        finally:
+            gevent.get_hub().destroy(destroy_loop=True)  # this thread's own, which ends with it
+
+    start_new_thread(work, ())
+    try:
+        found: T = result.get()
+    except BaseException:
+        for loop, task in begun if not result.ready() else ():  # the greenlet was killed, or Ctrl-C was pressed
+            with contextlib.suppress(RuntimeError):  # it has just ended
+                loop.call_soon_threadsafe(task.cancel if task is not None else loop.stop)
+        raise
+    return found
+
+
+@final
+class _Greenlets:
+    """Runs calls of an event loop in greenlets of another native thread.
+
+    Locks of gevent work badly between native threads, so each future is touched in the event loop's thread alone.
+    """
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+        self._spawn = importlib.import_module("gevent").spawn
+
+    def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
+        future: Future[Any] = Future()
+        loop = asyncio.get_running_loop()
+        context = contextvars.copy_context()
+
+        def settle(result: object, error: Exception | None) -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            if error is None:
+                future.set_result(result)
+            else:
+                future.set_exception(error)
+
+        def work() -> None:
+            result, raised = None, None
+            try:
+                result = context.run(function, *arguments)
+            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+                raised = harmless(error)
+            with contextlib.suppress(RuntimeError):  # the review is over, and its loop closed
+                loop.call_soon_threadsafe(settle, result, raised)
+
+        self._hub.loop.run_callback_threadsafe(self._spawn, work)
+        return future
