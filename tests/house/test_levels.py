@@ -13,6 +13,8 @@ SOURCE = Path(optimove_conditional_execution.__file__).parent
 LEVELS = {
     "_version": 0,
     "errors": 0,
+    "credentials": 0,
+    "tracebacks": 0,
     "messages": 0,
     "deadline": 0,
     "models": 0,

@@ -7,10 +7,14 @@ itself is the secret.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from hmac import compare_digest
 from typing import Final, Literal, final
 from urllib.parse import unquote_to_bytes
 
+from pydantic import SecretBytes, SecretStr
+
+from optimove_conditional_execution.credentials import revealed
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request
 from optimove_conditional_execution.signature import Unsigned
@@ -20,18 +24,21 @@ PARAMETER: Final = "token"
 
 @final
 class Token:
-    """What the URL of a listener must hold: `?token=...`, or as the last segment of its path."""
+    """What the URL of a listener must hold: `?token=...`, or as the last segment of its path.
 
-    __slots__ = ("_expected", "padded")
+    Attributes:
+        expected: The token, or None for `UNSIGNED`.
+    """
 
-    def __init__(self, token: str | Literal[Unsigned.UNSIGNED]) -> None:
+    __slots__ = ("expected",)
+
+    def __init__(self, token: str | SecretStr | Literal[Unsigned.UNSIGNED]) -> None:
         """Take the token that stands in the registered URL, before any percent-encoding.
 
         Raises:
             ConfigurationError: It is empty or blank, or is not text.
         """
-        self.padded = isinstance(token, str) and token != token.strip()
-        self._expected = None if isinstance(token, Unsigned) else _usable(token)
+        self.expected = None if isinstance(token, Unsigned) else SecretBytes(_usable(revealed(token)))
 
     def opens(self, request: Request) -> bool:
         """Whether a request's URL holds the token; compared in constant time.
@@ -39,15 +46,15 @@ class Token:
         Where the query has the parameter, it decides, and each of several must be right. Otherwise the last segment of
         the path does.
         """
-        if self._expected is None:
+        if self.expected is None:
             return True
         given = list(_parameters(request.query)) or [_last_segment(request.path)]
         return all(self._fits(value) for value in given)
 
     def _fits(self, value: bytes) -> bool:
-        expected = self._expected
+        expected = self.expected
         assert expected is not None  # noqa: S101 - `opens` has ruled it out
-        return any(compare_digest(expected, reading) for reading in _readings(value))
+        return any(compare_digest(expected.get_secret_value(), reading) for reading in _readings(value))
 
 
 def _usable(token: object) -> bytes:
@@ -56,10 +63,9 @@ def _usable(token: object) -> bytes:
             "token must be the secret text in the URL that you registered, ?token=... or its last path segment, and "
             "not empty or blank; give UNSIGNED when the URL holds none."
         )
-    try:
+    with suppress(UnicodeEncodeError):  # which would quote the token
         return token.encode()
-    except UnicodeEncodeError:
-        raise ConfigurationError("token must be valid Unicode text.") from None
+    raise ConfigurationError("token must be valid Unicode text.")
 
 
 def _parameters(query: str | bytes) -> Iterator[bytes]:

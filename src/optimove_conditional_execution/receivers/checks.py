@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
+from logging import Logger
 from typing import Final
 
+from pydantic import SecretBytes
+
+from optimove_conditional_execution.credentials import copied_wrong
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request
 
@@ -36,6 +41,19 @@ def check_function(name: str, function: object, *parameters: str) -> None:
         raise ConfigurationError(
             f"{name} must take {_COUNTS[len(parameters)]}, {meant}; {called}{signature} does not."
         ) from None
+
+
+def warn_of_copies(logger: Logger, what: str, secrets: Iterable[SecretBytes]) -> None:
+    """Log what looks copied wrong about secrets: the kind of mistake, and never the secret.
+
+    Args:
+        logger: The receiver's.
+        what: What the secrets are, in words.
+        secrets: As they were given.
+    """
+    for secret in secrets:
+        for found in copied_wrong(secret.get_secret_value()):
+            logger.warning("%s %s: %s", what, found.what, found.remedy)
 
 
 def check_request(request: object) -> None:

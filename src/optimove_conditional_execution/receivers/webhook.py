@@ -22,10 +22,11 @@ from optimove_conditional_execution.handlers import AsyncWebhookHandler, Webhook
 from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.models.notification import NotificationEnvelope, WebhookNotification
-from optimove_conditional_execution.receivers.checks import check_function, check_request
+from optimove_conditional_execution.receivers.checks import check_function, check_request, warn_of_copies
 from optimove_conditional_execution.settings import whole_number
 from optimove_conditional_execution.signature import Secrets, Unsigned, receiver_keys
 from optimove_conditional_execution.stores.memory import MemoryClaims
+from optimove_conditional_execution.tracebacks import sensitive_variables
 
 MAX_BODY: Final = 262_144
 """Bytes of a notification at most; Optimove's sample has 1,268."""
@@ -41,6 +42,7 @@ C = TypeVar("C", OptimoveClient, AsyncOptimoveClient)
 class _Receiver(abc.ABC, Generic[H, C]):
     """What both webhook receivers are built from."""
 
+    @sensitive_variables
     def __init__(
         self,
         handler: H,
@@ -61,7 +63,8 @@ class _Receiver(abc.ABC, Generic[H, C]):
                 cannot be cancelled. `AsyncWebhookReceiver` takes coroutine functions too; those run in the event loop
                 and are cancelled when they are late.
             client: Sends the answers.
-            secrets: The webhook secret; several while you rotate; `UNSIGNED` when Optimove has none.
+            secrets: The webhook secret; several while you rotate; `UNSIGNED` when Optimove has none. Text, bytes, or
+                pydantic's `SecretStr` and `SecretBytes`.
             on_failure: What it means when the handler raises, is late or returns something odd: `"abstain"` says
                 nothing, so that another webhook of the tenant may still approve; `"deny"` says no.
             claims: Who answers which notification; None keeps that in this process. Processes that share a webhook
@@ -91,8 +94,8 @@ class _Receiver(abc.ABC, Generic[H, C]):
         for model in (WebhookNotification, NotificationEnvelope, Approval):
             model.model_rebuild()
         keys = receiver_keys(secrets)
-        if not isinstance(keys, Unsigned) and any(key != key.strip() for key in keys):
-            _LOGGER.warning("a webhook secret begins or ends with white space: strip it, if it came from a file")
+        if not isinstance(keys, Unsigned):
+            warn_of_copies(_LOGGER, "a webhook secret", keys)
         self._desk = Desk(
             handler=handler,
             deliver=lambda approval, deadline: client.send_webhook_approval(approval, deadline=deadline),

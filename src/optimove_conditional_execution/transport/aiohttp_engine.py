@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import sys
 import urllib.request
 from types import SimpleNamespace, TracebackType
 from typing import Any, Final, final
@@ -16,6 +17,7 @@ import yarl
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import OptimoveError
 from optimove_conditional_execution.messages import Response
+from optimove_conditional_execution.tracebacks import clear_locals
 from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY, AsyncStream, Exchange
 from optimove_conditional_execution.transport.failures import no_answer
 from optimove_conditional_execution.transport.loops import LoopPools
@@ -130,7 +132,7 @@ def _sent(session: aiohttp.ClientSession, exchange: Exchange, progress: _Progres
     return session.request(
         exchange.method,
         yarl.URL(exchange.url, encoded=True),
-        headers=exchange.headers,
+        headers=exchange.plain_headers(),
         data=exchange.body,
         allow_redirects=False,
         proxy=proxy,
@@ -187,10 +189,15 @@ class _translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - read
     def __init__(self, exchange: Exchange, progress: _Progress) -> None:
         self._exchange = exchange
         self._progress = progress
+        self._handled = sys.exception()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is None:
+            return
+        # The library's frames hold the request in the clear, those of a cancellation too.
+        clear_locals(error, handled=self._handled)
         if not isinstance(error, Exception) or isinstance(error, OptimoveError):
             return
         is_refused = isinstance(error, aiohttp.InvalidURL | aiohttp.ClientConnectorError)

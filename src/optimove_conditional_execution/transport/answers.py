@@ -11,6 +11,8 @@ from datetime import UTC
 from http import HTTPStatus
 from typing import Final, TypeVar
 
+from pydantic import SecretStr
+
 from optimove_conditional_execution.deadline import Clock
 from optimove_conditional_execution.errors import (
     APIError,
@@ -32,7 +34,7 @@ _STRUCK_OUT: Final = "***"
 
 
 def interpret(
-    operation: Operation[T], response: Response, *, secrets: Iterable[str], wall_clock: Clock = time.time
+    operation: Operation[T], response: Response, *, secrets: Iterable[SecretStr], wall_clock: Clock = time.time
 ) -> T:
     """Return what a call asked for.
 
@@ -127,8 +129,8 @@ def _phrase(status: int) -> str:
         return str(status)
 
 
-def _redacted(body: bytes, secrets: Iterable[str]) -> bytes:
-    for secret in secrets:
+def _redacted(body: bytes, secrets: Iterable[SecretStr]) -> bytes:
+    for secret in (hidden.get_secret_value() for hidden in secrets):
         # A server echoes a secret as it is, or inside a JSON string.
         for form in {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}:
             if form:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from types import TracebackType
@@ -12,6 +13,7 @@ import httpx
 
 from optimove_conditional_execution.errors import ConfigurationError, OptimoveError
 from optimove_conditional_execution.messages import Response
+from optimove_conditional_execution.tracebacks import clear_locals
 from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY, Exchange
 from optimove_conditional_execution.transport.failures import no_answer
 from optimove_conditional_execution.transport.http.bounded import Progress
@@ -32,11 +34,11 @@ def set_up(make: Callable[[], P]) -> P:
     """
     try:
         return make()
-    except Exception as error:  # noqa: BLE001 - its message can hold a proxy's password
-        raise ConfigurationError(
-            f"httpx cannot be set up ({type(error).__name__}): check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE "
-            "and SSL_CERT_DIR."
-        ) from None
+    except Exception as error:  # noqa: BLE001 - its message can hold a proxy's password, so it is not chained
+        name = type(error).__name__
+    raise ConfigurationError(
+        f"httpx cannot be set up ({name}): check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR."
+    )
 
 
 def limits(module: Any, connections: int | None) -> object:
@@ -67,7 +69,7 @@ def build(client: httpx.Client | httpx.AsyncClient, exchange: Exchange, seconds:
     return client.build_request(
         exchange.method,
         exchange.url,
-        headers=exchange.headers,
+        headers=exchange.plain_headers(),
         content=exchange.body,
         timeout=seconds,
     )
@@ -91,10 +93,15 @@ class translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - reads
         self._library = library
         self._exchange = exchange
         self._progress = progress
+        self._handled = sys.exception()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is None:
+            return
+        # The library's frames hold the request in the clear, those of a cancellation too.
+        clear_locals(error, handled=self._handled)
         if not isinstance(error, Exception) or isinstance(error, OptimoveError):
             return
         library = self._library
