@@ -104,8 +104,10 @@ def match(body: bytes, signature: str | bytes | None, keys: tuple[SecretBytes, .
             if compare_digest(digest(key.get_secret_value(), body, "sha256").hex(), given):
                 return index
             index += 1
-    except (TypeError, BufferError):
-        raise SignatureError("The body must be the raw bytes that were received, before any decoding.") from None
+    except (TypeError, BufferError):  # its frames hold the secret, so it must not be what ours came from
+        index = -1
+    if index < 0:
+        raise SignatureError("The body must be the raw bytes that were received, before any decoding.")
     if given != given.lower():
         return match(body, given.lower(), keys)
     raise SignatureError(

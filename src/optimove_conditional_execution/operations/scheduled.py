@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from pydantic import SecretStr
 from pydantic_core import PydanticSerializationError, to_json
 
 from optimove_conditional_execution.errors import ConfigurationError, PayloadError
@@ -58,6 +59,7 @@ def register_event_listener(
         idempotent=True,
         # The URL can hold the listener's token.
         private=True,
+        redact=(SecretStr(listener_url),),
     )
 
 

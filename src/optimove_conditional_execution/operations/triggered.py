@@ -42,7 +42,14 @@ def create_webhook(url: str) -> Operation[Webhook]:
         ConfigurationError: The URL is blank.
     """
     required("url", url)
-    return Operation("create_webhook", ENDPOINTS.create_webhook, one(Webhook), body=json_body({"url": url}))
+    query = url.partition("?")[2]
+    return Operation(
+        "create_webhook",
+        ENDPOINTS.create_webhook,
+        one(Webhook),
+        body=json_body({"url": url}),
+        redact=(SecretStr(query),) if query else (),
+    )
 
 
 def get_webhooks() -> Operation[list[Webhook]]:

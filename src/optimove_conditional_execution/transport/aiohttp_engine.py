@@ -12,6 +12,7 @@ from typing import Any, Final, final
 from urllib.parse import urlsplit
 
 import aiohttp
+import multidict
 import yarl
 
 from optimove_conditional_execution.deadline import Deadline
@@ -24,6 +25,7 @@ from optimove_conditional_execution.transport.loops import LoopPools
 from optimove_conditional_execution.transport.places import MAX_CONNECTIONS
 
 _KEEPALIVE_SECONDS: Final = 30.0
+_NO_HEADERS: Final = multidict.CIMultiDictProxy[str](multidict.CIMultiDict())
 
 
 class AiohttpEngine:
@@ -200,6 +202,12 @@ class _translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - read
         clear_locals(error, handled=self._handled)
         if not isinstance(error, Exception) or isinstance(error, OptimoveError):
             return
+        if isinstance(error, aiohttp.ClientResponseError):
+            # Its repr shows the request's headers, and its words and causes quote the answer.
+            asked = error.request_info
+            error.request_info = aiohttp.RequestInfo(asked.url, asked.method, _NO_HEADERS, asked.real_url)
+            error.args, error.message = (error.request_info, ()), "the answer breaks the protocol"
+            error.__cause__ = error.__context__ = None
         is_refused = isinstance(error, aiohttp.InvalidURL | aiohttp.ClientConnectorError)
         raise no_answer(
             self._exchange,

@@ -47,19 +47,30 @@ def interpret(
     Raises:
         APIError: The status is not 2xx, or the body is not what is documented.
     """
-    status = response.status
     wrong: PayloadError | None = None
-    if 200 <= status < 300:
+    if 200 <= response.status < 300:
         try:
             return _parsed(operation, response)
         except PayloadError as error:
             wrong = error
+    # The answer may echo personal data, and must not be a variable of a frame that the error comes through.
+    raise _error(operation, response, wrong, secrets, wall_clock)
+
+
+def _error(
+    operation: Operation[T],
+    response: Response,
+    wrong: PayloadError | None,
+    secrets: Iterable[SecretStr],
+    wall_clock: Clock,
+) -> APIError:
+    status = response.status
     body = _redacted(response.body, (*operation.redact, *secrets))
     message = _message(body)
     said = "" if operation.private or not message else f" It said: {message}"
     where = f"{operation.name}: {operation.method} {operation.path} answered {_phrase(status)}."
     if wrong is not None:
-        raise UnexpectedResponseError(
+        return UnexpectedResponseError(
             f"{where} But {wrong}{'' if str(wrong).endswith('.') else '.'} {_stranger(operation, response)}{said}",
             status=status,
             operation=operation.name,
@@ -67,7 +78,7 @@ def interpret(
             body=body,
         )
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        raise RateLimitError(
+        return RateLimitError(
             f"{where}{said}",
             status=status,
             operation=operation.name,
@@ -76,7 +87,7 @@ def interpret(
             retry_after=_retry_after(response, wall_clock),
         )
     kind, advice = _kind(operation, response)
-    raise kind(f"{where}{advice}{said}", status=status, operation=operation.name, message=message, body=body)
+    return kind(f"{where}{advice}{said}", status=status, operation=operation.name, message=message, body=body)
 
 
 def _parsed(operation: Operation[T], response: Response) -> T:
