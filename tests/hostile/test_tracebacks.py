@@ -334,6 +334,9 @@ class Broken:
     look = record = claim
 
 
+BROKEN: Any = Broken()
+
+
 def asked(uid: str) -> dict[str, Any]:
     return notification(request_uid=uid, timeout_ms=1_500, personalization={"name": PERSONAL})
 
@@ -375,7 +378,7 @@ class TestOutcomes:
                 client=client,
                 secrets=[NEXT_SECRET, SECRET],
                 on_outcome=outcomes.append,
-                claims=Broken() if is_broken else None,
+                claims=BROKEN if is_broken else None,
             )
             delivery = self.delivery(hushed)
             if answer is not None:
@@ -397,7 +400,7 @@ class TestOutcomes:
                     client=client,
                     secrets=[NEXT_SECRET, SECRET],
                     on_outcome=outcomes.append,
-                    claims=Broken() if is_broken else None,
+                    claims=BROKEN if is_broken else None,
                 )
                 delivery = self.delivery(hushed)
                 if answer is not None:

@@ -203,11 +203,7 @@ class _translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - read
         if not isinstance(error, Exception) or isinstance(error, OptimoveError):
             return
         if isinstance(error, aiohttp.ClientResponseError):
-            # Its repr shows the request's headers, and its words and causes quote the answer.
-            asked = error.request_info
-            error.request_info = aiohttp.RequestInfo(asked.url, asked.method, _NO_HEADERS, asked.real_url)
-            error.args, error.message = (error.request_info, ()), "the answer breaks the protocol"
-            error.__cause__ = error.__context__ = None
+            _hold_back(error)
         is_refused = isinstance(error, aiohttp.InvalidURL | aiohttp.ClientConnectorError)
         raise no_answer(
             self._exchange,
@@ -218,3 +214,11 @@ class _translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - read
             is_quotable=isinstance(error, aiohttp.ClientConnectionError) and not isinstance(error, aiohttp.InvalidURL),
             is_senseless=isinstance(error, aiohttp.InvalidURL),
         ) from None
+
+
+def _hold_back(error: aiohttp.ClientResponseError) -> None:
+    """Leave out of an error the request's headers, which its repr shows, and the answer, which it quotes."""
+    asked = error.request_info
+    error.request_info = aiohttp.RequestInfo(asked.url, asked.method, _NO_HEADERS, asked.real_url)
+    error.args, error.message = (error.request_info, ()), "the answer breaks the protocol"
+    error.__cause__ = error.__context__ = None
