@@ -6,9 +6,9 @@ Start with `AsyncWebhookReceiver` or `WebhookReceiver` and a handler of your own
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Final
 
+from optimove_conditional_execution._lazy import attach
 from optimove_conditional_execution._version import __version__
 
 if TYPE_CHECKING:
@@ -167,16 +167,6 @@ _PLACES: Final = {
     "transport.retry": ("RetryPolicy",),
     "transport.sending": ("Tally",),
 }
-_MODULES: Final = {name: module for module, names in _PLACES.items() for name in names}
 
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:  # a __getattr__ would let type checkers accept every name
+    __getattr__, __dir__, _MODULES = attach(__name__, _PLACES)

@@ -12,6 +12,7 @@ SOURCE = Path(optimove_conditional_execution.__file__).parent
 
 LEVELS = {
     "_version": 0,
+    "_lazy": 0,
     "errors": 0,
     "credentials": 0,
     "tracebacks": 0,

@@ -5,8 +5,9 @@ Optimove has no sandbox for triggered campaigns, so this is part of the product:
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Final
+
+from optimove_conditional_execution._lazy import attach
 
 if TYPE_CHECKING:
     from optimove_conditional_execution.testing import faults
@@ -40,26 +41,14 @@ __all__ = [
 ]
 
 # Imported when first asked for, like the names of the package above, so that pytest's plugin stays light.
-_PLACES: Final = {
+_PLACES: Final[dict[str, tuple[str, ...]]] = {
     "campaigns": ("Campaign", "Update"),
     "fake": ("FakeOptimove",),
     "fault_server": ("FaultServer", "Met"),
-    "faults": ("Fault",),
+    "faults": ("Fault", "faults"),
     "payloads": ("campaign_ready", "listener_request", "notification", "signed_request"),
     "records": ("Call", "Delivery", "Question"),
 }
-_MODULES: Final = {name: module for module, names in _PLACES.items() for name in names}
 
-
-def __getattr__(name: str) -> object:
-    if name == "faults":
-        return importlib.import_module(f"{__name__}.faults")
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+if not TYPE_CHECKING:  # a __getattr__ would let type checkers accept every name
+    __getattr__, __dir__, _MODULES = attach(__name__, _PLACES)
