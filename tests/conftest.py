@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import threading
 import time
@@ -26,6 +27,17 @@ PAYLOADS = Path(__file__).parent / "payloads"
 def sample() -> Callable[[str], bytes]:
     """Return the bytes of a sample payload by its file name."""
     return lambda name: (PAYLOADS / name).read_bytes()
+
+
+def pytest_configure() -> None:
+    """Let processes that tests start have the default signals, also under `nohup` or as a shell's background job.
+
+    There the suite is started with signals ignored, which processes inherit. A handler is not inherited.
+    """
+    for name in ("SIGINT", "SIGHUP", "SIGQUIT", "SIGTERM"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 class OverHTTP:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 import threading
 import time
+import zoneinfo
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimove_conditional_execution import ConfigurationError, Deadline
-from optimove_conditional_execution.deadline import TransitEstimate
+from optimove_conditional_execution import ConfigurationError, Deadline, OptimoveClient
+from optimove_conditional_execution.deadline import TransitEstimate, zone_of
 from optimove_conditional_execution.flows.budget import LONGEST_BUDGET, Budget, Reserve, budget
 
 
@@ -456,3 +458,24 @@ class TestExpired:
 
 def test_deadlines_use_a_monotonic_clock() -> None:
     assert Deadline.after(1)._clock is time.monotonic
+
+
+@pytest.mark.parametrize("name", ["Europe/London", "Nowhere/Atall"])
+def test_without_a_time_zone_database_the_remedy_is_to_install_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slim images and Windows have none, and there a right name is unknown too."""
+    zoneinfo.ZoneInfo.clear_cache()
+    zoneinfo.reset_tzpath(to=())
+    monkeypatch.setitem(sys.modules, "tzdata", None)
+    try:
+        with pytest.raises(ConfigurationError, match="pip install tzdata"):
+            zone_of(name)
+        with pytest.raises(ConfigurationError, match="pip install tzdata"):
+            OptimoveClient("key", base_url="https://optimove.test", timezone=name)
+    finally:
+        zoneinfo.reset_tzpath()
+
+
+def test_a_wrong_name_is_told_where_there_is_a_database() -> None:
+    with pytest.raises(ConfigurationError, match="not known") as caught:
+        zone_of("Nowhere/Atall")
+    assert "tzdata" not in str(caught.value)

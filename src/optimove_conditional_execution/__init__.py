@@ -4,60 +4,68 @@ Start with `AsyncWebhookReceiver` or `WebhookReceiver` and a handler of your own
 `optimove_conditional_execution.testing`.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from optimove_conditional_execution._lazy import attach
 from optimove_conditional_execution._version import __version__
-from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import (
-    APIError,
-    AuthenticationError,
-    ConfigurationError,
-    DeadlineExceeded,
-    NotFoundError,
-    OptimoveError,
-    PayloadError,
-    RateLimitError,
-    ServerError,
-    SignatureError,
-    StoreError,
-    SupersededError,
-    TransportError,
-    UnexpectedResponseError,
-)
-from optimove_conditional_execution.flows.outcome import Outcome
-from optimove_conditional_execution.flows.report import Progress, ReviewReport
-from optimove_conditional_execution.handlers import (
-    AsyncCampaignReviewer,
-    AsyncWebhookHandler,
-    CampaignReviewer,
-    Decision,
-    WebhookHandler,
-)
-from optimove_conditional_execution.messages import Request, Response
-from optimove_conditional_execution.models import (
-    Approval,
-    CampaignCustomer,
-    CampaignReadyEvent,
-    CustomerPromotionStatus,
-    EventListener,
-    ListenerEvent,
-    TenantSettings,
-    Webhook,
-    WebhookNotification,
-)
-from optimove_conditional_execution.operations import Endpoint, Endpoints, Operation
-from optimove_conditional_execution.receivers import (
-    AsyncListenerReceiver,
-    AsyncWebhookReceiver,
-    ListenerReceiver,
-    WebhookReceiver,
-)
-from optimove_conditional_execution.review import AsyncCampaignReview, CampaignReview, per_customer
-from optimove_conditional_execution.signature import UNSIGNED, sign, verify
-from optimove_conditional_execution.stores import ClaimStore, Journal
-from optimove_conditional_execution.transport.calls import CallObserver, CallRecord
-from optimove_conditional_execution.transport.limiter import RateLimit
-from optimove_conditional_execution.transport.retry import RetryPolicy
-from optimove_conditional_execution.transport.sending import Tally
+
+if TYPE_CHECKING:
+    from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
+    from optimove_conditional_execution.deadline import Deadline
+    from optimove_conditional_execution.errors import (
+        APIError,
+        AuthenticationError,
+        ConfigurationError,
+        DeadlineExceeded,
+        NotFoundError,
+        OptimoveError,
+        PayloadError,
+        RateLimitError,
+        ServerError,
+        SignatureError,
+        StoreError,
+        SupersededError,
+        TransportError,
+        UnexpectedResponseError,
+    )
+    from optimove_conditional_execution.flows.outcome import Outcome
+    from optimove_conditional_execution.flows.report import Progress, ReviewReport
+    from optimove_conditional_execution.handlers import (
+        AsyncCampaignReviewer,
+        AsyncWebhookHandler,
+        CampaignReviewer,
+        Decision,
+        WebhookHandler,
+    )
+    from optimove_conditional_execution.messages import Request, Response
+    from optimove_conditional_execution.models import (
+        Approval,
+        CampaignCustomer,
+        CampaignReadyEvent,
+        CustomerPromotionStatus,
+        EventListener,
+        ListenerEvent,
+        TenantSettings,
+        Webhook,
+        WebhookNotification,
+    )
+    from optimove_conditional_execution.operations import Endpoint, Endpoints, Operation
+    from optimove_conditional_execution.receivers import (
+        AsyncListenerReceiver,
+        AsyncWebhookReceiver,
+        ListenerReceiver,
+        WebhookReceiver,
+    )
+    from optimove_conditional_execution.review import AsyncCampaignReview, CampaignReview
+    from optimove_conditional_execution.review.per_customer import per_customer
+    from optimove_conditional_execution.signature import UNSIGNED, sign, verify
+    from optimove_conditional_execution.stores import ClaimStore, Journal
+    from optimove_conditional_execution.transport.calls import CallObserver, CallRecord
+    from optimove_conditional_execution.transport.limiter import RateLimit
+    from optimove_conditional_execution.transport.retry import RetryPolicy
+    from optimove_conditional_execution.transport.sending import Tally
 
 __all__ = [
     "UNSIGNED",
@@ -118,3 +126,54 @@ __all__ = [
     "sign",
     "verify",
 ]
+
+# Each name is imported when it is first asked for. pytest imports this package at the start of every run in an
+# environment that has it, for the fixture `fake_optimove`, and must not pay for httpx and pydantic there.
+_PLACES: Final = {
+    "client": ("AsyncOptimoveClient", "OptimoveClient"),
+    "deadline": ("Deadline",),
+    "errors": (
+        "APIError",
+        "AuthenticationError",
+        "ConfigurationError",
+        "DeadlineExceeded",
+        "NotFoundError",
+        "OptimoveError",
+        "PayloadError",
+        "RateLimitError",
+        "ServerError",
+        "SignatureError",
+        "StoreError",
+        "SupersededError",
+        "TransportError",
+        "UnexpectedResponseError",
+    ),
+    "flows.outcome": ("Outcome",),
+    "flows.report": ("Progress", "ReviewReport"),
+    "handlers": ("AsyncCampaignReviewer", "AsyncWebhookHandler", "CampaignReviewer", "Decision", "WebhookHandler"),
+    "messages": ("Request", "Response"),
+    "models": (
+        "Approval",
+        "CampaignCustomer",
+        "CampaignReadyEvent",
+        "CustomerPromotionStatus",
+        "EventListener",
+        "ListenerEvent",
+        "TenantSettings",
+        "Webhook",
+        "WebhookNotification",
+    ),
+    "operations": ("Endpoint", "Endpoints", "Operation"),
+    "receivers": ("AsyncListenerReceiver", "AsyncWebhookReceiver", "ListenerReceiver", "WebhookReceiver"),
+    "review": ("AsyncCampaignReview", "CampaignReview"),
+    "review.per_customer": ("per_customer",),
+    "signature": ("UNSIGNED", "sign", "verify"),
+    "stores": ("ClaimStore", "Journal"),
+    "transport.calls": ("CallObserver", "CallRecord"),
+    "transport.limiter": ("RateLimit",),
+    "transport.retry": ("RetryPolicy",),
+    "transport.sending": ("Tally",),
+}
+
+if not TYPE_CHECKING:  # a __getattr__ would let type checkers accept every name
+    __getattr__, __dir__, _MODULES = attach(__name__, _PLACES)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from typing import Final, final
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from optimove_conditional_execution.errors import ConfigurationError
 
@@ -214,9 +214,19 @@ def zone_of(timezone: ZoneInfo | str) -> ZoneInfo:
     try:
         return ZoneInfo(timezone)
     except (ValueError, OSError, KeyError, TypeError, AttributeError):  # ZoneInfoNotFoundError is a KeyError
-        raise ConfigurationError(
-            "The time zone is not known: timezone= must be an IANA name like Europe/London."
-        ) from None
+        raise unknown_zone("timezone= must be an IANA name like Europe/London.") from None
+
+
+def unknown_zone(advice: str) -> ConfigurationError:
+    """Return the error for a time zone that is not found: its name is wrong, or there is no database of zones.
+
+    Args:
+        advice: What to do about a name, with a full stop.
+    """
+    if available_timezones():
+        return ConfigurationError(f"The time zone is not known: {advice}")
+    # Slim images and Windows; there every name is unknown, the right ones too.
+    return ConfigurationError(f"This machine has no time zone database: pip install tzdata. If it has one, {advice}")
 
 
 def instant(moment: datetime, zone: tzinfo, *, not_before: datetime | None = None) -> tuple[datetime, bool]:

@@ -19,8 +19,8 @@ _LOOKED_AT: Final = 4_096
 class Request:
     """A request as your web framework received it.
 
-    Header names are compared without regard to case, and a header that came twice stays twice. The repr shows neither
-    headers nor query nor body, since all three can hold secrets or personal data.
+    Header names are compared without regard to case, and a header that came twice stays twice. The repr shows the
+    method alone: all the rest can hold secrets or personal data, a listener's token in path or query among them.
 
     Attributes:
         method: Upper-case method.
@@ -31,7 +31,7 @@ class Request:
     """
 
     method: str
-    path: str
+    path: str = field(repr=False)
     query: str = field(repr=False)
     headers: tuple[tuple[str, str], ...] = field(repr=False)
     body: bytes = field(repr=False)

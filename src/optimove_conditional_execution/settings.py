@@ -8,6 +8,10 @@ from typing import Final, final
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
+from pydantic import SecretStr
+
+from optimove_conditional_execution.credentials import revealed
+from optimove_conditional_execution.deadline import unknown_zone
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.observers import SafeLogger
 
@@ -29,7 +33,7 @@ class ClientSettings:
         timezone: The zone of Optimove's time stamps that have none; None when it was not given.
     """
 
-    api_key: str = field(repr=False)
+    api_key: SecretStr = field(repr=False)
     base_url: str
     timezone: ZoneInfo | None
 
@@ -37,7 +41,7 @@ class ClientSettings:
     def of(
         cls,
         *,
-        api_key: str | None,
+        api_key: str | SecretStr | None,
         base_url: str | None,
         timezone: str | ZoneInfo | None,
         environment: Mapping[str, str],
@@ -77,7 +81,8 @@ def seconds(name: str, value: object, *, above_zero: bool = False) -> float:
     return value  # type: ignore[return-value]  # a number, see above
 
 
-def _api_key(value: object) -> str:
+def _api_key(value: object) -> SecretStr:
+    value = revealed(value)
     if not isinstance(value, str) or not value.strip():
         raise ConfigurationError(
             f"The API key is missing: set the environment variable {API_KEY_VARIABLE}, or pass api_key=. "
@@ -89,7 +94,7 @@ def _api_key(value: object) -> str:
             f"The API key has characters that cannot stand in an HTTP header: check {API_KEY_VARIABLE}, or api_key=, "
             "for blanks, line breaks and letters outside ASCII."
         )
-    return key
+    return SecretStr(key)
 
 
 def _base_url(value: object) -> str:
@@ -128,6 +133,4 @@ def _timezone(value: object) -> ZoneInfo | None:
     try:
         return ZoneInfo(str(value))
     except (ValueError, OSError, KeyError):  # ZoneInfoNotFoundError is a KeyError
-        raise ConfigurationError(
-            f"The time zone is not known: check {TIMEZONE_VARIABLE}, or timezone=, for an IANA name like Europe/London."
-        ) from None
+        raise unknown_zone(f"check {TIMEZONE_VARIABLE}, or timezone=, for an IANA name like Europe/London.") from None

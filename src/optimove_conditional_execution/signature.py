@@ -9,10 +9,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from hmac import compare_digest, digest
+from traceback import clear_frames
 from typing import Final, Literal
 
+from pydantic import SecretBytes
+
+from optimove_conditional_execution.credentials import HIDDEN, Secret
 from optimove_conditional_execution.errors import ConfigurationError, SignatureError
 from optimove_conditional_execution.messages import Request
+from optimove_conditional_execution.tracebacks import sensitive_variables
 
 SIGNATURE_HEADER: Final = "optimove-signature-content"
 SIGNATURE_HEADERS: Final = (SIGNATURE_HEADER, "x-optimove-signature-content")
@@ -34,15 +39,19 @@ class Unsigned(enum.Enum):
 UNSIGNED: Final = Unsigned.UNSIGNED
 """Pass it as `secrets=` when no secret is set in Optimove: then anybody who knows your URL can ask your handler."""
 
-Secrets = str | bytes | Sequence[str | bytes]
+Secrets = Secret | Sequence[Secret]
+
+_SINGLE: Final = (str, bytes, *HIDDEN)
 
 
-def sign(body: bytes, *, secret: str | bytes) -> str:
+@sensitive_variables
+def sign(body: bytes, *, secret: Secret) -> str:
     """Return the signature that Optimove would send with a body.
 
     Args:
         body: The raw bytes of the request's body.
-        secret: The tenant's secret. Text is used as UTF-8; it is not decoded from hex or base64.
+        secret: The tenant's secret. Text is used as UTF-8; it is not decoded from hex or base64. A `SecretStr` or
+            `SecretBytes` of pydantic will do.
 
     Returns:
         64 lowercase hexadecimal digits.
@@ -50,7 +59,7 @@ def sign(body: bytes, *, secret: str | bytes) -> str:
     Raises:
         ConfigurationError: The secret is empty or blank, or is not text or bytes.
     """
-    return digest(_key(secret), body, "sha256").hex()
+    return digest(_key(secret).get_secret_value(), body, "sha256").hex()
 
 
 def verify(body: bytes, *, signature: str | bytes | None, secrets: Secrets) -> int:
@@ -63,7 +72,7 @@ def verify(body: bytes, *, signature: str | bytes | None, secrets: Secrets) -> i
         body: The raw bytes of the request's body, before any JSON parsing.
         signature: The value of the header `optimove-signature-content`; None when there was none. White space around
             it, upper-case digits and a leading `sha256=` are accepted.
-        secrets: The secret, or several.
+        secrets: The secret, or several; text, bytes, or pydantic's `SecretStr` and `SecretBytes`.
 
     Returns:
         The index of the secret that matched; 0 when there is one.
@@ -72,12 +81,17 @@ def verify(body: bytes, *, signature: str | bytes | None, secrets: Secrets) -> i
         SignatureError: The signature is missing, malformed, or of another body or secret.
         ConfigurationError: There is no secret, or one of them is empty or blank.
     """
-    # A single secret, the usual case, goes the short way.
-    keys = (_key(secrets),) if isinstance(secrets, str) else signing_keys(secrets)
-    return match(body, signature, keys)
+    try:
+        # A single secret, the usual case, goes the short way.
+        return match(body, signature, (_key(secrets),) if isinstance(secrets, str) else signing_keys(secrets))
+    except BaseException as error:
+        # As `sensitive_variables` does, without its price: this is called for every notification.
+        del body, signature, secrets
+        clear_frames(error.__traceback__)
+        raise
 
 
-def match(body: bytes, signature: str | bytes | None, keys: tuple[bytes, ...]) -> int:
+def match(body: bytes, signature: str | bytes | None, keys: tuple[SecretBytes, ...]) -> int:
     """Do what `verify` does, with secrets that `signing_keys` has checked already."""
     # Optimove's own form first: what equals the digest to the letter needs no look at its form.
     if isinstance(signature, str) and len(signature) == _HEX_LENGTH and signature.isascii():
@@ -87,11 +101,13 @@ def match(body: bytes, signature: str | bytes | None, keys: tuple[bytes, ...]) -
     index = 0
     try:
         for key in keys:
-            if compare_digest(digest(key, body, "sha256").hex(), given):
+            if compare_digest(digest(key.get_secret_value(), body, "sha256").hex(), given):
                 return index
             index += 1
-    except (TypeError, BufferError):
-        raise SignatureError("The body must be the raw bytes that were received, before any decoding.") from None
+    except (TypeError, BufferError):  # its frames hold the secret, so it must not be what ours came from
+        index = -1
+    if index < 0:
+        raise SignatureError("The body must be the raw bytes that were received, before any decoding.")
     if given != given.lower():
         return match(body, given.lower(), keys)
     raise SignatureError(
@@ -114,13 +130,13 @@ def _normal_form(signature: object) -> str:
     raise SignatureError("A signature is text.")
 
 
-def signing_keys(secrets: Secrets) -> tuple[bytes, ...]:
+def signing_keys(secrets: Secrets) -> tuple[SecretBytes, ...]:
     """Return the keys of one or several secrets.
 
     Raises:
         ConfigurationError: There is none, or one of them is empty or blank, or is not text or bytes.
     """
-    if isinstance(secrets, (str, bytes)):  # a union would be built anew for every notification
+    if isinstance(secrets, _SINGLE):
         return (_key(secrets),)
     try:
         keys = tuple([_key(secret) for secret in secrets])
@@ -133,17 +149,21 @@ def signing_keys(secrets: Secrets) -> tuple[bytes, ...]:
     return keys
 
 
-def _key(secret: object) -> bytes:
+def _key(secret: object) -> SecretBytes:
+    if not isinstance(secret, str) and isinstance(secret, HIDDEN):
+        secret = secret.get_secret_value()
     if isinstance(secret, str):
+        wrong = "A secret must not be empty or blank: anybody could sign with it."
         if secret.strip():
             try:
-                return secret.encode()
-            except UnicodeEncodeError:
-                raise ConfigurationError("A secret must be valid Unicode text, or bytes.") from None
-    elif not isinstance(secret, bytes):
+                return SecretBytes(secret.encode())
+            except UnicodeEncodeError:  # it quotes the secret, so it must not be what ours came from
+                wrong = "A secret must be valid Unicode text, or bytes."
+        raise ConfigurationError(wrong)
+    if not isinstance(secret, bytes):
         raise ConfigurationError("A secret must be text or bytes; None, numbers and lists are not.")
-    elif secret.strip():
-        return secret
+    if secret.strip():
+        return SecretBytes(secret)
     raise ConfigurationError("A secret must not be empty or blank: anybody could sign with it.")
 
 
@@ -162,7 +182,7 @@ def received_signature(request: Request) -> str | None:
     return found[0]
 
 
-Keys = tuple[bytes, ...] | Literal[Unsigned.UNSIGNED]
+Keys = tuple[SecretBytes, ...] | Literal[Unsigned.UNSIGNED]
 
 
 def receiver_keys(secrets: Secrets | Literal[Unsigned.UNSIGNED]) -> Keys:

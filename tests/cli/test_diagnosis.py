@@ -146,3 +146,35 @@ def test_garbage_is_diagnosed_without_an_exception(body: bytes, signature: str, 
 @pytest.mark.parametrize("body", [b"[" * 100_000, b"9" * 10_000, b'{"a": NaN}', b'"\\ud800"', b"\xff"])
 def test_hostile_json_is_diagnosed_without_an_exception(body: bytes) -> None:
     assert mistake(body, "0" * 64) == "wrong-secret-or-changed-body"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("\ufeff{}", "secret-byte-order-mark"),
+        ("\ufeff{}\n", "secret-byte-order-mark"),
+        ("{}\u00a0", "secret-invisible-character"),
+        ("\u200b{}", "secret-invisible-character"),
+        ("\u201c{}\u201d", "secret-quotation-marks"),
+        ("\u00ab{}\u00bb", "secret-quotation-marks"),
+        ("`{}`", "secret-quotation-marks"),
+        ("OPTIMOVE_WEBHOOK_SECRET={}", "secret-variable-name"),
+        ('export OPTIMOVE_WEBHOOK_SECRET="{}"', "secret-variable-name"),
+        ("{},an-older-one", "several-secrets"),
+        ("an-older-one; {}", "several-secrets"),
+    ],
+)
+def test_a_secret_that_was_copied_wrong(given: str, expected: str) -> None:
+    found = diagnose(BODY, signature=signed(BODY), secrets=[given.format(SECRET.decode()).encode()])
+    assert found.mistake == expected
+    assert SECRET.decode() not in found.explanation
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("ending", ["", "\r\n"])
+def test_a_file_in_utf_16(encoding: str, ending: str) -> None:
+    """What the > of Windows PowerShell writes."""
+    body = (BODY.decode() + ending).encode(encoding)
+    assert mistake(body, signed(BODY)) == "utf-16"
+    found = diagnose(body, signature=signed(b"another"), secrets=[SECRET])
+    assert (found.mistake, "PowerShell" in found.explanation) == ("utf-16", True)

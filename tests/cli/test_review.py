@@ -120,6 +120,16 @@ def test_an_event_that_cannot_be_read_is_one_line(folder: Path, fake_optimove: F
     assert "EventTypeID" in complaints
 
 
+def test_an_event_in_utf_16_gets_a_hint(folder: Path, fake_optimove: FakeOptimove) -> None:
+    (folder / "event.json").write_bytes('{"EventTypeID": 5}'.encode("utf-16"))
+    code, _, complaint = review(
+        folder, fake_optimove, "http://127.0.0.1:1", "run", "gate:odd", "event.json", "--journal", "reviews.db"
+    )
+    assert code == 2
+    assert "UTF-16" in complaint
+    assert "PowerShell" in complaint
+
+
 def test_a_terminal_sees_how_far_a_review_is(folder: Path, fake_optimove: FakeOptimove, optimove_url: str) -> None:
     campaign = fake_optimove.add_campaign(3_000)
     (folder / "event.json").write_text(json.dumps(campaign.payload))

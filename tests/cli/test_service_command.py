@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -131,3 +132,20 @@ def test_lines_come_one_by_one() -> None:
     assert found[:3] == [b"one", b"two", b""]
     assert b"".join(found[3:-1]) == b"y" * 5_000
     assert found[-1] == b"end"
+
+
+def test_a_service_has_the_default_signals_also_under_nohup() -> None:
+    """A process inherits that a signal is ignored, and would keep it."""
+    says = "import signal, sys; sys.exit(f'hangup {signal.getsignal(signal.SIGHUP)!r}')"
+    line = shlex.join([*COMMAND, "campaign", "--", sys.executable, "-c", says])
+    done = subprocess.run(
+        ["sh", "-c", f"trap '' HUP; exec {line}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "hangup <Handlers.SIG_DFL: 0>" in done.stderr

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from importlib import metadata
+from pathlib import Path
 
 OPTIONAL = {
     "fastapi", "starlette", "flask", "django", "werkzeug", "uvicorn", "gunicorn", "click", "rich", "pygments",
@@ -22,10 +25,45 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_the_package_loads_nothing_optional() -> None:
-    ours = loaded_by("import optimove_conditional_execution")
+    ours = loaded_by("from optimove_conditional_execution import *")
     # httpx itself loads click and rich where they are installed, for its own command line.
     extra = ours - loaded_by("import httpx, pydantic")
     assert {name for name in OPTIONAL if name in extra} == set()
+
+
+def test_a_name_is_loaded_when_it_is_asked_for() -> None:
+    heavy = {"httpx", "pydantic", "ssl", "asyncio", "optimove_conditional_execution.client"}
+    assert not heavy & loaded_by("import optimove_conditional_execution")
+    assert "pydantic" not in loaded_by("import optimove_conditional_execution.testing")
+    assert "optimove_conditional_execution.client" in loaded_by(
+        "import optimove_conditional_execution as sdk; sdk.OptimoveClient"
+    )
+
+
+def test_the_pytest_plugin_loads_nothing_of_the_sdk(tmp_path: Path) -> None:
+    """It is loaded at the start of every run in the environment, also of projects that never use it."""
+    (tmp_path / "test_nothing_of_it.py").write_text(
+        "import sys\n\n\ndef test_it():\n"
+        "    assert not {'httpx', 'pydantic', 'ssl', 'optimove_conditional_execution.client'} & set(sys.modules)\n"
+    )
+    (tmp_path / "test_with_it.py").write_text(
+        "def test_it(fake_optimove):\n    assert type(fake_optimove).__name__ == 'FakeOptimove'\n"
+    )
+    plugin = next(
+        entry for entry in metadata.entry_points(group="pytest11") if entry.name == "optimove_conditional_execution"
+    )
+    # Other plugins of this environment load what they like.
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", plugin.value]
+    for file in ("test_nothing_of_it.py", "test_with_it.py"):
+        run = subprocess.run(
+            [*command, file],
+            cwd=tmp_path,
+            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stdout
 
 
 def test_the_command_says_what_is_missing_instead_of_loading_it() -> None:

@@ -12,7 +12,10 @@ SOURCE = Path(optimove_conditional_execution.__file__).parent
 
 LEVELS = {
     "_version": 0,
+    "_lazy": 0,
     "errors": 0,
+    "credentials": 0,
+    "tracebacks": 0,
     "messages": 0,
     "deadline": 0,
     "observers": 0,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+from pathlib import Path
 
 import pytest
 
@@ -37,12 +39,15 @@ def test_the_contract_is_exported() -> None:
 
 
 def test_all_names_every_public_name_and_no_other() -> None:
-    public = {
-        name
-        for name, value in vars(package).items()
-        if not name.startswith("_") and not inspect.ismodule(value) and name != "annotations"
-    }
-    assert set(package.__all__) == public | {"__version__"}
+    # What type checkers see, and what there is at run time.
+    source = ast.parse(Path(package.__file__).read_text())
+    typed = next(node for node in source.body if isinstance(node, ast.If))
+    seen = [alias.name for node in typed.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assert sorted(seen) == sorted(getattr(package, "_MODULES"))  # noqa: B009
+    assert set(package.__all__) == {*seen, "__version__"}
+    assert set(package.__all__) <= set(dir(package))
+    with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
+        getattr(package, "Nothing")  # noqa: B009 - type checkers refuse it
     assert list(package.__all__) == sorted(package.__all__, key=_as_ruff_sorts)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import assert_type
 
+from pydantic import SecretBytes, SecretStr
+
 from optimove_conditional_execution import (
     UNSIGNED,
     APIError,
@@ -18,6 +20,7 @@ from optimove_conditional_execution import (
     Decision,
     Endpoint,
     Endpoints,
+    ListenerReceiver,
     Operation,
     OptimoveClient,
     OptimoveError,
@@ -131,3 +134,12 @@ def check(body: bytes) -> None:
     question = fake.notify(WebhookReceiver(decide, client=fake.client(), secrets=fake.secrets), "C1")
     assert_type(question.approved, bool)
     assert_type(receiver.handle(signed_request(notification("C1"), secret="secret")), Response)
+
+
+def with_hidden_values(key: SecretStr, secret: SecretStr, older: SecretBytes, token: SecretStr) -> None:
+    with OptimoveClient(key, base_url="https://api5.optimove.net") as client:
+        WebhookReceiver(lambda _notification, _deadline: True, client=client, secrets=[secret, older, "oldest"])
+        WebhookReceiver(lambda _notification, _deadline: True, client=client, secrets=secret)
+        client.update_webhook_settings(secret=secret)
+    ListenerReceiver(lambda _event: None, token=token)
+    verify(b"{}", signature=sign(b"{}", secret=secret), secrets=older)

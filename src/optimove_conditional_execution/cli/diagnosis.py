@@ -12,6 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, final
 
+from optimove_conditional_execution.cli.given_files import UTF_16, utf_16
+from optimove_conditional_execution.credentials import copied_wrong
+
 Mistake = Literal[
     "missing-signature",
     "base64-signature",
@@ -22,7 +25,13 @@ Mistake = Literal[
     "trailing-newline",
     "line-endings",
     "byte-order-mark",
+    "utf-16",
     "secret-white-space",
+    "secret-byte-order-mark",
+    "secret-invisible-character",
+    "secret-quotation-marks",
+    "secret-variable-name",
+    "several-secrets",
     "secret-hex-encoded",
     "secret-base64-encoded",
     "wrong-secret-or-changed-body",
@@ -74,6 +83,8 @@ def diagnose(body: bytes, *, signature: str, secrets: Sequence[bytes]) -> Diagno
             f"The signature has {len(text)} characters; it must be 64 hexadecimal digits, as they stand in the header "
             "optimove-signature-content.",
         )
+    if utf_16(body) is not None:
+        return Diagnosis("utf-16", f"The file is in UTF-16, which Optimove never sends. {UTF_16}")
     return Diagnosis(
         "wrong-secret-or-changed-body",
         "Wrong secret or changed body: no common mistake fits. Compare the secret with the one that "
@@ -184,6 +195,13 @@ def _other_bodies(body: bytes) -> Iterator[tuple[Mistake, str, bytes]]:
         yield "byte-order-mark", "The body begins with a UTF-8 byte order mark that was not signed.", body[len(_BOM) :]
     else:
         yield "byte-order-mark", "The body lacks the UTF-8 byte order mark that was signed.", _BOM + body
+    if (text := utf_16(body)) is not None:
+        for line_break in ("", "\r\n", "\n"):
+            yield (
+                "utf-16",
+                f"The file is in UTF-16, and what was signed is the same text in UTF-8. {UTF_16}",
+                text.removesuffix(line_break).encode("utf-8", "replace"),
+            )
     unix = body.replace(b"\r\n", b"\n")
     for other in (unix, unix.replace(b"\n", b"\r\n")):
         yield "line-endings", "The line endings of the body were converted between LF and CRLF.", other
@@ -242,6 +260,9 @@ def _other_secrets(secret: bytes) -> Iterator[tuple[Mistake, str, bytes]]:
             "The secret that was signed with has white space at its end, such as a line break, which this one lacks.",
             secret + ending,
         )
+    for found in copied_wrong(secret):
+        for other in found.meant:
+            yield found.mistake, f"The secret {found.what}, and what was signed with is without: {found.remedy}.", other
     bare = secret.strip()
     with contextlib.suppress(ValueError):
         unhexed = bytes.fromhex(bare.decode())

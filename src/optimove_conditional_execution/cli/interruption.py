@@ -54,9 +54,12 @@ async def _guarded(main: Coroutine[Any, Any, T]) -> T:
             # From a signal handler only this wakes the loop up.
             loop.call_soon_threadsafe(task.cancel)
 
-    # With nohup a closed terminal is to change nothing.
-    hangup = [] if _HANGUP is None or signal.getsignal(_HANGUP) is signal.SIG_IGN else [_HANGUP]
-    previous = {number: signal.signal(number, stop) for number in (*_SIGNALS, *hangup)}
+    previous = {number: signal.signal(number, stop) for number in _SIGNALS}
+    if _HANGUP is not None:
+        # With nohup a closed terminal is to change nothing. A handler, since a service that is started would inherit
+        # that the signal is ignored, and not that it is handled.
+        is_ignored = signal.getsignal(_HANGUP) is signal.SIG_IGN
+        previous[_HANGUP] = signal.signal(_HANGUP, _nothing if is_ignored else stop)
     try:
         return await task
     except asyncio.CancelledError:
@@ -66,6 +69,10 @@ async def _guarded(main: Coroutine[Any, Any, T]) -> T:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _nothing(_: int, __: FrameType | None) -> None:
+    """Let a signal pass."""
 
 
 def _first(error: BaseException) -> BaseException:

@@ -20,6 +20,7 @@ from optimove_conditional_execution.cli.simulate import simulate
 from optimove_conditional_execution.cli.tenant import listeners, settings, webhooks
 from optimove_conditional_execution.cli.trigger import trigger
 from optimove_conditional_execution.errors import OptimoveError
+from optimove_conditional_execution.tracebacks import sensitive_variables
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _INTERRUPTED_STATUS: Final = 130
@@ -44,6 +45,7 @@ class _Program(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
+    @sensitive_variables  # the commands' own, and the environment's
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)

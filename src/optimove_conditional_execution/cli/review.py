@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import click
 
+from optimove_conditional_execution.cli.given_files import UTF_16, utf_16
 from optimove_conditional_execution.cli.interruption import run_interruptibly
 from optimove_conditional_execution.cli.pictures import ReviewSamples, report_option
 from optimove_conditional_execution.cli.review_display import ReviewDisplay
@@ -68,7 +69,10 @@ def run_review(
 
     Exit status: 0 the review is complete, 1 it is not, 2 a usage or configuration error.
     """
-    ready = CampaignReadyEvent.from_json(event.read())
+    content = event.read()
+    if utf_16(content) is not None:
+        raise ConfigurationError(f"EVENT is in UTF-16, and JSON is UTF-8. {UTF_16}")
+    ready = CampaignReadyEvent.from_json(content)
     samples = ReviewSamples()
 
     async def go() -> list[ReviewReport]:

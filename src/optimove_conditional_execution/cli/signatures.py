@@ -8,6 +8,7 @@ from typing import BinaryIO, Final
 import click
 
 from optimove_conditional_execution.cli.diagnosis import diagnose, remarks
+from optimove_conditional_execution.cli.given_files import UTF_16, utf_16
 from optimove_conditional_execution.cli.secret_variables import given_secrets
 from optimove_conditional_execution.errors import SignatureError
 from optimove_conditional_execution.signature import sign, verify
@@ -25,7 +26,10 @@ def sign_command(file: BinaryIO, as_json: bool) -> None:
     The secret is read from OPTIMOVE_WEBHOOK_SECRET, else from a hidden prompt.
     """
     name, secret = given_secrets()[0]
-    signature = sign(file.read(), secret=secret)
+    body = file.read()
+    if utf_16(body) is not None:
+        click.echo(f"Warning: the file is in UTF-16, which Optimove never sends. {UTF_16}", err=True)
+    signature = sign(body, secret=secret)
     click.echo(json.dumps({"signature": signature, "secret_variable": name}) if as_json else signature)
 
 

@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
+from pydantic import SecretStr
+
 from optimove_conditional_execution import operations
 from optimove_conditional_execution.client.base import Client, EngineName
 from optimove_conditional_execution.deadline import Deadline
@@ -19,6 +21,7 @@ from optimove_conditional_execution.models.campaign import CampaignCustomer
 from optimove_conditional_execution.models.listener import EventListener
 from optimove_conditional_execution.models.webhook import TenantSettings, Webhook
 from optimove_conditional_execution.operations import Operation
+from optimove_conditional_execution.tracebacks import sensitive_variables
 from optimove_conditional_execution.transport.exchange import AsyncEngine
 from optimove_conditional_execution.transport.sending import Tally, asend
 from optimove_conditional_execution.transport.streaming import aread
@@ -44,6 +47,7 @@ class AsyncOptimoveClient(Client):
             http_client, library=engine, max_connections=max_connections, base_url=self._rules.settings.base_url
         )
 
+    @sensitive_variables
     async def create_webhook(self, url: str) -> Webhook:
         """Register a URL for the notifications of triggered campaigns (CreateWebhook).
 
@@ -89,6 +93,7 @@ class AsyncOptimoveClient(Client):
         """
         await self.send(operations.delete_webhook(webhook_id))
 
+    @sensitive_variables
     async def ensure_webhook(self, url: str) -> Webhook:
         """Return the webhook of a URL, creating it only when there is none.
 
@@ -107,7 +112,10 @@ class AsyncOptimoveClient(Client):
         deadline = Deadline.after(self._rules.timeout)
         return await arun(ensure_webhook(url), call=lambda operation: self.send(operation, deadline=deadline))
 
-    async def update_webhook_settings(self, *, timeout_ms: int = 5_000, secret: str | None = None) -> TenantSettings:
+    @sensitive_variables
+    async def update_webhook_settings(
+        self, *, timeout_ms: int = 5_000, secret: str | SecretStr | None = None
+    ) -> TenantSettings:
         """Set how long Optimove waits for answers, and what it signs with (UpdateWebhookSettings).
 
         The settings hold for all webhooks of the tenant.
@@ -134,6 +142,7 @@ class AsyncOptimoveClient(Client):
         """
         await self.send(operations.send_webhook_approval(approval), deadline=deadline)
 
+    @sensitive_variables
     async def register_event_listener(
         self, listener_url: str, *, event_type_id: int = 5, channel_id: int | None = None
     ) -> None:
@@ -175,6 +184,7 @@ class AsyncOptimoveClient(Client):
         """
         return await self.send(operations.get_registered_event_listeners())
 
+    @sensitive_variables
     async def ensure_event_listener(self, listener_url: str, *, event_type_id: int = 5) -> EventListener:
         """Return the listener of a URL and an event type, registering it only when it is missing or different.
 

@@ -11,11 +11,14 @@ from datetime import datetime
 from typing import Final, Literal, NoReturn
 from zoneinfo import ZoneInfo
 
+from pydantic import SecretStr
+
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.flows.paging import Paging, seconds_for_customers
 from optimove_conditional_execution.operations import Endpoints
 from optimove_conditional_execution.settings import TIMEZONE_VARIABLE, ClientSettings, seconds, whole_number
+from optimove_conditional_execution.tracebacks import sensitive_variables
 from optimove_conditional_execution.transport.calls import OnCall
 from optimove_conditional_execution.transport.limiter import RateLimit
 from optimove_conditional_execution.transport.retry import RetryPolicy, load
@@ -31,9 +34,10 @@ ENGINES: Final[tuple[EngineName, ...]] = ("httpx", "httpx2", "aiohttp")
 class Client(abc.ABC):
     """What both clients are built from."""
 
+    @sensitive_variables
     def __init__(
         self,
-        api_key: str | None = None,
+        api_key: str | SecretStr | None = None,
         *,
         base_url: str | None = None,
         timezone: str | ZoneInfo | None = None,
@@ -50,7 +54,8 @@ class Client(abc.ABC):
         """Check the settings and open a connection pool; nothing is sent.
 
         Args:
-            api_key: The tenant's key; unset, the environment variable `OPTIMOVE_API_KEY`.
+            api_key: The tenant's key, as text or pydantic's `SecretStr`; unset, the environment variable
+                `OPTIMOVE_API_KEY`.
             base_url: The tenant's API server, such as `https://api5.optimove.net`; unset, `OPTIMOVE_BASE_URL`.
             timezone: The zone of Optimove's time stamps that have none, as an IANA name; unset, `OPTIMOVE_TIMEZONE`.
                 Triggered campaigns have none of those.

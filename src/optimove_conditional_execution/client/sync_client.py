@@ -7,6 +7,8 @@ from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
+from pydantic import SecretStr
+
 from optimove_conditional_execution import operations
 from optimove_conditional_execution.client.base import Client, EngineName
 from optimove_conditional_execution.deadline import Deadline
@@ -19,6 +21,7 @@ from optimove_conditional_execution.models.campaign import CampaignCustomer
 from optimove_conditional_execution.models.listener import EventListener
 from optimove_conditional_execution.models.webhook import TenantSettings, Webhook
 from optimove_conditional_execution.operations import Operation
+from optimove_conditional_execution.tracebacks import sensitive_variables
 from optimove_conditional_execution.transport.exchange import Engine
 from optimove_conditional_execution.transport.sending import Tally, send
 from optimove_conditional_execution.transport.streaming import read
@@ -43,6 +46,7 @@ class OptimoveClient(Client):
             http_client, library=engine, max_connections=max_connections, base_url=self._rules.settings.base_url
         )
 
+    @sensitive_variables
     def create_webhook(self, url: str) -> Webhook:
         """Register a URL for the notifications of triggered campaigns (CreateWebhook).
 
@@ -88,6 +92,7 @@ class OptimoveClient(Client):
         """
         self.send(operations.delete_webhook(webhook_id))
 
+    @sensitive_variables
     def ensure_webhook(self, url: str) -> Webhook:
         """Return the webhook of a URL, creating it only when there is none.
 
@@ -106,7 +111,10 @@ class OptimoveClient(Client):
         deadline = Deadline.after(self._rules.timeout)
         return run(ensure_webhook(url), call=lambda operation: self.send(operation, deadline=deadline))
 
-    def update_webhook_settings(self, *, timeout_ms: int = 5_000, secret: str | None = None) -> TenantSettings:
+    @sensitive_variables
+    def update_webhook_settings(
+        self, *, timeout_ms: int = 5_000, secret: str | SecretStr | None = None
+    ) -> TenantSettings:
         """Set how long Optimove waits for answers, and what it signs with (UpdateWebhookSettings).
 
         The settings hold for all webhooks of the tenant.
@@ -133,6 +141,7 @@ class OptimoveClient(Client):
         """
         self.send(operations.send_webhook_approval(approval), deadline=deadline)
 
+    @sensitive_variables
     def register_event_listener(
         self, listener_url: str, *, event_type_id: int = 5, channel_id: int | None = None
     ) -> None:
@@ -172,6 +181,7 @@ class OptimoveClient(Client):
         """
         return self.send(operations.get_registered_event_listeners())
 
+    @sensitive_variables
     def ensure_event_listener(self, listener_url: str, *, event_type_id: int = 5) -> EventListener:
         """Return the listener of a URL and an event type, registering it only when it is missing or different.
 

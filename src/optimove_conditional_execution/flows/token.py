@@ -7,10 +7,14 @@ itself is the secret.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from hmac import compare_digest
 from typing import Final, Literal, final
 from urllib.parse import unquote_to_bytes
 
+from pydantic import SecretBytes, SecretStr
+
+from optimove_conditional_execution.credentials import revealed
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request
 from optimove_conditional_execution.signature import Unsigned
@@ -20,11 +24,15 @@ PARAMETER: Final = "token"
 
 @final
 class Token:
-    """What the URL of a listener must hold: `?token=...`, or as the last segment of its path; or else a header."""
+    """What a listener's URL must hold: `?token=...`, or as the last segment of its path; or else a header.
 
-    __slots__ = ("_expected", "_header", "padded")
+    Attributes:
+        expected: The token, or None for `UNSIGNED`.
+    """
 
-    def __init__(self, token: str | Literal[Unsigned.UNSIGNED], *, header: str | None = None) -> None:
+    __slots__ = ("_header", "expected")
+
+    def __init__(self, token: str | SecretStr | Literal[Unsigned.UNSIGNED], *, header: str | None = None) -> None:
         """Take the token that stands in the registered URL, before any percent-encoding.
 
         Args:
@@ -34,10 +42,9 @@ class Token:
         Raises:
             ConfigurationError: It is empty or blank, or is not text; or there is no such header.
         """
-        self.padded = isinstance(token, str) and token != token.strip()
-        self._expected = None if isinstance(token, Unsigned) else _usable(token)
+        self.expected = None if isinstance(token, Unsigned) else SecretBytes(_usable(revealed(token)))
         self._header = None if header is None else _header_name(header)
-        if header is not None and self._expected is None:
+        if header is not None and self.expected is None:
             raise ConfigurationError("token_header needs a token; UNSIGNED means that there is none.")
 
     @property
@@ -51,7 +58,7 @@ class Token:
         A header that was named decides alone, and each of several must be right. Without one, where the query has the
         parameter, it decides, and each of several must be right. Otherwise the last segment of the path does.
         """
-        if self._expected is None:
+        if self.expected is None:
             return True
         if self._header is not None:
             headers = [_bytes(value).strip() for value in request.header_values(self._header)]
@@ -60,9 +67,9 @@ class Token:
         return all(self._fits(value) for value in given)
 
     def _fits(self, value: bytes) -> bool:
-        expected = self._expected
+        expected = self.expected
         assert expected is not None  # noqa: S101 - `opens` has ruled it out
-        return any(compare_digest(expected, reading) for reading in _readings(value))
+        return any(compare_digest(expected.get_secret_value(), reading) for reading in _readings(value))
 
 
 def _usable(token: object) -> bytes:
@@ -71,10 +78,9 @@ def _usable(token: object) -> bytes:
             "token must be the secret text in the URL that you registered, ?token=... or its last path segment, and "
             "not empty or blank; give UNSIGNED when the URL holds none."
         )
-    try:
+    with suppress(UnicodeEncodeError):  # which would quote the token
         return token.encode()
-    except UnicodeEncodeError:
-        raise ConfigurationError("token must be valid Unicode text.") from None
+    raise ConfigurationError("token must be valid Unicode text.")
 
 
 def _header_name(name: object) -> str:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, Literal, TypeVar, final
 from urllib.parse import quote
 
+from pydantic import SecretStr
+
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Response
 
@@ -151,7 +153,7 @@ class Operation(Generic[T]):
     long_running: bool = False
     limit: Literal["general", "approval"] = "general"
     private: bool = False
-    redact: tuple[str, ...] = field(default=(), repr=False)
+    redact: tuple[SecretStr, ...] = field(default=(), repr=False)
 
     @property
     def method(self) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from pydantic import SecretStr
 from pydantic_core import PydanticSerializationError, to_json
 
 from optimove_conditional_execution.errors import ConfigurationError, PayloadError
@@ -18,11 +19,13 @@ from optimove_conditional_execution.models.campaign_rows import campaign_custome
 from optimove_conditional_execution.models.listener import CAMPAIGN_READY, EventListener
 from optimove_conditional_execution.operations.operation import ENDPOINTS, Operation
 from optimove_conditional_execution.operations.wire import decoded, json_body, many, nothing, required
+from optimove_conditional_execution.tracebacks import sensitive_variables
 
 MAX_STATUSES: Final = 10_000
 """Customers in one call. Source: developer.optimove.com/reference/post_integrations-updatecustomerpromotionstatus."""
 
 
+@sensitive_variables  # the URL can hold the listener's token
 def register_event_listener(
     listener_url: str, *, event_type_id: int = CAMPAIGN_READY, channel_id: int | None = None
 ) -> Operation[None]:
@@ -56,6 +59,7 @@ def register_event_listener(
         idempotent=True,
         # The URL can hold the listener's token.
         private=True,
+        redact=(SecretStr(listener_url),),
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from pydantic import SecretStr
+
 from optimove_conditional_execution.errors import ConfigurationError, PayloadError
 from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.models.approval import Approval
@@ -23,6 +25,7 @@ from optimove_conditional_execution.operations.wire import (
     required,
 )
 from optimove_conditional_execution.signature import signing_keys
+from optimove_conditional_execution.tracebacks import sensitive_variables
 from optimove_conditional_execution.urls import normalized, without_query
 
 _LOGGER: Final = SafeLogger("client")
@@ -31,6 +34,7 @@ DEFAULT_TIMEOUT_MS: Final = 5_000
 """How long Optimove waits for an answer unless told otherwise. Source: Optimove's Conditional Execution article."""
 
 
+@sensitive_variables  # the URL can hold a token
 def create_webhook(url: str) -> Operation[Webhook]:
     """CreateWebhook: register a URL for notifications. Not idempotent: a repeat may register it twice.
 
@@ -57,7 +61,14 @@ def create_webhook(url: str) -> Operation[Webhook]:
             )
         return webhook
 
-    return Operation("create_webhook", ENDPOINTS.create_webhook, parse, body=json_body({"url": url}))
+    query = url.partition("?")[2]
+    return Operation(
+        "create_webhook",
+        ENDPOINTS.create_webhook,
+        parse,
+        body=json_body({"url": url}),
+        redact=(SecretStr(query),) if query else (),
+    )
 
 
 def get_webhooks() -> Operation[list[Webhook]]:
@@ -110,8 +121,9 @@ def delete_webhook(webhook_id: str) -> Operation[None]:
     )
 
 
+@sensitive_variables
 def update_webhook_settings(
-    *, timeout_ms: int = DEFAULT_TIMEOUT_MS, secret: str | None = None
+    *, timeout_ms: int = DEFAULT_TIMEOUT_MS, secret: str | SecretStr | None = None
 ) -> Operation[TenantSettings]:
     """UpdateWebhookSettings: set how long Optimove waits, and the key that it signs with.
 
@@ -127,17 +139,20 @@ def update_webhook_settings(
     if isinstance(timeout_ms, bool) or not isinstance(timeout_ms, int) or timeout_ms < 1:
         raise ConfigurationError("timeout_ms must be a whole number of milliseconds, 1 or more.")
     settings: dict[str, Any] = {"timeout": timeout_ms}
+    sent: dict[str, Any] = {"timeout": timeout_ms}
+    if isinstance(secret, SecretStr):
+        secret = secret.get_secret_value()
     if secret is not None:
         if not isinstance(secret, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
             raise ConfigurationError("secret must be text: it is sent as JSON.")
         signing_keys(secret)
-        settings["secret"] = secret
+        settings["secret"], sent["secret"] = secret, SecretStr(secret)
 
     def parse(response: Response) -> TenantSettings:
         # Optimove may answer without a body; what was sent is then what holds.
         answered = {} if decoded(response) is None else json_object(response)
         refuse_error(answered)
-        return model_of(TenantSettings, {**settings, **answered})
+        return model_of(TenantSettings, {**sent, **answered})
 
     return Operation(
         "update_webhook_settings",
@@ -146,7 +161,7 @@ def update_webhook_settings(
         body=json_body(settings),
         idempotent=True,
         private=True,
-        redact=() if secret is None else (secret,),
+        redact=() if secret is None else (SecretStr(secret),),
     )
 
 

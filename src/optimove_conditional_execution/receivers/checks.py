@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Iterable
 from typing import Final, NoReturn
 
+from pydantic import SecretBytes
+
+from optimove_conditional_execution.credentials import copied_wrong
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request
+from optimove_conditional_execution.observers import SafeLogger
 
 _COUNTS: Final = {0: "no argument", 1: "one argument", 2: "two arguments"}
 
@@ -53,6 +58,19 @@ def check_around(around: object) -> None:
             "around must be a function that returns a context manager; decorate an async generator function with "
             "contextlib.asynccontextmanager."
         )
+
+
+def warn_of_copies(logger: SafeLogger, what: str, secrets: Iterable[SecretBytes]) -> None:
+    """Log what looks copied wrong about secrets: the kind of mistake, and never the secret.
+
+    Args:
+        logger: The receiver's.
+        what: What the secrets are, in words.
+        secrets: As they were given.
+    """
+    for secret in secrets:
+        for found in copied_wrong(secret.get_secret_value()):
+            logger.warning("%s %s: %s", what, found.what, found.remedy)
 
 
 def check_request(request: object) -> None:

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, Final, Literal, NoReturn
 
+from pydantic import SecretStr
+
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.drivers import arun, contained, is_async, run
 from optimove_conditional_execution.errors import ConfigurationError
@@ -39,10 +41,12 @@ from optimove_conditional_execution.receivers.checks import (
     check_request,
     refuse_pickling,
     refuse_running_loop,
+    warn_of_copies,
 )
 from optimove_conditional_execution.receivers.tasks import DRAIN_SECONDS, BackgroundTasks
 from optimove_conditional_execution.settings import seconds, whole_number
 from optimove_conditional_execution.signature import Unsigned
+from optimove_conditional_execution.tracebacks import sensitive_variables
 from optimove_conditional_execution.transport.loops import running_loop
 
 MAX_BODY: Final = 65_536
@@ -61,11 +65,12 @@ _EXPECTED: Final = frozenset({"taken", "running", "duplicate", "ignored"})
 class _Listener(abc.ABC):
     """What both listener receivers are built from."""
 
+    @sensitive_variables
     def __init__(
         self,
         on_ready: Callable[[CampaignReadyEvent], object],
         *,
-        token: str | Literal[Unsigned.UNSIGNED],
+        token: str | SecretStr | Literal[Unsigned.UNSIGNED],
         on_event: Callable[[ListenerEvent], object] | None = None,
         answer_within: float = ANSWER_WITHIN,
         max_body: int = MAX_BODY,
@@ -81,7 +86,7 @@ class _Listener(abc.ABC):
                 daemon thread; `AsyncListenerReceiver` takes coroutine functions too, which run in the event loop.
             token: The secret text in the URL that you registered: its parameter `token`, or its last path segment;
                 here without percent-encoding. Letters, digits, `-` and `_` stay what they are in any URL. `UNSIGNED`
-                when the URL holds none: then anybody who knows it can start a review.
+                when the URL holds none: then anybody who knows it can start a review. Text, or pydantic's `SecretStr`.
             on_event: Called with the events of every other type in the same way; without it they are answered 200.
             answer_within: Seconds, an hour at most. A function that takes longer goes on in the background, and the
                 answer is 200.
@@ -104,8 +109,8 @@ class _Listener(abc.ABC):
         within = min(seconds("answer_within", answer_within), LONGEST_WAIT)
         whole_number("max_body", max_body)
         secret = Token(token, header=token_header)
-        if secret.padded:
-            _LOGGER.warning("the listener's token begins or ends with white space: strip it, if it came from a file")
+        if secret.expected is not None:
+            warn_of_copies(_LOGGER, "the listener's token", [secret.expected])
         # Models are built at first use, and the first event must not wait for that.
         for model in (ListenerEvent, CampaignReadyEvent):
             model.model_rebuild()

@@ -39,11 +39,13 @@ from optimove_conditional_execution.receivers.checks import (
     check_request,
     refuse_pickling,
     refuse_running_loop,
+    warn_of_copies,
 )
 from optimove_conditional_execution.receivers.tasks import DRAIN_SECONDS, BackgroundTasks
 from optimove_conditional_execution.settings import whole_number
 from optimove_conditional_execution.signature import Secrets, Unsigned, receiver_keys
 from optimove_conditional_execution.stores.memory import MemoryClaims
+from optimove_conditional_execution.tracebacks import sensitive_variables
 from optimove_conditional_execution.transport.loops import running_loop
 
 MAX_BODY: Final = 262_144
@@ -63,6 +65,7 @@ C = TypeVar("C", OptimoveClient, AsyncOptimoveClient)
 class _Receiver(abc.ABC, Generic[H, C]):
     """What both webhook receivers are built from."""
 
+    @sensitive_variables
     def __init__(
         self,
         handler: H,
@@ -84,7 +87,8 @@ class _Receiver(abc.ABC, Generic[H, C]):
                 cannot be cancelled. `AsyncWebhookReceiver` takes coroutine functions too; those run in the event loop
                 and are cancelled when they are late.
             client: Sends the answers.
-            secrets: The webhook secret; several while you rotate; `UNSIGNED` when Optimove has none.
+            secrets: The webhook secret; several while you rotate; `UNSIGNED` when Optimove has none. Text, bytes, or
+                pydantic's `SecretStr` and `SecretBytes`.
             on_failure: What it means when the handler raises, is late or returns something odd: `"abstain"` says
                 nothing, so that another webhook of the tenant may still approve; `"deny"` says no.
             claims: Who answers which notification; None keeps that in this process. Processes that share a webhook
@@ -121,8 +125,8 @@ class _Receiver(abc.ABC, Generic[H, C]):
         for model in (WebhookNotification, NotificationEnvelope, Approval):
             model.model_rebuild()
         keys = receiver_keys(secrets)
-        if not isinstance(keys, Unsigned) and any(key != key.strip() for key in keys):
-            _LOGGER.warning("a webhook secret begins or ends with white space: strip it, if it came from a file")
+        if not isinstance(keys, Unsigned):
+            warn_of_copies(_LOGGER, "a webhook secret", keys)
         self._desk = Desk(
             handler=surrounded(handler, around),
             deliver=lambda approval, deadline: client.send_webhook_approval(approval, deadline=deadline),

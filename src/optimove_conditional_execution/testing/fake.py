@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from zoneinfo import ZoneInfo
 
+from pydantic import SecretStr
+
 from optimove_conditional_execution.deadline import Clock
 from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS, ENDPOINTS, Endpoints
 from optimove_conditional_execution.testing.scheduled import ScheduledHalf
@@ -33,8 +35,8 @@ class FakeOptimove(TriggeredHalf, ScheduledHalf):
     def __init__(
         self,
         *,
-        api_key: str = "fake-api-key",
-        secret: str | None = "fake-secret",  # noqa: S107 - a stand-in's secret protects nothing
+        api_key: str | SecretStr = "fake-api-key",
+        secret: str | SecretStr | None = "fake-secret",  # noqa: S107 - a stand-in's secret protects nothing
         timeout_ms: int = DEFAULT_TIMEOUT_MS,
         base_url: str = "https://optimove.test",
         endpoints: Endpoints = ENDPOINTS,
@@ -53,11 +55,15 @@ class FakeOptimove(TriggeredHalf, ScheduledHalf):
             timezone: The zone of the time stamps that have none: those of listener events and status updates. An IANA
                 name.
         """
-        setup = Setup(api_key, base_url, endpoints, wall_clock, timezone)
-        super().__init__(setup, secret=secret, timeout_ms=timeout_ms)
+        setup = Setup(_plain(api_key), base_url, endpoints, wall_clock, timezone)
+        super().__init__(setup, secret=None if secret is None else _plain(secret), timeout_ms=timeout_ms)
 
     def __repr__(self) -> str:
         return (
             f"<FakeOptimove: {len(self.webhooks)} webhooks, {len(self.questions)} notifications, "
             f"{len(self.listeners)} listeners, {len(self.campaigns)} campaigns>"
         )
+
+
+def _plain(secret: str | SecretStr) -> str:
+    return secret if isinstance(secret, str) else secret.get_secret_value()

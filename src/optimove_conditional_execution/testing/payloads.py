@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import quote
 
+from optimove_conditional_execution.credentials import Secret
 from optimove_conditional_execution.messages import Request
 from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS
 from optimove_conditional_execution.signature import SIGNATURE_HEADER, sign
@@ -82,7 +83,7 @@ def notification(
 
 
 def signed_request(
-    payload: Mapping[str, Any] | bytes, *, secret: str | bytes | None, path: str = "/", header: str = SIGNATURE_HEADER
+    payload: Mapping[str, Any] | bytes, *, secret: Secret | None, path: str = "/", header: str = SIGNATURE_HEADER
 ) -> Request:
     """Return the request that Optimove would post.
 

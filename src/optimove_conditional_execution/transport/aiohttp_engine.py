@@ -6,23 +6,28 @@ import asyncio
 import contextlib
 import math
 import socket
+import sys
 from collections.abc import AsyncIterator
 from types import SimpleNamespace, TracebackType
-from typing import Any, final
+from typing import Any, Final, final
 
 import aiohttp
 import aiohttp.abc
+import multidict
 import yarl
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import OptimoveError
 from optimove_conditional_execution.messages import Response
+from optimove_conditional_execution.tracebacks import clear_locals
 from optimove_conditional_execution.transport.addresses import Addresses
 from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY, AsyncStream, Exchange
 from optimove_conditional_execution.transport.failures import no_answer
 from optimove_conditional_execution.transport.loops import LoopPools
 from optimove_conditional_execution.transport.places import KEEPALIVE_SECONDS, MAX_CONNECTIONS
 from optimove_conditional_execution.transport.proxies import proxy_for
+
+_NO_HEADERS: Final = multidict.CIMultiDictProxy[str](multidict.CIMultiDict())
 
 
 class AiohttpEngine:
@@ -182,7 +187,7 @@ def _sent(session: aiohttp.ClientSession, exchange: Exchange, progress: _Progres
     return session.request(
         exchange.method,
         yarl.URL(exchange.url, encoded=True),
-        headers=exchange.headers,
+        headers=exchange.plain_headers(),
         data=exchange.body,
         allow_redirects=False,
         proxy=proxy,
@@ -248,12 +253,19 @@ class _translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - read
     def __init__(self, exchange: Exchange, progress: _Progress) -> None:
         self._exchange = exchange
         self._progress = progress
+        self._handled = sys.exception()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is None:
+            return
+        # The library's frames hold the request in the clear, those of a cancellation too.
+        clear_locals(error, handled=self._handled)
         if not isinstance(error, Exception) or isinstance(error, OptimoveError):
             return
+        if isinstance(error, aiohttp.ClientResponseError):
+            _hold_back(error)
         is_refused = isinstance(error, aiohttp.InvalidURL | aiohttp.ClientConnectorError)
         raise no_answer(
             self._exchange,
@@ -264,3 +276,11 @@ class _translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - read
             is_quotable=isinstance(error, aiohttp.ClientConnectionError) and not isinstance(error, aiohttp.InvalidURL),
             is_senseless=isinstance(error, aiohttp.InvalidURL),
         ) from None
+
+
+def _hold_back(error: aiohttp.ClientResponseError) -> None:
+    """Leave out of an error the request's headers, which its repr shows, and the answer, which it quotes."""
+    asked = error.request_info
+    error.request_info = aiohttp.RequestInfo(asked.url, asked.method, _NO_HEADERS, asked.real_url)
+    error.args, error.message = (error.request_info, ()), "the answer breaks the protocol"
+    error.__cause__ = error.__context__ = None

@@ -11,6 +11,8 @@ from datetime import UTC
 from http import HTTPStatus
 from typing import Final, TypeVar
 
+from pydantic import SecretStr
+
 from optimove_conditional_execution.deadline import Clock
 from optimove_conditional_execution.errors import (
     APIError,
@@ -33,7 +35,7 @@ _STRUCK_OUT: Final = "***"
 
 
 def interpret(
-    operation: Operation[T], response: Response, *, secrets: Iterable[str], wall_clock: Clock = time.time
+    operation: Operation[T], response: Response, *, secrets: Iterable[SecretStr], wall_clock: Clock = time.time
 ) -> T:
     """Return what a call asked for.
 
@@ -46,13 +48,24 @@ def interpret(
     Raises:
         APIError: The status is not 2xx, or the body is not what is documented.
     """
-    status = response.status
     wrong: PayloadError | None = None
-    if 200 <= status < 300:
+    if 200 <= response.status < 300:
         try:
             return _parsed(operation, response)
         except PayloadError as error:
             wrong = error
+    # The answer may echo personal data, and must not be a variable of a frame that the error comes through.
+    raise _error(operation, response, wrong, secrets, wall_clock)
+
+
+def _error(
+    operation: Operation[T],
+    response: Response,
+    wrong: PayloadError | None,
+    secrets: Iterable[SecretStr],
+    wall_clock: Clock,
+) -> APIError:
+    status = response.status
     if isinstance(wrong, ReportedError) and wrong.status is not None:
         # What passes an answer on may lose its status; what the body says decides what to do.
         response = Response(wrong.status, response.headers, response.body)
@@ -63,7 +76,7 @@ def interpret(
     if response.status != status:
         where, status, wrong = f"{where} But {wrong}.", response.status, None
     if wrong is not None:
-        raise UnexpectedResponseError(
+        return UnexpectedResponseError(
             f"{where} But {wrong}{'' if str(wrong).endswith('.') else '.'} {_stranger(operation, response)}{said}",
             status=status,
             operation=operation.name,
@@ -72,7 +85,7 @@ def interpret(
             is_html=response.is_html,
         )
     kind, advice = _kind(operation, response)
-    raise kind(
+    return kind(
         f"{where}{advice}{said}",
         status=status,
         operation=operation.name,
@@ -158,8 +171,8 @@ def _phrase(status: int) -> str:
         return str(status)
 
 
-def _redacted(body: bytes, secrets: Iterable[str]) -> bytes:
-    for secret in secrets:
+def _redacted(body: bytes, secrets: Iterable[SecretStr]) -> bytes:
+    for secret in (hidden.get_secret_value() for hidden in secrets):
         # A server echoes a secret as it is, or inside a JSON string.
         for form in {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}:
             if form:

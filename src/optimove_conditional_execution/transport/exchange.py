@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, final
 
+from pydantic import SecretStr
+
+from optimove_conditional_execution.credentials import revealed
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import DeadlineExceeded
 from optimove_conditional_execution.messages import Response
@@ -22,7 +26,7 @@ class Exchange:
     Attributes:
         method: The HTTP method.
         url: Absolute, with the query.
-        headers: Names and values; they can hold the API key, so they stay out of the repr.
+        headers: Names and values; the API key is a `SecretStr`, which `plain_headers` reveals.
         body: The bytes, or None.
         deadline: The end of the whole call.
         longest: Seconds that this one try may take.
@@ -33,7 +37,7 @@ class Exchange:
 
     method: str
     url: str = field(repr=False)
-    headers: dict[str, str] = field(repr=False)
+    headers: Mapping[str, str | SecretStr] = field(repr=False)
     body: bytes | None = field(repr=False)
     deadline: Deadline
     longest: float
@@ -48,6 +52,13 @@ class Exchange:
     def reading(self, deadline: Deadline) -> Exchange:
         """Return what bounds each wait for the next bytes, once the head of a stream has come."""
         return replace(self, deadline=deadline, first_try=math.inf)
+
+    def plain_headers(self) -> dict[str, str]:
+        """Return the headers for an HTTP library, which must be called in the same expression.
+
+        Error trackers record local variables, so the API key must not become one before it is the library's.
+        """
+        return {name: str(revealed(value)) for name, value in self.headers.items()}
 
     def seconds(self) -> float:
         """Return how long the try may take from now on.

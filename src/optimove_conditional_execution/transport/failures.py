@@ -38,6 +38,7 @@ def no_answer(
     """
     name = type(error).__name__
     where = _origin(exchange)
+    _hold_back_quotes(error)
     if is_late:
         if exchange.deadline.remaining() <= _ROUNDING:
             return DeadlineExceeded(f"No answer from {where} before the deadline.", request_sent=request_sent)
@@ -72,6 +73,17 @@ def _remedy(error: BaseException) -> str:
             return f"Nothing listens there. {_CHECK_URL}"
         seen = seen.__cause__ or seen.__context__
     return _CHECK_URL
+
+
+def _hold_back_quotes(error: BaseException | None) -> None:
+    """Leave out of an error, and of its causes, what a library quotes of the server; trackers record causes too."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        words = _QUOTED.split(str(error), maxsplit=1)
+        if len(words) > 1:
+            error.args = (words[0].rstrip(" :"),)
+        error = error.__cause__ or error.__context__
 
 
 def _named(name: str, error: Exception) -> str:

@@ -13,6 +13,8 @@ from http import HTTPStatus
 from typing import Any, Final, Generic, TypeVar, final
 from urllib.parse import urlencode
 
+from pydantic import SecretStr
+
 from optimove_conditional_execution._version import __version__
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import (
@@ -293,7 +295,7 @@ class _Sending(Generic[T]):
         self._tally.requests += 1
         operation = self._operation
         self.watch.asked(operation.body)
-        headers = {
+        headers: dict[str, str | SecretStr] = {
             "X-API-KEY": self._rules.settings.api_key,
             "Accept": "application/json",
             # A compressed answer could be a thousand times longer than what was counted on the wire.

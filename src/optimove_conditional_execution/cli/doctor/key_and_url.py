@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
-from optimove_conditional_execution.cli.doctor.check import Check, Issue, judged
+from optimove_conditional_execution.cli.doctor.check import Check, Issue, State, judged
 from optimove_conditional_execution.cli.doctor.texts import is_loopback, is_quoted
+from optimove_conditional_execution.credentials import copied_wrong
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, ClientSettings
 
@@ -39,7 +41,7 @@ def usable_key(environment: Mapping[str, str]) -> str | None:
         )
     except ConfigurationError:
         return None
-    return settings.api_key
+    return settings.api_key.get_secret_value()
 
 
 def _key_issues(key: str | None) -> Iterator[Issue]:
@@ -53,6 +55,10 @@ def _key_issues(key: str | None) -> Iterator[Issue]:
         yield Issue("problem", f"{API_KEY_VARIABLE} begins or ends with a quotation mark.", again)
     if bare.lower().startswith(("x-api-key", "bearer ")):
         yield Issue("problem", f"{API_KEY_VARIABLE} begins with the name of a header or scheme.", again)
+    for found in copied_wrong(os.fsencode(bare)):
+        if found.mistake not in ("secret-white-space", "secret-quotation-marks"):  # told above and below
+            state: State = "warning" if found.mistake == "several-secrets" else "problem"
+            yield Issue(state, f"{API_KEY_VARIABLE} {found.what}.", f"{again[:-1]}: {found.remedy}.")
     if not (bare.isascii() and bare.isprintable()) or " " in bare:
         yield Issue(
             "problem",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from optimove_conditional_execution.cli.doctor.check import Check, Issue, judged, not_checked
-from optimove_conditional_execution.cli.doctor.texts import is_quoted
+from optimove_conditional_execution.cli.doctor.texts import copy_issues
 from optimove_conditional_execution.cli.tenant import TOKEN_VARIABLE
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.flows.token import PARAMETER, Token
@@ -65,12 +66,7 @@ def _token_issues(token: str, urls: Sequence[str]) -> Iterator[Issue]:
     except ConfigurationError:
         yield Issue("problem", f"{TOKEN_VARIABLE} is empty, blank or no text.", "Set it to a token, or unset it.")
         return
-    if expected.padded or is_quoted(token):
-        yield Issue(
-            "problem",
-            f"{TOKEN_VARIABLE} has white space, a line break or a quotation mark around it, which is part of it then.",
-            f"Set {TOKEN_VARIABLE} to the token alone.",
-        )
+    yield from copy_issues(TOKEN_VARIABLE, os.fsencode(token), "token")
     if len(token.strip()) < _SHORTEST_TOKEN:
         yield Issue(
             "warning",

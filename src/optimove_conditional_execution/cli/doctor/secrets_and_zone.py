@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Final
 
 from optimove_conditional_execution.cli.doctor.check import Check, Issue, judged
-from optimove_conditional_execution.cli.doctor.texts import is_quoted
+from optimove_conditional_execution.cli.doctor.texts import copy_issues
 from optimove_conditional_execution.cli.secret_variables import SECRET_VARIABLE, NamedSecret, named_secrets
 from optimove_conditional_execution.deadline import zone_of
 from optimove_conditional_execution.errors import ConfigurationError
@@ -58,18 +58,7 @@ def _one_secret(name: str, secret: bytes) -> Iterator[Issue]:
     if not secret.strip():
         yield Issue("problem", f"{name} is empty or blank: anybody could sign with it.", f"Set {name}, or unset it.")
         return
-    if secret != secret.strip():
-        yield Issue(
-            "problem",
-            f"{name} has white space or a line break around it, which counts as part of the secret: no signature fits.",
-            f"Set {name} to the secret alone.",
-        )
-    if is_quoted(secret.decode("utf-8", "replace")):
-        yield Issue(
-            "problem",
-            f"{name} begins or ends with a quotation mark, which counts as part of the secret.",
-            f"Set {name} to the secret alone, unless the mark is part of it.",
-        )
+    yield from copy_issues(name, secret, "secret")
     if len(secret.strip()) < _SHORTEST_SECRET:
         yield Issue(
             "warning",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from types import TracebackType
@@ -12,6 +13,7 @@ import httpx
 
 from optimove_conditional_execution.errors import ConfigurationError, OptimoveError
 from optimove_conditional_execution.messages import Response
+from optimove_conditional_execution.tracebacks import clear_locals
 from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY, Exchange
 from optimove_conditional_execution.transport.failures import no_answer
 from optimove_conditional_execution.transport.http.bounded import Progress
@@ -33,11 +35,12 @@ def set_up(make: Callable[[], P]) -> P:
         return make()
     except ConfigurationError:
         raise
-    except Exception as error:  # noqa: BLE001 - its message can hold a proxy's password
-        raise ConfigurationError(
-            f"httpx cannot be set up ({type(error).__name__}): check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, "
-            "SSL_CERT_FILE and SSL_CERT_DIR."
-        ) from None
+    except Exception as error:  # noqa: BLE001 - its message can hold a proxy's password, so it is not chained
+        name = type(error).__name__
+    raise ConfigurationError(
+        f"httpx cannot be set up ({name}): check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and "
+        "SSL_CERT_DIR."
+    )
 
 
 def proxied(url: str | None) -> dict[str, Any]:
@@ -86,7 +89,7 @@ def build(
     return client.build_request(
         exchange.method,
         exchange.url,
-        headers=exchange.headers,
+        headers=exchange.plain_headers(),
         content=exchange.body,
         timeout=(seconds, seconds if read is None else read, seconds, seconds),
     )
@@ -110,10 +113,15 @@ class translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - reads
         self._library = library
         self._exchange = exchange
         self._progress = progress
+        self._handled = sys.exception()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if error is None:
+            return
+        # The library's frames hold the request in the clear, those of a cancellation too.
+        clear_locals(error, handled=self._handled)
         if not isinstance(error, Exception) or isinstance(error, OptimoveError):
             return
         library = self._library

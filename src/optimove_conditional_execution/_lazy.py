@@ -1,0 +1,32 @@
+"""Import a package's names when they are first asked for (PEP 562)."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+
+def attach(
+    package: str, places: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], object], Callable[[], list[str]], dict[str, str]]:
+    """Return the `__getattr__` and `__dir__` of a package, and the module of each name.
+
+    Args:
+        package: The package's `__name__`.
+        places: Names by the module that has them, relative to the package; a module's own name stands for the module.
+    """
+    modules = {name: module for module, names in places.items() for name in names}
+
+    def getattr_(name: str) -> object:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        module = importlib.import_module(f"{package}.{modules[name]}")
+        value = module if name == modules[name] else getattr(module, name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    def dir_() -> list[str]:
+        return sorted({*vars(sys.modules[package]), *modules})
+
+    return getattr_, dir_, modules
