@@ -19,15 +19,14 @@ from optimove_conditional_execution.cli.campaign_rehearsal import (
     CampaignOutcome,
     rehearse_campaign,
 )
+from optimove_conditional_execution.cli.charts import BurnUp, Histogram, ReviewSamples
 from optimove_conditional_execution.cli.diagnosis import Mistake
 from optimove_conditional_execution.cli.judgement import Summary
 from optimove_conditional_execution.cli.latencies import Latencies
-from optimove_conditional_execution.cli.pictures import BurnUp, Histogram, ProgressSamples
-from optimove_conditional_execution.cli.pictures.text import drawn
 from optimove_conditional_execution.cli.program import program
 from optimove_conditional_execution.cli.scenarios import cast
 from optimove_conditional_execution.settings import BASE_URL_VARIABLE, TIMEZONE_VARIABLE
-from tests.docs.drawings import FOLDER, drawings
+from tests.docs.drawings import PAGE, chart_block, drawings, drawn
 from tests.docs.pages import DOCS, PAGES, ROOT, blocks, name_of, without_code, without_fences
 from tests.house.test_levels import LEVELS, SOURCE
 
@@ -249,27 +248,25 @@ LATENCIES_OF_THE_README = (
 """Of the run that the README shows."""
 
 
-def test_the_pictures_in_the_readme_are_those_of_its_demo() -> None:
+def test_the_charts_in_the_readme_are_those_of_its_demo() -> None:
     output = next(block.code for block in blocks(README) if block.language == "text")
     assert f"latency     {Latencies.of(LATENCIES_OF_THE_README)}\n" in output
-    histogram = drawn(Histogram.of(LATENCIES_OF_THE_README, deadline_ms=2_000)).lines()
-    assert "\n".join(["", *histogram, ""]) in output
-    samples = ProgressSamples()
+    assert f"\n\n{drawn(Histogram(LATENCIES_OF_THE_README, deadline_ms=2_000))}\n" in output
+    samples = ReviewSamples()
     outcome = asyncio.run(rehearse_campaign(CUSTOMERS, on_progress=samples))
+    assert outcome.report is not None
     total = CUSTOMERS - outcome.control
-    burn_up = drawn(BurnUp.of_review(samples.all(), total=total, safety_margin=SAFETY_MARGIN)).lines()
-    shown = output[output.index(burn_up[0]) :].splitlines()
-    assert shown[:2] == burn_up[:2]
-    assert [timeless(line) for line in shown[2:4]] == [timeless(line) for line in burn_up[2:4]]
-    assert shown[4].split()[0] == burn_up[4].split()[0] == "30,000"
+    burn_up = BurnUp.of_review(samples.of(outcome.report.campaign_id), total=total, safety_margin=SAFETY_MARGIN)
+    now, shown = drawn(burn_up), output[output.index("Customers over time") :]
+    assert shown.splitlines()[:2] == now.splitlines()[:2]
+    sentences = [timeless(" ".join(text[text.index("After ") :].split("\n\n")[0].split())) for text in (now, shown)]
+    assert sentences[0] == sentences[1]
 
 
-def test_the_pictures_of_the_documentation_are_drawn_by_this_code() -> None:
-    expected = drawings()
-    assert {path.name for path in FOLDER.iterdir()} == set(expected)
-    for name, text in expected.items():
-        assert (FOLDER / name).read_text("utf-8") == text, f"python -m tests.docs.drawings draws {name} anew"
-        assert any(f"pictures/{name})" in page.read_text("utf-8") for page in PAGES), f"no page shows {name}"
+def test_the_charts_in_the_documentation_are_drawn_by_this_code() -> None:
+    page = PAGE.read_text("utf-8")
+    for title, text in drawings().items():
+        assert chart_block(title, text) in page, "python -m tests.docs.drawings draws it anew"
 
 
 def test_the_demo_output_in_the_readme_is_one_of_this_demo() -> None:

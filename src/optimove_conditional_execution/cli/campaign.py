@@ -20,11 +20,12 @@ from optimove_conditional_execution.cli.campaigning import (
     registered_listener,
     until_cleared,
 )
+from optimove_conditional_execution.cli.charts import show
 from optimove_conditional_execution.cli.given_urls import checked_url
 from optimove_conditional_execution.cli.interruption import Interrupted, run_interruptibly
 from optimove_conditional_execution.cli.listening import until_reachable
-from optimove_conditional_execution.cli.pictures import report_option, show, write_page
 from optimove_conditional_execution.cli.postman import Postman
+from optimove_conditional_execution.cli.report_file import report_option, write_page
 from optimove_conditional_execution.cli.servers import LOOPBACK, Simulator, is_loopback, served
 from optimove_conditional_execution.cli.service_command import command_argument, service_command, start_within_option
 from optimove_conditional_execution.cli.tenant import TOKEN_VARIABLE, token_of, with_token
@@ -150,9 +151,9 @@ def campaign(
     reported = 0
     for result in results:
         click.echo(json.dumps(result.as_json()) if as_json else str(result))
-        if not as_json and result.picture.drawable:
+        if not as_json and result.chart.drawable:
             click.echo()
-            show(result.picture)
+            show(result.chart)
         reported += result.reported
         if recipients is not None:
             recipients.writelines(f"{customer_id}\n" for customer_id in result.campaign.recipients())

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final, final
 
-from optimove_conditional_execution.cli.pictures import BurnUp, Section
-from optimove_conditional_execution.cli.pictures.wording import counted
+from optimove_conditional_execution.cli.charts import BurnUp, Section, counted
 from optimove_conditional_execution.cli.postman import Postman
 from optimove_conditional_execution.models.listener import CAMPAIGN_READY
 from optimove_conditional_execution.testing import Campaign, FakeOptimove
@@ -44,12 +43,12 @@ class CampaignResult:
         return len(self.campaign.statuses) + len(self.campaign.unknown)
 
     @property
-    def picture(self) -> BurnUp:
+    def chart(self) -> BurnUp:
         """Statuses that were reported over time, repeats and late ones too, against clearance."""
         campaign = self.campaign
         reported = accumulate(campaign.calls)
         moments = [(update.at_ms - campaign.added_ms) / 1000 for update in campaign.updates]
-        return BurnUp.of(
+        return BurnUp(
             {"statuses reported": [(0.0, 0), *zip(moments, reported, strict=True)]},
             clearance=(campaign.clearance_ms - campaign.added_ms) / 1000,
             total=campaign.row_count,
@@ -75,7 +74,7 @@ class CampaignResult:
             ok=bool(self.reported),
             verdict=f"{counted(self.reported, 'customer')} reported in time.",
             facts=[("listener", status), *((name.replace("_", " "), f"{numbers[name]:,}") for name in names)],
-            pictures=[self.picture],
+            charts=[self.chart],
         )
 
     def as_json(self) -> dict[str, Any]:

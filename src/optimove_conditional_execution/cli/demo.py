@@ -13,18 +13,12 @@ from optimove_conditional_execution.cli.campaign_rehearsal import (
     CampaignOutcome,
     rehearse_campaign,
 )
+from optimove_conditional_execution.cli.charts import BurnUp, Histogram, ReviewSamples, Section
 from optimove_conditional_execution.cli.displays import display_for
 from optimove_conditional_execution.cli.interruption import run_interruptibly
 from optimove_conditional_execution.cli.judgement import Summary
-from optimove_conditional_execution.cli.pictures import (
-    BurnUp,
-    Histogram,
-    ProgressSamples,
-    Section,
-    report_option,
-    write_page,
-)
 from optimove_conditional_execution.cli.rehearsal import rehearse
+from optimove_conditional_execution.cli.report_file import report_option, write_page
 from optimove_conditional_execution.cli.scenarios import ALL_SCENARIOS_COUNT, cast
 from optimove_conditional_execution.flows.report import Progress
 
@@ -69,13 +63,13 @@ def demo(count: int, timeout_ms: int, customers: int, seed: int | None, report: 
     with display_for(as_json=as_json, deadline_ms=timeout_ms) as display:
         seen = run_interruptibly(rehearse(cast(count, seed=seed), timeout_ms=timeout_ms, on_change=display.show))
         summary = Summary.of(seen, deadline_ms=timeout_ms)
-        latencies = Histogram.of(
-            (one.latency_ms for one in seen if one.latency_ms is not None),
+        latencies = Histogram(
+            [one.latency_ms for one in seen if one.latency_ms is not None],
             deadline_ms=timeout_ms,
             untimed_late=summary.late,
         )
-        display.finish(summary, picture=latencies, seed=seed)
-    samples = ProgressSamples()
+        display.finish(summary, chart=latencies, seed=seed)
+    samples = ReviewSamples()
     with display.reviewing() as reviewing:
 
         def on_progress(progress: Progress) -> None:
@@ -83,8 +77,9 @@ def demo(count: int, timeout_ms: int, customers: int, seed: int | None, report: 
             reviewing(progress)
 
         outcome = run_interruptibly(rehearse_campaign(customers, on_progress=on_progress))
-    burn_up = BurnUp.of_review(samples.all(), total=customers - outcome.control, safety_margin=SAFETY_MARGIN)
-    display.finish_campaign(outcome, picture=burn_up)
+    told = () if outcome.report is None else samples.of(outcome.report.campaign_id)
+    burn_up = BurnUp.of_review(told, total=customers - outcome.control, safety_margin=SAFETY_MARGIN)
+    display.finish_campaign(outcome, chart=burn_up)
     if report is not None:
         sections = [_triggered(summary, latencies, seed), _scheduled(outcome, burn_up)]
         write_page(report, title="Demonstration of Conditional Execution", sections=sections)
@@ -92,23 +87,23 @@ def demo(count: int, timeout_ms: int, customers: int, seed: int | None, report: 
         raise click.exceptions.Exit(1)
 
 
-def _triggered(summary: Summary, picture: Histogram, seed: int) -> Section:
+def _triggered(summary: Summary, chart: Histogram, seed: int) -> Section:
     return Section(
         title="A triggered campaign",
         ok=summary.ok,
         verdict=f"{summary.verdict} (--seed {seed} plays it again).",
         facts=summary.lines(),
-        pictures=[picture],
+        charts=[chart],
         findings=summary.findings,
     )
 
 
-def _scheduled(outcome: CampaignOutcome, picture: BurnUp) -> Section:
+def _scheduled(outcome: CampaignOutcome, chart: BurnUp) -> Section:
     return Section(
         title="A scheduled campaign",
         ok=outcome.ok,
         verdict=outcome.verdict,
         facts=outcome.lines(),
-        pictures=[picture],
+        charts=[chart],
         findings=outcome.findings,
     )

@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from optimove_conditional_execution.cli.campaign_rehearsal import CampaignOutcome
+from optimove_conditional_execution.cli.charts import BurnUp, Histogram, show
 from optimove_conditional_execution.cli.judgement import Summary, judge
-from optimove_conditional_execution.cli.pictures import BurnUp, Histogram, show
 from optimove_conditional_execution.cli.rehearsal import Visit
 from optimove_conditional_execution.cli.review_display import ReviewDisplay
 from optimove_conditional_execution.flows.report import Progress
@@ -54,12 +54,12 @@ class Display(Protocol):
         """Take note that more is known of a visit."""
         ...
 
-    def finish(self, summary: Summary, *, picture: Histogram, seed: int) -> None:
+    def finish(self, summary: Summary, *, chart: Histogram, seed: int) -> None:
         """Show how it went.
 
         Args:
             summary: The numbers.
-            picture: The latencies.
+            chart: The latencies.
             seed: What makes the same demo again.
         """
         ...
@@ -68,12 +68,12 @@ class Display(Protocol):
         """Return where the progress of the scheduled campaign goes; a context manager."""
         ...
 
-    def finish_campaign(self, outcome: CampaignOutcome, *, picture: BurnUp) -> None:
+    def finish_campaign(self, outcome: CampaignOutcome, *, chart: BurnUp) -> None:
         """Show what became of the scheduled campaign.
 
         Args:
             outcome: The numbers.
-            picture: Its review over time.
+            chart: Its review over time.
         """
         ...
 
@@ -114,7 +114,7 @@ class JsonDisplay(_Display):
     def show(self, visit: Visit) -> None:
         """Show nothing: programs want the end."""
 
-    def finish(self, summary: Summary, *, picture: Histogram, seed: int) -> None:
+    def finish(self, summary: Summary, *, chart: Histogram, seed: int) -> None:
         """Keep the first half of the object."""
         self._triggered = {**summary.as_json(), "seed": seed}
 
@@ -122,7 +122,7 @@ class JsonDisplay(_Display):
         """Return a place for what nobody reads."""
         return contextlib.nullcontext(lambda _: None)
 
-    def finish_campaign(self, outcome: CampaignOutcome, *, picture: BurnUp) -> None:
+    def finish_campaign(self, outcome: CampaignOutcome, *, chart: BurnUp) -> None:
         """Print the object."""
         both = {"ok": self._triggered["ok"] and outcome.ok, "campaign": outcome.as_json()}
         click.echo(json.dumps({**self._triggered, **both}))
@@ -142,13 +142,13 @@ class PlainDisplay(_Display):
             against = f"{latency} of {self._deadline_ms} ms" if latency else ""
             click.echo(f"{user:<15} {scenario:<16} {statuses:<9} {decision:<19} {against}".rstrip())
 
-    def finish(self, summary: Summary, *, picture: Histogram, seed: int) -> None:
+    def finish(self, summary: Summary, *, chart: Histogram, seed: int) -> None:
         """Print the numbers, a line each."""
         click.echo()
         for name, value in summary.lines():
             click.echo(f"{name:<11} {value}")
         click.echo()
-        show(picture)
+        show(chart)
         click.echo()
         for finding in summary.findings:
             click.echo(f"! {finding}")
@@ -159,13 +159,13 @@ class PlainDisplay(_Display):
         click.echo("\nA scheduled campaign is on hold; its listener is told, and reviews it.\n")
         return ReviewDisplay(Console(file=sys.stdout))
 
-    def finish_campaign(self, outcome: CampaignOutcome, *, picture: BurnUp) -> None:
+    def finish_campaign(self, outcome: CampaignOutcome, *, chart: BurnUp) -> None:
         """Print the numbers, a line each."""
         click.echo()
         for name, value in outcome.lines():
             click.echo(f"{name:<11} {value}")
         click.echo()
-        show(picture)
+        show(chart)
         click.echo()
         for finding in outcome.findings:
             click.echo(f"! {finding}")
@@ -195,13 +195,13 @@ class LiveDisplay(_Display):
         """Keep the visit for the next refresh."""
         self._visits[id(visit)] = visit
 
-    def finish(self, summary: Summary, *, picture: Histogram, seed: int) -> None:
+    def finish(self, summary: Summary, *, chart: Histogram, seed: int) -> None:
         """Replace the live table by the whole one, and print the numbers below."""
         self._live.stop()
         visits = list(self._visits.values())
         self._console.print(self._table(visits[-_LONGEST_TABLE:]))
         self._console.print(_numbers(summary.lines()))
-        self._show(picture)
+        self._show(chart)
         for finding in summary.findings:
             self._console.print(Text(f"! {finding}", style="red"))
         self._console.print(Text(_again(summary, seed), style="bold green" if summary.ok else "bold red"))
@@ -211,19 +211,19 @@ class LiveDisplay(_Display):
         self._console.print("\nA scheduled campaign is on hold; its listener is told, and reviews it.\n")
         return ReviewDisplay(self._console)
 
-    def finish_campaign(self, outcome: CampaignOutcome, *, picture: BurnUp) -> None:
+    def finish_campaign(self, outcome: CampaignOutcome, *, chart: BurnUp) -> None:
         """Print the numbers below."""
         self._console.print()
         self._console.print(_numbers(outcome.lines()))
-        self._show(picture)
+        self._show(chart)
         for finding in outcome.findings:
             self._console.print(Text(f"! {finding}", style="red"))
         style = "bold green" if outcome.ok else "bold red"
         self._console.print(Text(outcome.verdict, style=style))
 
-    def _show(self, picture: Histogram | BurnUp) -> None:
+    def _show(self, chart: Histogram | BurnUp) -> None:
         self._console.print()
-        show(picture, self._console)
+        show(chart, self._console)
         self._console.print()
 
     def _current(self) -> Group:

@@ -13,11 +13,12 @@ from typing import Any, Final
 
 import click
 
+from optimove_conditional_execution.cli.charts import ReviewSamples
 from optimove_conditional_execution.cli.given_files import UTF_16, utf_16
 from optimove_conditional_execution.cli.interruption import run_interruptibly
-from optimove_conditional_execution.cli.pictures import ReviewSamples, report_option
+from optimove_conditional_execution.cli.report_file import report_option
 from optimove_conditional_execution.cli.review_display import ReviewDisplay
-from optimove_conditional_execution.cli.review_report import pictures_of, tell, tell_json, write_reviews
+from optimove_conditional_execution.cli.review_report import charts_of, tell, tell_json, write_reviews
 from optimove_conditional_execution.client import AsyncOptimoveClient
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.flows.journal import Kept
@@ -227,12 +228,12 @@ def _existing(journal: Path) -> Path:
 def _finish(
     reports: list[ReviewReport], samples: ReviewSamples, report: Path | None, as_json: bool, *, nothing: str = ""
 ) -> None:
-    pictures = pictures_of(reports, samples, safety_margin=_SAFETY_MARGIN)
+    charts = charts_of(reports, samples, safety_margin=_SAFETY_MARGIN)
     if as_json:
         tell_json(reports)
     else:
-        tell(reports, pictures, nothing=nothing)
+        tell(reports, charts, nothing=nothing)
     if report is not None:
-        write_reviews(report, reports, pictures, nothing=nothing)
+        write_reviews(report, reports, charts, nothing=nothing)
     if not all(one.complete for one in reports):
         raise click.exceptions.Exit(1)

@@ -1,4 +1,4 @@
-"""How reviews are told of when they are over: lines, pictures, one JSON array, and a page."""
+"""How reviews are told of when they are over: lines, charts, one JSON array, and a page."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from pathlib import Path
 
 import click
 
-from optimove_conditional_execution.cli.pictures import BurnUp, ReviewSamples, Section, show, write_page
+from optimove_conditional_execution.cli.charts import BurnUp, ReviewSamples, Section, show
+from optimove_conditional_execution.cli.report_file import write_page
 from optimove_conditional_execution.flows.report import ReviewReport
 
 
-def tell(reports: Sequence[ReviewReport], pictures: Sequence[BurnUp], *, nothing: str = "") -> None:
-    """Print reports with their pictures.
+def tell(reports: Sequence[ReviewReport], charts: Sequence[BurnUp], *, nothing: str = "") -> None:
+    """Print reports with their charts.
 
     Args:
         reports: In order.
-        pictures: One for each; those with nothing to draw are left out.
+        charts: One for each; those with nothing to draw are left out.
         nothing: What is printed when there is no report.
     """
-    for report, picture in zip(reports, pictures, strict=True):
+    for report, chart in zip(reports, charts, strict=True):
         click.echo(_line(report))
         for line in [*_errors(report), *report.warnings]:
             click.echo(f"  {line}")
-        if picture.drawable:
+        if chart.drawable:
             click.echo()
-            show(picture)
+            show(chart)
             click.echo()
     if not reports:
         click.echo(nothing)
@@ -38,21 +39,19 @@ def tell_json(reports: Sequence[ReviewReport]) -> None:
     click.echo(json.dumps([json.loads(report.to_json()) for report in reports]))
 
 
-def write_reviews(
-    path: Path, reports: Sequence[ReviewReport], pictures: Sequence[BurnUp], *, nothing: str = ""
-) -> None:
+def write_reviews(path: Path, reports: Sequence[ReviewReport], charts: Sequence[BurnUp], *, nothing: str = "") -> None:
     """Write reports as a page, a section for each.
 
     Args:
         path: From `--report`.
         reports: In order.
-        pictures: One for each.
+        charts: One for each.
         nothing: What the page says when there is no report.
 
     Raises:
         ConfigurationError: It cannot be written.
     """
-    sections = [_section(report, picture) for report, picture in zip(reports, pictures, strict=True)]
+    sections = [_section(report, chart) for report, chart in zip(reports, charts, strict=True)]
     write_page(
         path,
         title="Review of scheduled campaigns",
@@ -60,8 +59,8 @@ def write_reviews(
     )
 
 
-def pictures_of(reports: Sequence[ReviewReport], samples: ReviewSamples, *, safety_margin: float) -> list[BurnUp]:
-    """Return a picture for each report; one of a review that did no work has nothing to draw.
+def charts_of(reports: Sequence[ReviewReport], samples: ReviewSamples, *, safety_margin: float) -> list[BurnUp]:
+    """Return a chart for each report; one of a review that did no work has nothing to draw.
 
     Args:
         reports: In order.
@@ -69,13 +68,13 @@ def pictures_of(reports: Sequence[ReviewReport], samples: ReviewSamples, *, safe
         safety_margin: Seconds, as the reviews were given.
     """
     campaigns = Counter(report.campaign_id for report in reports)
-    pictures = []
+    charts = []
     for report in reports:
         # Progress names the campaign alone: of two reviews of one campaign nobody knows whose it was.
         told = samples.of(report.campaign_id) if campaigns[report.campaign_id] == 1 else ()
         total = report.reviewed + report.not_reached if told and told[-1].all_read else None
-        pictures.append(BurnUp.of_review(told, total=total, safety_margin=safety_margin))
-    return pictures
+        charts.append(BurnUp.of_review(told, total=total, safety_margin=safety_margin))
+    return charts
 
 
 def _line(report: ReviewReport) -> str:
@@ -102,7 +101,7 @@ def _errors(report: ReviewReport) -> list[str]:
     return [] if report.error is None else [str(report.error)]
 
 
-def _section(report: ReviewReport, picture: BurnUp) -> Section:
+def _section(report: ReviewReport, chart: BurnUp) -> Section:
     facts = [(name, f"{count:,}") for name, count in _counts(report)]
     facts += [
         ("rows", f"{report.rows:,}"),
@@ -120,7 +119,7 @@ def _section(report: ReviewReport, picture: BurnUp) -> Section:
         ok=report.complete,
         verdict=verdict,
         facts=facts,
-        pictures=[picture],
+        charts=[chart],
         findings=_errors(report),
         warnings=report.warnings,
     )

@@ -15,12 +15,13 @@ from typing import Final, final
 import click
 
 from optimove_conditional_execution.adapters.asgi import ASGIApp
+from optimove_conditional_execution.cli.charts import show
 from optimove_conditional_execution.cli.given_urls import required_url
 from optimove_conditional_execution.cli.interruption import Interrupted, run_interruptibly
 from optimove_conditional_execution.cli.listening import is_reachable, until_reachable
-from optimove_conditional_execution.cli.pictures import report_option, show, write_page
 from optimove_conditional_execution.cli.postman import Postman
 from optimove_conditional_execution.cli.replies import origin
+from optimove_conditional_execution.cli.report_file import report_option, write_page
 from optimove_conditional_execution.cli.secret_variables import SECRET_VARIABLE, secret_or_new
 from optimove_conditional_execution.cli.servers import LOOPBACK, Simulator, is_loopback, served
 from optimove_conditional_execution.cli.service_command import command_argument, service_command, start_within_option
@@ -267,7 +268,7 @@ class _Rehearsal:
 def _show(summary: TriggerSummary, verdict: str) -> None:
     if summary.latencies_ms:
         click.echo()
-        show(summary.picture)
+        show(summary.chart)
     click.echo()
     for name, value in summary.lines():
         click.echo(f"{name:<11} {value}")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, final
 
+from optimove_conditional_execution.cli.charts import Histogram, Section
 from optimove_conditional_execution.cli.latencies import Latencies
-from optimove_conditional_execution.cli.pictures import Histogram, Section
 from optimove_conditional_execution.cli.trigger_judgement import EXPECTED, Seen, Verdict, judge
 from optimove_conditional_execution.testing import Call
 
@@ -104,9 +104,9 @@ class TriggerSummary:
         return Latencies.of(self.latencies_ms)
 
     @property
-    def picture(self) -> Histogram:
+    def chart(self) -> Histogram:
         """The latencies against the deadline."""
-        return Histogram.of((max(0, latency) for latency in self.latencies_ms), deadline_ms=self.deadline_ms)
+        return Histogram([max(0, latency) for latency in self.latencies_ms], deadline_ms=self.deadline_ms)
 
     def section(self, verdict: str) -> Section:
         """Return its part of a report.
@@ -119,7 +119,7 @@ class TriggerSummary:
             ok=self.ok,
             verdict=verdict,
             facts=self.lines(),
-            pictures=[self.picture],
+            charts=[self.chart],
             findings=self.findings,
             warnings=self.hints,
         )

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from optimove_conditional_execution.cli.pictures.page import Section, page
+from optimove_conditional_execution.cli.charts import Section, page
 from optimove_conditional_execution.errors import ConfigurationError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -28,7 +28,7 @@ def report_option(function: F) -> F:
         type=click.Path(path_type=Path),
         callback=_checked,
         metavar="FILE.html",
-        help="Write a page with the numbers and pictures, too.",
+        help="Write a page with the numbers and charts, too.",
     )(function)
 
 
@@ -36,7 +36,7 @@ def write_page(path: Path, *, title: str, sections: Sequence[Section], made: dat
     """Write a report as one HTML page. A reader sees the old file or the new one, never a part.
 
         section = Section(title="Triggered campaign", ok=True, verdict="Nothing lost.", facts=[("sent", "40")],
-                          pictures=[Histogram.of(latencies_ms, deadline_ms=5_000)])
+                          charts=[Histogram(latencies_ms, deadline_ms=5_000)])
         write_page(report, title="A rehearsal", sections=[section])
 
     Args:

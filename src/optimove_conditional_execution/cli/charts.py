@@ -1,0 +1,343 @@
+"""Charts of latencies against a deadline and of reviews against clearance, made of text by rich.
+
+chart = Histogram(latencies_ms, deadline_ms=5_000)
+show(chart)
+write_page(path, title="A rehearsal", sections=[Section(title="...", ok=True, verdict="...", charts=[chart])])
+"""
+
+from __future__ import annotations
+
+import bisect
+import html
+import io
+import itertools
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, final
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.table import Table
+from rich.terminal_theme import TerminalTheme
+from rich.text import Text
+
+from optimove_conditional_execution import __version__
+from optimove_conditional_execution.flows.report import Progress
+
+MAX_SAMPLES: Final = 240
+_WIDTH: Final = 76
+_ROWS: Final = 12
+_STEPS: Final = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
+"""Bin edges in each decade: about equal distances on a logarithmic scale."""
+
+_DECADES: Final = range(-3, 10)
+_LATE: Final = "bold red"
+_STYLES: Final = ("green", "cyan")
+
+
+def number(value: float) -> str:
+    """Return a number with separators between thousands, and with decimals only where it is small."""
+    return f"{round(value):,}" if value == int(value) or abs(value) >= 100 else f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as words, in seconds, minutes or hours."""
+    size, unit = (3_600, "h") if abs(seconds) >= 7_200 else (60, "min") if abs(seconds) >= 180 else (1, "s")
+    value = seconds / size
+    return f"{value:,.0f} {unit}" if abs(value) >= 10 else f"{number(round(value, 1))} {unit}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, which gets an s for none and for several."""
+    return f"{count:,} {noun if count == 1 else noun + 's'}"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Latencies against their deadline; a rich renderable.
+
+    Attributes:
+        latencies_ms: Milliseconds from notification to answer, in any order. One of just the deadline is in time.
+        deadline_ms: Milliseconds that an answer may take.
+        untimed_late: Answers that came after the deadline and are not among the latencies.
+    """
+
+    latencies_ms: Sequence[float]
+    deadline_ms: float
+    untimed_late: int = 0
+
+    @property
+    def drawable(self) -> bool:
+        """Whether there is an answer to draw."""
+        return bool(self.latencies_ms)
+
+    @property
+    def bins(self) -> list[tuple[float, float, int]]:
+        """Lower edge, upper edge and count of each bin; empty neighbours are one, and the deadline is an edge."""
+        ordered = sorted(self.latencies_ms)
+        edges = sorted({self.deadline_ms, *(step * 10.0**decade for decade in _DECADES for step in _STEPS)})
+        first = max(0, bisect.bisect_left(edges, min(ordered[0], self.deadline_ms)) - 1)
+        last = bisect.bisect_left(edges, max(ordered[-1], self.deadline_ms))
+        bins: list[tuple[float, float, int]] = []
+        for low, high in itertools.pairwise(edges[first : last + 1]):
+            # The first bin is open below, so that an answer of 0 ms has a place.
+            below = 0 if not bins else bisect.bisect_right(ordered, low)
+            count = bisect.bisect_right(ordered, high) - below
+            if not count and bins and not bins[-1][2] and low != self.deadline_ms:
+                bins[-1] = (bins[-1][0], high, 0)
+            else:
+                bins.append((low, high, count))
+        return bins
+
+    @property
+    def sentence(self) -> str:
+        """What it shows, as words."""
+        against = f"the deadline of {number(self.deadline_ms)} ms"
+        more = f" {self.untimed_late:,} more came after it and could not be timed." if self.untimed_late else ""
+        if not self.latencies_ms:
+            return f"No answer was timed that could be compared with {against}.{more}"
+        ordered = sorted(self.latencies_ms)
+        median, slowest = (f"{number(value)} ms" for value in (ordered[(len(ordered) - 1) // 2], ordered[-1]))
+        late = len(ordered) - bisect.bisect_right(ordered, self.deadline_ms)
+        took = (
+            f"It took {slowest}" if len(ordered) == 1 else f"Half of them within {median}, the slowest took {slowest}"
+        )
+        return f"{counted(len(ordered), 'answer')}. {took}. {late or 'None'} came after {against}.{more}"
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.drawable:
+            most = max(count for _, _, count in self.bins)
+            yield Text("Answers by latency, in ms", style="bold")
+            label = max(len(f"{number(low)} to {number(high)}") for low, high, _ in self.bins)
+            room = options.max_width - label - len(f"{most:,}") - 4
+            for low, high, count in self.bins:
+                late = low >= self.deadline_ms
+                bar = _bar(console, [(count, _LATE if late else _STYLES[0])], most, room)
+                yield Text.assemble(f"{f'{number(low)} to {number(high)}':>{label}}  ", bar, f" {count:,}")
+                if high == self.deadline_ms:
+                    yield Text(f"{'':>{label}}  --- deadline {number(high)} ms ---", style="bold")
+        yield Text(self.sentence)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class BurnUp:
+    """Numbers that grow until clearance, such as customers decided and acknowledged; a rich renderable.
+
+    Attributes:
+        series: By name: seconds since the start and the number then, in order; the larger numbers first, two at most.
+        clearance: Seconds from the start until clearance.
+        safety_margin: Seconds before clearance at which the reviewer was not asked any more; None without one.
+        total: Customers; None when it is not known.
+    """
+
+    series: Mapping[str, Sequence[tuple[float, int]]]
+    clearance: float
+    safety_margin: float | None = None
+    total: int | None = None
+
+    @classmethod
+    def of_review(cls, samples: Sequence[Progress], *, total: int | None, safety_margin: float) -> BurnUp:
+        """Return the chart of a review.
+
+        Args:
+            samples: Of one review, in order.
+            total: Customers; None when not all pages have been read.
+            safety_margin: Seconds, as the review was given; as in a review, half of the time is the most.
+        """
+        # The first sample: later ones say 0 when clearance has passed.
+        clearance = samples[0].seconds + samples[0].seconds_left if samples else 0.0
+        series = {
+            "decided": [(sample.seconds, sample.approved + sample.denied) for sample in samples],
+            "acknowledged": [(sample.seconds, sample.acknowledged) for sample in samples],
+        }
+        return cls(series, clearance, min(safety_margin, clearance / 2), total)
+
+    @property
+    def last(self) -> float:
+        """Seconds of the last point."""
+        return max((points[-1][0] for points in self.series.values() if points), default=0.0)
+
+    @property
+    def drawable(self) -> bool:
+        """Whether there is something to draw: a number above 0, and some time."""
+        return self.last > 0 and self.clearance > 0 and any(_at(points, self.last) for points in self.series.values())
+
+    @property
+    def sentence(self) -> str:
+        """What it shows, as words."""
+        if not self.drawable:
+            return "Nothing was counted over time, so there is nothing to draw."
+        numbers = " and ".join(f"{_at(points, self.last):,} {name}" for name, points in self.series.items())
+        of = "" if self.total is None else f" of {counted(self.total, 'customer')}"
+        left = self.clearance - self.last
+        when = f"{duration(left)} before clearance" if left >= 0 else f"{duration(-left)} after clearance"
+        margin = "" if self.safety_margin is None else f" The safety margin is {duration(self.safety_margin)}."
+        return f"After {duration(self.last)}: {numbers}{of}. That was {when}.{margin}"
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if self.drawable:
+            yield Text("Customers over time, against clearance", style="bold")
+            # The last series is drawn over the one before it.
+            names, styles = list(self.series), _STYLES[len(_STYLES) - len(self.series) :]
+            legend = [f"{mark} {name}" for mark, name in zip(_marks(console, len(names)), names, strict=True)]
+            yield Text("   ").join(Text(text, style) for text, style in zip(legend, styles, strict=True))
+            most = max(self.total or 0, *(_at(points, self.last) for points in self.series.values()))
+            moments = [self.last * row / _ROWS for row in range(1, _ROWS + 1)]
+            label = max(len(f"{moment:,.1f} s") for moment in moments)
+            room = options.max_width - label - len(f"{most:,}") - 4
+            for moment in moments:
+                late = moment > self.clearance
+                counts = [_at(points, moment) for points in self.series.values()]
+                parts = [(count, _LATE if late else style) for count, style in zip(counts, styles, strict=True)]
+                yield Text.assemble(
+                    f"{f'{moment:,.1f} s':>{label}}  ", _bar(console, parts, most, room), f" {counts[0]:,}"
+                )
+        yield Text(self.sentence)
+
+
+Chart = Histogram | BurnUp
+
+
+@final
+class ReviewSamples:
+    """Keeps the progress of reviews by campaign, in flat memory; made to be a review's `progress=`.
+
+    When a campaign has too many samples every second one is dropped, and from then on only every second one is kept: so
+    they stay evenly spread. The first and the latest are always kept.
+    """
+
+    def __init__(self) -> None:
+        self._samples: dict[int, list[Progress]] = {}
+        self._latest: dict[int, Progress] = {}
+        self._seen: Counter[int] = Counter()
+        self._every: dict[int, int] = {}
+
+    def __call__(self, progress: Progress) -> None:
+        """Record how far a review is."""
+        campaign = progress.campaign_id
+        self._latest[campaign] = progress
+        every = self._every.setdefault(campaign, 1)
+        if self._seen[campaign] % every == 0:
+            samples = self._samples.setdefault(campaign, [])
+            samples.append(progress)
+            if len(samples) >= MAX_SAMPLES:
+                del samples[1::2]
+                self._every[campaign] = 2 * every
+        self._seen[campaign] += 1
+
+    def of(self, campaign_id: int) -> tuple[Progress, ...]:
+        """Return a campaign's samples, in order."""
+        samples = self._samples.get(campaign_id, [])
+        latest = self._latest.get(campaign_id)
+        return tuple(samples) if latest is None or samples[-1] is latest else (*samples, latest)
+
+
+def _at(points: Sequence[tuple[float, int]], seconds: float) -> int:
+    """Return the number at a moment: what the last point before it says."""
+    index = bisect.bisect_right(points, seconds + 1e-9, key=lambda point: point[0])
+    return points[index - 1][1] if index else 0
+
+
+def _marks(console: Console, count: int) -> str:
+    marks = "█░" if console.is_terminal and not console.options.ascii_only else "#."
+    return "".join(reversed(marks[:count]))
+
+
+def _bar(console: Console, parts: Sequence[tuple[int, str]], most: int, room: int) -> Text:
+    """Return a bar as wide as the first part's share of `most`; later parts are drawn over its beginning."""
+    bar = Text()
+    # Whatever is there is seen, be it one of a hundred thousand.
+    ends = [math.ceil(count / most * room) for count, _ in parts]
+    drawn = 0
+    for mark, end, (_, style) in reversed(list(zip(_marks(console, len(parts)), ends, parts, strict=True))):
+        bar.append(mark * max(0, end - drawn), style)
+        drawn = max(drawn, end)
+    return bar
+
+
+def show(chart: Chart, console: Console | None = None) -> None:
+    """Print a chart on standard output: in colours on a terminal, in plain ASCII in a pipe.
+
+    Args:
+        chart: What to draw.
+        console: A terminal to draw on instead.
+    """
+    if console is None or not console.is_terminal:
+        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDTH)
+    console.print(chart, width=min(_WIDTH, console.width))
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """One part of a page: what was tried, how it went, and its charts.
+
+    Attributes:
+        title: A heading.
+        ok: Whether it went well.
+        verdict: How it went, as a sentence.
+        facts: Names and values, in order.
+        charts: Drawn one below the other.
+        findings: A sentence for each thing that is wrong.
+        warnings: A sentence for each thing that needs a look.
+    """
+
+    title: str
+    ok: bool
+    verdict: str
+    facts: Sequence[tuple[str, str]] = ()
+    charts: Sequence[Chart] = ()
+    findings: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+    def parts(self) -> Iterator[RenderableType]:
+        """Yield what stands on the page, in order."""
+        yield Text(f"\n{self.title}\n", style="bold underline")
+        yield Text(f"{'✓' if self.ok else '✗'} {self.verdict}", style=_STYLES[0] if self.ok else _LATE)
+        yield from (Text(f"! {finding}", style=_LATE) for finding in self.findings)
+        yield from (Text(f"! {warning}", style="yellow") for warning in self.warnings)
+        facts = Table(box=None, show_header=False, pad_edge=False)
+        for name, value in self.facts:
+            facts.add_row(Text(name, style="bold"), Text(value))
+        yield from (Text(), facts)
+        for chart in self.charts:
+            yield from (Text(), chart)
+
+
+# Middle tones, which can be read on white, on black and on paper.
+_COLOURS: Final = ((204, 41, 54), (38, 132, 64), (163, 112, 0), (46, 110, 200), (150, 70, 170), (0, 125, 145))
+_THEME: Final = TerminalTheme((255, 255, 255), (0, 0, 0), [(110, 110, 110), *_COLOURS, (110, 110, 110)])
+
+_PAGE: Final = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>TITLE</title>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="robots" content="noindex">
+<style>:root {{ color-scheme: light dark }} body {{ margin: 2vw auto; max-width: 76ch; padding: 0 1vw }}
+pre {{ font: min(14px, 2.05vw)/1.35 monospace; overflow-wrap: anywhere }}
+{stylesheet}</style></head>
+<body><main><pre>{code}</pre></main></body></html>
+"""
+
+
+def page(title: str, sections: Sequence[Section], *, made: datetime) -> str:
+    """Return sections as one HTML page: no script, no network, everything escaped.
+
+    Args:
+        title: Its heading.
+        sections: In order.
+        made: When, with a zone.
+    """
+    console = Console(record=True, file=io.StringIO(), width=_WIDTH, force_terminal=True, legacy_windows=False)
+    console.print(Text(title, style="bold"))
+    console.print(Text(f"{made:%d %B %Y, %H:%M:%S %Z}; optimove-conditional-execution {__version__}"))
+    for section in sections:
+        for part in section.parts():
+            console.print(part)
+    text = console.export_html(theme=_THEME, code_format=_PAGE).replace("TITLE", html.escape(title), 1)
+    # Control characters and half surrogates are no HTML, and a right-to-left override would turn the text around.
+    return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
