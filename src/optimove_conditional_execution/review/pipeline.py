@@ -41,6 +41,9 @@ _STEP_SECONDS: Final = 2.0
 _GATHERING_SECONDS: Final = 0.01
 """What is decided in this time is written to the journal together: a disk takes one large write sooner than many."""
 
+_IDLE_SECONDS: Final = 1.0
+"""When no row has come for so long, a batch that is not full goes to the reviewer."""
+
 _REPLAYED_AT_ONCE: Final = 20
 
 _HANDING_OVER_SECONDS: Final = 0.5
@@ -178,6 +181,7 @@ class Pipeline:
             wait_for_customers=seconds_for_customers(plan.clearance.remaining(), until=plan.asking.remaining()),
             on_warning=self._warn,
         )
+        flushing = asyncio.ensure_future(self._flush_when_idle())
         try:
             async with contextlib.aclosing(self._side.customers(request)) as blocks:
                 async for block in blocks:
@@ -188,10 +192,22 @@ class Pipeline:
             self._all_read = True
         except OptimoveError as error:
             self._note(error)
+        finally:
+            flushing.cancel()
         if (batch := self._ledger.next_batch(plan.batch_size, flush=True)) is not None:
             await self._batches.put(batch)
         for _ in range(plan.concurrency):
             await self._batches.put(None)
+
+    async def _flush_when_idle(self) -> None:
+        """Let the reviewer decide about those who have come while the next page keeps us waiting: it may never come."""
+        while True:
+            rows = self._ledger.rows
+            await asyncio.sleep(_IDLE_SECONDS)
+            if self._ledger.rows == rows and not self._batches.full():
+                batch = self._ledger.next_batch(self._plan.batch_size, flush=True)
+                if batch is not None:
+                    self._batches.put_nowait(batch)
 
     async def _decide(self) -> None:
         while (batch := await self._batches.get()) is not None:
