@@ -44,6 +44,8 @@ _GATHERING_SECONDS: Final = 0.01
 _IDLE_SECONDS: Final = 1.0
 """When no row has come for so long, a batch that is not full goes to the reviewer."""
 
+_NOT_ALL_READ: Final = "The customers had not all come when it was time to send what was decided."
+
 _REPLAYED_AT_ONCE: Final = 20
 
 _HANDING_OVER_SECONDS: Final = 0.5
@@ -154,6 +156,9 @@ class Pipeline:
         if self._plan.only_sending:
             self._all_read = True
             return
+        if self._plan.asking.expired:
+            self._note(DeadlineExceeded(_NOT_ALL_READ, request_sent=False))
+            return
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read())
             for _ in range(self._plan.concurrency):
@@ -249,9 +254,7 @@ class Pipeline:
             asking.cancel()
             await asyncio.wait((asking,))
             if not self._all_read:
-                self._note(
-                    DeadlineExceeded("The customers had not all come when it was time to send what was decided.")
-                )
+                self._note(DeadlineExceeded(_NOT_ALL_READ))
         await self._decided.put(None)
 
     # ---- recording and sending
