@@ -45,6 +45,50 @@ class Rig:
 
         return asyncio.run(go())
 
+    def resume(self, reviewer: Reviewer, **options: Any) -> list[ReviewReport]:
+        """Run what the journal holds."""
+        if self.colour == "sync":
+            plain: Any = reviewer
+            with self.fake.client() as client:
+                return CampaignReview(plain, client=client, **options).resume()
+
+        async def coroutine(customers: Sequence[CampaignCustomer], deadline: Deadline) -> Any:
+            return reviewer(customers, deadline)
+
+        async def go() -> list[ReviewReport]:
+            async with self.fake.async_client() as client:
+                asked: Any = reviewer if self.colour == "async, plain reviewer" else coroutine
+                return await AsyncCampaignReview(asked, client=client, **options).resume()
+
+        return asyncio.run(go())
+
+    def submit(self, reviewer: Reviewer, event: CampaignReadyEvent, **options: Any) -> list[ReviewReport]:
+        """Submit an event, wait until its review is over, and return what `on_report` was told."""
+        told: list[ReviewReport] = []
+        client_options = options.pop("client_options", {})
+        if self.colour == "sync":
+            plain: Any = reviewer
+            with (
+                self.fake.client(**client_options) as client,
+                CampaignReview(plain, client=client, on_report=told.append, **options) as review,
+            ):
+                review.submit(event)
+            return told
+
+        async def coroutine(customers: Sequence[CampaignCustomer], deadline: Deadline) -> Any:
+            return reviewer(customers, deadline)
+
+        async def go() -> None:
+            asked: Any = reviewer if self.colour == "async, plain reviewer" else coroutine
+            async with (
+                self.fake.async_client(**client_options) as client,
+                AsyncCampaignReview(asked, client=client, on_report=told.append, **options) as review,
+            ):
+                await review.submit(event)
+
+        asyncio.run(go())
+        return told
+
 
 @pytest.fixture(params=["sync", "async", "async, plain reviewer"])
 def rig(request: pytest.FixtureRequest, fake_optimove: FakeOptimove) -> Rig:

@@ -178,12 +178,26 @@ def test_a_failure_is_that_of_its_batch_alone(rig: Rig, name: str, caplog: pytes
     assert not any("C000" in record.getMessage() for record in caplog.records)
 
 
-def test_ids_of_nobody_in_the_batch_are_never_sent(rig: Rig) -> None:
+def test_ids_of_nobody_in_the_batch_are_never_sent(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     campaign = rig.fake.add_campaign(10)
     report = rig.run(lambda customers, deadline: ["C0000003", "C9999999", 4, True], campaign.event())
     assert campaign.recipients() == ["C0000003"]
     assert not campaign.unknown
     assert "3 ids" in report.warnings[0]
+    told = [record for record in caplog.records if "ids that d" in record.getMessage()]
+    assert {record.levelname for record in told} == {"WARNING"}
+    assert "C0000003" not in caplog.text
+    assert "C9999999" not in caplog.text
+
+
+def test_a_reviewer_that_returns_numbers_fails_loudly(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    campaign = rig.fake.add_campaign(["101", "102", "103"], lead_seconds=60)
+    report = rig.run(lambda customers, deadline: [int(each.customer_id) for each in customers], campaign.event())
+    assert (report.failed, report.denied, report.complete) == (3, 0, False)
+    assert "values of type int" in report.warnings[0]
+    assert "return customer_id, which is a str" in report.warnings[0]
+    assert any(record.levelname == "ERROR" and "type int" in record.getMessage() for record in caplog.records)
+    assert not any(name in caplog.text for name in ("101", "102", "103"))
 
 
 def test_a_customer_of_several_channels_is_asked_about_and_sent_once(rig: Rig) -> None:

@@ -55,7 +55,11 @@ def test_seen_ids_grow() -> None:
 
 
 class Text(str):
-    """A string of a kind of its own."""
+    """A string of a kind of its own, as numpy has one."""
+
+
+class Int64(int):
+    """A number of a kind of its own."""
 
 
 @pytest.mark.parametrize(
@@ -72,14 +76,34 @@ class Text(str):
         ((name for name in ["A", "Z"]), {"A"}, 1),
         ({"A": True}.keys(), {"A"}, 0),
         ([Text("A")], {"A"}, 0),
+        ([Text("A"), "Z"], {"A"}, 1),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_answers(answer: Any, approved: set[str], strangers: int) -> None:
     read = verdicts(batch("A", "B"), answer)
     assert read.approved == approved
     assert read.strangers == strangers
     assert {type(name) for name in read.approved} <= {str, Text}
+
+
+@pytest.mark.parametrize(
+    ("answer", "named"),
+    [
+        ([1, 2], "type int"),
+        ((number for number in (1, 2)), "type int"),
+        ([Int64(1), Int64(2)], "type Int64"),
+        ([1, 2, None], "type int and others"),
+        (["Z"], "other strings"),
+        (["Z", "Y", 1], "type str and others"),
+        ([b"1"], "type bytes"),
+        ([["1"]], "type list"),
+    ],
+    ids=range(8),
+)
+def test_an_answer_that_knows_nobody_of_the_batch_is_none(answer: Any, named: str) -> None:
+    with pytest.raises(OddAnswer, match=f"{named}.*customer_id, which is a str"):
+        verdicts(batch("1", "2"), answer)
 
 
 @pytest.mark.parametrize("answer", [None, True, "A", b"A", {"A": True}, 7, object()], ids=range(7))

@@ -47,6 +47,8 @@ class Passes:
             again = () if self._count > 2 else (f"The first pass was incomplete: {_reason(before)}",)
             report = dataclasses.replace(
                 report,
+                # Those who came in an earlier pass, and not in this one, are still to be decided about.
+                not_reached=report.not_reached + max(0, _known(before) - _known(report)),
                 rows=max(before.rows, report.rows),
                 repeated_rows=max(before.repeated_rows, report.repeated_rows),
                 control_group_rows=max(before.control_group_rows, report.control_group_rows),
@@ -72,6 +74,10 @@ class Passes:
         self._next_pause = min(2 * self._next_pause, _LONGEST_PAUSE)
         self._last_began = self._clock() + pause
         return pause
+
+
+def _known(report: ReviewReport) -> int:
+    return report.approved + report.denied + report.failed + report.not_reached
 
 
 def _reason(report: ReviewReport) -> str:

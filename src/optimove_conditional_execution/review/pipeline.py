@@ -47,6 +47,11 @@ _STEP_SECONDS: Final = 2.0
 _GATHERING_SECONDS: Final = 0.01
 """What is decided in this time is written to the journal together: a disk takes one large write sooner than many."""
 
+_IDLE_SECONDS: Final = 1.0
+"""When no row has come for so long, a batch that is not full goes to the reviewer."""
+
+_NOT_ALL_READ: Final = "The customers had not all come when it was time to send what was decided."
+
 _REPLAYED_AT_ONCE: Final = 20
 
 _HANDING_OVER_SECONDS: Final = 0.5
@@ -180,6 +185,9 @@ class Pipeline:
         if self._plan.only_sending:
             self._all_read = True
             return
+        if self._plan.asking.expired:
+            self._note(DeadlineExceeded(_NOT_ALL_READ, request_sent=False))
+            return
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read())
             for _ in range(self._plan.concurrency):
@@ -217,6 +225,7 @@ class Pipeline:
             wait_for_customers=seconds_for_customers(plan.clearance.remaining(), until=plan.asking.remaining()),
             on_warning=self._warn,
         )
+        flushing = asyncio.ensure_future(self._flush_when_idle())
         try:
             async with contextlib.aclosing(self._side.customers(request)) as blocks:
                 async for block in blocks:
@@ -227,10 +236,22 @@ class Pipeline:
             self._all_read = True
         except OptimoveError as error:
             self._note(error)
+        finally:
+            flushing.cancel()
         if (batch := self._ledger.next_batch(plan.batch_size, flush=True)) is not None:
             await self._batches.put(batch)
         for _ in range(plan.concurrency):
             await self._batches.put(None)
+
+    async def _flush_when_idle(self) -> None:
+        """Let the reviewer decide about those who have come while the next page keeps us waiting: it may never come."""
+        while True:
+            rows = self._ledger.rows
+            await asyncio.sleep(_IDLE_SECONDS)
+            if self._ledger.rows == rows and not self._batches.full():
+                batch = self._ledger.next_batch(self._plan.batch_size, flush=True)
+                if batch is not None:
+                    self._batches.put_nowait(batch)
 
     async def _decide(self) -> None:
         while (batch := await self._batches.get()) is not None:
@@ -272,9 +293,7 @@ class Pipeline:
             asking.cancel()
             await asyncio.wait((asking,))
             if not self._all_read:
-                self._note(
-                    DeadlineExceeded("The customers had not all come when it was time to send what was decided.")
-                )
+                self._note(DeadlineExceeded(_NOT_ALL_READ))
         await self._decided.put(None)
 
     # ---- recording and sending

@@ -145,6 +145,7 @@ class Threads(_Side):
             while True:
                 reading = self._io.submit(_fill, (came, blocks))
                 waiting = asyncio.wrap_future(reading)
+                waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # perhaps nobody asks
                 while True:
                     # A server that stalls must not hold back what has come.
                     await asyncio.wait((waiting,), timeout=_STALL)
