@@ -1,0 +1,139 @@
+"""A program under gevent's monkey patch that reviews campaigns: see test_gevent.py. Prints a JSON object."""
+
+from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import asyncio  # noqa: E402 - the patch comes first
+import json  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable, Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+import gevent  # noqa: E402
+
+from optimove_conditional_execution import (  # noqa: E402
+    CampaignCustomer,
+    CampaignReadyEvent,
+    CampaignReview,
+    Deadline,
+    OptimoveClient,
+    ReviewReport,
+    per_customer,
+)
+from optimove_conditional_execution.stores import SqliteJournal  # noqa: E402
+
+native_thread = monkey.get_original("_thread", "get_ident")
+MAIN_THREAD = native_thread()
+
+
+class Seen:
+    """What the reviewer saw of its surroundings."""
+
+    def __init__(self) -> None:
+        self.threads: set[int] = set()
+        self.loops = self.at_once = self.most_at_once = self.beats = 0
+
+    def review(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+        self.threads.add(native_thread())
+        try:
+            asyncio.get_running_loop()
+            self.loops += 1
+        except RuntimeError:
+            pass
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        time.sleep(0.5)
+        self.at_once -= 1
+        return [customer.customer_id for customer in customers]
+
+    def beat(self) -> None:
+        while True:
+            gevent.sleep(0.01)
+            self.beats += 1
+
+
+def submit(client: OptimoveClient, journal: SqliteJournal, events: list[CampaignReadyEvent], seen: Seen) -> Any:
+    """Submit all events one after the other, as a listener does."""
+    told: list[ReviewReport] = []
+    with CampaignReview(seen.review, client=client, journal=journal, on_report=told.append) as review:
+        for event in events:
+            review.submit(event)
+    return [report.complete for report in told]
+
+
+def run(client: OptimoveClient, journal: SqliteJournal, events: list[CampaignReadyEvent], seen: Seen) -> Any:
+    """Run all at once, each in a greenlet of its own."""
+    review = CampaignReview(seen.review, client=client, journal=journal)
+    greenlets = [gevent.spawn(review.run, event) for event in events]
+    return [greenlet.get().complete for greenlet in greenlets]
+
+
+def resume(client: OptimoveClient, journal: SqliteJournal, events: list[CampaignReadyEvent], seen: Seen) -> Any:
+    """Resume what the journal holds."""
+    for event in events:
+        journal.keep(event)
+    return [report.complete for report in CampaignReview(seen.review, client=client, journal=journal).resume()]
+
+
+def one_by_one(client: OptimoveClient, journal: SqliteJournal, events: list[CampaignReadyEvent], seen: Seen) -> Any:
+    """Ask about single customers."""
+
+    def function(customer: CampaignCustomer) -> bool:
+        seen.threads.add(native_thread())
+        return True
+
+    review = CampaignReview(per_customer(function), client=client, journal=journal)
+    return [greenlet.get().complete for greenlet in [gevent.spawn(review.run, event) for event in events]]
+
+
+def raising(client: OptimoveClient, journal: SqliteJournal, events: list[CampaignReadyEvent], seen: Seen) -> Any:
+    """Let the reviewer raise."""
+
+    def fail(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+        raise SystemExit(3)
+
+    return list(CampaignReview(fail, client=client, journal=journal).run(events[0]).warnings)
+
+
+def killed(client: OptimoveClient, journal: SqliteJournal, events: list[CampaignReadyEvent], seen: Seen) -> Any:
+    """Give a review half the time that its reviewer needs."""
+    review = CampaignReview(seen.review, client=client, journal=journal)
+    try:
+        with gevent.Timeout(0.2):
+            review.run(events[0])
+    except gevent.Timeout:
+        gevent.sleep(1.5)  # the reviewer is done now, and nobody waits for it
+        kept = journal.reviews()[0]
+        return [kept.decided, kept.finished, review.run(events[0]).complete]
+    return "not killed"
+
+
+KINDS: dict[str, Callable[..., Any]] = {
+    each.__name__: each for each in (submit, run, resume, one_by_one, raising, killed)
+}
+
+
+def main(kind: str, url: str, key: str, journal: str, *payloads: str) -> None:
+    """Review campaigns, and print what came of it."""
+    seen = Seen()
+    events = [CampaignReadyEvent.from_json(payload) for payload in payloads]
+    gevent.spawn(seen.beat)
+    with OptimoveClient(key, base_url=url, timezone="UTC") as client, SqliteJournal(Path(journal)) as kept:
+        result = KINDS[kind](client, kept, events, seen)
+    told = {
+        "result": result,
+        "threads": len(seen.threads - {MAIN_THREAD}),
+        "loops": seen.loops,
+        "most_at_once": seen.most_at_once,
+        "beats": seen.beats,
+    }
+    print(json.dumps(told), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
