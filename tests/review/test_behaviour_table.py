@@ -322,6 +322,30 @@ def test_a_fresh_event_of_another_hour_is_reported(rig: Rig) -> None:
     assert not rig.run(everybody, rig.fake.add_campaign(10).event()).warnings
 
 
+def test_the_zone_that_an_event_names_wins_and_a_contradiction_is_reported(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    campaign = rig.fake.add_campaign(10, lead_seconds=20_000)
+    clearance = campaign.event().clearance_deadline(campaign.timezone)
+    event = CampaignReadyEvent.from_json(
+        json.dumps(
+            {
+                "EventTypeID": 5,
+                "TimeStamp": dt.datetime.now(dt.UTC).isoformat(),
+                "CampaignID": campaign.campaign_id,
+                "ClearanceRequiredBy": clearance.isoformat(),
+            }
+        )
+    )
+    with caplog.at_level("WARNING"):
+        report = rig.run(everybody, event, timezone="Asia/Tokyo")
+    assert (report.complete, report.approved) == (True, 10)
+    assert report.seconds_to_spare > 10_000
+    (warning,) = report.warnings
+    assert "names another UTC offset than Asia/Tokyo" in warning
+    assert warning in caplog.text
+
+
 def test_the_zone_must_be_known(fake_optimove: FakeOptimove) -> None:
     with pytest.raises(ConfigurationError, match="OPTIMOVE_TIMEZONE"):
         CampaignReview(everybody, client=fake_optimove.client(timezone=None))

@@ -137,8 +137,8 @@ _REASONS: Final = {
     "string_too_long": "is too long for a name",
     "string_unicode": "holds half of a surrogate pair, so it is no text",
     "identifier": (
-        "is no id: text that is not blank, of at most 1,024 characters and without half of a surrogate pair, or a whole "
-        "number"
+        "is no id: text that is not blank, of at most 1,024 characters and without half of a surrogate pair, or a "
+        "whole number"
     ),
     "milliseconds": "is not a whole number of milliseconds since 1970",
     "wall_time": "is not a date and time such as 2026-11-23 09:30:00",

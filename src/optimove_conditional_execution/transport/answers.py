@@ -97,10 +97,8 @@ _PREFIXED: Final = ("/General/", "/Customers/", "/Integrations/")
 
 
 def _is_page(response: Response) -> bool:
-    return (
-        response.body[:4_096].removeprefix(BYTE_ORDER_MARK).lstrip()[:1] == b"<"
-        or "html" in _header(response, "content-type").lower()
-    )
+    begins = response.body[:4_096].removeprefix(BYTE_ORDER_MARK).lstrip()[:1]
+    return begins == b"<" or "html" in _header(response, "content-type").lower()
 
 
 def _stranger(operation: Operation[T], response: Response) -> str:
