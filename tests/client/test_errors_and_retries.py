@@ -252,15 +252,15 @@ def test_a_byte_order_mark_in_front_of_an_answer_is_skipped(caller: Caller, http
         httpx_mock.add_response(content=b"\xef\xbb\xbf" + json.dumps(value).encode())
     assert len(caller.get_webhooks()) == 1
     assert caller.get_webhook_by_id("webhook1").url == WEBHOOK["url"]
-    pages = caller.client.get_processed_campaign_customers(7)
-    if isinstance(caller.client, AsyncOptimoveClient):
+    client = caller.client
+    if isinstance(client, AsyncOptimoveClient):
 
-        async def collected() -> list[str]:
-            return [one.customer_id async for one in pages]
+        async def collected(reading: AsyncOptimoveClient) -> list[str]:
+            return [one.customer_id async for one in reading.get_processed_campaign_customers(7)]
 
-        assert caller._runner.run(collected()) == ["C1"]
+        assert caller._runner.run(collected(client)) == ["C1"]
     else:
-        assert [one.customer_id for one in pages] == ["C1"]
+        assert [one.customer_id for one in client.get_processed_campaign_customers(7)] == ["C1"]
 
 
 def test_a_web_page_behind_a_byte_order_mark_is_one(caller: Caller, httpx_mock: HTTPXMock) -> None:

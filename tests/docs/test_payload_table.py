@@ -93,7 +93,7 @@ def became(model: str, field: str, column: str) -> str:
         return "kept"
     if isinstance(value, str) and value == str(given):
         return "text"
-    if type(value) is int and value == int(given):  # type: ignore[call-overload]
+    if type(value) is int and value == int(given):
         return "number"
     assert isinstance(value, tuple | datetime | SecretStr | BaseModel)
     return "read"
