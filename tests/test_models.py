@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -14,12 +16,15 @@ from pydantic import ValidationError
 
 from optimove_conditional_execution import (
     Approval,
+    Decision,
     PayloadError,
     TenantSettings,
     Webhook,
     WebhookNotification,
 )
 from optimove_conditional_execution.models import TriggerEvent
+from optimove_conditional_execution.models.notification import read_notification
+from optimove_conditional_execution.operations import send_webhook_approval
 from optimove_conditional_execution.testing import notification
 from tests.conftest import PAYLOADS
 
@@ -170,9 +175,9 @@ def test_a_time_stamp_may_be_digits_in_a_string() -> None:
     assert read.timestamp == 1234567890123
 
 
-@pytest.mark.parametrize("value", ["", "  \t", 7, "x" * 1_025])
+@pytest.mark.parametrize("value", ["", "  \t", 7.0, 7.5, True, 10**1_024, "x" * 1_025, "x\ud83d"])
 @pytest.mark.parametrize("path", ["request_uid", "user.user_id"])
-def test_names_are_strings_with_something_in_them(path: str, value: object) -> None:
+def test_ids_are_text_with_something_in_it_or_whole_numbers(path: str, value: object) -> None:
     with pytest.raises(PayloadError) as caught:
         WebhookNotification.from_json(json.dumps(changed(path, value)))
     assert caught.value.path == path
@@ -188,6 +193,159 @@ def test_bodies_that_are_no_notification(body: bytes) -> None:
 def test_garbage_raises_nothing_but_payload_error(body: bytes) -> None:
     with pytest.raises(PayloadError):
         WebhookNotification.from_json(body)
+
+
+@pytest.mark.parametrize("uid", [777, -5, 0, 2**70, "777", "r-1"])
+def test_an_approval_carries_the_request_uid_in_the_type_in_which_it_came(uid: int | str) -> None:
+    read = WebhookNotification.from_json(json.dumps(changed("request_uid", uid)))
+    assert read.request_uid == str(uid)
+    assert json.loads(read.model_dump_json())["request_uid"] == uid
+    approval = Approval(timestamp=1, request_uid=read.request_uid, approved=True)
+    stored = Approval.from_json(approval.model_dump_json(by_alias=True))
+    travelled = pickle.loads(pickle.dumps(copy.deepcopy(stored)))
+    for each in (approval, stored, travelled):
+        assert each.request_uid == str(uid)
+        assert json.loads(send_webhook_approval(each).body or b"")["request_uid"] == uid
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "became"),
+    [
+        ("timestamp", 1767225600123.0, 1767225600123),
+        ("timestamp", "0001767225600123", 1767225600123),
+        ("user.user_id", 12345, "12345"),
+        ("user.user_id", -0.0, None),
+        ("timestamp", "1767225600123.0", None),
+        ("timestamp", " 1767225600123", None),
+        ("timestamp", "1_767", None),
+        ("timestamp", 1e400, None),
+    ],
+)
+def test_numbers_where_text_was_printed(path: str, value: object, became: object) -> None:
+    body = json.dumps(changed(path, value)).replace("Infinity", "1e400")
+    if became is None:
+        with pytest.raises(PayloadError):
+            WebhookNotification.from_json(body)
+    else:
+        read: Any = WebhookNotification.from_json(body)
+        for name in path.split("."):
+            read = getattr(read, name)
+        assert read == became
+
+
+@pytest.mark.parametrize("literal", [b"NaN", b"Infinity", b"-Infinity"])
+@pytest.mark.parametrize("place", ["personalization", "extra"])
+def test_nan_and_the_infinities_are_no_json(literal: bytes, place: str) -> None:
+    body = json.dumps(notification(request_uid="r-1", changes={"extra": "@"}, personalization={"n": "@"})).encode()
+    before = b'"extra": ' if place == "extra" else b'"n": '
+    with pytest.raises(PayloadError, match="not JSON"):
+        WebhookNotification.from_json(body.replace(before + b'"@"', before + literal))
+    in_text = WebhookNotification.from_json(body.replace(b'"@"', b'"' + literal + b'"'))
+    assert in_text.user.personalization["n"] == literal.decode()
+
+
+def test_a_byte_order_mark_is_skipped_once() -> None:
+    body = json.dumps(notification(request_uid="r-1")).encode()
+    for text in (b"\xef\xbb\xbf" + body, "\ufeff" + body.decode()):
+        assert WebhookNotification.from_json(text) == WebhookNotification.from_json(body)
+    with pytest.raises(PayloadError):
+        WebhookNotification.from_json(b"\xef\xbb\xbf" * 2 + body)
+
+
+def test_half_a_surrogate_pair_is_kept_where_nothing_depends_on_it() -> None:
+    payload = notification(request_uid="r-1", personalization={"name": "Jo\ud83d", "na\udfffme": 1})
+    payload["occurrence"]["notes"] = "\ud83d"
+    payload["occurrence"]["tags"] = ["a\ud83d", "b"]
+    payload["trigger_context"]["events"][0]["parameters"] = {"x": ["\udc00"]}
+    payload["unknown\ud83d"] = {"deep": "\ud83d"}
+    read = WebhookNotification.from_json(json.dumps(payload))
+    assert read.user.personalization == {"name": "Jo\ud83d", "na\\udfffme": 1}
+    assert read.occurrence is not None
+    assert (read.occurrence.notes, read.occurrence.tags) == ("\ud83d", ("a\ud83d", "b"))
+    assert read.model_extra == {"unknown\\ud83d": {"deep": "\ud83d"}}
+    text = read.model_dump_json(by_alias=True)
+    assert text.isascii()
+    assert WebhookNotification.from_json(text) == read
+    assert json.loads(read.model_dump_json(indent=2)) == json.loads(text)
+
+
+@pytest.mark.parametrize("path", ["request_uid", "user.user_id"])
+def test_an_id_with_half_a_surrogate_pair_is_none_and_the_error_says_why(path: str) -> None:
+    with pytest.raises(PayloadError, match="surrogate pair") as caught:
+        WebhookNotification.from_json(json.dumps(changed(path, "Jo\ud83d")))
+    assert caught.value.path == path
+    assert str(caught.value).isprintable()
+
+
+def test_additional_data_may_echo_half_a_surrogate_pair() -> None:
+    data = {"name": "Jo\ud83d", "k\ud83d": [{"\udc00": "\udc00"}], "at": datetime(2026, 1, 1, tzinfo=UTC)}
+    approval = Approval(timestamp=1, request_uid="r", approved=True, additional_data=data)
+    assert approval.additional_data["name"] == "Jo\ud83d"
+    assert Decision.approve(data).additional_data["at"] == "2026-01-01T00:00:00Z"
+    body = send_webhook_approval(approval).body or b""
+    assert body.isascii()
+    assert json.loads(body)["additional_data"] == approval.additional_data
+    assert Approval.from_json(approval.model_dump_json(by_alias=True)) == approval
+    circle: dict[str, Any] = {"name": "\ud83d"}
+    circle["self"] = circle
+    for odd in (circle, {"name": "\ud83d", "x": float("nan")}, {"name": "\ud83d", "x": object()}):
+        with pytest.raises(PayloadError):
+            Decision.approve(odd)
+
+
+PAYLOAD = notification(request_uid="r-1")
+
+
+@pytest.mark.parametrize(
+    "key", [*PAYLOAD, *(f"user.{key}" for key in PAYLOAD["user"]), "x", "user.x", "\u00e9", "user.\u00e9"]
+)
+@pytest.mark.parametrize("spelling", ["plain", "escaped", "spread"])
+def test_a_key_that_stands_twice_is_unreadable(key: str, spelling: str) -> None:
+    *parents, last = key.split(".")
+    payload = copy.deepcopy(PAYLOAD)
+    place = payload["user"] if parents else payload
+    place.setdefault(last, 1)
+    place["@"] = place[last]
+    assert read_notification(json.dumps({**payload, "@": 1, "user": {**payload["user"], "@": 1}}).encode())
+    again = f"\\u{ord(last[-1]):04x}" if spelling == "escaped" else last[-1]
+    for body in (
+        json.dumps(payload).replace('"@"', f'"{last[:-1]}{again}"'),
+        json.dumps(payload, separators=(",", ":"), ensure_ascii=False).replace('"@"', f'"{last[:-1]}{again}"'),
+    ):
+        spread = body.replace(":", " : ") if spelling == "spread" else body
+        with pytest.raises(PayloadError, match="stands twice"):
+            read_notification(spread.encode())
+
+
+def test_a_key_that_stands_twice_further_in_is_no_matter() -> None:
+    body = json.dumps(PAYLOAD).replace('"notes"', '"notes": 1, "notes"').replace('"name"', '"name": 1, "name"')
+    assert read_notification(body.encode()) == WebhookNotification.from_json(json.dumps(PAYLOAD))
+    words = {"a": '"user_id"', "timestamp": "request_uid", "user": "user", "q": "qq", "z": 1, "vh": "vh"}
+    assert read_notification(json.dumps(notification(personalization=words)).encode()).user.personalization == words
+
+
+@given(st.data())
+def test_no_pair_of_equal_keys_is_overlooked(data: st.DataObject) -> None:
+    payload: dict[str, Any] = copy.deepcopy(PAYLOAD)
+    for path in data.draw(st.lists(st.sampled_from(NOT_NEEDED), max_size=3)):
+        *parents, last = path.split(".")
+        place: Any = payload
+        for name in parents:
+            place = place.get(name) if isinstance(place, dict) else None
+        if isinstance(place, dict):
+            place[last] = data.draw(st.none() | st.just({"timestamp": 1, "user_id": "x"}) | st.text(max_size=5))
+    inside = data.draw(st.booleans())
+    if inside and not isinstance(payload["user"], dict):
+        inside = False
+    place = payload["user"] if inside else payload
+    items = [(key, value) for key, value in place.items()]
+    items.insert(data.draw(st.integers(0, len(items))), data.draw(st.sampled_from(items)))
+    text = "{" + ",".join(f"{json.dumps(key)}:{json.dumps(value)}" for key, value in items) + "}"
+    if inside:
+        rest = [f"{json.dumps(key)}:{text if key == 'user' else json.dumps(value)}" for key, value in payload.items()]
+        text = "{" + ",".join(rest) + "}"
+    with pytest.raises(PayloadError):
+        read_notification(text.encode())
 
 
 def test_ids_stay_what_they_are() -> None:

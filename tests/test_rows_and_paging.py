@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from optimove_conditional_execution import PayloadError
 from optimove_conditional_execution.flows.rows import LONGEST_ROW, RowReader, Truncated
+from optimove_conditional_execution.models.campaign_rows import campaign_customers
+from optimove_conditional_execution.models.json_text import BYTE_ORDER_MARK
 
 VALUES = st.recursive(
     st.none()
@@ -65,3 +67,34 @@ def test_an_array_without_an_end_was_cut(text: bytes, size: int) -> None:
 def test_a_row_without_an_end_is_not_collected_for_ever() -> None:
     with pytest.raises(PayloadError, match="longer than"):
         read(b'[{"a":"' + b"x" * 2 * LONGEST_ROW, 1_000)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 100])
+@pytest.mark.parametrize("text", [b"", b"null", b"[]", b'[{"a":1}]', b' [{"a":1},{"a":2}]'])
+def test_a_byte_order_mark_is_skipped(text: bytes, size: int) -> None:
+    assert read(BYTE_ORDER_MARK + text, size) == read(text, size)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1_000])
+def test_half_a_surrogate_pair_costs_no_row(size: int) -> None:
+    rows = [
+        {"CustomerID": "C1", "Name": "Jo\ud83d", "\udc00": 1},
+        {"CustomerID": "C2"},
+        {"CustomerID": "C\ud83d"},
+        {"CustomerID": 12, "CustomerAttributes": ["\ud83d"], "PromoCode": "A\ud83d,B", "ActionID": 1.0},
+    ]
+    came = read(json.dumps(rows).encode(), size)
+    good = campaign_customers([row for row in came if row["CustomerID"] != "C\ud83d"])
+    assert [customer.customer_id for customer in good] == ["C1", "C2", "12"]
+    assert good[0].model_extra == {"Name": "Jo\ud83d", "\\udc00": 1}
+    assert (good[2].customer_attributes, good[2].promo_codes) == (("\ud83d",), ("A\ud83d", "B"))
+    assert good[2].is_control
+    with pytest.raises(PayloadError, match="surrogate pair"):
+        campaign_customers([row for row in came if row["CustomerID"] == "C\ud83d"])
+
+
+@pytest.mark.parametrize("size", [1, 100])
+@pytest.mark.parametrize("literal", [b"NaN", b"Infinity", b"-Infinity"])
+def test_nan_and_the_infinities_are_no_json_in_a_row(literal: bytes, size: int) -> None:
+    with pytest.raises(PayloadError):
+        read(b'[{"CustomerID":"C1","x":' + literal + b'},{"CustomerID":"C2"}]', size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import json
 import os
 import pickle
 import socket
@@ -156,6 +157,124 @@ def test_optimoves_own_words(caller: Caller, httpx_mock: HTTPXMock, body: bytes,
 
 
 # ---- what is repeated
+
+
+CALLS: dict[str, Callable[[Caller], Any]] = {
+    "approval": lambda caller: caller.send_webhook_approval(APPROVAL),
+    "statuses": lambda caller: caller.update_customer_promotion_status(7, {"C1": True, "C2": False}),
+    "delete": lambda caller: caller.delete_webhook("webhook1"),
+    "register": lambda caller: caller.register_event_listener("https://example.com/listener"),
+    "unregister": lambda caller: caller.unregister_event_listener(),
+    "settings": lambda caller: caller.update_webhook_settings(timeout_ms=5000),
+    "listeners": lambda caller: caller.get_registered_event_listeners(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b'{"ResponseCode": 401, "Message": "Disabled"}', AuthenticationError, 401),
+        (b'{"responseCode": "403"}', AuthenticationError, 403),
+        (b'{"STATUS": 400}', APIError, 400),
+        (b'\xef\xbb\xbf {"status": 500.0}', ServerError, 500),
+        (b'{"statusCode": 503}', ServerError, 503),
+        (b'{"status": 429, "error": "Too Many Requests"}', RateLimitError, 429),
+        (b'{"status": 0}', UnexpectedResponseError, 200),
+        (b'{"status": "Failed"}', UnexpectedResponseError, 200),
+        (b'{"Error": "no such campaign"}', UnexpectedResponseError, 200),
+        (b'{"error": {"code": 7}}', UnexpectedResponseError, 200),
+        (b'{"ERRORS": ["x"]}', UnexpectedResponseError, 200),
+        (b'{"status": 200, "errors": {"C1": "unknown"}}', UnexpectedResponseError, 200),
+        (b'{"success": false}', UnexpectedResponseError, 200),
+        (b'{"Success": false, "error": null}', UnexpectedResponseError, 200),
+        (b'{"success": ', UnexpectedResponseError, 200),
+    ],
+)
+def test_a_200_whose_body_is_an_error_acknowledges_nothing(
+    make: Make, httpx_mock: HTTPXMock, call: str, body: bytes, kind: type[APIError], status: int
+) -> None:
+    httpx_mock.add_response(content=body, is_reusable=True)
+    with pytest.raises((kind, DeadlineExceeded)) as caught:
+        CALLS[call](make(retry=RetryPolicy(attempts=1), timeout=0.2, timezone="UTC"))
+    error = caught.value.__cause__ if isinstance(caught.value, DeadlineExceeded) else caught.value
+    assert type(error) is kind
+    assert error.status == status
+    assert "answered 200 OK" in str(error)
+
+
+@pytest.mark.parametrize("call", ["approval", "statuses"])
+def test_what_passes_on_the_body_of_a_429_or_a_5xx_as_a_200_is_asked_again(
+    make: Make, httpx_mock: HTTPXMock, call: str
+) -> None:
+    httpx_mock.add_response(json={"status": 429, "error": "Too Many Requests", "message": "Slow down."})
+    httpx_mock.add_response(json={"ResponseCode": 502})
+    httpx_mock.add_response(json={})
+    result = CALLS[call](make(timezone="UTC"))
+    assert result == (2 if call == "statuses" else None)
+    assert len(httpx_mock.get_requests()) == 3
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"\xef\xbb\xbf{}", b'{"ResponseCode": 200, "Error": null, "errors": [], "success": true}']
+)
+def test_a_200_that_names_no_error_is_one(make: Make, httpx_mock: HTTPXMock, call: str, body: bytes) -> None:
+    httpx_mock.add_response(content=body)
+    caller = make(timezone="UTC", retry=RetryPolicy(attempts=1))
+    if call == "listeners" and body.endswith(b"{}"):
+        with pytest.raises(UnexpectedResponseError):
+            CALLS[call](caller)
+    else:
+        CALLS[call](caller)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_item_that_cannot_be_read_fails_no_other(
+    caller: Caller, httpx_mock: HTTPXMock, caplog: pytest.LogCaptureFixture, wrapped: bool
+) -> None:
+    for items in (
+        [{"id": None, "url": "secret-url"}, WEBHOOK, "odd"],
+        [{"EventTypeID": 5, "ListenerURL": "https://a.test/"}, {"EventTypeID": "x", "ListenerURL": "secret-url"}],
+        [None, {"id": True, "url": "secret-url"}],
+    ):
+        httpx_mock.add_response(json={"items": items} if wrapped else items)
+    with caplog.at_level("WARNING", "optimove_conditional_execution.client"):
+        assert [webhook.id for webhook in caller.get_webhooks()] == ["webhook1"]
+        assert [one.listener_url for one in caller.get_registered_event_listeners()] == ["https://a.test/"]
+    assert [record.getMessage()[:9] for record in caplog.records] == ["2 of 3 in", "1 of 2 in"]
+    assert "secret-url" not in caplog.text
+    with pytest.raises(UnexpectedResponseError, match="Webhook"):
+        caller.get_webhooks()
+
+
+def test_a_byte_order_mark_in_front_of_an_answer_is_skipped(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    for value in ([WEBHOOK], WEBHOOK, [{"CustomerID": "C1"}], []):
+        httpx_mock.add_response(content=b"\xef\xbb\xbf" + json.dumps(value).encode())
+    assert len(caller.get_webhooks()) == 1
+    assert caller.get_webhook_by_id("webhook1").url == WEBHOOK["url"]
+    client = caller.client
+    if isinstance(client, AsyncOptimoveClient):
+
+        async def collected(reading: AsyncOptimoveClient) -> list[str]:
+            return [one.customer_id async for one in reading.get_processed_campaign_customers(7)]
+
+        assert caller._runner.run(collected(client)) == ["C1"]
+    else:
+        assert [one.customer_id for one in client.get_processed_campaign_customers(7)] == ["C1"]
+
+
+def test_a_web_page_behind_a_byte_order_mark_is_one(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_response(content=b"\xef\xbb\xbf<html>log in</html>")
+    with pytest.raises(UnexpectedResponseError, match="web page"):
+        caller.send_webhook_approval(APPROVAL)
+
+
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", "-Infinity"])
+def test_nan_and_the_infinities_are_no_json_in_an_answer(caller: Caller, httpx_mock: HTTPXMock, literal: str) -> None:
+    httpx_mock.add_response(content=f'{{"id": "webhook1", "url": "u", "x": {literal}}}'.encode())
+    with pytest.raises(UnexpectedResponseError, match="not JSON"):
+        caller.get_webhook_by_id("webhook1")
 
 
 def test_idempotent_calls_are_repeated(caller: Caller, httpx_mock: HTTPXMock) -> None:

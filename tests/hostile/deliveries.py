@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -82,12 +82,18 @@ _WHITE: Final = frozenset(map(chr, _WHITE_POINTS))
 
 def is_name(value: object) -> bool:
     """Whether a value can name a customer or a question."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return len(str(value)) <= 1_024
+    if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        return False
     return isinstance(value, str) and len(value) <= 1_024 and bool(set(value) - _WHITE)
 
 
 def milliseconds(value: object) -> int | None:
     """Return the moment that a value stands for, or None when it stands for none."""
     if isinstance(value, str) and len(value) <= 20 and value.isascii() and value.isdigit():
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         return None
@@ -115,13 +121,13 @@ def written(payload: object) -> bytes:
 
 # ---- a notification with something wrong in it
 
-_MOMENTS: Final[list[Any]] = [0, 10**12, NOW_MS, LAST_MS, str(NOW_MS), "0", str(LAST_MS)]
+_MOMENTS: Final[list[Any]] = [0, 10**12, NOW_MS, LAST_MS, float(NOW_MS), str(NOW_MS), "0", str(LAST_MS)]
 _NO_MOMENTS: Final[list[Any]] = [
     -1,
     LAST_MS + 1,
     10**30,
     1.5,
-    float(NOW_MS),
+    1e300,
     True,
     None,
     "",
@@ -131,8 +137,35 @@ _NO_MOMENTS: Final[list[Any]] = [
     [],
     {},
 ]
-_NAMES: Final[list[Any]] = ["x", " x ", "C" * 1_024, "a\nb\x00c", "\U0001f3b0", "\u202e0", "' OR 1=1 --", "../../etc"]
-_NO_NAMES: Final[list[Any]] = ["", " ", "\t\r\n", "\u2003", "C" * 1_025, 7, 1.5, True, None, [], ["C1"], {}]
+_NAMES: Final[list[Any]] = [
+    "x",
+    " x ",
+    "C" * 1_024,
+    "a\nb\x00c",
+    "\U0001f3b0",
+    "\u202e0",
+    "' OR 1=1 --",
+    "../../etc",
+    7,
+    -1,
+    10**40,
+]
+_NO_NAMES: Final[list[Any]] = [
+    "",
+    " ",
+    "\t\r\n",
+    "\u2003",
+    "C" * 1_025,
+    "C\ud83d",
+    10**1_024,
+    7.0,
+    1.5,
+    True,
+    None,
+    [],
+    ["C1"],
+    {},
+]
 _ODD: Final[list[Any]] = [
     None,
     0,
@@ -149,6 +182,8 @@ _ODD: Final[list[Any]] = [
     [{"a": [1]}],
     10**40,
     "\u0000",
+    "\ud83d",
+    {"\udfff": ["\ud83d"]},
 ]
 _PLACES: Final[list[tuple[str, ...]]] = [
     ("is_hashed",),
@@ -202,7 +237,8 @@ def altered(draw: DrawFn) -> Hostile:
     payload = notification("C1", request_uid=UID, timestamp_ms=NOW_MS, timeout_ms=3_600_000)
     for path, value in draw(st.lists(_CHANGES, max_size=3)):
         _changed(payload, path, value if value is _MISSING else copy.deepcopy(value))
-    return Hostile(signed(written(payload), draw(signature_forms)), expected_of(payload))
+    mark = draw(st.sampled_from([b"", b"\xef\xbb\xbf"]))
+    return Hostile(signed(mark + written(payload), draw(signature_forms)), expected_of(payload))
 
 
 # ---- headers
@@ -284,13 +320,23 @@ def garbage(draw: DrawFn) -> Hostile:
 OPEN_AND_SHUT: Final[dict[str, bytes]] = {
     "nothing": b"",
     "blank": b"  \r\n",
-    "a byte order mark": b"\xef\xbb\xbf" + written(notification(request_uid=UID)),
+    "two byte order marks": b"\xef\xbb\xbf" * 2 + written(notification(request_uid=UID)),
+    "a byte order mark alone": b"\xef\xbb\xbf",
+    "NaN": written({**notification(request_uid=UID), "x": float("nan")}),
+    "an infinity": written({**notification(request_uid=UID), "x": [float("-inf")]}),
     "UTF-16": json.dumps(notification(request_uid=UID)).encode("utf-16"),
     "Latin-1": json.dumps(notification("Jos\xe9", request_uid=UID), ensure_ascii=False).encode("latin-1"),
     "an overlong NUL": written(notification("@@", request_uid=UID)).replace(b"@@", b"\xc0\x80"),
     "a surrogate in bytes": written(notification("@@", request_uid=UID)).replace(b"@@", b"\xed\xa0\x80"),
-    "a lone surrogate": written(notification("\ud800", request_uid=UID)),
-    "a lone surrogate in passing": written({**notification(request_uid=UID), "x": "\udfff"}),
+    "a lone surrogate for a name": written(notification(request_uid="\ud800")),
+    "a lone surrogate and deep lists": written(notification("\ud800", request_uid=UID))[:-1]
+    + b',"x":'
+    + b"[" * 3_000
+    + b"]" * 3_000
+    + b"}",
+    "a name twice": written(notification(request_uid=UID)).replace(
+        b'"request_uid"', b'"request_uid":"x","request_uid"'
+    ),
     "deep lists": b"[" * 4_000 + b"]" * 4_000,
     "deep lists, open": b"[" * 8_000,
     "deep objects": b'{"user":' * 900 + b"1" + b"}" * 900,
@@ -324,16 +370,12 @@ def no_notification(draw: DrawFn) -> Hostile:
 
 @st.composite
 def doubled(draw: DrawFn) -> Hostile:
-    """A notification in which keys come twice: the last one counts, as everywhere in Python."""
+    """A notification in which a key comes twice: nobody can say which of the two is meant."""
     payload = notification("C1", request_uid=UID, timestamp_ms=NOW_MS, timeout_ms=3_600_000)
     first = draw(st.dictionaries(st.sampled_from(FIELDS), st.sampled_from([*_ODD, "C1", 0]), min_size=1))
-    if is_name(first.get("request_uid")):
-        first["request_uid"] = UID  # under another name it would be another notification
-    last = draw(st.booleans())
     front, back = written(first)[1:-1], written(payload)[1:-1]
-    body = b"{" + (front + b"," + back if last else back + b"," + front) + b"}"
-    merged: Mapping[str, Any] = {**first, **payload} if last else {**payload, **first}
-    return Hostile(signed(body, draw(signature_forms)), expected_of(dict(merged)))
+    body = b"{" + (front + b"," + back if draw(st.booleans()) else back + b"," + front) + b"}"
+    return Hostile(signed(body, draw(signature_forms)), Expected(400))
 
 
 deliveries: SearchStrategy[Hostile] = st.one_of(altered(), altered(), forged(), garbage(), no_notification(), doubled())

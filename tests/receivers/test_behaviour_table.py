@@ -151,7 +151,75 @@ def test_unreadable(rig: MakeRig, body: bytes) -> None:
     assert not made.optimove.calls
 
 
-@pytest.mark.parametrize("changes", [{"user": {"user_id": 5}}, {"timestamp": "soon"}, {"timestamp": None}])
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+@pytest.mark.parametrize("uid", [777, "777"])
+def test_the_answer_names_the_question_in_the_type_in_which_it_came(
+    rig: MakeRig, tmp_path: Path, store: str, uid: int | str
+) -> None:
+    claims = MemoryClaims() if store == "memory" else SqliteClaims(tmp_path / "claims.db")
+    handler = Counting(Decision.approve({"why": "known"}))
+    made = rig(handler, claims=claims)
+    payload = {**notification(changes={"timestamp": float(time.time_ns() // 10**6)}), "request_uid": uid}
+    payload["user"]["user_id"] = 12345
+    assert made.send(payload).status == 503  # Optimove does not know it yet
+    made.optimove.expect(payload)
+    assert made.send(payload).status == 200
+    assert [outcome.kind for outcome in made.outcomes] == ["undelivered", "approved"]
+    assert [(sent["request_uid"], type(sent["request_uid"])) for sent in made.approvals()] == [(uid, type(uid))] * 2
+    assert handler.asked == ["777"]
+
+
+@pytest.mark.parametrize("store", ["memory", "sqlite"])
+def test_half_a_surrogate_pair_breaks_neither_the_store_nor_the_answer_nor_the_log(
+    rig: MakeRig, tmp_path: Path, store: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def echo(notification: WebhookNotification, deadline: Deadline) -> Decision:
+        return Decision.approve({"name": notification.user.personalization["name"], "na\ud83dme": 1})
+
+    claims = MemoryClaims() if store == "memory" else SqliteClaims(tmp_path / "claims.db")
+    made = rig(echo, claims=claims)
+    payload = notification(request_uid="r-1", personalization={"name": "Jo\ud83d"})
+    payload["x\udfff"] = "\udfff"
+    with caplog.at_level(logging.DEBUG):
+        assert made.send(payload).status == 503  # the store keeps what Optimove did not take
+        made.optimove.expect(payload)
+        assert made.send(payload).status == 200
+    assert [outcome.kind for outcome in made.outcomes] == ["undelivered", "approved"]
+    assert [sent["additional_data"] for sent in made.approvals()] == [{"name": "Jo\ud83d", "na\\ud83dme": 1}] * 2
+    assert caplog.text.encode()
+
+
+def test_a_byte_order_mark_before_the_notification(rig: MakeRig) -> None:
+    made = rig(yes)
+    assert made.send(b"\xef\xbb\xbf" + json.dumps(made_payload(made)).encode()).status == 200
+    assert made.outcome.kind == "approved"
+
+
+@pytest.mark.parametrize("on_failure", ["abstain", "deny"])
+@pytest.mark.parametrize(
+    ("key", "again"),
+    [
+        ("request_uid", '"r-2"'),
+        ("timestamp", "1"),
+        ("user", '{"user_id": "C2"}'),
+        ("user_id", '"C2"'),
+        ("user", "null"),
+    ],
+)
+def test_a_key_that_stands_twice(rig: MakeRig, on_failure: str, key: str, again: str) -> None:
+    handler = Counting()
+    made = rig(handler, on_failure=on_failure)
+    body = json.dumps(made_payload(made, request_uid="r-1"))
+    assert made.send(body.replace(f'"{key}": ', f'"{key}": {again}, "{key}": ', 1).encode()).status == 400
+    assert made.outcome.kind == "unreadable"
+    assert "stands twice" in str(made.outcome.error)
+    assert not handler.asked
+    # Only where the question and its deadline are certain, `on_failure` answers.
+    answered = on_failure == "deny" and key == "user_id"
+    assert [sent["approved"] for sent in made.approvals()] == ([False] if answered else [])
+
+
+@pytest.mark.parametrize("changes", [{"user": {"user_id": 5.5}}, {"timestamp": "soon"}, {"timestamp": None}])
 def test_unreadable_but_answerable(rig: MakeRig, changes: dict[str, Any]) -> None:
     handler = Counting()
     payload = notification(request_uid="r-1")

@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -31,6 +32,7 @@ from optimove_conditional_execution.flows.handovers import REMEMBERED, Handovers
 from optimove_conditional_execution.flows.token import Token
 from optimove_conditional_execution.models.listener import CampaignReadyEvent, ListenerEvent
 from optimove_conditional_execution.receivers.listener import PLACES
+from optimove_conditional_execution.stores import SqliteJournal
 
 TOKEN = "hush-token-T0KEN"
 HIDDEN = "hush-of-the-body"
@@ -384,7 +386,10 @@ UNREADABLE: list[tuple[Any, str]] = [
     (ready(CampaignID=HIDDEN), "CampaignID"),
     (ready(ClearanceRequiredBy=None), "ClearanceRequiredBy"),
     (ready(ClearanceRequiredBy=[HIDDEN]), "ClearanceRequiredBy"),
-    (ready(ClearanceRequiredBy="2026-11-23 09:30:00Z"), "ClearanceRequiredBy"),
+    (ready(ClearanceRequiredBy="2026-11-23 09:30:00 CET"), "ClearanceRequiredBy"),
+    (json.dumps(ready()).replace("}", ', "CampaignID": 7}').encode(), "stands twice"),
+    (json.dumps(ready(x=float("nan"))).encode(), ""),
+    (ready(EventTypeID=True), "EventTypeID"),
 ]
 
 
@@ -414,6 +419,53 @@ def test_keys_of_any_case_and_numbers_in_strings(rig: Rig) -> None:
     event = {key.upper(): str(value) for key, value in ready().items()}
     assert rig.make().send(event) == 200
     assert rig.ready.events[0].key == CampaignReadyEvent.from_json(json.dumps(ready())).key
+
+
+@pytest.mark.parametrize(
+    ("changes", "clearance"),
+    [
+        ({"EventTypeID": 5.0, "CampaignID": "1359", "CampaignDuration": 7.0}, "2026-11-23T08:30:00+00:00"),
+        ({"ClearanceRequiredBy": "2026-11-23T09:30:00Z"}, "2026-11-23T09:30:00+00:00"),
+        ({"ClearanceRequiredBy": "2026-11-23 09:30:00 UTC"}, "2026-11-23T09:30:00+00:00"),
+        ({"ClearanceRequiredBy": "2026-11-23 09:30:00+02:00"}, "2026-11-23T07:30:00+00:00"),
+        ({"ClearanceRequiredBy": "2026-11-23 09:30:00 -0530"}, "2026-11-23T15:00:00+00:00"),
+        ({"ClearanceRequiredBy": "2026-11-23T09:30:00.1234567Z"}, "2026-11-23T09:30:00.123456+00:00"),
+        ({"ClearanceRequiredBy": "2026-11-23 09:30:00.1234567"}, "2026-11-23T08:30:00.123456+00:00"),
+        ({"Note": "Jo\ud83d", "no\udc00te": "\udc00"}, "2026-11-23T08:30:00+00:00"),
+    ],
+)
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_campaign_in_other_spellings_is_handed_over(
+    rig: Rig, tmp_path: Path, changes: dict[str, Any], clearance: str, mark: bytes
+) -> None:
+    assert rig.make().send(mark + json.dumps(ready(**changes)).encode()) == 200
+    (event,) = rig.ready.events
+    assert (event.event_type_id, event.campaign_id, event.campaign_duration) == (5, 1359, 7)
+    assert event.clearance_required_by.tzinfo is None
+    assert event.clearance_deadline("Europe/Berlin").isoformat() == clearance
+    with SqliteJournal(tmp_path / "journal.db") as journal:
+        assert journal.keep(event)
+        (kept,) = journal.unfinished()
+        assert kept == event
+        assert kept.clearance_deadline("Europe/Berlin").isoformat() == clearance
+
+
+def test_a_zone_that_contradicts_the_one_of_the_event() -> None:
+    def contradicts(**changes: Any) -> bool:
+        return CampaignReadyEvent.from_json(json.dumps(ready(**changes))).contradicts("Europe/Berlin")
+
+    assert not contradicts()
+    assert not contradicts(ClearanceRequiredBy="2026-11-23 09:30:00+01:00")
+    assert contradicts(ClearanceRequiredBy="2026-11-23 09:30:00Z")
+    assert contradicts(ClearanceRequiredBy="2026-07-23 09:30:00+01:00")
+
+
+@pytest.mark.parametrize("stamp", [{}, {"TimeStamp": None}])
+def test_other_events_need_no_time_stamp_and_each_is_handed_over(rig: Rig, stamp: dict[str, None]) -> None:
+    rig.make(on_event=True)
+    assert [rig.send({"EventTypeID": "11", "customerID": "C1", **stamp}) for _ in range(2)] == [200, 200]
+    assert [event.timestamp for event in rig.other.events] == [None, None]
+    assert rig.send({"EventTypeID": 5, "CampaignID": 7, "ClearanceRequiredBy": "2026-11-23 09:30", **stamp}) == 400
 
 
 def test_one_that_takes_longer_goes_on_in_the_background(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:

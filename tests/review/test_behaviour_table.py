@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 import logging
 import sqlite3
 import threading
@@ -346,6 +347,30 @@ def test_a_fresh_event_of_another_hour_is_reported(rig: Rig) -> None:
     report = rig.run(everybody, campaign.event(), timezone="America/New_York")
     assert "probably the time zone is wrong" in report.warnings[0]
     assert not rig.run(everybody, rig.fake.add_campaign(10).event()).warnings
+
+
+def test_the_zone_that_an_event_names_wins_and_a_contradiction_is_reported(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    campaign = rig.fake.add_campaign(10, lead_seconds=20_000)
+    clearance = campaign.event().clearance_deadline(campaign.timezone)
+    event = CampaignReadyEvent.from_json(
+        json.dumps(
+            {
+                "EventTypeID": 5,
+                "TimeStamp": dt.datetime.now(dt.UTC).isoformat(),
+                "CampaignID": campaign.campaign_id,
+                "ClearanceRequiredBy": clearance.isoformat(),
+            }
+        )
+    )
+    with caplog.at_level("WARNING"):
+        report = rig.run(everybody, event, timezone="Asia/Tokyo")
+    assert (report.complete, report.approved) == (True, 10)
+    assert report.seconds_to_spare > 10_000
+    (warning,) = report.warnings
+    assert "names another UTC offset than Asia/Tokyo" in warning
+    assert warning in caplog.text
 
 
 def test_the_zone_must_be_known(fake_optimove: FakeOptimove) -> None:

@@ -162,6 +162,6 @@ def _name(event: ListenerEvent) -> str:
     if event.timestamp is None:
         return uuid.uuid4().hex  # nothing tells a repeat from the next of its kind: rather twice than not at all
     # Other types tell several things of one campaign at one time, a channel or a customer each.
-    rest = json.dumps([event.campaign_id, event.model_extra], sort_keys=True, default=str)
+    rest = json.dumps([event.campaign_id, event.timestamp_offset, event.model_extra], sort_keys=True, default=str)
     digest = hashlib.sha256(rest.encode()).hexdigest()
     return f"{event.event_type_id}:{event.timestamp.isoformat()}:{digest}"

@@ -80,11 +80,11 @@ class TriggeredHalf(Service):
             The question; the same one when the notification is sent again.
         """
         with self._lock:
-            uid = payload["request_uid"]
+            uid = str(payload["request_uid"])  # a number is as good
             if uid not in self.questions:
                 self.questions[uid] = Question(
                     uid,
-                    payload["user"]["user_id"],
+                    str(payload["user"]["user_id"]),
                     payload["timestamp"],
                     payload["conditional_execution_approval_deadline"],
                 )
