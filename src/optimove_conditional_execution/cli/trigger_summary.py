@@ -192,7 +192,6 @@ def _hints(counts: Counter[str]) -> list[str]:
     if counts["abstained"] and not counts["approved"] and not counts["denied"]:
         return [
             "Nothing was told to Optimove about any customer: the handler abstained, raised, lacks an await or was too "
-            "slow, which the log of the service tells. A service that was tried with another --skew less than ten "
-            "minutes ago takes all for late: start it anew."
+            "slow, which the log of the service tells."
         ]
     return []

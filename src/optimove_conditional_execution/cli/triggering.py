@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, final
@@ -18,8 +19,9 @@ from optimove_conditional_execution.receivers.webhook import MAX_BODY
 from optimove_conditional_execution.testing import Delivery, FakeOptimove, Question, notification, signed_request
 
 OVERDUE_SECONDS: Final = 10.0
-"""How long after its deadline a late notification arrives. Receivers tell that by comparing it with its neighbours,
-whose own transit times are some milliseconds, or half a second on a busy machine."""
+"""How long after its deadline a late notification arrives, by Optimove's clock and by ours. Receivers tell that by
+comparing it with its neighbours, whose own transit times are some milliseconds, or half a second on a busy machine, and
+by their wall clock."""
 
 
 @final
@@ -67,6 +69,7 @@ class Triggering:
         *,
         url: str,
         clock: Clock,
+        wall_clock: Clock = time.time,
         on_over: Callable[[Seen], None],
     ) -> None:
         """Post nothing yet.
@@ -76,12 +79,14 @@ class Triggering:
             postman: Posts its notifications.
             url: The webhook.
             clock: What the simulator lives by, in seconds since 1970; it may differ from ours.
+            wall_clock: Ours, in seconds since 1970.
             on_over: Called with each notification that is over.
         """
         self._fake = fake
         self._postman = postman
         self._url = url
         self._clock = clock
+        self._wall_clock = wall_clock
         self._on_over = on_over
         self._posted: list[Posted] = []
         self._neighbour_answered = asyncio.Event()
@@ -121,13 +126,14 @@ class Triggering:
 
     def _prepared(self, planned: Planned) -> tuple[Posted, Delivery]:
         timeout_ms = self._fake.timeout_ms
-        now_ms = round(self._clock() * 1000)
-        overdue_ms = round(OVERDUE_SECONDS * 1000) + timeout_ms if planned.fault == "late" else 0
+        sent_ms = round(self._clock() * 1000)
+        if planned.fault == "late":
+            sent_ms = min(sent_ms, round(self._wall_clock() * 1000)) - round(OVERDUE_SECONDS * 1000) - timeout_ms
         # Its name is new each time, whatever the seed: a service that ran before would take it for a repeat.
         payload = notification(
             planned.user_id,
             timeout_ms=timeout_ms,
-            timestamp_ms=now_ms - overdue_ms,
+            timestamp_ms=sent_ms,
             personalization=planned.personalization,
             changes={"padding": "x" * MAX_BODY} if planned.fault == "oversize" else None,
         )
