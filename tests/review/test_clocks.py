@@ -192,7 +192,9 @@ def test_the_earliest_reading_that_is_not_before_the_announcement(
     announced: str, clearance: str, now: str | None, means: str
 ) -> None:
     seconds = None if now is None else at(now).timestamp()
-    moment, doubtful = announced_instant(at(clearance), LONDON, announced=at(announced), now=seconds)
+    moment, doubtful = announced_instant(
+        at(clearance), LONDON, announced=at(announced), announced_zone=LONDON, now=seconds
+    )
     assert moment == at(means)
     assert doubtful
     event = CampaignReadyEvent(
@@ -202,7 +204,9 @@ def test_the_earliest_reading_that_is_not_before_the_announcement(
 
 
 def test_another_hour_of_the_same_night_is_not_doubtful() -> None:
-    moment, doubtful = announced_instant(at("2026-10-25 03:00"), LONDON, announced=at("2026-10-25 01:20"))
+    moment, doubtful = announced_instant(
+        at("2026-10-25 03:00"), LONDON, announced=at("2026-10-25 01:20"), announced_zone=LONDON
+    )
     assert (moment, doubtful) == (at("2026-10-25 03:00+00:00"), False)
 
 

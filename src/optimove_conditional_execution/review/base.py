@@ -30,7 +30,8 @@ from optimove_conditional_execution.models.listener import CampaignReadyEvent
 from optimove_conditional_execution.observers import notify
 from optimove_conditional_execution.operations import MAX_STATUSES
 from optimove_conditional_execution.review.passes import Passes
-from optimove_conditional_execution.review.pipeline import LOGGER, Pipeline, Plan
+from optimove_conditional_execution.review.pipeline import LOGGER, Pipeline
+from optimove_conditional_execution.review.plan import Plan
 from optimove_conditional_execution.review.sides import UPDATES_AT_ONCE, Side
 from optimove_conditional_execution.review.turn import Turn, insistently, is_passing, unnumbered, words
 from optimove_conditional_execution.settings import seconds, whole_number

@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from itertools import islice
 from typing import Final, TypeVar, final
 
@@ -28,8 +26,8 @@ from optimove_conditional_execution.flows.planner import Planner
 from optimove_conditional_execution.flows.report import Progress, ReviewReport
 from optimove_conditional_execution.flows.statuses import is_too_large
 from optimove_conditional_execution.flows.verdicts import Batch, OddAnswer
-from optimove_conditional_execution.models.listener import CampaignReadyEvent
 from optimove_conditional_execution.observers import SafeLogger, notify
+from optimove_conditional_execution.review.plan import Plan
 from optimove_conditional_execution.review.sides import UPDATES_AT_ONCE, PageRequest, Side
 from optimove_conditional_execution.review.turn import Turn, insistently, words
 from optimove_conditional_execution.transport.sending import Tally
@@ -62,40 +60,6 @@ _JOURNAL_SECONDS: Final = 1.0
 
 _LAST_MARKS_SECONDS: Final = 15.0
 """How long a run that has sent everything waits for a journal that cannot mark it: longer than a backup locks it."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What one run is given.
-
-    Attributes:
-        event: The campaign.
-        clearance: When Optimove stops listening.
-        asking: When the reviewer is not asked any more, so that there is time to send what it said.
-        recording: When a journal that fails is not tried any more, so that there is time to send what it holds.
-        batch_size: Customers that the reviewer gets at once.
-        concurrency: Batches that it gets at the same time.
-        page_size: Rows of a page; None when the server knows no pages.
-        attributes: Names of customer attributes to ask for.
-        now: The time in the tenant's zone, without it.
-        clock_step: Seconds by which the wall clock has moved more than the monotonic one.
-        progress: Told how far the review is.
-        only_sending: Whether an earlier pass has read and decided about all customers.
-    """
-
-    event: CampaignReadyEvent
-    clearance: Deadline
-    asking: Deadline
-    recording: Deadline
-    batch_size: int
-    concurrency: int
-    page_size: int | None
-    attributes: tuple[str, ...]
-    now: Callable[[], datetime]
-    clock_step: Callable[[], float]
-    progress: Callable[[Progress], None] | None
-    only_sending: bool = False
 
 
 @final
