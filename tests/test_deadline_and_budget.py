@@ -460,7 +460,7 @@ def test_deadlines_use_a_monotonic_clock() -> None:
     assert Deadline.after(1)._clock is time.monotonic
 
 
-@pytest.mark.parametrize("name", ["Europe/London", "Nowhere/Atall"])
+@pytest.mark.parametrize("name", ["Pacific/Chatham", "Nowhere/Atall"])
 def test_without_a_time_zone_database_the_remedy_is_to_install_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slim images and Windows have none, and there a right name is unknown too."""
     zoneinfo.ZoneInfo.clear_cache()

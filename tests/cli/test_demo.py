@@ -179,16 +179,11 @@ async def nobody(customers: Sequence[CampaignCustomer], deadline: Deadline) -> l
     return []
 
 
-async def broken(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
-    raise LookupError("C0000001")
-
-
 @pytest.mark.parametrize(
     ("reviewer", "finding"),
     [
         (everybody, "42 would get the campaign and must not: C0000007, C0000014, C0000021 ..."),
         (nobody, "255 were approved and would not get the campaign"),
-        (broken, "the review is incomplete: 1 batches failed: The reviewer raised LookupError."),
     ],
 )
 def test_what_does_not_add_up_is_status_1(

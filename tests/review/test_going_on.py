@@ -35,7 +35,7 @@ def refusing(fake: FakeOptimove, path: str, *answers: Response) -> list[str]:
 READ, UPDATE = "GetProcessedCampaignCustomers", "UpdateCustomerPromotionStatus"
 
 
-@pytest.mark.parametrize("answer", [PAGE, BAD], ids=["a firewall's page", "a refusal"])
+@pytest.mark.parametrize("answer", [BAD], ids=["a refusal"])
 def test_an_update_that_was_refused_is_sent_again_before_clearance(
     answer: Response, rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -38,9 +38,7 @@ def test_a_proxy_may_stand_without_a_scheme(engine: str, variable: str, monkeypa
     with FaultServer() as server:
         monkeypatch.setenv(variable, server.url.removeprefix("http://"))
         Caller(engine).call(server, lambda client: client.get_webhooks(), base_url="http://optimove.invalid")
-        assert [met.path for met in server.met] == [
-            "http://optimove.invalid/conditional-execution/v2/triggered/webhooks"
-        ]
+        assert server.met[0].path == "http://optimove.invalid/conditional-execution/v2/triggered/webhooks"
 
 
 @pytest.mark.parametrize("engine", MADE)
