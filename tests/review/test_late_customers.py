@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from optimove_conditional_execution import Deadline, NotFoundError, Request, Response, RetryPolicy, ReviewReport
+from optimove_conditional_execution import (
+    CampaignCustomer,
+    Deadline,
+    NotFoundError,
+    Request,
+    Response,
+    RetryPolicy,
+    ReviewReport,
+)
 from optimove_conditional_execution.flows.paging import Paging, is_from_api, seconds_for_customers
 from optimove_conditional_execution.testing import FakeOptimove, FaultServer, faults
 from optimove_conditional_execution.testing.faults import Fault
@@ -94,19 +102,28 @@ def test_what_a_proxy_says_is_never_the_end(missing: Response, rig: Rig) -> None
     assert pages.count(200) > 2
 
 
-def test_a_404_without_time_to_ask_again_is_no_end(rig: Rig) -> None:
-    campaign = rig.fake.add_campaign(300, lead_seconds=3)
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_404_without_time_to_ask_again_is_no_end(kind: str, rig: Rig) -> None:
+    """Less time is left than the pause takes, so it may not be the end: what came is kept, and the error is raised."""
+    campaign = rig.fake.add_campaign(300, lead_seconds=60)
+    pages = answering(rig, lambda skip: OWN["JSON"] if skip == 300 else None)
+    deadline = Deadline.after(0.9, clock=lambda: 0.0)  # always so much
+    came: list[CampaignCustomer] = []
 
-    def slow_end(skip: int) -> Response | None:
-        if skip != 300:
-            return None
-        time.sleep(1.2)
-        return OWN["JSON"]
+    def read() -> None:
+        with rig.fake.client() as client:
+            rows = client.get_processed_campaign_customers(campaign.campaign_id, page_size=100, deadline=deadline)
+            came.extend(rows)
 
-    answering(rig, slow_end)
-    report = rig.run(everybody, campaign.event(), page_size=100)
-    assert not report.complete
-    assert report.error is not None
+    async def aread() -> None:
+        async with rig.fake.async_client() as client:
+            rows = client.get_processed_campaign_customers(campaign.campaign_id, page_size=100, deadline=deadline)
+            async for customer in rows:
+                came.append(customer)
+
+    with pytest.raises(NotFoundError):
+        read() if kind == "sync" else asyncio.run(aread())
+    assert (len(came), pages) == (300, [0, 100, 200, 300])
 
 
 def test_the_404s_of_two_places_are_not_two_of_one() -> None:
