@@ -179,16 +179,27 @@ async def nobody(customers: Sequence[CampaignCustomer], deadline: Deadline) -> l
     return []
 
 
+async def broken(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+    raise LookupError("C0000001")
+
+
 @pytest.mark.parametrize(
     ("reviewer", "finding"),
     [
         (everybody, "42 would get the campaign and must not: C0000007, C0000014, C0000021 ..."),
         (nobody, "255 were approved and would not get the campaign"),
+        (
+            broken,
+            "the review is incomplete: 1 batches failed: The reviewer raised LookupError. "
+            "The first pass was incomplete: 297 customers failed, 0 were not reached.",
+        ),
     ],
 )
 def test_what_does_not_add_up_is_status_1(
     reviewer: AsyncCampaignReviewer, finding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # A review whose reviewer fails is run again until clearance.
+    monkeypatch.setattr(campaign_rehearsal, "_LEAD_SECONDS", 12.0)
     rehearse = functools.partial(campaign_rehearsal.rehearse_campaign, reviewer=reviewer)
     monkeypatch.setattr(demo_module, "rehearse_campaign", rehearse)
     result = CliRunner().invoke(program, ["demo", "--count", "1", "--timeout-ms", "4000", "--customers", "300"])

@@ -15,7 +15,6 @@ from optimove_conditional_execution.stores import MemoryJournal
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.review.conftest import Rig, everybody, odd
 
-PAGE = Response(403, {"content-type": "text/html"}, b"<html><body>Request unsuccessful. Incident ID: 0</body></html>")
 BAD = Response(400, {"content-type": "application/json"}, b'{"message": "not now"}')
 
 
@@ -206,6 +205,16 @@ def test_a_pause_is_no_shorter_than_the_pass_before_it() -> None:
     assert passes.pause(900) == pytest.approx(3.0)
     clock.now += 3.0 + 500.0
     assert passes.pause(400) == 200.0
+
+
+def test_no_pass_begins_when_nobody_would_be_asked_and_nothing_is_left_to_send() -> None:
+    clock = StoppedClock()
+    passes = Passes(clock=clock)
+    passes.margin, passes.all_sent = 30.0, True
+    assert passes.pause(32.5) == 1.0
+    assert passes.pause(31.5) is None
+    passes.all_sent = False
+    assert passes.pause(31.5) == 2.0, "what is decided is still sent"
 
 
 def test_who_was_left_over_by_a_pass_that_read_less_is_not_reached() -> None:

@@ -272,7 +272,7 @@ class Review(abc.ABC, Generic[R, C]):
             plan, side=side, journal=self._journal, turn=turn, ledger=ledger, planner=planner, warnings=warnings
         )
         report = await pipeline.run()
-        passes.all_decided = pipeline.all_decided
+        passes.all_decided, passes.all_sent = pipeline.all_decided, ledger.settled
         return report
 
     async def _too_late(

@@ -22,6 +22,7 @@ class Passes:
     Attributes:
         margin: Seconds before clearance at which the reviewer is not asked any more; None before the first pass.
         all_decided: Whether every customer has come and is decided about, so that only sending is left.
+        all_sent: Whether Optimove has taken every status that was decided, so that only asking is left.
     """
 
     def __init__(self, *, clock: Clock = time.monotonic) -> None:
@@ -38,6 +39,7 @@ class Passes:
         self._last_began = self._begun
         self.margin: float | None = None
         self.all_decided = False
+        self.all_sent = False
 
     def added(self, report: ReviewReport) -> ReviewReport:
         """Take in the report of a pass, and return that of all passes together."""
@@ -71,6 +73,8 @@ class Passes:
         pause = min(max(self._next_pause, took), left / 2)
         if left - pause < _SHORTEST_PASS:
             return None
+        if self.all_sent and self.margin is not None and left - pause <= self.margin:
+            return None  # the reviewer would not be asked any more, and nothing is left to send
         self._next_pause = min(2 * self._next_pause, _LONGEST_PAUSE)
         self._last_began = self._clock() + pause
         return pause
