@@ -174,6 +174,26 @@ def test_a_journal_that_raises_between_passes_does_not_end_it(rig: Rig) -> None:
     assert (report.complete, report.acknowledged) == (True, 10)
 
 
+@pytest.mark.parametrize("method", ["take", "report", "acknowledged", "reviews"])
+def test_a_journal_that_raises_before_the_first_pass_does_not_end_it(
+    rig: Rig, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = rig.fake.add_campaign(10, lead_seconds=30)
+    journal = MemoryJournal()
+    real = getattr(journal, method)
+    first = iter([LookupError("customer-5")])
+
+    def raises_once(*arguments: Any, **options: Any) -> Any:
+        for error in first:
+            raise error
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(journal, method, raises_once)
+    (report,) = rig.submit(everybody, campaign.event(), journal=journal)
+    assert (report.complete, report.acknowledged) == (True, 10)
+    assert len(campaign.recipients()) == 10
+
+
 # ---- the pauses
 
 

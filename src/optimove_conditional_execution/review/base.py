@@ -332,8 +332,7 @@ class Review(abc.ABC, Generic[R, C]):
             return await self._told(event, fresh=False)
         except Exception as error:  # noqa: BLE001 - one review that cannot run must not keep the others from it
             LOGGER.error("campaign %d: the review could not be resumed: %s", event.campaign_id, words(error))
-            told = error if isinstance(error, OptimoveError) else OptimoveError(f"The journal raised {words(error)}.")
-            return ReviewReport(campaign_id=event.campaign_id, error=told)
+            return ReviewReport(campaign_id=event.campaign_id, error=_raised(error))
 
     async def _told(self, event: CampaignReadyEvent, *, fresh: bool) -> ReviewReport | None:
         report = await self._run_on(event, fresh=fresh)
@@ -349,7 +348,15 @@ class Review(abc.ABC, Generic[R, C]):
         Between two passes nobody holds the review. So whoever has lost it to another process finds that out, and stops.
         """
         passes = Passes()
-        report = await self._run(event, fresh=fresh, passes=passes)
+        report: ReviewReport | None
+        try:
+            report = await self._run(event, fresh=fresh, passes=passes)
+        except Exception as error:
+            # Of a review that was submitted nobody hears, and nobody would begin it again.
+            if not fresh or isinstance(error, ConfigurationError | StoreError):
+                raise
+            LOGGER.error("campaign %d: the journal raised %s", event.campaign_id, words(error))
+            report = ReviewReport(campaign_id=event.campaign_id, error=_raised(error))
         while report is not None and not report.complete and not isinstance(report.error, SupersededError):
             left = self._left(event)
             pause = passes.pause(left)
@@ -373,6 +380,10 @@ class Review(abc.ABC, Generic[R, C]):
             await self._told(event, fresh=True)
         except Exception as error:  # noqa: BLE001 - nobody waits for it; the journal still holds the event
             LOGGER.error("campaign %d: the review failed: %s", event.campaign_id, words(error))
+
+
+def _raised(error: Exception) -> OptimoveError:
+    return error if isinstance(error, OptimoveError) else OptimoveError(f"The journal raised {words(error)}.")
 
 
 def _is_rival(kept: CampaignReadyEvent, event: CampaignReadyEvent) -> bool:
