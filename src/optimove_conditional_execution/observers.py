@@ -25,8 +25,13 @@ class SafeLogger:
         self._logger = logging.getLogger(f"optimove_conditional_execution.{name}")
 
     def is_enabled_for(self, level: int) -> bool:
-        """Whether a record of this level would be made."""
-        return self._logger.isEnabledFor(level)
+        """Whether a record of this level would be made; it is when a logger of somebody's own cannot tell."""
+        try:
+            return self._logger.isEnabledFor(level)
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - as in `_log`, which tells it
+            return True
 
     def log(self, level: int, message: str, *arguments: object, extra: Mapping[str, object] | None = None) -> None:
         """Log; see `logging.Logger.log`."""
@@ -58,7 +63,9 @@ def report_logging_error(logger: str, error: BaseException) -> None:
     if logging.raiseExceptions and sys.stderr is not None:
         try:
             sys.stderr.write(f"--- Logging error: a filter or handler of {logger} raised {type(error).__name__} ---\n")
-        except (OSError, ValueError):  # it has been closed
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # noqa: BLE001 - it has been closed, or leads to the logger that has just failed
             return
 
 

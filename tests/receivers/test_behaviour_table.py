@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import io
 import json
 import logging
 import pickle
 import re
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -21,6 +24,7 @@ from optimove_conditional_execution import (
     ConfigurationError,
     Deadline,
     Decision,
+    OptimoveError,
     Outcome,
     PayloadError,
     Request,
@@ -935,6 +939,71 @@ def test_logging_that_raises_changes_nothing(
     told = capsys.readouterr().err
     assert f"a filter or handler of optimove_conditional_execution.webhook raised {type(error).__name__}" in told
     assert "personal data" not in told
+
+
+def test_a_standard_error_that_leads_back_to_logging_changes_nothing(
+    rig: MakeRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a stream that writes into a logger, which services put in the place of stderr."""
+
+    def broken(record: logging.LogRecord) -> bool:
+        raise LookupError
+
+    class IntoTheLog(io.StringIO):
+        def write(self, text: str, /) -> int:
+            logging.getLogger("optimove_conditional_execution.webhook").warning(text)
+            return len(text)
+
+    logger = logging.getLogger("optimove_conditional_execution.webhook")
+    logger.addFilter(broken)
+    made = rig(yes)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "stderr", IntoTheLog())
+            question = made.notify()
+            forged = made.send(b"", secret="wrong")
+    finally:
+        logger.removeFilter(broken)
+    assert question.approved
+    assert made.outcomes[0].kind == "approved"
+    assert forged.status == 401
+
+
+def test_a_logger_that_cannot_tell_its_level_changes_nothing(rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(level: int) -> bool:
+        raise LookupError
+
+    monkeypatch.setattr(logging.getLogger("optimove_conditional_execution.webhook"), "isEnabledFor", broken)
+    monkeypatch.setattr(logging.getLogger("optimove_conditional_execution.calls"), "isEnabledFor", broken)
+    made = rig(yes)
+    assert made.notify().approved
+    assert made.outcome.kind == "approved"
+
+
+@pytest.mark.parametrize("verdict", ["approve", None])
+def test_a_stand_in_for_a_decision_is_a_failure(rig: MakeRig, verdict: str | None) -> None:
+    double = mock.MagicMock(spec=Decision)
+    if verdict is not None:
+        double.verdict = verdict
+    made = rig(lambda notification, deadline: double, on_failure="deny")
+    assert not made.notify().approved
+    assert made.outcome.kind == "failed"
+    assert made.outcome.request_uid is not None
+    assert [approval["approved"] for approval in made.approvals()] == [False]
+
+
+def test_an_error_whose_text_fails_is_named(rig: MakeRig) -> None:
+    class SilentError(OptimoveError):
+        def __str__(self) -> str:
+            raise LookupError
+
+    def handler(notification: Any, deadline: Any) -> bool:
+        raise SilentError("customer")
+
+    made = rig(handler, on_failure="deny")
+    assert not made.notify().approved
+    assert (made.outcome.kind, made.outcome.error) == ("failed", "The handler raised: SilentError")
+    assert [approval["approved"] for approval in made.approvals()] == [False]
 
 
 def test_a_boolean_that_is_none_of_pythons_is_named_with_its_module(rig: MakeRig) -> None:

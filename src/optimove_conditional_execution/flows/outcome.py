@@ -92,6 +92,14 @@ def _place(exception: BaseException) -> str:
     return f" at {PurePath(code.co_filename).name}:{traceback.tb_lineno} in {code.co_name}"
 
 
+def _text(error: OptimoveError) -> str:
+    """Return a colon and the error's text; of a class of somebody's own even that can fail."""
+    try:
+        return f": {error}"
+    except Exception:  # noqa: BLE001 - whatever it is, the delivery goes on
+        return ""
+
+
 @final
 class Record:
     """An outcome in the making.
@@ -138,7 +146,7 @@ class Record:
         if exception is None:
             self._error = what
         elif isinstance(exception, OptimoveError):
-            self._error = f"{what}: {type(exception).__name__}: {exception}"
+            self._error = f"{what}: {type(exception).__name__}{_text(exception)}"
         else:
             self._error = f"{what}: {type(exception).__name__}{_place(exception)}"
         self._exception = exception
