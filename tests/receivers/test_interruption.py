@@ -452,6 +452,32 @@ def test_a_sync_receiver_refuses_to_block_an_event_loop() -> None:
     assert len(asked) == 1
 
 
+def test_a_delivery_that_is_cancelled_before_it_begins_is_an_outcome() -> None:
+    optimove = FakeOptimove()
+    outcomes: list[Outcome] = []
+
+    async def handler(notification: Any, deadline: Any) -> bool:
+        return True
+
+    receiver = AsyncWebhookReceiver(
+        handler, client=optimove.async_client(), secrets=optimove.secrets, on_outcome=outcomes.append
+    )
+    payload = notification()
+    optimove.expect(payload)
+    request = signed_request(payload, secret=optimove.secret)
+
+    async def ended_at_once() -> Response:
+        handling = asyncio.create_task(receiver.handle(request))
+        await asyncio.sleep(0)  # it has made its own task, which has not begun
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.gather(handling, return_exceptions=True)
+        return await receiver.handle(request)
+
+    assert asyncio.run(ended_at_once()).status == 200
+    assert [outcome.kind for outcome in outcomes] == ["cancelled", "approved"]
+
+
 def test_an_async_receiver_says_that_it_needs_asyncio() -> None:
     """Under trio its coroutines run, and no event loop of asyncio does."""
     optimove = FakeOptimove()

@@ -277,7 +277,16 @@ class AsyncWebhookReceiver(_Receiver[AsyncWebhookHandler | WebhookHandler, Async
         check_request(request)
         check_deadline(deadline)
         running_loop("AsyncWebhookReceiver")
-        return await asyncio.shield(self._deliveries.start(arun(self._delivery(request, deadline), pools=self._pools)))
+        delivery = self._delivery(request, deadline)
+        task = self._deliveries.start(arun(delivery, pools=self._pools))
+        task.add_done_callback(lambda _: self._abandoned(delivery))
+        return await asyncio.shield(task)
+
+    def _abandoned(self, delivery: Flow[Response]) -> None:
+        """Record a delivery whose task was cancelled before it began."""
+        if inspect.getgeneratorstate(delivery) == inspect.GEN_CREATED:
+            delivery.close()
+            self._observe(interrupted(Record(self._desk.clock), asyncio.CancelledError()))
 
     async def drain(self, *, within: float = DRAIN_SECONDS) -> bool:
         """Wait for the deliveries that run in this event loop, those included whose request was cancelled.
