@@ -21,6 +21,7 @@ from optimove_conditional_execution import (
     CampaignCustomer,
     CampaignReadyEvent,
     CampaignReview,
+    ConfigurationError,
     Deadline,
     DeadlineExceeded,
     OptimoveError,
@@ -53,6 +54,17 @@ def test_what_was_not_reported_is_not_taken_for_reported(rig: Rig) -> None:
     second = rig.run(odd, campaign.event(), journal=journal, report_denied=True)
     assert (second.acknowledged, second.complete, len(campaign.statuses)) == (20, True, 20)
     assert not campaign.contradictions
+
+
+def test_a_review_in_an_event_loop_of_another_library_says_what_it_needs(fake_optimove: FakeOptimove) -> None:
+    event = fake_optimove.add_campaign(1).event()
+    journal = MemoryJournal()
+    review = AsyncCampaignReview(everybody, client=fake_optimove.async_client(), journal=journal)
+
+    for coroutine in (review.run(event), review.submit(event), review.resume()):
+        with pytest.raises(ConfigurationError, match=r"AsyncCampaignReview needs asyncio.*trio"):
+            coroutine.send(None)  # as trio does
+    assert journal.reviews() == []
 
 
 def test_a_review_that_is_resumed_too_late_reports_what_was_done_before(rig: Rig) -> None:

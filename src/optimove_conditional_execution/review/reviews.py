@@ -19,6 +19,7 @@ from optimove_conditional_execution.pools import Pool
 from optimove_conditional_execution.review.base import Review, check_event
 from optimove_conditional_execution.review.native_threads import run_in_loop
 from optimove_conditional_execution.review.sides import Side, Tasks, Threads
+from optimove_conditional_execution.transport.loops import running_loop
 
 T = TypeVar("T")
 
@@ -148,9 +149,10 @@ class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, Async
                 comes early. Optimove does not say it before the last page.
 
         Raises:
-            ConfigurationError: `event` is not a `CampaignReadyEvent`.
+            ConfigurationError: `event` is not a `CampaignReadyEvent`, or no event loop of asyncio is running.
             Exception: What the journal raised before anything was decided.
         """
+        running_loop("AsyncCampaignReview")
         return await self._asked(event, expected_customers)
 
     async def submit(self, event: CampaignReadyEvent) -> None:
@@ -162,8 +164,10 @@ class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, Async
             event: What Optimove sent to the listener.
 
         Raises:
+            ConfigurationError: `event` is not a `CampaignReadyEvent`, or no event loop of asyncio is running.
             Exception: What the journal raised: the event is not kept.
         """
+        running_loop("AsyncCampaignReview")
         check_event(event)
         await self._side().call(self._journal.keep, event)
         task = asyncio.get_running_loop().create_task(self._in_background(event))
@@ -177,9 +181,11 @@ class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, Async
         `CampaignReview.resume`.
 
         Raises:
+            ConfigurationError: No event loop of asyncio is running.
             Exception: What the journal raised when it was asked what is left. What it raises for one review stands in
                 that one's report.
         """
+        running_loop("AsyncCampaignReview")
         return await self._resume()
 
     async def aclose(self) -> None:
