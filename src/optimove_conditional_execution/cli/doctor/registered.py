@@ -53,11 +53,11 @@ def _webhook_issues(webhooks: Sequence[Webhook], expected: str | None, is_rehear
             "stale one can deny.",
             "Delete those that nobody answers for: optimove-ce webhooks delete ID.",
         )
-    for url, times in Counter(urls).items():
+    for address, times in Counter(map(normalized, urls)).items():
         if times > 1:
             yield Issue(
                 "warning",
-                f"{_shown(url)} is registered {times} times, so each notification comes as often.",
+                f"{_shown(address)} is registered {times} times, so each notification comes as often.",
                 "Delete all but one: optimove-ce webhooks delete ID.",
             )
     for url in dict.fromkeys(urls):
@@ -137,9 +137,13 @@ def listener_check(listeners: Sequence[EventListener], *, expected: str | None, 
     return judged("listener", fine, _listener_issues(mine, expected, is_rehearsal))
 
 
+def _compared(url: str) -> str:
+    return normalized(without_token(url))
+
+
 def _listener_issues(mine: Sequence[EventListener], expected: str | None, is_rehearsal: bool) -> Iterator[Issue]:
     urls = [plain_url(listener.listener_url) for listener in mine]
-    if expected is not None and without_token(expected) not in {without_token(url) for url in urls}:
+    if expected is not None and _compared(expected) not in map(_compared, urls):
         yield Issue(
             "problem",
             "The URL of --listener is not registered for events of type 5.",
