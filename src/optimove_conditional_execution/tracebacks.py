@@ -7,9 +7,12 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from contextlib import suppress
+from typing import Any, Final, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_PACKAGE: Final = __name__.partition(".")[0]
 
 
 def clear_locals(error: BaseException, *, handled: BaseException | None = None) -> None:
@@ -32,6 +35,20 @@ def clear_locals(error: BaseException, *, handled: BaseException | None = None) 
         pending += (each.__cause__, each.__context__)
         if isinstance(each, BaseExceptionGroup):
             pending += each.exceptions
+
+
+def clear_own_locals(error: BaseException) -> None:
+    """Clear the local variables of the SDK's frames alone: those of servers and middlewares are not ours to touch.
+
+    Args:
+        error: What was raised, before it is raised again.
+    """
+    walk = error.__traceback__
+    while walk is not None:
+        if str(walk.tb_frame.f_globals.get("__name__", "")).partition(".")[0] == _PACKAGE:
+            with suppress(RuntimeError):  # it still runs
+                walk.tb_frame.clear()
+        walk = walk.tb_next
 
 
 def sensitive_variables(function: F) -> F:

@@ -400,6 +400,8 @@ def test_bad_base64(text: str, handler: Handler, fake_optimove: FakeOptimove) ->
         ({"httpMethod": "POST", "body": "", "multiValueHeaders": {"optimove-signature-content": [None, 3]}}, 401),
         ({"httpMethod": "POST", "body": "", "multiValueHeaders": {"optimove-signature-content": "x"}}, 401),
         ({"httpMethod": "POST", "rawPath": 5, "rawQueryString": {}, "headers": []}, 401),
+        ({"httpMethod": "POST", "queryStringParameters": {"token": "\ud800"}}, 401),
+        ({"httpMethod": "POST", "multiValueQueryStringParameters": {"\ud800": ["\ud800", None]}}, 401),
     ],
 )
 def test_events_that_are_no_request_of_optimoves(

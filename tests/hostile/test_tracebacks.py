@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -29,7 +30,11 @@ from optimove_conditional_execution import (
     sign,
     verify,
 )
+from optimove_conditional_execution.adapters.asgi import ASGIApp
+from optimove_conditional_execution.adapters.aws_lambda import lambda_handler
+from optimove_conditional_execution.adapters.wsgi import WSGIApp
 from optimove_conditional_execution.cli.program import program
+from optimove_conditional_execution.signature import SIGNATURE_HEADER
 from optimove_conditional_execution.testing import (
     FakeOptimove,
     Fault,
@@ -419,6 +424,97 @@ def test_a_request_that_is_no_request() -> None:
         receiver = WebhookReceiver(approving, client=client, secrets=SECRET)
         assert_nothing_shown(raised(lambda: receiver.handle(object())))  # type: ignore[arg-type]
     assert_nothing_shown(raised(lambda: ListenerReceiver(print, token=TOKEN).handle(object())))  # type: ignore[arg-type]
+
+
+class TestAdapters:
+    """Whatever raises around or below an adapter, its own frames show nothing of the request."""
+
+    headers = ((SIGNATURE_HEADER.encode(), SIGNATURE.encode()), (b"content-length", str(len(BODY)).encode()))
+
+    @pytest.mark.parametrize("where", ["receive", "send", "receiver"])
+    def test_asgi(self, where: str) -> None:
+        async def receive() -> dict[str, Any]:
+            if where == "receive":
+                raise LookupError
+            return {"type": "http.request", "body": BODY, "more_body": False}
+
+        async def send(message: object) -> None:
+            if where == "send":
+                raise LookupError
+
+        class Receiver:
+            max_body = 10_000
+            too_large: Any = None
+
+            async def handle(self, request: Request) -> Response:
+                if where == "receiver":
+                    raise LookupError
+                return Response(200)
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": f"/{TOKEN}",
+            "query_string": f"token={TOKEN}".encode(),
+            "headers": self.headers,
+        }
+        error = raised(lambda: asyncio.run(awaited(ASGIApp(Receiver())(scope, receive, send))))
+        assert isinstance(error, LookupError)
+        assert_nothing_shown(error)
+
+    @pytest.mark.parametrize("where", ["start_response", "input", "receiver"])
+    def test_wsgi(self, where: str) -> None:
+        def start_response(*_: object) -> None:
+            if where == "start_response":
+                raise LookupError
+
+        class Input(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                if where == "input":
+                    raise LookupError
+                return super().read(size)
+
+        class Receiver:
+            max_body = 10_000
+            too_large: Any = None
+
+            def handle(self, request: Request) -> Response:
+                if where == "receiver":
+                    raise LookupError
+                return Response(200)
+
+        environ = {
+            "REQUEST_METHOD": "POST",
+            "PATH_INFO": f"/{TOKEN}",
+            "QUERY_STRING": f"token={TOKEN}",
+            "CONTENT_LENGTH": str(len(BODY)),
+            "HTTP_OPTIMOVE_SIGNATURE_CONTENT": SIGNATURE,
+            "wsgi.input": Input(BODY),
+        }
+        error = raised(lambda: WSGIApp(Receiver())(environ, start_response))
+        assert isinstance(error, LookupError)
+        assert_nothing_shown(error)
+
+    def test_aws_lambda(self) -> None:
+        class Receiver:
+            max_body = 10_000
+            too_large: Any = None
+
+            def handle(self, request: Request) -> Response:
+                raise LookupError
+
+        event = {
+            "httpMethod": "POST",
+            "rawPath": f"/{TOKEN}",
+            "rawQueryString": f"token={TOKEN}",
+            "headers": {SIGNATURE_HEADER: SIGNATURE},
+            "body": BODY.decode(),
+        }
+        assert_nothing_shown(raised(lambda: lambda_handler(Receiver())(event, None)))
+
+
+async def awaited(result: Awaitable[object]) -> None:
+    await result
 
 
 @pytest.mark.parametrize("place", [{"token": TOKEN}, {"path": f"/events/{TOKEN}"}])

@@ -10,6 +10,7 @@ from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.receivers.tasks import DRAIN_SECONDS
+from optimove_conditional_execution.tracebacks import clear_own_locals
 from optimove_conditional_execution.transport.loops import running_loop
 
 Scope = MutableMapping[str, Any]
@@ -73,6 +74,15 @@ class ASGIApp:
         Raises:
             ConfigurationError: It was not called by an ASGI server, or not in an event loop of asyncio.
         """
+        try:
+            await self._serve(scope, receive, send)
+        except BaseException as error:
+            # Trackers record local variables, and the scope holds signature and token, the buffer personal data.
+            del scope, receive
+            clear_own_locals(error)
+            raise
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send | None) -> None:
         if send is None:
             raise ConfigurationError("ASGIApp is for ASGI servers such as uvicorn; use WSGIApp under gunicorn.")
         if scope["type"] == "lifespan":

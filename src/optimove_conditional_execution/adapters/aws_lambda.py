@@ -14,6 +14,7 @@ from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request, Response, plain
+from optimove_conditional_execution.tracebacks import clear_own_locals
 
 _RETURNING: Final = 0.2
 """Seconds that are kept to write down what was answered and to return, before Lambda ends the function."""
@@ -41,14 +42,20 @@ def lambda_handler(receiver: Receiver) -> Callable[[Any, Any], dict[str, Any]]:
     takes_deadline = _takes_deadline(receiver.handle)
 
     def handler(event: Any, context: Any) -> dict[str, Any]:
-        deadline = _deadline(context) if takes_deadline else None
-        response = _answer(receiver, event, {} if deadline is None else {"deadline": deadline})
-        return {
-            "statusCode": response.status,
-            **_answer_headers(event, response),
-            "body": response.body.decode("utf-8", "replace"),
-            "isBase64Encoded": False,
-        }
+        try:
+            deadline = _deadline(context) if takes_deadline else None
+            response = _answer(receiver, event, {} if deadline is None else {"deadline": deadline})
+            return {
+                "statusCode": response.status,
+                **_answer_headers(event, response),
+                "body": response.body.decode("utf-8", "replace"),
+                "isBase64Encoded": False,
+            }
+        except BaseException as error:
+            # Trackers record local variables, and the event holds signature, token and personal data.
+            del event
+            clear_own_locals(error)
+            raise
 
     return handler
 
@@ -110,7 +117,7 @@ def _query(event: Mapping[str, Any]) -> str:
     for name in ("multiValueQueryStringParameters", "queryStringParameters", "query_string_parameters"):
         parameters = event.get(name)
         if isinstance(parameters, Mapping) and parameters:
-            return urlencode(parameters, doseq=True)
+            return urlencode(parameters, doseq=True, errors="surrogatepass")
     return ""
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, final
 from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request, Response, plain
+from optimove_conditional_execution.tracebacks import clear_own_locals
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., object]
@@ -54,6 +55,15 @@ class WSGIApp:
         Raises:
             ConfigurationError: It was not called by a WSGI server.
         """
+        try:
+            return self._serve(environ, start_response)
+        except BaseException as error:
+            # Trackers record local variables, and the environ holds signature and token, the body personal data.
+            del environ
+            clear_own_locals(error)
+            raise
+
+    def _serve(self, environ: Environ, start_response: StartResponse | None) -> Iterable[bytes]:
         if start_response is None:
             raise ConfigurationError("WSGIApp is for WSGI servers such as gunicorn; use ASGIApp under uvicorn.")
         response = self._answer(environ)
