@@ -46,7 +46,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Itera
     if request.param == "memory":
         yield MemoryClaims(clock=clock)
         return
-    with SqliteClaims(tmp_path / "claims.sqlite", wall_clock=clock) as claims:
+    with SqliteClaims(tmp_path / "claims.sqlite", wall_clock=clock, monotonic=clock) as claims:
         yield claims
 
 
@@ -183,9 +183,26 @@ def test_sqlite_is_shared_and_survives(tmp_path: Path) -> None:
         assert again.look("r-1") is not None  # opened anew
 
 
+@pytest.mark.parametrize("step", [3_600.0, -3_600.0])
+def test_a_wall_clock_that_is_set_forgets_no_claim_before_its_time(tmp_path: Path, step: float) -> None:
+    wall, monotonic = Clock(), Clock()
+    monotonic.now = 5.0
+    path = tmp_path / "claims.sqlite"
+    stores = [SqliteClaims(path, wall_clock=wall, monotonic=monotonic) for _ in range(2)]
+    assert stores[0].claim("u-1", 5.0) is None
+    wall.now += step
+    assert stores[1].claim("u-1", 5.0) == Claim(ClaimState.OPEN)
+    assert stores[1].claim("u-2", 5.0) is None  # and none that is made after it
+    wall.now += 4.0
+    monotonic.now += 4.0
+    for store in stores:
+        assert store.claim("u-2", 1.0) == Claim(ClaimState.OPEN)
+        store.close()
+
+
 def test_sqlite_forgets_what_has_expired(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "claims.sqlite"
-    with SqliteClaims(path, wall_clock=clock) as store:
+    with SqliteClaims(path, wall_clock=clock, monotonic=clock) as store:
         for turn in range(50):
             store.claim(f"r-{turn}", 5.0)
         clock.now += 6

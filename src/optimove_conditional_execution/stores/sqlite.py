@@ -30,35 +30,42 @@ CREATE INDEX IF NOT EXISTS claims_expires ON claims (expires);
 class SqliteClaims:
     """Claims that all processes share which open the same file. Safe for threads, for asyncio and after a fork.
 
-    Expiry goes by the machine's wall clock, since processes share no other. The file holds the answers that Optimove
-    has not taken yet, `additional_data` included, until their deadline.
+    Expiry goes by the machine's wall clock, since processes share no other. When that is set, a claim stands as long as
+    one of the wall clock and the process's monotonic clock says so: forgotten too early, it would be decided again. The
+    file holds the answers that Optimove has not taken yet, `additional_data` included, until their deadline.
     """
 
     instant = False
 
-    def __init__(self, path: str | PathLike[str], *, wall_clock: Clock = time.time) -> None:
+    def __init__(
+        self, path: str | PathLike[str], *, wall_clock: Clock = time.time, monotonic: Clock = time.monotonic
+    ) -> None:
         """Open or create the file.
 
         Args:
             path: Where; its folder must exist, on a local disk.
             wall_clock: Seconds since 1970.
+            monotonic: A monotonic clock, seconds.
 
         Raises:
             sqlite3.Error: The file cannot be opened, or is no SQLite database.
             StoreError: Here and in all methods: the file has been removed or replaced. Restart all processes.
         """
         self._wall_clock = wall_clock
+        self._monotonic = monotonic
+        self._offset = wall_clock() - monotonic()
         self._file = SqliteFile(fspath(path), _SCHEMA, synchronous="NORMAL", busy_seconds=_BUSY_SECONDS)
 
     def claim(self, question: str, seconds: float, /) -> Claim | None:
         """Take a notification; see `ClaimStore.claim`."""
-        now = self._wall_clock()
+        wall, steady = self._wall_clock(), self._monotonic() + self._offset
+        expires = max(wall, steady) + seconds
         with self._file.writing() as connection:
-            connection.execute("DELETE FROM claims WHERE expires <= ?", (now,))
+            connection.execute("DELETE FROM claims WHERE expires <= ?", (min(wall, steady),))
             known = _read(connection, question)
             if known is None:
                 connection.execute(
-                    "INSERT INTO claims VALUES (?, ?, ?, NULL)", (question, now + seconds, ClaimState.OPEN.value)
+                    "INSERT INTO claims VALUES (?, ?, ?, NULL)", (question, expires, ClaimState.OPEN.value)
                 )
             elif known.state is ClaimState.UNDELIVERED:
                 connection.execute(
