@@ -181,18 +181,30 @@ class Review(abc.ABC, Generic[R, C]):
         return report
 
     async def _opened(self, event: CampaignReadyEvent, side: Side, function: Callable[..., T], *arguments: object) -> T:
-        """Call the journal before anything is decided; if it is locked, say, again until the safety margin."""
+        """Call the journal before anything is decided; if it is locked, say, again until the safety margin.
+
+        Raises:
+            DeadlineExceeded: It has not answered by clearance.
+            Exception: What it raised at last.
+        """
         left = max(0.0, event.clearance_deadline(self._zone).timestamp() - self._wall_clock())
 
         def told(error: Exception) -> None:
             LOGGER.error("campaign %d: the journal raised %s; it is tried again", event.campaign_id, words(error))
 
-        return await insistently(
-            lambda: side.call(function, *arguments),
-            until=Deadline.after(left - min(self._safety_margin, left / 2)),
-            told=told,
-            only=is_passing,
-        )
+        in_time = asyncio.timeout(max(left, _LAST_WORDS_SECONDS) if left else _LAST_TRIES_SECONDS)
+        try:
+            async with in_time:
+                return await insistently(
+                    lambda: side.call(function, *arguments),
+                    until=Deadline.after(left - min(self._safety_margin, left / 2)),
+                    told=told,
+                    only=is_passing,
+                )
+        except TimeoutError:
+            if not in_time.expired():
+                raise  # the journal's own
+        raise DeadlineExceeded("The journal had not answered when clearance came.", request_sent=False)
 
     async def _written(self, report: ReviewReport, turn: Turn, side: Side) -> ReviewReport:
         # What was sent is sent: a journal that fails now must not take the report with it, nor hold it past clearance.
