@@ -226,23 +226,6 @@ def zone_of(timezone: ZoneInfo | str, *, setting: str = "timezone=") -> ZoneInfo
     raise ConfigurationError(f"This machine has no time zone database: pip install tzdata. If it has one, {advice}")
 
 
-def instant(moment: datetime, zone: tzinfo, *, not_before: datetime | None = None) -> tuple[datetime, bool]:
-    """Return the moment that a clock on the wall means.
-
-    Args:
-        moment: What the clock shows, without a zone.
-        zone: Where it hangs.
-        not_before: A moment, with its zone, that cannot be later; None when nothing is known.
-
-    Returns:
-        The moment in UTC, and whether it is doubtful: in the hour that a change of clocks repeats there are two such
-        moments, in the hour that it leaves out there are two readings. It is the earliest one then that is not before
-        `not_before`; the earliest of all when both are.
-    """
-    found = readings(moment, zone)
-    return next((one for one in found if not_before is None or one >= not_before), found[0]), len(found) > 1
-
-
 def readings(moment: datetime, zone: tzinfo) -> list[datetime]:
     """Return the moments in UTC that a clock on the wall of a zone can mean, one or two, the earlier first."""
     if moment.tzinfo is not None:
@@ -275,8 +258,8 @@ def announced_instant(
     Returns:
         The moment in UTC, and whether there was more than one reading of it.
     """
-    latest = readings(moment, zone)[-1]
+    found = readings(moment, zone)
     stamps = readings(announced, announced_zone)
     passed = [] if now is None else [one for one in stamps[1:] if one.timestamp() <= now + _CLOCKS_DIFFER]
-    stamp = next((one for one in reversed(passed) if one <= latest), stamps[0])
-    return instant(moment, zone, not_before=stamp)
+    stamp = next((one for one in reversed(passed) if one <= found[-1]), stamps[0])
+    return next((one for one in found if one >= stamp), found[0]), len(found) > 1

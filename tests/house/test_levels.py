@@ -48,7 +48,7 @@ SOLE_IMPORTERS = {
     "aiohttp": {"transport.aiohttp_engine"},
     "opentelemetry": {"telemetry"},
     "tenacity": {"transport.retry"},
-    "sqlite3": {"stores.sqlite_file", "stores.sqlite_locks"},
+    "sqlite3": {"stores.sqlite_file"},
 }
 
 

@@ -444,7 +444,7 @@ def test_a_campaign_in_other_spellings_is_handed_over(
     assert event.clearance_required_by.tzinfo is None
     assert event.clearance_deadline("Europe/Berlin").isoformat() == clearance
     with SqliteJournal(tmp_path / "journal.db") as journal:
-        assert journal.keep(event)
+        assert journal.add(event)
         (kept,) = journal.unfinished()
         assert kept == event
         assert kept.clearance_deadline("Europe/Berlin").isoformat() == clearance

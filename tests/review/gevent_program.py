@@ -76,7 +76,7 @@ def run(client: OptimoveClient, journal: SqliteJournal, events: list[CampaignRea
 def resume(client: OptimoveClient, journal: SqliteJournal, events: list[CampaignReadyEvent], seen: Seen) -> Any:
     """Resume what the journal holds."""
     for event in events:
-        journal.keep(event)
+        journal.add(event)
     return [report.complete for report in CampaignReview(seen.review, client=client, journal=journal).resume()]
 
 

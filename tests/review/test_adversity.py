@@ -33,7 +33,7 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.flows.effects import Overloaded
 from optimove_conditional_execution.flows.paging import Paging
 from optimove_conditional_execution.pools import Pool
-from optimove_conditional_execution.stores import Decided, MemoryJournal, SqliteJournal
+from optimove_conditional_execution.stores import DecidedBatch, MemoryJournal, OpenReview, SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove, campaign_ready
 from tests.review.conftest import Rig, everybody, odd
 from tests.review.stalling import StallingCampaign
@@ -140,21 +140,21 @@ def test_an_errors_text_stays_out_even_when_the_class_is_ours(rig: Rig, caplog: 
     assert "jane" not in caplog.text + report.to_json()
 
 
-class SlowToTake(MemoryJournal):  # type: ignore[misc]
+class SlowToOpen(MemoryJournal):  # type: ignore[misc]
     """Waits for a lock, as an SQLite file does while another process writes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.may_go = threading.Event()
 
-    def take(self, key: str, /) -> int | None:
+    def open(self, event: CampaignReadyEvent, /) -> OpenReview | None:
         self.may_go.wait(10)
-        return super().take(key)
+        return super().open(event)
 
 
 def test_a_review_taken_after_its_run_was_cancelled_is_given_back(fake_optimove: FakeOptimove) -> None:
     campaign = fake_optimove.add_campaign(10)
-    journal = SlowToTake()
+    journal = SlowToOpen()
 
     async def go() -> None:
         async with fake_optimove.async_client() as client:
@@ -176,16 +176,17 @@ def test_a_review_taken_after_its_run_was_cancelled_is_given_back(fake_optimove:
 
 def test_a_report_that_came_while_taking_stands(rig: Rig) -> None:
     class FinishedMeanwhile(MemoryJournal):  # type: ignore[misc]
-        def take(self, key: str, /) -> int | None:
-            self.finish(key, '{"campaign_id": 7, "approved": 3}')
-            return super().take(key)
+        def open(self, event: CampaignReadyEvent, /) -> OpenReview | None:
+            self.add(event)
+            self.finish(event.key, '{"campaign_id": 7, "approved": 3}')
+            return super().open(event)
 
     journal = FinishedMeanwhile()
     event = rig.fake.add_campaign(10).event()
     report = rig.run(everybody, event, journal=journal)
     assert (report.campaign_id, report.approved) == (7, 3)
     assert not rig.fake.calls
-    assert journal.take(event.key), "it was left"
+    assert journal.open(event), "it was unlocked"
 
 
 def test_a_journal_that_waits_does_not_hold_the_report_past_clearance(rig: Rig) -> None:
@@ -193,7 +194,7 @@ def test_a_journal_that_waits_does_not_hold_the_report_past_clearance(rig: Rig) 
         def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
             free.wait(30)
 
-        def leave(self, key: str, /) -> None:
+        def unlock(self, key: str, /) -> None:
             free.wait(30)
 
     free = threading.Event()
@@ -208,15 +209,15 @@ def test_a_journal_that_waits_does_not_hold_the_report_past_clearance(rig: Rig) 
 
 def test_one_review_that_cannot_run_does_not_keep_the_others_from_it(rig: Rig) -> None:
     class HalfBroken(MemoryJournal):  # type: ignore[misc]
-        def take(self, key: str, /) -> int | None:
-            if key == broken.event().key:
+        def open(self, event: CampaignReadyEvent, /) -> OpenReview | None:
+            if event == broken.event():
                 raise LookupError
-            return super().take(key)
+            return super().open(event)
 
     broken, good = rig.fake.add_campaign(10), rig.fake.add_campaign(10)
     journal = HalfBroken()
     for campaign in (broken, good):
-        journal.keep(campaign.event())
+        journal.add(campaign.event())
     if rig.colour == "sync":
         reports = CampaignReview(everybody, client=rig.fake.client(), journal=journal).resume()
     else:
@@ -333,11 +334,11 @@ def test_a_damaged_lock_of_one_review_leaves_the_others_alone(fake_optimove: Fak
     broken, good = fake_optimove.add_campaign(10), fake_optimove.add_campaign(10)
     with SqliteJournal(tmp_path / "reviews.db") as journal:
         for campaign in (broken, good):
-            journal.keep(campaign.event())
-        assert journal.take(broken.event().key)
+            journal.add(campaign.event())
+        assert journal.open(broken.event())
         (lock,) = tmp_path.glob("*.lock")
         name = lock.name
-        journal.leave(broken.event().key)
+        journal.unlock(broken.event().key)
         (tmp_path / name).write_bytes(b"no database at all" * 100)
         with fake_optimove.client() as client:
             reports = CampaignReview(everybody, client=client, journal=journal).resume()
@@ -466,8 +467,8 @@ def test_a_run_that_loses_its_review_stops_and_nobody_is_told_two_things(rig: Ri
 def test_a_run_that_was_superseded_at_its_end_does_not_call_itself_complete(rig: Rig) -> None:
     class TakenOver(MemoryJournal):  # type: ignore[misc]
         def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
-            self.leave(key)
-            assert self.take(key)
+            self.unlock(key)
+            assert self.open(campaign.event())
             super().finish(key, report, run=run)
 
     campaign = rig.fake.add_campaign(10)
@@ -480,7 +481,7 @@ def test_a_run_that_was_superseded_at_its_end_does_not_call_itself_complete(rig:
 
 def test_a_cancelled_runs_last_write_does_not_slip_into_the_next_run() -> None:
     class SlowToRecord(MemoryJournal):  # type: ignore[misc]
-        def record(self, key: str, batches: Sequence[Decided], /, *, run: int | None = None) -> None:
+        def record(self, key: str, batches: Sequence[DecidedBatch], /, *, run: int | None = None) -> None:
             if not recording.is_set():
                 recording.set()
                 may_go.wait(30)
@@ -517,35 +518,6 @@ def test_a_cancelled_runs_last_write_does_not_slip_into_the_next_run() -> None:
     assert not campaign.contradictions
 
 
-def test_a_journal_from_before_runs_had_numbers_is_used_with_a_warning(
-    rig: Rig, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Old:
-        def __init__(self) -> None:
-            self.inner = MemoryJournal()
-            for name in ("keep", "leave", "decided", "report", "unfinished", "reviews", "forget"):
-                setattr(self, name, getattr(self.inner, name))
-
-        def take(self, key: str, /) -> bool:
-            return self.inner.take(key) is not None
-
-        def record(self, key: str, batches: Sequence[Decided], /) -> None:
-            self.inner.record(key, batches)
-
-        def acknowledge(self, key: str, start: int, end: int, /) -> None:
-            self.inner.acknowledge(key, start, end)
-
-        def acknowledged(self, key: str, /) -> list[tuple[int, int]]:
-            return self.inner.acknowledged(key)
-
-        def finish(self, key: str, report: str, /) -> None:
-            self.inner.finish(key, report)
-
-    campaign = rig.fake.add_campaign(100)
-    assert rig.run(everybody, campaign.event(), journal=Old()).complete
-    assert "Old takes no run= in acknowledge, acknowledged, finish, record" in caplog.text
-
-
 def flaky(method: str, failures: int, error: Exception) -> MemoryJournal:
     """Return a journal of which a method raises a few times."""
     journal = MemoryJournal()
@@ -561,9 +533,7 @@ def flaky(method: str, failures: int, error: Exception) -> MemoryJournal:
     return journal
 
 
-@pytest.mark.parametrize(
-    "method", ["keep", "take", "report", "reviews", "decided", "record", "acknowledge", "acknowledged", "finish"]
-)
+@pytest.mark.parametrize("method", ["open", "batches", "record", "acknowledge", "acknowledged", "finish"])
 def test_a_journal_that_fails_for_a_moment_costs_nothing(
     rig: Rig, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -584,7 +554,7 @@ def test_what_is_recorded_goes_out_though_the_journal_fails_for_good(
     class Full(MemoryJournal):  # type: ignore[misc]
         times = 0
 
-        def record(self, key: str, batches: Sequence[Decided], /, *, run: int | None = None) -> None:
+        def record(self, key: str, batches: Sequence[DecidedBatch], /, *, run: int | None = None) -> None:
             self.times += 1
             if self.times > 2:
                 raise sqlite3.OperationalError("database or disk is full")

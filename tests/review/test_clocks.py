@@ -241,7 +241,7 @@ def test_the_doubt_is_logged_and_in_the_report_on_every_path(
     elif path == "submit":
         (report,) = rig.submit(everybody, event, **options)
     elif path == "resume":
-        journal.keep(event)
+        journal.add(event)
         report = rig.resume(everybody, **options)[0]
     else:
         report = announced(rig, payload, options)

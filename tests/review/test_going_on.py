@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from optimove_conditional_execution import CampaignCustomer, CampaignReview, Deadline, Request, Response, ReviewReport
+from optimove_conditional_execution import (
+    CampaignCustomer,
+    CampaignReadyEvent,
+    CampaignReview,
+    Deadline,
+    Request,
+    Response,
+    ReviewReport,
+)
 from optimove_conditional_execution.review.passes import Passes
 from optimove_conditional_execution.stores import MemoryJournal
 from optimove_conditional_execution.testing import FakeOptimove
@@ -78,7 +86,7 @@ def test_a_reviewer_that_failed_is_asked_again_about_those_alone(rig: Rig) -> No
 def test_resume_goes_on_too(rig: Rig) -> None:
     campaign = rig.fake.add_campaign(300, lead_seconds=30)
     journal = MemoryJournal()
-    journal.keep(campaign.event())
+    journal.add(campaign.event())
     refusing(rig.fake, UPDATE, BAD)
     (report,) = rig.resume(everybody, journal=journal)
     assert (report.complete, report.acknowledged) == (True, 300)
@@ -125,9 +133,9 @@ def test_whoever_has_lost_the_review_to_somebody_else_stops(rig: Rig) -> None:
     campaign = rig.fake.add_campaign(10, lead_seconds=6)
 
     class Stolen(MemoryJournal):  # type: ignore[misc]
-        def leave(self, key: str, /) -> None:
-            super().leave(key)
-            super().take(key)
+        def unlock(self, key: str, /) -> None:
+            super().unlock(key)
+            super().open(campaign.event())
 
     refused = refusing(rig.fake, UPDATE, *[BAD] * 100)
     assert rig.submit(everybody, campaign.event(), journal=Stolen()) == []
@@ -160,12 +168,12 @@ def test_a_journal_that_raises_between_passes_does_not_end_it(rig: Rig) -> None:
     class RaisesOnce(MemoryJournal):  # type: ignore[misc]
         taken = 0
 
-        def take(self, key: str, /) -> Any:
+        def open(self, event: CampaignReadyEvent, /) -> Any:
             RaisesOnce.taken += 1
             if RaisesOnce.taken == 2:
                 calls.set()
                 raise LookupError
-            return super().take(key)
+            return super().open(event)
 
     RaisesOnce.taken = 0
     refusing(rig.fake, UPDATE, BAD)

@@ -8,7 +8,7 @@ import functools
 import inspect
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 from optimove_conditional_execution import validation
 from optimove_conditional_execution.deadline import Deadline
@@ -17,9 +17,27 @@ from optimove_conditional_execution.messages import Request, Response
 from optimove_conditional_execution.validation import is_async
 
 R = TypeVar("R")
+Answer = TypeVar("Answer", covariant=True)
 
 DRAIN_SECONDS: Final = 10.0
 """How long `drain` waits: longer than most tenants' timeout, and shorter than most supervisors wait for a process."""
+
+
+class Receiver(Protocol[Answer]):
+    """What adapters mount: a receiver, or anything else that answers requests."""
+
+    @property
+    def max_body(self) -> int:
+        """Bytes that a body may have."""
+        ...
+
+    def too_large(self) -> Response:
+        """Return the answer to a longer body."""
+        ...
+
+    def handle(self, request: Request) -> Answer:
+        """Answer a request with a `Response`, or an awaitable of one."""
+        ...
 
 
 class BaseReceiver(abc.ABC):
