@@ -76,7 +76,6 @@ def _number(seconds: object) -> float:
     raise ConfigurationError("A deadline needs a number of seconds.")
 
 
-@final
 class WallAwareClock:
     """A monotonic clock that also moves when the wall clock is ahead of it.
 
@@ -116,7 +115,6 @@ STEP_SPREAD_SECONDS: Final = 0.25
 """So many late messages in a row, late by the same amount within so many seconds, are a step of the sender's clock."""
 
 
-@final
 class TransitEstimate:
     """How long each message was under way, seen without trusting that two clocks agree.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, final
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr
@@ -22,7 +22,6 @@ TIMEZONE_VARIABLE: Final = "OPTIMOVE_TIMEZONE"
 _LOGGER: Final = SafeLogger("client")
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class ClientSettings:
     """Checked settings.

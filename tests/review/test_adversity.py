@@ -33,7 +33,7 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.flows.effects import Overloaded
 from optimove_conditional_execution.flows.paging import Paging
 from optimove_conditional_execution.pools import Pool
-from optimove_conditional_execution.stores import DecidedBatch, MemoryJournal, OpenReview, SqliteJournal
+from optimove_conditional_execution.stores import DecidedBatch, MemoryJournal, OpenReview, SqliteJournal, journals
 from optimove_conditional_execution.testing import FakeOptimove, campaign_ready
 from tests.review.conftest import Rig, everybody, odd
 from tests.review.stalling import StallingCampaign
@@ -364,7 +364,7 @@ def test_a_reviewer_that_returns_at_its_deadline_is_heard(rig: Rig) -> None:
         time.sleep(deadline.remaining() + 0.05)
         return everybody(customers, deadline)
 
-    campaign = rig.fake.add_campaign(20, lead_seconds=5)
+    campaign = rig.fake.add_campaign(20, lead_seconds=3)
     report = rig.run(patient, campaign.event())
     assert (report.approved, report.acknowledged, report.not_reached) == (20, 20, 0)
     assert len(campaign.recipients()) == 20
@@ -564,10 +564,10 @@ def test_what_is_recorded_goes_out_though_the_journal_fails_for_good(
         time.sleep(0.1)
         return everybody(customers, deadline)
 
-    campaign = rig.fake.add_campaign(3_000, lead_seconds=6)
+    campaign = rig.fake.add_campaign(3_000, lead_seconds=4)
     journal = Full()
     with caplog.at_level(logging.ERROR):
-        report = rig.run(slowly, campaign.event(), journal=journal, batch_size=200, concurrency=1, safety_margin=3)
+        report = rig.run(slowly, campaign.event(), journal=journal, batch_size=200, concurrency=1, safety_margin=2)
     (kept,) = journal.reviews()
     assert 0 < kept.approved < 3_000
     assert len(campaign.recipients()) == kept.approved == kept.acknowledged == report.acknowledged
@@ -578,14 +578,15 @@ def test_what_is_recorded_goes_out_though_the_journal_fails_for_good(
 
 
 def test_the_words_of_a_journal_that_may_quote_data_are_not_told(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    campaign = rig.fake.add_campaign(10, lead_seconds=4)
+    campaign = rig.fake.add_campaign(10, lead_seconds=2)
     journal = flaky("record", 1_000, RuntimeError("duplicate key: customer-5"))
     report = rig.run(everybody, campaign.event(), journal=journal)
     assert "RuntimeError" in str(report.error)
     assert "customer-5" not in caplog.text + report.to_json()
 
 
-def test_a_backup_that_locks_the_journal_for_a_while(rig: Rig, tmp_path: Path) -> None:
+def test_a_backup_that_locks_the_journal_for_a_while(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "_BUSY_SECONDS", 0.3)
     campaign = rig.fake.add_campaign(3_000)
     backup = sqlite3.connect(tmp_path / "reviews.db", isolation_level=None, check_same_thread=False)
     asked: list[int] = []
@@ -594,7 +595,7 @@ def test_a_backup_that_locks_the_journal_for_a_while(rig: Rig, tmp_path: Path) -
         asked.append(len(customers))
         if len(asked) == 2:
             backup.execute("BEGIN IMMEDIATE")
-            threading.Timer(12.0, backup.execute, args=("COMMIT",)).start()
+            threading.Timer(1.0, backup.execute, args=("COMMIT",)).start()
         return everybody(customers, deadline)
 
     with SqliteJournal(tmp_path / "reviews.db") as journal:

@@ -271,7 +271,7 @@ def test_a_journal_that_fails_at_the_end_does_not_take_the_report_along(
             super().unlock(key)
             raise LookupError
 
-    campaign = rig.fake.add_campaign(100, lead_seconds=4)
+    campaign = rig.fake.add_campaign(100, lead_seconds=2)
     journal = Broken()
     report = rig.run(everybody, campaign.event(), journal=journal)
     assert (report.complete, report.acknowledged) == (True, 100)

@@ -16,7 +16,7 @@ from optimove_conditional_execution.stores import SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.conftest import OverHTTP, served
 
-KILLS = 20
+KILLS = 12
 CUSTOMERS = 50_000
 CHUNK = 2_000
 FIRST_MOMENT, LAST_MOMENT = 0.0, 0.9

@@ -200,7 +200,6 @@ def _spelt(value: object) -> object:
     return value
 
 
-@final
 class Questions:
     """The questions of the last notifications, by `request_uid`. Safe for threads."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, final
+from typing import Any, Literal, TypeVar
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.operations import Operation
@@ -12,7 +12,6 @@ from optimove_conditional_execution.operations import Operation
 R = TypeVar("R")
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Call:
     """Ask Optimove: send an operation and answer with its result, or throw its error.
@@ -26,7 +25,6 @@ class Call:
     deadline: Deadline | None = None
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Ask:
     """Ask somebody else: the user's code, a store, the client.

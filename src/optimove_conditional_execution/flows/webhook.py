@@ -35,7 +35,7 @@ from optimove_conditional_execution.models.notification import (
     WebhookNotification,
     read_notification,
 )
-from optimove_conditional_execution.operations import send_webhook_approval
+from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS, send_webhook_approval
 from optimove_conditional_execution.signature import SIGNATURE_HEADERS, UNSIGNED, Keys, match, received_signature
 
 OnFailure = Literal["abstain", "deny"]
@@ -48,9 +48,6 @@ _HURRIED_SAVING: Final = 0.1
 """The same when the host's deadline is over; hosts that end us are asked to leave more than that."""
 
 _NO_TIME: Final = "The deadline of the host, that is handle's deadline=, leaves no time to ask."
-
-_UNKNOWN_BUDGET_MS: Final = 5_000
-"""What is left to answer a notification whose time stamp is unreadable: Optimove's default timeout."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +174,7 @@ def _deny_unread(
         sent_ms = stamp
     else:
         theirs = context.estimator.transit.sender_now(now=outcome.started)
-        sent_ms = max(0, deadline_ms - _UNKNOWN_BUDGET_MS) if theirs is None else round(theirs * 1000)
+        sent_ms = max(0, deadline_ms - DEFAULT_TIMEOUT_MS) if theirs is None else round(theirs * 1000)
         transit = TransitEstimate()  # of its own: a made-up time stamp must not count among the real ones
     outcome.budget = context.estimator.budget(
         sent_ms=sent_ms, deadline_ms=deadline_ms, received=outcome.started, transit=transit, host=host

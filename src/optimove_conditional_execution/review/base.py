@@ -28,7 +28,7 @@ from optimove_conditional_execution.flows.planner import Planner
 from optimove_conditional_execution.flows.report import Progress, ReviewReport
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
 from optimove_conditional_execution.observers import notify
-from optimove_conditional_execution.operations import MAX_STATUSES
+from optimove_conditional_execution.operations import DEFAULT_PAGE_SIZE, MAX_STATUSES
 from optimove_conditional_execution.review.config import ReviewConfig
 from optimove_conditional_execution.review.journal_access import JournalAccess, ReviewLock, is_temporary, safe_text
 from optimove_conditional_execution.review.passes import Passes
@@ -67,7 +67,7 @@ class Review(abc.ABC, Generic[R, C]):
         progress: Callable[[Progress], None] | None = None,
         on_report: Callable[[ReviewReport], None] | None = None,
         customer_attributes: Sequence[str] = (),
-        page_size: int | None = 10_000,
+        page_size: int | None = DEFAULT_PAGE_SIZE,
         chunk_size: int = MAX_STATUSES,
         control_group: Literal["ask", "skip"] = "ask",
         wall_clock: Clock = time.time,
