@@ -36,7 +36,7 @@ def resume(client: OptimoveClient, journal: Journal) -> int:
 def rehearse() -> int:
     """Resume a campaign that a stand-in has announced, as if this process had died right after that."""
     fake, journal = FakeOptimove(), MemoryJournal()
-    journal.keep(fake.add_campaign(100).event())
+    journal.add(fake.add_campaign(100).event())
     return resume(fake.client(), journal)
 
 

@@ -76,7 +76,6 @@ def _number(seconds: object) -> float:
     raise ConfigurationError("A deadline needs a number of seconds.")
 
 
-@final
 class WallAwareClock:
     """A monotonic clock that also moves when the wall clock is ahead of it.
 
@@ -116,7 +115,6 @@ STEP_SPREAD_SECONDS: Final = 0.25
 """So many late messages in a row, late by the same amount within so many seconds, are a step of the sender's clock."""
 
 
-@final
 class TransitEstimate:
     """How long each message was under way, seen without trusting that two clocks agree.
 
@@ -203,8 +201,12 @@ class TransitEstimate:
         return next((low for low, high in neighbours if high - low <= _COMPANY_SECONDS), self._offsets[0])
 
 
-def zone_of(timezone: ZoneInfo | str) -> ZoneInfo:
+def zone_of(timezone: ZoneInfo | str, *, setting: str = "timezone=") -> ZoneInfo:
     """Return the time zone of an IANA name, such as `Europe/London`.
+
+    Args:
+        timezone: The name, or the zone itself.
+        setting: Where the name was given, for the message.
 
     Raises:
         ConfigurationError: It is not known.
@@ -214,36 +216,12 @@ def zone_of(timezone: ZoneInfo | str) -> ZoneInfo:
     try:
         return ZoneInfo(timezone)
     except (ValueError, OSError, KeyError, TypeError, AttributeError):  # ZoneInfoNotFoundError is a KeyError
-        raise unknown_zone("timezone= must be an IANA name like Europe/London.") from None
-
-
-def unknown_zone(advice: str) -> ConfigurationError:
-    """Return the error for a time zone that is not found: its name is wrong, or there is no database of zones.
-
-    Args:
-        advice: What to do about a name, with a full stop.
-    """
+        pass
+    advice = f"{setting} must be an IANA name like Europe/London."
     if available_timezones():
-        return ConfigurationError(f"The time zone is not known: {advice}")
+        raise ConfigurationError(f"The time zone is not known: {advice}")
     # Slim images and Windows; there every name is unknown, the right ones too.
-    return ConfigurationError(f"This machine has no time zone database: pip install tzdata. If it has one, {advice}")
-
-
-def instant(moment: datetime, zone: tzinfo, *, not_before: datetime | None = None) -> tuple[datetime, bool]:
-    """Return the moment that a clock on the wall means.
-
-    Args:
-        moment: What the clock shows, without a zone.
-        zone: Where it hangs.
-        not_before: A moment, with its zone, that cannot be later; None when nothing is known.
-
-    Returns:
-        The moment in UTC, and whether it is doubtful: in the hour that a change of clocks repeats there are two such
-        moments, in the hour that it leaves out there are two readings. It is the earliest one then that is not before
-        `not_before`; the earliest of all when both are.
-    """
-    found = readings(moment, zone)
-    return next((one for one in found if not_before is None or one >= not_before), found[0]), len(found) > 1
+    raise ConfigurationError(f"This machine has no time zone database: pip install tzdata. If it has one, {advice}")
 
 
 def readings(moment: datetime, zone: tzinfo) -> list[datetime]:
@@ -278,8 +256,8 @@ def announced_instant(
     Returns:
         The moment in UTC, and whether there was more than one reading of it.
     """
-    latest = readings(moment, zone)[-1]
+    found = readings(moment, zone)
     stamps = readings(announced, announced_zone)
     passed = [] if now is None else [one for one in stamps[1:] if one.timestamp() <= now + _CLOCKS_DIFFER]
-    stamp = next((one for one in reversed(passed) if one <= latest), stamps[0])
-    return instant(moment, zone, not_before=stamp)
+    stamp = next((one for one in reversed(passed) if one <= found[-1]), stamps[0])
+    return next((one for one in found if one >= stamp), found[0]), len(found) > 1

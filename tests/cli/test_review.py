@@ -197,10 +197,10 @@ def test_a_review_of_another_process_is_not_called_done(
     event = fake_optimove.add_campaign(10).event()
     resume = ["resume", "gate:odd", "--report-denied", "--journal", "reviews.db"]
     with SqliteJournal(folder / "reviews.db") as journal:
-        journal.keep(event)
-        assert journal.take(event.key)
+        journal.add(event)
+        assert journal.open(event)
         assert review(folder, fake_optimove, optimove_url, *resume)[:2] == (0, "Others are at 1 unfinished reviews.\n")
-        journal.leave(event.key)
+        journal.unlock(event.key)
     status, printed, _ = review(folder, fake_optimove, optimove_url, *resume)
     assert (status, "acknowledged 10 " in printed) == (0, True)
     assert review(folder, fake_optimove, optimove_url, *resume)[:2] == (0, "Nothing is left to do.\n")

@@ -112,7 +112,7 @@ class TestPromotions:
         self, folder: Path, tmp_path: Path, settings: dict[str, str], fake_optimove: FakeOptimove
     ) -> None:
         campaign = fake_optimove.add_campaign(2_500)
-        SqliteJournal(folder / "reviews.db").keep(campaign.event())
+        SqliteJournal(folder / "reviews.db").add(campaign.event())
         program = (
             "import os, signal, time, promo_activation\n"
             "activate = promo_activation.activate\n"
@@ -146,7 +146,7 @@ class TestPromotions:
                 "CREATE TRIGGER refuse BEFORE INSERT ON bonuses WHEN new.customer = 'C0001500'"
                 " BEGIN SELECT RAISE(ABORT, 'no bonus'); END;"
             )
-        SqliteJournal(folder / "reviews.db").keep(campaign.event())
+        SqliteJournal(folder / "reviews.db").add(campaign.event())
         with running(ACTIVATION, log=tmp_path / "log", environment=settings, directory=folder) as server:
             waited(lambda: len(campaign.statuses) == 1_500, server.printed)
         with closing(sqlite3.connect(settings["PROMOTIONS_DB"])) as promotions:
@@ -179,7 +179,7 @@ def test_a_listener_reviews_in_the_background(
     folder: Path, tmp_path: Path, settings: dict[str, str], fake_optimove: FakeOptimove
 ) -> None:
     left, fresh = fake_optimove.add_campaign(100), fake_optimove.add_campaign(25_000)
-    SqliteJournal(folder / "reviews.db").keep(left.event())
+    SqliteJournal(folder / "reviews.db").add(left.event())
     command = uvicorn_command("fastapi_listener:create_app")
     with running(command, log=tmp_path / "log", environment=settings, directory=folder) as server:
         url = f"{server.url}/listener"
@@ -199,7 +199,7 @@ def test_a_listener_reviews_in_the_background(
 
 def test_what_is_left_is_resumed(folder: Path, settings: dict[str, str], fake_optimove: FakeOptimove) -> None:
     campaign = fake_optimove.add_campaign(1_000)
-    SqliteJournal(folder / "left.db").keep(campaign.event())
+    SqliteJournal(folder / "left.db").add(campaign.event())
     expected = f"campaign {campaign.campaign_id}: approved 999, complete"
     assert ran(folder, settings, "resume_reviews.py", "left.db") == (0, expected)
     assert len(campaign.recipients()) == 999

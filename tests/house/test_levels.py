@@ -20,8 +20,10 @@ LEVELS = {
     "deadline": 0,
     "observers": 0,
     "urls": 0,
+    "validation": 0,
     "models": 0,
     "signature": 1,
+    "listener_token": 1,
     "handlers": 1,
     "operations": 1,
     "settings": 1,
@@ -46,7 +48,7 @@ SOLE_IMPORTERS = {
     "aiohttp": {"transport.aiohttp_engine"},
     "opentelemetry": {"telemetry"},
     "tenacity": {"transport.retry"},
-    "sqlite3": {"stores.sqlite_file", "stores.sqlite_locks"},
+    "sqlite3": {"stores.sqlite_file"},
 }
 
 

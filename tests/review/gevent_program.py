@@ -1,4 +1,4 @@
-"""A program under gevent's monkey patch that reviews campaigns: see test_gevent.py. Prints a JSON object."""
+"""A program under gevent's monkey patch that reviews campaigns in several ways: see test_gevent.py. Prints JSON."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def run(client: OptimoveClient, journal: SqliteJournal, events: list[CampaignRea
 def resume(client: OptimoveClient, journal: SqliteJournal, events: list[CampaignReadyEvent], seen: Seen) -> Any:
     """Resume what the journal holds."""
     for event in events:
-        journal.keep(event)
+        journal.add(event)
     return [report.complete for report in CampaignReview(seen.review, client=client, journal=journal).resume()]
 
 
@@ -107,7 +107,7 @@ def killed(client: OptimoveClient, journal: SqliteJournal, events: list[Campaign
         with gevent.Timeout(0.2):
             review.run(events[0])
     except gevent.Timeout:
-        gevent.sleep(1.5)  # the reviewer is done now, and nobody waits for it
+        gevent.sleep(0.7)  # the reviewer is done now, and nothing waits for it
         kept = journal.reviews()[0]
         return [kept.decided, kept.finished, review.run(events[0]).complete]
     return "not killed"
@@ -118,20 +118,26 @@ KINDS: dict[str, Callable[..., Any]] = {
 }
 
 
-def main(kind: str, url: str, key: str, journal: str, *payloads: str) -> None:
-    """Review campaigns, and print what came of it."""
+def work(kind: str, url: str, key: str, folder: Path, payloads: list[str]) -> dict[str, Any]:
+    """Review campaigns in one way, and tell what came of it."""
     seen = Seen()
     events = [CampaignReadyEvent.from_json(payload) for payload in payloads]
-    gevent.spawn(seen.beat)
-    with OptimoveClient(key, base_url=url, timezone="UTC") as client, SqliteJournal(Path(journal)) as kept:
-        result = KINDS[kind](client, kept, events, seen)
-    told = {
+    beating = gevent.spawn(seen.beat)
+    with OptimoveClient(key, base_url=url, timezone="UTC") as client, SqliteJournal(folder / f"{kind}.db") as journal:
+        result = KINDS[kind](client, journal, events, seen)
+    beating.kill()
+    return {
         "result": result,
         "threads": len(seen.threads - {MAIN_THREAD}),
         "loops": seen.loops,
         "most_at_once": seen.most_at_once,
         "beats": seen.beats,
     }
+
+
+def main(url: str, key: str, folder: str, plan: str) -> None:
+    """Work through a JSON object of kinds and the payloads of their campaigns."""
+    told = {kind: work(kind, url, key, Path(folder), payloads) for kind, payloads in json.loads(plan).items()}
     print(json.dumps(told), flush=True)
 
 

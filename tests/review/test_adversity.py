@@ -34,7 +34,7 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.flows.effects import Overloaded
 from optimove_conditional_execution.flows.paging import Paging
 from optimove_conditional_execution.pools import Pool
-from optimove_conditional_execution.stores import Decided, MemoryJournal, SqliteJournal
+from optimove_conditional_execution.stores import DecidedBatch, MemoryJournal, OpenReview, SqliteJournal, journals
 from optimove_conditional_execution.testing import FakeOptimove, campaign_ready
 from tests.review.conftest import Rig, everybody, odd
 from tests.review.stalling import StallingCampaign
@@ -152,21 +152,21 @@ def test_an_errors_text_stays_out_even_when_the_class_is_ours(rig: Rig, caplog: 
     assert "jane" not in caplog.text + report.to_json()
 
 
-class SlowToTake(MemoryJournal):  # type: ignore[misc]
+class SlowToOpen(MemoryJournal):  # type: ignore[misc]
     """Waits for a lock, as an SQLite file does while another process writes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.may_go = threading.Event()
 
-    def take(self, key: str, /) -> int | None:
+    def open(self, event: CampaignReadyEvent, /) -> OpenReview | None:
         self.may_go.wait(10)
-        return super().take(key)
+        return super().open(event)
 
 
 def test_a_review_taken_after_its_run_was_cancelled_is_given_back(fake_optimove: FakeOptimove) -> None:
     campaign = fake_optimove.add_campaign(10)
-    journal = SlowToTake()
+    journal = SlowToOpen()
 
     async def go() -> None:
         async with fake_optimove.async_client() as client:
@@ -188,16 +188,17 @@ def test_a_review_taken_after_its_run_was_cancelled_is_given_back(fake_optimove:
 
 def test_a_report_that_came_while_taking_stands(rig: Rig) -> None:
     class FinishedMeanwhile(MemoryJournal):  # type: ignore[misc]
-        def take(self, key: str, /) -> int | None:
-            self.finish(key, '{"campaign_id": 7, "approved": 3}')
-            return super().take(key)
+        def open(self, event: CampaignReadyEvent, /) -> OpenReview | None:
+            self.add(event)
+            self.finish(event.key, '{"campaign_id": 7, "approved": 3}')
+            return super().open(event)
 
     journal = FinishedMeanwhile()
     event = rig.fake.add_campaign(10).event()
     report = rig.run(everybody, event, journal=journal)
     assert (report.campaign_id, report.approved) == (7, 3)
     assert not rig.fake.calls
-    assert journal.take(event.key), "it was left"
+    assert journal.open(event), "it was unlocked"
 
 
 def test_a_journal_that_waits_does_not_hold_the_report_past_clearance(rig: Rig) -> None:
@@ -205,7 +206,7 @@ def test_a_journal_that_waits_does_not_hold_the_report_past_clearance(rig: Rig) 
         def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
             free.wait(30)
 
-        def leave(self, key: str, /) -> None:
+        def unlock(self, key: str, /) -> None:
             free.wait(30)
 
     free = threading.Event()
@@ -236,15 +237,15 @@ def test_a_journal_that_hangs_before_anything_is_decided_does_not_hold_the_run_p
 
 def test_one_review_that_cannot_run_does_not_keep_the_others_from_it(rig: Rig) -> None:
     class HalfBroken(MemoryJournal):  # type: ignore[misc]
-        def take(self, key: str, /) -> int | None:
-            if key == broken.event().key:
+        def open(self, event: CampaignReadyEvent, /) -> OpenReview | None:
+            if event == broken.event():
                 raise LookupError
-            return super().take(key)
+            return super().open(event)
 
     broken, good = rig.fake.add_campaign(10), rig.fake.add_campaign(10)
     journal = HalfBroken()
     for campaign in (broken, good):
-        journal.keep(campaign.event())
+        journal.add(campaign.event())
     if rig.colour == "sync":
         reports = CampaignReview(everybody, client=rig.fake.client(), journal=journal).resume()
     else:
@@ -361,11 +362,11 @@ def test_a_damaged_lock_of_one_review_leaves_the_others_alone(fake_optimove: Fak
     broken, good = fake_optimove.add_campaign(10), fake_optimove.add_campaign(10)
     with SqliteJournal(tmp_path / "reviews.db") as journal:
         for campaign in (broken, good):
-            journal.keep(campaign.event())
-        assert journal.take(broken.event().key)
+            journal.add(campaign.event())
+        assert journal.open(broken.event())
         (lock,) = tmp_path.glob("*.lock")
         name = lock.name
-        journal.leave(broken.event().key)
+        journal.unlock(broken.event().key)
         (tmp_path / name).write_bytes(b"no database at all" * 100)
         with fake_optimove.client() as client:
             reports = CampaignReview(everybody, client=client, journal=journal).resume()
@@ -391,7 +392,7 @@ def test_a_reviewer_that_returns_at_its_deadline_is_heard(rig: Rig) -> None:
         time.sleep(deadline.remaining() + 0.05)
         return everybody(customers, deadline)
 
-    campaign = rig.fake.add_campaign(20, lead_seconds=5)
+    campaign = rig.fake.add_campaign(20, lead_seconds=3)
     report = rig.run(patient, campaign.event())
     assert (report.approved, report.acknowledged, report.not_reached) == (20, 20, 0)
     assert len(campaign.recipients()) == 20
@@ -494,8 +495,8 @@ def test_a_run_that_loses_its_review_stops_and_nobody_is_told_two_things(rig: Ri
 def test_a_run_that_was_superseded_at_its_end_does_not_call_itself_complete(rig: Rig) -> None:
     class TakenOver(MemoryJournal):  # type: ignore[misc]
         def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
-            self.leave(key)
-            assert self.take(key)
+            self.unlock(key)
+            assert self.open(campaign.event())
             super().finish(key, report, run=run)
 
     campaign = rig.fake.add_campaign(10)
@@ -508,7 +509,7 @@ def test_a_run_that_was_superseded_at_its_end_does_not_call_itself_complete(rig:
 
 def test_a_cancelled_runs_last_write_does_not_slip_into_the_next_run() -> None:
     class SlowToRecord(MemoryJournal):  # type: ignore[misc]
-        def record(self, key: str, batches: Sequence[Decided], /, *, run: int | None = None) -> None:
+        def record(self, key: str, batches: Sequence[DecidedBatch], /, *, run: int | None = None) -> None:
             if not recording.is_set():
                 recording.set()
                 may_go.wait(30)
@@ -545,35 +546,6 @@ def test_a_cancelled_runs_last_write_does_not_slip_into_the_next_run() -> None:
     assert not campaign.contradictions
 
 
-def test_a_journal_from_before_runs_had_numbers_is_used_with_a_warning(
-    rig: Rig, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Old:
-        def __init__(self) -> None:
-            self.inner = MemoryJournal()
-            for name in ("keep", "leave", "decided", "report", "unfinished", "reviews", "forget"):
-                setattr(self, name, getattr(self.inner, name))
-
-        def take(self, key: str, /) -> bool:
-            return self.inner.take(key) is not None
-
-        def record(self, key: str, batches: Sequence[Decided], /) -> None:
-            self.inner.record(key, batches)
-
-        def acknowledge(self, key: str, start: int, end: int, /) -> None:
-            self.inner.acknowledge(key, start, end)
-
-        def acknowledged(self, key: str, /) -> list[tuple[int, int]]:
-            return self.inner.acknowledged(key)
-
-        def finish(self, key: str, report: str, /) -> None:
-            self.inner.finish(key, report)
-
-    campaign = rig.fake.add_campaign(100)
-    assert rig.run(everybody, campaign.event(), journal=Old()).complete
-    assert "Old takes no run= in acknowledge, acknowledged, finish, record" in caplog.text
-
-
 def flaky(method: str, failures: int, error: Exception) -> MemoryJournal:
     """Return a journal of which a method raises a few times."""
     journal = MemoryJournal()
@@ -589,9 +561,7 @@ def flaky(method: str, failures: int, error: Exception) -> MemoryJournal:
     return journal
 
 
-@pytest.mark.parametrize(
-    "method", ["keep", "take", "report", "reviews", "decided", "record", "acknowledge", "acknowledged", "finish"]
-)
+@pytest.mark.parametrize("method", ["open", "batches", "record", "acknowledge", "acknowledged", "finish"])
 def test_a_journal_that_fails_for_a_moment_costs_nothing(
     rig: Rig, method: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -612,7 +582,7 @@ def test_what_is_recorded_goes_out_though_the_journal_fails_for_good(
     class Full(MemoryJournal):  # type: ignore[misc]
         times = 0
 
-        def record(self, key: str, batches: Sequence[Decided], /, *, run: int | None = None) -> None:
+        def record(self, key: str, batches: Sequence[DecidedBatch], /, *, run: int | None = None) -> None:
             self.times += 1
             if self.times > 2:
                 raise sqlite3.OperationalError("database or disk is full")
@@ -622,10 +592,10 @@ def test_what_is_recorded_goes_out_though_the_journal_fails_for_good(
         time.sleep(0.1)
         return everybody(customers, deadline)
 
-    campaign = rig.fake.add_campaign(3_000, lead_seconds=6)
+    campaign = rig.fake.add_campaign(3_000, lead_seconds=4)
     journal = Full()
     with caplog.at_level(logging.ERROR):
-        report = rig.run(slowly, campaign.event(), journal=journal, batch_size=200, concurrency=1, safety_margin=3)
+        report = rig.run(slowly, campaign.event(), journal=journal, batch_size=200, concurrency=1, safety_margin=2)
     (kept,) = journal.reviews()
     assert 0 < kept.approved < 3_000
     assert len(campaign.recipients()) == kept.approved == kept.acknowledged == report.acknowledged
@@ -636,14 +606,15 @@ def test_what_is_recorded_goes_out_though_the_journal_fails_for_good(
 
 
 def test_the_words_of_a_journal_that_may_quote_data_are_not_told(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    campaign = rig.fake.add_campaign(10, lead_seconds=4)
+    campaign = rig.fake.add_campaign(10, lead_seconds=2)
     journal = flaky("record", 1_000, RuntimeError("duplicate key: customer-5"))
     report = rig.run(everybody, campaign.event(), journal=journal)
     assert "RuntimeError" in str(report.error)
     assert "customer-5" not in caplog.text + report.to_json()
 
 
-def test_a_backup_that_locks_the_journal_for_a_while(rig: Rig, tmp_path: Path) -> None:
+def test_a_backup_that_locks_the_journal_for_a_while(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "_BUSY_SECONDS", 0.3)
     campaign = rig.fake.add_campaign(3_000)
     backup = sqlite3.connect(tmp_path / "reviews.db", isolation_level=None, check_same_thread=False)
     asked: list[int] = []
@@ -652,7 +623,7 @@ def test_a_backup_that_locks_the_journal_for_a_while(rig: Rig, tmp_path: Path) -
         asked.append(len(customers))
         if len(asked) == 2:
             backup.execute("BEGIN IMMEDIATE")
-            threading.Timer(12.0, backup.execute, args=("COMMIT",)).start()
+            threading.Timer(1.0, backup.execute, args=("COMMIT",)).start()
         return everybody(customers, deadline)
 
     with SqliteJournal(tmp_path / "reviews.db") as journal:

@@ -30,7 +30,7 @@ from optimove_conditional_execution import (
     UnexpectedResponseError,
     per_customer,
 )
-from optimove_conditional_execution.flows.journal import Decided
+from optimove_conditional_execution.flows.journal import DecidedBatch
 from optimove_conditional_execution.review import pipeline
 from optimove_conditional_execution.stores import MemoryJournal, SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove
@@ -59,20 +59,20 @@ class Order:
         self.journal = MemoryJournal()
         self.fake = fake
         self.events: list[tuple[str, int]] = []
-        for name in ("keep", "take", "leave", "decided", "acknowledged", "finish", "report", "unfinished", "reviews"):
+        for name in ("add", "open", "unlock", "batches", "acknowledged", "finish", "unfinished", "reviews"):
             setattr(self, name, getattr(self.journal, name))
 
     def sent(self) -> int:
         return sum(call.status == 200 for call in self.fake.calls_of("update_customer_promotion_status"))
 
-    def record(self, key: str, batches: Sequence[Decided]) -> None:
+    def record(self, key: str, batches: Sequence[DecidedBatch], *, run: int) -> None:
         time.sleep(0.01)
-        self.journal.record(key, batches)
+        self.journal.record(key, batches, run=run)
         self.events.append(("recorded", sum(len(batch.approved) for batch in batches)))
 
-    def acknowledge(self, key: str, start: int, end: int) -> None:
+    def acknowledge(self, key: str, start: int, end: int, *, run: int) -> None:
         self.events.append(("acknowledged", self.sent()))
-        self.journal.acknowledge(key, start, end)
+        self.journal.acknowledge(key, start, end, run=run)
 
 
 def test_decide_record_send_mark(rig: Rig) -> None:
@@ -236,7 +236,7 @@ def test_two_notifications_of_one_campaign_are_two_reviews(rig: Rig) -> None:
 
 def test_what_cannot_be_recorded_is_not_sent(rig: Rig) -> None:
     class Broken(MemoryJournal):  # type: ignore[misc]
-        def record(self, key: str, batches: Sequence[Decided], /, *, run: int | None = None) -> None:
+        def record(self, key: str, batches: Sequence[DecidedBatch], /, *, run: int | None = None) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
     campaign = rig.fake.add_campaign(2_000, lead_seconds=2)
@@ -248,7 +248,7 @@ def test_what_cannot_be_recorded_is_not_sent(rig: Rig) -> None:
 
 def test_what_is_not_written_down_by_clearance_is_not_reached(rig: Rig) -> None:
     class Slow(MemoryJournal):  # type: ignore[misc]
-        def record(self, key: str, batches: Sequence[Decided], /, *, run: int | None = None) -> None:
+        def record(self, key: str, batches: Sequence[DecidedBatch], /, *, run: int | None = None) -> None:
             written.wait(30)
 
     written = threading.Event()
@@ -267,11 +267,11 @@ def test_a_journal_that_fails_at_the_end_does_not_take_the_report_along(
         def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
-        def leave(self, key: str, /) -> None:
-            super().leave(key)
+        def unlock(self, key: str, /) -> None:
+            super().unlock(key)
             raise LookupError
 
-    campaign = rig.fake.add_campaign(100, lead_seconds=4)
+    campaign = rig.fake.add_campaign(100, lead_seconds=2)
     journal = Broken()
     report = rig.run(everybody, campaign.event(), journal=journal)
     assert (report.complete, report.acknowledged) == (True, 100)
@@ -490,7 +490,7 @@ def test_submit_keeps_the_event_and_resume_runs_what_is_left(tmp_path: Path, fak
     campaigns = [fake_optimove.add_campaign(500) for _ in range(2)]
     path = tmp_path / "journal.db"
     for campaign in campaigns:
-        assert SqliteJournal(path).keep(campaign.event())
+        assert SqliteJournal(path).add(campaign.event())
     reports = CampaignReview(odd, client=fake_optimove.client(), journal=SqliteJournal(path)).resume()
     assert [(report.approved, report.complete) for report in reports] == [(250, True)] * 2
     third = fake_optimove.add_campaign(100)
@@ -508,12 +508,12 @@ def test_submit_keeps_the_event_and_resume_runs_what_is_left(tmp_path: Path, fak
 def test_one_runs_a_review_and_the_other_leaves_it(tmp_path: Path, fake_optimove: FakeOptimove) -> None:
     campaign = fake_optimove.add_campaign(100)
     journals = [SqliteJournal(tmp_path / "journal.db") for _ in range(2)]
-    journals[0].keep(campaign.event())
-    assert journals[0].take(campaign.event().key)
+    journals[0].add(campaign.event())
+    assert journals[0].open(campaign.event())
     review = CampaignReview(everybody, client=fake_optimove.client(), journal=journals[1])
     assert "at this review" in str(review.run(campaign.event()).error)
     assert not review.resume()
-    journals[0].leave(campaign.event().key)
+    journals[0].unlock(campaign.event().key)
     assert review.run(campaign.event()).complete
 
 

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimove_conditional_execution import CampaignCustomer, Deadline, PayloadError
-from optimove_conditional_execution.flows.journal import Decided
+from optimove_conditional_execution.flows.journal import DecidedBatch
 from optimove_conditional_execution.flows.ledger import Ledger
+from optimove_conditional_execution.flows.reviewer_answer import Batch, InvalidAnswer, parse_answer
 from optimove_conditional_execution.flows.seen import SeenIds
-from optimove_conditional_execution.flows.verdicts import Batch, OddAnswer, verdicts
 from optimove_conditional_execution.models.campaign_rows import campaign_customers
 from optimove_conditional_execution.operations import update_customer_promotion_status
 
@@ -63,7 +63,7 @@ class Int64(int):
 
 
 @pytest.mark.parametrize(
-    ("answer", "approved", "strangers"),
+    ("answer", "approved", "unknown"),
     [
         (["A", "B"], {"A", "B"}, 0),
         (("B",), {"B"}, 0),
@@ -80,10 +80,10 @@ class Int64(int):
     ],
     ids=range(12),
 )
-def test_answers(answer: Any, approved: set[str], strangers: int) -> None:
-    read = verdicts(batch("A", "B"), answer)
+def test_answers(answer: Any, approved: set[str], unknown: int) -> None:
+    read = parse_answer(batch("A", "B"), answer)
     assert read.approved == approved
-    assert read.strangers == strangers
+    assert read.unknown_ids == unknown
     assert {type(name) for name in read.approved} <= {str, Text}
 
 
@@ -102,28 +102,28 @@ def test_answers(answer: Any, approved: set[str], strangers: int) -> None:
     ids=range(8),
 )
 def test_an_answer_that_knows_nobody_of_the_batch_is_none(answer: Any, named: str) -> None:
-    with pytest.raises(OddAnswer, match=f"{named}.*customer_id, which is a str"):
-        verdicts(batch("1", "2"), answer)
+    with pytest.raises(InvalidAnswer, match=f"{named}.*customer_id, which is a str"):
+        parse_answer(batch("1", "2"), answer)
 
 
 @pytest.mark.parametrize("answer", [None, True, "A", b"A", {"A": True}, 7, object()], ids=range(7))
 def test_what_is_no_answer(answer: object) -> None:
-    with pytest.raises(OddAnswer, match="must return"):
-        verdicts(batch("A"), answer)
-    with pytest.raises(OddAnswer, match="customer_ids"):
-        verdicts(batch("A"), customers("A"))
+    with pytest.raises(InvalidAnswer, match="must return"):
+        parse_answer(batch("A"), answer)
+    with pytest.raises(InvalidAnswer, match="customer_ids"):
+        parse_answer(batch("A"), customers("A"))
 
 
 def test_an_answer_without_an_end_is_none() -> None:
-    with pytest.raises(OddAnswer, match="must return those of its batch"):
-        verdicts(batch("A"), itertools.repeat("A"))
+    with pytest.raises(InvalidAnswer, match="must return those of its batch"):
+        parse_answer(batch("A"), itertools.repeat("A"))
 
 
 def test_an_answer_is_read_until_the_deadline() -> None:
     clock = itertools.count()
     deadline = Deadline.after(10, clock=lambda: float(next(clock)))
     with pytest.raises(TimeoutError):
-        verdicts(batch("A"), itertools.repeat("A"), deadline)
+        parse_answer(batch("A"), itertools.repeat("A"), deadline)
     assert next(clock) < 20
 
 
@@ -188,7 +188,7 @@ class Disk:
     """What survives a crash, and what Optimove has been told."""
 
     def __init__(self, crashes: Sequence[int]) -> None:
-        self.log: list[Decided] = []
+        self.log: list[DecidedBatch] = []
         self.taken: list[tuple[int, int]] = []
         self.told: list[dict[str, bool]] = []
         self.asked: Counter[str] = Counter()
@@ -226,7 +226,7 @@ def run(disk: Disk, pages: list[list[str]], *, size: int, chunk: int, report_den
         while (asked := ledger.next_batch(size, flush=page is pages[-1])) is not None:
             disk.asked.update(asked.ids)
             assert not disk.decided_on_disk & set(asked.ids), "decided about twice"
-            answer = verdicts(asked, [name for name in asked.ids if sum(map(ord, name)) % 2])
+            answer = parse_answer(asked, [name for name in asked.ids if sum(map(ord, name)) % 2])
             disk.step()
             disk.log.append(ledger.decide(asked, answer))
             disk.decided_on_disk.update(asked.ids)

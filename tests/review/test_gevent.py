@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,16 +12,24 @@ import pytest
 from optimove_conditional_execution.testing import FaultServer
 from optimove_conditional_execution.testing.campaigns import Campaign
 
+CAMPAIGNS = {"submit": 3, "run": 3, "resume": 3, "one_by_one": 3, "raising": 1, "killed": 1}
 
-def under_gevent(kind: str, tmp_path: Path, campaigns: int = 3) -> tuple[dict[str, Any], list[Campaign]]:
-    """Run a kind of `gevent_program.py` about campaigns of 100 customers."""
+Told = dict[str, tuple[dict[str, Any], list[Campaign]]]
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    """Run every kind of `gevent_program.py`, in one process, about campaigns of 100 customers."""
     with FaultServer() as server:
-        made = [server.optimove.add_campaign(100, lead_seconds=120) for _ in range(campaigns)]
-        payloads = [json.dumps(campaign.payload) for campaign in made]
-        arguments = [kind, server.url, server.optimove.api_key, str(tmp_path / "reviews.db"), *payloads]
-        command = [sys.executable, "-m", "tests.review.gevent_program", *arguments]
+        made = {
+            kind: [server.optimove.add_campaign(100, lead_seconds=120) for _ in range(count)]
+            for kind, count in CAMPAIGNS.items()
+        }
+        plan = {kind: [json.dumps(campaign.payload) for campaign in campaigns] for kind, campaigns in made.items()}
+        folder = str(tmp_path_factory.mktemp("gevent"))
+        arguments = [server.url, server.optimove.api_key, folder, json.dumps(plan)]
         ended = subprocess.run(
-            command,
+            [sys.executable, "-m", "tests.review.gevent_program", *arguments],
             capture_output=True,
             text=True,
             timeout=110,
@@ -30,31 +37,31 @@ def under_gevent(kind: str, tmp_path: Path, campaigns: int = 3) -> tuple[dict[st
         )
     assert ended.returncode == 0, ended.stderr
     assert "Traceback" not in ended.stderr, ended.stderr
-    return json.loads(ended.stdout), made
+    results = json.loads(ended.stdout)
+    return {kind: (results[kind], campaigns) for kind, campaigns in made.items()}
 
 
 @pytest.mark.parametrize("kind", ["submit", "run", "resume"])
-def test_reviews_run_at_the_same_time(kind: str, tmp_path: Path) -> None:
-    told, campaigns = under_gevent(kind, tmp_path)
-    assert told["result"] == [True, True, True]
+def test_reviews_run_at_the_same_time(kind: str, told: Told) -> None:
+    seen, campaigns = told[kind]
+    assert seen["result"] == [True, True, True]
     assert [len(campaign.recipients()) for campaign in campaigns] == [100, 100, 100]
-    assert told["most_at_once"] >= 2, "one after the other"
-    assert told["beats"] > 10, "other greenlets were held up"
+    assert seen["most_at_once"] >= 2, "one after the other"
+    assert seen["beats"] > 10, "other greenlets were held up"
 
 
 @pytest.mark.parametrize("kind", ["submit", "run", "one_by_one"])
-def test_a_reviewer_runs_where_its_connections_are_and_sees_no_event_loop(kind: str, tmp_path: Path) -> None:
-    told, _ = under_gevent(kind, tmp_path)
-    assert told["result"] == [True, True, True]
-    assert (told["threads"], told["loops"]) == (0, 0)
+def test_a_reviewer_runs_where_its_connections_are_and_sees_no_event_loop(kind: str, told: Told) -> None:
+    seen, _ = told[kind]
+    assert seen["result"] == [True, True, True]
+    assert (seen["threads"], seen["loops"]) == (0, 0)
 
 
-def test_what_a_reviewer_raises_fails_its_batch(tmp_path: Path) -> None:
-    told, _ = under_gevent("raising", tmp_path, campaigns=1)
-    assert told["result"] == ["1 batches failed: The reviewer raised SystemExit."]
+def test_what_a_reviewer_raises_fails_its_batch(told: Told) -> None:
+    assert told["raising"][0]["result"] == ["1 batches failed: The reviewer raised SystemExit."]
 
 
-def test_a_review_whose_greenlet_is_interrupted_stops(tmp_path: Path) -> None:
-    told, (campaign,) = under_gevent("killed", tmp_path, campaigns=1)
-    assert told["result"] == [0, False, True]
+def test_a_review_whose_greenlet_is_interrupted_stops(told: Told) -> None:
+    seen, (campaign,) = told["killed"]
+    assert seen["result"] == [0, False, True]
     assert len(campaign.recipients()) == 100

@@ -9,7 +9,16 @@ from typing import Any
 
 import pytest
 
-from optimove_conditional_execution import CampaignCustomer, CampaignReview, Deadline, Request, Response, ReviewReport
+from optimove_conditional_execution import (
+    CampaignCustomer,
+    CampaignReadyEvent,
+    CampaignReview,
+    Deadline,
+    Request,
+    Response,
+    ReviewReport,
+)
+from optimove_conditional_execution.review import passes as passes_module
 from optimove_conditional_execution.review.passes import Passes
 from optimove_conditional_execution.stores import MemoryJournal
 from optimove_conditional_execution.testing import FakeOptimove
@@ -32,6 +41,12 @@ def refusing(fake: FakeOptimove, path: str, *answers: Response) -> list[str]:
 
 
 READ, UPDATE = "GetProcessedCampaignCustomers", "UpdateCustomerPromotionStatus"
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "fake_optimove" in request.fixturenames:
+        monkeypatch.setattr(passes_module, "_FIRST_PAUSE", 0.1)
 
 
 @pytest.mark.parametrize("answer", [BAD], ids=["a refusal"])
@@ -78,7 +93,7 @@ def test_a_reviewer_that_failed_is_asked_again_about_those_alone(rig: Rig) -> No
 def test_resume_goes_on_too(rig: Rig) -> None:
     campaign = rig.fake.add_campaign(300, lead_seconds=30)
     journal = MemoryJournal()
-    journal.keep(campaign.event())
+    journal.add(campaign.event())
     refusing(rig.fake, UPDATE, BAD)
     (report,) = rig.resume(everybody, journal=journal)
     assert (report.complete, report.acknowledged) == (True, 300)
@@ -92,7 +107,7 @@ def test_run_returns_after_one_pass(rig: Rig) -> None:
 
 
 def test_it_ends_at_clearance_and_says_so(rig: Rig) -> None:
-    campaign = rig.fake.add_campaign(10, lead_seconds=5)
+    campaign = rig.fake.add_campaign(10, lead_seconds=3)
     refused = refusing(rig.fake, UPDATE, *[BAD] * 100)
     begun = time.monotonic()
     (report,) = rig.submit(everybody, campaign.event())
@@ -103,8 +118,8 @@ def test_it_ends_at_clearance_and_says_so(rig: Rig) -> None:
 
 
 def test_within_the_safety_margin_it_sends_and_asks_nobody(rig: Rig) -> None:
-    campaign = rig.fake.add_campaign(200, lead_seconds=14)
-    refusing(rig.fake, UPDATE, *[BAD] * 4)  # passes after 0, 1, 3, 7 and 10.5 s; the margin begins after 7
+    campaign = rig.fake.add_campaign(200, lead_seconds=5)
+    refusing(rig.fake, UPDATE, *[BAD] * 5)  # passes after 0, 0.1, 0.3, 0.7, 1.5 and 3.1 s; the margin begins before 3
     asked: list[float] = []
     begun = time.monotonic()
 
@@ -117,7 +132,7 @@ def test_within_the_safety_margin_it_sends_and_asks_nobody(rig: Rig) -> None:
     (report,) = rig.submit(half, campaign.event(), batch_size=100, concurrency=1, safety_margin=10)
     assert (report.acknowledged, report.not_reached, report.complete) == (100, 100, False)
     assert len(campaign.recipients()) == 100
-    assert max(asked) < 8, "half of the time was left for the reviewer, since the margin is longer"
+    assert max(asked) < 3.1, "half of the time was left for the reviewer, since the margin is longer"
 
 
 def test_whoever_has_lost_the_review_to_somebody_else_stops(rig: Rig) -> None:
@@ -125,9 +140,9 @@ def test_whoever_has_lost_the_review_to_somebody_else_stops(rig: Rig) -> None:
     campaign = rig.fake.add_campaign(10, lead_seconds=6)
 
     class Stolen(MemoryJournal):  # type: ignore[misc]
-        def leave(self, key: str, /) -> None:
-            super().leave(key)
-            super().take(key)
+        def unlock(self, key: str, /) -> None:
+            super().unlock(key)
+            super().open(campaign.event())
 
     refused = refusing(rig.fake, UPDATE, *[BAD] * 100)
     assert rig.submit(everybody, campaign.event(), journal=Stolen()) == []
@@ -160,12 +175,12 @@ def test_a_journal_that_raises_between_passes_does_not_end_it(rig: Rig) -> None:
     class RaisesOnce(MemoryJournal):  # type: ignore[misc]
         taken = 0
 
-        def take(self, key: str, /) -> Any:
+        def open(self, event: CampaignReadyEvent, /) -> Any:
             RaisesOnce.taken += 1
             if RaisesOnce.taken == 2:
                 calls.set()
                 raise LookupError
-            return super().take(key)
+            return super().open(event)
 
     RaisesOnce.taken = 0
     refusing(rig.fake, UPDATE, BAD)

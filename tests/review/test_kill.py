@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 from optimove_conditional_execution.adapters.asgi import ASGIApp
-from optimove_conditional_execution.flows.journal import Kept
-from optimove_conditional_execution.review.sides import UPDATES_AT_ONCE
+from optimove_conditional_execution.flows.journal import ReviewState
+from optimove_conditional_execution.review.runtime import UPDATES_AT_ONCE
 from optimove_conditional_execution.stores import SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.conftest import OverHTTP, served
 
-KILLS = 20
+KILLS = 12
 CUSTOMERS = 50_000
 CHUNK = 2_000
 FIRST_MOMENT, LAST_MOMENT = 0.0, 0.9
@@ -62,7 +62,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
                 assert worker.returncode == 0, seed
                 break
             assert report["complete"], (seed, report)
-            approved = [name for batch in SqliteJournal(path).decided(campaign.event().key) for name in batch.approved]
+            approved = [name for batch in SqliteJournal(path).batches(campaign.event().key) for name in batch.approved]
             assert sorted(approved) == sorted(set(approved)), seed
             assert set(campaign.recipients()) == set(approved), seed
             assert not campaign.contradictions, seed
@@ -75,7 +75,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     assert unsent_at_a_kill, f"no kill left a decision that was not sent; seed {seed}"
 
 
-def state(path: Path) -> Kept | None:
+def state(path: Path) -> ReviewState | None:
     if not path.exists():
         return None
     kept = SqliteJournal(path).reviews()

@@ -94,7 +94,7 @@ def test_a_second_404_of_the_apis_own_ends_the_reading_with_a_warning(
 
 @pytest.mark.parametrize("missing", PROXY.values(), ids=PROXY)
 def test_what_a_proxy_says_is_never_the_end(missing: Response, rig: Rig) -> None:
-    campaign = rig.fake.add_campaign(300, lead_seconds=8)
+    campaign = rig.fake.add_campaign(300, lead_seconds=6)
     pages = answering(rig, lambda skip: missing if skip == 200 else None)
     report = rig.run(everybody, campaign.event(), page_size=100)
     assert (report.complete, report.acknowledged) == (False, 200), "those who had come were not asked about"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, final
 
-from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request, Response, plain
-from optimove_conditional_execution.receivers.tasks import DRAIN_SECONDS
+from optimove_conditional_execution.receivers.base import DRAIN_SECONDS, Receiver
 from optimove_conditional_execution.tracebacks import clear_own_locals
 from optimove_conditional_execution.transport.loops import running_loop
+from optimove_conditional_execution.validation import is_async
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -19,23 +19,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _BODY_SECONDS: Final = 10.0
-
-
-class AsyncReceiver(Protocol):
-    """What can be mounted: `AsyncWebhookReceiver`, or anything else that answers requests."""
-
-    @property
-    def max_body(self) -> int:
-        """Bytes that a body may have."""
-        ...
-
-    def too_large(self) -> Response:
-        """Return the answer to a longer body."""
-        ...
-
-    async def handle(self, request: Request) -> Response:
-        """Answer a request."""
-        ...
 
 
 @final
@@ -47,7 +30,11 @@ class ASGIApp:
     """
 
     def __init__(
-        self, receiver: AsyncReceiver, *, body_timeout: float = _BODY_SECONDS, drain_timeout: float = DRAIN_SECONDS
+        self,
+        receiver: Receiver[Awaitable[Response]],
+        *,
+        body_timeout: float = _BODY_SECONDS,
+        drain_timeout: float = DRAIN_SECONDS,
     ) -> None:
         """Wrap a receiver.
 

@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from optimove_conditional_execution.adapters.wsgi import Receiver
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request, Response, plain
+from optimove_conditional_execution.receivers.base import Receiver
 from optimove_conditional_execution.tracebacks import clear_own_locals
+from optimove_conditional_execution.validation import is_async
 
 _RETURNING: Final = 0.2
 """Seconds that are kept to write down what was answered and to return, before Lambda ends the function."""
 
 
-def lambda_handler(receiver: Receiver) -> Callable[[Any, Any], dict[str, Any]]:
+def lambda_handler(receiver: Receiver[Response]) -> Callable[[Any, Any], dict[str, Any]]:
     """Return a Lambda handler; make it at import time, so that warm starts reuse the client's connections.
 
     What the function has left, `context.get_remaining_time_in_millis()`, is the receiver's deadline when it comes
@@ -77,16 +77,13 @@ def _deadline(context: Any) -> Deadline | None:
     return Deadline.after(milliseconds / 1000 - _RETURNING)
 
 
-def _answer(receiver: Receiver, event: Any, options: Mapping[str, Any]) -> Response:
+def _answer(receiver: Receiver[Response], event: Any, options: Mapping[str, Any]) -> Response:
     if not isinstance(event, Mapping):
         return plain(400, "The event is not an HTTP request.")
     text = event.get("body") or ""
     if not isinstance(text, str):
         return plain(400, "The body is not text.")
-    # Four characters of base64 are three bytes; a character of text is at least one.
     encoded = event.get("isBase64Encoded") is True or event.get("is_base64_encoded") is True
-    if len(text) > (receiver.max_body * 4 // 3 + 4 if encoded else receiver.max_body):
-        return receiver.too_large()
     try:
         body = base64.b64decode(text, validate=True) if encoded else text.encode()
     except (binascii.Error, ValueError):

@@ -4,39 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
-from typing import Any, Protocol, final
+from typing import Any, final
 
-from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request, Response, plain
+from optimove_conditional_execution.receivers.base import Receiver
 from optimove_conditional_execution.tracebacks import clear_own_locals
+from optimove_conditional_execution.validation import is_async
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., object]
-
-
-class Receiver(Protocol):
-    """What can be mounted: `WebhookReceiver`, or anything else that answers requests."""
-
-    @property
-    def max_body(self) -> int:
-        """Bytes that a body may have."""
-        ...
-
-    def too_large(self) -> Response:
-        """Return the answer to a longer body."""
-        ...
-
-    def handle(self, request: Request) -> Response:
-        """Answer a request."""
-        ...
 
 
 @final
 class WSGIApp:
     """A receiver as a WSGI application."""
 
-    def __init__(self, receiver: Receiver) -> None:
+    def __init__(self, receiver: Receiver[Response]) -> None:
         """Wrap a receiver.
 
         Args:

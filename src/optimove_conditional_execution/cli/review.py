@@ -21,7 +21,7 @@ from optimove_conditional_execution.cli.review_display import ReviewDisplay
 from optimove_conditional_execution.cli.review_report import charts_of, tell, tell_json, write_reviews
 from optimove_conditional_execution.client import AsyncOptimoveClient
 from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.flows.journal import Kept
+from optimove_conditional_execution.flows.journal import ReviewState
 from optimove_conditional_execution.flows.report import Progress, ReviewReport
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
 from optimove_conditional_execution.review import AsyncCampaignReview, per_customer
@@ -187,7 +187,7 @@ def _journal(path: Path) -> SqliteJournal:
         ) from error
 
 
-def _kept(path: Path) -> list[Kept]:
+def _kept(path: Path) -> list[ReviewState]:
     with _journal(path) as journal:
         try:
             return journal.reviews()

@@ -114,7 +114,7 @@ class AsyncOptimoveClient(Client):
 
     @sensitive_variables
     async def update_webhook_settings(
-        self, *, timeout_ms: int = 5_000, secret: str | SecretStr | None = None
+        self, *, timeout_ms: int = operations.DEFAULT_TIMEOUT_MS, secret: str | SecretStr | None = None
     ) -> TenantSettings:
         """Set how long Optimove waits for answers, and what it signs with (UpdateWebhookSettings).
 
@@ -207,7 +207,7 @@ class AsyncOptimoveClient(Client):
         campaign_id: int,
         *,
         customer_attributes: Sequence[str] = (),
-        page_size: int | None = 10_000,
+        page_size: int | None = operations.DEFAULT_PAGE_SIZE,
         deadline: Deadline | None = None,
         tally: Tally | None = None,
         wait_for_customers: float | None = None,
@@ -254,7 +254,7 @@ class AsyncOptimoveClient(Client):
         campaign_id: int,
         *,
         customer_attributes: Sequence[str] = (),
-        page_size: int | None = 10_000,
+        page_size: int | None = operations.DEFAULT_PAGE_SIZE,
         deadline: Deadline | None = None,
         tally: Tally | None = None,
         wait_for_customers: float | None = None,

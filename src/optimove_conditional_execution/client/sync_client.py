@@ -113,7 +113,7 @@ class OptimoveClient(Client):
 
     @sensitive_variables
     def update_webhook_settings(
-        self, *, timeout_ms: int = 5_000, secret: str | SecretStr | None = None
+        self, *, timeout_ms: int = operations.DEFAULT_TIMEOUT_MS, secret: str | SecretStr | None = None
     ) -> TenantSettings:
         """Set how long Optimove waits for answers, and what it signs with (UpdateWebhookSettings).
 
@@ -204,7 +204,7 @@ class OptimoveClient(Client):
         campaign_id: int,
         *,
         customer_attributes: Sequence[str] = (),
-        page_size: int | None = 10_000,
+        page_size: int | None = operations.DEFAULT_PAGE_SIZE,
         deadline: Deadline | None = None,
         tally: Tally | None = None,
         wait_for_customers: float | None = None,
@@ -251,7 +251,7 @@ class OptimoveClient(Client):
         campaign_id: int,
         *,
         customer_attributes: Sequence[str] = (),
-        page_size: int | None = 10_000,
+        page_size: int | None = operations.DEFAULT_PAGE_SIZE,
         deadline: Deadline | None = None,
         tally: Tally | None = None,
         wait_for_customers: float | None = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, final
+from typing import Any, Literal, TypeVar
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.operations import Operation
@@ -12,15 +12,19 @@ from optimove_conditional_execution.operations import Operation
 R = TypeVar("R")
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Ask Optimove: send an operation and answer with its result, or throw its error."""
+    """Ask Optimove: send an operation and answer with its result, or throw its error.
+
+    Attributes:
+        operation: The call.
+        deadline: When it must be done; None leaves that to whoever runs the flow.
+    """
 
     operation: Operation[Any]
+    deadline: Deadline | None = None
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Ask:
     """Ask somebody else: the user's code, a store, the client.

@@ -1,8 +1,8 @@
-"""What is remembered of reviews of scheduled campaigns, so that a crash loses nothing: the protocol, and its values."""
+"""Journals of reviews of scheduled campaigns, so that a crash loses nothing: the protocol, and its values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol, final, runtime_checkable
@@ -13,12 +13,16 @@ from optimove_conditional_execution.models.listener import CampaignReadyEvent
 FIRST_DENIAL: Final = 2**62
 """The number of the first denial of a review."""
 
-UNKNOWN: Final = "No such review is kept in this journal."
+UNKNOWN: Final = "No such review is in this journal."
+
+
+Ranges = Sequence[tuple[int, int]]
+"""Ranges `(start, end)` of numbered statuses, in order; those that touch are one."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Decided:
+class DecidedBatch:
     """One decided batch of customers.
 
     Attributes:
@@ -32,7 +36,7 @@ class Decided:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ReviewState:
     """How far a review has got.
 
     Attributes:
@@ -52,6 +56,24 @@ class Kept:
     report: str | None = field(default=None, repr=False)
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class OpenReview:
+    """A review that is locked for one run, as it stands.
+
+    Attributes:
+        run: The number of this run, 1 or more, which no other run has had or will have.
+        acknowledged: Which statuses Optimove has taken.
+        report: The JSON text given to `Journal.finish`; None while the review is unfinished.
+        announced_twice: Whether the journal has another review of the same campaign with the same clearance.
+    """
+
+    run: int
+    acknowledged: Ranges = ()
+    report: str | None = field(default=None, repr=False)
+    announced_twice: bool = False
+
+
 @runtime_checkable
 class Journal(Protocol):
     """Remembers reviews of campaigns: what was announced, decided, and taken by Optimove.
@@ -60,21 +82,18 @@ class Journal(Protocol):
     0, and those that it denied from 2**62, since they are reported only on request; `acknowledge` and `acknowledged`
     speak of ranges of these numbers. Methods are plain functions, called from several threads, and may wait for a disk.
     What one raises is tried again while there is time, a `StoreError` excepted; nothing is sent that is not written
-    down. Every method but `take` may be called twice with the same arguments: the second call changes nothing.
+    down. Every method but `open` may be called twice with the same arguments: the second call changes nothing.
 
-    **Why no customer is told two things.** Whatever lock `take` uses can be lost: its file is removed, its server fails
-    over. So the lock only spares work, and the guarantee is the number of the run. `take` writes a new one down before
+    **Why no customer is told two things.** Whatever lock `open` uses can be lost: its file is removed, its server fails
+    over. So the lock only spares work, and the guarantee is the number of the run. `open` writes a new one down before
     it returns, and whoever writes with an older `run=` is refused, in the transaction that would have written. Hence
     everything that an older run has recorded stands in the journal before the newer one reads it; the newer run asks
     about nobody who stands there, and sends what stands there as it is. The older run sends nothing before it has
-    recorded it, so what it still has under way is what the newer one sends too. It learns that it is superseded from
+    recorded it, so what it still has in flight is what the newer one sends too. It learns that it is superseded from
     `acknowledged`, which it calls before each update, or from any write, and then stops.
-
-    A journal whose `take` returns True, and whose methods know no `run=`, is used without this guarantee; the review
-    says so in the log.
     """
 
-    def keep(self, event: CampaignReadyEvent, /) -> bool:
+    def add(self, event: CampaignReadyEvent, /) -> bool:
         """Write an announced campaign down.
 
         Args:
@@ -85,39 +104,39 @@ class Journal(Protocol):
         """
         ...
 
-    def take(self, key: str, /) -> int | None:
-        """Become the only one who runs a review, among all threads and processes; never waits.
+    def open(self, event: CampaignReadyEvent, /) -> OpenReview | None:
+        """Lock a review for one run, among all threads and processes; never waits for the lock.
 
-        Freed by `leave` and, at once, by the death of the process.
+        An event that is not known is added. The lock is freed by `unlock` and, at once, by the death of the process.
 
         Args:
-            key: The review, by `CampaignReadyEvent.key`.
+            event: What Optimove posted.
 
         Returns:
-            The number of this run, 1 or more, which no other run of the review has had or will have; it is written
-            down. None when somebody is at the review, the caller included.
+            How far the review has got, and the number of this run, which is written down. None when another run has
+            the lock, one of the caller's included.
         """
         ...
 
-    def leave(self, key: str, /) -> None:
-        """Let somebody else run the review; without effect unless it was taken here."""
+    def unlock(self, key: str, /) -> None:
+        """Free the lock of a review; without effect unless `open` took it here."""
         ...
 
-    def record(self, key: str, batches: Sequence[Decided], /, *, run: int | None = None) -> None:
+    def record(self, key: str, batches: Sequence[DecidedBatch], /, *, run: int | None = None) -> None:
         """Append decided batches in their order, all or none; a batch that stands there already is left out.
 
         Args:
             key: The review.
             batches: What was decided.
-            run: The number that `take` returned; None writes whoever is at the review.
+            run: The number that `open` returned; None writes whoever is at the review.
 
         Raises:
-            OptimoveError: No such review is kept.
-            SupersededError: A later run has taken the review; nothing is written.
+            OptimoveError: The journal has no such review.
+            SupersededError: A later run has opened the review; nothing is written.
         """
         ...
 
-    def decided(self, key: str, /) -> Iterator[Decided]:
+    def batches(self, key: str, /) -> Iterator[DecidedBatch]:
         """Yield all batches in the order of `record`, a few in memory at a time."""
         ...
 
@@ -128,23 +147,23 @@ class Journal(Protocol):
             key: The review.
             start: The number of the first one.
             end: The number behind the last one.
-            run: The number that `take` returned; None writes whoever is at the review.
+            run: The number that `open` returned; None writes whoever is at the review.
 
         Raises:
-            OptimoveError: No such review is kept, or the range is none.
-            SupersededError: A later run has taken the review; nothing is written.
+            OptimoveError: The journal has no such review, or the range is none.
+            SupersededError: A later run has opened the review; nothing is written.
         """
         ...
 
-    def acknowledged(self, key: str, /, *, run: int | None = None) -> list[tuple[int, int]]:
-        """Return the ranges `(start, end)` that Optimove has taken, in order, those that touch made one.
+    def acknowledged(self, key: str, /, *, run: int | None = None) -> Ranges:
+        """Return the ranges that Optimove has taken.
 
         Args:
             key: The review.
-            run: The number that `take` returned; None reads whoever is at the review.
+            run: The number that `open` returned; None reads whoever is at the review.
 
         Raises:
-            SupersededError: A later run has taken the review.
+            SupersededError: A later run has opened the review.
         """
         ...
 
@@ -154,27 +173,23 @@ class Journal(Protocol):
         Args:
             key: The review.
             report: JSON text, from `ReviewReport.to_json`.
-            run: The number that `take` returned; None writes whoever is at the review.
+            run: The number that `open` returned; None writes whoever is at the review.
 
         Raises:
-            OptimoveError: No such review is kept.
-            SupersededError: A later run has taken the review; nothing is written.
+            OptimoveError: The journal has no such review.
+            SupersededError: A later run has opened the review; nothing is written.
         """
         ...
 
-    def report(self, key: str, /) -> str | None:
-        """Return the text given to `finish`; None while the review is unfinished or unknown."""
-        ...
-
     def unfinished(self) -> list[CampaignReadyEvent]:
-        """Return what is left to do, in the order of `keep`."""
+        """Return what is left to do, in the order of `add`."""
         ...
 
-    def reviews(self) -> list[Kept]:
-        """Return all reviews, in the order of `keep`."""
+    def reviews(self) -> list[ReviewState]:
+        """Return all reviews, in the order of `add`."""
         ...
 
-    def forget(self, before: datetime, /) -> int:
+    def prune(self, before: datetime, /) -> int:
         """Delete the finished reviews whose clearance was before a moment.
 
         Args:
@@ -189,8 +204,18 @@ class Journal(Protocol):
         ...
 
 
+def is_announced_twice(event: CampaignReadyEvent, others: Iterable[CampaignReadyEvent]) -> bool:
+    """Return whether other events announce the same campaign with the same clearance, under another time stamp."""
+    return any(
+        other.key != event.key
+        and other.campaign_id == event.campaign_id
+        and other.clearance_required_by == event.clearance_required_by
+        for other in others
+    )
+
+
 def check_run(run: int | None, latest: int | None) -> None:
-    """Refuse a run that is not the latest one of its review.
+    """Reject a run that is not the latest one of its review.
 
     Raises:
         SupersededError: It is not.
@@ -200,7 +225,7 @@ def check_run(run: int | None, latest: int | None) -> None:
 
 
 def check_range(start: int, end: int) -> None:
-    """Refuse positions that cannot have been sent.
+    """Reject positions that cannot have been sent.
 
     Raises:
         OptimoveError: They hold no status.
@@ -210,7 +235,7 @@ def check_range(start: int, end: int) -> None:
 
 
 def check_moment(before: datetime) -> None:
-    """Refuse a moment that cannot be compared with a clearance.
+    """Reject a moment that cannot be compared with a clearance.
 
     Raises:
         ConfigurationError: It has a zone.

@@ -7,18 +7,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from operator import attrgetter
-from typing import Final, final
+from typing import Final
 
-from optimove_conditional_execution.flows.journal import FIRST_DENIAL, Decided
+from optimove_conditional_execution.flows.journal import FIRST_DENIAL, DecidedBatch
+from optimove_conditional_execution.flows.reviewer_answer import Batch, BatchResult
 from optimove_conditional_execution.flows.seen import SeenIds
-from optimove_conditional_execution.flows.verdicts import Batch, Verdicts
 from optimove_conditional_execution.models.campaign import CONTROL_GROUP, CampaignCustomer
 
 _action_of: Final = attrgetter("action_id")
 _id_of: Final = attrgetter("customer_id")
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """One status update.
@@ -46,7 +45,6 @@ class Chunk:
         return Chunk(tuple(front), dict(items[:middle])), Chunk(tuple(back), dict(items[middle:]))
 
 
-@final
 class Ledger:
     """Counts and queues of one run of a review. Not safe for threads."""
 
@@ -70,7 +68,7 @@ class Ledger:
         self._approvals = _Log(0, [each for each in taken if each[0] < FIRST_DENIAL], is_sent=True)
         self._denials = _Log(FIRST_DENIAL, [each for each in taken if each[0] >= FIRST_DENIAL], is_sent=report_denied)
         self.rows = self.repeated_rows = self.control_group_rows = 0
-        self.admitted = self.answered = self.strangers = 0
+        self.admitted = self.answered = self.unknown_ids = 0
         self.approved = self.denied = self.failed = 0
         self.chunks = 0
 
@@ -83,6 +81,11 @@ class Ledger:
     def reviewed(self) -> int:
         """Customers whom the reviewer was asked about, in all runs."""
         return self.approved + self.denied + self.failed
+
+    def counts(self) -> dict[str, int]:
+        """Return what a progress and a report have in common, by their names."""
+        names = ("rows", "reviewed", "approved", "denied", "failed", "acknowledged")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def unsent(self) -> int:
@@ -99,7 +102,7 @@ class Ledger:
         """Whether Optimove has taken every status that is to be sent."""
         return self._approvals.settled and self._denials.settled
 
-    def replay(self, batch: Decided) -> None:
+    def replay(self, batch: DecidedBatch) -> None:
         """Take in what an earlier run decided."""
         self._before.add(batch.approved)
         self._before.add(batch.denied)
@@ -135,22 +138,22 @@ class Ledger:
         del self._customers[:size], self._ids[:size]
         return batch
 
-    def decide(self, batch: Batch, answer: Verdicts) -> Decided:
+    def decide(self, batch: Batch, answer: BatchResult) -> DecidedBatch:
         """Return what is to be recorded of an answer."""
-        self.strangers += answer.strangers
-        approved, open_ids = answer.approved, answer.failed | answer.unreached
+        self.unknown_ids += answer.unknown_ids
+        approved, open_ids = answer.approved, answer.failed | answer.not_reached
         yes = tuple([name for name in batch.ids if name in approved])
         no = tuple([name for name in batch.ids if name not in approved and name not in open_ids])
         self.answered += len(answer.failed)
         self.failed += len(answer.failed)
-        return Decided(yes, no)
+        return DecidedBatch(yes, no)
 
     def fail(self, batch: Batch) -> None:
         """Take in that a batch failed."""
         self.answered += len(batch.ids)
         self.failed += len(batch.ids)
 
-    def recorded(self, batches: Iterable[Decided]) -> None:
+    def recorded(self, batches: Iterable[DecidedBatch]) -> None:
         """Take in that batches stand in the journal: what is to be sent of them may be sent now."""
         for batch in batches:
             self.answered += len(batch.approved) + len(batch.denied)
@@ -180,14 +183,13 @@ class Ledger:
             log = self._approvals if start < FIRST_DENIAL else self._denials
             log.acknowledged += end - start
 
-    def _enter(self, batch: Decided) -> None:
+    def _enter(self, batch: DecidedBatch) -> None:
         self.approved += len(batch.approved)
         self.denied += len(batch.denied)
         self._approvals.add(batch.approved)
         self._denials.add(batch.denied)
 
 
-@final
 class _Log:
     """Ids of one status, numbered in the order of the journal, and which of them are still to be sent."""
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import final
 
 from optimove_conditional_execution.deadline import Clock, Deadline
 
 
-@final
 class Planner:
     """Expects the end of the work that is known, stage by stage; the slowest stage sets the pace.
 

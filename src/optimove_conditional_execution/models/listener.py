@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta, tzinfo
 from datetime import timezone as fixed_zone
 from typing import Annotated, Any, Final, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
@@ -21,6 +21,7 @@ from optimove_conditional_execution.deadline import announced_instant, zone_of
 from optimove_conditional_execution.errors import PayloadError
 from optimove_conditional_execution.models.caseless import CaselessModel, LenientNumber, Number, known_keys
 from optimove_conditional_execution.models.json_text import is_ambiguous
+from optimove_conditional_execution.urls import origin
 
 CAMPAIGN_READY: Final = 5
 """The event type of a scheduled campaign that waits for clearance."""
@@ -264,9 +265,5 @@ class EventListener(CaselessModel):
     channel_id: Annotated[LenientNumber, Field(alias="ChannelID")] = None
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        try:
-            parts = urlsplit(unquote(self.listener_url))
-            where = f"{parts.scheme}://{parts.hostname or ''}/..."
-        except ValueError:
-            where = "..."
+        where = f"{origin(unquote(self.listener_url))}/..."
         return [("event_type_id", self.event_type_id), ("listener_url", where), ("channel_id", self.channel_id)]

@@ -24,6 +24,9 @@ from optimove_conditional_execution.tracebacks import sensitive_variables
 MAX_STATUSES: Final = 10_000
 """Customers in one call. Source: developer.optimove.com/reference/post_integrations-updatecustomerpromotionstatus."""
 
+DEFAULT_PAGE_SIZE: Final = 10_000
+"""Rows of a page that are asked for. How Optimove pages is not documented."""
+
 
 @sensitive_variables  # the URL can hold the listener's token
 def register_event_listener(

@@ -18,7 +18,7 @@ import importlib
 import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
-from typing import Any, Final, Protocol, TypeVar, final
+from typing import Any, Final, TypeVar
 
 from optimove_conditional_execution.flows.effects import harmless
 from optimove_conditional_execution.pools import Pool
@@ -29,14 +29,6 @@ T = TypeVar("T")
 _HUB: Final[contextvars.ContextVar[Any]] = contextvars.ContextVar("optimove_review_hub", default=None)
 
 
-class Workers(Protocol):
-    """Runs what an event loop must not wait for."""
-
-    def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
-        """Start a call."""
-        ...
-
-
 def run_in_loop(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine in an event loop of its own, and wait for it."""
     if not _is_patched():
@@ -45,10 +37,10 @@ def run_in_loop(coroutine: Coroutine[Any, Any, T]) -> T:
     return _run_in_native_thread(coroutine)
 
 
-def workers(places: int, name: str) -> Workers:
-    """Return what runs calls for the event loop that asks: threads, or greenlets where `run_in_loop` was called."""
+def workers(pool: Pool) -> Pool | _Greenlets:
+    """Return what runs calls for the running event loop: a pool, or greenlets where `run_in_loop` was called."""
     hub = _HUB.get()
-    return Pool(places, when_full="queue", name=name) if hub is None else _Greenlets(hub)
+    return pool if hub is None else _Greenlets(hub)
 
 
 def _is_patched() -> bool:
@@ -91,7 +83,6 @@ def _run_in_native_thread(coroutine: Coroutine[Any, Any, T]) -> T:
     return found
 
 
-@final
 class _Greenlets:
     """Runs calls of an event loop in greenlets of another native thread.
 

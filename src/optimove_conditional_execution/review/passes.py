@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Final, final
+from typing import Final
 
 from optimove_conditional_execution.deadline import Clock
 from optimove_conditional_execution.flows.report import ReviewReport
@@ -15,7 +15,6 @@ _SHORTEST_PASS: Final = 1.0
 """Seconds before clearance after which no further pass begins."""
 
 
-@final
 class Passes:
     """A review that stays incomplete is run again while there is time. Each run of its pipeline is a pass.
 

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import inspect
 import threading
 import weakref
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, cast, final, overload
+from typing import Any, cast, overload
 
+from optimove_conditional_execution import validation
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.drivers import contained, is_async
-from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.drivers import contained
 from optimove_conditional_execution.flows.effects import name_of
-from optimove_conditional_execution.flows.verdicts import PartialAnswer
+from optimove_conditional_execution.flows.reviewer_answer import BatchResult
 from optimove_conditional_execution.handlers import AsyncCampaignReviewer, CampaignReviewer, Decision, kind_of
 from optimove_conditional_execution.models.campaign import CampaignCustomer
 from optimove_conditional_execution.pools import Pool
-from optimove_conditional_execution.settings import whole_number
+from optimove_conditional_execution.validation import is_async
 
 OneCustomer = Callable[[CampaignCustomer], Decision | bool]
 AsyncOneCustomer = Callable[[CampaignCustomer], Awaitable[Decision | bool]]
@@ -48,26 +47,22 @@ def per_customer(
         ConfigurationError: `concurrency` is not a whole number of 1 or more, or `function` cannot be called with a
             customer.
     """
-    whole_number("concurrency", concurrency)
-    if not callable(function):
-        raise ConfigurationError("per_customer needs a function of one customer.")
-    _check_parameters(function)
+    validation.integer("concurrency", concurrency)
+    hint = "A function of a batch and a deadline is a reviewer already."
+    validation.check_callable("per_customer's function", function, "customer", hint=hint)
     if is_async(function):
         return _InTasks(cast(AsyncOneCustomer, function), concurrency)
     return _InThreads(cast(OneCustomer, function), concurrency)
 
 
-@final
 class _Work:
-    """A batch that several workers share. Appending to a list and taking from a deque need no lock."""
+    """A batch that several workers share. Setting an item of a dict and taking from a deque need no lock."""
 
     def __init__(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> None:
         self._todo = deque(customers)
         self._deadline = deadline
         self._customers = customers
-        self._approved: list[str] = []
-        self._denied: list[str] = []
-        self._failed: list[tuple[str, str]] = []
+        self._answers: dict[str, bool | str] = {}  # by customer; a string is why asking failed
 
     def next(self) -> CampaignCustomer | None:
         if self._deadline.expired:
@@ -77,33 +72,28 @@ class _Work:
         except IndexError:
             return None
 
-    def note(self, customer: CampaignCustomer, answer: object) -> None:
+    def add(self, customer: CampaignCustomer, answer: object) -> None:
         if isinstance(answer, Decision):
             answer = answer.verdict == "approve"  # to abstain is to leave a status out, and that is a no
-        if answer is True:
-            self._approved.append(customer.customer_id)
-        elif answer is False:
-            self._denied.append(customer.customer_id)
-        else:
-            kind = kind_of(answer)
-            self._fail(customer, f"The function returned a {kind}; it must return True, False or a Decision.")
+        if not isinstance(answer, bool):
+            answer = f"The function returned a {kind_of(answer)}; it must return True, False or a Decision."
+        self._answers[customer.customer_id] = answer
 
-    def raised(self, customer: CampaignCustomer, error: BaseException) -> None:
+    def add_error(self, customer: CampaignCustomer, error: BaseException) -> None:
         # The message is the user's code's own and may hold personal data.
-        self._fail(customer, f"The function raised {name_of(error)}.")
+        self._answers[customer.customer_id] = f"The function raised {name_of(error)}."
 
-    def _fail(self, customer: CampaignCustomer, reason: str) -> None:
-        self._failed.append((customer.customer_id, reason))
+    def answer(self) -> BatchResult:
+        answers = self._answers.copy()
+        failures = {name: reason for name, reason in answers.items() if isinstance(reason, str)}
+        return BatchResult(
+            {name: None for name, answer in answers.items() if answer is True}.keys(),
+            failures.keys(),
+            {one.customer_id for one in self._customers} - answers.keys(),
+            reasons=Counter(failures.values()),
+        )
 
-    def answer(self) -> PartialAnswer:
-        approved, denied, failures = tuple(self._approved), tuple(self._denied), tuple(self._failed)
-        failed = tuple(name for name, _ in failures)
-        known = {*approved, *denied, *failed}
-        unreached = tuple(one.customer_id for one in self._customers if one.customer_id not in known)
-        return PartialAnswer(approved, failed, unreached, Counter(reason for _, reason in failures))
 
-
-@final
 class _InThreads:
     def __init__(self, function: OneCustomer, concurrency: int) -> None:
         self._function = function
@@ -112,7 +102,7 @@ class _InThreads:
         self._pool = self._new_pool()
         self._left_behind: list[Future[None]] = []
 
-    def __call__(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> PartialAnswer:
+    def __call__(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> BatchResult:
         work = _Work(customers, deadline)
         pool = self._free_pool()
         workers = [pool.submit(self._run, (work,)) for _ in range(min(self._concurrency, len(customers)))]
@@ -139,12 +129,11 @@ class _InThreads:
             try:
                 answer: object = self._function(customer)
             except BaseException as error:  # noqa: BLE001 - one customer's failure is that one's alone, SystemExit too
-                work.raised(customer, error)
+                work.add_error(customer, error)
             else:
-                work.note(customer, answer)
+                work.add(customer, answer)
 
 
-@final
 class _InTasks:
     def __init__(self, function: AsyncOneCustomer, concurrency: int) -> None:
         self._function = function
@@ -153,7 +142,7 @@ class _InTasks:
             weakref.WeakKeyDictionary()
         )
 
-    async def __call__(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> PartialAnswer:
+    async def __call__(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> BatchResult:
         work = _Work(customers, deadline)
         places = self._places.setdefault(asyncio.get_running_loop(), asyncio.Semaphore(self._concurrency))
         workers = [
@@ -175,21 +164,6 @@ class _InTasks:
                     with contained():
                         answer: Any = await self._function(customer)
                 except Exception as error:  # noqa: BLE001 - one customer's failure is that customer's alone
-                    work.raised(customer, error)
+                    work.add_error(customer, error)
                 else:
-                    work.note(customer, answer)
-
-
-def _check_parameters(function: Callable[..., object]) -> None:
-    try:
-        signature = inspect.signature(function, follow_wrapped=False)  # what is called, not what it wraps
-    except (TypeError, ValueError):  # some callables have none to look at
-        return
-    try:
-        signature.bind(None)
-    except TypeError:
-        name = getattr(function, "__name__", type(function).__name__)
-        raise ConfigurationError(
-            f"per_customer needs a function of one argument, the customer; {name}{signature} is none. A function of a "
-            "batch and a deadline is a reviewer already."
-        ) from None
+                    work.add(customer, answer)

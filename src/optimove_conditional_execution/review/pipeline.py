@@ -10,26 +10,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
-from typing import Final, TypeVar, final
+from typing import Final, Literal, TypeVar
 
 from optimove_conditional_execution import operations
-from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.deadline import Deadline, WallAwareClock
 from optimove_conditional_execution.errors import TOO_LARGE, APIError, DeadlineExceeded, OptimoveError, StoreError
 from optimove_conditional_execution.flows.effects import name_of
-from optimove_conditional_execution.flows.failures import Failures, Unit
-from optimove_conditional_execution.flows.journal import Decided, Journal
+from optimove_conditional_execution.flows.journal import DecidedBatch, Ranges
 from optimove_conditional_execution.flows.ledger import Chunk, Ledger
 from optimove_conditional_execution.flows.paging import seconds_for_customers
 from optimove_conditional_execution.flows.planner import Planner
 from optimove_conditional_execution.flows.report import Progress, ReviewReport
+from optimove_conditional_execution.flows.reviewer_answer import Batch, InvalidAnswer
 from optimove_conditional_execution.flows.statuses import is_too_large
-from optimove_conditional_execution.flows.verdicts import Batch, OddAnswer
+from optimove_conditional_execution.models.listener import CampaignReadyEvent
 from optimove_conditional_execution.observers import SafeLogger, notify
-from optimove_conditional_execution.review.plan import Plan
-from optimove_conditional_execution.review.sides import UPDATES_AT_ONCE, PageRequest, Side
-from optimove_conditional_execution.review.turn import Turn, insistently, words
+from optimove_conditional_execution.review.config import ReviewConfig
+from optimove_conditional_execution.review.journal_access import JournalAccess, safe_text
+from optimove_conditional_execution.review.runtime import UPDATES_AT_ONCE, Runtime
 from optimove_conditional_execution.transport.sending import Tally
 
 R = TypeVar("R")
@@ -62,60 +65,78 @@ _LAST_MARKS_SECONDS: Final = 15.0
 """How long a run that has sent everything waits for a journal that cannot mark it: longer than a backup locks it."""
 
 
-@final
+@dataclass(eq=False, kw_only=True)
 class Pipeline:
-    """Runs a review once."""
+    """Runs one pass of a review.
 
-    def __init__(
-        self,
-        plan: Plan,
-        *,
-        side: Side,
-        journal: Journal,
-        turn: Turn,
-        ledger: Ledger,
-        planner: Planner,
-        warnings: Sequence[str],
-    ) -> None:
-        self._plan = plan
-        self._key = plan.event.key
-        self._side = side
-        self._journal = journal
-        self._turn = turn
-        self._ledger = ledger
-        self._planner = planner
-        self._tally = Tally()
+    Attributes:
+        config: The review's settings.
+        event: The campaign.
+        runtime: Calls the client and the reviewer.
+        journal: Calls the journal.
+        run_number: The number of this run in the journal.
+        ledger: Counters and queues.
+        planner: Estimates the end.
+        clearance: When Optimove stops listening.
+        clock: The clock of `clearance`.
+        margin: Seconds before clearance at which the reviewer is not asked any more.
+        warnings: What is doubtful about the event, and about the pass.
+        only_sending: Whether an earlier pass has read and decided about all customers.
+    """
+
+    config: ReviewConfig
+    event: CampaignReadyEvent
+    runtime: Runtime
+    journal: JournalAccess
+    run_number: int
+    ledger: Ledger
+    planner: Planner
+    clearance: Deadline
+    clock: WallAwareClock
+    margin: float
+    warnings: list[str]
+    only_sending: bool
+
+    def __post_init__(self) -> None:
+        """Prepare a pass."""
+        self._ask_until = self.clearance.earlier_by(self.margin)
+        # A journal that fails is tried until then, so that there is time to send what it holds.
+        self._record_until = self.clearance.earlier_by(self.margin / 2)
+        # What is decided at the last moment must not be lost on its way; a tenth, when there is little time.
+        self._answer_until = self._ask_until.earlier_by(min(_HANDING_OVER_SECONDS, self._ask_until.remaining() / 10))
+        journal, key, run = self.journal.journal, self.event.key, self.run_number
+        self._record = functools.partial(journal.record, key, run=run)
+        self._acknowledge = functools.partial(journal.acknowledge, key, run=run)
+        self._acknowledged = functools.partial(journal.acknowledged, key, run=run)
+        self._requests = Tally()
         self._all_read = False
         self._error: OptimoveError | None = None
-        self._warnings = list(warnings)
         self._behind = False
         self._stepped = False
         self._replayed = asyncio.Event()
-        self._failures = Failures()
-        # What is decided at the last moment must not be lost on its way; a tenth, when there is little time.
-        self._answering = plan.asking.earlier_by(min(_HANDING_OVER_SECONDS, plan.asking.remaining() / 10))
-        self._batches: asyncio.Queue[Batch | None] = asyncio.Queue(plan.concurrency)
-        self._decided: asyncio.Queue[Decided | None] = asyncio.Queue(8 * plan.concurrency)
+        self._failures: Counter[tuple[str, str]] = Counter()  # by unit and reason
+        self._batches: asyncio.Queue[Batch | None] = asyncio.Queue(self.config.concurrency)
+        self._decided: asyncio.Queue[DecidedBatch | None] = asyncio.Queue(8 * self.config.concurrency)
         self._chunks: asyncio.Queue[Chunk | None] = asyncio.Queue(1)
         self._sent: asyncio.Queue[Chunk] = asyncio.Queue()
-        self._refused: Exception | None = None
-        self._checking: asyncio.Future[list[tuple[int, int]]] | None = None
+        self._journal_error: Exception | None = None
+        self._checking: asyncio.Future[Ranges] | None = None
 
     async def run(self) -> ReviewReport:
         """Run it to its end or to clearance, whichever is first."""
-        asking = asyncio.ensure_future(self._ask())
+        asking = asyncio.ensure_future(self._run_reviewer())
         ending = asyncio.ensure_future(self._end(asking))
-        recording = asyncio.ensure_future(self._record())
-        marking = asyncio.ensure_future(self._mark())
-        sending = asyncio.ensure_future(self._send(marking))
+        recording = asyncio.ensure_future(self._record_batches())
+        marking = asyncio.ensure_future(self._mark_updates())
+        sending = asyncio.ensure_future(self._send_updates(marking))
         watching = asyncio.ensure_future(self._watch())
         stages = (asking, ending, recording, sending, marking)
         open_stages: set[asyncio.Future[None]] = set(stages)
         try:
             # Looking again and again, since clearance can come sooner than it seemed: see `WallAwareClock`.
-            while open_stages and not self._plan.clearance.expired:
+            while open_stages and not self.clearance.expired:
                 over, open_stages = await asyncio.wait(
-                    open_stages, timeout=self._until(self._plan.clearance), return_when=asyncio.FIRST_EXCEPTION
+                    open_stages, timeout=self._until(self.clearance), return_when=asyncio.FIRST_EXCEPTION
                 )
                 if any(not stage.cancelled() and stage.exception() is not None for stage in over):
                     break
@@ -127,142 +148,139 @@ class Pipeline:
             outcomes = await asyncio.gather(*stages, watching, return_exceptions=True)
         for outcome in outcomes[:-1]:
             if isinstance(outcome, Exception):
-                self._fail(outcome)
-        self._show()
+                self._stop(outcome)
+        self._publish_progress()
         return self._report()
 
     @property
     def all_decided(self) -> bool:
         """Whether every customer has come, and the journal holds an answer for each."""
-        ledger = self._ledger
+        ledger = self.ledger
         return self._all_read and not ledger.waiting and not ledger.failed
 
     @staticmethod
     def _until(deadline: Deadline) -> float:
         return min(deadline.remaining(), _LOOK_SECONDS)
 
-    # ---- reading and asking
-
-    async def _ask(self) -> None:
+    async def _run_reviewer(self) -> None:
         await self._replay()
         self._replayed.set()
-        if self._plan.only_sending:
+        if self.only_sending:
             self._all_read = True
             return
-        if self._plan.asking.expired:
-            self._note(DeadlineExceeded(_NOT_ALL_READ, request_sent=False))
+        if self._ask_until.expired:
+            self._record_error(DeadlineExceeded(_NOT_ALL_READ, request_sent=False))
             return
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read())
-            for _ in range(self._plan.concurrency):
-                group.create_task(self._decide())
+            for _ in range(self.config.concurrency):
+                group.create_task(self._review_batches())
 
     async def _replay(self) -> None:
         """Take in what an earlier run decided, and send on what Optimove has not taken."""
         replayed = 0
-        batches: Iterator[Decided] | None = None
+        batches: Iterator[DecidedBatch] | None = None
 
-        def some_more() -> list[Decided]:
+        def some_more() -> list[DecidedBatch]:
             nonlocal batches
             if batches is None:
-                batches = islice(self._journal.decided(self._key), replayed, None)
+                batches = islice(self.journal.journal.batches(self.event.key), replayed, None)
             try:
                 return list(islice(batches, _REPLAYED_AT_ONCE))
             except BaseException:
                 batches = None  # an iterator that has raised is at its end
                 raise
 
-        while some := await self._insist(self._plan.asking, some_more):
+        while some := await self._retry(self._ask_until, some_more):
             replayed += len(some)
             for batch in some:
-                self._ledger.replay(batch)
-            await self._cut()
+                self.ledger.replay(batch)
+            await self._queue_updates()
 
     async def _read(self) -> None:
-        plan = self._plan
-        request = PageRequest(
-            plan.event.campaign_id,
-            attributes=plan.attributes,
-            page_size=plan.page_size,
-            deadline=plan.asking,
-            tally=self._tally,
-            wait_for_customers=seconds_for_customers(plan.clearance.remaining(), until=plan.asking.remaining()),
+        customers = self.runtime.customers(
+            self.event.campaign_id,
+            customer_attributes=self.config.customer_attributes,
+            page_size=self.config.page_size,
+            deadline=self._ask_until,
+            tally=self._requests,
+            wait_for_customers=seconds_for_customers(self.clearance.remaining(), until=self._ask_until.remaining()),
             on_warning=self._warn,
         )
         flushing = asyncio.ensure_future(self._flush_when_idle())
         try:
-            async with contextlib.aclosing(self._side.customers(request)) as blocks:
+            async with contextlib.aclosing(customers) as blocks:
                 async for block in blocks:
-                    self._ledger.admit(block)
+                    self.ledger.admit(block)
                     block.clear()
-                    while (batch := self._ledger.next_batch(plan.batch_size)) is not None:
+                    while (batch := self.ledger.next_batch(self.config.batch_size)) is not None:
                         await self._batches.put(batch)
             self._all_read = True
         except OptimoveError as error:
-            self._note(error)
+            self._record_error(error)
         finally:
             flushing.cancel()
-        if (batch := self._ledger.next_batch(plan.batch_size, flush=True)) is not None:
+        if (batch := self.ledger.next_batch(self.config.batch_size, flush=True)) is not None:
             await self._batches.put(batch)
-        for _ in range(plan.concurrency):
+        for _ in range(self.config.concurrency):
             await self._batches.put(None)
 
     async def _flush_when_idle(self) -> None:
         """Let the reviewer decide about those who have come while the next page keeps us waiting: it may never come."""
         while True:
-            rows = self._ledger.rows
+            rows = self.ledger.rows
             await asyncio.sleep(_IDLE_SECONDS)
-            if self._ledger.rows == rows and not self._batches.full():
-                batch = self._ledger.next_batch(self._plan.batch_size, flush=True)
+            if self.ledger.rows == rows and not self._batches.full():
+                batch = self.ledger.next_batch(self.config.batch_size, flush=True)
                 if batch is not None:
                     self._batches.put_nowait(batch)
 
-    async def _decide(self) -> None:
+    async def _review_batches(self) -> None:
         while (batch := await self._batches.get()) is not None:
-            if self._answering.expired:
+            if self._answer_until.expired:
                 continue
-            self._planner.asking()
+            self.planner.asking()
             try:
-                answer = await self._side.ask(batch, self._answering, at_last=self._plan.asking)
+                answer = await self.runtime.ask(batch, self._answer_until, at_last=self._ask_until)
             except Exception as error:  # noqa: BLE001 - a reviewer may raise anything
                 # Late: nobody in it is reached.
-                if not (isinstance(error, TimeoutError) and self._answering.expired):
-                    self._ledger.fail(batch)
+                if not (isinstance(error, TimeoutError) and self._answer_until.expired):
+                    self.ledger.fail(batch)
                     # The message is the user's code's own and may hold personal data; ours says what to do.
-                    odd = isinstance(error, OddAnswer)
-                    self._failed("batches", str(error) if odd else f"The reviewer raised {name_of(error)}.")
+                    odd = isinstance(error, InvalidAnswer)
+                    self._count_failure("batches", str(error) if odd else f"The reviewer raised {name_of(error)}.")
             else:
                 for reason, count in answer.reasons.items():
-                    self._failed("customers", reason, count)
-                if answer.strangers and not self._ledger.strangers:  # the first; all of them are told at the end
+                    self._count_failure("customers", reason, count)
+                if answer.unknown_ids and not self.ledger.unknown_ids:  # the first; all of them are told at the end
                     LOGGER.warning(
                         "campaign %d: the reviewer returned %d ids that do not stand in its batch of %d; not sent",
-                        self._plan.event.campaign_id,
-                        answer.strangers,
+                        self.event.campaign_id,
+                        answer.unknown_ids,
                         len(batch.ids),
                     )
-                await self._decided.put(self._ledger.decide(batch, answer))
+                await self._decided.put(self.ledger.decide(batch, answer))
             del batch  # not to be kept while waiting for the next one
 
-    def _failed(self, unit: Unit, reason: str, count: int = 1) -> None:
-        if self._failures.add(unit, reason, count):
-            LOGGER.error("campaign %d: %s failed: %s", self._plan.event.campaign_id, unit, reason)
+    def _count_failure(self, unit: Literal["batches", "customers"], reason: str, count: int = 1) -> None:
+        """Count what failed, and log each reason once; it quotes no customer's data."""
+        if (unit, reason) not in self._failures:
+            LOGGER.error("campaign %d: %s failed: %s", self.event.campaign_id, unit, reason)
+        self._failures[unit, reason] += count
 
     async def _end(self, asking: asyncio.Future[None]) -> None:
         """Let the later stages end when asking has, or its time is up; not before what was decided earlier is on."""
         await self._replayed.wait()
-        while not asking.done() and not self._plan.asking.expired:
-            await asyncio.wait((asking,), timeout=self._until(self._plan.asking))
+        while not asking.done() and not self._ask_until.expired:
+            await asyncio.wait((asking,), timeout=self._until(self._ask_until))
         if not asking.done():
             asking.cancel()
             await asyncio.wait((asking,))
             if not self._all_read:
-                self._note(DeadlineExceeded(_NOT_ALL_READ))
+                self._record_error(DeadlineExceeded(_NOT_ALL_READ))
         await self._decided.put(None)
 
-    # ---- recording and sending
-
-    async def _record(self) -> None:
+    async def _record_batches(self) -> None:
         closing, writable = False, True
         while not closing:
             group = [await self._decided.get()]
@@ -273,54 +291,54 @@ class Pipeline:
             closing = None in group
             batches = [batch for batch in group if batch is not None and (batch.approved or batch.denied)]
             if batches and writable:
-                writable = await self._written(batches)
+                writable = await self._write(batches)
                 if writable:
-                    self._ledger.recorded(batches)
-                    await self._cut()
-        await self._cut(flush=True)
+                    self.ledger.recorded(batches)
+                    await self._queue_updates()
+        await self._queue_updates(flush=True)
         await self._chunks.put(None)
 
-    async def _written(self, batches: list[Decided]) -> bool:
+    async def _write(self, batches: list[DecidedBatch]) -> bool:
         """Record batches. When that fails, nobody knows whether they stand there, so nothing may follow them."""
-        self._refused = None
-        in_time = asyncio.timeout(self._plan.recording.remaining())
+        self._journal_error = None
+        in_time = asyncio.timeout(self._record_until.remaining())
         try:
             async with in_time:
-                await self._insist(self._plan.recording, self._turn.record, batches)
+                await self._retry(self._record_until, self._record, batches)
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 - somebody else's journal may raise anything
-            raised = self._refused or error if in_time.expired() else error
+            raised = self._journal_error or error if in_time.expired() else error
             if in_time.expired() and raised is error:
-                self._note(DeadlineExceeded("The journal was not done when it was time to send what it holds."))
+                self._record_error(DeadlineExceeded("The journal was not done when it was time to send what it holds."))
             else:
-                cause = OptimoveError(f"Decisions that the journal refused are not sent: it raised {words(raised)}")
-                self._note(cause)
+                cause = OptimoveError(f"Decisions that the journal refused are not sent: it raised {safe_text(raised)}")
+                self._record_error(cause)
                 if isinstance(self._error, DeadlineExceeded):  # the customers who had to wait for it came too late
                     self._error = cause
             return False
         return True
 
-    async def _insist(self, until: Deadline, function: Callable[..., R], *arguments: object) -> R:
+    async def _retry(self, until: Deadline, function: Callable[..., R], *arguments: object) -> R:
         """Call the journal, again and again if it fails."""
-        return await insistently(lambda: self._side.call(function, *arguments), until=until, told=self._journal_failed)
+        return await self.journal.retry(function, *arguments, until=until, on_error=self._journal_failed)
 
     def _journal_failed(self, error: Exception) -> None:
-        self._refused = error
-        text = f"The journal raised {words(error)}; it was tried again."
-        LOGGER.error("campaign %d: %s", self._plan.event.campaign_id, text)
-        if text not in self._warnings:
-            self._warnings.append(text)
+        self._journal_error = error
+        text = f"The journal raised {safe_text(error)}; it was tried again."
+        LOGGER.error("campaign %d: %s", self.event.campaign_id, text)
+        if text not in self.warnings:
+            self.warnings.append(text)
 
-    async def _cut(self, *, flush: bool = False) -> None:
-        while (chunk := self._ledger.next_chunk(flush=flush)) is not None:
+    async def _queue_updates(self, *, flush: bool = False) -> None:
+        while (chunk := self.ledger.next_chunk(flush=flush)) is not None:
             await self._chunks.put(chunk)
 
-    async def _send(self, marking: asyncio.Future[None]) -> None:
+    async def _send_updates(self, marking: asyncio.Future[None]) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(UPDATES_AT_ONCE):
                 group.create_task(self._send_chunks())
-        await self._all_marked(marking)
+        await self._wait_for_marks(marking)
 
     async def _send_chunks(self) -> None:
         while (chunk := await self._chunks.get()) is not None:
@@ -329,34 +347,33 @@ class Pipeline:
 
     async def _send_chunk(self, chunk: Chunk) -> bool:
         """Send an update, in halves when it is too large, and tell whether the rest of it is worth a try."""
-        plan = self._plan
         await self._check_run()
         self._look_at_clock()
-        if plan.clearance.expired:
-            self._note(DeadlineExceeded("Clearance came before all statuses were sent.", request_sent=False))
+        if self.clearance.expired:
+            self._record_error(DeadlineExceeded("Clearance came before all statuses were sent.", request_sent=False))
             return False
-        begun = self._planner.seconds()
+        begun = self.planner.seconds()
         operation = operations.update_customer_promotion_status(
-            plan.event.campaign_id, chunk.statuses, timestamp=plan.now()
+            self.event.campaign_id, chunk.statuses, timestamp=self.config.local_time()
         )
         tally = Tally()
         try:
-            await self._side.send(operation, plan.clearance, tally)
+            await self.runtime.send(operation, self.clearance, tally)
         except OptimoveError as error:
             if is_too_large(error, len(chunk.statuses)):
                 first, second = chunk.halves()
                 if not await self._send_chunk(first):
                     return False
-                self._ledger.cut_smaller(len(first.statuses))
+                self.ledger.cut_smaller(len(first.statuses))
                 return await self._send_chunk(second)
-            self._note(error)
+            self._record_error(error)
             return not (isinstance(error, APIError) and error.status == TOO_LARGE)
         finally:
-            self._tally.calls += tally.calls
-            self._tally.requests += tally.requests
-        self._ledger.took(chunk)
-        self._planner.sent(self._planner.seconds() - begun)
-        await self._handed_to_mark(chunk)
+            self._requests.calls += tally.calls
+            self._requests.requests += tally.requests
+        self.ledger.took(chunk)
+        self.planner.sent(self.planner.seconds() - begun)
+        await self._hand_to_mark(chunk)
         return True
 
     async def _check_run(self) -> None:
@@ -366,13 +383,13 @@ class Pipeline:
         """
         checking = self._checking
         if checking is None or checking.done():
-            self._checking = checking = asyncio.ensure_future(self._side.call(self._turn.acknowledged))
+            self._checking = checking = asyncio.ensure_future(self.journal.call(self._acknowledged))
         await asyncio.wait((checking,), timeout=_JOURNAL_SECONDS)
         error = checking.exception() if checking.done() else None
         if isinstance(error, StoreError):
             raise error
 
-    async def _handed_to_mark(self, chunk: Chunk) -> None:
+    async def _hand_to_mark(self, chunk: Chunk) -> None:
         """Have an update marked before the next one goes out, if the journal is as quick as usual."""
         is_behind = not self._sent.empty()
         self._sent.put_nowait(chunk)
@@ -381,36 +398,31 @@ class Pipeline:
                 async with asyncio.timeout(_JOURNAL_SECONDS):
                     await self._sent.join()
 
-    async def _mark(self) -> None:
+    async def _mark_updates(self) -> None:
         """Mark what Optimove has taken, until cancelled."""
         while True:
             chunk = await self._sent.get()
             for start, end in chunk.ranges:
-                await self._insist(self._plan.clearance, self._turn.acknowledge, start, end)
+                await self._retry(self.clearance, self._acknowledge, start, end)
             self._sent.task_done()
 
-    async def _all_marked(self, marking: asyncio.Future[None]) -> None:
+    async def _wait_for_marks(self, marking: asyncio.Future[None]) -> None:
         try:
             async with asyncio.timeout(_LAST_MARKS_SECONDS):
                 await self._sent.join()
         except TimeoutError:
-            self._note(
-                OptimoveError(
-                    "The journal could not mark all that was sent; a further run sends it again, with the same answers."
-                )
-            )
+            text = "The journal could not mark all that was sent; a further run sends it again, with the same answers."
+            self._record_error(OptimoveError(text))
         marking.cancel()
-
-    # ---- telling
 
     async def _watch(self) -> None:
         while True:
             self._look_at_clock()
-            self._show()
+            self._publish_progress()
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _look_at_clock(self) -> None:
-        step = self._plan.clock_step()
+        step = self.clock.step()
         if not self._stepped and abs(step) >= _STEP_SECONDS:
             self._stepped = True
             self._warn(
@@ -420,78 +432,65 @@ class Pipeline:
             )
 
     def _warn(self, text: str) -> None:
-        self._warnings.append(text)
-        LOGGER.warning("campaign %d: %s", self._plan.event.campaign_id, text)
+        self.warnings.append(text)
+        LOGGER.warning("campaign %d: %s", self.event.campaign_id, text)
 
-    def _show(self) -> None:
+    def _publish_progress(self) -> None:
         progress = self._progress()
         if progress.behind and not self._behind:
             self._behind = True
-            text = (
+            self._warn(
                 f"The work that is known cannot be done before clearance: {progress.seconds_left:.0f} s are left, and "
                 f"{-(progress.slack or 0.0):.0f} s more are needed at {progress.rate:.0f} customers a second."
             )
-            self._warn(text)
-        if self._plan.progress is None:
-            return
-        notify("progress", self._plan.progress, progress, LOGGER)
+        if self.config.progress is not None:
+            notify("progress", self.config.progress, progress, LOGGER)
 
     def _progress(self) -> Progress:
-        ledger, planner = self._ledger, self._planner
+        ledger, planner = self.ledger, self.planner
         return Progress(
-            campaign_id=self._plan.event.campaign_id,
-            rows=ledger.rows,
-            reviewed=ledger.reviewed,
-            approved=ledger.approved,
-            denied=ledger.denied,
-            failed=ledger.failed,
-            acknowledged=ledger.acknowledged,
+            campaign_id=self.event.campaign_id,
+            **ledger.counts(),
             all_read=self._all_read,
             rate=planner.rate(ledger.answered),
             seconds=planner.seconds(),
-            seconds_left=self._plan.clearance.remaining(),
+            seconds_left=self.clearance.remaining(),
             slack=planner.slack(reviewed=ledger.answered, waiting=ledger.waiting, unsent=ledger.unsent),
         )
 
-    def _note(self, error: OptimoveError) -> None:
-        LOGGER.error("campaign %d: %s", self._plan.event.campaign_id, error)
+    def _record_error(self, error: OptimoveError) -> None:
+        LOGGER.error("campaign %d: %s", self.event.campaign_id, error)
         self._error = self._error or error
 
-    def _fail(self, error: Exception) -> None:
+    def _stop(self, error: Exception) -> None:
         if isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
-        if isinstance(error, OptimoveError):
-            self._note(error)
-        else:
-            self._note(OptimoveError(f"The review stopped, and nothing more is sent: {words(error)}"))
+        if not isinstance(error, OptimoveError):
+            error = OptimoveError(f"The review stopped, and nothing more is sent: {safe_text(error)}")
+        self._record_error(error)
 
     def _report(self) -> ReviewReport:
-        ledger = self._ledger
+        ledger = self.ledger
         self._look_at_clock()
-        in_time = not self._plan.clearance.expired
+        in_time = not self.clearance.expired
         complete = self.all_decided and self._error is None and ledger.settled
         if not complete and not in_time and self._error is None:
             self._error = DeadlineExceeded("Clearance came before the review was complete.")
-        if ledger.strangers:
-            self._warn(f"The reviewer returned {ledger.strangers} ids that did not stand in its batch; not sent.")
-        warnings = [*self._warnings, *self._failures.told()]
+        if ledger.unknown_ids:
+            self._warn(f"The reviewer returned {ledger.unknown_ids} ids that did not stand in its batch; not sent.")
+        failed = (f"{count} {unit} failed: {reason}" for (unit, reason), count in self._failures.items())
         return ReviewReport(
-            campaign_id=self._plan.event.campaign_id,
-            reviewed=ledger.reviewed,
-            approved=ledger.approved,
-            denied=ledger.denied,
-            failed=ledger.failed,
+            campaign_id=self.event.campaign_id,
+            **ledger.counts(),
             not_reached=ledger.waiting,
-            acknowledged=ledger.acknowledged,
-            rows=ledger.rows,
             repeated_rows=ledger.repeated_rows,
             control_group_rows=ledger.control_group_rows,
             chunks=ledger.chunks,
-            retries=self._tally.requests - self._tally.calls,
-            seconds=self._planner.seconds(),
-            seconds_to_spare=self._planner.seconds_to_spare(),
+            retries=self._requests.requests - self._requests.calls,
+            seconds=self.planner.seconds(),
+            seconds_to_spare=self.planner.seconds_to_spare(),
             complete=complete,
             finished_before_clearance=complete and in_time,
             error=self._error,
-            warnings=tuple(warnings),
+            warnings=(*self.warnings, *failed),
         )

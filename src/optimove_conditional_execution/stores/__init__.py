@@ -5,21 +5,20 @@ several machines implement `ClaimStore` and `Journal` over your own database.
 """
 
 from optimove_conditional_execution.flows.claims import Claim, ClaimState, ClaimStore
-from optimove_conditional_execution.flows.journal import Decided, Journal, Kept
-from optimove_conditional_execution.stores.memory import MemoryClaims
-from optimove_conditional_execution.stores.memory_journal import MemoryJournal
-from optimove_conditional_execution.stores.sqlite import SqliteClaims
-from optimove_conditional_execution.stores.sqlite_journal import SqliteJournal
+from optimove_conditional_execution.flows.journal import DecidedBatch, Journal, OpenReview, ReviewState
+from optimove_conditional_execution.stores.claims import MemoryClaims, SqliteClaims
+from optimove_conditional_execution.stores.journals import MemoryJournal, SqliteJournal
 
 __all__ = [
     "Claim",
     "ClaimState",
     "ClaimStore",
-    "Decided",
+    "DecidedBatch",
     "Journal",
-    "Kept",
     "MemoryClaims",
     "MemoryJournal",
+    "OpenReview",
+    "ReviewState",
     "SqliteClaims",
     "SqliteJournal",
 ]

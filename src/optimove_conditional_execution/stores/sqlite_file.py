@@ -1,4 +1,6 @@
-"""An SQLite file that threads and processes share, that survives a fork, and that notices when it is replaced.
+"""SQLite files that threads and processes share, and locks among them.
+
+A file survives a fork, and notices when it is replaced.
 
 A file that is removed while it is open goes on without a name: its processes still see each other, and who comes later
 makes a new one. Then two processes decide about the same question. So each use compares what the path names with what
@@ -12,10 +14,11 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from hashlib import blake2b
 from pathlib import Path
-from typing import Final, Literal, final
+from typing import Final, Literal
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import StoreError
@@ -31,10 +34,10 @@ _OPENINGS: Final = 3
 """An overlay file system, a container's for example, gives a file another inode when it is first written to."""
 
 _COMPANIONS: Final = ("-wal", "-shm")
-_NO_FILE: Final = (":memory:", "")
+IN_MEMORY: Final = ":memory:"
+_NO_FILE: Final = (IN_MEMORY, "")
 
 
-@final
 class SqliteFile:
     """One file with its tables. Each process has a connection of its own, lent to one thread at a time."""
 
@@ -232,3 +235,94 @@ def identity_of(path: str) -> Identity | None:
 def is_busy(error: sqlite3.OperationalError) -> bool:
     """Return whether somebody else's lock is the reason."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+Guard = Callable[[], AbstractContextManager[object]]
+
+
+class SqliteLocks:
+    """Locks by name, as files beside another one; SQLite knows how to lock a file on every system.
+
+    Each is an open transaction on an empty file, so the operating system frees it when the process ends, however it
+    ends. They are not a forked child's. Whoever removes such a file lets a second holder in, so these locks spare work,
+    and guarantee nothing.
+    """
+
+    def __init__(self, beside: str, *, guard: Guard) -> None:
+        """Make no file yet.
+
+        Args:
+            beside: Path that the names of the lock files begin with.
+            guard: Lets one thread of one process in at a time. Whoever took a lock file while its holder removes it
+                would hold a file without a name, which excludes nobody.
+        """
+        self._beside = beside
+        self._guard = guard
+        self._held: dict[int, dict[str, tuple[Connection, Identity | None]]] = {}
+
+    def take(self, name: str) -> bool:
+        """Take a lock, without waiting.
+
+        Returns:
+            False when somebody has it: another process, another thread, or the caller.
+
+        Raises:
+            sqlite3.Error: Its file cannot be opened, or the guard lets nobody in.
+        """
+        held = self._mine()
+        with self._guard():
+            if name in held:  # its file may be gone
+                return False
+            path = self._path(name)
+            connection = _locked(path)
+            if connection is None:
+                return False
+            held[name] = connection, identity_of(path)
+            return True
+
+    def leave(self, name: str) -> None:
+        """Free a lock and remove its file; without effect unless it was taken by this process through this object."""
+        connection, identity = self._mine().pop(name, (None, None))
+        if connection is None:
+            return
+        path = self._path(name)
+        try:
+            # A file that stays, because the guard lets nobody in, is taken over by the next holder. One that is not
+            # ours is the lock of somebody who came after ours was removed.
+            with suppress(sqlite3.Error, OSError, StoreError), self._guard():
+                connection.close()
+                if identity_of(path) == identity:
+                    Path(path).unlink(missing_ok=True)
+        finally:
+            connection.close()
+
+    def close(self) -> None:
+        """Free all locks of this process."""
+        for name in list(self._mine()):
+            self.leave(name)
+
+    def _mine(self) -> dict[str, tuple[Connection, Identity | None]]:
+        pid = os.getpid()
+        for parent in [other for other in list(self._held) if other != pid]:
+            # A forked child has its parent's connections, but not the locks. As long as they are open, SQLite believes
+            # that this process has the locks; it wrote nothing through them, so closing them touches no file.
+            for connection, _ in self._held.pop(parent, {}).values():
+                connection.close()
+        return self._held.setdefault(pid, {})
+
+    def _path(self, name: str) -> str:
+        digest = blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+        return f"{self._beside}.{digest}.lock"
+
+
+def _locked(path: str) -> Connection | None:
+    """Return a connection that holds the lock of the file at `path`; None when somebody else does."""
+    connection = connected(path, timeout=0)
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, sqlite3.OperationalError) and is_busy(error):
+            return None
+        raise
+    return connection

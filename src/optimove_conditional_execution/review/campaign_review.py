@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import threading
+import concurrent.futures
 from collections.abc import Coroutine
-from types import TracebackType
+from concurrent.futures import Future
 from typing import Any, Final, Self, TypeVar
 
 from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
-from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.errors import ConfigurationError, OptimoveError
 from optimove_conditional_execution.flows.effects import Overloaded
 from optimove_conditional_execution.flows.report import ReviewReport
 from optimove_conditional_execution.handlers import AsyncCampaignReviewer, CampaignReviewer
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
 from optimove_conditional_execution.pools import Pool
-from optimove_conditional_execution.review.base import Review, check_event
+from optimove_conditional_execution.review.base import Review, check_event, publish
 from optimove_conditional_execution.review.native_threads import run_in_loop
-from optimove_conditional_execution.review.sides import Side, Tasks, Threads
+from optimove_conditional_execution.review.runtime import AsyncRuntime, Runtime, ThreadRuntime
 from optimove_conditional_execution.transport.loops import running_loop
+from optimove_conditional_execution.validation import is_async
 
 T = TypeVar("T")
 
@@ -34,16 +34,19 @@ class CampaignReview(Review[CampaignReviewer, OptimoveClient]):
     the campaign is. Nobody is approved unless the reviewer returned their id in time and the journal holds it.
     """
 
-    def _check(self, reviewer: CampaignReviewer, client: OptimoveClient) -> None:
+    def _check_flavour(self, reviewer: CampaignReviewer, client: OptimoveClient) -> None:
         if is_async(reviewer):
             raise ConfigurationError("An async reviewer needs AsyncCampaignReview; CampaignReview calls a function.")
         if isinstance(client, type) or is_async(getattr(client, "send", None)):
             raise ConfigurationError("CampaignReview needs an OptimoveClient; AsyncCampaignReview takes the async one.")
         self._workers = Pool(_REVIEWS_AT_ONCE, when_full="queue", name="optimove-campaign")
-        self._at_work: set[threading.Event] = set()
+        self._at_work: set[Future[ReviewReport | None]] = set()
 
-    def _side(self) -> Side:
-        return Threads(self._client, self._reviewer, self._concurrency)
+    def _runtime(self) -> Runtime:
+        return ThreadRuntime(self._client, self._reviewer, self._config.concurrency)
+
+    async def _publish(self, report: ReviewReport) -> None:
+        await self._journal.call(publish, self._config, report)  # in a thread
 
     def run(self, event: CampaignReadyEvent, *, expected_customers: int | None = None) -> ReviewReport:
         """Review a campaign once; blocks until everything has been tried, or clearance comes.
@@ -60,7 +63,7 @@ class CampaignReview(Review[CampaignReviewer, OptimoveClient]):
             ConfigurationError: Called in an event loop, or `event` is not a `CampaignReadyEvent`.
             Exception: What the journal raised before anything was decided.
         """
-        return _in_a_loop(self._asked(event, expected_customers))
+        return _in_a_loop(self._run_event(event, expected_customers))
 
     def submit(self, event: CampaignReadyEvent) -> None:
         """Write an event down and return; a thread of this review runs it. Made to be a listener's `on_ready`.
@@ -76,16 +79,15 @@ class CampaignReview(Review[CampaignReviewer, OptimoveClient]):
             Exception: What the journal raised: the event is not kept.
         """
         check_event(event)
-        self._journal.keep(event)
-        done = threading.Event()
-        self._at_work.add(done)
+        self._journal.journal.add(event)
         try:
-            self._workers.submit(self._work, (event, done))
+            work = self._workers.submit(lambda: _in_a_loop(self._run_until_complete(event, fresh=True)), ())
         except Overloaded:
-            self._at_work.discard(done)
             raise OptimoveError(
                 "The machine has no thread left for this review. The journal holds the event: resume() runs it."
             ) from None
+        self._at_work.add(work)
+        work.add_done_callback(self._at_work.discard)
 
     def resume(self) -> list[ReviewReport]:
         """Run what a crash left unfinished, and return the reports; blocks until all are over.
@@ -98,27 +100,17 @@ class CampaignReview(Review[CampaignReviewer, OptimoveClient]):
             Exception: What the journal raised when it was asked what is left. What it raises for one review stands in
                 that one's report.
         """
-        return _in_a_loop(self._resume())
+        return _in_a_loop(self._resume_all())
 
     def close(self) -> None:
         """Wait until the submitted reviews are over: complete, or at clearance."""
-        for done in list(self._at_work):
-            done.wait()
+        concurrent.futures.wait(list(self._at_work))
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _work(self, event: CampaignReadyEvent, done: threading.Event) -> None:
-        try:
-            _in_a_loop(self._in_background(event))
-        finally:
-            self._at_work.discard(done)
-            done.set()
 
 
 class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, AsyncOptimoveClient]):
@@ -127,15 +119,18 @@ class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, Async
     A plain reviewer runs in threads, a coroutine function in the event loop.
     """
 
-    def _check(self, reviewer: AsyncCampaignReviewer | CampaignReviewer, client: AsyncOptimoveClient) -> None:
+    def _check_flavour(self, reviewer: AsyncCampaignReviewer | CampaignReviewer, client: AsyncOptimoveClient) -> None:
         if isinstance(client, type) or not is_async(getattr(client, "send", None)):
             raise ConfigurationError(
                 "AsyncCampaignReview needs an AsyncOptimoveClient; CampaignReview takes the other."
             )
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[ReviewReport | None]] = set()
 
-    def _side(self) -> Side:
-        return Tasks(self._client, self._reviewer, self._concurrency)
+    def _runtime(self) -> Runtime:
+        return AsyncRuntime(self._client, self._reviewer, self._config.concurrency)
+
+    async def _publish(self, report: ReviewReport) -> None:
+        publish(self._config, report)
 
     async def run(self, event: CampaignReadyEvent, *, expected_customers: int | None = None) -> ReviewReport:
         """Review a campaign once; returns when everything has been tried, or clearance comes.
@@ -153,7 +148,7 @@ class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, Async
             Exception: What the journal raised before anything was decided.
         """
         running_loop("AsyncCampaignReview")
-        return await self._asked(event, expected_customers)
+        return await self._run_event(event, expected_customers)
 
     async def submit(self, event: CampaignReadyEvent) -> None:
         """Write an event down and return; a task of this review runs it. Made to be a listener's `on_ready`.
@@ -169,8 +164,8 @@ class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, Async
         """
         running_loop("AsyncCampaignReview")
         check_event(event)
-        await self._side().call(self._journal.keep, event)
-        task = asyncio.get_running_loop().create_task(self._in_background(event))
+        await self._journal.call(self._journal.journal.add, event)
+        task = asyncio.get_running_loop().create_task(self._run_until_complete(event, fresh=True))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -186,7 +181,7 @@ class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, Async
                 that one's report.
         """
         running_loop("AsyncCampaignReview")
-        return await self._resume()
+        return await self._resume_all()
 
     async def aclose(self) -> None:
         """Wait until the submitted reviews are over: complete, or at clearance."""
@@ -196,22 +191,14 @@ class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, Async
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
 
 def _in_a_loop(coroutine: Coroutine[Any, Any, T]) -> T:
-    if _is_in_a_loop():
-        coroutine.close()
-        raise ConfigurationError("CampaignReview blocks, so it must not run in an event loop: use AsyncCampaignReview.")
-    return run_in_loop(coroutine)
-
-
-def _is_in_a_loop() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return run_in_loop(coroutine)
+    coroutine.close()
+    raise ConfigurationError("CampaignReview blocks, so it must not run in an event loop: use AsyncCampaignReview.")

@@ -1,49 +1,37 @@
-"""What a reviewer's answer means: only ids of the batch, as strings, are approved."""
+"""Reviewer answers: only ids of the batch, as strings, are approved."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Final, final
+from typing import Final
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import OptimoveError
 from optimove_conditional_execution.models.campaign import CampaignCustomer
 
 
-class OddAnswer(OptimoveError):  # noqa: N818 - a kind of failure of the reviewer's, told by name in a log
+class InvalidAnswer(OptimoveError):  # noqa: N818 - a kind of failure of the reviewer's, told by name in a log
     """The reviewer returned something that is no list of customer ids."""
 
 
-@final
 @dataclass(frozen=True, slots=True)
-class Verdicts:
-    """The answer to a batch.
+class BatchResult:
+    """The answer to a batch; iterated over it gives the ids approved, as what a reviewer returns does.
 
     Attributes:
         approved: Ids of the batch that are approved.
         failed: Ids for which the decision raised.
-        unreached: Ids that were not asked about before time was up.
-        strangers: How many ids were returned that do not stand in the batch.
+        not_reached: Ids that were not asked about before time was up.
+        unknown_ids: How many ids were returned that are not in the batch.
         reasons: Why those failed that did: a sentence, and how many it is about.
     """
 
-    approved: frozenset[str]
-    failed: frozenset[str] = frozenset()
-    unreached: frozenset[str] = frozenset()
-    strangers: int = 0
-    reasons: Mapping[str, int] = field(default_factory=dict[str, int])
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class PartialAnswer:
-    """What a reviewer returns that can fail for single customers: the ids approved, when iterated over."""
-
-    approved: tuple[str, ...]
-    failed: tuple[str, ...] = ()
-    unreached: tuple[str, ...] = ()
+    approved: Set[str]
+    failed: Set[str] = frozenset()
+    not_reached: Set[str] = frozenset()
+    unknown_ids: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def __iter__(self) -> Iterator[str]:
@@ -56,7 +44,6 @@ _MOST_ITEMS: Final = 1_000_000
 """What a reviewer may return beyond ten times its batch; a generator that goes on has no end."""
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Customers that a reviewer gets at once.
@@ -70,41 +57,39 @@ class Batch:
     ids: Sequence[str]
 
 
-def verdicts(batch: Batch, answer: object, deadline: Deadline | None = None) -> Verdicts:
+def parse_answer(batch: Batch, answer: object, deadline: Deadline | None = None) -> BatchResult:
     """Read a reviewer's answer; a generator runs on in here, until the deadline at most.
 
     Raises:
-        OddAnswer: It is none, has no end, or holds ids of strangers alone.
+        InvalidAnswer: It is none, has no end, or holds unknown ids alone.
         TimeoutError: The deadline has passed before the answer was read.
     """
-    if isinstance(answer, PartialAnswer):
-        return Verdicts(
-            frozenset(answer.approved), frozenset(answer.failed), frozenset(answer.unreached), reasons=answer.reasons
-        )
+    if isinstance(answer, BatchResult):  # of `per_customer`
+        return answer
     if isinstance(answer, str | bytes | Mapping) or not isinstance(answer, Iterable):
-        raise OddAnswer(
+        raise InvalidAnswer(
             f"The reviewer returned a {type(answer).__name__}; it must return the customer_ids that are approved."
         )
     known = frozenset(batch.ids)
-    if type(answer) in _LISTS and (plain := _plain(known, answer)) is not None:
-        return Verdicts(plain)
+    if type(answer) in _LISTS and (approved_ids := _fast_path(known, answer)) is not None:
+        return BatchResult(approved_ids)
     approved: set[str] = set()
-    strangers: Counter[str] = Counter()
+    unknown: Counter[str] = Counter()
     most = 10 * len(known) + _MOST_ITEMS
     for count, item in enumerate(answer):
         if deadline is not None and deadline.expired:
             raise TimeoutError
         if count >= most:
-            raise OddAnswer(f"The reviewer returned over {most} ids; it must return those of its batch, each once.")
+            raise InvalidAnswer(f"The reviewer returned over {most} ids; it must return those of its batch, each once.")
         if isinstance(item, CampaignCustomer):
-            raise OddAnswer("The reviewer returned customers; it must return their customer_ids.")
+            raise InvalidAnswer("The reviewer returned customers; it must return their customer_ids.")
         if isinstance(item, str) and item in known:
             approved.add(item)
         else:
-            strangers[type(item).__name__] += 1
-    if strangers and not approved:
-        raise OddAnswer(_nobody_known(strangers))
-    return Verdicts(frozenset(approved), strangers=strangers.total())
+            unknown[type(item).__name__] += 1
+    if unknown and not approved:
+        raise InvalidAnswer(_nobody_known(unknown))
+    return BatchResult(frozenset(approved), unknown_ids=unknown.total())
 
 
 def _nobody_known(kinds: Counter[str]) -> str:
@@ -116,7 +101,7 @@ def _nobody_known(kinds: Counter[str]) -> str:
     )
 
 
-def _plain(known: frozenset[str], answer: Iterable[object]) -> frozenset[str] | None:
+def _fast_path(known: frozenset[str], answer: Iterable[object]) -> frozenset[str] | None:
     """Return what most reviewers return, ids of the batch and nothing else, without a step of Python for each."""
     try:
         approved = frozenset(answer)

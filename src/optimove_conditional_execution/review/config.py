@@ -1,0 +1,64 @@
+"""Settings of a review, checked once. A file of its own, since both the review and its pipeline read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+from zoneinfo import ZoneInfo
+
+from optimove_conditional_execution import validation
+from optimove_conditional_execution.deadline import Clock
+from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.flows.report import Progress, ReviewReport
+from optimove_conditional_execution.models.listener import CampaignReadyEvent
+from optimove_conditional_execution.operations import MAX_STATUSES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewConfig:
+    """Settings of a review; `CampaignReview` says what each means."""
+
+    timezone: ZoneInfo
+    batch_size: int
+    concurrency: int
+    safety_margin: float
+    report_denied: bool
+    progress: Callable[[Progress], None] | None
+    on_report: Callable[[ReviewReport], None] | None
+    customer_attributes: tuple[str, ...]
+    page_size: int | None
+    chunk_size: int
+    control_group: Literal["ask", "skip"]
+    wall_clock: Clock
+
+    def __post_init__(self) -> None:
+        """Reject settings that are invalid.
+
+        Raises:
+            ConfigurationError: One is; the message names it.
+        """
+        validation.integer("batch_size", self.batch_size)
+        validation.integer("concurrency", self.concurrency)
+        validation.seconds("safety_margin", self.safety_margin)
+        if self.page_size is not None:
+            validation.integer("page_size", self.page_size)
+        if validation.integer("chunk_size", self.chunk_size) > MAX_STATUSES:
+            raise ConfigurationError(f"chunk_size must be {MAX_STATUSES} at most: Optimove takes no more in a call.")
+        if self.control_group not in ("ask", "skip"):
+            raise ConfigurationError('control_group must be "ask" or "skip".')
+
+    def local_time(self) -> datetime:
+        """Return the time in the tenant's zone, without the zone."""
+        return datetime.fromtimestamp(self.wall_clock(), self.timezone).replace(tzinfo=None, microsecond=0)
+
+    def seconds_left(self, event: CampaignReadyEvent) -> float:
+        """Return the seconds until an event's clearance on the wall clock; negative after it."""
+        now = self.wall_clock()
+        clearance, _ = event.clearance(self.timezone, now=now)
+        return clearance.timestamp() - now
+
+    def margin(self, left: float) -> float:
+        """Return the safety margin when so many seconds are left: half of them at most."""
+        return min(self.safety_margin, left / 2)

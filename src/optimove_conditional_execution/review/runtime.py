@@ -1,0 +1,175 @@
+"""Runtime adapters of a review: call client and reviewer from threads or tasks.
+
+The review itself is one piece of asyncio; `ThreadRuntime` lets it use the sync client, `AsyncRuntime` the async one.
+"""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Any, Final, TypeVar
+
+from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.drivers import contained
+from optimove_conditional_execution.flows.effects import harmless
+from optimove_conditional_execution.flows.reviewer_answer import Batch, BatchResult, parse_answer
+from optimove_conditional_execution.models.campaign import CampaignCustomer
+from optimove_conditional_execution.operations import Operation
+from optimove_conditional_execution.pools import Pool
+from optimove_conditional_execution.review.native_threads import workers
+from optimove_conditional_execution.transport.sending import Tally
+from optimove_conditional_execution.validation import is_async
+
+R = TypeVar("R")
+
+UPDATES_AT_ONCE: Final = 4
+"""Status updates in flight at once, so that a slow one does not hold the others."""
+
+_PAGE_THREADS: Final = 4
+"""One reads; others close what was abandoned."""
+
+_ROWS_AT_ONCE: Final = 4_000
+"""Customers that a thread reads before it hands them over."""
+
+_READ_SECONDS: Final = 0.01
+"""Seconds after which it hands over what it has."""
+
+_STALL_SECONDS: Final = 0.05
+"""Seconds after which what it has is taken from it, while it waits for the network."""
+
+
+class Runtime(abc.ABC):
+    """Calls the client and the reviewer for one run of a review."""
+
+    def __init__(self, reviewer: Callable[..., Any], concurrency: int) -> None:
+        self._reviewer = reviewer
+        # Of this run alone: a reviewer that hangs keeps its thread, and must not keep those of later runs.
+        self._reviewers = workers(Pool(concurrency, when_full="queue", name="optimove-reviewer"))
+
+    @abc.abstractmethod
+    def customers(self, campaign_id: int, **options: Any) -> AsyncGenerator[list[CampaignCustomer], None]:
+        """Yield the campaign's customers in lists of any length.
+
+        Args:
+            campaign_id: The campaign.
+            options: Those of the client's method.
+        """
+
+    @abc.abstractmethod
+    async def send(self, operation: Operation[R], deadline: Deadline, tally: Tally) -> R:
+        """Send an operation."""
+
+    async def ask(self, batch: Batch, deadline: Deadline, *, at_last: Deadline) -> BatchResult:
+        """Ask the reviewer. Whatever it raises comes out; `TimeoutError` when it is late, and it is abandoned.
+
+        Args:
+            batch: Whom it is asked about.
+            deadline: What it is told.
+            at_last: When it is abandoned: a little later, so that what it returns at its deadline counts.
+        """
+        if is_async(self._reviewer):
+            return await _in_time(asyncio.ensure_future(self._awaited(batch, deadline, at_last)), at_last)
+        asked = self._reviewers.submit(self._asked, (batch, deadline, at_last))
+        return await _in_time(asyncio.wrap_future(asked), at_last)
+
+    def _asked(self, batch: Batch, deadline: Deadline, at_last: Deadline) -> BatchResult:
+        # The answer can be a generator, so that reading it is the reviewer's work too.
+        return parse_answer(batch, self._reviewer(batch.customers, deadline), at_last)
+
+    async def _awaited(self, batch: Batch, deadline: Deadline, at_last: Deadline) -> BatchResult:
+        with contained():
+            return parse_answer(batch, await self._reviewer(batch.customers, deadline), at_last)
+
+
+class ThreadRuntime(Runtime):
+    """For `OptimoveClient`, in threads."""
+
+    def __init__(self, client: OptimoveClient, reviewer: Callable[..., Any], concurrency: int) -> None:
+        super().__init__(reviewer, concurrency)
+        self._client = client
+        # Apart, so that slow updates do not hold the next page.
+        self._pages = workers(Pool(_PAGE_THREADS, when_full="queue", name="optimove-review"))
+        self._updates = workers(Pool(UPDATES_AT_ONCE, when_full="queue", name="optimove-update"))
+
+    async def customers(self, campaign_id: int, **options: Any) -> AsyncGenerator[list[CampaignCustomer], None]:
+        """Yield the campaign's customers in lists of any length."""
+        blocks = self._client.get_processed_campaign_customers_in_blocks(campaign_id, **options)
+        came: deque[list[CampaignCustomer]] = deque()
+        reading = None
+        try:
+            while True:
+                reading = self._pages.submit(_fill, (came, blocks))
+                waiting = asyncio.wrap_future(reading)
+                waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # if it is abandoned
+                while True:
+                    # A server that stalls must not hold back what has come.
+                    await asyncio.wait((waiting,), timeout=_STALL_SECONDS)
+                    some: list[CampaignCustomer] = []
+                    over = waiting.done()
+                    while came:
+                        some += came.popleft()
+                    if some:
+                        yield some
+                    if over:
+                        break
+                if not waiting.result():
+                    return
+        finally:
+            if reading is not None:
+                # A read that was abandoned ends by itself, and then its connection is released.
+                reading.add_done_callback(lambda _: self._pages.submit(blocks.close, ()))
+
+    async def send(self, operation: Operation[R], deadline: Deadline, tally: Tally) -> R:
+        """Send an operation."""
+        sending = self._updates.submit(lambda: self._client.send(operation, deadline=deadline, tally=tally), ())
+        result: R = await asyncio.wrap_future(sending)
+        return result
+
+
+class AsyncRuntime(Runtime):
+    """For `AsyncOptimoveClient`, in the event loop."""
+
+    def __init__(self, client: AsyncOptimoveClient, reviewer: Callable[..., Any], concurrency: int) -> None:
+        super().__init__(reviewer, concurrency)
+        self._client = client
+
+    def customers(self, campaign_id: int, **options: Any) -> AsyncGenerator[list[CampaignCustomer], None]:
+        """Yield the campaign's customers in lists of any length."""
+        return self._client.get_processed_campaign_customers_in_blocks(campaign_id, **options)
+
+    async def send(self, operation: Operation[R], deadline: Deadline, tally: Tally) -> R:
+        """Send an operation."""
+        return await self._client.send(operation, deadline=deadline, tally=tally)
+
+
+def _fill(came: deque[list[CampaignCustomer]], blocks: Iterator[list[CampaignCustomer]]) -> bool:
+    """Read on until the change of threads pays, or the network makes us wait; tell whether there may be more."""
+    begun = time.monotonic()
+    read = 0
+    for block in blocks:
+        read += len(block)
+        came.append(block)
+        if read >= _ROWS_AT_ONCE or time.monotonic() - begun > _READ_SECONDS:
+            return True
+    return False
+
+
+async def _in_time(asked: asyncio.Future[BatchResult], deadline: Deadline) -> BatchResult:
+    try:
+        # Not wait_for: that would wait for one who ignores being cancelled.
+        await asyncio.wait((asked,), timeout=deadline.remaining())
+        late = not asked.done()
+    finally:
+        if not asked.done():
+            asked.cancel()
+            asked.add_done_callback(lambda done: done.cancelled() or done.exception())
+    if late:
+        raise TimeoutError
+    raised = asyncio.CancelledError() if asked.cancelled() else asked.exception()
+    if raised is not None:
+        raise harmless(raised)
+    return asked.result()

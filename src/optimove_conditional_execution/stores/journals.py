@@ -1,0 +1,349 @@
+"""Journals in SQLite: in a file, for the processes of one machine, or in memory, for one process."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from hashlib import blake2b
+from os import PathLike, fspath
+from typing import Final, Protocol, final
+
+from optimove_conditional_execution.errors import ConfigurationError, OptimoveError
+from optimove_conditional_execution.flows.journal import (
+    UNKNOWN,
+    DecidedBatch,
+    OpenReview,
+    Ranges,
+    ReviewState,
+    check_moment,
+    check_range,
+    check_run,
+    is_announced_twice,
+)
+from optimove_conditional_execution.models.listener import CampaignReadyEvent
+from optimove_conditional_execution.stores.sqlite_file import IN_MEMORY, Connection, SqliteFile, SqliteLocks
+
+_BUSY_SECONDS: Final = 10.0
+_BATCHES_AT_ONCE: Final = 16
+_REMEMBERED_REVIEWS: Final = 8
+"""Finished reviews whose customers a journal in memory still knows."""
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS reviews (
+    id INTEGER PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE,
+    event TEXT NOT NULL,
+    clearance TEXT NOT NULL,
+    decided INTEGER NOT NULL DEFAULT 0,
+    approved INTEGER NOT NULL DEFAULT 0,
+    report TEXT
+);
+CREATE TABLE IF NOT EXISTS batches (
+    number INTEGER PRIMARY KEY,
+    review INTEGER NOT NULL,
+    digest BLOB NOT NULL,
+    approved TEXT NOT NULL,
+    denied TEXT NOT NULL,
+    UNIQUE (review, digest)
+);
+CREATE INDEX IF NOT EXISTS batches_review ON batches (review);
+CREATE TABLE IF NOT EXISTS acknowledged (
+    review INTEGER NOT NULL,
+    low INTEGER NOT NULL,
+    high INTEGER NOT NULL,
+    PRIMARY KEY (review, low)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS runs (
+    run INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL UNIQUE
+);
+"""
+
+
+class _Locks(Protocol):
+    """Locks of reviews by key."""
+
+    def take(self, name: str) -> bool:
+        """Take a lock, without waiting."""
+        ...
+
+    def leave(self, name: str) -> None:
+        """Free a lock."""
+        ...
+
+
+class _Tables:
+    """A journal in the tables of an SQLite database; see `Journal`."""
+
+    _file: SqliteFile
+    _locks: _Locks
+
+    def add(self, event: CampaignReadyEvent, /) -> bool:
+        """Write an announced campaign down; see `Journal.add`."""
+        with self._file.writing() as connection:
+            return _add(connection, event)
+
+    def open(self, event: CampaignReadyEvent, /) -> OpenReview | None:
+        """Lock a review for one run; see `Journal.open`.
+
+        Raises:
+            sqlite3.Error: The file cannot be written, or the lock file cannot be opened.
+        """
+        key = event.key
+        if not self._locks.take(key):
+            return None
+        try:
+            with self._file.writing() as connection:
+                _add(connection, event)
+                # Each row gets a number above all that there have been, also of rows that are deleted since.
+                run = connection.execute("INSERT OR REPLACE INTO runs (key) VALUES (?)", (key,)).lastrowid
+                assert run is not None  # noqa: S101 - a row was inserted
+                (report,) = connection.execute("SELECT report FROM reviews WHERE key = ?", (key,)).fetchone()
+                others = connection.execute(
+                    "SELECT event FROM reviews WHERE clearance = ? AND key != ?", (_clearance(event), key)
+                ).fetchall()
+                twice = is_announced_twice(event, (CampaignReadyEvent.from_json(text) for (text,) in others))
+                return OpenReview(run, tuple(_acknowledged(connection, key)), report, twice)
+        except BaseException:
+            self._locks.leave(key)
+            raise
+
+    def unlock(self, key: str, /) -> None:
+        """Free the lock of a review; see `Journal.unlock`."""
+        self._locks.leave(key)
+
+    def record(self, key: str, batches: Sequence[DecidedBatch], /, *, run: int | None = None) -> None:
+        """Append decided batches; see `Journal.record`.
+
+        Raises:
+            OptimoveError: The journal has no such review.
+            SupersededError: A later run has opened the review.
+        """
+        with self._file.writing() as connection:
+            review = _known(connection, key, run)
+            decided = approved = 0
+            for batch in batches:
+                # As ASCII: an id may hold half a surrogate pair, which SQLite does not take as text.
+                texts = (json.dumps(batch.approved), json.dumps(batch.denied))
+                digest = blake2b("\n".join(texts).encode(), digest_size=16).digest()
+                added = connection.execute(
+                    "INSERT INTO batches (review, digest, approved, denied) VALUES (?, ?, ?, ?)"
+                    " ON CONFLICT (review, digest) DO NOTHING",
+                    (review, digest, *texts),
+                )
+                if added.rowcount == 1:
+                    decided += len(batch.approved) + len(batch.denied)
+                    approved += len(batch.approved)
+            connection.execute(
+                "UPDATE reviews SET decided = decided + ?, approved = approved + ? WHERE id = ?",
+                (decided, approved, review),
+            )
+
+    def batches(self, key: str, /) -> Iterator[DecidedBatch]:
+        """Yield all batches, read in small portions; others may write meanwhile. See `Journal.batches`."""
+        last = -1
+        while True:
+            with self._file.connection() as connection:
+                # By key each time: were the review pruned since, its number could be another one's.
+                rows = connection.execute(
+                    "SELECT number, approved, denied FROM batches"
+                    " WHERE review = (SELECT id FROM reviews WHERE key = ?) AND number > ? ORDER BY number LIMIT ?",
+                    (key, last, _BATCHES_AT_ONCE),
+                ).fetchall()
+            for _, approved, denied in rows:
+                yield DecidedBatch(tuple(json.loads(approved)), tuple(json.loads(denied)))
+            if len(rows) < _BATCHES_AT_ONCE:
+                return
+            last = rows[-1][0]
+
+    def acknowledge(self, key: str, start: int, end: int, /, *, run: int | None = None) -> None:
+        """Write down which statuses Optimove has taken; see `Journal.acknowledge`.
+
+        Raises:
+            OptimoveError: The journal has no such review, or the range is none.
+            SupersededError: A later run has opened the review.
+        """
+        check_range(start, end)
+        with self._file.writing() as connection:
+            review = _known(connection, key, run)
+            touching = (review, end, start)
+            low, high = connection.execute(
+                "SELECT min(low), max(high) FROM acknowledged WHERE review = ? AND low <= ? AND high >= ?", touching
+            ).fetchone()
+            if low is not None:
+                start, end = min(low, start), max(high, end)
+                connection.execute("DELETE FROM acknowledged WHERE review = ? AND low <= ? AND high >= ?", touching)
+            connection.execute("INSERT INTO acknowledged VALUES (?, ?, ?)", (review, start, end))
+
+    def acknowledged(self, key: str, /, *, run: int | None = None) -> Ranges:
+        """Return the ranges that Optimove has taken; see `Journal.acknowledged`.
+
+        Raises:
+            SupersededError: A later run has opened the review.
+        """
+        with self._file.connection() as connection:
+            check_run(run, _latest_run(connection, key))
+            return _acknowledged(connection, key)
+
+    def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
+        """Write down that nothing is left to do; see `Journal.finish`.
+
+        Raises:
+            OptimoveError: The journal has no such review.
+            SupersededError: A later run has opened the review.
+        """
+        with self._file.writing() as connection:
+            review = _known(connection, key, run)
+            connection.execute("UPDATE reviews SET report = ? WHERE id = ? AND report IS NULL", (report, review))
+
+    def unfinished(self) -> list[CampaignReadyEvent]:
+        """Return what is left to do, in the order of `add`."""
+        with self._file.connection() as connection:
+            rows = connection.execute("SELECT event FROM reviews WHERE report IS NULL ORDER BY id").fetchall()
+        return [CampaignReadyEvent.from_json(event) for (event,) in rows]
+
+    def reviews(self) -> list[ReviewState]:
+        """Return all reviews, in the order of `add`."""
+        with self._file.connection() as connection:
+            rows = connection.execute(
+                "SELECT event, decided, approved,"
+                " (SELECT coalesce(sum(high - low), 0) FROM acknowledged WHERE review = reviews.id), report"
+                " FROM reviews ORDER BY id"
+            ).fetchall()
+        return [
+            ReviewState(
+                CampaignReadyEvent.from_json(event), decided, approved, acknowledged, report is not None, report
+            )
+            for event, decided, approved, acknowledged, report in rows
+        ]
+
+    def prune(self, before: datetime, /) -> int:
+        """Delete old finished reviews; see `Journal.prune`.
+
+        Raises:
+            ConfigurationError: `before` has a zone.
+        """
+        check_moment(before)
+        with self._file.writing() as connection:
+            # The text of a date and time sorts as it does.
+            old = connection.execute(
+                "SELECT id FROM reviews WHERE report IS NOT NULL AND clearance < ?", (before.isoformat(),)
+            ).fetchall()
+            for statement in (
+                "DELETE FROM batches WHERE review = ?",
+                "DELETE FROM acknowledged WHERE review = ?",
+                "DELETE FROM runs WHERE key = (SELECT key FROM reviews WHERE id = ?)",
+                "DELETE FROM reviews WHERE id = ?",
+            ):
+                connection.executemany(statement, old)
+            return len(old)
+
+
+@final
+class SqliteJournal(_Tables, AbstractContextManager["SqliteJournal"]):
+    """A journal that all processes share which open the same file, and that survives a crash and a power cut.
+
+    Safe for threads, for asyncio and after a fork. The file holds ids of customers until `prune`, so a new one can be
+    read by its owner only, where the system knows owners; the mode of one that exists is left alone. Beside it stand
+    SQLite's own `-wal` and `-shm`, and an empty `.lock` file for each review that is open.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        """Open or create the file.
+
+        Args:
+            path: Where; its folder must exist, on a local disk.
+
+        Raises:
+            ConfigurationError: `path` is `:memory:`.
+            sqlite3.Error: The file cannot be opened, or is no SQLite database.
+            StoreError: Here and in all methods: the file has been removed or replaced. Restart all processes.
+        """
+        if path == IN_MEMORY:
+            raise ConfigurationError("SqliteJournal needs a file; in memory there is MemoryJournal.")
+        place = fspath(path)
+        self._file = SqliteFile(place, _SCHEMA, synchronous="FULL", busy_seconds=_BUSY_SECONDS, private=True)
+        # The lock files must be the same ones for all who mean this file, whatever they call it.
+        self._locks = self._lock_files = SqliteLocks(os.path.realpath(place), guard=self._file.writing)
+
+    def close(self) -> None:
+        """Close the file and leave all reviews; the next use opens it again."""
+        self._lock_files.close()
+        self._file.close()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@final
+class MemoryJournal(_Tables):
+    """A journal for one process, which a crash loses. Safe for threads and for asyncio; empty in a forked child.
+
+    Finished reviews are remembered until `prune`; the ids of customers only of the last eight.
+    """
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._file = SqliteFile(IN_MEMORY, _SCHEMA, synchronous="NORMAL", busy_seconds=0)
+        self._locks = _MemoryLocks()
+
+    def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
+        """Write down that nothing is left to do; see `Journal.finish`.
+
+        Raises:
+            OptimoveError: The journal has no such review.
+            SupersededError: A later run has opened the review.
+        """
+        super().finish(key, report, run=run)
+        with self._file.connection() as connection:
+            connection.execute(
+                "DELETE FROM batches WHERE review IN (SELECT id FROM reviews WHERE report IS NOT NULL"
+                " ORDER BY id DESC LIMIT -1 OFFSET ?)",
+                (_REMEMBERED_REVIEWS,),
+            )
+
+
+class _MemoryLocks:
+    def __init__(self) -> None:
+        self._held: dict[str, object] = {}
+
+    def take(self, name: str) -> bool:
+        mine = object()
+        return self._held.setdefault(name, mine) is mine  # atomic
+
+    def leave(self, name: str) -> None:
+        self._held.pop(name, None)
+
+
+def _add(connection: Connection, event: CampaignReadyEvent) -> bool:
+    row = (event.key, event.model_dump_json(by_alias=True), _clearance(event))
+    added = connection.execute(
+        "INSERT INTO reviews (key, event, clearance) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING", row
+    )
+    return added.rowcount == 1
+
+
+def _clearance(event: CampaignReadyEvent) -> str:
+    return event.clearance_required_by.isoformat()
+
+
+def _acknowledged(connection: Connection, key: str) -> Ranges:
+    return connection.execute(
+        "SELECT low, high FROM acknowledged WHERE review = (SELECT id FROM reviews WHERE key = ?) ORDER BY low", (key,)
+    ).fetchall()
+
+
+def _known(connection: Connection, key: str, run: int | None) -> int:
+    rows: list[tuple[int]] = connection.execute("SELECT id FROM reviews WHERE key = ?", (key,)).fetchall()
+    if not rows:
+        raise OptimoveError(UNKNOWN)
+    check_run(run, _latest_run(connection, key))
+    return rows[0][0]
+
+
+def _latest_run(connection: Connection, key: str) -> int | None:
+    rows: list[tuple[int]] = connection.execute("SELECT run FROM runs WHERE key = ?", (key,)).fetchall()
+    return rows[0][0] if rows else None
