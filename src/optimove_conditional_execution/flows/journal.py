@@ -95,7 +95,8 @@ class Journal(Protocol):
 
         Returns:
             The number of this run, 1 or more, which no other run of the review has had or will have; it is written
-            down. None when somebody is at the review, the caller included.
+            down. None when somebody is at the review, the caller included. Who raises has taken nothing, since nobody
+            would give it back.
         """
         ...
 

@@ -175,7 +175,7 @@ class Review(abc.ABC, Generic[R, C]):
             if report.complete or self._left(event) <= 0:
                 report = await self._written(report, turn, side)
         finally:
-            if failed := await _failure(side, turn.leave):
+            if failed := await _failure(side, turn.leave, patience=_LAST_WORDS_SECONDS):
                 LOGGER.error("campaign %d: the journal raised %s when it was left", event.campaign_id, words(failed))
         _log(report)
         return report

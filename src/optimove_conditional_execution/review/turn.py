@@ -58,9 +58,11 @@ class Turn:
         """Let somebody else run it; without effect unless it was taken."""
         with self._lock:
             self._left = True
-            taken, self._taken = self._taken, False
+            taken = self._taken
         if taken:
-            self._journal.leave(self._key)
+            self._journal.leave(self._key)  # it stays taken if that raises, so that it can be tried again
+            with self._lock:
+                self._taken = False
 
     def record(self, batches: Sequence[Decided]) -> None:
         """Append decided batches; see `Journal.record`."""
