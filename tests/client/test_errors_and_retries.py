@@ -187,6 +187,8 @@ CALLS: dict[str, Callable[[Caller], Any]] = {
         (b'{"ERRORS": ["x"]}', UnexpectedResponseError, 200),
         (b'{"status": 200, "errors": {"C1": "unknown"}}', UnexpectedResponseError, 200),
         (b'{"success": false}', UnexpectedResponseError, 200),
+        (b'{"Success": "False"}', UnexpectedResponseError, 200),
+        (b'{"success": 0}', UnexpectedResponseError, 200),
         (b'{"Success": false, "error": null}', UnexpectedResponseError, 200),
         (b'{"success": ', UnexpectedResponseError, 200),
     ],

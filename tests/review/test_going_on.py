@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.review import passes as passes_module
 from optimove_conditional_execution.review.passes import Passes
-from optimove_conditional_execution.stores import MemoryJournal
+from optimove_conditional_execution.stores import MemoryJournal, SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.review.conftest import Rig, everybody, odd
 
@@ -207,6 +208,22 @@ def test_a_journal_that_raises_before_the_first_pass_does_not_end_it(
     (report,) = rig.submit(everybody, campaign.event(), journal=journal)
     assert (report.complete, report.acknowledged) == (True, 10)
     assert len(campaign.recipients()) == 10
+
+
+def test_a_journal_that_raises_when_it_is_left_does_not_end_it(rig: Rig, tmp_path: Path) -> None:
+    campaign = rig.fake.add_campaign(10, lead_seconds=30)
+    refusing(rig.fake, UPDATE, BAD)
+    with SqliteJournal(tmp_path / "reviews.db") as journal:
+        leave, first = journal.leave, iter([LookupError("customer-5")])
+
+        def raises_once(key: str, /) -> None:
+            for error in first:
+                raise error
+            leave(key)
+
+        journal.leave = raises_once  # type: ignore[method-assign]
+        told = rig.submit(everybody, campaign.event(), journal=journal)
+    assert [(report.complete, report.acknowledged) for report in told] == [(True, 10)]
 
 
 # ---- the pauses

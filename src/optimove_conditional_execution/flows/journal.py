@@ -114,7 +114,8 @@ class Journal(Protocol):
 
         Returns:
             How far the review has got, and the number of this run, which is written down. None when another run has
-            the lock, one of the caller's included.
+            the lock, one of the caller's included. A call that raises must leave the review unlocked: nobody would
+            unlock it.
         """
         ...
 

@@ -55,6 +55,7 @@ class ReportedError(PayloadError):
 
 _CODES: Final = ("responsecode", "statuscode", "status")
 _ERRORS: Final = ("error", "errors")
+_NOES: Final = frozenset({"false", "0"})  # a bool, or a bool that was printed
 _FAILURES: Final = frozenset({"error", "fail", "failed", "failure"})
 
 
@@ -73,7 +74,7 @@ def refuse_error(value: object) -> None:
         status = next((code for code in wrong if 300 <= code < 600), None)
         raise ReportedError(f"its body says that the status is {wrong[0]}", status=status)
     failed = any(isinstance(code, str) and code.lower() in _FAILURES for code in codes)
-    if failed or any(said.get(key) for key in _ERRORS) or said.get("success") is False:
+    if failed or any(said.get(key) for key in _ERRORS) or str(said.get("success")).lower() in _NOES:
         raise ReportedError("its body says that the call has failed")
 
 

@@ -226,7 +226,7 @@ class Review(abc.ABC, Generic[R, C]):
             if report.complete or self._config.seconds_left(event) <= 0:
                 report = await self._finish(event, opened, report)
         finally:
-            if failed := await self._failure(lock.release):
+            if failed := await self._failure(lock.release, patience=_LAST_WORDS_SECONDS):
                 LOGGER.error(
                     "campaign %d: the journal raised %s when it was left", event.campaign_id, safe_text(failed)
                 )

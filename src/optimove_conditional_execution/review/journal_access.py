@@ -104,9 +104,11 @@ class ReviewLock:
         """Let another run have it; without effect unless it was acquired."""
         with self._lock:
             self._released = True
-            held, self._held = self._held, False
+            held = self._held
         if held:
-            self._journal.unlock(self._event.key)
+            self._journal.unlock(self._event.key)  # which may raise, and is tried again then
+            with self._lock:
+                self._held = False
 
 
 def is_temporary(error: Exception) -> bool:
