@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, ClassVar, Final, Self, TypeVar, final
+from typing import Annotated, Any, ClassVar, Final, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, PydanticSerializationError, core_schema
 
 from optimove_conditional_execution.errors import PayloadError
@@ -56,8 +56,7 @@ class WireModel(BaseModel):
                 `path` names the field. The error never quotes the payload.
         """
         try:
-            # What model_validate_json does, less the checks of its arguments.
-            read: Self = cls.__pydantic_validator__.validate_json(body)
+            read = cls.model_validate_json(body)
         except ValidationError as error:
             if error.errors(include_url=False, include_context=False, include_input=False)[0]["type"] != "json_invalid":
                 raise payload_error(cls.__name__, error) from None
@@ -149,33 +148,33 @@ _REASONS: Final = {
 }
 
 
-class _Lenient:
-    """Read the documented type where it fits; keep anything else as it came."""
+class Otherwise:
+    """Read the documented type where it fits, and convert anything else; as a rule it is kept as it came."""
+
+    def __init__(self, convert: Callable[[object], object] | None = None, *, first: object = None) -> None:
+        """Say what becomes of the rest.
+
+        Args:
+            convert: Is given what is not of the documented type; None keeps it.
+            first: What is tried in place of the documented type.
+        """
+        self._convert = convert
+        self._first = first
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        documented = handler(source)
+        documented = handler(source) if self._first is None else handler.generate_schema(self._first)
         if documented["type"] == "nullable":  # null is kept as it came, too; one look less at what is not null
             documented = documented["schema"]
-        return core_schema.union_schema([documented, core_schema.any_schema()], mode="left_to_right")
+        kept = core_schema.any_schema()
+        rest = kept if self._convert is None else core_schema.no_info_before_validator_function(self._convert, kept)
+        return core_schema.union_schema([documented, rest], mode="left_to_right")
 
 
-class _AsSent:
+class _Unchecked:
     """Keep the value as it came: for types that JSON already tells apart, so there is nothing to convert."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.any_schema()
-
-
-class _Items:
-    """A collection that is null reads as empty, so that it can be iterated over without asking first."""
-
-    def __init__(self, empty: type[tuple[object, ...] | dict[str, object]]) -> None:
-        self._empty = empty
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        empty = self._empty
-        null = core_schema.no_info_after_validator_function(lambda _: empty(), core_schema.none_schema())
-        return core_schema.union_schema([handler(source), null, core_schema.any_schema()], mode="left_to_right")
 
 
 class _Milliseconds:
@@ -203,22 +202,10 @@ class _Milliseconds:
         )
 
 
-class _Name:
-    """A string with something in it."""
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return _name_schema()
-
-
-@final
 class NumberAsText(str):
     """A whole number as its decimal text, which is written as the number that it came as."""
 
     __slots__ = ()
-
-
-def _name_schema() -> core_schema.StringSchema:
-    return core_schema.str_schema(strict=True, pattern=r"\S", max_length=MAX_NAME)
 
 
 def _decimal(number: int) -> str:
@@ -256,32 +243,28 @@ class _EchoedId:
 
 
 def _id_schema(as_text: Callable[[int], str], *first: CoreSchema) -> core_schema.UnionSchema:
+    name = core_schema.str_schema(strict=True, pattern=r"\S", max_length=MAX_NAME)
     number = core_schema.no_info_after_validator_function(as_text, core_schema.int_schema(strict=True))
     return core_schema.union_schema(
-        [*first, _name_schema(), number],
+        [*first, name, number],
         mode="left_to_right",
         custom_error_type="identifier",
         custom_error_message="is no id",
     )
 
 
-class _Object:
-    """A JSON object with whatever in it; JSON's own keys need no check."""
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.dict_schema()
-
-
 LAST_MILLISECOND: Final = 253_402_300_799_999
 MAX_NAME: Final = 1_024
 """Characters of an identifier; a longer one is no identifier."""
 
-Lenient = Annotated[T, _Lenient()]
-AsSent = Annotated[T, _AsSent()]
-Items = Annotated[tuple[T, ...], _Items(tuple)]
-Attributes = Annotated[dict[str, Any], _Object(), _Items(dict)]
+Lenient = Annotated[T, Otherwise()]
+Unchecked = Annotated[T, _Unchecked()]
+EmptyIfNull = Annotated[tuple[T, ...], Otherwise(lambda value: () if value is None else value)]
+"""A collection that can be iterated over without asking first."""
+
+Attributes = Annotated[dict[str, Any], Otherwise(lambda value: {} if value is None else value, first=dict[Any, Any])]
 Milliseconds = Annotated[int, _Milliseconds()]
-Name = Annotated[str, _Name()]
+Name = Annotated[str, Field(strict=True, pattern=r"\S", max_length=MAX_NAME)]
 Id = Annotated[str, _Id()]
 EchoedId = Annotated[str, _EchoedId()]
 Identifier = int | str

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Strict, model_validator
+from pydantic import AliasChoices, BeforeValidator, Strict, model_validator
 
-from optimove_conditional_execution.models.base import Lenient, WireModel
+from optimove_conditional_execution.models.base import Otherwise, WireModel
 
 
 class CaselessModel(WireModel):
     """Reads its keys whatever their case; a key that it does not know is kept as it came."""
-
-    _also: ClassVar[Mapping[str, str]] = {}
-    """Further names of fields, in small letters."""
 
     @model_validator(mode="before")
     @classmethod
@@ -23,7 +20,7 @@ class CaselessModel(WireModel):
         return known_keys(cls, given)
 
 
-def known_keys(model: type[CaselessModel], given: Any) -> Any:
+def known_keys(model: type[WireModel], given: Any) -> Any:
     """Return what a model is made of under the documented keys; the documented spelling wins, then the first."""
     if not isinstance(given, Mapping):
         return given
@@ -38,12 +35,13 @@ def known_keys(model: type[CaselessModel], given: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=16)
-def field_names(model: type[CaselessModel]) -> dict[str, str]:
+def field_names(model: type[WireModel]) -> dict[str, str]:
     """Return the field that each name means; names in small letters."""
-    names = dict(model._also)  # pyright: ignore[reportPrivateUsage]  # models of this room
+    names: dict[str, str] = {}
     for field, info in model.model_fields.items():
-        names[field] = field
-        names[(info.alias or field).lower()] = field
+        choices = info.validation_alias
+        known = choices.choices if isinstance(choices, AliasChoices) else [info.alias or field]
+        names |= {name.lower(): field for name in (field, *known) if isinstance(name, str)}
     return names
 
 
@@ -66,5 +64,5 @@ def number(value: object) -> object:
 Number = Annotated[int, Strict(), BeforeValidator(number)]
 """A whole number: as one, as a float such as 5.0, or as digits in a string; no boolean."""
 
-LenientNumber = Annotated[Lenient[Annotated[int, Strict()] | None], BeforeValidator(number)]
+LenientNumber = Annotated[int | str | None, Otherwise(number, first=Annotated[int, Strict()])]
 """The same, but null and whatever else comes is kept."""

@@ -15,10 +15,9 @@ from pydantic_core import PydanticSerializationError, to_json
 from optimove_conditional_execution.errors import ConfigurationError, PayloadError
 from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.models.campaign import CampaignCustomer, CustomerPromotionStatus
-from optimove_conditional_execution.models.campaign_rows import campaign_customers
 from optimove_conditional_execution.models.listener import CAMPAIGN_READY, EventListener
 from optimove_conditional_execution.operations.operation import ENDPOINTS, Operation
-from optimove_conditional_execution.operations.wire import decoded, json_body, many, nothing, required
+from optimove_conditional_execution.operations.wire import decoded, json_body, many, model_of, nothing, required
 from optimove_conditional_execution.tracebacks import sensitive_variables
 
 MAX_STATUSES: Final = 10_000
@@ -236,4 +235,4 @@ def _customers(response: Response) -> list[CampaignCustomer]:
         return []
     if not isinstance(rows, list):
         raise PayloadError("the answer is not a list")
-    return campaign_customers(rows)
+    return [model_of(CampaignCustomer, row) for row in rows]
