@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from optimove_conditional_execution import ConfigurationError, Deadline, OptimoveClient
 from optimove_conditional_execution.deadline import TransitEstimate, zone_of
-from optimove_conditional_execution.flows.budget import LONGEST_BUDGET, Budget, Reserve, budget
+from optimove_conditional_execution.flows.budget import LONGEST_BUDGET, Budget, BudgetEstimator, Reserve
 
 
 class Clock:
@@ -210,13 +210,13 @@ class TestReserve:
 
     def test_it_follows_the_round_trips(self, clock: Clock) -> None:
         reserve = Reserve(clock=clock)
-        assert reserve.of(5.0) == 0.5
+        assert reserve.for_budget(5.0) == 0.5
         for took in (0.2, 0.2, 0.2, 0.2, 0.2):
             reserve.observe(took)
-        assert reserve.of(5.0) == pytest.approx(0.3)
+        assert reserve.for_budget(5.0) == pytest.approx(0.3)
         for _ in range(6):
             reserve.observe(0.4)
-        assert reserve.of(5.0) == pytest.approx(0.6)
+        assert reserve.for_budget(5.0) == pytest.approx(0.6)
 
     @pytest.mark.parametrize("before", [0, 1, 5, 50])
     def test_one_slow_delivery_does_not_count(self, before: int, clock: Clock) -> None:
@@ -224,20 +224,20 @@ class TestReserve:
         for _ in range(before):
             reserve.observe(0.02)
         reserve.observe(1.8)
-        assert reserve.of(5.0) <= 0.5
+        assert reserve.for_budget(5.0) <= 0.5
         for _ in range(50):
             reserve.observe(0.02)
-            assert reserve.of(5.0) <= 0.5
-        assert reserve.of(5.0) == 0.05
+            assert reserve.for_budget(5.0) <= 0.5
+        assert reserve.for_budget(5.0) == 0.05
 
     def test_one_in_twenty_that_is_slow_is_left_out_and_two_are_not(self, clock: Clock) -> None:
         reserve = Reserve(clock=clock)
         for turn in range(400):
             reserve.observe(1.0 if turn % 25 == 0 else 0.1)
-        assert reserve.of(5.0) == pytest.approx(0.15)
+        assert reserve.for_budget(5.0) == pytest.approx(0.15)
         for turn in range(400):
             reserve.observe(1.0 if turn % 10 == 0 else 0.1)
-        assert reserve.of(5.0) == pytest.approx(1.5)
+        assert reserve.for_budget(5.0) == pytest.approx(1.5)
 
     def test_what_is_older_than_five_minutes_is_forgotten(self, clock: Clock) -> None:
         reserve = Reserve(clock=clock)
@@ -246,16 +246,16 @@ class TestReserve:
         clock.now += 200
         for _ in range(10):
             reserve.observe(0.1)
-        assert reserve.of(5.0) == pytest.approx(1.5)
+        assert reserve.for_budget(5.0) == pytest.approx(1.5)
         clock.now += 101
-        assert reserve.of(5.0) == pytest.approx(0.15)
+        assert reserve.for_budget(5.0) == pytest.approx(0.15)
 
     def test_the_last_five_count_however_old_they_are(self, clock: Clock) -> None:
         reserve = Reserve(clock=clock)
         for _ in range(5):
             reserve.observe(0.8)
             clock.now += 3_600
-        assert reserve.of(5.0) == pytest.approx(1.2)
+        assert reserve.for_budget(5.0) == pytest.approx(1.2)
 
     def test_a_crowd_costs_no_more_memory_than_1024_numbers(self, clock: Clock) -> None:
         reserve = Reserve(clock=clock)
@@ -263,7 +263,7 @@ class TestReserve:
             reserve.observe(1.0)
         for _ in range(1_024):
             reserve.observe(0.1)
-        assert reserve.of(5.0) == pytest.approx(0.15)
+        assert reserve.for_budget(5.0) == pytest.approx(0.15)
 
     @given(
         st.lists(st.tuples(st.floats(0, 60), st.floats(0, 400)), max_size=40),
@@ -279,9 +279,9 @@ class TestReserve:
             reserve.observe(round_trip)
             clock.now += pause
         if fixed is None:
-            assert 0 <= reserve.of(seconds) <= seconds / 3
+            assert 0 <= reserve.for_budget(seconds) <= seconds / 3
         else:
-            assert reserve.of(seconds) == min(fixed, seconds / 2)
+            assert reserve.for_budget(seconds) == min(fixed, seconds / 2)
 
     @given(st.lists(st.tuples(st.floats(0, 60), st.floats(0, 100)), min_size=5, max_size=60))
     def test_it_is_what_sorting_everything_would_give(self, round_trips: list[tuple[float, float]]) -> None:
@@ -295,7 +295,7 @@ class TestReserve:
             recent = [entry for entry in seen[:-5] if entry[0] >= clock.now - 300] + seen[-5:]
             ordered = sorted(took for _, took in recent)
             rank = min(math.ceil(0.95 * len(ordered)), len(ordered) - 1)
-            assert reserve.of(math.inf) == pytest.approx(max(0.05, 1.5 * ordered[rank - 1]))
+            assert reserve.for_budget(math.inf) == pytest.approx(max(0.05, 1.5 * ordered[rank - 1]))
 
 
 SENT_MS = 1_800_000_000_000
@@ -316,14 +316,16 @@ class Arrivals:
 
     def arrives(self, *, under_way: float = 0.0, sender_is_ahead: float = 0.0, host: Deadline | None = None) -> Budget:
         sent_ms = round((self.true_time - under_way + sender_is_ahead) * 1000)
-        return budget(
-            sent_ms=sent_ms,
-            deadline_ms=sent_ms + round(self.seconds * 1000),
-            received=self.clock.now,
+        estimator = BudgetEstimator(
             transit=self.transit,
             reserve=self.reserve,
             clock=self.clock,
             wall_clock=lambda: self.true_time + self.our_wall_is_off,
+        )
+        return estimator.budget(
+            sent_ms=sent_ms,
+            deadline_ms=sent_ms + round(self.seconds * 1000),
+            received=self.clock.now,
             host=host,
         )
 
@@ -333,7 +335,7 @@ def test_the_budget_is_optimoves_own_less_the_delay() -> None:
     first = arrivals.arrives()
     assert (first.seconds, first.transit) == (5.0, 0.0)
     assert first.deadline.remaining() == 5.0
-    assert first.thinking.remaining() == 4.5
+    assert first.handler_deadline.remaining() == 4.5
     second = arrivals.arrives(under_way=1.0)
     assert (second.seconds, second.transit) == pytest.approx((4.0, 1.0), abs=0.001)
 
@@ -342,15 +344,13 @@ def test_the_budget_counts_from_the_arrival() -> None:
     arrivals = Arrivals()
     received = arrivals.clock.now
     arrivals.clock.now += 0.5  # spent before it was looked at
-    left = budget(
-        sent_ms=SENT_MS,
-        deadline_ms=SENT_MS + 5_000,
-        received=received,
+    estimator = BudgetEstimator(
         transit=arrivals.transit,
         reserve=arrivals.reserve,
         clock=arrivals.clock,
         wall_clock=lambda: SENT_MS / 1000,
     )
+    left = estimator.budget(sent_ms=SENT_MS, deadline_ms=SENT_MS + 5_000, received=received)
     assert (left.seconds, left.deadline.remaining()) == (5.0, 4.5)
 
 
@@ -372,7 +372,7 @@ def test_a_host_that_ends_us_earlier_sets_the_deadline() -> None:
     time_left = arrivals.arrives(host=Deadline.after(1.2, clock=arrivals.clock))
     assert time_left.seconds == 5.0  # Optimove's
     assert time_left.deadline.remaining() == pytest.approx(1.2)
-    assert time_left.thinking.remaining() == pytest.approx(0.8)  # less the reserve, a third here
+    assert time_left.handler_deadline.remaining() == pytest.approx(0.8)  # less the reserve, a third here
     later = arrivals.arrives(host=Deadline.after(900.0, clock=arrivals.clock))
     assert later.deadline.remaining() == 5.0
 

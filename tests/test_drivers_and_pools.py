@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from optimove_conditional_execution import Deadline, Endpoint, Operation
-from optimove_conditional_execution.drivers import Pools, arun, is_async, run
+from optimove_conditional_execution.drivers import Pools, arun, run
 from optimove_conditional_execution.flows.effects import Ask, Call, Late, Overloaded
 from optimove_conditional_execution.pools import Pool
+from optimove_conditional_execution.validation import is_async
 from tests.conftest import forked
 
 AnyFlow = Generator[Any, Any, Any]

@@ -203,8 +203,12 @@ class TransitEstimate:
         return next((low for low, high in neighbours if high - low <= _COMPANY_SECONDS), self._offsets[0])
 
 
-def zone_of(timezone: ZoneInfo | str) -> ZoneInfo:
+def zone_of(timezone: ZoneInfo | str, *, setting: str = "timezone=") -> ZoneInfo:
     """Return the time zone of an IANA name, such as `Europe/London`.
+
+    Args:
+        timezone: The name, or the zone itself.
+        setting: Where the name was given, for the message.
 
     Raises:
         ConfigurationError: It is not known.
@@ -214,19 +218,12 @@ def zone_of(timezone: ZoneInfo | str) -> ZoneInfo:
     try:
         return ZoneInfo(timezone)
     except (ValueError, OSError, KeyError, TypeError, AttributeError):  # ZoneInfoNotFoundError is a KeyError
-        raise unknown_zone("timezone= must be an IANA name like Europe/London.") from None
-
-
-def unknown_zone(advice: str) -> ConfigurationError:
-    """Return the error for a time zone that is not found: its name is wrong, or there is no database of zones.
-
-    Args:
-        advice: What to do about a name, with a full stop.
-    """
+        pass
+    advice = f"{setting} must be an IANA name like Europe/London."
     if available_timezones():
-        return ConfigurationError(f"The time zone is not known: {advice}")
+        raise ConfigurationError(f"The time zone is not known: {advice}")
     # Slim images and Windows; there every name is unknown, the right ones too.
-    return ConfigurationError(f"This machine has no time zone database: pip install tzdata. If it has one, {advice}")
+    raise ConfigurationError(f"This machine has no time zone database: pip install tzdata. If it has one, {advice}")
 
 
 def instant(moment: datetime, zone: tzinfo, *, not_before: datetime | None = None) -> tuple[datetime, bool]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
@@ -13,8 +12,8 @@ from typing import Any, Final, TypeVar, final
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.flows.effects import Ask, Call, Flow, Late, harmless
-from optimove_conditional_execution.operations import Operation
 from optimove_conditional_execution.pools import Pool
+from optimove_conditional_execution.validation import is_async
 
 R = TypeVar("R")
 
@@ -45,12 +44,12 @@ class Pools:
         )
 
 
-def run(flow: Flow[R], *, call: Callable[[Operation[Any]], Any] | None = None, pools: Pools | None = None) -> R:
+def run(flow: Flow[R], *, call: Callable[..., Any] | None = None, pools: Pools | None = None) -> R:
     """Run a flow to its end in this thread.
 
     Args:
         flow: The flow.
-        call: Sends an operation, for flows that ask Optimove.
+        call: Sends an operation, for flows that ask Optimove; takes `deadline=` if one of them sets it.
         pools: Where bounded questions are asked, for flows that have some.
 
     Returns:
@@ -75,6 +74,10 @@ def run(flow: Flow[R], *, call: Callable[[Operation[Any]], Any] | None = None, p
         flow.close()
 
 
+def _until(effect: Call) -> dict[str, Deadline]:
+    return {} if effect.deadline is None else {"deadline": effect.deadline}
+
+
 def _throwable(error: BaseException) -> BaseException:
     # A generator ends with a StopIteration that passes through it, or turns it into a RuntimeError.
     return harmless(error) if isinstance(error, StopIteration) else error
@@ -82,13 +85,13 @@ def _throwable(error: BaseException) -> BaseException:
 
 def _perform(
     effect: Call | Ask,
-    call: Callable[[Operation[Any]], Any] | None,
+    call: Callable[..., Any] | None,
     pools: Pools | None,
     interruption: _Interruption,
 ) -> object:
     if isinstance(effect, Call):
         assert call is not None  # noqa: S101 - the flow's driver was set up without a client
-        return call(effect.operation)
+        return call(effect.operation, **_until(effect))
     if effect.within is None:
         return effect.function(*effect.arguments)
     assert pools is not None  # noqa: S101 - the flow's driver was set up without pools
@@ -113,9 +116,7 @@ def _perform(
     return _not_awaitable(future.result())
 
 
-async def arun(
-    flow: Flow[R], *, call: Callable[[Operation[Any]], Awaitable[Any]] | None = None, pools: Pools | None = None
-) -> R:
+async def arun(flow: Flow[R], *, call: Callable[..., Awaitable[Any]] | None = None, pools: Pools | None = None) -> R:
     """Run a flow to its end in this task; see `run`."""
     interruption = _Interruption()
     try:
@@ -162,13 +163,13 @@ class _Interruption:
 
 async def _aperform(
     effect: Call | Ask,
-    call: Callable[[Operation[Any]], Awaitable[Any]] | None,
+    call: Callable[..., Awaitable[Any]] | None,
     pools: Pools | None,
     interruption: _Interruption,
 ) -> object:
     if isinstance(effect, Call):
         assert call is not None  # noqa: S101 - the flow's driver was set up without a client
-        return await call(effect.operation)
+        return await call(effect.operation, **_until(effect))
     if effect.within is None:
         answer = effect.function(*effect.arguments)
         return await answer if inspect.isawaitable(answer) else answer
@@ -277,16 +278,6 @@ def _seconds(effect: Ask) -> float | None:
     assert effect.within is not None  # noqa: S101 - only bounded questions come here
     seconds = effect.within.remaining()
     return None if seconds == float("inf") else seconds
-
-
-def is_async(function: object) -> bool:
-    """Whether calling something makes a coroutine."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    if inspect.iscoroutinefunction(function):
-        return True
-    # An object whose class has `async def __call__` is one too.
-    return inspect.iscoroutinefunction(inspect.getattr_static(type(function), "__call__", None))
 
 
 def _not_awaitable(answer: object) -> object:

@@ -238,18 +238,19 @@ def test_an_event_loop_that_ends_while_the_handler_is_asked(kind: str, caplog: p
     assert gate.kinds() == ["cancelled", "approved"]
 
 
-def test_an_event_loop_that_ends_while_the_answer_is_delivered() -> None:
+def test_an_event_loop_that_ends_while_the_answer_is_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Optimove may have it already, so it is kept: a repeat must not decide anew."""
     gate = Gate()
     gate.go_on.set()
     delivering = threading.Event()
-    send = gate.receiver._desk.deliver
+    client = gate.receiver._client
+    send = client.send
 
-    async def hang(*_: object) -> None:
+    async def hang(*_: object, **__: object) -> None:
         delivering.set()
         await asyncio.sleep(PATIENCE)
 
-    object.__setattr__(gate.receiver._desk, "deliver", hang)
+    monkeypatch.setattr(client, "send", hang)
 
     async def begin() -> None:
         asyncio.ensure_future(gate.notify())  # noqa: RUF006 - the loop ends with it
@@ -258,7 +259,7 @@ def test_an_event_loop_that_ends_while_the_answer_is_delivered() -> None:
     asyncio.run(begin())
     assert gate.kinds() == ["cancelled"]
     assert gate.outcomes[0].decision is not None
-    object.__setattr__(gate.receiver._desk, "deliver", send)
+    monkeypatch.setattr(client, "send", send)
     assert asyncio.run(gate.notify()).approved
     assert gate.asked == ["r-1"]
     assert gate.kinds() == ["cancelled", "approved"]
@@ -392,10 +393,10 @@ def test_a_thread_that_is_interrupted(
         def __init__(self) -> None:
             self._client = optimove.client()
 
-        def send_webhook_approval(self, approval: Any, *, deadline: Any) -> None:
+        def send(self, operation: Any, *, deadline: Any) -> None:
             if slow == ["deliver"]:
                 time.sleep(PATIENCE)
-            self._client.send_webhook_approval(approval, deadline=deadline)
+            self._client.send(operation, deadline=deadline)
 
     client: Any = Client()
     receiver = WebhookReceiver(

@@ -28,8 +28,8 @@ from optimove_conditional_execution import (
     Request,
     Response,
 )
-from optimove_conditional_execution.flows.handovers import REMEMBERED, Handovers
-from optimove_conditional_execution.flows.token import Token
+from optimove_conditional_execution.flows.listener import REMEMBERED_EVENTS, EventDeduplicator
+from optimove_conditional_execution.listener_token import ListenerToken
 from optimove_conditional_execution.models.listener import CampaignReadyEvent, ListenerEvent
 from optimove_conditional_execution.receivers.listener import PLACES
 from optimove_conditional_execution.stores import SqliteJournal
@@ -135,7 +135,7 @@ class Rig:
         """Wait until what was handed over has been noted as ended."""
         for _ in range(count):
             assert self.ready.left.acquire(timeout=PATIENCE)
-        handovers = self.receiver._desk.handovers
+        handovers = self.receiver._context.deduplicator
         for handover in list(handovers._known.values()):
             if handover is not None:
                 handover.taken.result(PATIENCE)
@@ -222,21 +222,21 @@ def test_anything_else_is_refused(rig: Rig, path: str, query: str, caplog: pytes
 
 @pytest.mark.parametrize("token", ["\xe9t\xe9 \u20ac", "a+b/c==", "100%", "%41", "a&b=c?d", " padded ", "\U0001f3b0"])
 def test_odd_tokens_in_every_spelling(token: str) -> None:
-    gate = Token(token)
+    gate = ListenerToken(token)
     quoted = quote(token, safe="")
-    assert gate.opens(post({}, query=f"token={quoted}"))
+    assert gate.matches(post({}, query=f"token={quoted}"))
     # ASGI hands the path over decoded, WSGI decoded and as if it were Latin-1.
     if "/" not in token:
-        assert gate.opens(post({}, query="", path=f"/listener/{quoted}"))
-        assert gate.opens(post({}, query="", path=f"/listener/{token}"))
-        assert gate.opens(post({}, query="", path=f"/listener/{token.encode().decode('latin-1')}"))
-    assert not gate.opens(post({}, query=f"token={quoted}x"))
+        assert gate.matches(post({}, query="", path=f"/listener/{quoted}"))
+        assert gate.matches(post({}, query="", path=f"/listener/{token}"))
+        assert gate.matches(post({}, query="", path=f"/listener/{token.encode().decode('latin-1')}"))
+    assert not gate.matches(post({}, query=f"token={quoted}x"))
 
 
 def test_a_query_in_bytes_as_flask_has_it() -> None:
     request: Any = Request("POST", "/", b"token=abc", (), b"")  # type: ignore[arg-type]
-    assert Token("abc").opens(request)
-    assert not Token("abd").opens(request)
+    assert ListenerToken("abc").matches(request)
+    assert not ListenerToken("abd").matches(request)
 
 
 def test_unsigned_is_an_explicit_choice(rig: Rig) -> None:
@@ -554,7 +554,7 @@ def test_a_repeat_waits_for_the_first_and_answers_as_it_does(rig: Rig, raises: E
         first = pool.submit(rig.send, ready())
         assert rig.ready.entered.acquire(timeout=PATIENCE)
         repeats = [pool.submit(rig.send, ready()) for _ in range(4)]
-        waiting = rig.receiver._desk.handovers._known[CampaignReadyEvent.from_json(json.dumps(ready())).key]
+        waiting = rig.receiver._context.deduplicator._known[CampaignReadyEvent.from_json(json.dumps(ready())).key]
         assert waiting is not None
         while not (len(waiting.taken._done_callbacks) + len(waiting.taken._waiters) >= 5):
             assert not any(repeat.done() for repeat in repeats)
@@ -580,22 +580,22 @@ def test_at_once_from_many_threads(rig: Rig) -> None:
 
 def test_the_last_ten_thousand_are_remembered(rig: Rig) -> None:
     rig.make()
-    handovers = rig.receiver._desk.handovers
+    handovers = rig.receiver._context.deduplicator
     assert rig.send(ready()) == 200
-    for number in range(REMEMBERED - 1):
+    for number in range(REMEMBERED_EVENTS - 1):
         handover, ours = handovers.begin(f"another {number}")
         assert ours
         handovers.end(handover, taken=True)
     assert rig.send(ready()) == 200
     assert len(rig.ready.events) == 1
     assert rig.send(ready(CampaignID=2)) == 200  # one too many
-    assert len(handovers) == REMEMBERED == 10_000
+    assert len(handovers) == REMEMBERED_EVENTS == 10_000
     assert rig.send(ready()) == 200
     assert len(rig.ready.events) == 3
 
 
 def test_a_handover_that_was_forgotten_meanwhile_changes_nothing_when_it_ends() -> None:
-    handovers = Handovers(capacity=1)
+    handovers = EventDeduplicator(capacity=1)
     first, _ = handovers.begin("a")
     handovers.begin("b")
     again, ours = handovers.begin("a")
@@ -603,10 +603,10 @@ def test_a_handover_that_was_forgotten_meanwhile_changes_nothing_when_it_ends() 
     assert again is not first
     assert ours
     handovers.end(first, taken=False)
-    assert first.taken.result(0) is False
+    assert first.done.result(0) is False
     assert handovers.begin("a") == (again, False)
     handovers.end(first, taken=True)  # once is enough
-    assert first.taken.result(0) is False
+    assert first.done.result(0) is False
 
 
 # ---- other events
@@ -848,7 +848,7 @@ def test_settings_that_make_no_sense(rig: Rig, options: dict[str, Any]) -> None:
 def test_waiting_for_ever_is_bounded(rig: Rig) -> None:
     rig.make(answer_within=float("inf"))
     assert rig.send(ready()) == 200
-    assert rig.receiver._desk.answer_within == 3_600
+    assert rig.receiver._context.answer_within == 3_600
 
 
 def test_a_frameworks_request_is_refused(rig: Rig) -> None:
@@ -941,7 +941,7 @@ def test_hostile_urls(path: str, query: str, body: bytes, logged: Log) -> None:
     assert response.status in {200, 400, 401}
     assert bool(taking.events) is (response.status == 200)
     assert "inside the SDK" not in "".join(logged.texts)
-    for text in (*logged.texts, repr(receiver), str(receiver), repr(response), str(receiver._desk)):
+    for text in (*logged.texts, repr(receiver), str(receiver), repr(response), str(receiver._context)):
         assert TOKEN not in text
 
 
@@ -969,7 +969,7 @@ def test_hostile_events(event: Any, logged: Log) -> None:
 
 def test_nothing_is_quoted_whatever_happens(rig: Rig, logged: Log) -> None:
     rig.make(on_event=True)
-    shown: list[object] = [rig.receiver, rig.receiver._desk, *rig.receiver._desk.handovers._known.values()]
+    shown: list[object] = [rig.receiver, rig.receiver._context, *rig.receiver._context.deduplicator._known.values()]
     private = {"Unknown": HIDDEN, "DecryptionKey": HIDDEN}
     for error in (None, ValueError(HIDDEN), RuntimeError(TOKEN)):
         rig.ready.raises = rig.other.raises = error

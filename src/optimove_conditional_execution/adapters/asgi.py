@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final, Protocol, final
 
-from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request, Response, plain
-from optimove_conditional_execution.receivers.tasks import DRAIN_SECONDS
+from optimove_conditional_execution.receivers.base import DRAIN_SECONDS
 from optimove_conditional_execution.transport.loops import running_loop
+from optimove_conditional_execution.validation import is_async
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

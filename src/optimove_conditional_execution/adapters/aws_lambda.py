@@ -11,9 +11,9 @@ from urllib.parse import urlencode
 
 from optimove_conditional_execution.adapters.wsgi import Receiver
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request, Response, plain
+from optimove_conditional_execution.validation import is_async
 
 _RETURNING: Final = 0.2
 """Seconds that are kept to write down what was answered and to return, before Lambda ends the function."""

@@ -13,11 +13,12 @@ from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr
 
+from optimove_conditional_execution import validation
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.flows.paging import Paging, seconds_for_customers
 from optimove_conditional_execution.operations import Endpoints
-from optimove_conditional_execution.settings import TIMEZONE_VARIABLE, ClientSettings, seconds, whole_number
+from optimove_conditional_execution.settings import TIMEZONE_VARIABLE, ClientSettings
 from optimove_conditional_execution.tracebacks import sensitive_variables
 from optimove_conditional_execution.transport.calls import OnCall
 from optimove_conditional_execution.transport.limiter import RateLimit
@@ -86,7 +87,7 @@ class Client(abc.ABC):
             approval_rate_limit=approval_rate_limit,
             on_call=on_call,
         )
-        whole_number("max_connections", max_connections)
+        validation.integer("max_connections", max_connections)
         if engine not in ENGINES:
             raise ConfigurationError(f"engine must be one of {', '.join(ENGINES)}.")
         if http_client is not None and engine != "httpx":
@@ -130,7 +131,7 @@ class Client(abc.ABC):
             campaign_id,
             customer_attributes=customer_attributes,
             page_size=page_size,
-            waiting=Deadline.after(seconds("wait_for_customers", wait_for_customers)),
+            waiting=Deadline.after(validation.seconds("wait_for_customers", wait_for_customers)),
             on_warning=log if on_warning is None else on_warning,
         )
 

@@ -1,4 +1,4 @@
-"""How the time until Optimove's deadline is divided: thinking first, and a reserve to deliver the answer."""
+"""The time budget of a notification: the handler's share, and a reserve to deliver the answer."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import threading
 from bisect import bisect_left, insort
 from collections import deque
 from dataclasses import dataclass
-from typing import Final, final
+from typing import Final
 
+from optimove_conditional_execution import validation
 from optimove_conditional_execution.deadline import Clock, Deadline, TransitEstimate
-from optimove_conditional_execution.settings import seconds
 
 FIRST_RESERVE: Final = 0.5
 SMALLEST_RESERVE: Final = 0.05
@@ -23,7 +23,6 @@ _FEWEST: Final = 5
 _SAMPLES: Final = 1_024
 
 
-@final
 class Reserve:
     """How long delivering an answer may take: 1.5 times the 95th percentile of the deliveries of the last 5 minutes.
 
@@ -44,7 +43,7 @@ class Reserve:
             ConfigurationError: `fixed` is negative or no number.
         """
         if fixed is not None:
-            seconds("reserve", fixed)
+            validation.seconds("reserve", fixed)
         self._fixed = fixed
         self._clock = clock
         self._lock = threading.Lock()
@@ -53,14 +52,14 @@ class Reserve:
         self._durations: list[float] = [first]  # those of `_seen`, in order of size
 
     def observe(self, took: float) -> None:
-        """Take a delivery into account that took so many seconds, or was given up after them."""
+        """Record that a delivery took so many seconds, or was abandoned after them."""
         now = self._clock()
         with self._lock:
             self._seen.append((now, took))
             insort(self._durations, took)
             self._forget(now)
 
-    def of(self, budget: float) -> float:
+    def for_budget(self, budget: float) -> float:
         """Return the seconds to keep back of a budget of so many seconds."""
         return min(self._measured(), budget / 3) if self._fixed is None else min(self._fixed, budget / 2)
 
@@ -79,7 +78,6 @@ class Reserve:
             del self._durations[bisect_left(self._durations, gone)]
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Budget:
     """The time for one notification.
@@ -88,51 +86,62 @@ class Budget:
         seconds: From its arrival to Optimove's deadline; 0 or less when that has passed.
         transit: Seconds that it was under way longer than its neighbours, as far as they are taken from its budget.
         deadline: Optimove's deadline, on our clock, or the host's if that is earlier.
-        thinking: Until when the handler may think.
+        handler_deadline: When the handler's answer is due, so that there is time to deliver it.
     """
 
     seconds: float
     transit: float
     deadline: Deadline
-    thinking: Deadline
+    handler_deadline: Deadline
 
 
-def budget(
-    *,
-    sent_ms: int,
-    deadline_ms: int,
-    received: float,
-    transit: TransitEstimate,
-    reserve: Reserve,
-    clock: Clock,
-    wall_clock: Clock,
-    host: Deadline | None = None,
-) -> Budget:
-    """Return the time that a notification leaves.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetEstimator:
+    """Tells how much time a notification leaves.
 
     It is counted from Optimove's own two time stamps, so that a wrong local clock changes nothing, less the transit
     time that a comparison with its neighbours shows. An answer that comes late harms nobody, and one that is not given
     is lost, so doubt is decided for asking: the transit time takes half of the budget at most, unless it has eaten all
     of it and our wall clock, which is looked at for nothing else, shows too that the deadline has passed.
 
-    Args:
-        sent_ms: The notification's `timestamp`.
-        deadline_ms: Its `conditional_execution_approval_deadline`.
-        received: Our clock when it arrived.
-        transit: What the neighbours showed; takes this one into account.
-        reserve: What to keep back.
-        clock: Our monotonic clock.
-        wall_clock: Our wall clock, seconds since 1970.
-        host: When whatever runs us will end us; None if it does not.
+    Attributes:
+        transit: How late notifications are.
+        reserve: How long delivering takes.
+        clock: Monotonic, in seconds.
+        wall_clock: Seconds since 1970.
     """
-    stated = (deadline_ms - sent_ms) / 1000
-    delay = transit.observe(received=received, sent=sent_ms / 1000)
-    passed = delay >= stated and deadline_ms / 1000 <= wall_clock()
-    if stated > 0 and not passed:
-        delay = min(delay, stated / 2)
-    left = min(stated - delay, LONGEST_BUDGET)
-    deadline = Deadline.after(left - (clock() - received), clock=clock)
-    usable = left
-    if host is not None and host.remaining() < deadline.remaining():
-        deadline, usable = host, host.remaining()
-    return Budget(left, delay, deadline, deadline.earlier_by(reserve.of(max(0.0, usable))))
+
+    transit: TransitEstimate
+    reserve: Reserve
+    clock: Clock
+    wall_clock: Clock
+
+    def budget(
+        self,
+        *,
+        sent_ms: int,
+        deadline_ms: int,
+        received: float,
+        transit: TransitEstimate | None = None,
+        host: Deadline | None = None,
+    ) -> Budget:
+        """Return the time that a notification leaves.
+
+        Args:
+            sent_ms: The notification's `timestamp`.
+            deadline_ms: Its `conditional_execution_approval_deadline`.
+            received: The monotonic clock when it arrived.
+            transit: The estimate that takes this one into account; None for the one of all notifications.
+            host: When whatever runs us will end us; None if it does not.
+        """
+        stated = (deadline_ms - sent_ms) / 1000
+        delay = (transit or self.transit).observe(received=received, sent=sent_ms / 1000)
+        passed = delay >= stated and deadline_ms / 1000 <= self.wall_clock()
+        if stated > 0 and not passed:
+            delay = min(delay, stated / 2)
+        left = min(stated - delay, LONGEST_BUDGET)
+        deadline = Deadline.after(left - (self.clock() - received), clock=self.clock)
+        usable = left
+        if host is not None and host.remaining() < deadline.remaining():
+            deadline, usable = host, host.remaining()
+        return Budget(left, delay, deadline, deadline.earlier_by(self.reserve.for_budget(max(0.0, usable))))

@@ -118,8 +118,10 @@ class ClaimStore(Protocol):
         ...
 
 
-def take(claims: ClaimStore, question: str, deadline: Deadline, *, pause: Callable[[float], Any]) -> Flow[Claim | None]:
-    """Take a notification, or wait until whoever has it is done or the deadline comes.
+def claim_notification(
+    claims: ClaimStore, question: str, deadline: Deadline, *, pause: Callable[[float], Any]
+) -> Flow[Claim | None]:
+    """Claim a notification, or wait until whoever holds it is done or the deadline comes.
 
     Returns:
         None when it is ours; an `UNDELIVERED` claim with an approval when that is ours to deliver; otherwise how
@@ -141,7 +143,7 @@ def take(claims: ClaimStore, question: str, deadline: Deadline, *, pause: Callab
         # The first delivery gave it back undecided, so this one tries.
 
 
-def note(claims: ClaimStore, question: str, claim: Claim | None, *, within: Deadline) -> Flow[Exception | None]:
+def update_claim(claims: ClaimStore, question: str, claim: Claim | None, *, within: Deadline) -> Flow[Exception | None]:
     """Write down how far a notification has got, or give it back when `claim` is None.
 
     Returns:

@@ -15,9 +15,15 @@ R = TypeVar("R")
 @final
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Ask Optimove: send an operation and answer with its result, or throw its error."""
+    """Ask Optimove: send an operation and answer with its result, or throw its error.
+
+    Attributes:
+        operation: The call.
+        deadline: When it must be done; None leaves that to whoever runs the flow.
+    """
 
     operation: Operation[Any]
+    deadline: Deadline | None = None
 
 
 @final

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from optimove_conditional_execution import operations
+from optimove_conditional_execution import operations, validation
 from optimove_conditional_execution.errors import (
     APIError,
-    ConfigurationError,
     DeadlineExceeded,
     OptimoveError,
     TransportError,
@@ -24,7 +23,7 @@ def ensure_webhook(url: str) -> Flow[Webhook]:
 
     CreateWebhook must not be repeated blindly: when its outcome is unknown, the list is asked once more.
     """
-    creation = operations.create_webhook(_absolute("url", url))
+    creation = operations.create_webhook(validation.absolute_url("url", url))
     webhook = yield from _registered(url)
     if webhook is not None:
         return webhook
@@ -52,7 +51,7 @@ def ensure_event_listener(listener_url: str, *, event_type_id: int) -> Flow[Even
     Only one that is registered for all channels will do. What the list holds may be percent-encoded as a whole.
     """
     registration = operations.register_event_listener(
-        _absolute("listener_url", listener_url), event_type_id=event_type_id
+        validation.absolute_url("listener_url", listener_url), event_type_id=event_type_id
     )
     wanted = normalized(listener_url)
     listeners: list[EventListener] = yield Call(operations.get_registered_event_listeners())
@@ -62,17 +61,6 @@ def ensure_event_listener(listener_url: str, *, event_type_id: int) -> Flow[Even
             return listener
     yield Call(registration)
     return EventListener(event_type_id=event_type_id, listener_url=listener_url)
-
-
-def _absolute(name: str, url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-    except (ValueError, TypeError, AttributeError):
-        usable = False
-    if not usable:
-        raise ConfigurationError(f"{name} must be absolute, such as https://gate.example.com/optimove.")
-    return url
 
 
 def _registered(url: str) -> Flow[Webhook | None]:

@@ -1,4 +1,4 @@
-"""What a listener answers to an event, and whether the event is handed over. Both receivers run this.
+"""One event of a listener, from its bytes to its answer. Both receivers run this.
 
 A 200 means that the event was taken, or that the integrator's function is still at it. An exception means that nothing
 holds the event: the answer is 503, and a repeat is handed over again.
@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Literal, final
+from typing import Any, Final, Literal
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import PayloadError
 from optimove_conditional_execution.flows.bodies import LOST_IN_CHUNKS, body_fault, is_lost_in_chunks
 from optimove_conditional_execution.flows.effects import Ask, Flow, Overloaded
-from optimove_conditional_execution.flows.handovers import Handover, Handovers
-from optimove_conditional_execution.flows.token import Token
+from optimove_conditional_execution.listener_token import ListenerToken
 from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.models.listener import CAMPAIGN_READY, CampaignReadyEvent, ListenerEvent
 
@@ -29,10 +30,9 @@ EventKind = Literal[
 ]
 
 
-@final
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """What came of one request, for the log: nothing in it is secret or personal.
+class EventOutcome:
+    """The outcome of one request, for the log: nothing in it is secret or personal.
 
     Attributes:
         kind: In one word.
@@ -47,12 +47,69 @@ class Delivery:
     error: str | None = None
 
 
-Answer = tuple[Response, Delivery | None]
+REMEMBERED_EVENTS: Final = 10_000
 
 
-@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Handover:
+    """An event that is being handed over.
+
+    Attributes:
+        key: The event's name.
+        done: Set when the integrator's function is: True when it returned, False when it raised.
+    """
+
+    key: str
+    done: Future[bool] = field(default_factory=lambda: Future[bool]())
+
+
+class EventDeduplicator:
+    """Remembers the last events, so that a repeat is not handed over again. Safe for threads."""
+
+    def __init__(self, *, capacity: int = REMEMBERED_EVENTS) -> None:
+        """Remember so many events at most; the oldest is forgotten first."""
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, Handover | None] = OrderedDict()  # None: it has been taken
+
+    def begin(self, key: str) -> tuple[Handover | None, bool]:
+        """Claim an event.
+
+        Returns:
+            The handover, and whether the caller is to make it; (None, False) when the event has been taken already.
+        """
+        with self._lock:
+            if key in self._known:
+                return self._known[key], False
+            handover = self._known[key] = Handover(key)
+            if len(self._known) > self._capacity:
+                self._known.popitem(last=False)
+            return handover, True
+
+    def end(self, handover: Handover, *, taken: bool) -> None:
+        """Record how a handover went; an event that was not taken is forgotten, so that a repeat is handed over."""
+        with self._lock:
+            # It may have been forgotten since, and have come again.
+            if self._known.get(handover.key) is handover:
+                if taken:
+                    self._known[handover.key] = None
+                else:
+                    del self._known[handover.key]
+            first = not handover.done.done()
+            if first:
+                handover.done.set_result(taken)
+
+    def __len__(self) -> int:
+        """Return how many events are remembered."""
+        with self._lock:
+            return len(self._known)
+
+
+Answer = tuple[Response, EventOutcome | None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ListenerDesk:
+class ListenerContext:
     """All that answering events needs.
 
     Attributes:
@@ -63,49 +120,49 @@ class ListenerDesk:
         wait: Waits for a future, so many seconds at most.
         answer_within: Seconds.
         max_body: Bytes.
-        handovers: What has been handed over.
-        log: Tells of a delivery whose request is cancelled before it is answered.
+        deduplicator: What has been handed over.
+        log: Logs an outcome when the request is cancelled before it is answered.
     """
 
-    token: Token = field(repr=False)
+    token: ListenerToken = field(repr=False)
     on_ready: EventFunction
     on_event: EventFunction | None
     start: Callable[[EventFunction, ListenerEvent, Handover], None]
     wait: Callable[[Future[bool], float], Any]
     answer_within: float
     max_body: int
-    handovers: Handovers
-    log: Callable[[Delivery], None]
+    deduplicator: EventDeduplicator
+    log: Callable[[EventOutcome], None]
 
 
-def answer_event(request: Request, desk: ListenerDesk, *, host: Deadline | None = None) -> Flow[Answer]:
+def answer_event(request: Request, context: ListenerContext, *, host: Deadline | None = None) -> Flow[Answer]:
     """Answer a request that came to a listener; the result is the answer, and the record of it if it is one.
 
     Args:
         request: The request.
-        desk: All that answering needs.
+        context: All that answering needs.
         host: When whatever runs us will end us; None if it does not.
     """
     if request.method != "POST":
         return plain(405, "Only POST is answered here.", headers={"allow": "POST"}), None
-    if len(request.body) > desk.max_body:
-        return event_too_large(desk.max_body)
-    if not desk.token.opens(request):
-        error = f"The {desk.token.place} does not hold the token."
-        return plain(401, "The token is missing or wrong."), Delivery("forged", 401, error=error)
+    if len(request.body) > context.max_body:
+        return event_too_large(context.max_body)
+    if not context.token.matches(request):
+        error = f"The {context.token.place} does not hold the token."
+        return plain(401, "The token is missing or wrong."), EventOutcome("forged", 401, error=error)
     if is_lost_in_chunks(request):
         answer = plain(411, "The body is empty: send it with its length.")
-        return answer, Delivery("unreadable", 411, error=LOST_IN_CHUNKS)
+        return answer, EventOutcome("unreadable", 411, error=LOST_IN_CHUNKS)
     try:
         event = read_event(request.body)
     except PayloadError as unreadable:
         error = (not unreadable.path and body_fault(request)) or str(unreadable)
-        return plain(400, "The event cannot be understood."), Delivery("unreadable", 400, error=error)
-    function = desk.on_ready if isinstance(event, CampaignReadyEvent) else desk.on_event
+        return plain(400, "The event cannot be understood."), EventOutcome("unreadable", 400, error=error)
+    function = context.on_ready if isinstance(event, CampaignReadyEvent) else context.on_event
     if function is None:
-        return plain(200), Delivery("ignored", 200, event)
-    delivery = yield from _handed_over(event, function, desk, host)
-    return plain(delivery.status, "" if delivery.status == 200 else "The event was not taken."), delivery
+        return plain(200), EventOutcome("ignored", 200, event)
+    outcome = yield from _hand_over(event, function, context, host)
+    return plain(outcome.status, "" if outcome.status == 200 else "The event was not taken."), outcome
 
 
 def read_event(body: bytes) -> ListenerEvent:
@@ -121,38 +178,40 @@ def read_event(body: bytes) -> ListenerEvent:
 def event_too_large(max_body: int) -> Answer:
     """Return the answer to a body that is longer than allowed, and the record of it."""
     error = f"The body is longer than {max_body} bytes."
-    return plain(413, "The event is too long."), Delivery("unreadable", 413, error=error)
+    return plain(413, "The event is too long."), EventOutcome("unreadable", 413, error=error)
 
 
-def _handed_over(
-    event: ListenerEvent, function: EventFunction, desk: ListenerDesk, host: Deadline | None
-) -> Flow[Delivery]:
-    handover, ours = desk.handovers.begin(_name(event))
+def _hand_over(
+    event: ListenerEvent, function: EventFunction, context: ListenerContext, host: Deadline | None
+) -> Flow[EventOutcome]:
+    handover, ours = context.deduplicator.begin(_name(event))
     if handover is None:
-        return Delivery("duplicate", 200, event)
+        return EventOutcome("duplicate", 200, event)
     if ours:
         try:
-            yield Ask(desk.start, (function, event, handover))
+            yield Ask(context.start, (function, event, handover))
         except BaseException as error:
-            desk.handovers.end(handover, taken=False)
+            context.deduplicator.end(handover, taken=False)
             if not isinstance(error, Overloaded):
                 raise
-            return Delivery("overloaded", 503, event, "Too many events are being handed over.")
+            return EventOutcome("overloaded", 503, event, "Too many events are being handed over.")
     # The integrator's code goes on whatever becomes of this request.
-    within = desk.answer_within if host is None else min(desk.answer_within, host.remaining())
+    within = context.answer_within if host is None else min(context.answer_within, host.remaining())
     try:
-        yield Ask(desk.wait, (handover.taken, within))
+        yield Ask(context.wait, (handover.done, within))
     except BaseException:
-        desk.log(Delivery("cancelled", 503, event, "The request was cancelled; the event is handed over all the same."))
+        context.log(
+            EventOutcome("cancelled", 503, event, "The request was cancelled; the event is handed over all the same.")
+        )
         raise
-    if not handover.taken.done():
+    if not handover.done.done():
         if host is not None and host.expired:
             # The function ends with the host, so nothing holds the event.
-            return Delivery("failed", 503, event, "The event was not taken before the host's deadline.")
-        return Delivery("running" if ours else "duplicate", 200, event)
-    if handover.taken.result():
-        return Delivery("taken" if ours else "duplicate", 200, event)
-    return Delivery("failed" if ours else "duplicate", 503, event, "The event was not taken.")
+            return EventOutcome("failed", 503, event, "The event was not taken before the host's deadline.")
+        return EventOutcome("running" if ours else "duplicate", 200, event)
+    if handover.done.result():
+        return EventOutcome("taken" if ours else "duplicate", 200, event)
+    return EventOutcome("failed" if ours else "duplicate", 503, event, "The event was not taken.")
 
 
 def _name(event: ListenerEvent) -> str:

@@ -1,7 +1,9 @@
-"""What became of a notification, and the record from which that is told."""
+"""The outcome of a notification, and its builder."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Literal, final
@@ -26,6 +28,9 @@ OutcomeKind = Literal[
     "undelivered",
     "cancelled",
 ]
+
+
+Stage = Literal["verify", "parse", "claim", "decide", "deliver"]
 
 
 @final
@@ -92,12 +97,11 @@ def _place(exception: BaseException) -> str:
     return f" at {PurePath(code.co_filename).name}:{traceback.tb_lineno} in {code.co_name}"
 
 
-@final
-class Record:
-    """An outcome in the making.
+class OutcomeBuilder:
+    """Mutable builder for `Outcome`.
 
     Attributes:
-        kind: What becomes of the delivery if it is interrupted now.
+        kind: What the outcome is if the delivery is interrupted now.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -114,20 +118,25 @@ class Record:
         self.budget: Budget | None = None
         self.kind: OutcomeKind = "cancelled"
         self._clock = clock
-        self._stage_began = self.started
-        self._seconds = dict.fromkeys(("verify", "parse", "claim", "decide", "deliver"), 0.0)
+        self._seconds: dict[str, float] = {}
         self._error: str | None = None
         self._exception: BaseException | None = None
 
-    def stage(self, name: Literal["verify", "parse", "claim", "decide", "deliver"]) -> float:
-        """End a stage; return how many seconds it took."""
-        now = self._clock()
-        seconds = now - self._stage_began
-        self._stage_began = now
-        self._seconds[name] += seconds
-        return seconds
+    @contextmanager
+    def timing(self, stage: Stage) -> Iterator[None]:
+        """Add the time that the `with` block takes to a stage."""
+        started = self._clock()
+        try:
+            yield
+        finally:
+            name = f"{stage}_seconds"
+            self._seconds[name] = self._seconds.get(name, 0.0) + self._clock() - started
 
-    def blame(self, what: str, exception: BaseException | None = None) -> None:
+    def seconds(self, stage: Stage) -> float:
+        """Return the seconds that a stage has taken so far."""
+        return self._seconds.get(f"{stage}_seconds", 0.0)
+
+    def set_error(self, what: str, exception: BaseException | None = None) -> None:
         """Say what went wrong.
 
         An error of ours speaks for itself and holds no personal data. Of any other only the type is told, and where it
@@ -135,19 +144,15 @@ class Record:
         """
         if exception is not None:
             exception = original(exception)
-        if exception is None:
-            self._error = what
-        elif isinstance(exception, OptimoveError):
-            self._error = f"{what}: {type(exception).__name__}: {exception}"
-        else:
-            self._error = f"{what}: {type(exception).__name__}{_place(exception)}"
-        self._exception = exception
+            is_ours = isinstance(exception, OptimoveError)
+            what += f": {type(exception).__name__}{f': {exception}' if is_ours else _place(exception)}"
+        self._error, self._exception = what, exception
 
-    def outcome(self, kind: OutcomeKind, status: int) -> Outcome:
-        """Return the finished record.
+    def build(self, kind: OutcomeKind, status: int) -> Outcome:
+        """Return the outcome.
 
         Args:
-            kind: What became of it.
+            kind: What came of the delivery.
             status: The HTTP status that is answered.
         """
         return Outcome(
@@ -159,11 +164,7 @@ class Record:
             error=self._error,
             exception=self._exception,
             secret_index=self.secret_index,
-            verify_seconds=self._seconds["verify"],
-            parse_seconds=self._seconds["parse"],
-            claim_seconds=self._seconds["claim"],
-            decide_seconds=self._seconds["decide"],
-            deliver_seconds=self._seconds["deliver"],
             total_seconds=self._clock() - self.started,
             budget_seconds=None if self.budget is None else self.budget.seconds,
+            **self._seconds,
         )

@@ -11,43 +11,42 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
-from typing import Any, Final, Literal, NoReturn
+from typing import Any, Final, Literal
 
 from pydantic import SecretStr
 
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.drivers import arun, contained, is_async, run
+from optimove_conditional_execution.drivers import arun, contained, run
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.flows.effects import name_of
-from optimove_conditional_execution.flows.handovers import Handover, Handovers
 from optimove_conditional_execution.flows.listener import (
     Answer,
-    Delivery,
+    EventDeduplicator,
     EventFunction,
-    ListenerDesk,
+    EventOutcome,
+    Handover,
+    ListenerContext,
     answer_event,
     event_too_large,
 )
-from optimove_conditional_execution.flows.token import Token
+from optimove_conditional_execution.listener_token import ListenerToken
 from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.models.listener import CampaignReadyEvent, ListenerEvent
 from optimove_conditional_execution.observers import SafeLogger
 from optimove_conditional_execution.pools import Pool
-from optimove_conditional_execution.receivers.around import Around, surrounded
-from optimove_conditional_execution.receivers.checks import (
-    check_around,
-    check_deadline,
-    check_function,
-    check_request,
-    refuse_pickling,
+from optimove_conditional_execution.receivers.base import (
+    DRAIN_SECONDS,
+    Around,
+    BackgroundTasks,
+    BaseReceiver,
+    check_arguments,
     refuse_running_loop,
-    warn_of_copies,
+    with_context,
 )
-from optimove_conditional_execution.receivers.tasks import DRAIN_SECONDS, BackgroundTasks
-from optimove_conditional_execution.settings import seconds, whole_number
 from optimove_conditional_execution.signature import Unsigned
 from optimove_conditional_execution.tracebacks import sensitive_variables
 from optimove_conditional_execution.transport.loops import running_loop
+from optimove_conditional_execution.validation import check_callable, integer, is_async, seconds, warn_of_copies
 
 MAX_BODY: Final = 65_536
 """Bytes of an event at most; Optimove's sample has 156."""
@@ -62,7 +61,7 @@ _LARGEST_ID: Final = 2**63
 _EXPECTED: Final = frozenset({"taken", "running", "duplicate", "ignored"})
 
 
-class _Listener(abc.ABC):
+class _Listener(BaseReceiver):
     """What both listener receivers are built from."""
 
     @sensitive_variables
@@ -99,39 +98,37 @@ class _Listener(abc.ABC):
                 stands in no access log behind it.
 
         Raises:
-            ConfigurationError: A setting makes no sense.
+            ConfigurationError: A setting is invalid.
         """
         self._check_function("on_ready", on_ready)
         if on_event is not None:
             self._check_function("on_event", on_event)
-        if around is not None:
-            check_around(around)
         within = min(seconds("answer_within", answer_within), LONGEST_WAIT)
-        whole_number("max_body", max_body)
-        secret = Token(token, header=token_header)
+        self._max_body = integer("max_body", max_body)
+        secret = ListenerToken(token, header=token_header)
         if secret.expected is not None:
             warn_of_copies(_LOGGER, "the listener's token", [secret.expected])
         # Models are built at first use, and the first event must not wait for that.
         for model in (ListenerEvent, CampaignReadyEvent):
             model.model_rebuild()
         self._pool = Pool(PLACES, when_full="refuse", name="optimove-listener")
-        self._desk = ListenerDesk(
+        self._context = ListenerContext(
             token=secret,
-            on_ready=surrounded(on_ready, around),
-            on_event=None if on_event is None else surrounded(on_event, around),
+            on_ready=with_context(on_ready, around),
+            on_event=None if on_event is None else with_context(on_event, around),
             start=self._start,
             wait=self._wait,
             answer_within=within,
             max_body=max_body,
-            handovers=Handovers(),
+            deduplicator=EventDeduplicator(),
             log=_log,
         )
         self._set_up()
 
     def _check_function(self, name: str, function: object) -> None:
-        check_function(name, function, "event")
+        check_callable(name, function, "event")
 
-    def _set_up(self) -> None:  # noqa: B027 - what is in the base class is enough for threads
+    def _set_up(self) -> None:
         """Make what else is needed."""
 
     @abc.abstractmethod
@@ -142,17 +139,9 @@ class _Listener(abc.ABC):
     def _wait(self, taken: Future[bool], within: float, /) -> Awaitable[None] | None:
         """Wait for a handover, so many seconds at most."""
 
-    @property
-    def max_body(self) -> int:
-        """Bytes that a request's body may have; adapters stop reading there."""
-        return self._desk.max_body
-
     def too_large(self) -> Response:
         """Return the answer to a request whose body an adapter has not read to its end, and log it."""
-        return _finish(event_too_large(self._desk.max_body))
-
-    def __reduce__(self) -> NoReturn:
-        refuse_pickling(self)
+        return _finish(event_too_large(self._max_body))
 
     def _ended(self, event: ListenerEvent, handover: Handover, error: BaseException | None) -> None:
         try:
@@ -160,7 +149,7 @@ class _Listener(abc.ABC):
                 name = "on_ready" if isinstance(event, CampaignReadyEvent) else "on_event"
                 _LOGGER.error("%s %s; a repeat of the event is handed over again%s", name, _how(error), _of(event))
         finally:
-            self._desk.handovers.end(handover, taken=error is None)
+            self._context.deduplicator.end(handover, taken=error is None)
 
 
 class ListenerReceiver(_Listener):
@@ -204,11 +193,10 @@ class ListenerReceiver(_Listener):
             ConfigurationError: What was given is your framework's request, not a `Request`; or it was called in an
                 event loop, which would stand still meanwhile.
         """
-        check_request(request)
-        refuse_running_loop("ListenerReceiver", "AsyncListenerReceiver")
-        check_deadline(deadline)
+        check_arguments(request, deadline)
+        refuse_running_loop("ListenerReceiver")
         try:
-            answer = run(answer_event(request, self._desk, host=deadline))
+            answer = run(answer_event(request, self._context, host=deadline))
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
             return _crashed(error)
         return _finish(answer)
@@ -269,11 +257,10 @@ class AsyncListenerReceiver(_Listener):
             ConfigurationError: What was given is your framework's request, not a `Request`; or no event loop of asyncio
                 is running.
         """
-        check_request(request)
+        check_arguments(request, deadline)
         running_loop("AsyncListenerReceiver")
-        check_deadline(deadline)
         try:
-            answer = await arun(answer_event(request, self._desk, host=deadline))
+            answer = await arun(answer_event(request, self._context, host=deadline))
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
             return _crashed(error)
         return _finish(answer)
@@ -322,29 +309,29 @@ def _how(error: BaseException) -> str:
 def _crashed(error: Exception) -> Response:
     # Not reached by any request that we know of. It fails closed, and without a traceback, which could quote data.
     what = f"The delivery failed inside the SDK: {name_of(error)}"
-    return _finish((plain(503, "Not available."), Delivery("failed", 503, error=what)))
+    return _finish((plain(503, "Not available."), EventOutcome("failed", 503, error=what)))
 
 
 def _finish(answer: Answer) -> Response:
-    response, delivery = answer
-    if delivery is not None:
-        _log(delivery)
+    response, outcome = answer
+    if outcome is not None:
+        _log(outcome)
     return response
 
 
-def _log(delivery: Delivery) -> None:
-    expected = delivery.kind in _EXPECTED and delivery.status == 200
-    event = delivery.event
+def _log(outcome: EventOutcome) -> None:
+    expected = outcome.kind in _EXPECTED and outcome.status == 200
+    event = outcome.event
     _LOGGER.log(
         logging.INFO if expected else logging.WARNING,
         "%s status=%d%s%s",
-        delivery.kind,
-        delivery.status,
+        outcome.kind,
+        outcome.status,
         "" if event is None else _of(event),
-        "" if delivery.error is None else f" ({delivery.error})",
+        "" if outcome.error is None else f" ({outcome.error})",
         extra={
-            "optimove_kind": delivery.kind,
-            "optimove_status": delivery.status,
+            "optimove_kind": outcome.kind,
+            "optimove_status": outcome.status,
             "optimove_event_type_id": None if event is None else _id(event.event_type_id),
             "optimove_campaign_id": None if event is None else _id(event.campaign_id),
         },

@@ -8,20 +8,20 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Generic, Literal, NoReturn, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 
 from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
 from optimove_conditional_execution.deadline import Deadline, TransitEstimate
-from optimove_conditional_execution.drivers import Pools, arun, is_async, run
+from optimove_conditional_execution.drivers import Pools, arun, run
 from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.flows.budget import Reserve
+from optimove_conditional_execution.flows.budget import BudgetEstimator, Reserve
 from optimove_conditional_execution.flows.claims import ClaimStore
 from optimove_conditional_execution.flows.effects import Flow
-from optimove_conditional_execution.flows.outcome import Outcome, Record
+from optimove_conditional_execution.flows.outcome import Outcome, OutcomeBuilder
 from optimove_conditional_execution.flows.webhook import (
     Answer,
-    Desk,
     OnFailure,
+    WebhookContext,
     answer_notification,
     interrupted,
     too_large,
@@ -31,22 +31,20 @@ from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.models.notification import NotificationEnvelope, WebhookNotification
 from optimove_conditional_execution.observers import SafeLogger, notify
-from optimove_conditional_execution.receivers.around import Around, surrounded
-from optimove_conditional_execution.receivers.checks import (
-    check_around,
-    check_deadline,
-    check_function,
-    check_request,
-    refuse_pickling,
+from optimove_conditional_execution.receivers.base import (
+    DRAIN_SECONDS,
+    Around,
+    BackgroundTasks,
+    BaseReceiver,
+    check_arguments,
     refuse_running_loop,
-    warn_of_copies,
+    with_context,
 )
-from optimove_conditional_execution.receivers.tasks import DRAIN_SECONDS, BackgroundTasks
-from optimove_conditional_execution.settings import whole_number
 from optimove_conditional_execution.signature import Secrets, Unsigned, receiver_keys
 from optimove_conditional_execution.stores.memory import MemoryClaims
 from optimove_conditional_execution.tracebacks import sensitive_variables
 from optimove_conditional_execution.transport.loops import running_loop
+from optimove_conditional_execution.validation import check_callable, integer, is_async, warn_of_copies
 
 MAX_BODY: Final = 262_144
 """Bytes of a notification at most; Optimove's sample has 1,268."""
@@ -62,7 +60,7 @@ H = TypeVar("H", bound=Callable[..., Any])
 C = TypeVar("C", OptimoveClient, AsyncOptimoveClient)
 
 
-class _Receiver(abc.ABC, Generic[H, C]):
+class _WebhookReceiver(BaseReceiver, Generic[H, C]):
     """What both webhook receivers are built from."""
 
     @sensitive_variables
@@ -105,10 +103,10 @@ class _Receiver(abc.ABC, Generic[H, C]):
                 time that it takes is the handler's.
 
         Raises:
-            ConfigurationError: A setting makes no sense.
+            ConfigurationError: A setting is invalid.
         """
-        check_function("handler", handler, "notification", "deadline")
-        if isinstance(client, type) or not callable(getattr(client, "send_webhook_approval", None)):
+        check_callable("handler", handler, "notification", "deadline")
+        if isinstance(client, type) or not callable(getattr(client, "send", None)):
             raise ConfigurationError(
                 "client must be an OptimoveClient; for AsyncWebhookReceiver an AsyncOptimoveClient."
             )
@@ -117,58 +115,54 @@ class _Receiver(abc.ABC, Generic[H, C]):
             raise ConfigurationError("on_outcome must be a function of an Outcome; a coroutine would never be awaited.")
         if on_failure not in ("abstain", "deny"):
             raise ConfigurationError('on_failure must be "abstain" (say nothing) or "deny" (say no).')
-        if around is not None:
-            check_around(around)
-        whole_number("max_concurrency", max_concurrency)
-        whole_number("max_body", max_body)
+        integer("max_concurrency", max_concurrency)
+        self._max_body = integer("max_body", max_body)
         # Models are built at first use, and the first notification must not wait for that.
         for model in (WebhookNotification, NotificationEnvelope, Approval):
             model.model_rebuild()
         keys = receiver_keys(secrets)
         if not isinstance(keys, Unsigned):
             warn_of_copies(_LOGGER, "a webhook secret", keys)
-        self._desk = Desk(
-            handler=surrounded(handler, around),
-            deliver=lambda approval, deadline: client.send_webhook_approval(approval, deadline=deadline),
+        self._client: C = client
+        self._context = WebhookContext(
+            handler=with_context(handler, around),
             pause=self._pause,
             claims=MemoryClaims() if claims is None else claims,
             keys=keys,
             on_failure=on_failure,
             max_body=max_body,
-            transit=TransitEstimate(),
-            reserve=Reserve(reserve, clock=time.monotonic),
+            estimator=BudgetEstimator(
+                transit=TransitEstimate(),
+                reserve=Reserve(reserve, clock=time.monotonic),
+                clock=time.monotonic,
+                wall_clock=time.time,
+            ),
             clock=time.monotonic,
-            wall_clock=time.time,
         )
         self._pools = Pools.of(max_concurrency)
         self._on_outcome = on_outcome
 
     @abc.abstractmethod
     def _check(self, handler: H, client: C, claims: ClaimStore | None) -> None:
-        """Refuse what is of the other colour."""
+        """Reject a sync client, handler or store where an async one is needed, and vice versa."""
 
     @abc.abstractmethod
     def _pause(self, seconds: float, /) -> Awaitable[None] | None:
         """Wait so many seconds."""
 
-    @property
-    def max_body(self) -> int:
-        """Bytes that a request's body may have; adapters stop reading there."""
-        return self._desk.max_body
-
     def too_large(self) -> Response:
         """Return the answer to a request whose body an adapter has not read to its end, and record it."""
-        return self._finish(too_large(self._desk))
+        return self._finish(too_large(self._context))
 
     def _delivery(self, request: Request, host: Deadline | None) -> Flow[Response]:
-        """Answer, and record what became of it, also when it is ended from outside."""
-        record = Record(self._desk.clock)
+        """Answer, and record the outcome, also when it is ended from outside."""
+        outcome = OutcomeBuilder(self._context.clock)
         try:
-            answer = yield from answer_notification(request, self._desk, record, host=host)
+            answer = yield from answer_notification(request, self._context, outcome, host=host)
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
             return self._crashed(error)
         except BaseException as interruption:
-            self._observe(interrupted(record, interruption))
+            self._observe(interrupted(outcome, interruption))
             raise
         return self._finish(answer)
 
@@ -183,9 +177,6 @@ class _Receiver(abc.ABC, Generic[H, C]):
         if self._on_outcome is not None:
             notify("on_outcome", self._on_outcome, outcome, _LOGGER)
 
-    def __reduce__(self) -> NoReturn:
-        refuse_pickling(self)
-
     def _crashed(self, error: Exception) -> Response:
         # Not reached by any delivery that we know of. It fails closed, and without a traceback, which could quote data.
         _LOGGER.error("a delivery failed inside the SDK: %s", type(error).__name__)
@@ -194,7 +185,7 @@ class _Receiver(abc.ABC, Generic[H, C]):
         return self._finish((plain(503, "Not available."), outcome))
 
 
-class WebhookReceiver(_Receiver[WebhookHandler, OptimoveClient]):
+class WebhookReceiver(_WebhookReceiver[WebhookHandler, OptimoveClient]):
     """Receives the notifications of triggered campaigns in threads, and answers them through a client.
 
     Mount it with `adapters.wsgi.WSGIApp`, `adapters.aws_lambda.lambda_handler`, or by calling `handle` in a view of
@@ -204,7 +195,7 @@ class WebhookReceiver(_Receiver[WebhookHandler, OptimoveClient]):
     def _check(self, handler: WebhookHandler, client: OptimoveClient, claims: ClaimStore | None) -> None:
         if is_async(handler):
             raise ConfigurationError("An async handler needs AsyncWebhookReceiver; WebhookReceiver calls a function.")
-        if is_async(getattr(client, "send_webhook_approval", None)):
+        if is_async(client.send):
             raise ConfigurationError(
                 "WebhookReceiver needs an OptimoveClient; AsyncWebhookReceiver takes the async one."
             )
@@ -229,13 +220,12 @@ class WebhookReceiver(_Receiver[WebhookHandler, OptimoveClient]):
             ConfigurationError: What was given is your framework's request, not a `Request`; or it was called in an
                 event loop, which would stand still meanwhile.
         """
-        check_request(request)
-        check_deadline(deadline)
-        refuse_running_loop("WebhookReceiver", "AsyncWebhookReceiver")
-        return run(self._delivery(request, deadline), pools=self._pools)
+        check_arguments(request, deadline)
+        refuse_running_loop("WebhookReceiver")
+        return run(self._delivery(request, deadline), call=self._client.send, pools=self._pools)
 
 
-class AsyncWebhookReceiver(_Receiver[AsyncWebhookHandler | WebhookHandler, AsyncOptimoveClient]):
+class AsyncWebhookReceiver(_WebhookReceiver[AsyncWebhookHandler | WebhookHandler, AsyncOptimoveClient]):
     """Receives the notifications of triggered campaigns in an event loop, and answers them through a client.
 
     Mount it with `adapters.asgi.ASGIApp`. Nothing is approved unless your handler returns `True` or
@@ -274,10 +264,10 @@ class AsyncWebhookReceiver(_Receiver[AsyncWebhookHandler | WebhookHandler, Async
             ConfigurationError: What was given is your framework's request, not a `Request`; or no event loop of asyncio
                 is running.
         """
-        check_request(request)
-        check_deadline(deadline)
+        check_arguments(request, deadline)
         running_loop("AsyncWebhookReceiver")
-        return await asyncio.shield(self._deliveries.start(arun(self._delivery(request, deadline), pools=self._pools)))
+        delivery = arun(self._delivery(request, deadline), call=self._client.send, pools=self._pools)
+        return await asyncio.shield(self._deliveries.start(delivery))
 
     async def drain(self, *, within: float = DRAIN_SECONDS) -> bool:
         """Wait for the deliveries that run in this event loop, those included whose request was cancelled.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import asyncio
 import dataclasses
-import inspect
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Generic, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
+from optimove_conditional_execution import validation
 from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
 from optimove_conditional_execution.deadline import Clock, Deadline, WallAwareClock, readings, zone_of
 from optimove_conditional_execution.errors import (
@@ -34,7 +34,6 @@ from optimove_conditional_execution.review.pipeline import LOGGER, Pipeline
 from optimove_conditional_execution.review.plan import Plan
 from optimove_conditional_execution.review.sides import UPDATES_AT_ONCE, Side
 from optimove_conditional_execution.review.turn import Turn, insistently, is_passing, unnumbered, words
-from optimove_conditional_execution.settings import seconds, whole_number
 from optimove_conditional_execution.stores.memory_journal import MemoryJournal
 
 T = TypeVar("T")
@@ -102,7 +101,8 @@ class Review(abc.ABC, Generic[R, C]):
         Raises:
             ConfigurationError: An argument is missing or makes no sense.
         """
-        _check_reviewer(reviewer)
+        hint = "For a function of one customer use per_customer."
+        validation.check_callable("reviewer", reviewer, "customers", "deadline", hint=hint)
         self._check(reviewer, client)
         zone = client.timezone if timezone is None else zone_of(timezone)
         if zone is None:
@@ -110,12 +110,12 @@ class Review(abc.ABC, Generic[R, C]):
                 "ClearanceRequiredBy has no zone: set the variable OPTIMOVE_TIMEZONE, or pass timezone=, to "
                 "the IANA name of your tenant's, such as Europe/London. Optimove does not document it: ask."
             )
-        whole_number("batch_size", batch_size)
-        whole_number("concurrency", concurrency)
-        seconds("safety_margin", safety_margin)
+        validation.integer("batch_size", batch_size)
+        validation.integer("concurrency", concurrency)
+        validation.seconds("safety_margin", safety_margin)
         if page_size is not None:
-            whole_number("page_size", page_size)
-        if whole_number("chunk_size", chunk_size) > MAX_STATUSES:
+            validation.integer("page_size", page_size)
+        if validation.integer("chunk_size", chunk_size) > MAX_STATUSES:
             raise ConfigurationError(f"chunk_size must be {MAX_STATUSES} at most: Optimove takes no more in a call.")
         if control_group not in ("ask", "skip"):
             raise ConfigurationError('control_group must be "ask" or "skip".')
@@ -207,7 +207,7 @@ class Review(abc.ABC, Generic[R, C]):
     async def _asked(self, event: CampaignReadyEvent, expected: int | None) -> ReviewReport:
         check_event(event)
         if expected is not None:
-            whole_number("expected_customers", expected)
+            validation.integer("expected_customers", expected)
         report = await self._run(event, expected=expected)
         if report is None:
             busy = OptimoveError("Another thread or process is at this review.")
@@ -393,23 +393,6 @@ def check_event(event: object) -> None:
         raise ConfigurationError(
             f"A review needs a CampaignReadyEvent, not a {type(event).__name__}: CampaignReadyEvent.from_json(body)."
         )
-
-
-def _check_reviewer(reviewer: object) -> None:
-    if not callable(reviewer):
-        raise ConfigurationError("reviewer must be a function of a batch of customers and a deadline.")
-    try:
-        signature = inspect.signature(reviewer, follow_wrapped=False)  # what is called, not what it wraps
-    except (TypeError, ValueError):  # some callables have none to look at
-        return
-    try:
-        signature.bind(None, None)
-    except TypeError:
-        name = getattr(reviewer, "__name__", type(reviewer).__name__)
-        raise ConfigurationError(
-            f"reviewer must take two arguments, the customers and the deadline; {name}{signature} does not. For a "
-            "function of one customer use per_customer."
-        ) from None
 
 
 async def _failure(

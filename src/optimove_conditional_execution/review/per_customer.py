@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import inspect
 import threading
 import weakref
 from collections import Counter, deque
@@ -12,15 +11,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, cast, final, overload
 
+from optimove_conditional_execution import validation
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.drivers import contained, is_async
-from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.drivers import contained
 from optimove_conditional_execution.flows.effects import name_of
 from optimove_conditional_execution.flows.verdicts import PartialAnswer
 from optimove_conditional_execution.handlers import AsyncCampaignReviewer, CampaignReviewer, Decision, kind_of
 from optimove_conditional_execution.models.campaign import CampaignCustomer
 from optimove_conditional_execution.pools import Pool
-from optimove_conditional_execution.settings import whole_number
+from optimove_conditional_execution.validation import is_async
 
 OneCustomer = Callable[[CampaignCustomer], Decision | bool]
 AsyncOneCustomer = Callable[[CampaignCustomer], Awaitable[Decision | bool]]
@@ -48,10 +47,9 @@ def per_customer(
         ConfigurationError: `concurrency` is not a whole number of 1 or more, or `function` cannot be called with a
             customer.
     """
-    whole_number("concurrency", concurrency)
-    if not callable(function):
-        raise ConfigurationError("per_customer needs a function of one customer.")
-    _check_parameters(function)
+    validation.integer("concurrency", concurrency)
+    hint = "A function of a batch and a deadline is a reviewer already."
+    validation.check_callable("per_customer's function", function, "customer", hint=hint)
     if is_async(function):
         return _InTasks(cast(AsyncOneCustomer, function), concurrency)
     return _InThreads(cast(OneCustomer, function), concurrency)
@@ -178,18 +176,3 @@ class _InTasks:
                     work.raised(customer, error)
                 else:
                     work.note(customer, answer)
-
-
-def _check_parameters(function: Callable[..., object]) -> None:
-    try:
-        signature = inspect.signature(function, follow_wrapped=False)  # what is called, not what it wraps
-    except (TypeError, ValueError):  # some callables have none to look at
-        return
-    try:
-        signature.bind(None)
-    except TypeError:
-        name = getattr(function, "__name__", type(function).__name__)
-        raise ConfigurationError(
-            f"per_customer needs a function of one argument, the customer; {name}{signature} is none. A function of a "
-            "batch and a deadline is a reviewer already."
-        ) from None

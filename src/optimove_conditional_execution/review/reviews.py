@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
-from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.errors import ConfigurationError, OptimoveError
 from optimove_conditional_execution.flows.effects import Overloaded
 from optimove_conditional_execution.flows.report import ReviewReport
@@ -19,6 +18,7 @@ from optimove_conditional_execution.pools import Pool
 from optimove_conditional_execution.review.base import Review, check_event
 from optimove_conditional_execution.review.native_threads import run_in_loop
 from optimove_conditional_execution.review.sides import Side, Tasks, Threads
+from optimove_conditional_execution.validation import is_async
 
 T = TypeVar("T")
 

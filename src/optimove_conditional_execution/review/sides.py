@@ -13,13 +13,14 @@ from typing import Any, Final, Protocol, TypeVar, final
 
 from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.drivers import contained, is_async
+from optimove_conditional_execution.drivers import contained
 from optimove_conditional_execution.flows.effects import harmless
 from optimove_conditional_execution.flows.verdicts import Batch, Verdicts, verdicts
 from optimove_conditional_execution.models.campaign import CampaignCustomer
 from optimove_conditional_execution.operations import Operation
 from optimove_conditional_execution.review.native_threads import workers
 from optimove_conditional_execution.transport.sending import Tally
+from optimove_conditional_execution.validation import is_async
 
 R = TypeVar("R")
 

@@ -7,8 +7,9 @@ import threading
 import time
 from typing import Final, final
 
+from optimove_conditional_execution import validation
 from optimove_conditional_execution.deadline import Clock
-from optimove_conditional_execution.errors import ConfigurationError, OptimoveError
+from optimove_conditional_execution.errors import OptimoveError
 from optimove_conditional_execution.flows.claims import Claim, ClaimState
 
 _OPEN: Final = Claim(ClaimState.OPEN)
@@ -29,11 +30,9 @@ class MemoryClaims:
             clock: Monotonic, in seconds.
 
         Raises:
-            ConfigurationError: `capacity` is below 1.
+            ConfigurationError: `capacity` is not a whole number of 1 or more.
         """
-        if capacity < 1:
-            raise ConfigurationError("capacity must be 1 or more.")
-        self._capacity = capacity
+        self._capacity = validation.integer("capacity", capacity)
         self._clock = clock
         self._lock = threading.Lock()
         self._claims: dict[str, tuple[float, Claim]] = {}

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.messages import Request, Response
 from optimove_conditional_execution.models.listener import CAMPAIGN_READY
 from optimove_conditional_execution.operations import Endpoint
@@ -24,6 +23,7 @@ from optimove_conditional_execution.testing.wire import (
     number,
     query_parameters,
 )
+from optimove_conditional_execution.validation import is_async
 
 _MAX_STATUSES: Final = 10_000
 _FIRST_CAMPAIGN: Final = 1_359

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 from pydantic import ValidationError
 
-from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.messages import Request, Response
 from optimove_conditional_execution.models.approval import Approval
 from optimove_conditional_execution.signature import UNSIGNED, Unsigned
@@ -17,6 +16,7 @@ from optimove_conditional_execution.testing.payloads import signed_request
 from optimove_conditional_execution.testing.records import Delivery, Question, Result
 from optimove_conditional_execution.testing.service import AsyncReceiver, Receiver, Route, Service, Setup
 from optimove_conditional_execution.testing.wire import decoded, error_response, json_response
+from optimove_conditional_execution.validation import is_async
 
 
 class TriggeredHalf(Service):

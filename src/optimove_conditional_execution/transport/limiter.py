@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, final
 
+from optimove_conditional_execution import validation
 from optimove_conditional_execution.deadline import Clock, Deadline
 from optimove_conditional_execution.errors import DeadlineExceeded
-from optimove_conditional_execution.settings import seconds, whole_number
 
 
 @final
@@ -36,8 +36,8 @@ class RateLimit:
 
     def __post_init__(self) -> None:
         """Refuse limits that would let nothing through."""
-        whole_number("RateLimit.requests", self.requests)
-        seconds("RateLimit.per", self.per, above_zero=True)
+        validation.integer("RateLimit.requests", self.requests)
+        validation.seconds("RateLimit.per", self.per, above_zero=True)
 
 
 _LEEWAY: Final = 0.005

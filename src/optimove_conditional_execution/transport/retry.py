@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, final
 
 from typing_extensions import Unpack
 
+from optimove_conditional_execution import validation
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import (
     TRANSIENT_STATUSES,
@@ -19,7 +20,6 @@ from optimove_conditional_execution.errors import (
     TransportError,
 )
 from optimove_conditional_execution.operations import Operation
-from optimove_conditional_execution.settings import seconds, whole_number
 
 if TYPE_CHECKING:
     import tenacity
@@ -62,11 +62,11 @@ class RetryPolicy:
 
     def __post_init__(self) -> None:
         """Refuse numbers that would never send anything."""
-        whole_number("RetryPolicy.attempts", self.attempts)
-        seconds("RetryPolicy.attempt_timeout", self.attempt_timeout, above_zero=True)
-        seconds("RetryPolicy.first_pause", self.first_pause)
-        seconds("RetryPolicy.longest_pause", self.longest_pause)
-        seconds("RetryPolicy.max_retry_after", self.max_retry_after)
+        validation.integer("RetryPolicy.attempts", self.attempts)
+        validation.seconds("RetryPolicy.attempt_timeout", self.attempt_timeout, above_zero=True)
+        validation.seconds("RetryPolicy.first_pause", self.first_pause)
+        validation.seconds("RetryPolicy.longest_pause", self.longest_pause)
+        validation.seconds("RetryPolicy.max_retry_after", self.max_retry_after)
 
 
 class Strategy(TypedDict):

@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 
 from pydantic import SecretStr
 
+from optimove_conditional_execution import validation
 from optimove_conditional_execution._version import __version__
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import (
@@ -29,7 +30,7 @@ from optimove_conditional_execution.errors import (
 from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.observers import SafeLogger
 from optimove_conditional_execution.operations import NO_ROUTE, Endpoints, Operation, with_slash
-from optimove_conditional_execution.settings import ClientSettings, seconds
+from optimove_conditional_execution.settings import ClientSettings
 from optimove_conditional_execution.transport.answers import interpret
 from optimove_conditional_execution.transport.calls import OnCall, Watch
 from optimove_conditional_execution.transport.exchange import AsyncEngine, AsyncStream, Engine, Exchange, Stream
@@ -79,7 +80,7 @@ class Rules:
         """
         if on_call is not None and not callable(on_call):
             raise ConfigurationError("on_call must be a function of one CallRecord, or None.")
-        seconds("timeout", timeout, above_zero=True)
+        validation.seconds("timeout", timeout, above_zero=True)
         kinds = (
             (endpoints, Endpoints),
             (retry, RetryPolicy),

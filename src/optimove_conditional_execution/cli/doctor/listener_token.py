@@ -11,7 +11,7 @@ from optimove_conditional_execution.cli.doctor.check import Check, Issue, judged
 from optimove_conditional_execution.cli.doctor.texts import copy_issues
 from optimove_conditional_execution.cli.tenant import TOKEN_VARIABLE
 from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.flows.token import PARAMETER, Token
+from optimove_conditional_execution.listener_token import PARAMETER, ListenerToken
 from optimove_conditional_execution.messages import Request
 from optimove_conditional_execution.models.listener import CAMPAIGN_READY, EventListener
 
@@ -62,7 +62,7 @@ def _unset_token_issues(urls: Sequence[str]) -> Iterator[Issue]:
 
 def _token_issues(token: str, urls: Sequence[str]) -> Iterator[Issue]:
     try:
-        expected = Token(token)
+        expected = ListenerToken(token)
     except ConfigurationError:
         yield Issue("problem", f"{TOKEN_VARIABLE} is empty, blank or no text.", "Set it to a token, or unset it.")
         return
@@ -82,12 +82,12 @@ def _token_issues(token: str, urls: Sequence[str]) -> Iterator[Issue]:
         )
 
 
-def _opens(token: Token, url: str) -> bool:
+def _opens(token: ListenerToken, url: str) -> bool:
     try:
         parts = urlsplit(url)
     except ValueError:
         return False
-    return token.opens(Request("POST", parts.path, parts.query))
+    return token.matches(Request("POST", parts.path, parts.query))
 
 
 def _has_token(url: str) -> bool:

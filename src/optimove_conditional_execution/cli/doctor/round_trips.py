@@ -29,7 +29,7 @@ def budget_check(seconds: Sequence[float], *, timeout_ms: int) -> Check:
     for each in seconds:
         reserve.observe(each)
     budget = timeout_ms / 1000
-    kept, wanted = _ms(reserve.of(budget)), _ms(reserve.of(math.inf))
+    kept, wanted = _ms(reserve.for_budget(budget)), _ms(reserve.for_budget(math.inf))
     finding = (
         f"Round trips ({len(seconds)}) took {_ms(min(seconds))} to {_ms(max(seconds))} ms. Of {timeout_ms} ms a "
         f"receiver keeps {kept} ms to deliver its answer; {timeout_ms - kept} ms are left for your handler."

@@ -1,4 +1,4 @@
-"""Whether a URL was called by somebody who knows it: the token that a listener's registered URL holds.
+"""Listener tokens: the secret in a listener's registered URL, or in a header.
 
 Optimove documents no signature for the events of a listener (developer.optimove.com, RegisterEventListener), so the URL
 itself is the secret.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from hmac import compare_digest
-from typing import Final, Literal, final
+from typing import Final, Literal
 from urllib.parse import unquote_to_bytes
 
 from pydantic import SecretBytes, SecretStr
@@ -22,8 +22,7 @@ from optimove_conditional_execution.signature import Unsigned
 PARAMETER: Final = "token"
 
 
-@final
-class Token:
+class ListenerToken:
     """What a listener's URL must hold: `?token=...`, or as the last segment of its path; or else a header.
 
     Attributes:
@@ -52,7 +51,7 @@ class Token:
         """Where the token is looked for, in words."""
         return "URL" if self._header is None else "token's header"
 
-    def opens(self, request: Request) -> bool:
+    def matches(self, request: Request) -> bool:
         """Whether a request holds the token; compared in constant time.
 
         A header that was named decides alone, and each of several must be right. Without one, where the query has the
@@ -62,14 +61,14 @@ class Token:
             return True
         if self._header is not None:
             headers = [_bytes(value).strip() for value in request.header_values(self._header)]
-            return bool(headers) and all(self._fits(value) for value in headers)
+            return bool(headers) and all(self._equals(value) for value in headers)
         given = list(_parameters(request.query)) or [_last_segment(request.path)]
-        return all(self._fits(value) for value in given)
+        return all(self._equals(value) for value in given)
 
-    def _fits(self, value: bytes) -> bool:
+    def _equals(self, value: bytes) -> bool:
         expected = self.expected
-        assert expected is not None  # noqa: S101 - `opens` has ruled it out
-        return any(compare_digest(expected.get_secret_value(), reading) for reading in _readings(value))
+        assert expected is not None  # noqa: S101 - `matches` has ruled it out
+        return any(compare_digest(expected.get_secret_value(), decoded) for decoded in _decodings(value))
 
 
 def _usable(token: object) -> bytes:
@@ -101,7 +100,7 @@ def _last_segment(path: str | bytes) -> bytes:
     return _bytes(path).rstrip(b"/").rpartition(b"/")[2]
 
 
-def _readings(value: bytes) -> Iterator[bytes]:
+def _decodings(value: bytes) -> Iterator[bytes]:
     """Yield what a value can mean, since some servers hand a URL over decoded and others as it came.
 
     A plus sign is a blank where a form made the query, and itself elsewhere. WSGI, and ASGI for the query, hand bytes

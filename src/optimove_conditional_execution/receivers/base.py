@@ -1,0 +1,190 @@
+"""What both kinds of receivers share: their base class, `around=`, and tasks that go on when a request is cancelled."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
+from typing import Any, Final, NoReturn, TypeVar
+
+from optimove_conditional_execution import validation
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.messages import Request, Response
+from optimove_conditional_execution.validation import is_async
+
+R = TypeVar("R")
+
+DRAIN_SECONDS: Final = 10.0
+"""How long `drain` waits: longer than most tenants' timeout, and shorter than most supervisors wait for a process."""
+
+
+class BaseReceiver(abc.ABC):
+    """What every receiver has, sync or async, for notifications or for events."""
+
+    _max_body: int
+
+    @property
+    def max_body(self) -> int:
+        """Bytes that a request's body may have; adapters stop reading there."""
+        return self._max_body
+
+    @abc.abstractmethod
+    def too_large(self) -> Response:
+        """Return the answer to a request whose body an adapter has not read to its end, and record it."""
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied.
+
+        Raises:
+            TypeError: Always, as for everything that cannot be pickled.
+        """
+        raise TypeError(
+            f"A {type(self).__name__} cannot be pickled or copied: it holds threads, connections and claims of this "
+            "process. Make one in each process, as in a function that your server calls at its start."
+        )
+
+
+def check_arguments(request: object, deadline: object) -> None:
+    """Reject arguments of `handle` such as a framework's own request.
+
+    Raises:
+        ConfigurationError: There is no `Request`, or the deadline is neither a `Deadline` nor None.
+    """
+    if not isinstance(request, Request):
+        raise ConfigurationError(
+            f"handle needs a Request(method, path, query, headers, body), not a {type(request).__name__}: "
+            "build it from your framework's request, with the raw body."
+        )
+    if deadline is not None and not isinstance(deadline, Deadline):
+        raise ConfigurationError("handle's deadline must be a Deadline, such as Deadline.after(seconds), or None.")
+
+
+def refuse_running_loop(receiver: str) -> None:
+    """Refuse to block an event loop: everything else that it serves would stand still.
+
+    Raises:
+        ConfigurationError: An event loop runs the caller.
+    """
+    try:
+        # Not `get_running_loop`: under gevent a thread's greenlets all see the loop that one of them runs.
+        task = asyncio.current_task()
+    except RuntimeError:
+        return
+    if task is not None:
+        raise ConfigurationError(
+            f"{receiver}.handle blocks, so it must not be called in an event loop, as in an async view: use "
+            f"Async{receiver}, or call it in a thread, as with await asyncio.to_thread(receiver.handle, request)."
+        )
+
+
+Around = Callable[[], AbstractContextManager[Any] | AbstractAsyncContextManager[Any]]
+
+
+def with_context(function: Callable[..., Any], around: Around | None) -> Callable[..., Any]:
+    """Return a function that enters a context manager, calls the given one, and leaves.
+
+    What is raised on the way in or out is raised, so an answer counts only if leaving succeeded. What the function
+    raised is raised too, even if the context manager suppresses it: else a failure could become an answer.
+
+    Args:
+        function: The integrator's function, plain or a coroutine function.
+        around: Makes the context manager; with None the function is returned as it is.
+
+    Raises:
+        ConfigurationError: `around` is no function without arguments, or a coroutine function.
+    """
+    if around is None:
+        return function
+    validation.check_callable("around", around)
+    if is_async(around):
+        raise ConfigurationError(
+            "around must be a function that returns a context manager; decorate an async generator function with "
+            "contextlib.asynccontextmanager."
+        )
+    return _around_coroutine(function, around) if is_async(function) else _around_call(function, around)
+
+
+def _around_call(function: Callable[..., Any], around: Around) -> Callable[..., Any]:
+    @functools.wraps(function, updated=())
+    def call(*arguments: Any) -> Any:
+        manager: Any = around()
+        if not hasattr(type(manager), "__enter__"):
+            raise ConfigurationError(
+                f"around= must return a context manager for a plain function, not {type(manager).__name__}; an "
+                "asynchronous one is for a coroutine function."
+            )
+        with manager:
+            try:
+                answer = function(*arguments)
+                if inspect.iscoroutine(answer):
+                    answer.close()
+                    raise ConfigurationError(
+                        "With around= a function that returns a coroutine must itself be a coroutine function, or what "
+                        "it awaits would run outside of the context manager."
+                    )
+            except BaseException as error:
+                raised = error
+                raise
+            return answer
+        raise raised  # the context manager has suppressed it
+
+    return call
+
+
+def _around_coroutine(function: Callable[..., Any], around: Around) -> Callable[..., Any]:
+    @functools.wraps(function, updated=())
+    async def call(*arguments: Any) -> Any:
+        manager: Any = around()
+        async with AsyncExitStack() as stack:
+            if hasattr(type(manager), "__aenter__"):
+                await stack.enter_async_context(manager)
+            else:
+                stack.enter_context(manager)
+            try:
+                return await function(*arguments)
+            except BaseException as error:
+                raised = error
+                raise
+        raise raised  # the context manager has suppressed it
+
+    return call
+
+
+class BackgroundTasks:
+    """Tasks that are kept until they end: asyncio itself holds only weak references."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, coroutine: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
+        """Run a coroutine in a task of its own, with the caller's context variables."""
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def drain(self, within: float) -> bool:
+        """Wait until the tasks of this event loop are over, those too that begin meanwhile.
+
+        Args:
+            within: Seconds at most.
+
+        Returns:
+            Whether they are over.
+
+        Raises:
+            ConfigurationError: `within` is not a number of 0 or more.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + validation.seconds("within", within)
+        while tasks := [task for task in list(self._tasks) if task.get_loop() is loop]:
+            left = end - loop.time()
+            if left <= 0:
+                return False
+            await asyncio.wait(tasks, timeout=None if left == float("inf") else left)
+            await asyncio.sleep(0)  # for those that end to leave the set
+        return True
