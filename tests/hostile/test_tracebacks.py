@@ -39,7 +39,7 @@ from optimove_conditional_execution.testing import (
     notification,
     signed_request,
 )
-from optimove_conditional_execution.testing.faults import Line
+from optimove_conditional_execution.testing.faults import Connection
 from tests.tracked import recorded
 from tests.transport.engines import ENGINES, Caller
 
@@ -219,11 +219,11 @@ def always(fault: Fault) -> Callable[[Request], Fault]:
     return lambda _: fault
 
 
-async def _echo_in_the_head(line: Line) -> None:
+async def _echo_in_the_head(line: Connection) -> None:
     await line.send(f"HTTP/1.1 200 OK\r\n{KEY} {NEXT_SECRET}\r\n\r\n".encode())
 
 
-async def _echo_instead_of_a_head(line: Line) -> None:
+async def _echo_instead_of_a_head(line: Connection) -> None:
     await line.send(f"X-API-KEY: {KEY}\r\n\r\n".encode())
 
 
