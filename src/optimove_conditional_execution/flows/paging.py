@@ -11,7 +11,6 @@ from typing import Any, Final
 from optimove_conditional_execution import operations
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import (
-    ConfigurationError,
     NotFoundError,
     PayloadError,
     TransportError,
@@ -25,6 +24,7 @@ from optimove_conditional_execution.models.campaign import (
     read_customers,
 )
 from optimove_conditional_execution.operations import Operation
+from optimove_conditional_execution.validation import integer
 
 Row = CampaignCustomer | UnreadableRow
 
@@ -82,9 +82,8 @@ class Paging:
         Raises:
             ConfigurationError: An argument makes no sense.
         """
-        given: object = page_size
-        if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
-            raise ConfigurationError("page_size must be a whole number, 1 or more; or None for a server without pages.")
+        if page_size is not None:
+            integer("page_size", page_size)
         self._campaign_id = campaign_id
         self._attributes = tuple(customer_attributes)
         self._page_size = page_size

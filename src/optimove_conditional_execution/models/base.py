@@ -7,15 +7,26 @@ whole message unreadable.
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, ClassVar, Final, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    Strict,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import CoreSchema, PydanticSerializationError, core_schema
 
 from optimove_conditional_execution.errors import PayloadError
-from optimove_conditional_execution.models.json_text import decoded
+from optimove_conditional_execution.models.json_text import decoded, is_ambiguous
 
 T = TypeVar("T")
 
@@ -41,6 +52,9 @@ class WireModel(BaseModel):
 
     _shown: ClassVar[tuple[str, ...]] = ()
 
+    _refuses_repeated_keys: ClassVar[bool] = False
+    """Whether `from_json` refuses a payload in which a key stands twice; it takes a slower reader to see that."""
+
     @classmethod
     def from_json(cls, body: bytes | str) -> Self:
         """Read a payload from its JSON text.
@@ -55,6 +69,8 @@ class WireModel(BaseModel):
             PayloadError: It is not JSON, not an object, or a field that is needed is missing or has the wrong type;
                 `path` names the field. The error never quotes the payload.
         """
+        if cls._refuses_repeated_keys:
+            return cls._from_decoded(body)
         try:
             read = cls.model_validate_json(body)
         except ValidationError as error:
@@ -85,6 +101,8 @@ class WireModel(BaseModel):
         Raises:
             PayloadError: It does.
         """
+        if cls._refuses_repeated_keys and is_ambiguous(value):
+            raise PayloadError(f"{cls.__name__}: a key stands twice in the body.", path="")
 
     def model_dump_json(self, **options: Any) -> str:  # the options are pydantic's, and differ between its versions
         """Return the JSON text; half of a surrogate pair, which no encoding has, is written as its escape.
@@ -101,6 +119,40 @@ class WireModel(BaseModel):
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         return [(name, getattr(self, name)) for name in self._shown]
+
+
+class CaselessModel(WireModel):
+    """Reads its keys whatever their case; a key that it does not know is kept as it came."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, given: Any) -> Any:
+        return known_keys(cls, given)
+
+
+def known_keys(model: type[WireModel], given: Any) -> Any:
+    """Return what a model is made of under the documented keys; the documented spelling wins, then the first."""
+    if not isinstance(given, Mapping):
+        return given
+    names = field_names(model)
+    found: dict[str, str] = {}  # field -> its key
+    for key in given:
+        field = names.get(key.lower()) if isinstance(key, str) else None
+        if field is not None and (field not in found or key == model.model_fields[field].alias):
+            found[field] = key
+    wire = {key: model.model_fields[field].alias or field for field, key in found.items()}
+    return {wire.get(key, key): value for key, value in given.items()}
+
+
+@functools.lru_cache(maxsize=16)
+def field_names(model: type[WireModel]) -> dict[str, str]:
+    """Return the field that each name means; names in small letters."""
+    names: dict[str, str] = {}
+    for field, info in model.model_fields.items():
+        choices = info.validation_alias
+        known = choices.choices if isinstance(choices, AliasChoices) else [info.alias or field]
+        names |= {name.lower(): field for name in (field, *known) if isinstance(name, str)}
+    return names
 
 
 def payload_error(subject: str, error: ValidationError) -> PayloadError:
@@ -175,6 +227,22 @@ class _Unchecked:
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.any_schema()
+
+
+_MOST_DIGITS: Final = 18
+_LARGEST_FLOAT: Final = 2.0**53
+"""From here on floats leave whole numbers out."""
+
+
+def number(value: object) -> object:
+    """Return a whole number for digits in a string and for a float such as 5.0, and anything else as it came."""
+    if isinstance(value, float) and abs(value) < _LARGEST_FLOAT and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        digits = value.strip()
+        if digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS:
+            return int(digits)
+    return value
 
 
 class _Milliseconds:
@@ -263,6 +331,12 @@ EmptyIfNull = Annotated[tuple[T, ...], Otherwise(lambda value: () if value is No
 """A collection that can be iterated over without asking first."""
 
 Attributes = Annotated[dict[str, Any], Otherwise(lambda value: {} if value is None else value, first=dict[Any, Any])]
+Number = Annotated[int, Strict(), BeforeValidator(number)]
+"""A whole number: as one, as a float such as 5.0, or as digits in a string; no boolean."""
+
+LenientNumber = Annotated[int | str | None, Otherwise(number, first=Annotated[int, Strict()])]
+"""The same, but null and whatever else comes is kept."""
+
 Milliseconds = Annotated[int, _Milliseconds()]
 Name = Annotated[str, Field(strict=True, pattern=r"\S", max_length=MAX_NAME)]
 Id = Annotated[str, _Id()]

@@ -18,8 +18,17 @@ from pydantic.fields import FieldInfo
 from pydantic_core import from_json
 
 from optimove_conditional_execution.errors import PayloadError
-from optimove_conditional_execution.models.base import Id, Name, Otherwise, WireModel, holds_constant, payload_error
-from optimove_conditional_execution.models.caseless import LenientNumber, field_names, known_keys
+from optimove_conditional_execution.models.base import (
+    Id,
+    LenientNumber,
+    Name,
+    Otherwise,
+    WireModel,
+    field_names,
+    holds_constant,
+    known_keys,
+    payload_error,
+)
 
 CONTROL_GROUP: Final = 1
 """The action of customers who shall get nothing. Source: developer.optimove.com/docs/customers-in-control-groups."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Final, Self
+from typing import Final
 
 from optimove_conditional_execution.errors import PayloadError
 from optimove_conditional_execution.models.base import (
@@ -250,27 +250,11 @@ below."""
 
 
 class NotificationEnvelope(WireModel):
-    """What can still be answered when the rest of a notification is unreadable."""
+    """What can still be answered when the rest of a notification is unreadable: which question, and until when."""
 
     timestamp: Lenient[Milliseconds | None] = None
     conditional_execution_approval_deadline: Milliseconds
     request_uid: EchoedId
 
     _shown = ("request_uid",)
-
-    @classmethod
-    def from_json(cls, body: bytes | str) -> Self:
-        """Read what names a question; see `WireModel.from_json`.
-
-        Args:
-            body: The bytes as received.
-
-        Raises:
-            PayloadError: It cannot be told which question it is, or until when it can be answered.
-        """
-        return cls._from_decoded(body)
-
-    @classmethod
-    def _check_keys(cls, value: object) -> None:
-        if is_ambiguous(value):
-            raise PayloadError(f"{cls.__name__}: a key stands twice in the body.", path="")
+    _refuses_repeated_keys = True

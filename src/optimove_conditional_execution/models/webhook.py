@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, Strict
 
-from optimove_conditional_execution.models.base import Id, WireModel
-from optimove_conditional_execution.models.caseless import Number
+from optimove_conditional_execution.models.base import Id, Number, WireModel
+from optimove_conditional_execution.urls import without_query
 
 
 class Webhook(WireModel):
@@ -24,12 +23,7 @@ class Webhook(WireModel):
     url: Annotated[str, Strict()]
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        try:
-            parts = urlsplit(self.url)
-            where = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
-        except ValueError:
-            where = "..."
-        return [("id", self.id), ("url", where)]
+        return [("id", self.id), ("url", without_query(self.url))]
 
 
 class TenantSettings(WireModel):

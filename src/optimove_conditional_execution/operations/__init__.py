@@ -16,6 +16,7 @@ from optimove_conditional_execution.operations.operation import (
     with_slash,
 )
 from optimove_conditional_execution.operations.scheduled import (
+    DEFAULT_PAGE_SIZE,
     MAX_STATUSES,
     get_processed_campaign_customers,
     get_registered_event_listeners,
@@ -34,6 +35,7 @@ from optimove_conditional_execution.operations.triggered import (
 )
 
 __all__ = [
+    "DEFAULT_PAGE_SIZE",
     "DEFAULT_TIMEOUT_MS",
     "ENDPOINTS",
     "MAX_STATUSES",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Generic, Literal, TypeVar, final
+from typing import Final, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 from pydantic import SecretStr
@@ -32,7 +32,6 @@ PREFIXED: Final = frozenset(
 )
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where a call goes.
@@ -57,7 +56,6 @@ class Endpoint:
             raise ConfigurationError("An Endpoint's method must be an HTTP method, such as GET.")
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Endpoints:
     """The method and path of every call; replace the ones that differ for your tenant.
@@ -121,7 +119,6 @@ NO_ROUTE: Final = frozenset({301, 308, 404, 405})
 """Statuses of a path that does not exist as it was written, or not with that method."""
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[T]):
     """One call to Optimove, not sent yet.
