@@ -74,6 +74,7 @@ class FakeOptimove(Service):
         endpoints: Endpoints = ENDPOINTS,
         wall_clock: Clock = time.time,
         timezone: ZoneInfo | str = "UTC",
+        numeric_ids: bool = False,
     ) -> None:
         """Start without webhooks, listeners and campaigns.
 
@@ -86,6 +87,7 @@ class FakeOptimove(Service):
             wall_clock: Seconds since 1970.
             timezone: The zone of the time stamps that have none: those of listener events and status updates. An IANA
                 name.
+            numeric_ids: Whether the ids of webhooks are whole numbers; Optimove's type is not documented.
         """
         super().__init__(
             api_key=_plain(api_key),
@@ -94,6 +96,7 @@ class FakeOptimove(Service):
             endpoints=endpoints,
             wall_clock=wall_clock,
             timezone=timezone,
+            numeric_ids=numeric_ids,
         )
         self.base_url = base_url
         self._campaign_ids = itertools.count(_FIRST_CAMPAIGN)
@@ -135,7 +138,7 @@ class FakeOptimove(Service):
         """What a receiver takes as `secrets=` to accept this fake's notifications."""
         return UNSIGNED if self.secret is None else self.secret
 
-    def trigger(self, user_id: str = "C234638", **options: Any) -> tuple[SentNotification, list[Delivery]]:
+    def trigger(self, user_id: str | int = "C234638", **options: Any) -> tuple[SentNotification, list[Delivery]]:
         """Make a campaign fire for one customer.
 
         Args:
@@ -178,7 +181,7 @@ class FakeOptimove(Service):
                 )
             return self.questions[uid]
 
-    def notify(self, receiver: Receiver, user_id: str = "C234638", **options: Any) -> SentNotification:
+    def notify(self, receiver: Receiver, user_id: str | int = "C234638", **options: Any) -> SentNotification:
         """Send a notification to a webhook in this process and return what became of it.
 
         Args:
@@ -194,7 +197,9 @@ class FakeOptimove(Service):
         question.responses.append(receiver.handle(signed_request(payload, secret=self.secret)))
         return question
 
-    async def anotify(self, receiver: AsyncReceiver, user_id: str = "C234638", **options: Any) -> SentNotification:
+    async def anotify(
+        self, receiver: AsyncReceiver, user_id: str | int = "C234638", **options: Any
+    ) -> SentNotification:
         """Do what `notify` does, for an `AsyncWebhookReceiver`.
 
         Raises:
@@ -220,7 +225,7 @@ class FakeOptimove(Service):
                 return "approved" if question.answer.approved else "denied"
             return "pending" if self._now_ms() <= question.deadline_ms else "unanswered"
 
-    def _made(self, user_id: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], SentNotification]:
+    def _made(self, user_id: str | int, options: Mapping[str, Any]) -> tuple[dict[str, Any], SentNotification]:
         with self._lock:
             now = {"timeout_ms": self.timeout_ms, "timestamp_ms": self._now_ms()}
             payload = make_notification(user_id, **{**now, **options})
@@ -230,7 +235,7 @@ class FakeOptimove(Service):
 
     def add_campaign(
         self,
-        customers: int | Iterable[str | Mapping[str, Any]],
+        customers: int | Iterable[str | int | Mapping[str, Any]],
         *,
         campaign_id: int | None = None,
         lead_seconds: float = 1_800.0,
@@ -245,9 +250,9 @@ class FakeOptimove(Service):
         """Process a scheduled campaign, so that it is on hold until its clearance. Nobody is told yet: see `announce`.
 
         Args:
-            customers: How many, who are then called C0000001 and on and cost no memory; or their ids; or whole rows,
-                which are served as they are. `CustomerAttributes` of such a row may be a mapping, from which those that
-                are asked for are taken.
+            customers: How many, who are then called C0000001 and on and cost no memory; or their ids, of which numbers
+                are served as numbers; or whole rows, which are served as they are. `CustomerAttributes` of such a row
+                may be a mapping, from which those that are asked for are taken.
             campaign_id: Its number; None takes the next. The same number again replaces the campaign.
             lead_seconds: Seconds until clearance, rounded up to a whole second of the clock; 0 or less has passed.
             duration: Its `CampaignDuration`.

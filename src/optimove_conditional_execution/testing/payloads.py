@@ -66,9 +66,9 @@ class Delivery:
 
 
 def notification(
-    user_id: str = "C234638",
+    user_id: str | int = "C234638",
     *,
-    request_uid: str | None = None,
+    request_uid: str | int | None = None,
     timeout_ms: int = DEFAULT_TIMEOUT_MS,
     timestamp_ms: int | None = None,
     personalization: Mapping[str, Any] | None = None,
@@ -77,8 +77,8 @@ def notification(
     """Return the JSON object of a notification.
 
     Args:
-        user_id: The customer.
-        request_uid: The question's name; None makes a new one.
+        user_id: The customer; a whole number is sent as one.
+        request_uid: The question's name, text or a whole number; None makes a new one.
         timeout_ms: Milliseconds from time stamp to deadline; 0 or less makes one that has expired.
         timestamp_ms: Milliseconds since 1970; None is now.
         personalization: The customer's attributes, in place of the sample's.

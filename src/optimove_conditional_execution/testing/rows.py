@@ -10,6 +10,9 @@ from typing import Any, Final, Protocol
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.validation import integer
 
+Customer = str | int | Mapping[str, Any]
+"""An id, which is served as text or as a number, or a whole row."""
+
 CHANNELS: Final = (504, 505, 506, 510, 511, 502)
 """Source: the channel ids of Optimove's sandbox."""
 
@@ -80,9 +83,7 @@ class GeneratedRows:
 class GivenRows:
     """Customers that a test has named."""
 
-    def __init__(
-        self, customers: Iterable[str | Mapping[str, Any]], *, channels: int, control_every: int | None
-    ) -> None:
+    def __init__(self, customers: Iterable[Customer], *, channels: int, control_every: int | None) -> None:
         self._customers = tuple(customers)
         self._channels = _channel_ids(channels)
         self._control_every = control_every
@@ -98,7 +99,7 @@ class GivenRows:
 
     def _row(self, channel: int, index: int, attributes: Sequence[str]) -> Mapping[str, Any]:
         customer = self._customers[index]
-        if isinstance(customer, str):
+        if isinstance(customer, str | int):
             is_control = self._control_every is not None and (index + 1) % self._control_every == 0
             row = _row(customer, _CONTROL_ACTION if is_control else _ACTION, self._channels[channel])
             if attributes:
@@ -119,7 +120,7 @@ class GivenRows:
         return customer_id in self._ids
 
 
-def make_rows(customers: int | Iterable[str | Mapping[str, Any]], *, channels: int, control_every: int | None) -> Rows:
+def make_rows(customers: int | Iterable[Customer], *, channels: int, control_every: int | None) -> Rows:
     """Return the rows of a campaign; the arguments are those of `FakeOptimove.add_campaign`.
 
     Raises:
@@ -140,7 +141,7 @@ def _channel_ids(count: int) -> tuple[int, ...]:
     return tuple(CHANNELS[index] if index < len(CHANNELS) else 600 + index for index in range(count))
 
 
-def _row(customer_id: str, action: int, channel: int) -> dict[str, Any]:
+def _row(customer_id: str | int, action: int, channel: int) -> dict[str, Any]:
     return {
         "CustomerID": customer_id,
         "ActionID": action,
@@ -157,7 +158,7 @@ def _template(action: int, channel: int, attributes: Sequence[str]) -> str:
     return json.dumps(row, separators=(",", ":"))
 
 
-def _id_of(customer: str | Mapping[str, Any]) -> str:
-    if isinstance(customer, str):
-        return customer
+def _id_of(customer: Customer) -> str:
+    if isinstance(customer, str | int):
+        return str(customer)
     return next((str(value) for name, value in customer.items() if name.lower() == "customerid"), "")

@@ -138,6 +138,7 @@ class Service:
         endpoints: Endpoints,
         wall_clock: Clock,
         timezone: ZoneInfo | str,
+        numeric_ids: bool,
     ) -> None:
         self.api_key = api_key
         self.secret = secret
@@ -152,6 +153,7 @@ class Service:
         self._wall_clock = wall_clock
         self._lock = threading.RLock()
         self._planned: deque[Response] = deque()
+        self._numeric_ids = numeric_ids
         self._made_ids = 0
         # Optimove's documentation writes the paths of scheduled campaigns in more than one case.
         self._routes = [
@@ -211,22 +213,25 @@ class Service:
 
     # ---- triggered campaigns
 
+    def _webhook(self, webhook_id: str) -> dict[str, str | int]:
+        return {"url": self.webhooks[webhook_id], "id": int(webhook_id) if self._numeric_ids else webhook_id}
+
     def _create_webhook(self, request: Request, _: str) -> Response:
         url = _decoded(request).get("url")
         if not isinstance(url, str) or not url:
             return _error(400, "url must be a string.")
         self._made_ids += 1
-        webhook_id = f"webhook{self._made_ids}"
+        webhook_id = str(self._made_ids) if self._numeric_ids else f"webhook{self._made_ids}"
         self.webhooks[webhook_id] = url
-        return _json(201, {"url": url, "id": webhook_id})
+        return _json(201, self._webhook(webhook_id))
 
     def _get_webhooks(self, _request: Request, _: str) -> Response:
-        return _json(200, [{"url": url, "id": webhook_id} for webhook_id, url in self.webhooks.items()])
+        return _json(200, [self._webhook(webhook_id) for webhook_id in self.webhooks])
 
     def _get_webhook_by_id(self, _: Request, webhook_id: str) -> Response:
         if webhook_id not in self.webhooks:
             return _error(404, "There is no such webhook.")
-        return _json(200, {"url": self.webhooks[webhook_id], "id": webhook_id})
+        return _json(200, self._webhook(webhook_id))
 
     def _delete_webhook(self, _: Request, webhook_id: str) -> Response:
         if self.webhooks.pop(webhook_id, None) is None:
