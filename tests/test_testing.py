@@ -215,3 +215,22 @@ def test_over_real_http(fake_optimove: FakeOptimove, optimove_url: str) -> None:
         assert client.get_webhooks() == []
     with OptimoveClient("wrong", base_url=optimove_url) as client, pytest.raises(AuthenticationError):
         client.get_webhooks()
+
+
+def test_ids_may_be_whole_numbers_as_in_real_payloads() -> None:
+    fake = FakeOptimove(numeric_ids=True)
+    client = fake.client()
+    made = client.create_webhook("https://gate.example/hook")
+    (call,) = fake.calls
+    assert json.loads(fake.handle(call.request).body)["id"] == 2
+    assert client.get_webhook_by_id(made.id) == made
+    receiver = WebhookReceiver(decide, client=client, secrets=fake.secrets)
+    question = fake.notify(receiver, 1234, request_uid=77)
+    assert (question.approved, question.user_id, question.request_uid) == (True, "1234", "77")
+    assert json.loads(fake.calls_of("send_webhook_approval")[0].request.body)["request_uid"] == 77
+    campaign = fake.add_campaign([7, "007", {"CustomerID": 8}])
+    assert b'"CustomerID":7,' in campaign.page(skip=0, top=None).body
+    ids = [customer.customer_id for customer in client.get_processed_campaign_customers(campaign.campaign_id)]
+    assert ids == ["7", "007", "8"]
+    client.update_customer_promotion_status(campaign.campaign_id, dict.fromkeys(ids, True))
+    assert campaign.recipients() == ids

@@ -25,7 +25,7 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.cli.servers import served
 from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.testing import FakeOptimove, FaultServer, Question, faults, notification
+from optimove_conditional_execution.testing import FakeOptimove, FaultServer, SentNotification, faults, notification
 from optimove_conditional_execution.testing.fault_server import Faults
 
 PLAYER: Final = "C234638"
@@ -97,7 +97,7 @@ class Scene:
     http: httpx.AsyncClient
     asked: list[str] = field(default_factory=list)
 
-    def question(self, *, timeout_ms: int = 2_000) -> tuple[Question, bytes]:
+    def question(self, *, timeout_ms: int = 2_000) -> tuple[SentNotification, bytes]:
         """Return a question, and the body that asks it."""
         payload = notification(PLAYER, timeout_ms=timeout_ms)
         return self.optimove.expect(payload), json.dumps(payload, indent=1).encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, cast, final
+from typing import Final, cast
 
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -14,7 +14,6 @@ _LOOKED_AT: Final = 4_096
 """Bytes of a body that are looked at to tell what it is."""
 
 
-@final
 @dataclass(frozen=True, slots=True, init=False)
 class Request:
     """A request as your web framework received it.
@@ -71,7 +70,6 @@ class Request:
         return tuple([value for key, value in self.headers if key == name])
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Response:
     """An answer for your web framework to send, or one that came from Optimove.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import httpx
 
 from optimove_conditional_execution import sign
-from optimove_conditional_execution.testing import FakeOptimove, Question, notification
+from optimove_conditional_execution.testing import FakeOptimove, SentNotification, notification
 from tests.adapters.servers import PATIENCE, head, talk
 
 MAX_BODY = 65_536
@@ -100,7 +100,7 @@ class Table:
         reply = talk(self.url, [head(httpx.URL(self.url).path, ("Content-Length", str(MAX_BODY + 1)))])
         return Row(reply.status, None)
 
-    def question(self, user_id: str, *, timeout_ms: int = 30_000) -> tuple[Question, bytes]:
+    def question(self, user_id: str, *, timeout_ms: int = 30_000) -> tuple[SentNotification, bytes]:
         """Let the fake ask about a customer; return what it would post."""
         question, deliveries = self.fake.trigger(user_id, timeout_ms=timeout_ms)
         assert not deliveries
@@ -109,7 +109,7 @@ class Table:
         )
         return question, json.dumps(body).encode()
 
-    def answered(self, question: Question, body: bytes, *, signatures: list[str] | None = None) -> Row:
+    def answered(self, question: SentNotification, body: bytes, *, signatures: list[str] | None = None) -> Row:
         """Post a body; return the answer and what Optimove knows."""
         status = self.post(body, signatures=signatures).status_code
         return Row(status, None if question.answer is None else question.answer.approved)

@@ -36,7 +36,7 @@ from optimove_conditional_execution import (
     sign,
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
-from optimove_conditional_execution.testing import FakeOptimove, Question, notification
+from optimove_conditional_execution.testing import FakeOptimove, SentNotification, notification
 from tests.adapters.apps import decide
 from tests.adapters.servers import chunks, hang_up, head, talk
 from tests.adapters.table import MAX_BODY, ROWS, SECRET, ask_every_row
@@ -96,7 +96,7 @@ def mounted(
         yield it
 
 
-def asked(fake: FakeOptimove, user_id: str = "VIP") -> tuple[Question, bytes, dict[str, str]]:
+def asked(fake: FakeOptimove, user_id: str = "VIP") -> tuple[SentNotification, bytes, dict[str, str]]:
     """Let a fake ask about a customer; return the body and the headers of its post."""
     question, _ = fake.trigger(user_id, timeout_ms=30_000)
     body = json.dumps(notification(user_id, request_uid=question.request_uid, timeout_ms=30_000)).encode()

@@ -25,7 +25,7 @@ from optimove_conditional_execution import (
     sign,
 )
 from optimove_conditional_execution.adapters.aws_lambda import lambda_handler
-from optimove_conditional_execution.testing import FakeOptimove, Question, notification
+from optimove_conditional_execution.testing import FakeOptimove, SentNotification, notification
 from tests.adapters.apps import decide
 from tests.adapters.table import MAX_BODY, SECRET
 from tests.conftest import Looking
@@ -168,7 +168,7 @@ def handler(fake_optimove: FakeOptimove) -> Handler:
     return lambda_handler(WebhookReceiver(decide, client=client, secrets=SECRET, max_body=MAX_BODY))
 
 
-def asked(fake: FakeOptimove, user_id: str = "VIP", *, name: str = "Dana") -> tuple[Question, str]:
+def asked(fake: FakeOptimove, user_id: str = "VIP", *, name: str = "Dana") -> tuple[SentNotification, str]:
     question, _ = fake.trigger(user_id, timeout_ms=30_000)
     payload = notification(
         user_id, request_uid=question.request_uid, timeout_ms=30_000, personalization={"first_name": name}

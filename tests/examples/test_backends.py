@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from optimove_conditional_execution import AsyncWebhookReceiver, Outcome, Request, Response, sign
-from optimove_conditional_execution.testing import FakeOptimove, FaultServer, Question, faults
+from optimove_conditional_execution.testing import FakeOptimove, FaultServer, SentNotification, faults
 from tests.adapters.servers import PATIENCE, gunicorn_command, running, uvicorn_command
 from tests.examples.test_examples import SECRET, asked, environment, folder
 
@@ -56,7 +56,7 @@ def by_player(request: Request) -> faults.Fault | None:
     return PLAYERS[request.path.removeprefix("/players/")][0]
 
 
-def heard(question: Question) -> str:
+def heard(question: SentNotification) -> str:
     if question.answer is None:
         return "nothing"
     return "approved" if question.answer.approved else "denied"
@@ -129,7 +129,7 @@ class Shed:
             on_outcome=self.outcomes.append,
         )
 
-    def burst(self, size: int) -> list[asyncio.Task[Question]]:
+    def burst(self, size: int) -> list[asyncio.Task[SentNotification]]:
         ask = self.optimove.anotify
         return [asyncio.ensure_future(ask(self.receiver, f"C{n}", timeout_ms=60_000)) for n in range(size)]
 

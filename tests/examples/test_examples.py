@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from optimove_conditional_execution import sign
-from optimove_conditional_execution.testing import FakeOptimove, Question, notification
+from optimove_conditional_execution.testing import FakeOptimove, SentNotification, notification
 from tests.adapters.servers import PATIENCE, gunicorn_command, head, running, talk, uvicorn_command
 from tests.examples.commands import ALL, EXAMPLES, command_of, docstring, the_table
 
@@ -50,7 +50,7 @@ def environment(fake_optimove: FakeOptimove, optimove_url: str) -> dict[str, str
     }
 
 
-def asked(fake: FakeOptimove, user_id: str, *, is_visitor: bool = False) -> tuple[Question, bytes]:
+def asked(fake: FakeOptimove, user_id: str, *, is_visitor: bool = False) -> tuple[SentNotification, bytes]:
     """Let the fake ask about a customer; return what it would post."""
     question, _ = fake.trigger(user_id, timeout_ms=30_000)
     payload = notification(user_id, request_uid=question.request_uid, timeout_ms=30_000)

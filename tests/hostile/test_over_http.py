@@ -5,15 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from optimove_conditional_execution import sign
+from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.testing import FakeOptimove, notification
 from tests.adapters.servers import PATIENCE, Running, chunks, hang_up, head, running, talk, uvicorn_command
+from tests.conftest import OverHTTP, served
 from tests.hostile.deliveries import LAST_MS, OPEN_AND_SHUT, SECRET
 
 MEGABYTE = 1_048_576
@@ -24,19 +25,31 @@ WARM_UP = 400
 Headers = list[tuple[bytes, bytes]]
 
 
+@pytest.fixture(scope="module")
+def fake_optimove() -> FakeOptimove:
+    return FakeOptimove(secret=SECRET)
+
+
+@pytest.fixture(scope="module")
+def server(fake_optimove: FakeOptimove, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with served(ASGIApp(OverHTTP(fake_optimove))) as url:
+        environment = {
+            "OPTIMOVE_API_KEY": fake_optimove.api_key,
+            "OPTIMOVE_BASE_URL": url,
+            "OPTIMOVE_WEBHOOK_SECRET": SECRET,
+            "PYTHONMALLOC": "malloc",  # so that what Python gives back is seen to be given back
+            "MALLOC_ARENA_MAX": "2",
+        }
+        command = uvicorn_command("tests.hostile.service:create_app")
+        with running(command, log=tmp_path_factory.mktemp("hostile") / "log", environment=environment) as server:
+            yield server
+
+
 @pytest.fixture
-def service(fake_optimove: FakeOptimove, optimove_url: str, tmp_path: Path) -> Iterator[Running]:
-    fake_optimove.secret = SECRET
-    environment = {
-        "OPTIMOVE_API_KEY": fake_optimove.api_key,
-        "OPTIMOVE_BASE_URL": optimove_url,
-        "OPTIMOVE_WEBHOOK_SECRET": SECRET,
-        "PYTHONMALLOC": "malloc",  # so that what Python gives back is seen to be given back
-        "MALLOC_ARENA_MAX": "2",
-    }
-    command = uvicorn_command("tests.hostile.service:create_app")
-    with running(command, log=tmp_path / "log", environment=environment) as server:
-        yield server
+def service(server: Running, fake_optimove: FakeOptimove) -> Running:
+    """The one server of these tests: it outlives what each of them does to it."""
+    fake_optimove.calls.clear()
+    return server
 
 
 def signature(body: bytes) -> Headers:

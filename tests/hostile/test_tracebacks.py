@@ -44,7 +44,7 @@ from optimove_conditional_execution.testing import (
     notification,
     signed_request,
 )
-from optimove_conditional_execution.testing.faults import Line
+from optimove_conditional_execution.testing.faults import Connection
 from tests.tracked import recorded
 from tests.transport.engines import ENGINES, Caller
 
@@ -202,7 +202,7 @@ def ensures_a_webhook(client: Any) -> Any:
 
 def answers(client: Any) -> Any:
     approval = Approval(timestamp=1, request_uid="u", approved=True, additional_data={"x": ADDITIONAL})
-    return client.send_webhook_approval(approval, deadline=Deadline.after(0.3))
+    return client.send_webhook_approval(approval, deadline=Deadline.after(0.15))
 
 
 CALLS = [updates_settings, sends_an_operation, registers, ensures_a_listener, creates, ensures_a_webhook, answers]
@@ -224,11 +224,11 @@ def always(fault: Fault) -> Callable[[Request], Fault]:
     return lambda _: fault
 
 
-async def _echo_in_the_head(line: Line) -> None:
+async def _echo_in_the_head(line: Connection) -> None:
     await line.send(f"HTTP/1.1 200 OK\r\n{KEY} {NEXT_SECRET}\r\n\r\n".encode())
 
 
-async def _echo_instead_of_a_head(line: Line) -> None:
+async def _echo_instead_of_a_head(line: Connection) -> None:
     await line.send(f"X-API-KEY: {KEY}\r\n\r\n".encode())
 
 
@@ -247,6 +247,9 @@ FAILURES: dict[str, Callable[[Request], Fault]] = {
     "drips": always(faults.drip_body()),
 }
 
+WAITS = {"429", "hangs", "drips"}
+"""These take all the time that they get."""
+
 
 @pytest.fixture
 def hushed() -> FakeOptimove:
@@ -258,7 +261,7 @@ class TestCalls:
     @pytest.mark.parametrize("failure", FAILURES)
     def test_that_fail(self, engine: str, failure: str, hushed: FakeOptimove) -> None:
         with FaultServer(FAILURES[failure], optimove=hushed) as server:
-            found = Caller(engine).call(server, *CALLS, retry=ONCE, timeout=0.25)
+            found = Caller(engine).call(server, *CALLS, retry=ONCE, timeout=0.06 if failure in WAITS else 0.25)
         errors = [error for error in found if isinstance(error, OptimoveError)]
         assert errors
         for error in errors:
@@ -305,7 +308,7 @@ def test_calls_that_are_cancelled(engine: Any, hushed: FakeOptimove) -> None:
     async def go(call: Callable[[Any], Any]) -> BaseException:
         async with server.async_client(engine=engine) as client:
             try:
-                async with asyncio.timeout(0.2):
+                async with asyncio.timeout(0.1):
                     await call(client)
             except TimeoutError as error:
                 return error
@@ -520,7 +523,7 @@ async def awaited(result: Awaitable[object]) -> None:
 @pytest.mark.parametrize("place", [{"token": TOKEN}, {"path": f"/events/{TOKEN}"}])
 def test_an_event_whose_request_is_cancelled(place: dict[str, str]) -> None:
     async def go() -> BaseException:
-        receiver = AsyncListenerReceiver(lambda _: time.sleep(0.5), token=TOKEN, answer_within=30)
+        receiver = AsyncListenerReceiver(lambda _: time.sleep(0.3), token=TOKEN, answer_within=30)
         try:
             async with asyncio.timeout(0.1):
                 await receiver.handle(listener_request(EVENT, **place))

@@ -19,7 +19,7 @@ from optimove_conditional_execution import (
     RetryPolicy,
     WebhookReceiver,
 )
-from optimove_conditional_execution.testing import FakeOptimove, Question, notification, signed_request
+from optimove_conditional_execution.testing import FakeOptimove, SentNotification, notification, signed_request
 
 QUICK = RetryPolicy(first_pause=0.001, longest_pause=0.002)
 
@@ -50,7 +50,7 @@ class Rig:
     def send(self, payload: dict[str, Any] | bytes, *, secret: str | None = None) -> Response:
         return self.handle(signed_request(payload, secret=secret or self.optimove.secret))
 
-    def notify(self, user_id: str = "C234638", **options: Any) -> Question:
+    def notify(self, user_id: str = "C234638", **options: Any) -> SentNotification:
         """Make Optimove ask; return the question with the webhook's answer."""
         payload = notification(user_id, **options)
         question = self.optimove.expect(payload)

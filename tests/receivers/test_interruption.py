@@ -24,7 +24,7 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.adapters.wsgi import WSGIApp
 from optimove_conditional_execution.stores import Claim, MemoryClaims
-from optimove_conditional_execution.testing import FakeOptimove, Question, notification, signed_request
+from optimove_conditional_execution.testing import FakeOptimove, SentNotification, notification, signed_request
 
 PATIENCE = 30.0
 """Seconds; only a broken test waits so long."""
@@ -93,7 +93,7 @@ class Gate:
         assert self.go_on.wait(PATIENCE)
         return True
 
-    async def notify(self, **options: Any) -> Question:
+    async def notify(self, **options: Any) -> SentNotification:
         return await self.optimove.anotify(self.receiver, request_uid="r-1", timeout_ms=20_000, **options)
 
     def kinds(self) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from optimove_conditional_execution import AsyncCampaignReview, CampaignReadyEvent, CampaignReview, ReviewReport
 from optimove_conditional_execution.testing import FaultServer
-from optimove_conditional_execution.testing.faults import Fault, Line
+from optimove_conditional_execution.testing.faults import Connection, Fault
 
 
 class StallingCampaign:
@@ -18,7 +18,7 @@ class StallingCampaign:
     def __init__(self, rows: int) -> None:
         body = ",".join(json.dumps({"CustomerID": f"C{number:07d}"}) for number in range(1, rows + 1))
 
-        async def stall(line: Line) -> None:
+        async def stall(line: Connection) -> None:
             await line.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n[" + body.encode() + b",")
             await line.hang()
 

@@ -190,13 +190,10 @@ def test_a_journal_that_raises_between_passes_does_not_end_it(rig: Rig) -> None:
     assert (report.complete, report.acknowledged) == (True, 10)
 
 
-@pytest.mark.parametrize("method", ["take", "report", "acknowledged", "reviews"])
-def test_a_journal_that_raises_before_the_first_pass_does_not_end_it(
-    rig: Rig, method: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_journal_that_raises_before_the_first_pass_does_not_end_it(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     campaign = rig.fake.add_campaign(10, lead_seconds=30)
     journal = MemoryJournal()
-    real = getattr(journal, method)
+    real = journal.open
     first = iter([LookupError("customer-5")])
 
     def raises_once(*arguments: Any, **options: Any) -> Any:
@@ -204,24 +201,24 @@ def test_a_journal_that_raises_before_the_first_pass_does_not_end_it(
             raise error
         return real(*arguments, **options)
 
-    monkeypatch.setattr(journal, method, raises_once)
+    monkeypatch.setattr(journal, "open", raises_once)
     (report,) = rig.submit(everybody, campaign.event(), journal=journal)
     assert (report.complete, report.acknowledged) == (True, 10)
     assert len(campaign.recipients()) == 10
 
 
-def test_a_journal_that_raises_when_it_is_left_does_not_end_it(rig: Rig, tmp_path: Path) -> None:
+def test_a_journal_that_raises_when_it_is_unlocked_does_not_end_it(rig: Rig, tmp_path: Path) -> None:
     campaign = rig.fake.add_campaign(10, lead_seconds=30)
     refusing(rig.fake, UPDATE, BAD)
     with SqliteJournal(tmp_path / "reviews.db") as journal:
-        leave, first = journal.leave, iter([LookupError("customer-5")])
+        unlock, first = journal.unlock, iter([LookupError("customer-5")])
 
         def raises_once(key: str, /) -> None:
             for error in first:
                 raise error
-            leave(key)
+            unlock(key)
 
-        journal.leave = raises_once  # type: ignore[method-assign]
+        journal.unlock = raises_once  # type: ignore[method-assign]
         told = rig.submit(everybody, campaign.event(), journal=journal)
     assert [(report.complete, report.acknowledged) for report in told] == [(True, 10)]
 

@@ -20,7 +20,7 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.testing import FaultServer, faults
 from optimove_conditional_execution.testing.campaigns import Campaign
-from optimove_conditional_execution.testing.faults import Fault, Line
+from optimove_conditional_execution.testing.faults import Connection, Fault
 from tests.review.conftest import everybody
 from tests.transport.engines import ENGINES, Caller
 
@@ -31,7 +31,7 @@ ACCEPTED = faults.answer("accepted", Response(200))
 def slow(seconds: float) -> Fault:
     """Return what handles a request, and answers 200 so many seconds later."""
 
-    async def play(line: Line) -> None:
+    async def play(line: Connection) -> None:
         await asyncio.sleep(seconds)
         await ACCEPTED.play(line)
 
@@ -101,7 +101,7 @@ def updates_meet(meet: Callable[[int], Fault | None]) -> Callable[[Request], Fau
 def test_one_slow_update_does_not_hold_the_others(colour: str) -> None:
     campaign: Campaign
 
-    async def when_the_others_are_through(line: Line) -> None:
+    async def when_the_others_are_through(line: Connection) -> None:
         end = time.monotonic() + 15
         while len(campaign.statuses) < 400 and time.monotonic() < end:
             await asyncio.sleep(0.02)
@@ -122,7 +122,7 @@ def test_one_slow_update_does_not_hold_the_others(colour: str) -> None:
 def test_only_a_few_updates_are_under_way_at_once(colour: str) -> None:
     at_once, most = 0, 0
 
-    async def play(line: Line) -> None:
+    async def play(line: Connection) -> None:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
@@ -142,7 +142,7 @@ def test_only_a_few_updates_are_under_way_at_once(colour: str) -> None:
 def test_slow_updates_hold_neither_the_journal_nor_the_next_page(colour: str) -> None:
     """All updates wait until every customer is decided about, which needs both."""
 
-    async def play(line: Line) -> None:
+    async def play(line: Connection) -> None:
         end = time.monotonic() + 15
         while pages() < 7 and time.monotonic() < end:
             await asyncio.sleep(0.02)

@@ -221,7 +221,7 @@ def test_a_first_try_that_is_short_does_not_shorten_the_waits_for_bytes(caller: 
 
 @contextlib.contextmanager
 def slow_rows(seconds: float) -> Iterator[FaultServer]:
-    async def play(line: faults.Line) -> None:
+    async def play(line: faults.Connection) -> None:
         body = b'[{"CustomerID": "C1"}]'
         await line.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n[" % len(body))
         await asyncio.sleep(seconds)

@@ -13,7 +13,7 @@ from optimove_conditional_execution.cli.charts import BurnUp, Section, counted
 from optimove_conditional_execution.cli.postman import Postman
 from optimove_conditional_execution.models.listener import CAMPAIGN_READY
 from optimove_conditional_execution.testing import Campaign, FakeOptimove
-from optimove_conditional_execution.testing.scheduled import listener_delivery
+from optimove_conditional_execution.testing.fake import listener_delivery
 
 _LOOK_AGAIN: Final = 0.1
 _LISTENER_MS: Final = 10_000

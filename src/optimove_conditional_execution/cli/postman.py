@@ -9,7 +9,7 @@ from typing import Final, final
 from optimove_conditional_execution.cli.replies import Reply
 from optimove_conditional_execution.deadline import Clock, Deadline
 from optimove_conditional_execution.errors import OptimoveError
-from optimove_conditional_execution.testing import Delivery, Question
+from optimove_conditional_execution.testing import Delivery, SentNotification
 from optimove_conditional_execution.transport.exchange import Exchange
 from optimove_conditional_execution.transport.http import AsyncHttpEngine
 
@@ -69,7 +69,7 @@ class Pace:
         await asyncio.sleep(max(0.0, self._due - time.monotonic()))
 
 
-async def until_over(question: Question, *, clock: Clock = time.time) -> None:
+async def until_over(question: SentNotification, *, clock: Clock = time.time) -> None:
     """Wait until a notification has its answer, or its deadline and a short grace have passed.
 
     Args:

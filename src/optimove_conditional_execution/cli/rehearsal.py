@@ -18,7 +18,7 @@ from optimove_conditional_execution.cli.servers import Simulator, served
 from optimove_conditional_execution.cli.service_process import SAMPLE_SERVICE, service_process
 from optimove_conditional_execution.client import AsyncOptimoveClient
 from optimove_conditional_execution.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE
-from optimove_conditional_execution.testing import FakeOptimove, Question, signed_request
+from optimove_conditional_execution.testing import FakeOptimove, SentNotification, signed_request
 from optimove_conditional_execution.transport.http import AsyncHttpEngine
 
 _SPREAD_SECONDS: Final = 3.0
@@ -39,7 +39,7 @@ class Visit:
     """
 
     part: Part
-    question: Question
+    question: SentNotification
     statuses: list[int | None] = field(default_factory=list)
     over: bool = False
 

@@ -16,7 +16,13 @@ from optimove_conditional_execution.cli.trigger_judgement import Seen
 from optimove_conditional_execution.cli.trigger_plan import Planned
 from optimove_conditional_execution.deadline import Clock
 from optimove_conditional_execution.receivers.webhook import MAX_BODY
-from optimove_conditional_execution.testing import Delivery, FakeOptimove, Question, notification, signed_request
+from optimove_conditional_execution.testing import (
+    Delivery,
+    FakeOptimove,
+    SentNotification,
+    notification,
+    signed_request,
+)
 
 OVERDUE_SECONDS: Final = 10.0
 """How long after its deadline a late notification arrives, by Optimove's clock and by ours. Receivers tell that by
@@ -38,7 +44,7 @@ class Posted:
     """
 
     planned: Planned
-    question: Question
+    question: SentNotification
     timeout_ms: int
     replies: list[Reply] = field(default_factory=list)
     over: bool = False

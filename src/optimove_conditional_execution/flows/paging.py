@@ -6,21 +6,27 @@ import codecs
 import json
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any, Final, final
+from typing import Any, Final
 
 from optimove_conditional_execution import operations
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import (
-    ConfigurationError,
     NotFoundError,
     PayloadError,
     TransportError,
     UnexpectedResponseError,
 )
-from optimove_conditional_execution.flows.rows import RowReader, Truncated
-from optimove_conditional_execution.models.campaign import CampaignCustomer
-from optimove_conditional_execution.models.campaign_rows import campaign_customers
+from optimove_conditional_execution.flows.json_rows import JsonRowReader, TruncatedArray
+from optimove_conditional_execution.models.campaign import (
+    CampaignCustomer,
+    UnreadableRow,
+    read_customer,
+    read_customers,
+)
 from optimove_conditional_execution.operations import Operation
+from optimove_conditional_execution.validation import integer
+
+Row = CampaignCustomer | UnreadableRow
 
 _OK: Final = 200
 _SAMPLE: Final = 100
@@ -37,7 +43,6 @@ _LONGEST_PAUSE: Final = 30.0
 """Seconds; the pauses before an empty first page is asked for again double from the first to the longest."""
 
 
-@final
 class Paging:
     """Reads a campaign's customers page by page, without IO.
 
@@ -77,9 +82,8 @@ class Paging:
         Raises:
             ConfigurationError: An argument makes no sense.
         """
-        given: object = page_size
-        if given is not None and (isinstance(given, bool) or not isinstance(given, int) or given < 1):
-            raise ConfigurationError("page_size must be a whole number, 1 or more; or None for a server without pages.")
+        if page_size is not None:
+            integer("page_size", page_size)
         self._campaign_id = campaign_id
         self._attributes = tuple(customer_attributes)
         self._page_size = page_size
@@ -100,7 +104,7 @@ class Paging:
         self._begin()
 
     def _begin(self) -> None:
-        self._reader = RowReader()
+        self._reader: JsonRowReader[Row] = JsonRowReader(read_customers, read_customer)
         self._page_rows = 0
         self._sample: list[Any] = []
 
@@ -122,7 +126,7 @@ class Paging:
             return None
         self.pause = 0.0
         if self._sample:
-            if self._comes_again():
+            if self._is_repeated_page():
                 raise self._repeated()
             self._broken = self._sample
         self._begin()
@@ -155,12 +159,12 @@ class Paging:
             customers = self._read(self._reader.close())
         except PayloadError as error:
             raise self._unexpected(f"But {_sentence(error)}") from None
-        except Truncated:
+        except TruncatedArray:
             raise TransportError(
                 f"{self._operation.name}: the answer ended in the middle of a page.", request_sent=True
             ) from None
         if self._sample:
-            if self._comes_again():
+            if self._is_repeated_page():
                 raise self._repeated()
             self._known.add(_digest(self._sample))
             self._sample = []
@@ -213,38 +217,32 @@ class Paging:
         if self._on_warning is not None:
             self._on_warning(text)
 
-    def _read(self, rows: list[Any]) -> list[CampaignCustomer]:
+    def _read(self, rows: Sequence[Row]) -> list[CampaignCustomer]:
         if len(self._sample) < _SAMPLE and rows:
-            self._sample += rows[: _SAMPLE - len(self._sample)]
-            if len(self._sample) == _SAMPLE and self._comes_again():
+            self._sample += map(_as_sent, rows[: _SAMPLE - len(self._sample)])
+            if len(self._sample) == _SAMPLE and self._is_repeated_page():
                 raise self._repeated()
-        came = len(rows)
-        try:
-            customers = campaign_customers(rows)
-        except PayloadError as error:
-            customers = self._sifted(rows, error)
+        # One that is none must not keep the others waiting.
+        customers = [row for row in rows if isinstance(row, CampaignCustomer)]
+        if len(customers) < len(rows):
+            self._skip_invalid(rows, any_read=bool(customers))
         self._has_customers = self._has_customers or bool(customers)
-        self._page_rows += came
-        self.rows += came
+        self._page_rows += len(rows)
+        self.rows += len(rows)
         return customers
 
-    def _comes_again(self) -> bool:
+    def _is_repeated_page(self) -> bool:
         # A page that broke off may have come to fewer rows, so what both have is compared.
         both = min(len(self._sample), len(self._broken))
         return _digest(self._sample) in self._known or (both > 0 and self._sample[:both] == self._broken[:both])
 
-    def _sifted(self, rows: list[Any], error: PayloadError) -> list[CampaignCustomer]:
-        """Return the customers among rows of which one at least is none: it must not keep the others waiting."""
-        customers: list[CampaignCustomer] = []
+    def _skip_invalid(self, rows: Sequence[Row], *, any_read: bool) -> None:
         for number, row in enumerate(rows, self.rows + 1):
-            try:
-                customers += campaign_customers([row])
-            except PayloadError as each:
+            if isinstance(row, UnreadableRow):
+                if not any_read and not self._has_customers:
+                    raise row.error  # it is a list of something else
                 self._unreadable += 1
-                self._first_unreadable = self._first_unreadable or f"row {number}: {each}"
-        if not customers and not self._has_customers:
-            raise error  # it is a list of something else
-        return customers
+                self._first_unreadable = self._first_unreadable or f"row {number}: {row.error}"
 
     def _unread(self) -> UnexpectedResponseError:
         return self._unexpected(
@@ -285,6 +283,10 @@ def is_from_api(error: NotFoundError) -> bool:
     """
     body = error.body.removeprefix(codecs.BOM_UTF8).strip()
     return not body or body[:1] in b'{["' or body.lower() in (b"null", b"not found")
+
+
+def _as_sent(row: Row) -> object:
+    return row.model_dump(mode="json") if isinstance(row, CampaignCustomer) else row.row
 
 
 def _digest(rows: list[Any]) -> str:

@@ -1,10 +1,10 @@
-"""Which customers have been met already, in a few bytes each."""
+"""Compact set of customer ids: open addressing over 64-bit hashes."""
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
-from typing import Final, final
+from typing import Final
 
 _SIZES: Final = (13, 16, 19, 21)
 """Tables have two to the power of this many places; the next ones are twice as large each."""
@@ -12,9 +12,11 @@ _SIZES: Final = (13, 16, 19, 21)
 _FULL: Final = 0.6
 
 
-@final
 class SeenIds:
-    """A set of ids that takes 13 to 27 bytes for each, where a set of strings takes 120.
+    """A set of ids, for its memory alone: 17 bytes for each of a million ids, where a set of their hashes takes 69.
+
+    It takes 13 to 27, by how full its table is, and 21 at the peak of its growth; a set of strings takes 120. Adding
+    takes about 2.1 times as long as to a set of hashes.
 
     It is a table of Python's keyed 64-bit hashes, each at the first free place behind the one that it names. That two
     of a million customers share a hash has a chance of 1 in 37 million; the second would then count as seen, and not be

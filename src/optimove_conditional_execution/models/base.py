@@ -7,15 +7,26 @@ whole message unreadable.
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any, ClassVar, Final, Self, TypeVar, final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Final, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    Strict,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import CoreSchema, PydanticSerializationError, core_schema
 
 from optimove_conditional_execution.errors import PayloadError
-from optimove_conditional_execution.models.json_text import decoded
+from optimove_conditional_execution.models.json_text import decoded, is_ambiguous
 
 T = TypeVar("T")
 
@@ -41,6 +52,9 @@ class WireModel(BaseModel):
 
     _shown: ClassVar[tuple[str, ...]] = ()
 
+    _refuses_repeated_keys: ClassVar[bool] = False
+    """Whether `from_json` refuses a payload in which a key stands twice; it takes a slower reader to see that."""
+
     @classmethod
     def from_json(cls, body: bytes | str) -> Self:
         """Read a payload from its JSON text.
@@ -55,9 +69,10 @@ class WireModel(BaseModel):
             PayloadError: It is not JSON, not an object, or a field that is needed is missing or has the wrong type;
                 `path` names the field. The error never quotes the payload.
         """
+        if cls._refuses_repeated_keys:
+            return cls._from_decoded(body)
         try:
-            # What model_validate_json does, less the checks of its arguments.
-            read: Self = cls.__pydantic_validator__.validate_json(body)
+            read = cls.model_validate_json(body)
         except ValidationError as error:
             if error.errors(include_url=False, include_context=False, include_input=False)[0]["type"] != "json_invalid":
                 raise payload_error(cls.__name__, error) from None
@@ -86,6 +101,8 @@ class WireModel(BaseModel):
         Raises:
             PayloadError: It does.
         """
+        if cls._refuses_repeated_keys and is_ambiguous(value):
+            raise PayloadError(f"{cls.__name__}: a key stands twice in the body.", path="")
 
     def model_dump_json(self, **options: Any) -> str:  # the options are pydantic's, and differ between its versions
         """Return the JSON text; half of a surrogate pair, which no encoding has, is written as its escape.
@@ -102,6 +119,40 @@ class WireModel(BaseModel):
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         return [(name, getattr(self, name)) for name in self._shown]
+
+
+class CaselessModel(WireModel):
+    """Reads its keys whatever their case; a key that it does not know is kept as it came."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, given: Any) -> Any:
+        return known_keys(cls, given)
+
+
+def known_keys(model: type[WireModel], given: Any) -> Any:
+    """Return what a model is made of under the documented keys; the documented spelling wins, then the first."""
+    if not isinstance(given, Mapping):
+        return given
+    names = field_names(model)
+    found: dict[str, str] = {}  # field -> its key
+    for key in given:
+        field = names.get(key.lower()) if isinstance(key, str) else None
+        if field is not None and (field not in found or key == model.model_fields[field].alias):
+            found[field] = key
+    wire = {key: model.model_fields[field].alias or field for field, key in found.items()}
+    return {wire.get(key, key): value for key, value in given.items()}
+
+
+@functools.lru_cache(maxsize=16)
+def field_names(model: type[WireModel]) -> dict[str, str]:
+    """Return the field that each name means; names in small letters."""
+    names: dict[str, str] = {}
+    for field, info in model.model_fields.items():
+        choices = info.validation_alias
+        known = choices.choices if isinstance(choices, AliasChoices) else [info.alias or field]
+        names |= {name.lower(): field for name in (field, *known) if isinstance(name, str)}
+    return names
 
 
 def payload_error(subject: str, error: ValidationError) -> PayloadError:
@@ -149,33 +200,49 @@ _REASONS: Final = {
 }
 
 
-class _Lenient:
-    """Read the documented type where it fits; keep anything else as it came."""
+class Otherwise:
+    """Read the documented type where it fits, and convert anything else; as a rule it is kept as it came."""
+
+    def __init__(self, convert: Callable[[object], object] | None = None, *, first: object = None) -> None:
+        """Say what becomes of the rest.
+
+        Args:
+            convert: Is given what is not of the documented type; None keeps it.
+            first: What is tried in place of the documented type.
+        """
+        self._convert = convert
+        self._first = first
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        documented = handler(source)
+        documented = handler(source) if self._first is None else handler.generate_schema(self._first)
         if documented["type"] == "nullable":  # null is kept as it came, too; one look less at what is not null
             documented = documented["schema"]
-        return core_schema.union_schema([documented, core_schema.any_schema()], mode="left_to_right")
+        kept = core_schema.any_schema()
+        rest = kept if self._convert is None else core_schema.no_info_before_validator_function(self._convert, kept)
+        return core_schema.union_schema([documented, rest], mode="left_to_right")
 
 
-class _AsSent:
+class _Unchecked:
     """Keep the value as it came: for types that JSON already tells apart, so there is nothing to convert."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.any_schema()
 
 
-class _Items:
-    """A collection that is null reads as empty, so that it can be iterated over without asking first."""
+_MOST_DIGITS: Final = 18
+_LARGEST_FLOAT: Final = 2.0**53
+"""From here on floats leave whole numbers out."""
 
-    def __init__(self, empty: type[tuple[object, ...] | dict[str, object]]) -> None:
-        self._empty = empty
 
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        empty = self._empty
-        null = core_schema.no_info_after_validator_function(lambda _: empty(), core_schema.none_schema())
-        return core_schema.union_schema([handler(source), null, core_schema.any_schema()], mode="left_to_right")
+def number(value: object) -> object:
+    """Return a whole number for digits in a string and for a float such as 5.0, and anything else as it came."""
+    if isinstance(value, float) and abs(value) < _LARGEST_FLOAT and value.is_integer():
+        return int(value)
+    if isinstance(value, str):
+        digits = value.strip()
+        if digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS:
+            return int(digits)
+    return value
 
 
 class _Milliseconds:
@@ -203,22 +270,10 @@ class _Milliseconds:
         )
 
 
-class _Name:
-    """A string with something in it."""
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return _name_schema()
-
-
-@final
 class NumberAsText(str):
     """A whole number as its decimal text, which is written as the number that it came as."""
 
     __slots__ = ()
-
-
-def _name_schema() -> core_schema.StringSchema:
-    return core_schema.str_schema(strict=True, pattern=r"\S", max_length=MAX_NAME)
 
 
 def _decimal(number: int) -> str:
@@ -256,32 +311,34 @@ class _EchoedId:
 
 
 def _id_schema(as_text: Callable[[int], str], *first: CoreSchema) -> core_schema.UnionSchema:
+    name = core_schema.str_schema(strict=True, pattern=r"\S", max_length=MAX_NAME)
     number = core_schema.no_info_after_validator_function(as_text, core_schema.int_schema(strict=True))
     return core_schema.union_schema(
-        [*first, _name_schema(), number],
+        [*first, name, number],
         mode="left_to_right",
         custom_error_type="identifier",
         custom_error_message="is no id",
     )
 
 
-class _Object:
-    """A JSON object with whatever in it; JSON's own keys need no check."""
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.dict_schema()
-
-
 LAST_MILLISECOND: Final = 253_402_300_799_999
 MAX_NAME: Final = 1_024
 """Characters of an identifier; a longer one is no identifier."""
 
-Lenient = Annotated[T, _Lenient()]
-AsSent = Annotated[T, _AsSent()]
-Items = Annotated[tuple[T, ...], _Items(tuple)]
-Attributes = Annotated[dict[str, Any], _Object(), _Items(dict)]
+Lenient = Annotated[T, Otherwise()]
+Unchecked = Annotated[T, _Unchecked()]
+EmptyIfNull = Annotated[tuple[T, ...], Otherwise(lambda value: () if value is None else value)]
+"""A collection that can be iterated over without asking first."""
+
+Attributes = Annotated[dict[str, Any], Otherwise(lambda value: {} if value is None else value, first=dict[Any, Any])]
+Number = Annotated[int, Strict(), BeforeValidator(number)]
+"""A whole number: as one, as a float such as 5.0, or as digits in a string; no boolean."""
+
+LenientNumber = Annotated[int | str | None, Otherwise(number, first=Annotated[int, Strict()])]
+"""The same, but null and whatever else comes is kept."""
+
 Milliseconds = Annotated[int, _Milliseconds()]
-Name = Annotated[str, _Name()]
+Name = Annotated[str, Field(strict=True, pattern=r"\S", max_length=MAX_NAME)]
 Id = Annotated[str, _Id()]
 EchoedId = Annotated[str, _EchoedId()]
 Identifier = int | str

@@ -6,44 +6,54 @@ customers' fields, of which only `CustomerID` is sure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final, cast
+import contextlib
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Annotated, Any, Final, Self, cast
 
-from pydantic import BeforeValidator, Field, Strict
+from pydantic import AfterValidator, AliasChoices, Field, Strict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import from_json
 
-from optimove_conditional_execution.models.base import AsSent, Identifier, Name, WireModel
-from optimove_conditional_execution.models.caseless import CaselessModel, number
+from optimove_conditional_execution.errors import PayloadError
+from optimove_conditional_execution.models.base import (
+    Id,
+    LenientNumber,
+    Name,
+    Otherwise,
+    WireModel,
+    field_names,
+    holds_constant,
+    known_keys,
+    payload_error,
+)
 
 CONTROL_GROUP: Final = 1
 """The action of customers who shall get nothing. Source: developer.optimove.com/docs/customers-in-control-groups."""
 
-
-def _text(value: object) -> object:
-    """Return a whole number as text, and anything else as it came."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return str(value)
-        except ValueError:  # thousands of digits
-            return value
-    return value
+_extra_of: Final = attrgetter("model_extra")
 
 
-def codes_of(value: object) -> object:
+def _codes(value: object) -> object:
     """Return the codes of a list, or of text with commas in it; what is neither is kept as it came."""
-    if value is None:
-        return ()
-    value = _text(value)
-    if isinstance(value, str):
-        return tuple([code for part in value.split(",") if (code := part.strip())])
-    if isinstance(value, list | tuple):
-        parts = [_text(part) for part in cast("list[object]", value) if part is not None]
-        if all(isinstance(part, str) for part in parts):
-            return tuple([code for part in cast("list[str]", parts) if (code := part.strip())])
-    return value
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    try:
+        texts = [str(part) if type(part) is int else part for part in cast("Sequence[object]", parts)]
+    except ValueError:  # thousands of digits
+        return value
+    if not all(part is None or isinstance(part, str) for part in texts):
+        return value
+    return tuple([code for part in cast("list[str | None]", texts) if part and (code := part.strip())])
 
 
-def attributes_of(value: object) -> object:
-    """Return the values of a list, or of text with semicolons in it, in the order asked for."""
+_known_codes: Final = functools.lru_cache(maxsize=1_024)(_codes)
+"""For text: most customers of a campaign have the same few."""
+
+
+def _attributes(value: object) -> object:
+    """Return the values of text with semicolons in it, in the order asked for."""
     if value is None or value == "":
         return ()
     if isinstance(value, str):
@@ -51,11 +61,18 @@ def attributes_of(value: object) -> object:
     return tuple(cast("list[object]", value)) if isinstance(value, list) else value
 
 
-class CampaignCustomer(CaselessModel):
+def _key(documented: str, *others: str) -> FieldInfo:
+    """Return the field of a key that Optimove's pages also write as `customerID` and as `customerId`."""
+    camel = documented[0].lower() + documented[1:]
+    known = dict.fromkeys([documented, camel, camel.replace("ID", "Id"), documented.lower(), *others])
+    return cast("FieldInfo", Field(alias=documented, validation_alias=AliasChoices(*known)))
+
+
+class CampaignCustomer(WireModel):
     """A customer whom a scheduled campaign would reach: one row of GetProcessedCampaignCustomers.
 
     A customer can stand in several rows, one a channel. Only `customer_id` must be there; a value of an undocumented
-    type is kept as it came. The repr shows nothing personal.
+    type is kept as it came. Keys are read whatever their case. The repr shows nothing personal.
 
     Attributes:
         customer_id: The customer; a number becomes text, nothing else is changed.
@@ -66,22 +83,92 @@ class CampaignCustomer(CaselessModel):
         customer_attributes: The values of the attributes that were asked for, in that order.
     """
 
-    customer_id: Annotated[Name, BeforeValidator(_text), Field(alias="CustomerID")]
-    action_id: Annotated[AsSent[Identifier | None], BeforeValidator(number), Field(alias="ActionID")] = None
-    channel_id: Annotated[AsSent[Identifier | None], BeforeValidator(number), Field(alias="ChannelID")] = None
-    template_id: Annotated[AsSent[Identifier | None], BeforeValidator(number), Field(alias="TemplateID")] = None
-    promo_codes: Annotated[AsSent[tuple[str, ...]], BeforeValidator(codes_of), Field(alias="PromoCode")] = ()
+    customer_id: Annotated[Id, _key("CustomerID")]
+    action_id: Annotated[LenientNumber, _key("ActionID")] = None
+    channel_id: Annotated[LenientNumber, _key("ChannelID")] = None
+    template_id: Annotated[LenientNumber, _key("TemplateID")] = None
+    promo_codes: Annotated[
+        tuple[str, ...],
+        Otherwise(_codes, first=Annotated[str, Strict(), AfterValidator(_known_codes)]),
+        _key("PromoCode", "PromoCodes", "promoCodes"),
+    ] = ()
     customer_attributes: Annotated[
-        AsSent[tuple[Any, ...]], BeforeValidator(attributes_of), Field(alias="CustomerAttributes")
+        tuple[Any, ...], Strict(), Otherwise(_attributes), _key("CustomerAttributes", "CustomerAttribute")
     ] = ()
 
-    _also: ClassVar[Mapping[str, str]] = {"promocodes": "promo_codes", "customerattribute": "customer_attributes"}
     _shown = ("action_id", "channel_id", "template_id")
 
     @property
     def is_control(self) -> bool:
         """Whether the customer is in the control group: measured, but not to be reached."""
         return self.action_id == CONTROL_GROUP
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Read a row.
+
+        Args:
+            obj: Its keys may be in any case.
+            options: As in `pydantic.BaseModel.model_validate`.
+        """
+        return super().model_validate(known_keys(cls, obj), **options)
+
+    @classmethod
+    def from_json(cls, body: bytes | str) -> Self:
+        """Read a row from its JSON text; see `WireModel.from_json`.
+
+        Args:
+            body: The bytes as received.
+
+        Raises:
+            PayloadError: It cannot be understood; `path` names the field. The error never quotes the payload.
+        """
+        return cls._from_decoded(body)
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableRow:
+    """A row that names no customer.
+
+    Attributes:
+        error: Why.
+        row: What came.
+    """
+
+    error: PayloadError
+    row: object = field(repr=False)
+
+
+def read_customer(row: object) -> CampaignCustomer | UnreadableRow:
+    """Read a row that has been parsed from JSON."""
+    try:
+        return CampaignCustomer.model_validate(row)
+    except ValidationError as error:
+        return UnreadableRow(payload_error(CampaignCustomer.__name__, error), row)
+
+
+def read_customers(text: bytes) -> Sequence[CampaignCustomer | UnreadableRow]:
+    """Read a JSON array of rows: what `read_customer` makes of each, in half the time.
+
+    Args:
+        text: The JSON array.
+
+    Raises:
+        ValueError: It is none, or holds what pydantic's reader does not take.
+    """
+    if not holds_constant(text):
+        with contextlib.suppress(ValidationError):  # of one row, perhaps: the others are read all the same
+            customers = _adapter().validate_json(text)
+            unknown = set[str]().union(*map(_extra_of, customers))
+            if field_names(CampaignCustomer).keys().isdisjoint(map(str.lower, unknown)):
+                return customers
+    rows: list[object] = from_json(text, cache_strings="keys", allow_inf_nan=False)
+    return list(map(read_customer, rows))
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[list[CampaignCustomer]]:
+    return TypeAdapter(list[CampaignCustomer])
 
 
 class CustomerPromotionStatus(WireModel):

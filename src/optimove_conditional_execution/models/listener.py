@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta, tzinfo
 from datetime import timezone as fixed_zone
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final
 from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
@@ -18,9 +18,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, mo
 from pydantic_core import PydanticCustomError
 
 from optimove_conditional_execution.deadline import announced_instant, zone_of
-from optimove_conditional_execution.errors import PayloadError
-from optimove_conditional_execution.models.caseless import CaselessModel, LenientNumber, Number, known_keys
-from optimove_conditional_execution.models.json_text import is_ambiguous
+from optimove_conditional_execution.models.base import CaselessModel, LenientNumber, Number, known_keys
 from optimove_conditional_execution.urls import origin
 
 CAMPAIGN_READY: Final = 5
@@ -118,6 +116,7 @@ class ListenerEvent(CaselessModel):
     timestamp_offset: Annotated[Offset, Field(alias="TimeStampOffset")] = None
 
     _shown = ("event_type_id", "timestamp", "campaign_id")
+    _refuses_repeated_keys = True
 
     @model_validator(mode="before")
     @classmethod
@@ -130,23 +129,6 @@ class ListenerEvent(CaselessModel):
                 if offset is not None:
                     found[beside] = offset
         return found
-
-    @classmethod
-    def from_json(cls, body: bytes | str) -> Self:
-        """Read an event from its JSON text; see `WireModel.from_json`. A key that stands twice makes it unreadable.
-
-        Args:
-            body: The bytes as received.
-
-        Raises:
-            PayloadError: It cannot be understood; `path` names the field. The error never quotes the payload.
-        """
-        return cls._from_decoded(body)
-
-    @classmethod
-    def _check_keys(cls, value: object) -> None:
-        if is_ambiguous(value):
-            raise PayloadError(f"{cls.__name__}: a key stands twice in the body.", path="")
 
 
 class CampaignReadyEvent(ListenerEvent):
@@ -189,8 +171,7 @@ class CampaignReadyEvent(ListenerEvent):
         Raises:
             ConfigurationError: The zone is not known.
         """
-        zone = zone_of(timezone)
-        return zone if self.clearance_offset is None else fixed_zone(self.clearance_offset)
+        return _zone(self.clearance_offset, timezone)
 
     def timestamp_zone(self, timezone: ZoneInfo | str) -> tzinfo:
         """Return the zone that `timestamp` is in; see `clearance_zone`.
@@ -201,8 +182,7 @@ class CampaignReadyEvent(ListenerEvent):
         Raises:
             ConfigurationError: The zone is not known.
         """
-        zone = zone_of(timezone)
-        return zone if self.timestamp_offset is None else fixed_zone(self.timestamp_offset)
+        return _zone(self.timestamp_offset, timezone)
 
     def contradicts(self, timezone: ZoneInfo | str) -> bool:
         """Return whether the event names another UTC offset than a zone has at its clearance.
@@ -248,6 +228,11 @@ class CampaignReadyEvent(ListenerEvent):
             announced_zone=self.timestamp_zone(zone),
             now=now,
         )
+
+
+def _zone(offset: timedelta | None, timezone: ZoneInfo | str) -> tzinfo:
+    zone = zone_of(timezone)
+    return zone if offset is None else fixed_zone(offset)
 
 
 class EventListener(CaselessModel):

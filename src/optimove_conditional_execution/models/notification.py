@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Final, Self
+from typing import Final
 
 from optimove_conditional_execution.errors import PayloadError
 from optimove_conditional_execution.models.base import (
-    AsSent,
     Attributes,
     EchoedId,
+    EmptyIfNull,
     Id,
     Identifier,
-    Items,
     Lenient,
     Milliseconds,
+    Unchecked,
     WireModel,
 )
 from optimove_conditional_execution.models.json_text import is_ambiguous
@@ -43,8 +43,8 @@ class User(WireModel):
 class TargetGroup(WireModel):
     """The target group that the customer is in."""
 
-    id: AsSent[Identifier | None] = None
-    name: AsSent[str | None] = None
+    id: Unchecked[Identifier | None] = None
+    name: Unchecked[str | None] = None
 
     _shown = ("id",)
 
@@ -52,8 +52,8 @@ class TargetGroup(WireModel):
 class Promotion(WireModel):
     """A promotion that the campaign promises."""
 
-    name: AsSent[str | None] = None
-    code: AsSent[Identifier | None] = None
+    name: Unchecked[str | None] = None
+    code: Unchecked[Identifier | None] = None
 
     _shown = ("code",)
 
@@ -61,8 +61,8 @@ class Promotion(WireModel):
 class Template(WireModel):
     """The template of a channel."""
 
-    id: AsSent[Identifier | None] = None
-    name: AsSent[str | None] = None
+    id: Unchecked[Identifier | None] = None
+    name: Unchecked[str | None] = None
 
     _shown = ("id",)
 
@@ -70,9 +70,9 @@ class Template(WireModel):
 class Channel(WireModel):
     """A channel that the campaign goes out through."""
 
-    id: AsSent[Identifier | None] = None
-    name: AsSent[str | None] = None
-    brand_id: AsSent[Identifier | None] = None
+    id: Unchecked[Identifier | None] = None
+    name: Unchecked[str | None] = None
+    brand_id: Unchecked[Identifier | None] = None
     template: Lenient[Template | None] = None
 
     _shown = ("id",)
@@ -85,11 +85,11 @@ class Action(WireModel):
         is_control: Whether the customer is in the control group. Whether Optimove asks about those at all is not known.
     """
 
-    id: AsSent[Identifier | None] = None
-    name: AsSent[str | None] = None
+    id: Unchecked[Identifier | None] = None
+    name: Unchecked[str | None] = None
     is_control: Lenient[bool | None] = None
-    promotions: Items[Promotion] = ()
-    channels: Items[Channel] = ()
+    promotions: EmptyIfNull[Promotion] = ()
+    channels: EmptyIfNull[Channel] = ()
 
     _shown = ("id", "is_control")
 
@@ -101,13 +101,13 @@ class Occurrence(WireModel):
         date: `YYYY-MM-DD`, as text: Optimove's own sample holds just these letters.
     """
 
-    date: AsSent[str | None] = None
-    series_id: AsSent[Identifier | None] = None
-    occurrence_id: AsSent[Identifier | None] = None
+    date: Unchecked[str | None] = None
+    series_id: Unchecked[Identifier | None] = None
+    occurrence_id: Unchecked[Identifier | None] = None
     target_group: Lenient[TargetGroup | None] = None
-    notes: AsSent[str | None] = None
-    tags: Items[AsSent[str]] = ()
-    communication_type: AsSent[str | None] = None
+    notes: Unchecked[str | None] = None
+    tags: EmptyIfNull[Unchecked[str]] = ()
+    communication_type: Unchecked[str | None] = None
     action: Lenient[Action | None] = None
 
     _shown = ("series_id", "occurrence_id")
@@ -121,8 +121,8 @@ class TriggerEvent(WireModel):
         parameters: The event's parameters; values of any JSON type.
     """
 
-    key: AsSent[str | None] = None
-    timestamp: AsSent[int | float | None] = None
+    key: Unchecked[str | None] = None
+    timestamp: Unchecked[int | float | None] = None
     parameters: Attributes = {}
 
     _shown = ("key",)
@@ -145,9 +145,9 @@ class TriggerEvent(WireModel):
 class TriggerContext(WireModel):
     """Which trigger fired, and on what events."""
 
-    id: AsSent[Identifier | None] = None
-    name: AsSent[str | None] = None
-    events: Items[TriggerEvent] = ()
+    id: Unchecked[Identifier | None] = None
+    name: Unchecked[str | None] = None
+    events: EmptyIfNull[TriggerEvent] = ()
 
     _shown = ("id",)
 
@@ -161,7 +161,7 @@ class WebhookNotification(WireModel):
     Attributes:
         timestamp: When Optimove made the notification, in milliseconds since 1970.
         conditional_execution_approval_deadline: Until when an answer counts, in milliseconds since 1970.
-        request_uid: EchoedIds this question; the answer carries it back.
+        request_uid: Identifies this question; the answer carries it back.
         is_hashed: Presumably whether `user_id` is hashed; Optimove does not say.
     """
 
@@ -216,7 +216,7 @@ def _may_repeat_a_key(body: bytes, read: WebhookNotification) -> bool:
     # would leave in it, and that reader is asked when in doubt. A letter that is rare in texts is found in a tenth of
     # the time that a word takes.
     find, count = body.find, body.count
-    unknown = [*(read.__pydantic_extra__ or ()), *(read.user.__pydantic_extra__ or ())]
+    unknown = [*(read.model_extra or ()), *(read.user.model_extra or ())]
     if find(b"\\") >= 0 and (unknown or _ESCAPED_LETTER.search(body)):
         return True
     if find(b"q", find(b"q") + 1) >= 0 and count(b'"request_uid"') > 1:
@@ -238,7 +238,7 @@ def _may_repeat_a_key(body: bytes, read: WebhookNotification) -> bool:
     stamps = 1  # and one that each event may have
     if isinstance(events, tuple):
         for event in events:
-            stamps += "timestamp" in event.__pydantic_fields_set__
+            stamps += "timestamp" in event.model_fields_set
     return count(b'"timestamp"') > stamps
 
 
@@ -250,27 +250,11 @@ below."""
 
 
 class NotificationEnvelope(WireModel):
-    """What can still be answered when the rest of a notification is unreadable."""
+    """What can still be answered when the rest of a notification is unreadable: which question, and until when."""
 
     timestamp: Lenient[Milliseconds | None] = None
     conditional_execution_approval_deadline: Milliseconds
     request_uid: EchoedId
 
     _shown = ("request_uid",)
-
-    @classmethod
-    def from_json(cls, body: bytes | str) -> Self:
-        """Read what names a question; see `WireModel.from_json`.
-
-        Args:
-            body: The bytes as received.
-
-        Raises:
-            PayloadError: It cannot be told which question it is, or until when it can be answered.
-        """
-        return cls._from_decoded(body)
-
-    @classmethod
-    def _check_keys(cls, value: object) -> None:
-        if is_ambiguous(value):
-            raise PayloadError(f"{cls.__name__}: a key stands twice in the body.", path="")
+    _refuses_repeated_keys = True

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, Strict
 
-from optimove_conditional_execution.models.base import Id, WireModel
-from optimove_conditional_execution.models.caseless import Number
+from optimove_conditional_execution.models.base import Id, Number, WireModel
 from optimove_conditional_execution.urls import without_query
 
 

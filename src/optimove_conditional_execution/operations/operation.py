@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Generic, Literal, TypeVar, final
+from typing import Final, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 from pydantic import SecretStr
@@ -21,7 +21,7 @@ FIRST_TRY_SHARE: Final = 1 / 3
 """Of the time of a call, for its first try. When that is lost on a dead connection, the second one can take twice as
 long, so that a server that is slow, and not dead, still gets its time."""
 
-_PREFIXED: Final = frozenset(
+PREFIXED: Final = frozenset(
     {
         "register_event_listener",
         "unregister_event_listener",
@@ -32,7 +32,6 @@ _PREFIXED: Final = frozenset(
 )
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where a call goes.
@@ -57,7 +56,6 @@ class Endpoint:
             raise ConfigurationError("An Endpoint's method must be an HTTP method, such as GET.")
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Endpoints:
     """The method and path of every call; replace the ones that differ for your tenant.
@@ -102,12 +100,17 @@ class Endpoints:
         Args:
             operation: Any; it is recognised by its `name`.
         """
-        mine = getattr(self, operation.name, None)
-        if not isinstance(mine, Endpoint):
-            return operation
-        if self.path_prefix and operation.name in _PREFIXED:
-            mine = Endpoint(mine.method, self.path_prefix + mine.path)
+        mine = self.table().get(operation.name, operation.endpoint)
         return operation if mine == operation.endpoint else dataclasses.replace(operation, endpoint=mine)
+
+    def table(self) -> dict[str, Endpoint]:
+        """Return every call's name and endpoint, with the prefix where it belongs."""
+        names = (field.name for field in dataclasses.fields(self) if field.name != "path_prefix")
+        return {
+            name: Endpoint(mine.method, self.path_prefix + mine.path) if name in PREFIXED else mine
+            for name in names
+            if (mine := getattr(self, name))
+        }
 
 
 ENDPOINTS: Final = Endpoints()
@@ -116,7 +119,6 @@ NO_ROUTE: Final = frozenset({301, 308, 404, 405})
 """Statuses of a path that does not exist as it was written, or not with that method."""
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[T]):
     """One call to Optimove, not sent yet.

@@ -15,11 +15,11 @@ from pydantic_core import PydanticSerializationError, to_json
 from optimove_conditional_execution.errors import ConfigurationError, PayloadError
 from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.models.campaign import CampaignCustomer, CustomerPromotionStatus
-from optimove_conditional_execution.models.campaign_rows import campaign_customers
 from optimove_conditional_execution.models.listener import CAMPAIGN_READY, EventListener
 from optimove_conditional_execution.operations.operation import ENDPOINTS, Operation
-from optimove_conditional_execution.operations.wire import decoded, json_body, many, nothing, required
+from optimove_conditional_execution.operations.wire import decoded, json_body, many, model_of, nothing, required
 from optimove_conditional_execution.tracebacks import sensitive_variables
+from optimove_conditional_execution.validation import integer
 
 MAX_STATUSES: Final = 10_000
 """Customers in one call. Source: developer.optimove.com/reference/post_integrations-updatecustomerpromotionstatus."""
@@ -50,7 +50,7 @@ def register_event_listener(
     if event_type_id == CAMPAIGN_READY and channel_id is not None:
         raise ConfigurationError("channel_id must be left out for events of type 5: they are of all channels.")
     body = {
-        "EventTypeID": _whole("event_type_id", event_type_id, at_least=1),
+        "EventTypeID": integer("event_type_id", event_type_id, minimum=1),
         "ListenerURL": required("listener_url", listener_url),
         **_channel(channel_id),
     }
@@ -78,7 +78,7 @@ def unregister_event_listener(*, event_type_id: int = CAMPAIGN_READY, channel_id
     Raises:
         ConfigurationError: A number makes no sense.
     """
-    body = {"EventTypeID": _whole("event_type_id", event_type_id, at_least=1), **_channel(channel_id)}
+    body = {"EventTypeID": integer("event_type_id", event_type_id, minimum=1), **_channel(channel_id)}
     return Operation(
         "unregister_event_listener",
         ENDPOINTS.unregister_event_listener,
@@ -122,7 +122,7 @@ def get_processed_campaign_customers(
     Raises:
         ConfigurationError: A number makes no sense, or a name is blank or has a semicolon in it.
     """
-    query = [("CampaignID", str(_whole("campaign_id", campaign_id, at_least=1)))]
+    query = [("CampaignID", str(integer("campaign_id", campaign_id, minimum=1)))]
     names: object = customer_attributes
     if isinstance(names, str):
         raise ConfigurationError("customer_attributes must be a list of names, not one string.")
@@ -132,8 +132,8 @@ def get_processed_campaign_customers(
     if customer_attributes:
         query.append(("CustomerAttributes", ";".join(customer_attributes)))
     if top is not None:
-        query.append(("$top", str(_whole("top", top, at_least=1))))
-    if _whole("skip", skip, at_least=0) or top is not None:
+        query.append(("$top", str(integer("top", top, minimum=1))))
+    if integer("skip", skip, minimum=0) or top is not None:
         query.append(("$skip", str(skip)))
     return Operation(
         "get_processed_campaign_customers",
@@ -170,13 +170,12 @@ def update_customer_promotion_status(
         raise ConfigurationError("timestamp must be a datetime without a zone.")
     head = {
         "TimeStamp": now.replace(microsecond=0).isoformat(sep=" "),
-        "CampaignID": _whole("campaign_id", campaign_id, at_least=1),
+        "CampaignID": integer("campaign_id", campaign_id, minimum=1),
     }
     try:
-        updates = _many(statuses) if isinstance(statuses, Mapping) else to_json([_status(one) for one in statuses])
+        body = to_json({**head, "PromosUpdated": _updates(statuses)})
     except PydanticSerializationError:
         raise PayloadError("The statuses cannot be written as JSON.", path="statuses") from None
-    written = to_json(head)[:-1] + b',"PromosUpdated":' + updates + b"}"
     told = len(statuses)
 
     def parse(response: Response) -> int:
@@ -187,7 +186,7 @@ def update_customer_promotion_status(
         "update_customer_promotion_status",
         ENDPOINTS.update_customer_promotion_status,
         parse,
-        body=written,
+        body=body,
         idempotent=True,
         urgent=True,
         first_try_share=1.0,  # ten thousand statuses can take the server half a minute
@@ -196,41 +195,20 @@ def update_customer_promotion_status(
     )
 
 
-def _whole(name: str, value: object, *, at_least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
-        raise ConfigurationError(f"{name} must be a whole number, {at_least} or more.")
-    return value
-
-
 def _channel(channel_id: int | None) -> dict[str, int]:
-    return {} if channel_id is None else {"ChannelID": _whole("channel_id", channel_id, at_least=0)}
+    return {} if channel_id is None else {"ChannelID": integer("channel_id", channel_id, minimum=0)}
 
 
-def _many(statuses: Mapping[Any, Any]) -> bytes:
-    kinds = set(map(type, statuses))
-    flags = set(map(type, statuses.values()))
-    if flags != {bool} or not all(issubclass(kind, str) for kind in kinds) or not all(map(str.strip, statuses)):
-        raise PayloadError("statuses must be ids that are not blank, each with True or False.", path="statuses")
-    parts = [
-        _alike([name for name, is_true in statuses.items() if is_true is status], status) for status in (True, False)
-    ]
-    return b"[" + b",".join(part for part in parts if part) + b"]"
-
-
-def _alike(ids: list[str], status: bool) -> bytes:
-    """Write ids of one status, in a fifth of the time that ten thousand objects take."""
-    if not ids:
-        return b""
-    is_true = b"true" if status else b"false"
-    # Indented, one stands on each line; inside an id a line break is escaped.
-    between = to_json(ids, indent=1)[3:-2].replace(b",\n ", b',"Status":%b},{"CustomerID":' % is_true)
-    return b'{"CustomerID":' + between + b',"Status":%b}' % is_true
-
-
-def _status(status: object) -> dict[str, Any]:
-    if not isinstance(status, CustomerPromotionStatus):
-        raise PayloadError("statuses must be CustomerPromotionStatus objects.", path="statuses")
-    return {"CustomerID": status.customer_id, "Status": status.status}
+def _updates(statuses: Sequence[Any] | Mapping[Any, Any]) -> list[dict[str, Any]]:
+    if isinstance(statuses, Mapping):
+        named = list(statuses.items())
+        if not all(isinstance(name, str) and name.strip() and isinstance(status, bool) for name, status in named):
+            raise PayloadError("statuses must be ids that are not blank, each with True or False.", path="statuses")
+    else:
+        if not all(isinstance(status, CustomerPromotionStatus) for status in statuses):
+            raise PayloadError("statuses must be CustomerPromotionStatus objects.", path="statuses")
+        named = [(status.customer_id, status.status) for status in statuses]
+    return [{"CustomerID": name, "Status": status} for name, status in named]
 
 
 def _customers(response: Response) -> list[CampaignCustomer]:
@@ -239,4 +217,4 @@ def _customers(response: Response) -> list[CampaignCustomer]:
         return []
     if not isinstance(rows, list):
         raise PayloadError("the answer is not a list")
-    return campaign_customers(rows)
+    return [model_of(CampaignCustomer, row) for row in rows]

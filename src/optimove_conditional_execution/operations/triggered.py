@@ -27,6 +27,7 @@ from optimove_conditional_execution.operations.wire import (
 from optimove_conditional_execution.signature import signing_keys
 from optimove_conditional_execution.tracebacks import sensitive_variables
 from optimove_conditional_execution.urls import normalized, without_query
+from optimove_conditional_execution.validation import integer
 
 _LOGGER: Final = SafeLogger("client")
 
@@ -136,9 +137,7 @@ def update_webhook_settings(
     Raises:
         ConfigurationError: The timeout is not a positive whole number, or the secret is empty or blank.
     """
-    if isinstance(timeout_ms, bool) or not isinstance(timeout_ms, int) or timeout_ms < 1:
-        raise ConfigurationError("timeout_ms must be a whole number of milliseconds, 1 or more.")
-    settings: dict[str, Any] = {"timeout": timeout_ms}
+    settings: dict[str, Any] = {"timeout": integer("timeout_ms", timeout_ms)}
     sent: dict[str, Any] = {"timeout": timeout_ms}
     if isinstance(secret, SecretStr):
         secret = secret.get_secret_value()

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from optimove_conditional_execution.errors import ConfigurationError, PayloadError
 from optimove_conditional_execution.messages import Response
-from optimove_conditional_execution.models.base import WireModel, payload_error
-from optimove_conditional_execution.models.caseless import number
-from optimove_conditional_execution.models.json_text import BYTE_ORDER_MARK, no_constant, pairs
+from optimove_conditional_execution.models import json_text
+from optimove_conditional_execution.models.base import WireModel, number, payload_error
+from optimove_conditional_execution.models.json_text import BYTE_ORDER_MARK
 from optimove_conditional_execution.observers import SafeLogger
 
 _LOGGER: Final = SafeLogger("client")
@@ -93,11 +93,10 @@ def nothing(response: Response) -> None:
 
 def decoded(response: Response) -> object:
     """Return the JSON of an answer, None when it has no body, or raise `PayloadError`."""
-    text = response.body.removeprefix(BYTE_ORDER_MARK)
-    if not text.strip():
+    if not response.body.removeprefix(BYTE_ORDER_MARK).strip():
         return None
     try:
-        return json.loads(text, object_pairs_hook=pairs, parse_constant=no_constant)
+        return json_text.decoded(response.body)
     except (ValueError, RecursionError):
         raise PayloadError("the answer is not JSON") from None
 

@@ -13,25 +13,27 @@ if TYPE_CHECKING:
     from optimove_conditional_execution.testing import faults
     from optimove_conditional_execution.testing.campaigns import Campaign, Update
     from optimove_conditional_execution.testing.fake import FakeOptimove
-    from optimove_conditional_execution.testing.fault_server import FaultServer, Met
-    from optimove_conditional_execution.testing.faults import Fault
+    from optimove_conditional_execution.testing.fault_server import FaultServer, ReceivedRequest
+    from optimove_conditional_execution.testing.faults import Connection, Fault
     from optimove_conditional_execution.testing.payloads import (
+        Delivery,
         campaign_ready,
         listener_request,
         notification,
         signed_request,
     )
-    from optimove_conditional_execution.testing.records import Call, Delivery, Question
+    from optimove_conditional_execution.testing.service import Call, SentNotification
 
 __all__ = [
     "Call",
     "Campaign",
+    "Connection",
     "Delivery",
     "FakeOptimove",
     "Fault",
     "FaultServer",
-    "Met",
-    "Question",
+    "ReceivedRequest",
+    "SentNotification",
     "Update",
     "campaign_ready",
     "faults",
@@ -44,10 +46,10 @@ __all__ = [
 _PLACES: Final[dict[str, tuple[str, ...]]] = {
     "campaigns": ("Campaign", "Update"),
     "fake": ("FakeOptimove",),
-    "fault_server": ("FaultServer", "Met"),
-    "faults": ("Fault", "faults"),
-    "payloads": ("campaign_ready", "listener_request", "notification", "signed_request"),
-    "records": ("Call", "Delivery", "Question"),
+    "fault_server": ("FaultServer", "ReceivedRequest"),
+    "faults": ("Connection", "Fault", "faults"),
+    "payloads": ("Delivery", "campaign_ready", "listener_request", "notification", "signed_request"),
+    "service": ("Call", "SentNotification"),
 }
 
 if not TYPE_CHECKING:  # a __getattr__ would let type checkers accept every name

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
-import itertools
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
-from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
 from optimove_conditional_execution.testing.payloads import campaign_ready
-from optimove_conditional_execution.testing.rows import GeneratedRows, GivenRows, Rows
+from optimove_conditional_execution.testing.rows import Rows
 
 EmptyPage = Literal["[]", "null", "empty", "204", "404"]
 
 _JSON: Final = {"content-type": "application/json"}
-_EMPTY_PAGES: Final[dict[str, Response]] = {
+EMPTY_PAGES: Final[dict[str, Response]] = {
     "[]": Response(200, {**_JSON, "content-length": "2"}, b"[]"),
     "null": Response(200, {**_JSON, "content-length": "4"}, b"null"),
     "empty": Response(200, {"content-length": "0"}),
@@ -31,7 +28,6 @@ _BLOCK: Final = 10_000
 """Rows that are text at the same time, of a stream."""
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Update:
     """An UpdateCustomerPromotionStatus that the fake has answered with 200.
@@ -49,7 +45,6 @@ class Update:
     in_time: bool
 
 
-@final
 @dataclass(slots=True)
 class Campaign:
     """A scheduled campaign on hold; `FakeOptimove.add_campaign` makes them.
@@ -77,7 +72,7 @@ class Campaign:
     _page_cap: int | None = field(default=None, repr=False)
     _sizes: Iterator[int] | None = field(default=None, repr=False)
     _ignores_paging: bool = field(default=False, repr=False)
-    _empty_page: Response = field(default=_EMPTY_PAGES["[]"], repr=False)
+    _empty_page: Response = field(default=EMPTY_PAGES["[]"], repr=False)
     statuses: dict[str, bool] = field(default_factory=dict, repr=False)
     updates: list[Update] = field(default_factory=list, repr=False)
     late: list[tuple[str, bool]] = field(default_factory=list, repr=False)
@@ -177,63 +172,6 @@ class Campaign:
                 if before is not status:
                     self.contradictions.add(customer_id)
             self.statuses[customer_id] = status
-
-
-def make_campaign(
-    campaign_id: int,
-    customers: int | Iterable[str | Mapping[str, Any]],
-    *,
-    now_ms: int,
-    lead_seconds: float,
-    duration: int,
-    timezone: ZoneInfo,
-    page_cap: int | None,
-    page_sizes: Sequence[int],
-    ignores_paging: bool,
-    channels: int,
-    empty_as: EmptyPage,
-    control_every: int | None,
-) -> Campaign:
-    """Return a campaign; the arguments are those of `FakeOptimove.add_campaign`.
-
-    Raises:
-        ConfigurationError: An argument makes no sense.
-    """
-    for name, least in (("page_cap", page_cap), ("channels", channels), ("control_every", control_every)):
-        _at_least_one(name, least)
-    for size in page_sizes:
-        _at_least_one("page_sizes", size)
-    if empty_as not in _EMPTY_PAGES:
-        raise ConfigurationError(f"empty_as must be one of {', '.join(_EMPTY_PAGES)}.")
-    rows: Rows
-    if (
-        isinstance(customers, str | bytes | Mapping)
-        or customers is True
-        or (isinstance(customers, int) and customers < 0)
-    ):
-        raise ConfigurationError("customers must be a number, 0 or more, or a list of ids or rows.")
-    if isinstance(customers, int):
-        rows = GeneratedRows(customers, channels=channels, control_every=control_every)
-    else:
-        rows = GivenRows(customers, channels=channels, control_every=control_every)
-    return Campaign(
-        campaign_id,
-        now_ms,
-        # Its event tells whole seconds; rounded up, so that the time is never shorter than asked for.
-        math.ceil((now_ms + lead_seconds * 1000) / 1000) * 1000,
-        duration,
-        timezone,
-        rows,
-        page_cap,
-        itertools.cycle(tuple(page_sizes)) if page_sizes else None,
-        ignores_paging,
-        _EMPTY_PAGES[empty_as],
-    )
-
-
-def _at_least_one(name: str, number: int | None) -> None:
-    if number is not None and number < 1:
-        raise ConfigurationError(f"{name} must be 1 or more.")
 
 
 def _local(ms: int, zone: ZoneInfo) -> dt.datetime:

@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, Protocol
+from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr
 
+from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
 from optimove_conditional_execution.deadline import Clock
+from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.messages import Request, Response
+from optimove_conditional_execution.models.listener import CAMPAIGN_READY
 from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS, ENDPOINTS, Endpoints
-from optimove_conditional_execution.testing.scheduled import ScheduledHalf
-from optimove_conditional_execution.testing.service import Setup
-from optimove_conditional_execution.testing.triggered import TriggeredHalf
+from optimove_conditional_execution.signature import UNSIGNED, Unsigned
+from optimove_conditional_execution.testing.campaigns import EMPTY_PAGES, Campaign, EmptyPage
+from optimove_conditional_execution.testing.payloads import Delivery, listener_request, signed_request
+from optimove_conditional_execution.testing.payloads import notification as make_notification
+from optimove_conditional_execution.testing.rows import make_rows
+from optimove_conditional_execution.testing.service import Result, SentNotification, Service
+from optimove_conditional_execution.transport.http import local_async_client, local_client
+from optimove_conditional_execution.validation import integer, is_async
+
+_FIRST_CAMPAIGN: Final = 1_359
 
 
-class FakeOptimove(TriggeredHalf, ScheduledHalf):
+class Receiver(Protocol):
+    """What takes Optimove's requests in the same process: a `WebhookReceiver`, a `ListenerReceiver`."""
+
+    def handle(self, request: Request) -> Response:
+        """Answer a request."""
+        ...
+
+
+class AsyncReceiver(Protocol):
+    """What takes Optimove's requests in the same process: `AsyncWebhookReceiver`, `AsyncListenerReceiver`."""
+
+    def handle(self, request: Request) -> Awaitable[Response]:
+        """Answer a request."""
+        ...
+
+
+class FakeOptimove(Service):
     """Optimove's side of triggered and scheduled campaigns, without IO.
 
     It speaks `Request -> Response` (`handle`), so it fits into both clients without sockets (`client`, `async_client`)
@@ -42,6 +74,7 @@ class FakeOptimove(TriggeredHalf, ScheduledHalf):
         endpoints: Endpoints = ENDPOINTS,
         wall_clock: Clock = time.time,
         timezone: ZoneInfo | str = "UTC",
+        numeric_ids: bool = False,
     ) -> None:
         """Start without webhooks, listeners and campaigns.
 
@@ -54,9 +87,19 @@ class FakeOptimove(TriggeredHalf, ScheduledHalf):
             wall_clock: Seconds since 1970.
             timezone: The zone of the time stamps that have none: those of listener events and status updates. An IANA
                 name.
+            numeric_ids: Whether the ids of webhooks are whole numbers; Optimove's type is not documented.
         """
-        setup = Setup(_plain(api_key), base_url, endpoints, wall_clock, timezone)
-        super().__init__(setup, secret=None if secret is None else _plain(secret), timeout_ms=timeout_ms)
+        super().__init__(
+            api_key=_plain(api_key),
+            secret=None if secret is None else _plain(secret),
+            timeout_ms=timeout_ms,
+            endpoints=endpoints,
+            wall_clock=wall_clock,
+            timezone=timezone,
+            numeric_ids=numeric_ids,
+        )
+        self.base_url = base_url
+        self._campaign_ids = itertools.count(_FIRST_CAMPAIGN)
 
     def __repr__(self) -> str:
         return (
@@ -64,6 +107,248 @@ class FakeOptimove(TriggeredHalf, ScheduledHalf):
             f"{len(self.listeners)} listeners, {len(self.campaigns)} campaigns>"
         )
 
+    def client(self, **options: Any) -> OptimoveClient:
+        """Return a client that talks to this fake without sockets, in this fake's time zone.
+
+        Args:
+            options: Further arguments of `OptimoveClient`.
+        """
+        return OptimoveClient(**{"http_client": local_client(self.handle), **self._settings(), **options})
+
+    def async_client(self, **options: Any) -> AsyncOptimoveClient:
+        """Return an async client that talks to this fake without sockets, in this fake's time zone.
+
+        Args:
+            options: Further arguments of `AsyncOptimoveClient`.
+        """
+        return AsyncOptimoveClient(**{"http_client": local_async_client(self.handle), **self._settings(), **options})
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "api_key": self.api_key,
+            "base_url": self.base_url,
+            "timezone": self.timezone,
+            "endpoints": self._endpoints,
+        }
+
+    # ---- triggered campaigns
+
+    @property
+    def secrets(self) -> str | Literal[Unsigned.UNSIGNED]:
+        """What a receiver takes as `secrets=` to accept this fake's notifications."""
+        return UNSIGNED if self.secret is None else self.secret
+
+    def trigger(self, user_id: str | int = "C234638", **options: Any) -> tuple[SentNotification, list[Delivery]]:
+        """Make a campaign fire for one customer.
+
+        Args:
+            user_id: The customer.
+            options: Further arguments of `testing.notification`.
+
+        Returns:
+            The question, and a delivery for each registered webhook. Nothing is sent: post them, or use `notify`.
+        """
+        with self._lock:
+            payload, question = self._made(user_id, options)
+            return question, [self.delivery(url, payload) for url in self.webhooks.values()]
+
+    def delivery(self, url: str, payload: Mapping[str, Any] | bytes) -> Delivery:
+        """Return a notification for one URL, signed with the current secret.
+
+        Args:
+            url: Where to.
+            payload: The notification, from `testing.notification`.
+        """
+        return Delivery(url, signed_request(payload, secret=self.secret, path=urlsplit(url).path or "/"))
+
+    def expect(self, payload: Mapping[str, Any]) -> SentNotification:
+        """Accept answers to a notification that you send yourself.
+
+        Args:
+            payload: The notification, from `testing.notification`.
+
+        Returns:
+            The question; the same one when the notification is sent again.
+        """
+        with self._lock:
+            uid = str(payload["request_uid"])  # a number is as good
+            if uid not in self.questions:
+                self.questions[uid] = SentNotification(
+                    uid,
+                    str(payload["user"]["user_id"]),
+                    payload["timestamp"],
+                    payload["conditional_execution_approval_deadline"],
+                )
+            return self.questions[uid]
+
+    def notify(self, receiver: Receiver, user_id: str | int = "C234638", **options: Any) -> SentNotification:
+        """Send a notification to a webhook in this process and return what became of it.
+
+        Args:
+            receiver: Your `WebhookReceiver`.
+            user_id: The customer.
+            options: Further arguments of `testing.notification`.
+
+        Raises:
+            TypeError: The receiver is an async one.
+        """
+        _refuse_async(receiver, "notify", "WebhookReceiver")
+        payload, question = self._made(user_id, options)
+        question.responses.append(receiver.handle(signed_request(payload, secret=self.secret)))
+        return question
+
+    async def anotify(
+        self, receiver: AsyncReceiver, user_id: str | int = "C234638", **options: Any
+    ) -> SentNotification:
+        """Do what `notify` does, for an `AsyncWebhookReceiver`.
+
+        Raises:
+            TypeError: The receiver is not an async one.
+        """
+        _refuse_sync(receiver, "notify", "WebhookReceiver")
+        payload, question = self._made(user_id, options)
+        question.responses.append(await receiver.handle(signed_request(payload, secret=self.secret)))
+        return question
+
+    def result(self, request_uid: str) -> Result:
+        """Return where a notification stands now.
+
+        Args:
+            request_uid: Its name.
+
+        Raises:
+            KeyError: It was never sent.
+        """
+        with self._lock:
+            question = self.questions[request_uid]
+            if question.answer is not None:
+                return "approved" if question.answer.approved else "denied"
+            return "pending" if self._now_ms() <= question.deadline_ms else "unanswered"
+
+    def _made(self, user_id: str | int, options: Mapping[str, Any]) -> tuple[dict[str, Any], SentNotification]:
+        with self._lock:
+            now = {"timeout_ms": self.timeout_ms, "timestamp_ms": self._now_ms()}
+            payload = make_notification(user_id, **{**now, **options})
+            return payload, self.expect(payload)
+
+    # ---- scheduled campaigns
+
+    def add_campaign(
+        self,
+        customers: int | Iterable[str | int | Mapping[str, Any]],
+        *,
+        campaign_id: int | None = None,
+        lead_seconds: float = 1_800.0,
+        duration: int = 7,
+        page_cap: int | None = None,
+        page_sizes: Sequence[int] = (),
+        ignores_paging: bool = False,
+        channels: int = 1,
+        empty_as: EmptyPage = "[]",
+        control_every: int | None = None,
+    ) -> Campaign:
+        """Process a scheduled campaign, so that it is on hold until its clearance. Nobody is told yet: see `announce`.
+
+        Args:
+            customers: How many, who are then called C0000001 and on and cost no memory; or their ids, of which numbers
+                are served as numbers; or whole rows, which are served as they are. `CustomerAttributes` of such a row
+                may be a mapping, from which those that are asked for are taken.
+            campaign_id: Its number; None takes the next. The same number again replaces the campaign.
+            lead_seconds: Seconds until clearance, rounded up to a whole second of the clock; 0 or less has passed.
+            duration: Its `CampaignDuration`.
+            page_cap: Rows that the server gives at most, whatever `$top` says.
+            page_sizes: Rows that the answers have at most, in turn and over again, such as `(100, 1)`.
+            ignores_paging: Whether every answer has all rows, whatever `$top` and `$skip` say.
+            channels: In how many rows each customer stands: one a channel, all of the first channel first.
+            empty_as: What stands where no rows are left: a body `[]` or `null`, an empty one, a 204 or a 404.
+            control_every: Every nth customer is in the control group (`ActionID` 1); None for none. Rows of your
+                own stay as they are.
+
+        Raises:
+            ConfigurationError: An argument makes no sense.
+        """
+        for name, given in (("page_cap", page_cap), *(("page_sizes", size) for size in page_sizes)):
+            if given is not None:
+                integer(name, given)
+        if empty_as not in EMPTY_PAGES:
+            raise ConfigurationError(f"empty_as must be one of {', '.join(EMPTY_PAGES)}.")
+        with self._lock:
+            now_ms = self._now_ms()
+            campaign = Campaign(
+                next(self._campaign_ids) if campaign_id is None else campaign_id,
+                now_ms,
+                # Its event tells whole seconds; rounded up, so that the time is never shorter than asked for.
+                math.ceil((now_ms + lead_seconds * 1000) / 1000) * 1000,
+                duration,
+                self.timezone,
+                make_rows(customers, channels=channels, control_every=control_every),
+                page_cap,
+                itertools.cycle(tuple(page_sizes)) if page_sizes else None,
+                ignores_paging,
+                EMPTY_PAGES[empty_as],
+            )
+            self.campaigns[campaign.campaign_id] = campaign
+            return campaign
+
+    def ready(self, campaign: Campaign, *, token: str | None = None) -> list[Delivery]:
+        """Return the event of a campaign for each registered listener of EventTypeID 5, to be posted by you.
+
+        Args:
+            campaign: From `add_campaign`.
+            token: Added to the URL's query; None where the registered URL holds it already.
+        """
+        with self._lock:
+            urls = [url for (event_type, _), url in self.listeners.items() if event_type == CAMPAIGN_READY]
+        return [listener_delivery(url, campaign, token=token) for url in urls]
+
+    def announce(self, receiver: Receiver, campaign: Campaign, *, token: str | None = None) -> Response:
+        """Post the event of a campaign to a listener in this process, and return its answer.
+
+        Args:
+            receiver: Your `ListenerReceiver`.
+            campaign: From `add_campaign`.
+            token: The listener's token.
+
+        Raises:
+            TypeError: The receiver is an async one.
+        """
+        _refuse_async(receiver, "announce", "ListenerReceiver")
+        return receiver.handle(listener_request(campaign.payload, token=token))
+
+    async def aannounce(self, receiver: AsyncReceiver, campaign: Campaign, *, token: str | None = None) -> Response:
+        """Do what `announce` does, for an `AsyncListenerReceiver`.
+
+        Raises:
+            TypeError: The receiver is not an async one.
+        """
+        _refuse_sync(receiver, "announce", "ListenerReceiver")
+        return await receiver.handle(listener_request(campaign.payload, token=token))
+
+
+def listener_delivery(url: str, campaign: Campaign, *, token: str | None = None) -> Delivery:
+    """Return the event of a campaign for one URL.
+
+    Args:
+        url: Where to. One that was registered percent-encoded, as older programs do, is decoded.
+        campaign: From `FakeOptimove.add_campaign`.
+        token: Added to the URL's query.
+    """
+    if "://" not in url:
+        url = unquote(url)
+    parts = urlsplit(url)
+    request = listener_request(campaign.payload, token=token, path=parts.path or "/", query=parts.query)
+    return Delivery(parts._replace(path=request.path, query=request.query, fragment="").geturl(), request)
+
 
 def _plain(secret: str | SecretStr) -> str:
     return secret if isinstance(secret, str) else secret.get_secret_value()
+
+
+def _refuse_async(receiver: Receiver, method: str, kind: str) -> None:
+    if is_async(receiver.handle):
+        raise TypeError(f"{method} needs a {kind}; for Async{kind} use: await a{method}(...).")
+
+
+def _refuse_sync(receiver: AsyncReceiver, method: str, kind: str) -> None:
+    if not is_async(receiver.handle):
+        raise TypeError(f"a{method} needs an Async{kind}; for {kind} use {method}(...).")

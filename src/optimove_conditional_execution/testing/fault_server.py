@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Final, Self, final
+from typing import Any, Final, Self
 from urllib.parse import unquote
 
 from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
 from optimove_conditional_execution.messages import Request, Response
 from optimove_conditional_execution.testing.fake import FakeOptimove
-from optimove_conditional_execution.testing.faults import GARBAGE, Fault, Line
+from optimove_conditional_execution.testing.faults import GARBAGE, Connection, Fault
 
 Faults = Iterable[Fault | None] | Callable[[Request], Fault | None]
 """What requests meet: one after the other, or by what they ask for; None is a good answer."""
@@ -25,9 +25,8 @@ _MAX_HEAD: Final = 65_536
 _SECONDS_TO_STOP: Final = 5.0
 
 
-@final
 @dataclass(frozen=True, slots=True)
-class Met:
+class ReceivedRequest:
     """A request, and what it met.
 
     Attributes:
@@ -41,7 +40,6 @@ class Met:
     fault: str | None
 
 
-@final
 class FaultServer:
     """A server on 127.0.0.1, in a thread of its own, that puts faults before a `FakeOptimove`.
 
@@ -64,7 +62,7 @@ class FaultServer:
             optimove: What answers the others; None for a new one.
         """
         self.optimove = FakeOptimove() if optimove is None else optimove
-        self.met: list[Met] = []
+        self.met: list[ReceivedRequest] = []
         self.connections = 0
         self._choose = _chooser(faults)
         self._lock = threading.Lock()
@@ -161,7 +159,7 @@ class FaultServer:
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Take one request; tell whether another may follow."""
-        line = Line(reader, writer)
+        line = Connection(reader, writer)
         first = await reader.readexactly(1)
         if first == _TLS_HANDSHAKE:
             fault = self._meet(Request("TLS"))
@@ -186,7 +184,7 @@ class FaultServer:
     def _meet(self, request: Request) -> Fault | None:
         with self._lock:
             fault = self._choose(request)
-            self.met.append(Met(request.method, request.path, None if fault is None else fault.name))
+            self.met.append(ReceivedRequest(request.method, request.path, None if fault is None else fault.name))
             return fault
 
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
-from typing import Final, final
+from typing import Final
 
 from optimove_conditional_execution.messages import Response
 
@@ -22,8 +22,7 @@ _RST: Final = struct.pack("ii", 1, 0)
 _MEGABYTE: Final = 1024 * 1024
 
 
-@final
-class Line:
+class Connection:
     """A connection, seen from the server that misbehaves on it."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -58,10 +57,9 @@ class Line:
         self._writer.close()
 
 
-Play = Callable[[Line], Awaitable[None]]
+Play = Callable[[Connection], Awaitable[None]]
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One way to fail, for one request.
@@ -99,9 +97,9 @@ def drip_body(every: float = 0.05) -> Fault:
         every: Seconds between two bytes.
     """
 
-    async def play(line: Line) -> None:
-        await line.send(_head(200, {**_JSON, "content-length": "1000000"}) + b'"')
-        await line.drip(b"." * 1_000_000, every)
+    async def play(connection: Connection) -> None:
+        await connection.send(_head(200, {**_JSON, "content-length": "1000000"}) + b'"')
+        await connection.drip(b"." * 1_000_000, every)
 
     return Fault("drip_body", play)
 
@@ -113,8 +111,8 @@ def drip_headers(every: float = 0.05) -> Fault:
         every: Seconds between two bytes.
     """
 
-    async def play(line: Line) -> None:
-        await line.drip(b"HTTP/1.1 200 OK\r\nX-Drip: " + b"." * 1_000_000, every)
+    async def play(connection: Connection) -> None:
+        await connection.drip(b"HTTP/1.1 200 OK\r\nX-Drip: " + b"." * 1_000_000, every)
 
     return Fault("drip_headers", play)
 
@@ -126,9 +124,9 @@ def endless_continue(every: float = 0.01) -> Fault:
         every: Seconds between two of them.
     """
 
-    async def play(line: Line) -> None:
+    async def play(connection: Connection) -> None:
         for _ in itertools.repeat(None):
-            await line.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+            await connection.send(b"HTTP/1.1 100 Continue\r\n\r\n")
             await asyncio.sleep(every)
 
     return Fault("endless_continue", play)
@@ -150,9 +148,11 @@ def gzip_bomb(size: int = 200 * _MEGABYTE) -> Fault:
         size: Bytes of it, unpacked.
     """
 
-    async def play(line: Line) -> None:
+    async def play(connection: Connection) -> None:
         body = await asyncio.to_thread(_bomb, size)
-        await line.send(_head(200, {**_JSON, "content-encoding": "gzip", "content-length": str(len(body))}) + body)
+        await connection.send(
+            _head(200, {**_JSON, "content-encoding": "gzip", "content-length": str(len(body))}) + body
+        )
 
     return Fault("gzip_bomb", play, closes=False)
 
@@ -164,11 +164,11 @@ def endless_body(piece: int = 65_536) -> Fault:
         piece: Bytes of a chunk.
     """
 
-    async def play(line: Line) -> None:
-        await line.send(_head(200, {**_JSON, "transfer-encoding": "chunked"}) + b'1\r\n"\r\n')
+    async def play(connection: Connection) -> None:
+        await connection.send(_head(200, {**_JSON, "transfer-encoding": "chunked"}) + b'1\r\n"\r\n')
         chunk = b"%x\r\n%b\r\n" % (piece, b"." * piece)
         for _ in itertools.repeat(None):
-            await line.send(chunk)
+            await connection.send(chunk)
 
     return Fault("endless_body", play)
 
@@ -213,15 +213,15 @@ def _answer(
 ) -> Fault:
     framed = {"content-length": str(len(body)), **{key.lower(): value for key, value in headers.items()}}
 
-    async def play(line: Line) -> None:
-        await line.send(_head(status, framed) + body)
+    async def play(connection: Connection) -> None:
+        await connection.send(_head(status, framed) + body)
 
     return Fault(name, play, handled=handled, closes=closes)
 
 
 def _sent(name: str, data: bytes) -> Fault:
-    async def play(line: Line) -> None:
-        await line.send(data)
+    async def play(connection: Connection) -> None:
+        await connection.send(data)
 
     return Fault(name, play)
 
@@ -236,20 +236,20 @@ def _bomb(size: int) -> bytes:
     return gzip.compress(bytes(_MEGABYTE)) * (size // _MEGABYTE)
 
 
-async def _hang(line: Line) -> None:
-    await line.hang()
+async def _hang(connection: Connection) -> None:
+    await connection.hang()
 
 
-async def _stall(_line: Line) -> None:
+async def _stall(_line: Connection) -> None:
     await asyncio.get_running_loop().create_future()
 
 
-async def _reset(line: Line) -> None:
-    line.reset()
+async def _reset(connection: Connection) -> None:
+    connection.reset()
 
 
-async def _close(line: Line) -> None:
-    line.close()
+async def _close(connection: Connection) -> None:
+    connection.close()
 
 
 HANG: Final = Fault("hang", _hang)

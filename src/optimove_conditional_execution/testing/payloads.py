@@ -8,6 +8,7 @@ import json
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -15,7 +16,8 @@ from optimove_conditional_execution.credentials import Secret
 from optimove_conditional_execution.messages import Request
 from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS
 from optimove_conditional_execution.signature import SIGNATURE_HEADER, sign
-from optimove_conditional_execution.testing.wire import TIMESTAMP
+
+TIMESTAMP: Final = "%Y-%m-%d %H:%M:%S"
 
 _NOTIFICATION: Final[dict[str, Any]] = {
     "timestamp": 0,
@@ -50,10 +52,23 @@ _NOTIFICATION: Final[dict[str, Any]] = {
 """The fields of Optimove's Conditional Execution article's sample, with values that could be real."""
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A request for one webhook or listener, to be posted by whoever has a socket.
+
+    Attributes:
+        url: Where to.
+        request: What to post, signed if it is a notification.
+    """
+
+    url: str
+    request: Request
+
+
 def notification(
-    user_id: str = "C234638",
+    user_id: str | int = "C234638",
     *,
-    request_uid: str | None = None,
+    request_uid: str | int | None = None,
     timeout_ms: int = DEFAULT_TIMEOUT_MS,
     timestamp_ms: int | None = None,
     personalization: Mapping[str, Any] | None = None,
@@ -62,8 +77,8 @@ def notification(
     """Return the JSON object of a notification.
 
     Args:
-        user_id: The customer.
-        request_uid: The question's name; None makes a new one.
+        user_id: The customer; a whole number is sent as one.
+        request_uid: The question's name, text or a whole number; None makes a new one.
         timeout_ms: Milliseconds from time stamp to deadline; 0 or less makes one that has expired.
         timestamp_ms: Milliseconds since 1970; None is now.
         personalization: The customer's attributes, in place of the sample's.
@@ -96,11 +111,11 @@ def signed_request(
     Raises:
         ConfigurationError: The secret is empty or blank.
     """
-    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-    if secret is not None:
-        headers.append((header, sign(body, secret=secret)))
-    return Request("POST", path, "", headers, body)
+    request = _posted(payload, path, "")
+    if secret is None:
+        return request
+    signed = (*request.headers, (header, sign(request.body, secret=secret)))
+    return Request("POST", path, "", signed, request.body)
 
 
 def campaign_ready(
@@ -143,12 +158,15 @@ def listener_request(
         path: The path of the listener's URL.
         query: The query of the listener's URL.
     """
-    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     parts = [query] if query else []
     if token is not None:
         parts.append(f"token={quote(token, safe='')}")
-    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
-    return Request("POST", path, "&".join(parts), headers, body)
+    return _posted(payload, path, "&".join(parts))
+
+
+def _posted(payload: Mapping[str, Any] | bytes, path: str, query: str) -> Request:
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    return Request("POST", path, query, {"Content-Type": "application/json", "Content-Length": str(len(body))}, body)
 
 
 def _written(moment: dt.datetime | str) -> str:

@@ -5,7 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol, final
+from typing import Any, Final, Protocol
+
+from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.validation import integer
+
+Customer = str | int | Mapping[str, Any]
+"""An id, which is served as text or as a number, or a whole row."""
 
 CHANNELS: Final = (504, 505, 506, 510, 511, 502)
 """Source: the channel ids of Optimove's sandbox."""
@@ -32,13 +38,12 @@ class Rows(Protocol):
         ...
 
 
-@final
 class GeneratedRows:
     """Customers C0000001 and on."""
 
     def __init__(self, customers: int, *, channels: int, control_every: int | None) -> None:
         self._customers = customers
-        self._channels = channel_ids(channels)
+        self._channels = _channel_ids(channels)
         self._control_every = control_every
 
     def __len__(self) -> int:
@@ -75,15 +80,12 @@ class GeneratedRows:
         return 1 <= number <= self._customers and customer_id == f"C{number:07d}"
 
 
-@final
 class GivenRows:
     """Customers that a test has named."""
 
-    def __init__(
-        self, customers: Iterable[str | Mapping[str, Any]], *, channels: int, control_every: int | None
-    ) -> None:
+    def __init__(self, customers: Iterable[Customer], *, channels: int, control_every: int | None) -> None:
         self._customers = tuple(customers)
-        self._channels = channel_ids(channels)
+        self._channels = _channel_ids(channels)
         self._control_every = control_every
         self._ids = {_id_of(customer) for customer in self._customers}
 
@@ -97,7 +99,7 @@ class GivenRows:
 
     def _row(self, channel: int, index: int, attributes: Sequence[str]) -> Mapping[str, Any]:
         customer = self._customers[index]
-        if isinstance(customer, str):
+        if isinstance(customer, str | int):
             is_control = self._control_every is not None and (index + 1) % self._control_every == 0
             row = _row(customer, _CONTROL_ACTION if is_control else _ACTION, self._channels[channel])
             if attributes:
@@ -118,12 +120,28 @@ class GivenRows:
         return customer_id in self._ids
 
 
-def channel_ids(count: int) -> tuple[int, ...]:
-    """Return so many channels."""
+def make_rows(customers: int | Iterable[Customer], *, channels: int, control_every: int | None) -> Rows:
+    """Return the rows of a campaign; the arguments are those of `FakeOptimove.add_campaign`.
+
+    Raises:
+        ConfigurationError: An argument makes no sense.
+    """
+    integer("channels", channels)
+    if control_every is not None:
+        integer("control_every", control_every)
+    if isinstance(customers, int):
+        integer("customers", customers, minimum=0)
+        return GeneratedRows(customers, channels=channels, control_every=control_every)
+    if isinstance(customers, str | bytes | Mapping):
+        raise ConfigurationError("customers must be a number, 0 or more, or a list of ids or rows.")
+    return GivenRows(customers, channels=channels, control_every=control_every)
+
+
+def _channel_ids(count: int) -> tuple[int, ...]:
     return tuple(CHANNELS[index] if index < len(CHANNELS) else 600 + index for index in range(count))
 
 
-def _row(customer_id: str, action: int, channel: int) -> dict[str, Any]:
+def _row(customer_id: str | int, action: int, channel: int) -> dict[str, Any]:
     return {
         "CustomerID": customer_id,
         "ActionID": action,
@@ -140,7 +158,7 @@ def _template(action: int, channel: int, attributes: Sequence[str]) -> str:
     return json.dumps(row, separators=(",", ":"))
 
 
-def _id_of(customer: str | Mapping[str, Any]) -> str:
-    if isinstance(customer, str):
-        return customer
+def _id_of(customer: Customer) -> str:
+    if isinstance(customer, str | int):
+        return str(customer)
     return next((str(value) for name, value in customer.items() if name.lower() == "customerid"), "")

@@ -1,23 +1,32 @@
-"""What the stand-in does with every request: check the key, find the call, answer it, remember it."""
+"""Optimove's API as the stand-in plays it: keys, routes, the eleven calls, and a record of what was called."""
 
 from __future__ import annotations
 
+import datetime as dt
 import hmac
+import json
+import re
 import threading
-import time
 from collections import deque
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Final, Protocol, final
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final, Literal, TypeGuard
+from urllib.parse import parse_qsl, unquote
 from zoneinfo import ZoneInfo
 
-from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
+from pydantic import ValidationError
+
 from optimove_conditional_execution.deadline import Clock, zone_of
 from optimove_conditional_execution.messages import Request, Response
-from optimove_conditional_execution.operations import ENDPOINTS, Endpoint, Endpoints
-from optimove_conditional_execution.testing.records import Call
-from optimove_conditional_execution.testing.wire import error_response, parameter
-from optimove_conditional_execution.transport.http import local_async_client, local_client
+from optimove_conditional_execution.models.approval import Approval
+from optimove_conditional_execution.models.listener import CAMPAIGN_READY
+from optimove_conditional_execution.operations import MAX_STATUSES, Endpoint, Endpoints
+from optimove_conditional_execution.operations.operation import PREFIXED
+from optimove_conditional_execution.testing.campaigns import Campaign
+from optimove_conditional_execution.testing.payloads import TIMESTAMP
+
+Result = Literal["pending", "approved", "denied", "unanswered"]
 
 _MAX_BODY: Final = 8_388_608
 """Bytes: ten thousand statuses with the longest ids that are likely."""
@@ -25,44 +34,61 @@ _MAX_BODY: Final = 8_388_608
 _KEPT_BODY: Final = 65_536
 """Bytes of a body that is remembered: a hundred full updates would take 40 MB."""
 
-
-class Receiver(Protocol):
-    """What takes Optimove's requests in the same process: a `WebhookReceiver`, a `ListenerReceiver`."""
-
-    def handle(self, request: Request) -> Response:
-        """Answer a request."""
-        ...
+_NUMBER: Final = re.compile("[0-9]{1,18}")
 
 
-class AsyncReceiver(Protocol):
-    """What takes Optimove's requests in the same process: `AsyncWebhookReceiver`, `AsyncListenerReceiver`."""
-
-    def handle(self, request: Request) -> Awaitable[Response]:
-        """Answer a request."""
-        ...
-
-
-@final
 @dataclass(frozen=True, slots=True)
-class Setup:
-    """What both halves of the stand-in share.
+class Call:
+    """A request that the fake has answered.
 
     Attributes:
-        api_key: The only key that is let in.
-        base_url: What the clients of `client` and `async_client` are told.
-        endpoints: Methods and paths.
-        wall_clock: Seconds since 1970.
-        timezone: The zone of time stamps that have none.
+        operation: The call's name, such as `create_webhook`; empty for a path that is none.
+        request: What came.
+        status: What was answered.
+        at_ms: When, in milliseconds since 1970.
     """
 
-    api_key: str = "fake-api-key"
-    base_url: str = "https://optimove.test"
-    endpoints: Endpoints = ENDPOINTS
-    wall_clock: Clock = time.time
-    timezone: ZoneInfo | str = "UTC"
+    operation: str
+    request: Request
+    status: int
+    at_ms: int
 
 
-@final
+@dataclass(slots=True)
+class SentNotification:
+    """A notification that the fake has sent out, and what came back.
+
+    Attributes:
+        request_uid: Its name.
+        user_id: The customer.
+        sent_ms: When it was made, in milliseconds since 1970.
+        deadline_ms: Until when an answer counts.
+        answer: The first answer that came in time; None when none did.
+        answered_ms: When it came.
+        ignored: Answers that did not count: later ones, and late ones.
+        responses: What the webhooks answered over HTTP, in order.
+    """
+
+    request_uid: str
+    user_id: str
+    sent_ms: int
+    deadline_ms: int
+    answer: Approval | None = None
+    answered_ms: int | None = None
+    ignored: list[Approval] = field(default_factory=list)
+    responses: list[Response] = field(default_factory=list)
+
+    @property
+    def approved(self) -> bool:
+        """Whether the customer gets the campaign. Silence is a no."""
+        return self.answer is not None and self.answer.approved
+
+    @property
+    def latency_ms(self) -> int | None:
+        """Milliseconds from notification to answer; None without one."""
+        return None if self.answered_ms is None else self.answered_ms - self.sent_ms
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """A call that is understood.
@@ -79,48 +105,61 @@ class Route:
     answer: Callable[[Request, str], Response]
     any_case: bool = False
 
+    def parameter(self, path: str) -> str | None:
+        """Return the parameter of a path, "" for an endpoint that has none, None when the path does not fit."""
+        pattern = re.sub(r"\\\{\w+\\\}", "([^/]+)", re.escape(self.endpoint.path))
+        found = re.fullmatch(pattern, path, re.IGNORECASE if self.any_case else 0)
+        return unquote("".join(found.groups())) if found else None
+
 
 class Service:
-    """An API without IO: `Request -> Response`, with a record of what was called. Safe for threads."""
+    """An API without IO: `Request -> Response`, with a record of what was called. Safe for threads.
 
-    def __init__(self, setup: Setup) -> None:
-        """Understand no call yet: the halves add theirs to `_routes`."""
-        self.api_key = setup.api_key
-        self.base_url = setup.base_url
-        self.timezone = zone_of(setup.timezone)
+    A call is answered by the method of its name.
+
+    Attributes:
+        api_key: The only key that is let in.
+        secret: What notifications are signed with; None signs nothing.
+        timeout_ms: How long an answer may take.
+        timezone: The zone of time stamps that have none.
+        calls: Every request so far.
+        webhooks: URLs by id.
+        questions: Notifications by `request_uid`.
+        listeners: URLs by event type and channel.
+        campaigns: Campaigns by number.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        secret: str | None,
+        timeout_ms: int,
+        endpoints: Endpoints,
+        wall_clock: Clock,
+        timezone: ZoneInfo | str,
+        numeric_ids: bool,
+    ) -> None:
+        self.api_key = api_key
+        self.secret = secret
+        self.timeout_ms = timeout_ms
+        self.timezone = zone_of(timezone)
         self.calls: list[Call] = []
-        self._endpoints = setup.endpoints
-        self._wall_clock = setup.wall_clock
+        self.webhooks: dict[str, str] = {}
+        self.questions: dict[str, SentNotification] = {}
+        self.listeners: dict[tuple[int, int | None], str] = {}
+        self.campaigns: dict[int, Campaign] = {}
+        self._endpoints = endpoints
+        self._wall_clock = wall_clock
         self._lock = threading.RLock()
         self._planned: deque[Response] = deque()
-        self._routes: list[Route] = []
-
-    def client(self, **options: Any) -> OptimoveClient:
-        """Return a client that talks to this fake without sockets, in this fake's time zone.
-
-        Args:
-            options: Further arguments of `OptimoveClient`.
-        """
-        settings = self._settings(options)
-        return OptimoveClient(settings.pop("api_key"), http_client=local_client(self.handle), **settings)
-
-    def async_client(self, **options: Any) -> AsyncOptimoveClient:
-        """Return an async client that talks to this fake without sockets, in this fake's time zone.
-
-        Args:
-            options: Further arguments of `AsyncOptimoveClient`.
-        """
-        settings = self._settings(options)
-        return AsyncOptimoveClient(settings.pop("api_key"), http_client=local_async_client(self.handle), **settings)
-
-    def _settings(self, options: dict[str, Any]) -> dict[str, Any]:
-        mine = {
-            "api_key": self.api_key,
-            "base_url": self.base_url,
-            "timezone": self.timezone,
-            "endpoints": self._endpoints,
-        }
-        return {**mine, **options}
+        self._numeric_ids = numeric_ids
+        self._made_ids = 0
+        # Optimove's documentation writes the paths of scheduled campaigns in more than one case.
+        self._routes = [
+            Route(name, endpoint, getattr(self, f"_{name}"), any_case=name in PREFIXED)
+            for name, endpoint in endpoints.table().items()
+        ]
 
     @property
     def max_body(self) -> int:
@@ -129,7 +168,7 @@ class Service:
 
     def too_large(self) -> Response:
         """Return the answer to a longer body."""
-        return error_response(413, "Payload Too Large", "The body is too large.")
+        return _error(413, "The body is too large.")
 
     def handle(self, request: Request) -> Response:
         """Answer a call to Optimove's API."""
@@ -137,7 +176,9 @@ class Service:
             name, response = self._routed(request)
             if self._planned:
                 response = self._planned.popleft()
-            self.calls.append(Call(name, _kept(request), response.status, self._now_ms()))
+            if len(request.body) > _KEPT_BODY:
+                request = Request(request.method, request.path, request.query, request.headers)
+            self.calls.append(Call(name, request, response.status, self._now_ms()))
             return response
 
     def answer_next(self, *responses: Response) -> None:
@@ -160,21 +201,167 @@ class Service:
     def _routed(self, request: Request) -> tuple[str, Response]:
         keys = request.header_values("x-api-key")
         if len(keys) != 1 or not hmac.compare_digest(keys[0].encode(), self.api_key.encode()):
-            return "", error_response(401, "Unauthorized", "The API key is missing or wrong.")
-        allowed: set[str] = set()
-        for route in self._routes:
-            found = parameter(route.endpoint.path, request.path, any_case=route.any_case)
-            if found is None:
-                continue
+            return "", _error(401, "The API key is missing or wrong.")
+        fitting = [(route, found) for route in self._routes if (found := route.parameter(request.path)) is not None]
+        for route, found in fitting:
             if route.endpoint.method == request.method:
                 return route.name, route.answer(request, found)
-            allowed.add(route.endpoint.method)
-        if allowed:
-            return "", error_response(405, "Method Not Allowed", f"Allowed: {', '.join(sorted(allowed))}.")
-        return "", error_response(404, "Not Found", "There is no such path.")
+        if fitting:
+            allowed = sorted({route.endpoint.method for route, _ in fitting})
+            return "", _error(405, f"Allowed: {', '.join(allowed)}.")
+        return "", _error(404, "There is no such path.")
+
+    # ---- triggered campaigns
+
+    def _webhook(self, webhook_id: str) -> dict[str, str | int]:
+        return {"url": self.webhooks[webhook_id], "id": int(webhook_id) if self._numeric_ids else webhook_id}
+
+    def _create_webhook(self, request: Request, _: str) -> Response:
+        url = _decoded(request).get("url")
+        if not isinstance(url, str) or not url:
+            return _error(400, "url must be a string.")
+        self._made_ids += 1
+        webhook_id = str(self._made_ids) if self._numeric_ids else f"webhook{self._made_ids}"
+        self.webhooks[webhook_id] = url
+        return _json(201, self._webhook(webhook_id))
+
+    def _get_webhooks(self, _request: Request, _: str) -> Response:
+        return _json(200, [self._webhook(webhook_id) for webhook_id in self.webhooks])
+
+    def _get_webhook_by_id(self, _: Request, webhook_id: str) -> Response:
+        if webhook_id not in self.webhooks:
+            return _error(404, "There is no such webhook.")
+        return _json(200, self._webhook(webhook_id))
+
+    def _delete_webhook(self, _: Request, webhook_id: str) -> Response:
+        if self.webhooks.pop(webhook_id, None) is None:
+            return _error(404, "There is no such webhook.")
+        return Response(204)
+
+    def _update_webhook_settings(self, request: Request, _: str) -> Response:
+        settings = _decoded(request)
+        timeout, secret = settings.get("timeout"), settings.get("secret", self.secret)
+        if not _is_number(timeout) or timeout < 1:
+            return _error(400, "timeout must be a number of milliseconds.")
+        if secret is not None and not isinstance(secret, str):
+            return _error(400, "secret must be a string.")
+        self.timeout_ms, self.secret = timeout, secret or None
+        return _json(200, {"timeout": timeout, "secret": secret})
+
+    def _send_webhook_approval(self, request: Request, _: str) -> Response:
+        try:
+            approval = Approval.model_validate(_decoded(request))
+        except ValidationError:
+            return _error(400, "The approval is not of the documented shape.")
+        question = self.questions.get(approval.request_uid)
+        if question is None:
+            return _error(404, "No such request_uid was sent.")
+        now = self._now_ms()
+        if question.answer is None and now <= question.deadline_ms:
+            question.answer, question.answered_ms = approval, now
+            return Response(200)
+        question.ignored.append(approval)
+        return _error(410, "The deadline of this request has passed.") if question.answer is None else Response(200)
+
+    # ---- scheduled campaigns
+
+    def _register_event_listener(self, request: Request, _: str) -> Response:
+        body = _decoded(request)
+        url, key = body.get("ListenerURL"), _listener_key(body)
+        if key is None or not isinstance(url, str) or not url:
+            return _error(400, "EventTypeID must be a number, ListenerURL a string.")
+        if key[0] == CAMPAIGN_READY and key[1] is not None:
+            return _error(400, "EventTypeID 5 takes no ChannelID.")
+        self.listeners[key] = url
+        return Response(200)
+
+    def _unregister_event_listener(self, request: Request, _: str) -> Response:
+        key = _listener_key(_decoded(request))
+        if key is None:
+            return _error(400, "EventTypeID must be a number.")
+        self.listeners.pop(key, None)
+        return Response(200)
+
+    def _get_registered_event_listeners(self, _request: Request, _: str) -> Response:
+        listed = []
+        for (event_type, channel), url in self.listeners.items():
+            listener: dict[str, Any] = {"EventTypeID": event_type, "ListenerURL": url}
+            listed.append(listener if channel is None else {**listener, "ChannelID": channel})
+        return _json(200, listed)
+
+    def _get_processed_campaign_customers(self, request: Request, _: str) -> Response:
+        query = {name.lower(): value for name, value in parse_qsl(request.query, keep_blank_values=True)}
+        numbers = [query.get("campaignid"), query.get("$top"), query.get("$skip")]
+        if not all(text is None or _NUMBER.fullmatch(text) for text in numbers):
+            return _error(400, "CampaignID, $top and $skip must be numbers.")
+        campaign_id, top, skip = (None if text is None else int(text) for text in numbers)
+        if campaign_id is None or top == 0:
+            return _error(400, "CampaignID is missing, or $top is 0.")
+        campaign = self.campaigns.get(campaign_id)
+        if campaign is None:
+            return _error(404, "There is no such campaign.")
+        attributes = [name for name in query.get("customerattributes", "").split(";") if name]
+        return campaign.page(skip=skip or 0, top=top, attributes=attributes)
+
+    def _update_customer_promotion_status(self, request: Request, _: str) -> Response:
+        body = _decoded(request)
+        campaign_id, timestamp = body.get("CampaignID"), body.get("TimeStamp")
+        statuses = _statuses(body.get("PromosUpdated"))
+        if not _is_number(campaign_id) or not _is_timestamp(timestamp) or not statuses:
+            return _error(400, "The update is not of the documented shape.")
+        if len(statuses) > MAX_STATUSES:
+            return _error(400, f"At most {MAX_STATUSES} customers in a call.")
+        campaign = self.campaigns.get(campaign_id)
+        if campaign is None:
+            return _error(404, "There is no such campaign.")
+        campaign.take(statuses, timestamp=timestamp, at_ms=self._now_ms())
+        return Response(200)
 
 
-def _kept(request: Request) -> Request:
-    if len(request.body) <= _KEPT_BODY:
-        return request
-    return Request(request.method, request.path, request.query, request.headers)
+def _decoded(request: Request) -> dict[str, Any]:
+    """Return the JSON object of a body; an empty one for anything else."""
+    try:
+        decoded: object = json.loads(request.body)
+    except (ValueError, RecursionError):
+        return {}
+    return decoded if isinstance(decoded, dict) else {}
+
+
+def _is_number(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_timestamp(value: object) -> TypeGuard[str]:
+    try:
+        return isinstance(value, str) and bool(dt.datetime.strptime(value, TIMESTAMP))
+    except ValueError:
+        return False
+
+
+def _json(status: int, value: object) -> Response:
+    body = json.dumps(value).encode()
+    return Response(status, {"content-type": "application/json", "content-length": str(len(body))}, body)
+
+
+def _error(status: int, message: str) -> Response:
+    """Return an error in the shape of Optimove's documented 429."""
+    return _json(status, {"status": status, "error": HTTPStatus(status).phrase, "message": message})
+
+
+def _listener_key(body: Mapping[str, Any]) -> tuple[int, int | None] | None:
+    event_type, channel = body.get("EventTypeID"), body.get("ChannelID")
+    if not _is_number(event_type) or not (channel is None or _is_number(channel)):
+        return None
+    return event_type, channel
+
+
+def _statuses(given: object) -> list[tuple[str, bool]]:
+    """Return the statuses of an update; none at all when one of them is not of the documented shape."""
+    statuses: list[tuple[str, bool]] = []
+    for each in given if isinstance(given, list) else ():
+        customer_id = each.get("CustomerID") if isinstance(each, dict) else None
+        status = each.get("Status") if isinstance(each, dict) else None
+        if not isinstance(customer_id, str) or not customer_id.strip() or not isinstance(status, bool):
+            return []
+        statuses.append((customer_id, status))
+    return statuses

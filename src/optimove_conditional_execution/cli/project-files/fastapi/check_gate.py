@@ -7,11 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from optimove_conditional_execution.testing import FakeOptimove, Question
+from optimove_conditional_execution.testing import FakeOptimove, SentNotification
 
 import gate
 
-Ask = Callable[..., Question]
+Ask = Callable[..., SentNotification]
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def ask(fake_optimove: FakeOptimove, monkeypatch: pytest.MonkeyPatch) -> Ask:
     monkeypatch.setenv("OPTIMOVE_WEBHOOK_SECRET", "fake-secret")
     receiver = gate.create_receiver(fake_optimove.async_client())
 
-    def asking(status: str | Exception | None, **options: Any) -> Question:
+    def asking(status: str | Exception | None, **options: Any) -> SentNotification:
         async def player_status(user_id: str, *, timeout: float) -> str | None:
             if isinstance(status, Exception):
                 raise status
