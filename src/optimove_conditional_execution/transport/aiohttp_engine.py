@@ -17,12 +17,12 @@ import multidict
 import yarl
 
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import OptimoveError
+from optimove_conditional_execution.errors import OptimoveError, TransportCause
 from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.tracebacks import clear_locals
 from optimove_conditional_execution.transport.addresses import Addresses
 from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY, AsyncStream, Exchange
-from optimove_conditional_execution.transport.failures import no_answer
+from optimove_conditional_execution.transport.failures import transport_error
 from optimove_conditional_execution.transport.loops import LoopPools
 from optimove_conditional_execution.transport.places import KEEPALIVE_SECONDS, MAX_CONNECTIONS
 from optimove_conditional_execution.transport.proxies import proxy_for
@@ -266,16 +266,26 @@ class _translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - read
             return
         if isinstance(error, aiohttp.ClientResponseError):
             _hold_back(error)
-        is_refused = isinstance(error, aiohttp.InvalidURL | aiohttp.ClientConnectorError)
-        raise no_answer(
+        never_sent = isinstance(error, aiohttp.InvalidURL | aiohttp.ClientConnectorError)
+        cause: TransportCause = next((cause for kind, cause in _CAUSES if isinstance(error, kind)), "other")
+        raise transport_error(
             self._exchange,
             error,
-            request_sent=False if is_refused else self._progress.sent,
-            is_late=isinstance(error, TimeoutError),
-            # What aiohttp says of a bad answer quotes it, and of a bad URL that.
-            is_quotable=isinstance(error, aiohttp.ClientConnectionError) and not isinstance(error, aiohttp.InvalidURL),
-            is_senseless=isinstance(error, aiohttp.InvalidURL),
+            request_sent=False if never_sent else self._progress.sent,
+            cause=cause,
+            # What aiohttp says of a bad answer quotes it.
+            safe_to_quote=cause in ("broken", "proxy") and isinstance(error, aiohttp.ClientConnectionError),
+            handled=self._handled,
         ) from None
+
+
+_CAUSES: Final[tuple[tuple[type[BaseException], TransportCause], ...]] = (
+    (TimeoutError, "timeout"),
+    (aiohttp.InvalidURL, "invalid-request"),
+    (aiohttp.ClientProxyConnectionError, "proxy"),
+    (aiohttp.ClientHttpProxyError, "proxy"),
+    (aiohttp.ClientError, "broken"),
+)
 
 
 def _hold_back(error: aiohttp.ClientResponseError) -> None:

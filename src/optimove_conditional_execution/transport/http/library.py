@@ -9,7 +9,7 @@ import sys
 from types import ModuleType
 from typing import Any, Final, Literal, cast, final
 
-from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.errors import ConfigurationError, TransportCause
 from optimove_conditional_execution.observers import report_logging_error
 from optimove_conditional_execution.transport.http.bounded import is_in_call
 
@@ -24,38 +24,33 @@ class Library:
 
     Attributes:
         module: The library itself.
-        timeouts: What it raises when time is up.
-        silences: What it raises when there is no answer.
-        refusals: What it raises when a request makes no sense.
-        never_sent: What it raises before anything is sent.
-        after_sending: What it raises only when the request is on its way.
+        is_ours: Whether the clients are the engine's own, with the proxies of the environment.
+        causes: Classes of exceptions, and the cause that each means; the first that fits counts.
+        before_send: What it raises before anything is sent.
+        after_send: What it raises only when the request was sent.
     """
 
-    def __init__(self, module: ModuleType) -> None:
-        """Note what the library calls its errors."""
+    def __init__(self, module: ModuleType, *, is_ours: bool) -> None:
+        """Map the library's exceptions."""
         _guard_loggers(module.__name__)
         self.module: Any = module
-        self.timeouts: tuple[type[Exception], ...] = (TimeoutError, self.module.TimeoutException)
-        self.silences: tuple[type[Exception], ...] = (
-            socket.gaierror,
-            self.module.NetworkError,
-            self.module.RemoteProtocolError,
-            self.module.ProxyError,
+        self.is_ours = is_ours
+        invalid = (self.module.LocalProtocolError, self.module.InvalidURL, self.module.UnsupportedProtocol)
+        self.causes: tuple[tuple[tuple[type[Exception], ...], TransportCause], ...] = (
+            ((TimeoutError, self.module.TimeoutException), "timeout"),
+            (invalid, "invalid-request"),
+            ((self.module.ProxyError,), "proxy"),
+            ((self.module.TransportError, socket.gaierror), "broken"),
         )
-        self.refusals: tuple[type[Exception], ...] = (
-            self.module.LocalProtocolError,
-            self.module.InvalidURL,
-            self.module.UnsupportedProtocol,
-        )
-        self.never_sent: tuple[type[Exception], ...] = (
+        self.before_send: tuple[type[Exception], ...] = (
             self.module.ConnectError,
             self.module.ConnectTimeout,
             self.module.PoolTimeout,
             socket.gaierror,
             self.module.ProxyError,
-            *self.refusals,
+            *invalid,
         )
-        self.after_sending: tuple[type[Exception], ...] = (
+        self.after_send: tuple[type[Exception], ...] = (
             self.module.ReadError,
             self.module.ReadTimeout,
             self.module.RemoteProtocolError,
@@ -99,7 +94,7 @@ def named(name: LibraryName) -> Library:
         ConfigurationError: It is not installed.
     """
     try:
-        return Library(importlib.import_module(name))
+        return Library(importlib.import_module(name), is_ours=True)
     except ImportError:
         raise ConfigurationError(
             f"engine={name!r} needs a package that is not installed: "
@@ -116,7 +111,7 @@ def of_client(client: object, kind: Literal["Client", "AsyncClient"]) -> Library
     for name in _NAMES:
         module = cast("Any", sys.modules.get(name))
         if module is not None and isinstance(client, getattr(module, kind)):
-            return Library(module)
+            return Library(module, is_ours=False)
     mine, other = (
         ("OptimoveClient", "AsyncOptimoveClient") if kind == "Client" else ("AsyncOptimoveClient", "OptimoveClient")
     )

@@ -11,16 +11,16 @@ from typing import Any, TypeVar
 
 import httpx
 
-from optimove_conditional_execution.errors import ConfigurationError, OptimoveError
+from optimove_conditional_execution.errors import ConfigurationError, OptimoveError, TransportCause
 from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.tracebacks import clear_locals
 from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY, Exchange
-from optimove_conditional_execution.transport.failures import no_answer
+from optimove_conditional_execution.transport.failures import transport_error
 from optimove_conditional_execution.transport.http.bounded import Progress
 from optimove_conditional_execution.transport.http.library import Library
 from optimove_conditional_execution.transport.loops import CLOSED
 from optimove_conditional_execution.transport.places import KEEPALIVE_SECONDS
-from optimove_conditional_execution.transport.proxies import proxy_for
+from optimove_conditional_execution.transport.proxies import has_proxy, proxy_for
 
 P = TypeVar("P")
 
@@ -116,7 +116,7 @@ class translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - reads
         self._handled = sys.exception()
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, _kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is None:
             return
@@ -124,19 +124,21 @@ class translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - reads
         clear_locals(error, handled=self._handled)
         if not isinstance(error, Exception) or isinstance(error, OptimoveError):
             return
-        library = self._library
-        raise no_answer(
+        kinds = self._library.causes
+        cause: TransportCause = next((cause for kind, cause in kinds if isinstance(error, kind)), "other")
+        raise transport_error(
             self._exchange,
             error,
             request_sent=self._sent(error),
-            is_late=isinstance(error, library.timeouts),
-            is_quotable=isinstance(error, library.silences),
-            is_senseless=isinstance(error, library.refusals),
+            cause=cause,
+            safe_to_quote=cause in ("broken", "proxy"),
+            uses_proxy=cause == "broken" and self._library.is_ours and has_proxy(self._exchange.url),
+            handled=self._handled,
         ) from None
 
     def _sent(self, error: BaseException) -> bool | None:
-        if isinstance(error, self._library.never_sent):
+        if isinstance(error, self._library.before_send):
             return False
         if self._progress.seen:
             return self._progress.sent
-        return True if isinstance(error, self._library.after_sending) else None
+        return True if isinstance(error, self._library.after_send) else None
