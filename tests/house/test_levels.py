@@ -29,6 +29,7 @@ LEVELS = {
     "transport": 3,
     "stores": 3,
     "pools": 3,
+    "fork": 3,
     "drivers": 4,
     "client": 4,
     "receivers": 5,

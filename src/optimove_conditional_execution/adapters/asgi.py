@@ -10,7 +10,7 @@ from optimove_conditional_execution.drivers import is_async
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.receivers.tasks import DRAIN_SECONDS
-from optimove_conditional_execution.transport.loops import running_loop
+from optimove_conditional_execution.transport.connection_pool import running_loop
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -47,7 +47,7 @@ from optimove_conditional_execution.receivers.tasks import DRAIN_SECONDS, Backgr
 from optimove_conditional_execution.settings import seconds, whole_number
 from optimove_conditional_execution.signature import Unsigned
 from optimove_conditional_execution.tracebacks import sensitive_variables
-from optimove_conditional_execution.transport.loops import running_loop
+from optimove_conditional_execution.transport.connection_pool import running_loop
 
 MAX_BODY: Final = 65_536
 """Bytes of an event at most; Optimove's sample has 156."""

@@ -46,7 +46,7 @@ from optimove_conditional_execution.settings import whole_number
 from optimove_conditional_execution.signature import Secrets, Unsigned, receiver_keys
 from optimove_conditional_execution.stores.memory import MemoryClaims
 from optimove_conditional_execution.tracebacks import sensitive_variables
-from optimove_conditional_execution.transport.loops import running_loop
+from optimove_conditional_execution.transport.connection_pool import running_loop
 
 MAX_BODY: Final = 262_144
 """Bytes of a notification at most; Optimove's sample has 1,268."""

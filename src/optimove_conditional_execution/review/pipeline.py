@@ -30,7 +30,7 @@ from optimove_conditional_execution.observers import SafeLogger, notify
 from optimove_conditional_execution.review.plan import Plan
 from optimove_conditional_execution.review.sides import UPDATES_AT_ONCE, PageRequest, Side
 from optimove_conditional_execution.review.turn import Turn, insistently, words
-from optimove_conditional_execution.transport.sending import Tally
+from optimove_conditional_execution.transport.send import Tally
 
 R = TypeVar("R")
 

@@ -26,7 +26,7 @@ from optimove_conditional_execution.errors import (
 from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.operations import Operation
 from optimove_conditional_execution.operations.wire import ReportedError
-from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY
+from optimove_conditional_execution.transport.engine import MAX_RESPONSE_BODY
 
 T = TypeVar("T")
 
