@@ -254,9 +254,21 @@ class BaseStream(Generic[E]):
         Raises:
             TimeoutError: It has ended.
         """
-        if (self._end or self._errors.request.deadline).expired:
+        if self._end is not None:
+            return self._end
+        if self._errors.request.deadline.expired:
             raise TimeoutError
-        return self._end or Deadline.after(self._errors.request.timeout())
+        return Deadline.after(self._errors.request.timeout())
+
+    def _in_time(self, block: bytes) -> bytes:
+        """Return what was read before the end of the try; a transport of the user's may know no deadline.
+
+        Raises:
+            TimeoutError: It came later.
+        """
+        if block and self._end is not None and self._end.expired:
+            raise TimeoutError
+        return block
 
     def _take_release(self) -> Callable[[], Any] | None:
         release, self._release = self._release, None

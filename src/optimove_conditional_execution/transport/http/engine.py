@@ -109,7 +109,7 @@ class _HttpStream(HttpxStream):
 
     def read(self) -> bytes:
         with self._errors as errors, deadline_scope(self._next_wait(), errors.progress):
-            return next(self._blocks, b"")
+            return self._in_time(next(self._blocks, b""))
 
     def close(self) -> None:
         if (release := self._take_release()) is not None:
