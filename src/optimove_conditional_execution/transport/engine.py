@@ -348,15 +348,10 @@ _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PA
 
 # OpenSSL's numbers, of openssl/x509_vfy.h.
 _CERTIFICATE_REASONS: Final[dict[int, TransportReason]] = {
-    2: "unknown-issuer",
-    18: "unknown-issuer",
-    19: "unknown-issuer",
-    20: "unknown-issuer",
-    21: "unknown-issuer",
+    **dict.fromkeys((2, 18, 19, 20, 21), "unknown-issuer"),
     9: "not-yet-valid",
     10: "expired",
-    62: "other-host",
-    64: "other-host",
+    **dict.fromkeys((62, 64), "other-host"),
 }
 _UNREACHABLE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL})
 
