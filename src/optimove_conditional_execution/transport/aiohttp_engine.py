@@ -15,7 +15,7 @@ import multidict
 import yarl
 
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import DeadlineExceeded, TransportCause, TransportError
+from optimove_conditional_execution.errors import DeadlineExceeded, TransportError
 from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.transport.addresses import Addresses
 from optimove_conditional_execution.transport.connection_pool import (
@@ -26,8 +26,10 @@ from optimove_conditional_execution.transport.connection_pool import (
 from optimove_conditional_execution.transport.engine import (
     AsyncStream,
     BaseStream,
+    Causes,
     ErrorTranslator,
     OutgoingRequest,
+    cause_of,
     transport_error,
 )
 from optimove_conditional_execution.transport.proxies import proxy_for
@@ -210,7 +212,7 @@ class _AiohttpErrors(ErrorTranslator):
         if isinstance(error, aiohttp.ClientResponseError):
             _hold_back(error)
         never_sent = isinstance(error, aiohttp.InvalidURL | aiohttp.ClientConnectorError)
-        cause: TransportCause = next((cause for kind, cause in _CAUSES if isinstance(error, kind)), "other")
+        cause = cause_of(error, _CAUSES)
         return transport_error(
             self.request,
             error,
@@ -222,12 +224,11 @@ class _AiohttpErrors(ErrorTranslator):
         )
 
 
-_CAUSES: Final[tuple[tuple[type[BaseException], TransportCause], ...]] = (
-    (TimeoutError, "timeout"),
-    (aiohttp.InvalidURL, "invalid-request"),
-    (aiohttp.ClientProxyConnectionError, "proxy"),
-    (aiohttp.ClientHttpProxyError, "proxy"),
-    (aiohttp.ClientError, "broken"),
+_CAUSES: Final[Causes] = (
+    ((TimeoutError,), "timeout"),
+    ((aiohttp.InvalidURL,), "invalid-request"),
+    ((aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError), "proxy"),
+    ((aiohttp.ClientError,), "broken"),
 )
 
 

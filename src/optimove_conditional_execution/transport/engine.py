@@ -9,7 +9,7 @@ import socket
 import ssl
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -273,6 +273,18 @@ class BaseStream(Generic[E]):
     def _take_release(self) -> Callable[[], Any] | None:
         release, self._release = self._release, None
         return release
+
+
+Causes = Sequence[tuple[tuple[type[BaseException], ...], TransportCause]]
+"""Classes of a library's exceptions, and the cause that each means; the first that fits counts."""
+
+
+def cause_of(error: Exception, causes: Causes) -> TransportCause:
+    """Return what the class of an exception says."""
+    for kinds, cause in causes:
+        if isinstance(error, kinds):
+            return cause
+    return "other"
 
 
 _ROUNDING: Final = 0.005

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeVar, final
 import httpx
 
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import ConfigurationError, DeadlineExceeded, TransportCause, TransportError
+from optimove_conditional_execution.errors import ConfigurationError, DeadlineExceeded, TransportError
 from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.observers import report_logging_error
 from optimove_conditional_execution.transport.addresses import Addresses
@@ -22,8 +22,10 @@ from optimove_conditional_execution.transport.connection_pool import KEEPALIVE_S
 from optimove_conditional_execution.transport.engine import (
     CLOSED,
     BaseStream,
+    Causes,
     ErrorTranslator,
     OutgoingRequest,
+    cause_of,
     transport_error,
 )
 from optimove_conditional_execution.transport.http.httpx_deadline import (
@@ -48,6 +50,7 @@ class Clients:
     Attributes:
         module: The library.
         given: The user's client, or None.
+        causes: What the library's exceptions mean.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class Clients:
         self.given: Any = given
         self.module: Any = _load(library) if given is None else _module_of(given, kind)
         _guard_loggers(self.module.__name__)
-        self._causes = _causes(self.module)
+        self.causes = _causes(self.module)
         self._addresses = Addresses()
         if given is not None:
             install_deadlines(given, self._addresses)
@@ -92,20 +95,16 @@ class Clients:
         if self.given is not None:
             remove_deadlines(self.given)
 
-    def cause_of(self, error: Exception) -> TransportCause:
-        """Return what the class of an exception says."""
-        return next((cause for kinds, cause in self._causes if isinstance(error, kinds)), "other")
-
     def was_sent(self, error: Exception) -> bool | None:
         """Return whether the request was sent, as far as the class of an exception says."""
         module = self.module
         before = (module.ConnectError, module.ConnectTimeout, module.PoolTimeout, module.ProxyError, socket.gaierror)
-        if self.cause_of(error) == "invalid-request" or isinstance(error, before):
+        if cause_of(error, self.causes) == "invalid-request" or isinstance(error, before):
             return False
         return True if isinstance(error, (module.ReadError, module.ReadTimeout, module.RemoteProtocolError)) else None
 
 
-def _causes(module: Any) -> tuple[tuple[tuple[type[Exception], ...], TransportCause], ...]:
+def _causes(module: Any) -> Causes:
     return (
         ((TimeoutError, module.TimeoutException), "timeout"),
         ((module.LocalProtocolError, module.InvalidURL, module.UnsupportedProtocol), "invalid-request"),
@@ -224,7 +223,7 @@ class HttpxErrors(ErrorTranslator):
 
     def translate(self, error: Exception, handled: BaseException | None) -> TransportError | DeadlineExceeded:
         """Return what to raise for an exception of the library's, or of a hook that it called."""
-        cause = self.clients.cause_of(error)
+        cause = cause_of(error, self.clients.causes)
         sent = self.clients.was_sent(error)
         return transport_error(
             self.request,
