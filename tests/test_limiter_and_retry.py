@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from optimove_conditional_execution import Deadline, DeadlineExceeded, RateLimit, RetryPolicy, ServerError
-from optimove_conditional_execution.operations import get_webhooks
-from optimove_conditional_execution.transport.limiter import RateLimiter
-from optimove_conditional_execution.transport.retry import strategy
+from optimove_conditional_execution import Approval, Deadline, DeadlineExceeded, RateLimit, RetryPolicy, ServerError
+from optimove_conditional_execution.operations import send_webhook_approval
+from optimove_conditional_execution.transport.rate_limit import RateLimiter
+from optimove_conditional_execution.transport.retry import Retries
 
 
 class Clock:
@@ -27,8 +26,8 @@ class Clock:
 def reserve(limiter: RateLimiter, seconds: float = 1e9, clock: Any = time.monotonic) -> float:
     """Reserve a turn for a request that is answered at once, and return how far it is."""
     turn = limiter._reserve(Deadline.after(seconds, clock=clock))
-    turn.end = turn.start
-    return max(0.0, turn.start - float(clock()))
+    turn.end = turn.at
+    return max(0.0, turn.at - float(clock()))
 
 
 def test_the_window_slides() -> None:
@@ -58,7 +57,7 @@ def test_a_turn_after_the_deadline_is_refused_and_costs_nothing() -> None:
     reserve(limiter, clock=clock)
     for _ in range(5):
         with pytest.raises(DeadlineExceeded) as caught:
-            limiter.wait(Deadline.after(9.9, clock=clock))
+            limiter.acquire(Deadline.after(9.9, clock=clock))
         assert caught.value.request_sent is False
     assert reserve(limiter, clock=clock) == pytest.approx(10.05)
 
@@ -66,22 +65,22 @@ def test_a_turn_after_the_deadline_is_refused_and_costs_nothing() -> None:
 def test_a_place_is_free_a_window_after_the_answer() -> None:
     clock = Clock()
     limiter = RateLimiter(RateLimit(2, per=10.0), clock=clock)
-    slow, quick = limiter.wait(Deadline.after(1, clock=clock)), limiter.wait(Deadline.after(1, clock=clock))
+    slow, quick = limiter.acquire(Deadline.after(1, clock=clock)), limiter.acquire(Deadline.after(1, clock=clock))
     clock.now += 0.1
-    limiter.answered(quick)
+    limiter.complete(quick)
     waiting = limiter._reserve(Deadline.after(60, clock=clock))
     clock.now += 0.9
-    limiter.answered(slow)  # so it may have arrived a second after it was begun
-    clock.now = waiting.start
+    limiter.complete(slow)  # so it may have arrived a second after it was begun
+    clock.now = waiting.at
     assert limiter._begin(waiting, Deadline.after(60, clock=clock)) == pytest.approx(111.05 - clock.now)
-    clock.now = waiting.start
+    clock.now = waiting.at
     assert limiter._begin(waiting, Deadline.after(60, clock=clock)) == 0
 
 
 def test_a_request_that_takes_long_holds_its_place_for_little_more_than_a_window() -> None:
     clock = Clock()
     limiter = RateLimiter(RateLimit(1, per=10.0), clock=clock)
-    limiter.wait(Deadline.after(1, clock=clock))
+    limiter.acquire(Deadline.after(1, clock=clock))
     clock.now += 9  # and no answer yet
     assert reserve(limiter, clock=clock) == pytest.approx(12.05 - 9)
 
@@ -89,10 +88,10 @@ def test_a_request_that_takes_long_holds_its_place_for_little_more_than_a_window
 def test_a_turn_that_moves_past_its_deadline_is_given_back() -> None:
     clock = Clock()
     limiter = RateLimiter(RateLimit(1, per=10.0), clock=clock)
-    first = limiter.wait(Deadline.after(1, clock=clock))
+    first = limiter.acquire(Deadline.after(1, clock=clock))
     deadline = Deadline.after(10.1, clock=clock)
     waiting = limiter._reserve(deadline)
-    clock.now = waiting.start
+    clock.now = waiting.at
     first.end = 101.0
     with pytest.raises(DeadlineExceeded) as caught:
         limiter._begin(waiting, deadline)
@@ -107,7 +106,7 @@ def test_a_million_customers_take_no_more_than_a_twentieth_longer_than_the_limit
         deadline = Deadline.after(1e9, clock=clock)
         turn = limiter._reserve(deadline)
         while not turn.has_begun:
-            clock.now = turn.start
+            clock.now = turn.at
             limiter._begin(turn, deadline)
         turn.end = clock.now + round_trip
     assert clock.now - 100.0 <= 1.05 * 40
@@ -116,8 +115,8 @@ def test_a_million_customers_take_no_more_than_a_twentieth_longer_than_the_limit
 def test_a_cancelled_turn_is_given_back() -> None:
     async def main() -> None:
         limiter = RateLimiter(RateLimit(1, per=30.0))
-        await limiter.wait_async(Deadline.after(1))
-        waiting = asyncio.ensure_future(limiter.wait_async(Deadline.after(60)))
+        await limiter.aacquire(Deadline.after(1))
+        waiting = asyncio.ensure_future(limiter.aacquire(Deadline.after(60)))
         await asyncio.sleep(0.02)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -127,12 +126,12 @@ def test_a_cancelled_turn_is_given_back() -> None:
     asyncio.run(main())
 
 
-def test_many_cancelled_turns_are_given_back() -> None:
+def test_many_cancelled_queue_are_given_back() -> None:
     async def main() -> None:
         limiter = RateLimiter(RateLimit(5, per=1.0))
         for _ in range(5):
-            await limiter.wait_async(Deadline.after(1))
-        waiting = [asyncio.ensure_future(limiter.wait_async(Deadline.after(600))) for _ in range(50)]
+            await limiter.aacquire(Deadline.after(1))
+        waiting = [asyncio.ensure_future(limiter.aacquire(Deadline.after(600))) for _ in range(50)]
         await asyncio.sleep(0.02)
         for task in waiting:
             task.cancel()
@@ -147,33 +146,33 @@ def test_a_gap_that_was_given_back_lets_nobody_jump_the_queue() -> None:
     limiter = RateLimiter(RateLimit(2, per=10.0), clock=clock)
     turns = [limiter._reserve(Deadline.after(1e9, clock=clock)) for _ in range(6)]
     limiter._give_back(turns[3])
-    assert reserve(limiter, clock=clock) >= turns[5].start - clock.now
+    assert reserve(limiter, clock=clock) >= turns[5].at - clock.now
 
 
 def test_those_behind_a_turn_that_was_given_back_move_up() -> None:
     clock = Clock()
     limiter = RateLimiter(RateLimit(2, per=10.0), clock=clock)
     turns = [limiter._reserve(Deadline.after(1e9, clock=clock)) for _ in range(8)]
-    assert [round(turn.start - clock.now) for turn in turns] == [0, 0, 10, 10, 20, 20, 30, 30]
+    assert [round(turn.at - clock.now) for turn in turns] == [0, 0, 10, 10, 20, 20, 30, 30]
     limiter._give_back(turns[0])  # has begun, so it counts
     for given_back in (turns[2], turns[3], turns[5]):
         limiter._give_back(given_back)
-    assert [round(turns[place].start - clock.now) for place in (4, 6, 7)] == [10, 10, 20]
+    assert [round(turns[place].at - clock.now) for place in (4, 6, 7)] == [10, 10, 20]
 
 
 @pytest.mark.parametrize("colour", ["sync", "async"])
 def test_those_who_wait_are_told_that_they_move_up(colour: str) -> None:
     limiter = RateLimiter(RateLimit(1, per=30.0))
-    limiter.wait(Deadline.after(1))
+    limiter.acquire(Deadline.after(1))
 
     async def main() -> None:
-        gone = asyncio.ensure_future(limiter.wait_async(Deadline.after(600)))
+        gone = asyncio.ensure_future(limiter.aacquire(Deadline.after(600)))
         await asyncio.sleep(0.02)
         late = Deadline.after(600)
         behind = asyncio.ensure_future(
-            limiter.wait_async(late) if colour == "async" else asyncio.to_thread(limiter.wait, late)
+            limiter.aacquire(late) if colour == "async" else asyncio.to_thread(limiter.acquire, late)
         )
-        while len(limiter._turns) < 3 or limiter._turns[2].moved is None:
+        while len(limiter._queue) < 3 or limiter._queue[2].on_change is None:
             await asyncio.sleep(0.01)
         limiter._limit = RateLimit(1, per=0.05)  # else the test would take half a minute
         gone.cancel()
@@ -187,21 +186,12 @@ def test_those_who_wait_are_told_that_they_move_up(colour: str) -> None:
 def test_a_pause_of_our_own_never_costs_the_call(first_pause: float, left: float) -> None:
     policy = RetryPolicy(attempts=9, first_pause=first_pause)
     deadline = Deadline.after(left, clock=Clock())
-    options = strategy(policy, get_webhooks(), deadline, persistent=True, has_deadline=True, is_over=lambda: False)
-    for attempt in range(1, 40):
-        state: Any = SimpleNamespace(attempt_number=attempt, outcome=Failed(ServerError("", status=503, operation="x")))
-        assert options["retry"](state)
-        state.upcoming_sleep = options["wait"](state)
-        assert state.upcoming_sleep <= max(0.005, left / 2)
-        assert not options["stop"](state)
-
-
-class Failed:
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    def exception(self) -> Exception:
-        return self._error
+    approval = send_webhook_approval(Approval(timestamp=1, request_uid="u", approved=True))
+    retries = Retries(policy, approval, deadline, has_deadline=True)
+    for _ in range(40):
+        pause = retries.pause_after(ServerError("", status=503, operation="x"))
+        assert pause is not None
+        assert pause <= max(0.005, left / 2)
 
 
 def test_threads_share_one_window() -> None:
@@ -210,7 +200,7 @@ def test_threads_share_one_window() -> None:
     began = time.monotonic()
 
     def work() -> None:
-        limiter.wait(Deadline.after(60))
+        limiter.acquire(Deadline.after(60))
         ends.append(time.monotonic() - began)
 
     threads = [threading.Thread(target=work) for _ in range(25)]

@@ -7,39 +7,39 @@ import asyncio
 import pytest
 
 from optimove_conditional_execution import Deadline, DeadlineExceeded
-from optimove_conditional_execution.transport.pacing import Pacing
+from optimove_conditional_execution.transport.rate_limit import AdaptiveThrottle
 from tests.test_limiter_and_retry import Clock
 
 
 def test_nobody_is_let_through_before_the_bound() -> None:
     clock = Clock()
-    pacing = Pacing(max_retry_after=60.0, clock=clock)
-    pacing.refused(clock.now, 3_600.0)
+    throttle = AdaptiveThrottle(max_retry_after=60.0, clock=clock)
+    throttle.on_rate_limited(clock.now, 3_600.0)
     clock.now += 59
     with pytest.raises(DeadlineExceeded):
-        pacing.wait(Deadline.after(0.9, clock=clock))
+        throttle.acquire(Deadline.after(0.9, clock=clock))
     clock.now += 1.1
-    assert pacing.wait(Deadline.after(2, clock=clock)) == clock.now
+    assert throttle.acquire(Deadline.after(2, clock=clock)) == clock.now
 
 
 def test_a_shorter_one_is_waited_for_in_whole() -> None:
     clock = Clock()
-    pacing = Pacing(max_retry_after=60.0, clock=clock)
-    pacing.refused(clock.now, 45.0)
+    throttle = AdaptiveThrottle(max_retry_after=60.0, clock=clock)
+    throttle.on_rate_limited(clock.now, 45.0)
     clock.now += 44
     with pytest.raises(DeadlineExceeded):
-        pacing.wait(Deadline.after(0.9, clock=clock))
+        throttle.acquire(Deadline.after(0.9, clock=clock))
 
 
 def test_one_request_goes_first_and_the_others_wait_for_its_answer() -> None:
     async def main() -> None:
-        pacing = Pacing(max_retry_after=0.2)
-        pacing.refused(pacing._clock(), 3_600.0)
-        waiting = [asyncio.ensure_future(pacing.wait_async(Deadline.after(600))) for _ in range(20)]
+        throttle = AdaptiveThrottle(max_retry_after=0.2)
+        throttle.on_rate_limited(throttle._clock(), 3_600.0)
+        waiting = [asyncio.ensure_future(throttle.aacquire(Deadline.after(600))) for _ in range(20)]
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.sleep(0.3)
         assert sum(each.done() for each in waiting) == 1
-        pacing.taken()
+        throttle.on_success()
         await asyncio.wait_for(asyncio.gather(*waiting), 20)
 
     asyncio.run(main())
@@ -47,13 +47,13 @@ def test_one_request_goes_first_and_the_others_wait_for_its_answer() -> None:
 
 def test_when_the_first_is_turned_away_again_the_others_are_not_sent() -> None:
     async def main() -> None:
-        pacing = Pacing(max_retry_after=0.2)
-        pacing.refused(pacing._clock(), 3_600.0)
-        waiting = {asyncio.ensure_future(pacing.wait_async(Deadline.after(600))) for _ in range(20)}
+        throttle = AdaptiveThrottle(max_retry_after=0.2)
+        throttle.on_rate_limited(throttle._clock(), 3_600.0)
+        waiting = {asyncio.ensure_future(throttle.aacquire(Deadline.after(600))) for _ in range(20)}
         for _ in range(3):
             done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             assert len(done) == 1
-            pacing.refused(done.pop().result(), 3_600.0)
+            throttle.on_rate_limited(done.pop().result(), 3_600.0)
         for each in waiting:
             each.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
@@ -63,17 +63,17 @@ def test_when_the_first_is_turned_away_again_the_others_are_not_sent() -> None:
 
 def test_who_has_little_time_does_not_wait_for_the_first() -> None:
     clock = Clock()
-    pacing = Pacing(max_retry_after=60.0, clock=clock)
-    pacing.unavailable(3_600.0)
+    throttle = AdaptiveThrottle(max_retry_after=60.0, clock=clock)
+    throttle.on_unavailable(3_600.0)
     clock.now += 61
-    first = pacing.wait(Deadline.after(30, clock=clock))
-    assert pacing.wait(Deadline.after(0.4, clock=clock)) == first == clock.now
+    first = throttle.acquire(Deadline.after(30, clock=clock))
+    assert throttle.acquire(Deadline.after(0.4, clock=clock)) == first == clock.now
 
 
 def test_a_wave_that_is_turned_away_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
-    pacing = Pacing(max_retry_after=60.0, clock=clock)
+    throttle = AdaptiveThrottle(max_retry_after=60.0, clock=clock)
     for _ in range(50):
         clock.now += 0.01
-        pacing.refused(clock.now, 3_600.0)
+        throttle.on_rate_limited(clock.now, 3_600.0)
     assert len(caplog.records) == 1

@@ -63,9 +63,9 @@ if TYPE_CHECKING:
     from optimove_conditional_execution.signature import UNSIGNED, sign, verify
     from optimove_conditional_execution.stores import ClaimStore, Journal
     from optimove_conditional_execution.transport.calls import CallObserver, CallRecord
-    from optimove_conditional_execution.transport.limiter import RateLimit
+    from optimove_conditional_execution.transport.rate_limit import RateLimit
     from optimove_conditional_execution.transport.retry import RetryPolicy
-    from optimove_conditional_execution.transport.sending import Tally
+    from optimove_conditional_execution.transport.send import Tally
 
 __all__ = [
     "UNSIGNED",
@@ -170,9 +170,9 @@ _PLACES: Final = {
     "signature": ("UNSIGNED", "sign", "verify"),
     "stores": ("ClaimStore", "Journal"),
     "transport.calls": ("CallObserver", "CallRecord"),
-    "transport.limiter": ("RateLimit",),
+    "transport.rate_limit": ("RateLimit",),
     "transport.retry": ("RetryPolicy",),
-    "transport.sending": ("Tally",),
+    "transport.send": ("Tally",),
 }
 
 if not TYPE_CHECKING:  # a __getattr__ would let type checkers accept every name

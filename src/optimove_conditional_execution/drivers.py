@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
+import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar, final
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.flows.effects import Ask, Call, Flow, Late, harmless
-from optimove_conditional_execution.pools import Pool
+from optimove_conditional_execution.pools import Pool, aresult_by, result_by
 from optimove_conditional_execution.validation import is_async
 
 R = TypeVar("R")
@@ -55,19 +55,19 @@ def run(flow: Flow[R], *, call: Callable[..., Any] | None = None, pools: Pools |
     Returns:
         The flow's result.
     """
-    interruption = _Interruption()
+    interruption = _DeferredCancellation()
     try:
         effect = next(flow)
         while True:
             try:
-                interruption.strike()
+                interruption.raise_if_set()
                 answer = _perform(effect, call, pools, interruption)
             except BaseException as error:  # noqa: BLE001 - the flow decides what it means
                 effect = flow.throw(_throwable(error))
             else:
                 effect = flow.send(answer)
     except StopIteration as end:
-        interruption.strike()
+        interruption.raise_if_set()
         result: R = end.value
         return result
     finally:
@@ -87,7 +87,7 @@ def _perform(
     effect: Call | Ask,
     call: Callable[..., Any] | None,
     pools: Pools | None,
-    interruption: _Interruption,
+    interruption: _DeferredCancellation,
 ) -> object:
     if isinstance(effect, Call):
         assert call is not None  # noqa: S101 - the flow's driver was set up without a client
@@ -96,34 +96,18 @@ def _perform(
         return effect.function(*effect.arguments)
     assert pools is not None  # noqa: S101 - the flow's driver was set up without pools
     future = getattr(pools, effect.whose).submit(effect.function, effect.arguments)
-    try:
-        concurrent.futures.wait([future], timeout=_seconds(effect))
-    except BaseException as error:
-        # SystemExit out of a signal handler, Ctrl-C, or gevent, which ends a greenlet in this way.
-        if effect.whose == "handler":
-            future.cancel()
-            raise
-        interruption.keep(error)
-        last_words = _last_words(effect)
-        while not future.done() and not last_words.expired:
-            try:
-                concurrent.futures.wait([future], timeout=last_words.remaining())
-            except BaseException as again:  # noqa: BLE001 - the flow gets one of them
-                interruption.keep(again)
-    if not future.done():
-        future.cancel()
-        raise Late
-    return _not_awaitable(future.result())
+    defer = None if effect.whose == "handler" else functools.partial(interruption.defer, effect.within)
+    return _not_awaitable(result_by(future, effect.within, defer=defer))
 
 
 async def arun(flow: Flow[R], *, call: Callable[..., Awaitable[Any]] | None = None, pools: Pools | None = None) -> R:
     """Run a flow to its end in this task; see `run`."""
-    interruption = _Interruption()
+    interruption = _DeferredCancellation()
     try:
         effect = next(flow)
         while True:
             try:
-                interruption.strike()
+                interruption.raise_if_set()
                 answer = await _aperform(effect, call, pools, interruption)
             except GeneratorExit:
                 raise
@@ -132,7 +116,7 @@ async def arun(flow: Flow[R], *, call: Callable[..., Awaitable[Any]] | None = No
             else:
                 effect = flow.send(answer)
     except StopIteration as end:
-        interruption.strike()
+        interruption.raise_if_set()
         result: R = end.value
         return result
     finally:
@@ -140,7 +124,7 @@ async def arun(flow: Flow[R], *, call: Callable[..., Awaitable[Any]] | None = No
 
 
 @final
-class _Interruption:
+class _DeferredCancellation:
     """A cancellation, or whatever else ends the caller, that came while a store was asked: kept until it has answered.
 
     A claim that is made in a thread is made whether anybody waits for it or not. The flow must learn of it to give it
@@ -149,12 +133,16 @@ class _Interruption:
 
     def __init__(self) -> None:
         self._error: BaseException | None = None
+        self._until = Deadline.after(0)
 
-    def keep(self, error: BaseException) -> None:
-        """Keep it; the first of several is the one that is raised."""
-        self._error = self._error or error
+    def defer(self, deadline: Deadline, error: BaseException) -> Deadline:
+        """Keep the first of several, and return until when the store, which has a deadline, may still answer."""
+        if self._error is None:
+            self._error = error
+            self._until = Deadline.after(min(deadline.remaining(), _LAST_WORDS))
+        return self._until
 
-    def strike(self) -> None:
+    def raise_if_set(self) -> None:
         """Raise what was kept."""
         error, self._error = self._error, None
         if error is not None:
@@ -165,7 +153,7 @@ async def _aperform(
     effect: Call | Ask,
     call: Callable[..., Awaitable[Any]] | None,
     pools: Pools | None,
-    interruption: _Interruption,
+    interruption: _DeferredCancellation,
 ) -> object:
     if isinstance(effect, Call):
         assert call is not None  # noqa: S101 - the flow's driver was set up without a client
@@ -185,7 +173,9 @@ async def _aperform(
     return _not_awaitable(answer)
 
 
-async def _in_time(coroutine: Coroutine[Any, Any, Any], effect: Ask, pool: Pool, interruption: _Interruption) -> object:
+async def _in_time(
+    coroutine: Coroutine[Any, Any, Any], effect: Ask, pool: Pool, interruption: _DeferredCancellation
+) -> object:
     """Await a coroutine in a task of its own, so that one which ignores its cancellation is left behind."""
     try:
         pool.take_place()
@@ -211,40 +201,10 @@ def _standstill(overdue: float) -> float:
     return overdue if overdue > _STANDSTILL else 0.0
 
 
-async def _settled(future: asyncio.Future[Any], effect: Ask, interruption: _Interruption) -> object:
-    try:
-        await asyncio.wait((future,), timeout=_seconds(effect))
-    except asyncio.CancelledError as error:
-        if effect.whose == "handler":
-            _give_up(future)
-            raise
-        interruption.keep(error)
-        last_words = _last_words(effect)
-        while not future.done() and not last_words.expired:
-            # anyio, for one, cancels at every await until the task ends.
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait((future,), timeout=last_words.remaining())
-    except BaseException:
-        _give_up(future)
-        raise
-    if not future.done():
-        _give_up(future)
-        raise Late
-    raised = asyncio.CancelledError() if future.cancelled() else future.exception()
-    if raised is not None:
-        raise harmless(raised)
-    return future.result()
-
-
-def _give_up(future: asyncio.Future[Any]) -> None:
-    future.cancel()
-    # Whatever comes of it now is nobody's; without this asyncio would print it as never retrieved.
-    future.add_done_callback(lambda done: done.cancelled() or done.exception())
-
-
-def _last_words(effect: Ask) -> Deadline:
+async def _settled(future: asyncio.Future[Any], effect: Ask, interruption: _DeferredCancellation) -> object:
     assert effect.within is not None  # noqa: S101 - only bounded questions come here
-    return Deadline.after(min(effect.within.remaining(), _LAST_WORDS))
+    defer = None if effect.whose == "handler" else functools.partial(interruption.defer, effect.within)
+    return await aresult_by(future, effect.within, defer=defer)
 
 
 @contextlib.contextmanager
@@ -272,12 +232,6 @@ def contained() -> Iterator[None]:
 async def _contained(coroutine: Coroutine[Any, Any, R]) -> R:
     with contained():
         return await coroutine
-
-
-def _seconds(effect: Ask) -> float | None:
-    assert effect.within is not None  # noqa: S101 - only bounded questions come here
-    seconds = effect.within.remaining()
-    return None if seconds == float("inf") else seconds
 
 
 def _not_awaitable(answer: object) -> object:

@@ -22,7 +22,7 @@ No message holds an API key, a secret, a signature, a body or personal data.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 MAX_ERROR_BODY: Final = 2_048
 """Bytes of an error's body that are kept."""
@@ -31,6 +31,14 @@ TOO_LARGE: Final = 413
 _FIRST_CLIENT_ERROR: Final = 400
 _FIRST_SERVER_ERROR: Final = 500
 TRANSIENT_STATUSES: Final = frozenset({408, 421, 425, 429})
+
+
+TransportCause = Literal[
+    "dns", "refused", "unreachable", "tls", "proxy", "timeout", "broken", "invalid-request", "other"
+]
+TransportReason = Literal[
+    "", "temporary", "unknown-issuer", "expired", "not-yet-valid", "other-host", "bad-certificate", "not-tls"
+]
 
 
 class OptimoveError(Exception):
@@ -145,11 +153,32 @@ class TransportError(OptimoveError):
     Attributes:
         request_sent: False when Optimove cannot have got the request, True when it was sent in whole,
             None when that is not known.
+        cause: What went wrong. `dns`: the host's name cannot be resolved. `refused`: nothing listens there.
+            `unreachable`: there is no route to the host. `tls`: TLS cannot be set up. `proxy`: the proxy cannot be
+            reached, or refuses. `timeout`: no answer within the time for one try. `broken`: the connection was lost,
+            or the answer is not HTTP. `invalid-request`: the URL or a header is invalid. `other`: an event hook,
+            a transport or an event loop that is not the SDK's raised an exception.
+        reason: More about it, empty when nothing more is known. After `dns`: `temporary`, when the name server could
+            not be asked. After `tls`: `not-tls`, when the server does not speak TLS; `unknown-issuer`, `expired`,
+            `not-yet-valid`, `other-host` or `bad-certificate`, when its certificate is not accepted.
+        detail: The words of the operating system, of OpenSSL or of the proxy, such as `certificate has expired`;
+            often empty. Of the request they hold the host at most.
     """
 
-    def __init__(self, text: str, *, request_sent: bool | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        request_sent: bool | None = None,
+        cause: TransportCause = "broken",
+        reason: TransportReason = "",
+        detail: str = "",
+    ) -> None:
         super().__init__(text)
         self.request_sent = request_sent
+        self.cause: TransportCause = cause
+        self.reason: TransportReason = reason
+        self.detail = detail
 
 
 class DeadlineExceeded(OptimoveError, TimeoutError):  # noqa: N818 - the contract's name, and HTTP's and gRPC's word
@@ -158,7 +187,10 @@ class DeadlineExceeded(OptimoveError, TimeoutError):  # noqa: N818 - the contrac
     Attributes:
         request_sent: False when nothing was sent, True or None when a request went out whose outcome is unknown.
         acknowledged: For a call that is split into several requests, how many items Optimove took before time ran out.
+        cause: Always `timeout`, as in a `TransportError`.
     """
+
+    cause: Final = "timeout"
 
     def __init__(self, text: str, *, request_sent: bool | None = None, acknowledged: int = 0) -> None:
         super().__init__(text)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextvars
-import os
+import math
 import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Literal, TypeVar, final
 
-from optimove_conditional_execution.flows.effects import Overloaded, harmless
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.flows.effects import Late, Overloaded, harmless
+from optimove_conditional_execution.fork import reset_after_fork
+
+T = TypeVar("T")
 
 _IDLE_SECONDS: Final = 10.0
 
@@ -36,14 +42,18 @@ class Pool:
         self._places = places
         self._refuse = when_full == "refuse"
         self._name = name
-        self._start_afresh()
+        self._start()
+        reset_after_fork(self)
 
-    def _start_afresh(self) -> None:
+    def _start(self) -> None:
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._busy = 0
         self._threads = 0
-        self._pid = os.getpid()  # last: whoever sees it sees the rest
+
+    def after_fork(self) -> None:
+        """Forget the parent's threads, which a child does not have."""
+        self._start()
 
     def take_place(self) -> None:
         """Take a place for work that needs no thread.
@@ -51,8 +61,6 @@ class Pool:
         Raises:
             Overloaded: All are taken.
         """
-        if self._pid != os.getpid():
-            self._start_afresh()
         with self._lock:
             if self._refuse and self._busy >= self._places:
                 raise Overloaded
@@ -106,3 +114,75 @@ class Pool:
                 future.set_result(result)
             # An idle thread must not keep the last notification alive.
             del future, context, function, arguments
+
+
+Defer = Callable[[BaseException], Deadline]
+"""Takes what interrupts a wait, and returns until when to wait all the same."""
+
+
+def result_by(future: Future[T], deadline: Deadline, *, defer: Defer | None = None) -> T:
+    """Return the result of a future, or abandon it: at a deadline, or when this thread is interrupted.
+
+    Args:
+        future: From `Pool.submit`.
+        deadline: When it is abandoned.
+        defer: What to do about an interruption: SystemExit out of a signal handler, Ctrl-C, or how gevent ends a
+            greenlet. None: the future is abandoned and the interruption raised.
+
+    Raises:
+        Late: It was not done by the deadline.
+        Exception: What the call raised.
+    """
+    end = deadline
+    while not future.done():
+        try:
+            concurrent.futures.wait([future], timeout=_timeout(end))
+        except BaseException as error:
+            if defer is None:
+                future.cancel()
+                raise
+            end = defer(error)
+            if not end.expired:
+                continue
+        break
+    if not future.done():
+        future.cancel()
+        raise Late
+    return future.result()
+
+
+async def aresult_by(future: asyncio.Future[T], deadline: Deadline, *, defer: Defer | None = None) -> T:
+    """Return the result of a future, or abandon it: at a deadline, or when this task is cancelled; see `result_by`.
+
+    Not `asyncio.wait_for`, which waits for a task that ignores its cancellation.
+    """
+    end = deadline
+    while not future.done():
+        try:
+            await asyncio.wait((future,), timeout=_timeout(end))
+        except BaseException as error:
+            if defer is None or not isinstance(error, asyncio.CancelledError):
+                _abandon(future)
+                raise
+            end = defer(error)
+            if not end.expired:
+                continue  # anyio, for one, cancels at every await until the task ends
+        break
+    if not future.done():
+        _abandon(future)
+        raise Late
+    raised = asyncio.CancelledError() if future.cancelled() else future.exception()
+    if raised is not None:
+        raise harmless(raised)
+    return future.result()
+
+
+def _abandon(future: asyncio.Future[Any]) -> None:
+    future.cancel()
+    # No caller takes its exception any more; without this asyncio would print it as never retrieved.
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+def _timeout(deadline: Deadline) -> float | None:
+    seconds = deadline.remaining()
+    return None if seconds == math.inf else seconds

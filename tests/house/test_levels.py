@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import optimove_conditional_execution
@@ -31,6 +32,7 @@ LEVELS = {
     "transport": 3,
     "stores": 3,
     "pools": 3,
+    "fork": 3,
     "drivers": 4,
     "client": 4,
     "receivers": 5,
@@ -65,6 +67,7 @@ def module_names() -> dict[str, Path]:
 MODULES = module_names()
 
 
+@functools.cache
 def imports(name: str) -> set[str]:
     """Return what a module imports, absolute; ours as the module's name below the package."""
     found = set()

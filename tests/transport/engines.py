@@ -26,6 +26,15 @@ ENGINES: Final = (
     "async, an httpx2.AsyncClient",
 )
 
+FEW: Final = (
+    "sync httpx",
+    "sync, an httpx2.Client",
+    "async httpx2",
+    "async aiohttp",
+    "async, an httpx.AsyncClient",
+)
+"""Each library, each kind of client, clients of ours and given ones: for tests that take seconds."""
+
 GIVEN: Final[dict[str, Callable[[], Any]]] = {
     "an httpx.Client": httpx.Client,
     "an httpx2.Client": httpx2.Client,

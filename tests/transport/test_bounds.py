@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -21,6 +22,7 @@ from optimove_conditional_execution import (
     Deadline,
     DeadlineExceeded,
     OptimoveClient,
+    RateLimit,
     RetryPolicy,
     TransportError,
     WebhookNotification,
@@ -29,10 +31,11 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.testing import FaultServer, signed_request
 from optimove_conditional_execution.testing import notification as make_notification
-from optimove_conditional_execution.transport.http.bounded import bound
-from optimove_conditional_execution.transport.http.engine import HttpEngine
-from optimove_conditional_execution.transport.pacing import Pacing
-from optimove_conditional_execution.transport.places import AsyncPlaces, Places
+from optimove_conditional_execution.transport.addresses import Addresses
+from optimove_conditional_execution.transport.connection_pool import ConnectionPool
+from optimove_conditional_execution.transport.http.httpx_deadline import install_deadlines, remove_deadlines
+from optimove_conditional_execution.transport.rate_limit import AdaptiveThrottle, RateLimiter
+from tests.conftest import forked
 
 OPTIONS: dict[str, Any] = {"base_url": "http://optimove.invalid", "retry": RetryPolicy(attempts=1)}
 
@@ -87,46 +90,46 @@ def questions(server: FaultServer, count: int) -> list[Any]:
 
 
 def test_places_go_to_those_who_came_first() -> None:
-    places = Places(1, object)
-    held = places.take(Deadline.after(1))
+    pool = ConnectionPool(1, object)
+    held = pool.acquire(Deadline.after(1))
     order: list[int] = []
 
     def wait(number: int) -> None:
-        client = places.take(Deadline.after(10))
+        client = pool.acquire(Deadline.after(10))
         order.append(number)
-        places.leave(client)
+        pool.release(client)
 
     threads = []
     for number in range(5):
         threads.append(threading.Thread(target=wait, args=(number,)))
         threads[-1].start()
         time.sleep(0.02)
-    places.leave(held)
+    pool.release(held)
     for thread in threads:
         thread.join(10)
     assert order == [0, 1, 2, 3, 4]
-    assert len(places.clients()) == 1
+    assert len(pool.clients()) == 1
 
 
 def test_the_client_that_was_used_last_is_used_next() -> None:
-    places = Places(3, object)
-    first, second = places.take(Deadline.after(1)), places.take(Deadline.after(1))
-    places.leave(first)
-    places.leave(second)
-    assert places.take(Deadline.after(1)) is second
+    pool = ConnectionPool(3, object)
+    first, second = pool.acquire(Deadline.after(1)), pool.acquire(Deadline.after(1))
+    pool.release(first)
+    pool.release(second)
+    assert pool.acquire(Deadline.after(1)) is second
 
 
 def test_a_place_that_comes_while_its_task_is_cancelled_is_not_lost() -> None:
     async def go() -> None:
-        places = AsyncPlaces(1, object)
-        held = await places.take(Deadline.after(1))
-        waiting = asyncio.ensure_future(places.take(Deadline.after(10)))
+        pool = ConnectionPool(1, object)
+        held = await pool.aacquire(Deadline.after(1))
+        waiting = asyncio.ensure_future(pool.aacquire(Deadline.after(10)))
         await asyncio.sleep(0)
-        places.leave(held)  # is given to the one who waits,
+        pool.release(held)  # is given to the one who waits,
         waiting.cancel()  # who gives up in the same moment
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert await places.take(Deadline.after(1)) is held
+        assert await pool.aacquire(Deadline.after(1)) is held
 
     asyncio.run(go())
 
@@ -140,10 +143,10 @@ def test_a_client_that_cannot_be_made_takes_no_place() -> None:
             raise LookupError
         return client
 
-    places = Places(1, make)
+    pool = ConnectionPool(1, make)
     with pytest.raises(LookupError):
-        places.take(Deadline.after(1))
-    assert places.take(Deadline.after(1)) is not None
+        pool.acquire(Deadline.after(1))
+    assert pool.acquire(Deadline.after(1)) is not None
 
 
 # ---- pacing
@@ -161,37 +164,37 @@ class Clock:
 
 def test_nobody_sends_before_the_moment_that_the_server_named() -> None:
     clock = Clock()
-    pacing = Pacing(clock=clock)
-    sent_at = pacing.wait(Deadline.after(100))
+    throttle = AdaptiveThrottle(clock=clock)
+    sent_at = throttle.acquire(Deadline.after(100))
     assert sent_at == clock.now
-    pacing.refused(sent_at, 50.0)
+    throttle.on_rate_limited(sent_at, 50.0)
     with pytest.raises(DeadlineExceeded, match="429") as caught:
-        pacing.wait(Deadline.after(49))
+        throttle.acquire(Deadline.after(49))
     assert caught.value.request_sent is False
     clock.now += 50
-    assert pacing.wait(Deadline.after(1)) == clock.now
+    assert throttle.acquire(Deadline.after(1)) == clock.now
 
 
 def test_those_who_were_under_way_tell_nothing_new() -> None:
     clock = Clock()
-    pacing = Pacing(clock=clock)
-    sent_at = pacing.wait(Deadline.after(100))
+    throttle = AdaptiveThrottle(clock=clock)
+    sent_at = throttle.acquire(Deadline.after(100))
     clock.now += 1
     for _ in range(100):
-        pacing.refused(sent_at, None)
+        throttle.on_rate_limited(sent_at, None)
     clock.now += 0.2  # the first guess, whatever the others said
-    assert pacing.wait(Deadline.after(0.05)) == clock.now
+    assert throttle.acquire(Deadline.after(0.05)) == clock.now
 
 
 def test_after_half_a_minute_everything_is_forgotten() -> None:
     clock = Clock()
-    pacing = Pacing(clock=clock)
+    throttle = AdaptiveThrottle(clock=clock)
     for _ in range(5):
-        pacing.taken()
-    pacing.refused(pacing.wait(Deadline.after(100)), 1.0)
+        throttle.on_success()
+    throttle.on_rate_limited(throttle.acquire(Deadline.after(100)), 1.0)
     clock.now += 31.1
     for _ in range(1_000):
-        assert pacing.wait(Deadline.after(0.01)) == clock.now
+        assert throttle.acquire(Deadline.after(0.01)) == clock.now
 
 
 # ---- names
@@ -247,16 +250,68 @@ def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> No
 # ---- engines
 
 
+def backends(client: Any) -> list[Any]:
+    """Return what opens a client's connections, where httpx 0.28 and httpx2 keep it to themselves."""
+    transports = [client._transport, *client._mounts.values()]
+    return [transport._pool._network_backend for transport in transports if transport is not None]
+
+
+@pytest.mark.parametrize("kind", ["Client", "AsyncClient"])
 @pytest.mark.parametrize("module", [httpx, httpx2])
-def test_the_bound_finds_its_place(module: Any) -> None:
-    """In what these libraries keep to themselves: a version that keeps it elsewhere must not go unnoticed."""
-    with module.Client() as client:
-        assert bound(client)
-        assert bound(client), "twice is once"
-    with module.Client(proxy="http://127.0.0.1:1") as client:
-        assert bound(client)
-    with module.Client(transport=module.MockTransport(lambda request: module.Response(200))) as client:
-        assert not bound(client)
+def test_the_deadlines_find_their_place(module: Any, kind: str) -> None:
+    """A version of these libraries that keeps it elsewhere must not go unnoticed."""
+    for options in ({}, {"proxy": "http://127.0.0.1:1"}):
+        client = getattr(module, kind)(**options)
+        before = backends(client)
+        assert before
+        assert install_deadlines(client, Addresses())
+        bounded = backends(client)
+        assert not set(map(id, before)) & set(map(id, bounded))
+        assert install_deadlines(client, Addresses())
+        assert backends(client) == bounded, "twice is once"
+        remove_deadlines(client)
+        assert backends(client) == bounded, "the other one still needs them"
+        remove_deadlines(client)
+        assert backends(client) == before
+    own = getattr(module, kind)(transport=module.MockTransport(lambda request: module.Response(200)))
+    assert not install_deadlines(own, Addresses())
+    remove_deadlines(own)
+
+
+def test_a_client_of_yours_is_as_it_was_when_ours_is_closed() -> None:
+    with FaultServer() as server, httpx.Client() as own:
+        before = backends(own)
+        first, second = server.client(http_client=own), server.client(http_client=own)
+        assert first.get_webhooks() == []
+        assert backends(own) != before
+        first.close()
+        first.close()
+        with pytest.raises(ConfigurationError, match="closed"):
+            first.get_webhooks()
+        assert second.get_webhooks() == []
+        assert backends(own) != before
+        second.close()
+        assert backends(own) == before
+        assert own.get(server.url).status_code == 401
+        with server.client(http_client=own) as third:
+            assert third.get_webhooks() == []
+
+
+def test_an_async_client_of_yours_is_as_it_was_when_ours_is_closed() -> None:
+    async def go(server: FaultServer) -> None:
+        async with httpx.AsyncClient() as own:
+            before = backends(own)
+            async with server.async_client(http_client=own) as first, server.async_client(http_client=own) as second:
+                assert await first.get_webhooks() == await second.get_webhooks() == []
+                await first.aclose()
+                assert backends(own) != before
+            assert backends(own) == before
+            assert (await own.get(server.url)).status_code == 401
+            with pytest.raises(ConfigurationError, match="closed"):
+                await first.get_webhooks()
+
+    with FaultServer() as server:
+        asyncio.run(go(server))
 
 
 @pytest.mark.parametrize("engine", ["httpx2", "aiohttp"])
@@ -295,20 +350,72 @@ def test_aiohttp_reads_the_proxies_of_the_environment(monkeypatch: pytest.Monkey
         assert [met.path for met in server.met] == [path, f"{path}/"]
 
 
-def test_after_a_fork_no_thread_sees_the_parents_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one thread of the child opens connections anew, another must not take those that were inherited."""
-    engine = HttpEngine()
-    parent = os.getpid()
-    seen: list[int] = []
-    make = httpx.create_ssl_context
+# ---- forks
 
-    def watched(*given: Any, **options: Any) -> Any:
-        seen.append(engine._process)
-        return make(*given, **options)
 
-    monkeypatch.setattr(httpx, "create_ssl_context", watched)
-    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
-    engine._check()
-    assert seen == [parent]
-    assert engine._process == parent + 1
-    engine.close()
+def in_a_child(check: Callable[[], object]) -> int:
+    """Return the exit status of a forked child: 0 when a check is true there."""
+    child = forked()
+    if child == 0:
+        status = 1
+        try:
+            status = 0 if check() else 2
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_child_starts_without_the_connections_of_its_parent() -> None:
+    with FaultServer() as server, server.client() as client:
+        assert client.get_webhooks() == []
+        engine: Any = client._sender.engine
+        assert in_a_child(lambda: (engine._requests.clients(), client.get_webhooks()) == ([], [])) == 0
+        assert server.connections == 2
+
+
+def test_a_client_of_yours_is_refused_in_a_child() -> None:
+    def refused() -> bool:
+        with pytest.raises(ConfigurationError, match="before a fork"):
+            client.get_webhooks()
+        return True
+
+    with FaultServer() as server, httpx.Client() as own, server.client(http_client=own) as client:
+        assert client.get_webhooks() == []
+        assert in_a_child(refused) == 0
+        assert client.get_webhooks() == []
+
+
+@pytest.mark.parametrize("engine", ["httpx", "aiohttp"])
+def test_a_child_of_an_event_loop_closes_nothing_of_its_parents(engine: Any) -> None:
+    async def go(server: FaultServer) -> None:
+        async with server.async_client(engine=engine) as client:
+            assert await client.get_webhooks() == []
+            pools = client._sender.engine._pools  # type: ignore[attr-defined]
+            finalizer = pools.current().finalizer
+
+            def finalized() -> bool:
+                with pytest.raises(StopIteration):  # it awaits nothing
+                    finalizer.aclose().send(None)
+                return not pools._pools
+
+            assert in_a_child(finalized) == 0
+            assert await client.get_webhooks() == []
+
+    with FaultServer() as server:
+        asyncio.run(go(server))
+        assert server.connections == 1
+
+
+def test_a_lock_that_a_thread_holds_while_its_process_forks_holds_no_child() -> None:
+    limiter, throttle = RateLimiter(RateLimit(2, per=60.0)), AdaptiveThrottle()
+    limiter.acquire(Deadline.after(1))
+    waiting = limiter._reserve(Deadline.after(1))
+    waiting.has_begun = False  # a thread that waits, and is not in the child
+
+    def usable() -> bool:
+        throttle.acquire(Deadline.after(1))
+        limiter.acquire(Deadline.after(1))
+        return True
+
+    with limiter._lock, throttle._lock:
+        assert in_a_child(usable) == 0

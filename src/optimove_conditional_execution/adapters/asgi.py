@@ -10,7 +10,7 @@ from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request, Response, plain
 from optimove_conditional_execution.receivers.base import DRAIN_SECONDS, Receiver
 from optimove_conditional_execution.tracebacks import clear_own_locals
-from optimove_conditional_execution.transport.loops import running_loop
+from optimove_conditional_execution.transport.connection_pool import running_loop
 from optimove_conditional_execution.validation import is_async
 
 Scope = MutableMapping[str, Any]

@@ -10,7 +10,7 @@ from optimove_conditional_execution.cli.replies import Reply
 from optimove_conditional_execution.deadline import Clock, Deadline
 from optimove_conditional_execution.errors import OptimoveError
 from optimove_conditional_execution.testing import Delivery, SentNotification
-from optimove_conditional_execution.transport.exchange import Exchange
+from optimove_conditional_execution.transport.engine import OutgoingRequest, aread_all
 from optimove_conditional_execution.transport.http import AsyncHttpEngine
 
 GRACE_SECONDS: Final = 0.25
@@ -40,11 +40,11 @@ class Postman:
         began = time.monotonic()
         seconds = max(0, timeout_ms) / 1000 + _PATIENCE_SECONDS
         request = delivery.request
-        exchange = Exchange(
+        outgoing = OutgoingRequest(
             request.method, delivery.url, dict(request.headers), request.body, Deadline.after(seconds), seconds
         )
         try:
-            response = await self._engine.exchange(exchange)
+            response = await aread_all(await self._engine.open(outgoing))
         except OptimoveError as error:
             return Reply.none(error, url=delivery.url, seconds=time.monotonic() - began)
         return Reply.of(response, url=delivery.url, seconds=time.monotonic() - began)

@@ -22,9 +22,9 @@ from optimove_conditional_execution.models.listener import EventListener
 from optimove_conditional_execution.models.webhook import TenantSettings, Webhook
 from optimove_conditional_execution.operations import Operation
 from optimove_conditional_execution.tracebacks import sensitive_variables
-from optimove_conditional_execution.transport.exchange import AsyncEngine
-from optimove_conditional_execution.transport.sending import Tally, asend
-from optimove_conditional_execution.transport.streaming import aread
+from optimove_conditional_execution.transport.customer_stream import aread
+from optimove_conditional_execution.transport.engine import AsyncEngine
+from optimove_conditional_execution.transport.send import AsyncSender, Tally
 
 T = TypeVar("T")
 
@@ -38,14 +38,15 @@ class AsyncOptimoveClient(Client):
 
     def _connect(self, http_client: object | None, engine: EngineName, max_connections: int) -> None:
         if engine == "aiohttp":
-            self._engine: AsyncEngine = _aiohttp(max_connections, self._rules.settings.base_url)
+            self._sender = AsyncSender(self._config, _aiohttp(max_connections, self._config.settings.base_url))
             return
         # Importing httpx takes as long as importing all the rest, and pays only once a client is made.
         from optimove_conditional_execution.transport.http import AsyncHttpEngine
 
-        self._engine = AsyncHttpEngine(
-            http_client, library=engine, max_connections=max_connections, base_url=self._rules.settings.base_url
+        http_engine = AsyncHttpEngine(
+            http_client, library=engine, max_connections=max_connections, base_url=self._config.settings.base_url
         )
+        self._sender = AsyncSender(self._config, http_engine)
 
     @sensitive_variables
     async def create_webhook(self, url: str) -> Webhook:
@@ -109,7 +110,7 @@ class AsyncOptimoveClient(Client):
             ConfigurationError: The URL is not absolute.
             OptimoveError: See `send`.
         """
-        deadline = Deadline.after(self._rules.timeout)
+        deadline = Deadline.after(self._config.timeout)
         return await arun(ensure_webhook(url), call=lambda operation: self.send(operation, deadline=deadline))
 
     @sensitive_variables
@@ -198,7 +199,7 @@ class AsyncOptimoveClient(Client):
             ConfigurationError: The URL is not absolute.
             OptimoveError: See `send`.
         """
-        deadline = Deadline.after(self._rules.timeout)
+        deadline = Deadline.after(self._config.timeout)
         flow = ensure_event_listener(listener_url, event_type_id=event_type_id)
         return await arun(flow, call=lambda operation: self.send(operation, deadline=deadline))
 
@@ -273,7 +274,7 @@ class AsyncOptimoveClient(Client):
             wait_for_customers=wait_for_customers,
             on_warning=on_warning,
         )
-        return aread(self._rules, self._engine, paging, deadline, tally)
+        return aread(self._sender, paging, deadline, tally)
 
     async def update_customer_promotion_status(
         self, campaign_id: int, statuses: Statuses, *, deadline: Deadline | None = None
@@ -298,7 +299,7 @@ class AsyncOptimoveClient(Client):
             DeadlineExceeded: There was no time left; `acknowledged` tells how many customers went through.
             OptimoveError: See `send`.
         """
-        until = Deadline.after(self._rules.timeout) if deadline is None else deadline
+        until = Deadline.after(self._config.timeout) if deadline is None else deadline
         flow = update_statuses(
             campaign_id, statuses, now=self._wall_clock(), deadline=until, urgent=deadline is not None
         )
@@ -319,11 +320,11 @@ class AsyncOptimoveClient(Client):
             DeadlineExceeded: There was no time left.
             ConfigurationError: The client is closed, or an endpoint of `Endpoints` makes no sense.
         """
-        return await asend(self._rules, self._engine, operation, deadline, tally)
+        return await self._sender.send(operation, deadline, tally)
 
     async def aclose(self) -> None:
         """Close the connections; an `http_client` of yours stays open."""
-        await self._engine.aclose()
+        await self._sender.engine.aclose()
 
     async def __aenter__(self) -> Self:
         return self

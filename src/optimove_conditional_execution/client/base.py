@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Final, Literal, NoReturn
+from typing import Final, Literal, NoReturn, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr
@@ -21,15 +21,16 @@ from optimove_conditional_execution.operations import Endpoints
 from optimove_conditional_execution.settings import TIMEZONE_VARIABLE, ClientSettings
 from optimove_conditional_execution.tracebacks import sensitive_variables
 from optimove_conditional_execution.transport.calls import OnCall
-from optimove_conditional_execution.transport.limiter import RateLimit
-from optimove_conditional_execution.transport.retry import RetryPolicy, load
-from optimove_conditional_execution.transport.sending import Rules
+from optimove_conditional_execution.transport.connection_pool import MAX_CONNECTIONS
+from optimove_conditional_execution.transport.rate_limit import RateLimit
+from optimove_conditional_execution.transport.retry import RetryPolicy
+from optimove_conditional_execution.transport.send import ClientConfig
 
 _LOGGER: Final = logging.getLogger("optimove_conditional_execution.client")
 
 EngineName = Literal["httpx", "httpx2", "aiohttp"]
 
-ENGINES: Final[tuple[EngineName, ...]] = ("httpx", "httpx2", "aiohttp")
+ENGINES: Final = get_args(EngineName)
 
 
 class Client(abc.ABC):
@@ -49,7 +50,7 @@ class Client(abc.ABC):
         endpoints: Endpoints = Endpoints(),
         http_client: object | None = None,
         engine: EngineName = "httpx",
-        max_connections: int = 64,
+        max_connections: int = MAX_CONNECTIONS,
         on_call: OnCall | None = None,
     ) -> None:
         """Check the settings and open a connection pool; nothing is sent.
@@ -67,6 +68,8 @@ class Client(abc.ABC):
             approval_rate_limit: For approvals. None by default, since Optimove does not say whether they are limited.
             endpoints: Methods and paths, for tenants where they differ.
             http_client: Your own client of httpx or httpx2 (proxies, CA bundles, event hooks). It stays yours to close.
+                Until this client is closed, the network backend of its connection pools is replaced by one that ends
+                the calls of this client at their deadlines; its other requests are not touched.
             engine: What carries the requests when there is no `http_client`. The extras `httpx2` and `aiohttp` install
                 the others, which are faster when many approvals are under way; `aiohttp` is for asyncio only.
             max_connections: Requests on their way at once, in each event loop for asyncio; the others wait in the order
@@ -78,7 +81,7 @@ class Client(abc.ABC):
             ConfigurationError: A setting is missing or makes no sense; the message names it.
         """
         settings = ClientSettings.of(api_key=api_key, base_url=base_url, timezone=timezone, environment=os.environ)
-        self._rules = Rules(
+        self._config = ClientConfig(
             settings,
             endpoints=endpoints,
             timeout=timeout,
@@ -92,7 +95,6 @@ class Client(abc.ABC):
             raise ConfigurationError(f"engine must be one of {', '.join(ENGINES)}.")
         if http_client is not None and engine != "httpx":
             raise ConfigurationError("Pass http_client= or engine=, not both: a client of yours is an engine itself.")
-        load()
         self._connect(http_client, engine, max_connections)
 
     @abc.abstractmethod
@@ -102,12 +104,12 @@ class Client(abc.ABC):
     @property
     def timezone(self) -> ZoneInfo | None:
         """The zone of Optimove's time stamps that have none, or None when it was not given."""
-        return self._rules.settings.timezone
+        return self._config.settings.timezone
 
     @property
     def rate_limit(self) -> RateLimit | None:
         """The limit for every call but approvals, or None."""
-        return self._rules.rate_limit
+        return self._config.rate_limit
 
     def _paging(
         self,
@@ -152,4 +154,4 @@ class Client(abc.ABC):
         )
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self._rules.settings.base_url}>"
+        return f"<{type(self).__name__} of {self._config.settings.base_url}>"

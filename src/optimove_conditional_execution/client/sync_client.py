@@ -22,9 +22,8 @@ from optimove_conditional_execution.models.listener import EventListener
 from optimove_conditional_execution.models.webhook import TenantSettings, Webhook
 from optimove_conditional_execution.operations import Operation
 from optimove_conditional_execution.tracebacks import sensitive_variables
-from optimove_conditional_execution.transport.exchange import Engine
-from optimove_conditional_execution.transport.sending import Tally, send
-from optimove_conditional_execution.transport.streaming import read
+from optimove_conditional_execution.transport.customer_stream import read
+from optimove_conditional_execution.transport.send import Sender, Tally
 
 T = TypeVar("T")
 
@@ -42,9 +41,10 @@ class OptimoveClient(Client):
         # Importing httpx takes as long as importing all the rest, and pays only once a client is made.
         from optimove_conditional_execution.transport.http import HttpEngine
 
-        self._engine: Engine = HttpEngine(
-            http_client, library=engine, max_connections=max_connections, base_url=self._rules.settings.base_url
+        http_engine = HttpEngine(
+            http_client, library=engine, max_connections=max_connections, base_url=self._config.settings.base_url
         )
+        self._sender = Sender(self._config, http_engine)
 
     @sensitive_variables
     def create_webhook(self, url: str) -> Webhook:
@@ -108,7 +108,7 @@ class OptimoveClient(Client):
             ConfigurationError: The URL is not absolute.
             OptimoveError: See `send`.
         """
-        deadline = Deadline.after(self._rules.timeout)
+        deadline = Deadline.after(self._config.timeout)
         return run(ensure_webhook(url), call=lambda operation: self.send(operation, deadline=deadline))
 
     @sensitive_variables
@@ -195,7 +195,7 @@ class OptimoveClient(Client):
             ConfigurationError: The URL is not absolute.
             OptimoveError: See `send`.
         """
-        deadline = Deadline.after(self._rules.timeout)
+        deadline = Deadline.after(self._config.timeout)
         flow = ensure_event_listener(listener_url, event_type_id=event_type_id)
         return run(flow, call=lambda operation: self.send(operation, deadline=deadline))
 
@@ -270,7 +270,7 @@ class OptimoveClient(Client):
             wait_for_customers=wait_for_customers,
             on_warning=on_warning,
         )
-        return read(self._rules, self._engine, paging, deadline, tally)
+        return read(self._sender, paging, deadline, tally)
 
     def update_customer_promotion_status(
         self, campaign_id: int, statuses: Statuses, *, deadline: Deadline | None = None
@@ -295,7 +295,7 @@ class OptimoveClient(Client):
             DeadlineExceeded: There was no time left; `acknowledged` tells how many customers went through.
             OptimoveError: See `send`.
         """
-        until = Deadline.after(self._rules.timeout) if deadline is None else deadline
+        until = Deadline.after(self._config.timeout) if deadline is None else deadline
         flow = update_statuses(
             campaign_id, statuses, now=self._wall_clock(), deadline=until, urgent=deadline is not None
         )
@@ -316,11 +316,11 @@ class OptimoveClient(Client):
             DeadlineExceeded: There was no time left.
             ConfigurationError: The client is closed, or an endpoint of `Endpoints` makes no sense.
         """
-        return send(self._rules, self._engine, operation, deadline, tally)
+        return self._sender.send(operation, deadline, tally)
 
     def close(self) -> None:
         """Close the connections; an `http_client` of yours stays open."""
-        self._engine.close()
+        self._sender.engine.close()
 
     def __enter__(self) -> Self:
         return self

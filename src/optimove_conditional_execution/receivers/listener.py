@@ -45,7 +45,7 @@ from optimove_conditional_execution.receivers.base import (
 )
 from optimove_conditional_execution.signature import Unsigned
 from optimove_conditional_execution.tracebacks import sensitive_variables
-from optimove_conditional_execution.transport.loops import running_loop
+from optimove_conditional_execution.transport.connection_pool import running_loop
 from optimove_conditional_execution.validation import check_callable, integer, is_async, seconds, warn_of_copies
 
 MAX_BODY: Final = 65_536

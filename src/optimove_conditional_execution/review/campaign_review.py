@@ -18,7 +18,7 @@ from optimove_conditional_execution.pools import Pool
 from optimove_conditional_execution.review.base import Review, check_event, publish
 from optimove_conditional_execution.review.native_threads import run_in_loop
 from optimove_conditional_execution.review.runtime import AsyncRuntime, Runtime, ThreadRuntime
-from optimove_conditional_execution.transport.loops import running_loop
+from optimove_conditional_execution.transport.connection_pool import running_loop
 from optimove_conditional_execution.validation import is_async
 
 T = TypeVar("T")

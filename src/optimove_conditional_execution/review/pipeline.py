@@ -33,7 +33,7 @@ from optimove_conditional_execution.observers import SafeLogger, notify
 from optimove_conditional_execution.review.config import ReviewConfig
 from optimove_conditional_execution.review.journal_access import JournalAccess, safe_text
 from optimove_conditional_execution.review.runtime import UPDATES_AT_ONCE, Runtime
-from optimove_conditional_execution.transport.sending import Tally
+from optimove_conditional_execution.transport.send import Tally
 
 R = TypeVar("R")
 

@@ -21,7 +21,7 @@ from optimove_conditional_execution.models.campaign import CampaignCustomer
 from optimove_conditional_execution.operations import Operation
 from optimove_conditional_execution.pools import Pool
 from optimove_conditional_execution.review.native_threads import workers
-from optimove_conditional_execution.transport.sending import Tally
+from optimove_conditional_execution.transport.send import Tally
 from optimove_conditional_execution.validation import is_async
 
 R = TypeVar("R")

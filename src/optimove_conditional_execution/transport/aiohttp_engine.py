@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import socket
-import sys
-from collections.abc import AsyncIterator
-from types import SimpleNamespace, TracebackType
-from typing import Any, Final, final
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+from typing import Final, final
 
 import aiohttp
 import aiohttp.abc
@@ -17,14 +15,23 @@ import multidict
 import yarl
 
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import OptimoveError
+from optimove_conditional_execution.errors import DeadlineExceeded, TransportError
 from optimove_conditional_execution.messages import Response
-from optimove_conditional_execution.tracebacks import clear_locals
 from optimove_conditional_execution.transport.addresses import Addresses
-from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY, AsyncStream, Exchange
-from optimove_conditional_execution.transport.failures import no_answer
-from optimove_conditional_execution.transport.loops import LoopPools
-from optimove_conditional_execution.transport.places import KEEPALIVE_SECONDS, MAX_CONNECTIONS
+from optimove_conditional_execution.transport.connection_pool import (
+    KEEPALIVE_SECONDS,
+    MAX_CONNECTIONS,
+    PoolPerLoop,
+)
+from optimove_conditional_execution.transport.engine import (
+    AsyncStream,
+    BaseStream,
+    Causes,
+    ErrorTranslator,
+    OutgoingRequest,
+    cause_of,
+    transport_error,
+)
 from optimove_conditional_execution.transport.proxies import proxy_for
 
 _NO_HEADERS: Final = multidict.CIMultiDictProxy[str](multidict.CIMultiDict())
@@ -34,78 +41,62 @@ class AiohttpEngine:
     """Sends requests over an aiohttp session for each event loop."""
 
     def __init__(self, *, base_url: str, max_connections: int = MAX_CONNECTIONS) -> None:
-        """Open nothing yet.
+        """Prepare; nothing is opened until first use.
 
         Args:
             base_url: The server that is asked, whose proxy the environment may name.
-            max_connections: Requests of an event loop on their way at once; streams are not counted.
+            max_connections: Concurrent requests of an event loop; streams are not counted.
 
         Raises:
-            ConfigurationError: A variable of the environment makes no sense.
+            ConfigurationError: A variable of the environment is invalid.
         """
         # aiohttp's own way to read the environment asks a thread for every request.
         self._proxy = proxy_for(base_url, takes_socks=False)
         self._addresses = Addresses()
-        self._pools = LoopPools(
-            lambda _connections: self._session(),
-            aiohttp.ClientSession.close,
-            max_connections=max_connections,
-            is_shared=True,
+        self._pools = PoolPerLoop(
+            self._session, aiohttp.ClientSession.close, max_connections=max_connections, is_shared=True
         )
 
-    async def exchange(self, exchange: Exchange) -> Response:
-        """Send a request and return the answer, whatever its status; the whole of it ends by the deadline.
+    async def open(self, request: OutgoingRequest) -> AsyncStream:
+        """Send a request and return the response, its body still to be read.
 
         Raises:
-            TransportError: No answer came.
+            TransportError: No response came.
             DeadlineExceeded: The deadline passed first.
+            ConfigurationError: The engine is closed.
         """
-        places = self._pools.get().places
-        session = await places.take(exchange.deadline)
+        pools = self._pools.current()
+        pool = pools.requests if request.read_until is None else pools.streams
+        shared = await pool.aacquire(request.deadline)
+        # A request that shall have a new connection gets a session of its own.
+        session = shared if request.heard_since == -math.inf else self._session()
+
+        async def release() -> None:
+            try:
+                if session is not shared:
+                    await session.close()
+            finally:
+                pool.release(shared)
+
         try:
-            progress = _Progress(exchange)
-            with _translated(exchange, progress):
-                async with (
-                    asyncio.timeout(exchange.seconds()),
-                    self._chosen(session, exchange) as chosen,
-                    _sent(chosen, exchange, progress, self._proxy) as response,
-                ):
-                    return _answer(response, await _body(response))
-        finally:
-            places.leave(session)
-
-    async def stream(self, exchange: Exchange, reading_ends: Deadline) -> AsyncStream:
-        """Send a request and return the answer's head, with its body still to be read.
-
-        Args:
-            exchange: The request; it bounds the wait for the head.
-            reading_ends: The end of reading.
-
-        Raises:
-            TransportError: No answer came.
-            DeadlineExceeded: The deadline passed first.
-        """
-        session = self._pools.get().streaming
-        progress = _Progress(exchange)
-        async with contextlib.AsyncExitStack() as stack:
-            with _translated(exchange, progress):
-                async with asyncio.timeout(exchange.seconds()):
-                    chosen = await stack.enter_async_context(self._chosen(session, exchange))
-                    response = await _sent(chosen, exchange, progress, self._proxy)
-                    if 200 <= response.status < 300:
-                        reading = exchange.reading(reading_ends)
-                        return _Stream(response, reading, progress, ending=stack.pop_all())
-                    async with response:
-                        return _Stream(response, exchange, progress, body=await _body(response))
-
-    @contextlib.asynccontextmanager
-    async def _chosen(self, session: aiohttp.ClientSession, exchange: Exchange) -> AsyncIterator[aiohttp.ClientSession]:
-        """Choose the session of all requests, or one of its own for a request that shall have a new connection."""
-        if exchange.heard_since == -math.inf:
-            yield session
-        else:
-            async with self._session() as own:
-                yield own
+            errors = _AiohttpErrors(request)
+            with errors:
+                seconds = request.timeout()
+                end = Deadline.after(seconds)
+                async with asyncio.timeout(seconds):
+                    response = await session.request(
+                        request.method,
+                        yarl.URL(request.url, encoded=True),
+                        headers=request.plain_headers(),
+                        data=request.body,
+                        allow_redirects=False,
+                        proxy=self._proxy,
+                        trace_request_ctx=errors.progress,
+                    )
+            return _AiohttpStream(response, errors, end, release)
+        except BaseException:
+            await release()
+            raise
 
     def _session(self) -> aiohttp.ClientSession:
         tracing = aiohttp.TraceConfig()
@@ -135,8 +126,8 @@ class AiohttpEngine:
 class _Progress:
     """How far a request got."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._left = len(exchange.body or b"")
+    def __init__(self, request: OutgoingRequest) -> None:
+        self._left = len(request.body or b"")
         self.sent: bool | None = False
 
     def headers(self) -> None:
@@ -183,99 +174,62 @@ async def _on_chunk(_session: object, context: SimpleNamespace, given: aiohttp.T
     context.trace_request_ctx.chunk(len(given.chunk))
 
 
-def _sent(session: aiohttp.ClientSession, exchange: Exchange, progress: _Progress, proxy: str | None) -> Any:
-    return session.request(
-        exchange.method,
-        yarl.URL(exchange.url, encoded=True),
-        headers=exchange.plain_headers(),
-        data=exchange.body,
-        allow_redirects=False,
-        proxy=proxy,
-        trace_request_ctx=progress,
-    )
-
-
-async def _body(response: aiohttp.ClientResponse) -> bytearray:
-    body = bytearray()
-    while chunk := await response.content.readany():
-        body += chunk
-        if len(body) > MAX_RESPONSE_BODY:
-            response.close()  # what is still to come shall not be read to its end
-            break
-    return body
-
-
-def _answer(response: aiohttp.ClientResponse, body: bytearray) -> Response:
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return Response(response.status, headers, bytes(body[: MAX_RESPONSE_BODY + 1]))
-
-
 @final
-class _Stream:
-    """An answer whose body is read as it comes, unless it has been read."""
+class _AiohttpStream(BaseStream["_AiohttpErrors"]):
+    """A response of aiohttp's."""
 
     def __init__(
         self,
-        response: aiohttp.ClientResponse,
-        exchange: Exchange,
-        progress: _Progress,
-        *,
-        body: bytearray | None = None,
-        ending: contextlib.AsyncExitStack | None = None,
+        source: aiohttp.ClientResponse,
+        errors: _AiohttpErrors,
+        end: Deadline,
+        release: Callable[[], Awaitable[None]],
     ) -> None:
-        self.response = _answer(response, body or bytearray())
-        names = ("content-length", "transfer-encoding")
-        self.is_framed = response.status == 204 or any(name in response.headers for name in names)
-        self._source = response if body is None else None
-        self._exchange = exchange
-        self._progress = progress
-        self._ending = ending
+        headers = {name.lower(): value for name, value in source.headers.items()}
+        super().__init__(Response(source.status, headers), errors, end, release)
+        self._source = source
 
     async def read(self) -> bytes:
-        if self._source is None:
-            return b""
-        with _translated(self._exchange, self._progress):
-            if self._exchange.deadline.expired:
-                raise TimeoutError
-            async with asyncio.timeout(self._exchange.seconds()):
+        with self._errors:
+            async with asyncio.timeout(self._next_wait().remaining()):
                 return await self._source.content.readany()
 
     async def aclose(self) -> None:
-        if self._source is not None:
-            self._source.close()
-        if self._ending is not None:
-            await self._ending.aclose()
+        if (release := self._take_release()) is not None:
+            self._source.close()  # what is still to come is not read to its end
+            await release()
 
 
-class _translated(contextlib.AbstractContextManager[None]):  # noqa: N801 - reads as a verb in a with statement
-    """Turn aiohttp's exceptions into ours."""
+@final
+class _AiohttpErrors(ErrorTranslator):
+    """Turns aiohttp's exceptions of a request into ours."""
 
-    def __init__(self, exchange: Exchange, progress: _Progress) -> None:
-        self._exchange = exchange
-        self._progress = progress
-        self._handled = sys.exception()
+    def __init__(self, request: OutgoingRequest) -> None:
+        super().__init__(request)
+        self.progress = _Progress(request)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if error is None:
-            return
-        # The library's frames hold the request in the clear, those of a cancellation too.
-        clear_locals(error, handled=self._handled)
-        if not isinstance(error, Exception) or isinstance(error, OptimoveError):
-            return
+    def translate(self, error: Exception, handled: BaseException | None) -> TransportError | DeadlineExceeded:
         if isinstance(error, aiohttp.ClientResponseError):
             _hold_back(error)
-        is_refused = isinstance(error, aiohttp.InvalidURL | aiohttp.ClientConnectorError)
-        raise no_answer(
-            self._exchange,
+        never_sent = isinstance(error, aiohttp.InvalidURL | aiohttp.ClientConnectorError)
+        cause = cause_of(error, _CAUSES)
+        return transport_error(
+            self.request,
             error,
-            request_sent=False if is_refused else self._progress.sent,
-            is_late=isinstance(error, TimeoutError),
-            # What aiohttp says of a bad answer quotes it, and of a bad URL that.
-            is_quotable=isinstance(error, aiohttp.ClientConnectionError) and not isinstance(error, aiohttp.InvalidURL),
-            is_senseless=isinstance(error, aiohttp.InvalidURL),
-        ) from None
+            request_sent=False if never_sent else self.progress.sent,
+            cause=cause,
+            # What aiohttp says of a bad answer quotes it.
+            safe_to_quote=cause in ("broken", "proxy") and isinstance(error, aiohttp.ClientConnectionError),
+            handled=handled,
+        )
+
+
+_CAUSES: Final[Causes] = (
+    ((TimeoutError,), "timeout"),
+    ((aiohttp.InvalidURL,), "invalid-request"),
+    ((aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError), "proxy"),
+    ((aiohttp.ClientError,), "broken"),
+)
 
 
 def _hold_back(error: aiohttp.ClientResponseError) -> None:

@@ -26,7 +26,7 @@ from optimove_conditional_execution.errors import (
 from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.operations import Operation
 from optimove_conditional_execution.operations.wire import ReportedError
-from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY
+from optimove_conditional_execution.transport.engine import MAX_RESPONSE_BODY
 
 T = TypeVar("T")
 
@@ -66,6 +66,7 @@ def _error(
     wall_clock: Clock,
 ) -> APIError:
     status = response.status
+    kind: type[APIError]
     if isinstance(wrong, ReportedError) and wrong.status is not None:
         # What passes an answer on may lose its status; what the body says decides what to do.
         response = Response(wrong.status, response.headers, response.body)
@@ -76,15 +77,10 @@ def _error(
     if response.status != status:
         where, status, wrong = f"{where} But {wrong}.", response.status, None
     if wrong is not None:
-        return UnexpectedResponseError(
-            f"{where} But {wrong}{'' if str(wrong).endswith('.') else '.'} {_stranger(operation, response)}{said}",
-            status=status,
-            operation=operation.name,
-            message=message,
-            body=body,
-            is_html=response.is_html,
-        )
-    kind, advice = _kind(operation, response)
+        end = "" if str(wrong).endswith(".") else "."
+        kind, advice = UnexpectedResponseError, f" But {wrong}{end} {_stranger(operation, response)}"
+    else:
+        kind, advice = _kind(operation, response)
     return kind(
         f"{where}{advice}{said}",
         status=status,

@@ -55,6 +55,14 @@ def proxy_for(url: str, *, takes_socks: bool = True) -> str | None:
     return proxy
 
 
+def has_proxy(url: str) -> bool:
+    """Whether the environment names a proxy for a server; a variable that makes no sense names none."""
+    try:
+        return proxy_for(url) is not None
+    except ConfigurationError:
+        return False
+
+
 def _proxy(kind: str, value: str) -> str:
     proxy = value.strip()
     if "://" not in proxy:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import random
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, TypedDict, TypeVar, final
-
-from typing_extensions import Unpack
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from optimove_conditional_execution import validation
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import (
     TRANSIENT_STATUSES,
     APIError,
+    OptimoveError,
     RateLimitError,
     ServerError,
     TransportError,
@@ -69,84 +70,73 @@ class RetryPolicy:
         validation.seconds("RetryPolicy.max_retry_after", self.max_retry_after)
 
 
-class Strategy(TypedDict):
-    """The keyword arguments that tenacity's sync and async engines share."""
+def backoff(failures: int, *, first: float, longest: float, jitter: float = 1.0) -> float:
+    """Return the seconds to wait after a number of failures in a row: exponential, with jitter.
 
-    retry: Callable[[tenacity.RetryCallState], bool]
-    stop: Callable[[tenacity.RetryCallState], bool]
-    wait: Callable[[tenacity.RetryCallState], float]
-    reraise: bool
-
-
-def strategy(
-    policy: RetryPolicy,
-    operation: Operation[Any],
-    deadline: Deadline,
-    *,
-    persistent: bool,
-    has_deadline: bool,
-    is_over: Callable[[], bool],
-) -> Strategy:
-    """Return how one call is repeated; the same for threads and for asyncio.
-
-    No try starts that cannot end: when the pause would outlast the deadline, the last error stands.
+    Jitter keeps the tries of many callers from coming back as one wave.
 
     Args:
-        policy: The client's policy.
-        operation: What is sent.
-        deadline: The end of the whole call.
-        persistent: Whether only the deadline ends the tries.
-        has_deadline: Whether the caller gave one; else it is the client's `timeout`.
-        is_over: Whether it is known already that no further try can begin in time.
+        failures: 1 or more.
+        first: Seconds of the longest pause after the first failure; it doubles with each further one.
+        longest: Seconds of the longest pause ever.
+        jitter: The share of the pause that is random.
     """
-    counted = 0
-    endless = persistent and policy.attempts > 1
+    ceiling = max(min(longest, first * 2.0 ** min(failures - 1, 30)), _SHORTEST_CEILING)
+    return random.uniform(ceiling * (1 - jitter), ceiling)  # noqa: S311 - spreads load, protects nothing
 
-    def retry(state: tenacity.RetryCallState) -> bool:
-        nonlocal counted
-        error = _error(state)
-        if is_over():
-            return False
+
+@final
+class Retries:
+    """Which failures of one call are repeated, and when. No try starts that cannot end before the deadline."""
+
+    def __init__(
+        self, policy: RetryPolicy, operation: Operation[Any], deadline: Deadline, *, has_deadline: bool
+    ) -> None:
+        """Begin to count.
+
+        Args:
+            policy: The client's policy.
+            operation: What is sent.
+            deadline: The end of the whole call.
+            has_deadline: Whether the caller gave one; else it is the client's `timeout`.
+        """
+        self._policy = policy
+        self._operation = operation
+        self._deadline = deadline
+        self._has_deadline = has_deadline
+        self._failures = 0
+        self._counted = 0
+
+    def pause_after(self, error: OptimoveError) -> float | None:
+        """Return the seconds to wait before the next try, or None if the error is final."""
+        policy = self._policy
+        longest = policy.longest_pause
+        self._failures += 1
         if isinstance(error, RateLimitError):
-            return True
-        counted += 1
-        if isinstance(error, APIError):
-            if not error.is_transient:
-                return False
-            # A wrong URL leads to a web page as well: who waits without a deadline hears of it at once.
-            is_status = isinstance(error, ServerError) or error.status in TRANSIENT_STATUSES
-            if not is_status and not has_deadline:
-                return False
-        elif not isinstance(error, TransportError):
-            return False
-        return operation.idempotent or (isinstance(error, TransportError) and error.request_sent is False)
-
-    def wait(state: tenacity.RetryCallState) -> float:
-        error = _error(state)
-        asked = error.retry_after if isinstance(error, APIError) else None
+            longest = policy.first_pause  # all callers hold back together (`AdaptiveThrottle`)
+        else:
+            self._counted += 1
+            endless = self._operation.urgent and self._has_deadline and policy.attempts > 1
+            if not self._can_repeat(error) or (self._counted >= policy.attempts and not endless):
+                return None
+        left = self._deadline.remaining()
         # A pause of our own choice never costs the call: half of the time that is left remains for the try.
-        # After a 429 all callers hold back together (pacing.py), so a short one of one's own is enough.
-        longest = policy.first_pause if isinstance(error, RateLimitError) else policy.longest_pause
-        ceiling = min(
-            longest,
-            policy.first_pause * 2.0 ** min(state.attempt_number - 1, 30),
-            deadline.remaining() / 2,
-        )
-        # Full jitter, so that the tries of many callers do not come back as one wave.
-        pause = random.uniform(0.0, max(ceiling, _SHORTEST_CEILING))  # noqa: S311 - spreads load, protects nothing
-        return pause if asked is None else min(asked, policy.max_retry_after) + pause
+        pause = backoff(self._failures, first=policy.first_pause, longest=min(longest, left / 2))
+        if isinstance(error, APIError) and error.retry_after is not None:
+            pause += min(error.retry_after, policy.max_retry_after)
+        return pause if pause < self._deadline.remaining() else None
 
-    def stop(state: tenacity.RetryCallState) -> bool:
-        error = _error(state)
-        if counted >= policy.attempts and not endless and not isinstance(error, RateLimitError):
-            return True
-        # tenacity has asked `wait` before `stop`.
-        return state.upcoming_sleep >= deadline.remaining()
-
-    return {"retry": retry, "stop": stop, "wait": wait, "reraise": True}
+    def _can_repeat(self, error: OptimoveError) -> bool:
+        if isinstance(error, APIError):
+            # A wrong URL leads to a web page as well: a caller without a deadline is told at once.
+            is_status = isinstance(error, ServerError) or error.status in TRANSIENT_STATUSES
+            return self._operation.idempotent and error.is_transient and (is_status or self._has_deadline)
+        if isinstance(error, TransportError):
+            return self._operation.idempotent or error.request_sent is False
+        return False
 
 
-def first_try(operation: Operation[Any], policy: RetryPolicy, deadline: Deadline) -> float:
+def first_try_timeout(operation: Operation[Any], policy: RetryPolicy, deadline: Deadline) -> float:
     """Return the seconds that the first try may take, so that a second one can follow; `math.inf` for any number.
 
     Args:
@@ -160,61 +150,41 @@ def first_try(operation: Operation[Any], policy: RetryPolicy, deadline: Deadline
 
 
 @final
-class Replay(Generic[T]):
-    """A function whose first call has been made already, and failed."""
+class Backoff:
+    """Repeats failed tries with tenacity. A client makes it, so that its first failure need not wait for the import."""
 
-    def __init__(self, error: BaseException, function: Callable[[], T]) -> None:
-        self._error: BaseException | None = error
-        self._function = function
+    def __init__(self) -> None:
+        import tenacity
 
-    def __call__(self) -> T:
-        """Raise the error of the first call; from then on call the function."""
-        error, self._error = self._error, None
+        self._tenacity = tenacity
+
+    def run(self, attempt: Callable[[], T], failed: Callable[[OptimoveError], float]) -> T:
+        """Try until it succeeds, in this thread.
+
+        Args:
+            attempt: One try.
+            failed: Returns the seconds to wait after an error, or raises what is final.
+        """
         try:
-            if error is not None:
-                raise error
-        finally:
-            del error  # a frame that holds its own exception is garbage only the collector finds
-        return self._function()
+            return attempt()  # most calls succeed at once, and need nothing of tenacity
+        except OptimoveError as error:
+            pause = failed(error)
+        time.sleep(pause)
+        return self._tenacity.Retrying(**self._options(failed))(attempt)
 
-
-@final
-class AsyncReplay(Generic[T]):
-    """A coroutine function whose first call has been made already, and failed."""
-
-    def __init__(self, error: BaseException, function: Callable[[], Awaitable[T]]) -> None:
-        self._error: BaseException | None = error
-        self._function = function
-
-    async def __call__(self) -> T:
-        """Raise the error of the first call; from then on call the function."""
-        error, self._error = self._error, None
+    async def arun(self, attempt: Callable[[], Awaitable[T]], failed: Callable[[OptimoveError], float]) -> T:
+        """Try until it succeeds, in this task; see `run`."""
         try:
-            if error is not None:
-                raise error
-        finally:
-            del error  # a frame that holds its own exception is garbage only the collector finds
-        return await self._function()
+            return await attempt()
+        except OptimoveError as error:
+            pause = failed(error)
+        await asyncio.sleep(pause)
+        return await self._tenacity.AsyncRetrying(**self._options(failed))(attempt)
 
+    def _options(self, failed: Callable[[OptimoveError], float]) -> dict[str, Any]:
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = state.outcome and state.outcome.exception()
+            assert isinstance(error, OptimoveError)  # noqa: S101 - nothing else is repeated
+            return failed(error)
 
-def load() -> None:
-    """Import tenacity; a client does it when it is made, so that neither importing the SDK nor a first call waits."""
-    import tenacity  # noqa: F401 - loaded early on purpose
-
-
-def retrying(**options: Unpack[Strategy]) -> tenacity.Retrying:
-    """Return tenacity's engine for threads."""
-    import tenacity
-
-    return tenacity.Retrying(**options)
-
-
-def async_retrying(**options: Unpack[Strategy]) -> tenacity.AsyncRetrying:
-    """Return tenacity's engine for asyncio."""
-    import tenacity
-
-    return tenacity.AsyncRetrying(**options)
-
-
-def _error(state: tenacity.RetryCallState) -> BaseException | None:
-    return state.outcome.exception() if state.outcome is not None else None
+        return {"retry": self._tenacity.retry_if_exception_type(OptimoveError), "wait": wait, "reraise": True}

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import DeadlineExceeded, TransportError
 from optimove_conditional_execution.messages import Response
-from optimove_conditional_execution.transport.exchange import Engine, Exchange
+from optimove_conditional_execution.transport.engine import Engine, OutgoingRequest, read_all
 
 Cause = Literal[
     "unknown-name",
@@ -113,10 +113,10 @@ class Probe:
 
     def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer | Silence:
         """Send a request; redirects are not followed."""
-        exchange = Exchange(method, url, dict(headers), body, Deadline.after(self.seconds), self.seconds)
+        request = OutgoingRequest(method, url, dict(headers), body, Deadline.after(self.seconds), self.seconds)
         sent_at, began = time.time(), time.perf_counter()
         try:
-            response = self._engine.exchange(exchange)
+            response = read_all(self._engine.open(request))
         except (TransportError, DeadlineExceeded) as error:
             return _silence(error, url)
         return Answer(response, sent_at, time.time(), time.perf_counter() - began)

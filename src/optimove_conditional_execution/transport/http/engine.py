@@ -1,35 +1,29 @@
-"""Requests and answers over httpx, for threads."""
+"""The engine for threads, on httpx or httpx2."""
 
 from __future__ import annotations
 
-import os
+import math
 from typing import Any, final
 
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.messages import Response
-from optimove_conditional_execution.transport.addresses import Addresses
-from optimove_conditional_execution.transport.exchange import MAX_RESPONSE_BODY, Exchange, Stream
-from optimove_conditional_execution.transport.http.bounded import Progress, bound, noted, until
-from optimove_conditional_execution.transport.http.library import Library, LibraryName, named, of_client
-from optimove_conditional_execution.transport.http.wire import (
-    answer,
+from optimove_conditional_execution.fork import reset_after_fork
+from optimove_conditional_execution.transport.connection_pool import MAX_CONNECTIONS, ConnectionPool
+from optimove_conditional_execution.transport.engine import CLOSED, FORKED, OutgoingRequest, Stream
+from optimove_conditional_execution.transport.http.httpx_adapter import (
+    Clients,
+    HttpxErrors,
+    HttpxStream,
+    LibraryName,
     build,
-    is_framed,
-    judged,
-    limits,
-    proxied,
-    read_already,
     refuse_closed,
-    set_up,
-    translated,
 )
-from optimove_conditional_execution.transport.loops import CLOSED
-from optimove_conditional_execution.transport.places import MAX_CONNECTIONS, Places
+from optimove_conditional_execution.transport.http.httpx_deadline import Progress, deadline_scope, track_progress
 
 
+@final
 class HttpEngine:
-    """Sends requests over one client of httpx or httpx2: one connection pool and one TLS context."""
+    """Sends requests over clients of httpx or httpx2, which share one TLS context."""
 
     def __init__(
         self,
@@ -39,174 +33,88 @@ class HttpEngine:
         max_connections: int = MAX_CONNECTIONS,
         base_url: str | None = None,
     ) -> None:
-        """Open a connection pool, or take somebody else's.
+        """Prepare a TLS context, or take the user's client.
 
         Args:
-            http_client: Somebody else's client.
-            library: What to make a client of, when none is given.
-            max_connections: Requests on their way at once; streams are not counted.
+            http_client: The user's client.
+            library: What to make clients of, when none is given.
+            max_connections: Concurrent requests; streams are not counted.
             base_url: The server that is asked, whose proxy the environment may name; None for any.
 
         Raises:
             ConfigurationError: `http_client` is no `httpx.Client`, the library is not installed, or the machine's
-                settings for proxies or TLS make no sense.
+                settings for proxies or TLS are invalid.
         """
-        self._owned = http_client is None
-        self._library = named(library) if http_client is None else of_client(http_client, "Client")
+        self._clients = Clients("Client", http_client, library, base_url)
         self._max_connections = max_connections
-        self._proxied = proxied(base_url) if http_client is None else {}
-        self._open(http_client)
+        self._closed_because = ""
+        self._start()
+        reset_after_fork(self)
 
-    def _open(self, http_client: object | None) -> None:
-        addresses = Addresses()
-        if http_client is None:
-            module = self._library.module
-            context = set_up(module.create_ssl_context)
+    def _start(self) -> None:
+        self._requests = ConnectionPool(self._max_connections, self._clients.make)
+        self._streams = ConnectionPool(math.inf, self._clients.make)
 
-            def make(connections: int | None) -> Any:
-                client = module.Client(verify=context, limits=limits(module, connections), **self._proxied)
-                bound(client, addresses)
-                return client
+    def after_fork(self) -> None:
+        """Leave the connections to the parent: two processes on one would read each other's responses."""
+        self._start()
+        if self._clients.given is not None:
+            self._closed_because = FORKED
 
-        else:
-            bound(http_client, addresses)
-
-            def make(connections: int | None) -> Any:
-                return http_client
-
-        self._streaming = set_up(lambda: make(None))
-        self._places = Places(self._max_connections, lambda: make(1))
-        self._closed = False
-        self._process = os.getpid()  # last: whoever sees it sees the rest
-
-    def exchange(self, exchange: Exchange) -> Response:
-        """Send a request and return the answer, whatever its status; the whole of it ends by the deadline.
+    def open(self, request: OutgoingRequest) -> Stream:
+        """Send a request and return the response, its body still to be read.
 
         Raises:
-            TransportError: No answer came.
+            TransportError: No response came.
             DeadlineExceeded: The deadline passed first.
+            ConfigurationError: The engine is closed.
         """
-        self._check()
-        places = self._places
-        client = places.take(exchange.deadline)
+        if self._closed_because:
+            raise ConfigurationError(self._closed_because)
+        pool = self._requests if request.read_until is None else self._streams
+        client = pool.acquire(request.deadline)
         try:
-            progress = Progress(exchange.heard_since)
-            with translated(self._library, exchange, progress):
-                seconds = exchange.seconds()
+            errors = HttpxErrors(self._clients, request)
+            with errors:
+                seconds = request.timeout()
                 end = Deadline.after(seconds)
                 refuse_closed(client)
-                request = build(client, exchange, seconds)
-                with until(end, progress):
+                outgoing = build(client, request, seconds)
+                with deadline_scope(end, errors.progress):
                     try:
-                        response = client.send(request, stream=True, follow_redirects=False)
-                    except self._library.module.HTTPStatusError as error:
-                        return judged(error.response)
-                    try:
-                        body = _body(response, end)
-                    finally:
-                        response.close()
-            return answer(response, body)
-        finally:
-            places.leave(client)
-
-    def stream(self, exchange: Exchange, reading_ends: Deadline) -> Stream:
-        """Send a request and return the answer's head, with its body still to be read.
-
-        Args:
-            exchange: The request; it bounds the wait for the head.
-            reading_ends: The end of reading.
-
-        Raises:
-            TransportError: No answer came.
-            DeadlineExceeded: The deadline passed first.
-        """
-        self._check()
-        progress = Progress(exchange.heard_since)
-        with translated(self._library, exchange, progress):
-            seconds = exchange.seconds()
-            end = Deadline.after(seconds)
-            refuse_closed(self._streaming)
-            request = build(self._streaming, exchange, seconds, read=exchange.longest)
-            with until(end, progress):
-                try:
-                    response = self._streaming.send(request, stream=True, follow_redirects=False)
-                except self._library.module.HTTPStatusError as error:
-                    return _Read(judged(error.response))
-                if response.is_success:
-                    reading = exchange.reading(reading_ends)
-                    return _Stream(self._library, response, reading, progress)
-                try:
-                    return _Read(answer(response, _body(response, end)))
-                finally:
-                    response.close()
+                        response = client.send(outgoing, stream=True, follow_redirects=False)
+                    except self._clients.module.HTTPStatusError as error:
+                        response = error.response  # an event hook raised for a status; that is ours to judge
+                return _HttpStream(response, errors, end, lambda: pool.release(client))
+        except BaseException:
+            pool.release(client)
+            raise
 
     def close(self) -> None:
-        """Close the connections, unless the client is somebody else's."""
-        if not self._owned or self._process != os.getpid():
-            return
-        self._closed = True
-        with noted(Progress()):
-            for client in (*self._places.clients(), self._streaming):
-                client.close()
-
-    def _check(self) -> None:
-        if self._process != os.getpid():
-            # Two processes on one connection read each other's answers. What was inherited is left to its owner.
-            if not self._owned:
-                raise ConfigurationError(
-                    "The http_client was made before a fork: make it, and the client, in each process."
-                )
-            self._open(None)
-        if self._closed:
-            raise ConfigurationError(CLOSED)
-
-
-def _body(response: Any, end: Deadline) -> bytearray:
-    body = bytearray()
-    for chunk in read_already(response) or response.iter_raw():
-        body += chunk
-        if len(body) > MAX_RESPONSE_BODY:
-            break
-        if end.expired:
-            raise TimeoutError
-    return body
+        """Close the connections; a given client stays open, and is as it was."""
+        if not self._closed_because:
+            self._closed_because = CLOSED
+            self._clients.restore()
+        if self._clients.given is None:
+            with track_progress(Progress()):
+                for client in (*self._requests.clients(), *self._streams.clients()):
+                    client.close()
 
 
 @final
-class _Stream:
-    """A 2xx whose body is read as it comes."""
-
-    def __init__(self, library: Library, response: Any, exchange: Exchange, progress: Progress) -> None:
-        self.response = answer(response, bytearray())
-        self.is_framed = is_framed(response)
-        self._source = response
-        self._blocks = iter(read_already(response) or response.iter_raw())
-        self._library = library
-        self._exchange = exchange
-        self._progress = progress
+class _HttpStream(HttpxStream):
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._blocks = iter(self._source.iter_raw() if self._already is None else self._already)
 
     def read(self) -> bytes:
-        with translated(self._library, self._exchange, self._progress):
-            if self._exchange.deadline.expired:
-                raise TimeoutError
-            with until(Deadline.after(self._exchange.seconds()), self._progress):
-                return next(self._blocks, b"")
+        with self._errors as errors, deadline_scope(self._next_wait(), errors.progress):
+            return self._in_time(next(self._blocks, b""))
 
     def close(self) -> None:
-        self._source.close()
-
-
-@final
-class _Read:
-    """An answer that has been read to its end."""
-
-    is_framed = True
-
-    def __init__(self, response: Response) -> None:
-        self.response = response
-
-    def read(self) -> bytes:
-        return b""
-
-    def close(self) -> None:
-        """Nothing is open."""
+        if (release := self._take_release()) is not None:
+            try:
+                with self._errors as errors, track_progress(errors.progress):
+                    self._source.close()
+            finally:
+                release()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncGenerator, Generator
 from typing import final
@@ -18,22 +17,22 @@ from optimove_conditional_execution.errors import (
 )
 from optimove_conditional_execution.flows.paging import Paging, is_from_api
 from optimove_conditional_execution.models.campaign import CampaignCustomer
-from optimove_conditional_execution.transport.exchange import AsyncEngine, Engine
-from optimove_conditional_execution.transport.sending import Rules, Tally, aopen_stream, open_stream
+from optimove_conditional_execution.transport.retry import RetryPolicy, backoff
+from optimove_conditional_execution.transport.send import AsyncSender, Sender, Tally
 
 
 def read(
-    rules: Rules, engine: Engine, paging: Paging, deadline: Deadline | None, tally: Tally | None = None
+    sender: Sender, paging: Paging, deadline: Deadline | None, tally: Tally | None = None
 ) -> Generator[list[CampaignCustomer], None, None]:
     """Yield the customers, some hundreds at a time, in this thread.
 
     Raises:
         OptimoveError: See `OptimoveClient.get_processed_campaign_customers`.
     """
-    persistence = _Persistence(rules, paging, deadline)
+    retry = _StreamRetry(sender.config.retry, paging, deadline)
     while (operation := paging.next_page()) is not None:
         try:
-            stream = open_stream(rules, engine, operation, deadline, tally)
+            stream = sender.open_stream(operation, deadline, tally)
             try:
                 while block := stream.read():
                     if customers := paging.feed(block):
@@ -43,19 +42,19 @@ def read(
             if customers := paging.close_page(is_framed=stream.is_framed):
                 yield customers
         except OptimoveError as error:
-            paging.pause = persistence.pause_after(error)
+            paging.pause = retry.pause_after(error)
         if paging.pause:
             time.sleep(paging.pause)
 
 
 async def aread(
-    rules: Rules, engine: AsyncEngine, paging: Paging, deadline: Deadline | None, tally: Tally | None = None
+    sender: AsyncSender, paging: Paging, deadline: Deadline | None, tally: Tally | None = None
 ) -> AsyncGenerator[list[CampaignCustomer], None]:
     """Yield the customers, some hundreds at a time, in this task; see `read`."""
-    persistence = _Persistence(rules, paging, deadline)
+    retry = _StreamRetry(sender.config.retry, paging, deadline)
     while (operation := paging.next_page()) is not None:
         try:
-            stream = await aopen_stream(rules, engine, operation, deadline, tally)
+            stream = await sender.open_stream(operation, deadline, tally)
             try:
                 while block := await stream.read():
                     if customers := paging.feed(block):
@@ -65,21 +64,21 @@ async def aread(
             if customers := paging.close_page(is_framed=stream.is_framed):
                 yield customers
         except OptimoveError as error:
-            paging.pause = persistence.pause_after(error)
+            paging.pause = retry.pause_after(error)
         if paging.pause:
             await asyncio.sleep(paging.pause)
 
 
 @final
-class _Persistence:
+class _StreamRetry:
     """Which failures of a page end the reading, and how long to wait after the others.
 
     Opening a page has its own retries. Here it is about pages that break off, and, with a deadline, about servers that
     are down for longer: reading goes on until then.
     """
 
-    def __init__(self, rules: Rules, paging: Paging, deadline: Deadline | None) -> None:
-        self._policy = rules.retry
+    def __init__(self, policy: RetryPolicy, paging: Paging, deadline: Deadline | None) -> None:
+        self._policy = policy
         self._paging = paging
         self._deadline = deadline
         self._rows = 0
@@ -105,8 +104,7 @@ class _Persistence:
         self._rows = self._paging.rows
         self._failures += 1
         policy = self._policy
-        ceiling = min(policy.longest_pause, policy.first_pause * 2.0 ** min(self._failures, 30))
-        pause = random.uniform(0.0, ceiling)  # noqa: S311 - spreads load, protects nothing
+        pause = backoff(self._failures, first=policy.first_pause, longest=policy.longest_pause)
         if self._deadline is None:
             # A page that was opened and broke off is tried again, and so is a 404 that a proxy has sent; any other one
             # that could not be opened has had its tries.

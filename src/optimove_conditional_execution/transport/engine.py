@@ -1,0 +1,423 @@
+"""The engine protocol: an outgoing request, a response stream, and the error that stands for no response."""
+
+from __future__ import annotations
+
+import errno
+import math
+import re
+import socket
+import ssl
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Final, Generic, Protocol, Self, TypeVar, final
+
+from pydantic import SecretStr
+
+from optimove_conditional_execution.credentials import revealed
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.errors import (
+    DeadlineExceeded,
+    OptimoveError,
+    TransportCause,
+    TransportError,
+    TransportReason,
+)
+from optimove_conditional_execution.messages import Response
+from optimove_conditional_execution.tracebacks import clear_locals
+
+MAX_RESPONSE_BODY: Final = 8 * 1024 * 1024
+"""Bytes of a response that are read; a longer one is cut one byte after."""
+
+CLOSED: Final = "This client has been closed; make a new one."
+FORKED: Final = "The http_client was made before a fork: make it, and the client, in each process."
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class OutgoingRequest:
+    """A request to send.
+
+    Attributes:
+        method: The HTTP method.
+        url: Absolute, with the query.
+        headers: Names and values; the API key is a `SecretStr`, which `plain_headers` reveals.
+        body: The bytes, or None.
+        deadline: The end of the whole call.
+        attempt_timeout: Seconds that this one try may take.
+        first_try_timeout: Seconds that it may take as a first try, which leaves time for another; `math.inf` for any
+            number.
+        heard_since: A kept connection is used only if the server was heard on it since that moment of
+            `time.monotonic`.
+        read_until: For a response that is read as a stream: the end of reading a 2xx, while each wait for its next
+            bytes takes `attempt_timeout` at most. None: the whole response comes within the try.
+    """
+
+    method: str
+    url: str = field(repr=False)
+    headers: Mapping[str, str | SecretStr] = field(repr=False)
+    body: bytes | None = field(repr=False)
+    deadline: Deadline
+    attempt_timeout: float
+    first_try_timeout: float = math.inf
+    heard_since: float = -math.inf
+    read_until: Deadline | None = None
+
+    @property
+    def bound(self) -> float:
+        """Seconds that the try may take, if the deadline is not before that."""
+        return min(self.attempt_timeout, self.first_try_timeout)
+
+    def plain_headers(self) -> dict[str, str]:
+        """Return the headers for an HTTP library, which must be called in the same expression.
+
+        Error trackers record local variables, so the API key must not become one before it is the library's.
+        """
+        return {name: str(revealed(value)) for name, value in self.headers.items()}
+
+    def timeout(self) -> float:
+        """Return how long the try may take from now on.
+
+        Raises:
+            DeadlineExceeded: There is no time left; nothing was sent.
+        """
+        seconds = min(self.bound, self.deadline.remaining())
+        if seconds <= 0:
+            raise DeadlineExceeded("The deadline had passed before the request was sent.", request_sent=False)
+        return seconds
+
+    def reading(self) -> OutgoingRequest:
+        """Return what bounds each wait for the next bytes of a stream."""
+        return replace(self, deadline=self.read_until or self.deadline, first_try_timeout=math.inf)
+
+
+class Stream(Protocol):
+    """A response whose body is still to be read.
+
+    Attributes:
+        response: Status and headers.
+        is_framed: Whether the head says where the body ends; else the end of the connection does, or a crash.
+    """
+
+    response: Response
+    is_framed: bool
+
+    def read(self) -> bytes:
+        """Return the next bytes, some 64 kB at most; none at the end."""
+        ...
+
+    def close(self) -> None:
+        """Return the connection to its pool, or close it if the body has not been read to its end."""
+        ...
+
+
+class AsyncStream(Protocol):
+    """A response whose body is still to be read; see `Stream`."""
+
+    response: Response
+    is_framed: bool
+
+    async def read(self) -> bytes:
+        """Return the next bytes."""
+        ...
+
+    async def aclose(self) -> None:
+        """Return the connection to its pool."""
+        ...
+
+
+class Engine(Protocol):
+    """Sends requests from threads. Whatever it raises is a `TransportError` or a `DeadlineExceeded`."""
+
+    def open(self, request: OutgoingRequest, /) -> Stream:
+        """Send a request and return the response, whatever its status, when its head has come."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class AsyncEngine(Protocol):
+    """Sends requests from an event loop; see `Engine`."""
+
+    async def open(self, request: OutgoingRequest, /) -> AsyncStream:
+        """Send a request and return the response, whatever its status, when its head has come."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        ...
+
+
+def read_all(stream: Stream) -> Response:
+    """Return a response with its body, cut one byte after `MAX_RESPONSE_BODY`, and close the stream."""
+    body, size = bytearray(), -1
+    try:
+        while size < len(body) <= MAX_RESPONSE_BODY:
+            size = len(body)
+            body += stream.read()
+    except BaseException:
+        body.clear()  # error trackers record local variables, and it can hold personal data
+        raise
+    finally:
+        stream.close()
+    return replace(stream.response, body=bytes(body[: MAX_RESPONSE_BODY + 1]))
+
+
+async def aread_all(stream: AsyncStream) -> Response:
+    """Return a response with its body; see `read_all`."""
+    body, size = bytearray(), -1
+    try:
+        while size < len(body) <= MAX_RESPONSE_BODY:
+            size = len(body)
+            body += await stream.read()
+    except BaseException:
+        body.clear()  # error trackers record local variables, and it can hold personal data
+        raise
+    finally:
+        await stream.aclose()
+    return replace(stream.response, body=bytes(body[: MAX_RESPONSE_BODY + 1]))
+
+
+class ErrorTranslator(AbstractContextManager["ErrorTranslator"], ABC):
+    """Turns what an HTTP library raises into our errors. A class, as a generator would cost a third more per call."""
+
+    _handled: BaseException | None = None
+
+    def __init__(self, request: OutgoingRequest) -> None:
+        self.request = request
+
+    @abstractmethod
+    def translate(self, error: Exception, handled: BaseException | None) -> TransportError | DeadlineExceeded:
+        """Return what to raise for an exception of the library's, or of a hook that it called.
+
+        Args:
+            error: The exception.
+            handled: The exception that the caller was handling before; see `transport_error`.
+        """
+
+    def __enter__(self) -> Self:
+        self._handled = sys.exception()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        handled, self._handled = self._handled, None
+        if error is None:
+            return
+        # The library's frames hold the request in the clear, those of a cancellation too.
+        clear_locals(error, handled=handled)
+        if isinstance(error, Exception) and not isinstance(error, OptimoveError):
+            raise self.translate(error, handled) from None
+
+
+E = TypeVar("E", bound=ErrorTranslator)
+
+_FRAMING: Final = frozenset({"content-length", "transfer-encoding"})
+
+
+class BaseStream(Generic[E]):
+    """What the streams of all engines share."""
+
+    def __init__(
+        self, response: Response, errors: E, end: Deadline, release: Callable[[], Any], *, is_framed: bool = False
+    ) -> None:
+        """Keep what reading and closing need.
+
+        Args:
+            response: Status and headers, with lower-case names.
+            errors: Of the request.
+            end: The end of the try.
+            release: Returns the connection to its pool.
+            is_framed: Whether the protocol says where a body ends, as HTTP/2 does.
+        """
+        self.response = response
+        self.is_framed = (
+            is_framed or response.status == HTTPStatus.NO_CONTENT or not _FRAMING.isdisjoint(response.headers)
+        )
+        self._errors = errors
+        self._end: Deadline | None = end
+        self._release: Callable[[], Any] | None = release
+        if errors.request.read_until is not None and response.status // 100 == 2:
+            self._end = None
+            errors.request = errors.request.reading()
+
+    def _next_wait(self) -> Deadline:
+        """Return when the wait for the next bytes ends.
+
+        Raises:
+            TimeoutError: It has ended.
+        """
+        if self._end is not None:
+            return self._end
+        if self._errors.request.deadline.expired:
+            raise TimeoutError
+        return Deadline.after(self._errors.request.timeout())
+
+    def _in_time(self, block: bytes) -> bytes:
+        """Return what was read before the end of the try; a transport of the user's may know no deadline.
+
+        Raises:
+            TimeoutError: It came later.
+        """
+        if block and self._end is not None and self._end.expired:
+            raise TimeoutError
+        return block
+
+    def _take_release(self) -> Callable[[], Any] | None:
+        release, self._release = self._release, None
+        return release
+
+
+Causes = Sequence[tuple[tuple[type[BaseException], ...], TransportCause]]
+"""Classes of a library's exceptions, and the cause that each means; the first that fits counts."""
+
+
+def cause_of(error: Exception, causes: Causes) -> TransportCause:
+    """Return what the class of an exception says."""
+    for kinds, cause in causes:
+        if isinstance(error, kinds):
+            return cause
+    return "other"
+
+
+_ROUNDING: Final = 0.005
+"""Seconds by which a timer may fire early."""
+
+_QUOTED: Final = re.compile(r"<|bytearray\(|\bb['\"]")
+"""Where a library begins to quote what the server sent: bytes, or a half-read answer as a value."""
+
+
+def transport_error(
+    request: OutgoingRequest,
+    error: Exception,
+    *,
+    request_sent: bool | None,
+    cause: TransportCause,
+    safe_to_quote: bool,
+    uses_proxy: bool = False,
+    handled: BaseException | None = None,
+) -> TransportError | DeadlineExceeded:
+    """Return our error for a library's.
+
+    Args:
+        request: The request.
+        error: What the library, or a hook that it called, raised.
+        request_sent: Whether the request was sent; None if that is not known.
+        cause: What the class of the error says. `broken` is looked into further.
+        safe_to_quote: Whether its text is the library's own and tells of the network.
+        uses_proxy: Whether the connection goes to a proxy.
+        handled: The exception that the caller was handling before the request; it is no cause of the error.
+    """
+    name = type(error).__name__
+    where = _origin(request)
+    _hold_back_quotes(error)
+    if cause == "timeout" and request.deadline.remaining() <= _ROUNDING:
+        return DeadlineExceeded(f"No answer from {where} before the deadline.", request_sent=request_sent)
+    words = _own_words(error) if safe_to_quote else ""
+    reason: TransportReason = ""
+    detail = words if cause == "proxy" else ""
+    if cause in ("broken", "other"):
+        found, reason, detail = _diagnose(error, handled, request_sent=request_sent)
+        cause = cause if found == "broken" else found
+        if uses_proxy and cause in ("dns", "refused", "unreachable"):
+            cause, reason = "proxy", ""
+    remedy = _REMEDIES.get(reason) or _REMEDIES.get(cause, _CHECK_URL)
+    if cause == "timeout":
+        text = f"No answer from {where} within {request.bound:.3g} s ({name})."
+    elif cause == "invalid-request":
+        text = f"The request to {where} could not be sent ({name}): check base_url and the endpoints."
+    elif safe_to_quote:
+        text = f"No answer from {where} ({name}{words and f': {words}'}). {remedy}"
+    else:
+        # Raised by an event hook, a transport or an event loop of somebody else's; its message can quote anything.
+        text = f"No answer from {where}: {name} was raised while it was asked."
+    return TransportError(text, request_sent=request_sent, cause=cause, reason=reason, detail=detail)
+
+
+_CHECK_URL: Final = "Check OPTIMOVE_BASE_URL, or base_url=."
+_CA: Final = "Its certificate is not trusted here: name the file of the CA that signed it in SSL_CERT_FILE."
+_REMEDIES: Final[dict[str, str]] = {
+    "dns": f"The name of the host is not known. {_CHECK_URL}",
+    "refused": f"Nothing listens there. {_CHECK_URL}",
+    "not-tls": f"It does not speak TLS there: does the URL begin with http, or is the port another? {_CHECK_URL}",
+    "unknown-issuer": _CA,
+    "bad-certificate": _CA,
+    "expired": "Its certificate has expired, if the clock of this machine is right.",
+    "not-yet-valid": "Its certificate is not valid yet, if the clock of this machine is right.",
+    "other-host": f"Its certificate is for another host. {_CHECK_URL}",
+    "proxy": "Check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.",
+}
+
+# What OpenSSL says, in different versions, of a server that speaks plain HTTP.
+_NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
+
+# OpenSSL's numbers, of openssl/x509_vfy.h.
+_CERTIFICATE_REASONS: Final[dict[int, TransportReason]] = {
+    **dict.fromkeys((2, 18, 19, 20, 21), "unknown-issuer"),
+    9: "not-yet-valid",
+    10: "expired",
+    **dict.fromkeys((62, 64), "other-host"),
+}
+_UNREACHABLE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL})
+
+
+def _diagnose(
+    error: BaseException, handled: BaseException | None, *, request_sent: bool | None
+) -> tuple[TransportCause, TransportReason, str]:
+    """Return cause, reason and detail by the exception of the system's that a library has wrapped."""
+    for each in _chain(error, handled):
+        if isinstance(each, ssl.SSLError) and not hasattr(each, "reason"):
+            continue  # aiohttp's wrapper has the class of what it wraps, and nothing else of it
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return "tls", _CERTIFICATE_REASONS.get(each.verify_code, "bad-certificate"), each.verify_message
+        if isinstance(each, ssl.SSLError):
+            if request_sent is not False and isinstance(each, ssl.SSLEOFError | ssl.SSLZeroReturnError):
+                continue  # TLS was there, and the connection was lost
+            said = each.reason or ""
+            return "tls", "not-tls" if said in _NOT_TLS else "", said.lower().replace("_", " ")
+        if isinstance(each, socket.gaierror):
+            return "dns", "temporary" if each.errno == socket.EAI_AGAIN else "", each.strerror or ""
+        if isinstance(each, ConnectionRefusedError):
+            return "refused", "", "connection refused"
+        if isinstance(each, OSError) and each.errno in _UNREACHABLE:
+            return "unreachable", "", each.strerror or ""
+    return "broken", "", ""
+
+
+def _chain(error: BaseException, handled: BaseException | None = None) -> Iterator[BaseException]:
+    """Yield an error and its causes, those in groups too."""
+    pending: list[BaseException | None] = [error]
+    seen = {id(None), id(handled)}
+    while pending:
+        each = pending.pop(0)
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        pending += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+        pending += (each.__cause__, each.__context__)
+
+
+def _hold_back_quotes(error: BaseException) -> None:
+    """Leave out of an error, and of its causes, what a library quotes of the server; trackers record causes too."""
+    for each in _chain(error):
+        words = _QUOTED.split(str(each), maxsplit=1)
+        if len(words) > 1:
+            each.args = (words[0].rstrip(" :"),)
+
+
+def _own_words(error: BaseException) -> str:
+    # A server that breaks the protocol may do so with an echo of the key, or of a customer's data.
+    return _QUOTED.split(str(error), maxsplit=1)[0].rstrip(" :")
+
+
+def _origin(request: OutgoingRequest) -> str:
+    scheme, _, rest = request.url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"

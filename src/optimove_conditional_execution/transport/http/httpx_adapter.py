@@ -1,0 +1,236 @@
+"""What both engines need of httpx, or of httpx2, which has the same interface: errors, requests, responses."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import socket
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Final, Literal, TypeVar, final
+
+import httpx
+
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.errors import ConfigurationError, DeadlineExceeded, TransportError
+from optimove_conditional_execution.messages import Response
+from optimove_conditional_execution.observers import report_logging_error
+from optimove_conditional_execution.transport.addresses import Addresses
+from optimove_conditional_execution.transport.connection_pool import KEEPALIVE_SECONDS
+from optimove_conditional_execution.transport.engine import (
+    CLOSED,
+    BaseStream,
+    Causes,
+    ErrorTranslator,
+    OutgoingRequest,
+    cause_of,
+    transport_error,
+)
+from optimove_conditional_execution.transport.http.httpx_deadline import (
+    Progress,
+    install_deadlines,
+    is_in_call,
+    remove_deadlines,
+)
+from optimove_conditional_execution.transport.proxies import has_proxy, proxy_for
+
+P = TypeVar("P")
+
+LibraryName = Literal["httpx", "httpx2"]
+
+_NAMES: Final[tuple[LibraryName, ...]] = ("httpx", "httpx2")
+
+
+@final
+class Clients:
+    """The clients of an engine: of httpx or httpx2, made for it, or one that the user made.
+
+    Attributes:
+        module: The library.
+        given: The user's client, or None.
+        causes: What the library's exceptions mean.
+    """
+
+    def __init__(
+        self, kind: Literal["Client", "AsyncClient"], given: object | None, library: LibraryName, base_url: str | None
+    ) -> None:
+        """Prepare a TLS context, or take the user's client.
+
+        Args:
+            kind: The class of the clients.
+            given: The user's client.
+            library: What to make clients of, when none is given.
+            base_url: The server that is asked, whose proxy the environment may name; None for any.
+
+        Raises:
+            ConfigurationError: `given` is not of that class, the library is not installed, or the machine's settings
+                for proxies or TLS are invalid.
+        """
+        self.given: Any = given
+        self.module: Any = _load(library) if given is None else _module_of(given, kind)
+        _guard_loggers(self.module.__name__)
+        self.causes = _causes(self.module)
+        self._addresses = Addresses()
+        if given is not None:
+            install_deadlines(given, self._addresses)
+            return
+        limits = self.module.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_SECONDS)
+        proxy = {} if base_url is None else {"proxy": proxy_for(base_url), "trust_env": False}
+        context = _checked(self.module.create_ssl_context)
+        self._make = functools.partial(getattr(self.module, kind), verify=context, limits=limits, **proxy)
+        _checked(self._make)  # fails now, not at the first request, if the proxies of the environment are invalid
+
+    def make(self) -> Any:
+        """Return a client for one connection, or the user's."""
+        if self.given is not None:
+            return self.given
+        client = self._make()
+        install_deadlines(client, self._addresses)
+        return client
+
+    def restore(self) -> None:
+        """Take out of the user's client what was put into it."""
+        if self.given is not None:
+            remove_deadlines(self.given)
+
+    def was_sent(self, error: Exception) -> bool | None:
+        """Return whether the request was sent, as far as the class of an exception says."""
+        module = self.module
+        before = (module.ConnectError, module.ConnectTimeout, module.PoolTimeout, module.ProxyError, socket.gaierror)
+        if cause_of(error, self.causes) == "invalid-request" or isinstance(error, before):
+            return False
+        return True if isinstance(error, (module.ReadError, module.ReadTimeout, module.RemoteProtocolError)) else None
+
+
+def _causes(module: Any) -> Causes:
+    return (
+        ((TimeoutError, module.TimeoutException), "timeout"),
+        ((module.LocalProtocolError, module.InvalidURL, module.UnsupportedProtocol), "invalid-request"),
+        ((module.ProxyError,), "proxy"),
+        ((module.TransportError, socket.gaierror), "broken"),
+    )
+
+
+@final
+class _GuardedLogging(logging.Filter):
+    """Lets the library log during a call of ours without failing it.
+
+    httpx logs each answer before it hands it out. A filter or handler that raised there would lose the answer of a
+    request that was taken, and the connection with it. Records of anybody else's calls pass as they are.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Handle the record here when a call of ours made it."""
+        if not is_in_call():
+            return True
+        try:
+            logging.getLogger(record.name).callHandlers(record)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - as in `SafeLogger`
+            report_logging_error(record.name, error)
+        return False
+
+
+_GUARD: Final = _GuardedLogging()
+
+
+def _guard_loggers(library: str) -> None:
+    core = library.replace("httpx", "httpcore")
+    for name in (library, *(f"{core}.{part}" for part in ("connection", "http11", "http2", "proxy", "socks"))):
+        logging.getLogger(name).addFilter(_GUARD)  # once, however often it is called
+
+
+def _load(name: LibraryName) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise ConfigurationError(
+            f"engine={name!r} needs a package that is not installed: "
+            f"pip install 'optimove-conditional-execution[{name}]'."
+        ) from None
+
+
+def _module_of(client: object, kind: Literal["Client", "AsyncClient"]) -> ModuleType:
+    for name in _NAMES:
+        module = sys.modules.get(name)
+        if module is not None and isinstance(client, getattr(module, kind)):
+            return module
+    mine, other = (
+        ("OptimoveClient", "AsyncOptimoveClient") if kind == "Client" else ("AsyncOptimoveClient", "OptimoveClient")
+    )
+    other_kind = "AsyncClient" if kind == "Client" else "Client"
+    raise ConfigurationError(
+        f"http_client of an {mine} must be an httpx.{kind}, or one of httpx2; {other} takes the {other_kind}."
+    )
+
+
+def _checked(make: Callable[[], P]) -> P:
+    try:
+        return make()
+    except ConfigurationError:
+        raise
+    except Exception as error:  # noqa: BLE001 - its message can hold a proxy's password, so it is not chained
+        name = type(error).__name__
+    raise ConfigurationError(
+        f"httpx cannot be set up ({name}): check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY, SSL_CERT_FILE and "
+        "SSL_CERT_DIR."
+    )
+
+
+def refuse_closed(client: httpx.Client | httpx.AsyncClient) -> None:
+    """Refuse to send over a closed client; httpx would raise a RuntimeError."""
+    if client.is_closed:
+        raise ConfigurationError(CLOSED)
+
+
+def build(client: httpx.Client | httpx.AsyncClient, request: OutgoingRequest, seconds: float) -> httpx.Request:
+    """Return a request as httpx wants it, of whose waits each may take so many seconds."""
+    read = seconds if request.read_until is None else request.attempt_timeout
+    return client.build_request(
+        request.method,
+        request.url,
+        headers=request.plain_headers(),
+        content=request.body,
+        timeout=(seconds, read, seconds, seconds),
+    )
+
+
+class HttpxStream(BaseStream["HttpxErrors"]):
+    """A response of httpx's, whose body an event hook of the user's may have read, or closed unread."""
+
+    def __init__(
+        self, source: httpx.Response, errors: HttpxErrors, end: Deadline, release: Callable[[], object]
+    ) -> None:
+        head = Response(source.status_code, dict(source.headers.items()))
+        super().__init__(head, errors, end, release, is_framed=not source.http_version.startswith("HTTP/1"))
+        self._source: Any = source
+        self._already: list[bytes] | None = [] if source.is_closed else None
+        if source.is_stream_consumed:
+            self._already = [source.content]
+
+
+@final
+class HttpxErrors(ErrorTranslator):
+    """Turns the exceptions of a request into ours."""
+
+    def __init__(self, clients: Clients, request: OutgoingRequest) -> None:
+        super().__init__(request)
+        self.clients = clients
+        self.progress = Progress(request.heard_since)
+
+    def translate(self, error: Exception, handled: BaseException | None) -> TransportError | DeadlineExceeded:
+        """Return what to raise for an exception of the library's, or of a hook that it called."""
+        cause = cause_of(error, self.clients.causes)
+        sent = self.clients.was_sent(error)
+        return transport_error(
+            self.request,
+            error,
+            request_sent=self.progress.sent if self.progress.seen and sent is not False else sent,
+            cause=cause,
+            safe_to_quote=cause in ("broken", "proxy"),
+            uses_proxy=cause == "broken" and self.clients.given is None and has_proxy(self.request.url),
+            handled=handled,
+        )

@@ -1,0 +1,299 @@
+"""A wall-clock deadline over all that httpx does on a connection, and how far a request got there.
+
+httpx bounds each wait for bytes, so a server that sends a byte a second holds a call for as long as it likes. Here
+every wait gets the time that is left of the whole call, whatever the phase: looking up the name, each address, TLS,
+every piece that is sent or read.
+
+httpx has no public way to reach what opens its connections, and a transport of our own would switch the proxies of the
+environment off. So `install_deadlines` puts a network backend between a client and its sockets, in the private
+attributes where httpx 0.28 and httpx2 keep it; `remove_deadlines` takes it out again. This is the only module that
+touches private attributes of theirs, and `test_the_deadlines_find_their_place` fails when a version moves them.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from contextvars import ContextVar, Token
+from inspect import iscoroutinefunction
+from types import TracebackType
+from typing import Any, Final, final
+
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.transport.addresses import Addresses
+
+_PIECE: Final = 16_384
+"""Bytes written at once: about what a socket that can be written to takes without waiting again."""
+
+_ASYNC_PIECE: Final = 65_536
+
+_TO_PROXY: Final = b"CONNECT "
+
+
+@final
+class Progress:
+    """How far a request got, as its connection tells.
+
+    Attributes:
+        heard_since: A kept connection is used only if the server was heard on it since that moment.
+        seen: Whether a connection told anything.
+        sent: Whether the request was sent; None if that is not known.
+    """
+
+    __slots__ = ("_ends", "heard_since", "seen", "sent")
+
+    def __init__(self, heard_since: float = -math.inf) -> None:
+        self.heard_since = heard_since
+        self.seen = False
+        self.sent: bool | None = None
+        self._ends: bool | None = True
+
+    def connects(self) -> None:
+        """Record that a connection is opened, or TLS is set up on it."""
+        self.seen = True
+        self.sent = False
+        self._ends = True
+
+    def writes(self, piece: bytes) -> None:
+        """Record that bytes are sent: of the request, or of the request to a proxy for a tunnel."""
+        if not piece:
+            return  # the end of a message without a body
+        self.seen = True
+        is_for_proxy = piece.startswith(_TO_PROXY)
+        self.sent = False if is_for_proxy else None
+        self._ends = not is_for_proxy
+
+    def breaks(self) -> None:
+        """Record that bytes could not be sent; the library still reads what the server may have said before."""
+        if self.sent is not False:
+            self._ends = None
+
+    def reads(self) -> None:
+        """Record that a response is waited for: all bytes have been sent, or no more can be."""
+        self.seen = True
+        self.sent = self._ends
+
+
+_NO_CALL: Final = Progress()
+_NO_DEADLINE: Final = Deadline.after(math.inf)
+_PROGRESS: Final = ContextVar("optimove_conditional_execution_progress", default=_NO_CALL)
+_DEADLINE: Final = ContextVar("optimove_conditional_execution_deadline", default=_NO_DEADLINE)
+
+
+_INSTALLING: Final = threading.Lock()
+
+
+@final
+class _Scope:
+    """What holds for this thread or task. A class, since a generator would cost a third more per call."""
+
+    __slots__ = ("_deadline", "_progress", "_tokens")
+
+    def __init__(self, deadline: Deadline, progress: Progress) -> None:
+        self._deadline = deadline
+        self._progress = progress
+
+    def __enter__(self) -> None:
+        self._tokens: tuple[Token[Deadline], Token[Progress]] = (
+            _DEADLINE.set(self._deadline),
+            _PROGRESS.set(self._progress),
+        )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        deadline, progress = self._tokens
+        _DEADLINE.reset(deadline)
+        _PROGRESS.reset(progress)
+
+
+def deadline_scope(deadline: Deadline, progress: Progress) -> _Scope:
+    """Return a context manager: inside, what this thread does on connections ends at a deadline."""
+    return _Scope(deadline, progress)
+
+
+def track_progress(progress: Progress) -> _Scope:
+    """Return a context manager: inside, connections record how far a request gets. asyncio has timeouts of its own."""
+    return _Scope(_NO_DEADLINE, progress)
+
+
+def is_in_call() -> bool:
+    """Whether this thread or task is in a call of ours."""
+    return _PROGRESS.get() is not _NO_CALL
+
+
+def install_deadlines(client: object, addresses: Addresses) -> bool:
+    """Bound all connections that a client will open; outside of `deadline_scope` it goes on as before.
+
+    Args:
+        client: A client of httpx or httpx2, sync or async.
+        addresses: What finds the addresses of hosts; several clients can share one.
+
+    Returns:
+        Whether all of them are bounded: not those of a transport of another kind.
+    """
+    complete = True
+    with _INSTALLING:
+        for pool in _pools(client):
+            backend = getattr(pool, "_network_backend", None)
+            if backend is None:
+                complete = False
+                continue
+            if not isinstance(backend, _Network | _AsyncNetwork):
+                is_async = iscoroutinefunction(backend.connect_tcp)
+                backend = _AsyncNetwork(backend, addresses) if is_async else _Network(backend, addresses)
+                pool._network_backend = backend
+            backend.users += 1
+    return complete
+
+
+def remove_deadlines(client: object) -> None:
+    """Undo `install_deadlines`, once it has been undone for each time that it was done."""
+    with _INSTALLING:
+        for pool in _pools(client):
+            backend = getattr(pool, "_network_backend", None)
+            if isinstance(backend, _Network | _AsyncNetwork):
+                backend.users -= 1
+                if not backend.users:
+                    pool._network_backend = backend.inner
+
+
+def _pools(client: object) -> list[Any]:
+    transports: list[object] = [getattr(client, "_transport", None), *getattr(client, "_mounts", {}).values()]
+    return [getattr(transport, "_pool", None) for transport in transports if transport is not None]
+
+
+def _remaining(timeout: float | None) -> float | None:
+    """Return how long the next wait may take.
+
+    Raises:
+        TimeoutError: There is no time left.
+    """
+    left = _DEADLINE.get().remaining()
+    if left <= 0:
+        raise TimeoutError
+    if left == math.inf:
+        return timeout
+    return left if timeout is None else min(timeout, left)
+
+
+@final
+class _Network:
+    """Opens connections as httpcore's own backend does, in bounded time."""
+
+    def __init__(self, inner: Any, addresses: Addresses) -> None:
+        self.inner = inner
+        self.users = 0
+        self._addresses = addresses
+
+    def connect_tcp(self, host: str, port: int, timeout: float | None = None, **options: Any) -> _Stream:
+        _PROGRESS.get().connects()
+
+        def connect(address: str) -> _Stream:
+            return _Stream(self.inner.connect_tcp(address, port, timeout=_remaining(timeout), **options))
+
+        if _DEADLINE.get() is _NO_DEADLINE:
+            return connect(host)
+        return self._addresses.connect(host, port, connect, _remaining)
+
+    def connect_unix_socket(self, path: str, timeout: float | None = None, **options: Any) -> _Stream:
+        return _Stream(self.inner.connect_unix_socket(path, timeout=_remaining(timeout), **options))
+
+    def sleep(self, seconds: float) -> None:
+        self.inner.sleep(min(seconds, _remaining(seconds) or 0.0))
+
+
+class _Connection:
+    """What connections of both kinds say of themselves."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self._heard = time.monotonic()
+
+    def get_extra_info(self, info: str) -> Any:
+        # Before the library takes a kept connection, it asks whether it can be read from: one on which nothing is
+        # expected and something comes is at its end. So this is how to say that it shall not be used.
+        if info == "is_readable" and self._heard < _PROGRESS.get().heard_since:
+            return True
+        return self._inner.get_extra_info(info)
+
+
+@final
+class _Stream(_Connection):
+    """A connection whose every wait is bounded."""
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        _PROGRESS.get().reads()
+        data: bytes = self._inner.read(max_bytes, timeout=_remaining(timeout))
+        self._heard = time.monotonic()
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        progress = _PROGRESS.get()
+        progress.writes(buffer)
+        try:
+            for at in range(0, len(buffer), _PIECE):
+                self._inner.write(buffer[at : at + _PIECE], timeout=_remaining(timeout))
+        except BaseException:
+            progress.breaks()
+            raise
+
+    def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> _Stream:
+        _PROGRESS.get().connects()
+        return _Stream(self._inner.start_tls(ssl_context, server_hostname=server_hostname, timeout=_remaining(timeout)))
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+@final
+class _AsyncNetwork:
+    """Opens connections as httpcore's own backend does, and records what happens on them."""
+
+    def __init__(self, inner: Any, addresses: Addresses) -> None:
+        self.inner = inner
+        self.users = 0
+        self._addresses = addresses
+
+    async def connect_tcp(self, host: str, port: int, **options: Any) -> _AsyncStream:
+        async def connect(address: str) -> _AsyncStream:
+            return _AsyncStream(await self.inner.connect_tcp(address, port, **options))
+
+        _PROGRESS.get().connects()
+        return await (self._addresses.aconnect(host, port, connect) if is_in_call() else connect(host))
+
+    async def connect_unix_socket(self, *given: Any, **options: Any) -> _AsyncStream:
+        return _AsyncStream(await self.inner.connect_unix_socket(*given, **options))
+
+    async def sleep(self, seconds: float) -> None:
+        await self.inner.sleep(seconds)
+
+
+@final
+class _AsyncStream(_Connection):
+    """A connection that records what happens on it."""
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        _PROGRESS.get().reads()
+        data: bytes = await self._inner.read(max_bytes, timeout)
+        self._heard = time.monotonic()
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        progress = _PROGRESS.get()
+        progress.writes(buffer)
+        try:
+            # asyncio tells the next write, not this one, that the connection was lost meanwhile.
+            for at in range(0, len(buffer), _ASYNC_PIECE):
+                await self._inner.write(buffer[at : at + _ASYNC_PIECE], timeout)
+        except BaseException:
+            progress.breaks()
+            raise
+
+    async def start_tls(self, *given: Any, **options: Any) -> _AsyncStream:
+        _PROGRESS.get().connects()
+        return _AsyncStream(await self._inner.start_tls(*given, **options))
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()

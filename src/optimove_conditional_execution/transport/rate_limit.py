@@ -1,0 +1,417 @@
+"""Sliding-window rate limiter, and adaptive throttling after HTTP 429 and 503."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import itertools
+import math
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, final
+
+from optimove_conditional_execution import validation
+from optimove_conditional_execution.deadline import Clock, Deadline
+from optimove_conditional_execution.errors import DeadlineExceeded
+from optimove_conditional_execution.fork import reset_after_fork
+from optimove_conditional_execution.observers import SafeLogger
+from optimove_conditional_execution.transport.retry import backoff
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """At most so many requests in any window of so many seconds.
+
+    Optimove allows 50 requests in 10 s for each API key.
+    Source: developer.optimove.com/reference/understanding-api-rate-limits-at-optimove.
+
+    Attributes:
+        requests: How many, 1 or more.
+        per: The length of the sliding window, in seconds.
+    """
+
+    requests: int
+    per: float
+
+    def __post_init__(self) -> None:
+        """Refuse limits that would let nothing through."""
+        validation.integer("RateLimit.requests", self.requests)
+        validation.seconds("RateLimit.per", self.per, above_zero=True)
+
+
+_LEEWAY: Final = 0.005
+"""A share of the window, 50 ms of 10 s: clocks run at different speeds, and servers count with different grain."""
+
+_LONGEST_WAY: Final = 0.2
+"""A share of the window, 2 s of 10 s. A request that is not answered after so long has arrived before."""
+
+
+@final
+class RateLimiter:
+    """A sliding window, shared by all threads and tasks of a client.
+
+    The server counts a request when it arrives, which is some time after it was begun: connections are opened, machines
+    are busy. It has arrived when it is answered, so its slot in the window is free again one window after its answer.
+
+    Each request reserves the earliest moment at which the window has room, first come, first served. So no caller
+    polls or starves, and a wait that would outlast its deadline fails at once. A caller that gives up returns its
+    reservation, and all behind it move up.
+    """
+
+    def __init__(self, limit: RateLimit, *, clock: Clock = time.monotonic) -> None:
+        self._limit = limit
+        self._clock = clock
+        self._queue: deque[Reservation] = deque()
+        self._lock = threading.Lock()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Forget the lock and the reservations of the parent's threads; requests that were sent still count."""
+        self._lock = threading.Lock()
+        self._queue = deque(reservation for reservation in self._queue if reservation.has_begun)
+
+    def acquire(self, deadline: Deadline) -> Reservation:
+        """Block until a request may start, and return its reservation: call `complete` when it is over.
+
+        Raises:
+            DeadlineExceeded: It could start after the deadline only; nothing was sent.
+        """
+        reservation = self._reserve(deadline)
+        if reservation.has_begun:
+            return reservation
+        changed = threading.Event()
+        reservation.on_change = changed.set
+        try:
+            while (pause := self._begin(reservation, deadline)) > 0:
+                changed.wait(min(pause, threading.TIMEOUT_MAX))
+                changed.clear()
+        except BaseException:
+            self._give_back(reservation)
+            raise
+        return reservation
+
+    async def aacquire(self, deadline: Deadline) -> Reservation:
+        """Do what `acquire` does, without blocking the event loop; a cancelled caller returns its reservation."""
+        reservation = self._reserve(deadline)
+        if reservation.has_begun:
+            return reservation
+        changed = asyncio.Event()
+        reservation.on_change = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
+        try:
+            while (pause := self._begin(reservation, deadline)) > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await changed.wait()
+                changed.clear()
+        except BaseException:
+            self._give_back(reservation)
+            raise
+        return reservation
+
+    def complete(self, reservation: Reservation) -> None:
+        """Record that a request is over: answered, lost or given up."""
+        reservation.end = self._clock()
+
+    def _reserve(self, deadline: Deadline) -> Reservation:
+        with self._lock:
+            now = self._clock()
+            while self._queue and self._queue[0].has_begun and self._free_at(self._queue[0], now) <= now:
+                self._queue.popleft()
+            reservation = Reservation(self._earliest(len(self._queue), now))
+            self._check(reservation, deadline, now)
+            reservation.has_begun = reservation.at <= now
+            self._queue.append(reservation)
+            return reservation
+
+    def _begin(self, reservation: Reservation, deadline: Deadline) -> float:
+        """Begin a reservation if its moment has come, and return how many seconds it is still away."""
+        with self._lock:
+            now = self._clock()
+            if reservation.at <= now:
+                # What is in front may have been answered later than was thought when it was made.
+                reservation.at = self._earliest(self._queue.index(reservation), now)
+                self._check(reservation, deadline, now)
+                reservation.has_begun = reservation.at <= now
+            return reservation.at - now
+
+    def _check(self, reservation: Reservation, deadline: Deadline, now: float) -> None:
+        if reservation.at - now > deadline.remaining():
+            raise DeadlineExceeded(
+                f"The rate limit of {self._limit.requests} requests in {self._limit.per:g} s leaves no turn before "
+                "the deadline.",
+                request_sent=False,
+            )
+
+    def _give_back(self, reservation: Reservation) -> None:
+        with self._lock:
+            now = self._clock()
+            if reservation.has_begun:
+                return  # it counts: its request may have been sent
+            place = self._queue.index(reservation)
+            del self._queue[place]
+            for behind in range(place, len(self._queue)):
+                self._queue[behind].move(self._earliest(behind, now))
+
+    def _earliest(self, place: int, now: float) -> float:
+        """Return when a reservation may start that has so many in front of it."""
+        start = now
+        if place:
+            start = max(start, self._queue[place - 1].at)  # never before the one in front
+        ahead = place - self._limit.requests
+        if ahead >= 0:
+            start = max(start, self._free_at(self._queue[ahead], now))
+            # Of requests that are under way a later one can arrive first.
+            for reservation in itertools.islice(self._queue, ahead):
+                if not reservation.has_begun:
+                    break
+                start = max(start, self._free_at(reservation, now))
+        return start
+
+    def _free_at(self, reservation: Reservation, now: float) -> float:
+        """Return when a reservation's slot in the window is free again, or the earliest moment that is possible."""
+        per = self._limit.per
+        if reservation.at > now:
+            arrived = reservation.at
+        else:
+            arrived = min(now if reservation.end is None else reservation.end, reservation.at + _LONGEST_WAY * per)
+        return arrived + per * (1 + _LEEWAY)
+
+
+@final
+class Reservation:
+    """When a request may start. `on_change` is called when that moves up."""
+
+    __slots__ = ("at", "end", "has_begun", "on_change")
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self.end: float | None = None
+        self.has_begun = False
+        self.on_change: Callable[[], object] | None = None
+
+    def move(self, at: float) -> None:
+        """Start at an earlier moment, and notify the caller that waits."""
+        if at < self.at:
+            self.at = at
+            if self.on_change is not None:
+                with contextlib.suppress(RuntimeError):  # the event loop of the caller has been closed
+                    self.on_change()
+
+
+_LOGGER: Final = SafeLogger("client")
+
+_FIRST_PAUSE: Final = 0.2
+_LONGEST_PAUSE: Final = 2.0
+_SHARE: Final = 0.8
+"""Of the time that is left, for waiting at the learnt distance. A caller with less comes as early as it may."""
+
+_GUESS_SHARE: Final = 0.125
+"""Of the time that is left, for a pause that the server did not ask for."""
+
+_CALM_SECONDS: Final = 30.0
+"""After so long without a 429 nothing is held back any more."""
+
+_IDLE_SECONDS: Final = 1.0
+"""After so long without a request a new burst begins."""
+
+_PROBE_SECONDS: Final = 5.0
+"""How long the others wait for the result of the one request that goes ahead; then the next one does."""
+
+_LOOK_SECONDS: Final = 0.05
+"""Between two looks at its result."""
+
+_HURRY_SECONDS: Final = 0.5
+"""A caller with no more time left waits for no other request."""
+
+_NEWS_SECONDS: Final = 1.0
+"""A wave of requests that are turned away together is logged once: each moves the end of the pause by less."""
+
+
+_NEVER: Final = -math.inf
+
+
+@dataclass(slots=True)
+class _Window:
+    """Until when no request is sent, and what follows.
+
+    Attributes:
+        end: When it ends.
+        gap: Seconds between requests after it.
+        is_guess: Whether the server did not say how long it is.
+        probes: Whether one request goes ahead after it, while the others wait for its result.
+        probe_until: How long they wait for the one that has gone ahead.
+        lead: Seconds by which the first request after it is ahead of the others.
+    """
+
+    end: float = _NEVER
+    gap: float = 0.0
+    is_guess: bool = False
+    probes: bool = False
+    probe_until: float = _NEVER
+    lead: float = 0.0
+
+
+@final
+class AdaptiveThrottle:
+    """Adaptive throttling after HTTP 429 and 503: one for each bucket of calls, shared by all callers of a client.
+
+    Every caller alone would try again soon, and most of them in vain. Here all callers learn together: no request is
+    sent before the moment that the server named, and from then on requests keep the distance at which it took them so
+    far. It costs nothing until a request is turned away.
+    """
+
+    def __init__(self, *, max_retry_after: float = 60.0, clock: Clock = time.monotonic) -> None:
+        self._max_retry_after = max_retry_after
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._window = _Window()
+        self._next = self._last_refusal = self._last_success = _NEVER
+        self._refusals = self._burst = 0
+        self._burst_began: float | None = None
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Replace the lock, which a thread of the parent may have held."""
+        self._lock = threading.Lock()
+
+    def acquire(self, deadline: Deadline) -> float:
+        """Block until a request may be sent, and return the moment.
+
+        Raises:
+            DeadlineExceeded: The server wants no request until after the deadline; nothing was sent.
+        """
+        while (pause := self._reserve(deadline)) > 0:
+            time.sleep(pause)
+            if self._may_send(deadline):
+                break
+        return self._clock()
+
+    async def aacquire(self, deadline: Deadline) -> float:
+        """Do what `acquire` does, without blocking the event loop."""
+        while (pause := self._reserve(deadline)) > 0:
+            await asyncio.sleep(pause)
+            if self._may_send(deadline):
+                break
+        return self._clock()
+
+    def on_success(self) -> None:
+        """Record that a request was not turned away."""
+        now = self._clock()
+        with self._lock:
+            if now - self._last_success > _IDLE_SECONDS and now - self._last_refusal > _CALM_SECONDS:
+                self._burst_began = now
+                self._burst = 0
+            self._last_success = now
+            self._burst += 1
+            self._refusals = 0
+            if self._window.probes and now >= self._window.end:
+                self._window.probes = False
+                self._next = now
+
+    def on_rate_limited(self, sent_at: float, retry_after: float | None) -> None:
+        """Record that a request was turned away with 429.
+
+        Args:
+            sent_at: What `acquire` returned for it.
+            retry_after: Seconds that the server asks for; None when it does not say.
+        """
+        now = self._clock()
+        with self._lock:
+            if sent_at >= self._last_refusal:
+                self._refusals += 1
+                self._last_refusal = now
+                self._burst_began = now if self._burst_began is None else self._burst_began
+            elif retry_after is None:
+                return  # it was in flight when another one told the same
+            window = self._window
+            if retry_after is None:
+                pause = backoff(self._refusals, first=_FIRST_PAUSE, longest=_LONGEST_PAUSE, jitter=0.5)
+                if now + pause > window.end:
+                    window.end = now + pause
+                    window.is_guess = True
+                # After a guess one request goes ahead, and the others wait for its result.
+                window.lead = pause / 2
+            else:
+                self._hold(now, retry_after)
+                window.lead = 0.0
+            if self._burst and self._burst_began is not None:
+                # A pause that was cut short tells nothing of the rate.
+                ends = now if window.probes else window.end
+                window.gap = (ends - self._burst_began) / self._burst
+            else:
+                window.gap = 0.0
+            self._next = max(self._next, window.end)
+
+    def on_unavailable(self, retry_after: float) -> None:
+        """Record that a request was turned away with 503: that tells when to come back, and nothing of the rate.
+
+        Args:
+            retry_after: Seconds that the server asks for.
+        """
+        with self._lock:
+            self._hold(self._clock(), retry_after)
+            self._next = max(self._next, self._window.end)
+            self._window.probes = True
+
+    def _hold(self, now: float, retry_after: float) -> None:
+        """Hold all callers back for as long as the server asks, within reason."""
+        window = self._window
+        pause = min(retry_after, self._max_retry_after)
+        if pause < retry_after:
+            if now + pause > window.end + _NEWS_SECONDS:
+                _LOGGER.warning(
+                    "Optimove asks for no requests for %.0f s (Retry-After). More than %g s are not believed: then one "
+                    "request tries. RetryPolicy(max_retry_after=...) sets how much is.",
+                    retry_after,
+                    self._max_retry_after,
+                )
+            window.probes = True
+        if now + pause > window.end:
+            window.end = now + pause
+            window.is_guess = False
+            window.probe_until = _NEVER
+
+    def _reserve(self, deadline: Deadline) -> float:
+        """Reserve the next moment for a request, and return the seconds until then."""
+        with self._lock:
+            now = self._clock()
+            window = self._window
+            if window.probes and now >= window.end:
+                if now < window.probe_until and deadline.remaining() > _HURRY_SECONDS:
+                    return _LOOK_SECONDS
+                window.probe_until = now + _PROBE_SECONDS
+                return 0.0
+            if now > max(self._last_refusal, window.end) + _CALM_SECONDS:
+                return 0.0
+            left = deadline.remaining()
+            end = window.end
+            if window.is_guess:
+                # A guess never costs a call: a caller with little time comes earlier.
+                end = min(end, now + left * _GUESS_SHARE)
+            if end - now >= left:
+                raise DeadlineExceeded(
+                    "Optimove turns requests away (429 or 503), and wants none before the deadline.", request_sent=False
+                )
+            at = max(now, end, self._next)
+            if at - now < _SHARE * left:
+                self._next = at + window.gap + window.lead
+                window.lead = 0.0
+            else:
+                # The distance is an estimate: better to come early than too late.
+                first = max(now, end)
+                at = random.uniform(first, max(first, now + left * _GUESS_SHARE))  # noqa: S311 - protects nothing
+            return at - now
+
+    def _may_send(self, deadline: Deadline) -> bool:
+        """Whether the server has not asked for more time since a moment was reserved."""
+        with self._lock:
+            if self._window.probes:
+                return False
+            wait = self._window.end - self._clock()
+            return wait <= 0 or (self._window.is_guess and wait >= deadline.remaining() * _GUESS_SHARE)

@@ -1,0 +1,392 @@
+"""Send an operation: rate limit, tries, response."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import threading
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final, Generic, TypeVar, final
+from urllib.parse import urlencode
+
+from pydantic import SecretStr
+
+from optimove_conditional_execution import validation
+from optimove_conditional_execution._version import __version__
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.errors import (
+    APIError,
+    ConfigurationError,
+    DeadlineExceeded,
+    NotFoundError,
+    OptimoveError,
+    RateLimitError,
+    TransportError,
+)
+from optimove_conditional_execution.messages import Response
+from optimove_conditional_execution.observers import SafeLogger
+from optimove_conditional_execution.operations import NO_ROUTE, Endpoints, Operation, with_slash
+from optimove_conditional_execution.settings import ClientSettings
+from optimove_conditional_execution.transport.answers import interpret
+from optimove_conditional_execution.transport.calls import OnCall, Watch
+from optimove_conditional_execution.transport.engine import (
+    AsyncEngine,
+    AsyncStream,
+    Engine,
+    OutgoingRequest,
+    Stream,
+    aread_all,
+    read_all,
+)
+from optimove_conditional_execution.transport.rate_limit import AdaptiveThrottle, RateLimit, RateLimiter, Reservation
+from optimove_conditional_execution.transport.retry import Backoff, Retries, RetryPolicy, first_try_timeout
+
+T = TypeVar("T")
+
+_LOGGER: Final = SafeLogger("client")
+
+_LONGEST_TRY: Final = 300.0
+"""Seconds; what has no answer after that is lost, since hardly a load balancer keeps a silent connection for longer."""
+
+_USER_AGENT: Final = f"optimove-conditional-execution/{__version__}"
+
+
+@final
+@dataclass(eq=False)
+class ClientConfig:
+    """Client settings, and what its calls share.
+
+    Raises:
+        ConfigurationError: One is invalid.
+    """
+
+    settings: ClientSettings
+    endpoints: Endpoints
+    timeout: float
+    retry: RetryPolicy
+    rate_limit: RateLimit | None
+    approval_rate_limit: RateLimit | None
+    on_call: OnCall | None
+
+    def __post_init__(self) -> None:
+        """Check the settings."""
+        if self.on_call is not None and not callable(self.on_call):
+            raise ConfigurationError("on_call must be a function of one CallRecord, or None.")
+        validation.seconds("timeout", self.timeout, above_zero=True)
+        limits = {"general": self.rate_limit, "approval": self.approval_rate_limit}
+        kinds = (
+            (self.endpoints, Endpoints),
+            (self.retry, RetryPolicy),
+            *((limit, RateLimit) for limit in limits.values()),
+        )
+        for given, kind in kinds:
+            if not isinstance(given, kind) and not (given is None and kind is RateLimit):
+                raise ConfigurationError(
+                    f"{type(given).__name__} is not a {kind.__name__}: check the client's arguments."
+                )
+        self.limiters = {bucket: RateLimiter(limit) if limit else None for bucket, limit in limits.items()}
+        max_retry_after = self.retry.max_retry_after
+        self.throttles = {bucket: AdaptiveThrottle(max_retry_after=max_retry_after) for bucket in limits}
+        self.backoff = Backoff()
+        self._lock = threading.Lock()
+
+    def remember(self, operation: Operation[Any], *, instead_of: Operation[Any]) -> None:
+        """Send GetWebhooks from now on to the path that worked, and name it in the log."""
+        endpoint = operation.endpoint
+        with self._lock:
+            if self.endpoints.get_webhooks == endpoint:
+                return
+            self.endpoints = dataclasses.replace(self.endpoints, get_webhooks=endpoint)
+        _LOGGER.warning(
+            '%s: %s %s does not exist, but %s does. Pass endpoints=Endpoints(%s=Endpoint("%s", "%s")) to your client.',
+            operation.name,
+            instead_of.method,
+            instead_of.path,
+            operation.path,
+            operation.name,
+            endpoint.method,
+            endpoint.path,
+        )
+
+
+@final
+@dataclass(slots=True)
+class Tally:
+    """Counts requests over several calls: `requests - calls` of them were repeats. Not safe for threads."""
+
+    calls: int = 0
+    requests: int = 0
+
+
+@final
+class Sender:
+    """Sends the operations of a client in threads."""
+
+    def __init__(self, config: ClientConfig, engine: Engine) -> None:
+        self.config = config
+        self.engine = engine
+
+    def send(self, operation: Operation[T], deadline: Deadline | None, tally: Tally | None = None) -> T:
+        """Send an operation; see `OptimoveClient.send`."""
+        call = _Call(self.config, operation, deadline, tally)
+
+        def attempt() -> T:
+            try:
+                while True:
+                    response = read_all(self._open(call))
+                    if not call.tries_other_path(response):
+                        return call.result(response)
+            finally:
+                call.end_request()
+
+        with call.watch:
+            return self.config.backoff.run(attempt, call.failed)
+
+    def open_stream(self, operation: Operation[Any], deadline: Deadline | None, tally: Tally | None = None) -> Stream:
+        """Send an operation until the response is a 2xx, whose body the caller reads and closes.
+
+        Reading ends at the deadline; None for none. A try to open it takes `timeout` seconds at most, all tries
+        together half as much again. Each wait for the next bytes takes `timeout` seconds at most.
+        """
+        call = _Call(self.config, operation, deadline, tally, is_stream=True)
+
+        def attempt() -> Stream:
+            try:
+                stream = self._open(call)
+                if stream.response.status // 100 != 2:
+                    call.result(read_all(stream))
+                with contextlib.ExitStack() as undo:
+                    undo.callback(stream.close)
+                    call.result(stream.response)  # the head by itself: an empty body is a good one
+                    undo.pop_all()
+                return stream
+            finally:
+                call.end_request()
+
+        with call.watch:
+            return self.config.backoff.run(attempt, call.failed)
+
+    def _open(self, call: _Call[Any]) -> Stream:
+        if call.limiter is not None:
+            call.reservation = call.limiter.acquire(call.deadline)
+        call.sent_at = call.throttle.acquire(call.deadline)
+        return self.engine.open(call.request())
+
+
+@final
+class AsyncSender:
+    """Sends the operations of a client in tasks."""
+
+    def __init__(self, config: ClientConfig, engine: AsyncEngine) -> None:
+        self.config = config
+        self.engine = engine
+
+    async def send(self, operation: Operation[T], deadline: Deadline | None, tally: Tally | None = None) -> T:
+        """Send an operation; see `OptimoveClient.send`."""
+        call = _Call(self.config, operation, deadline, tally)
+
+        async def attempt() -> T:
+            try:
+                while True:
+                    response = await aread_all(await self._open(call))
+                    if not call.tries_other_path(response):
+                        return call.result(response)
+            finally:
+                call.end_request()
+
+        with call.watch:
+            return await self.config.backoff.arun(attempt, call.failed)
+
+    async def open_stream(
+        self, operation: Operation[Any], deadline: Deadline | None, tally: Tally | None = None
+    ) -> AsyncStream:
+        """Send an operation until the response is a 2xx; see `Sender.open_stream`."""
+        call = _Call(self.config, operation, deadline, tally, is_stream=True)
+
+        async def attempt() -> AsyncStream:
+            try:
+                stream = await self._open(call)
+                if stream.response.status // 100 != 2:
+                    call.result(await aread_all(stream))
+                async with contextlib.AsyncExitStack() as undo:
+                    undo.push_async_callback(stream.aclose)
+                    call.result(stream.response)
+                    undo.pop_all()
+                return stream
+            finally:
+                call.end_request()
+
+        with call.watch:
+            return await self.config.backoff.arun(attempt, call.failed)
+
+    async def _open(self, call: _Call[Any]) -> AsyncStream:
+        if call.limiter is not None:
+            call.reservation = await call.limiter.aacquire(call.deadline)
+        call.sent_at = await call.throttle.aacquire(call.deadline)
+        return await self.engine.open(call.request())
+
+
+@final
+class _Call(Generic[T]):
+    """One call, over all its tries."""
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        operation: Operation[T],
+        deadline: Deadline | None,
+        tally: Tally | None,
+        *,
+        is_stream: bool = False,
+    ) -> None:
+        given: object = deadline
+        if given is not None and not isinstance(given, Deadline):
+            raise ConfigurationError("deadline must be a Deadline, such as Deadline.after(5), or None.")
+        self._config = config
+        self._operation = config.endpoints.bind(operation)
+        self._elsewhere: tuple[Operation[T], Response] | None = None
+        self._last: OptimoveError | None = None
+        self._sent: bool | None = False
+        self._read_until: Deadline | None = None
+        self._attempt_timeout = config.retry.attempt_timeout
+        seconds = config.timeout
+        if is_stream:
+            self._read_until = deadline or Deadline.after(math.inf)
+            self._attempt_timeout = config.timeout
+            # A first try that is lost on a dead connection leaves a whole `timeout` for a second one.
+            seconds = min(config.timeout * 1.5, self._read_until.remaining())
+        self.deadline = Deadline.after(seconds) if deadline is None or is_stream else deadline
+        self.limiter = config.limiters[operation.limit]
+        self.throttle = config.throttles[operation.limit]
+        self.reservation: Reservation | None = None
+        self.sent_at = 0.0
+        self.watch = Watch(operation.name, self.deadline, config.on_call)
+        self._retries = Retries(
+            config.retry, self._operation, self.deadline, has_deadline=is_stream or deadline is not None
+        )
+        self._began = 0.0
+        self._first_try_timeout = math.inf
+        self._leaves_time = True
+        self._heard_since = -math.inf
+        self._tally = Tally() if tally is None else tally
+        self._tally.calls += 1
+
+    def request(self) -> OutgoingRequest:
+        self._tally.requests += 1
+        operation = self._operation
+        self.watch.asked(operation.body)
+        headers: dict[str, str | SecretStr] = {
+            "X-API-KEY": self._config.settings.api_key,
+            "Accept": "application/json",
+            # A compressed answer could be a thousand times longer than what was counted on the wire.
+            "Accept-Encoding": "identity",
+            "User-Agent": _USER_AGENT,
+        }
+        if operation.body is not None:
+            headers["Content-Type"] = "application/json"
+        self._began = time.monotonic()
+        if self._leaves_time:
+            self._first_try_timeout = first_try_timeout(operation, self._config.retry, self.deadline)
+        else:
+            self._first_try_timeout = math.inf
+        if not operation.idempotent or operation.first_try_share >= 1:
+            # It cannot be repeated, or not in time: a kept connection that has died would cost the call.
+            self._heard_since = self._began
+        query = f"?{urlencode(operation.query, safe='$')}" if operation.query else ""
+        return OutgoingRequest(
+            operation.method,
+            f"{self._config.settings.base_url}{operation.path}{query}",
+            headers,
+            operation.body,
+            self.deadline,
+            self._seconds_for_try(),
+            self._first_try_timeout,
+            self._heard_since,
+            self._read_until,
+        )
+
+    def _seconds_for_try(self) -> float:
+        """Return how long the next try may take."""
+        if not self._operation.long_running:
+            return self._attempt_timeout
+        # Cut off, it would only begin anew. But what was lost on its way has time for another try.
+        left = self.deadline.remaining()
+        return max(self._attempt_timeout, min(_LONGEST_TRY, max(left / 2, left - self._attempt_timeout)))
+
+    def failed(self, error: OptimoveError) -> float:
+        """Record a failed try, and return the seconds to wait before the next one.
+
+        The error speaks for the whole call then: what an earlier try sent stays sent.
+
+        Raises:
+            OptimoveError: There is no next try; the error of this one, or of the one before if this one never began.
+        """
+        if isinstance(error, TransportError | DeadlineExceeded):
+            if isinstance(error, DeadlineExceeded) and error.request_sent is False and self._last is not None:
+                raise self._last from None
+            # What was kept while a try was lost may be as dead; and once is enough to have left time for another.
+            self._heard_since = self._began
+            took = time.monotonic() - self._began
+            if took >= 0.9 * min(self._first_try_timeout, self._attempt_timeout):
+                self._leaves_time = False
+            if self._sent is True or error.request_sent is False:
+                error.request_sent = self._sent
+            self._sent = error.request_sent
+        elif isinstance(error, RateLimitError):
+            self.throttle.on_rate_limited(self.sent_at, error.retry_after)  # turned away at the door: nothing was done
+        elif isinstance(error, APIError):
+            self._sent = True
+            if error.status == HTTPStatus.SERVICE_UNAVAILABLE and error.retry_after is not None:
+                self.throttle.on_unavailable(error.retry_after)
+            else:
+                self.throttle.on_success()
+        self._last = error
+        pause = self._retries.pause_after(error)
+        if pause is None:
+            raise error
+        return pause
+
+    def end_request(self) -> None:
+        """Tell the limiter that the request is over."""
+        if self.limiter is not None and self.reservation is not None:
+            self.limiter.complete(self.reservation)
+            self.reservation = None
+
+    def tries_other_path(self, response: Response) -> bool:
+        """Whether a response says that the path does not exist, and there is another one, which is to be sent next."""
+        other = with_slash(self._operation)
+        if other is None or self._elsewhere is not None or response.status not in NO_ROUTE:
+            return False
+        self.watch.answered(response.status, len(response.body))
+        self.throttle.on_success()
+        self.end_request()
+        self._elsewhere = (self._operation, response)
+        self._operation = other
+        return True
+
+    def _interpreted(self, response: Response) -> T:
+        secrets = (self._config.settings.api_key,)
+        if self._elsewhere is None:
+            return interpret(self._operation, response, secrets=secrets)
+        first, answered = self._elsewhere
+        if response.status in NO_ROUTE:  # so it was not the slash
+            return interpret(first, answered, secrets=secrets)
+        value = interpret(self._operation, response, secrets=secrets)
+        self._config.remember(self._operation, instead_of=first)
+        return value
+
+    def result(self, response: Response) -> T:
+        """Return what a response means; see `interpret`."""
+        self.watch.answered(response.status, len(response.body))
+        try:
+            value = self._interpreted(response)
+        except NotFoundError as error:
+            # `_sent` speaks of the tries before this one, whose answer is a 404 of the API's own.
+            if not error.is_transient and self._sent is not False and self._operation.gone_means_done:
+                return self._operation.parse(Response(int(HTTPStatus.NO_CONTENT)))
+            raise
+        self.throttle.on_success()
+        return value
