@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Final
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -47,6 +48,18 @@ def without_query(url: str) -> str:
     except ValueError:
         return "a URL that cannot be read"
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself.
+
+    Args:
+        host: A name or an address, without brackets.
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _encoded(text: str) -> str:
