@@ -1,9 +1,9 @@
 r"""A gate in FastAPI: Optimove asks before it sends a triggered campaign, `may_receive` decides.
 
-Run it:    pip install . fastapi uvicorn     (in a clone)
-           cd examples && uvicorn --factory fastapi_gate:create_app
+Run it:    pip install "optimove-conditional-execution[cli]" fastapi uvicorn
+           uvicorn --factory fastapi_gate:create_app
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL (such as https://api5.optimove.net), OPTIMOVE_WEBHOOK_SECRET
-Register:  python manage_webhooks.py ensure https://your.host/optimove
+Register:  optimove-ce webhooks create https://your.host/optimove
 
 optimove-ce trigger http://127.0.0.1:8000/optimove --user C234638 --user C100001 -- \
     uvicorn --factory fastapi_gate:create_app --port 8000

@@ -1,10 +1,10 @@
 r"""A gate in AWS Lambda: Optimove asks before it sends a triggered campaign, `may_receive` decides.
 
-Run it:    pip install --target package . && cp examples/lambda_gate.py package/     (in a clone)
+Run it:    pip install --target package optimove-conditional-execution && cp lambda_gate.py package/
            zip the folder, make a function of it with the handler lambda_gate.handler, and give it a function URL (auth
            type NONE: the signature says who asks) or an API Gateway. Its timeout must be longer than Optimove's.
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL (such as https://api5.optimove.net), OPTIMOVE_WEBHOOK_SECRET
-Register:  python manage_webhooks.py ensure https://your-function-url/
+Register:  optimove-ce webhooks create https://your-function-url/
 
 optimove-ce trigger http://127.0.0.1:8000/ --user C234638 --user C100001 -- \
     python lambda_local.py lambda_gate 8000

@@ -53,8 +53,6 @@ SOLE_IMPORTERS = {
 def module_names() -> dict[str, Path]:
     names = {}
     for path in SOURCE.rglob("*.py"):
-        if "project-files" in path.parts:  # what `optimove-ce init` writes is part of nothing here
-            continue
         parts = path.relative_to(SOURCE).with_suffix("").parts
         names[".".join(part for part in parts if part != "__init__")] = path
     return names
