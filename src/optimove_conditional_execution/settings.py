@@ -22,8 +22,7 @@ BASE_URL_VARIABLE: Final = "OPTIMOVE_BASE_URL"
 TIMEZONE_VARIABLE: Final = "OPTIMOVE_TIMEZONE"
 
 SECRET_VARIABLE: Final = "OPTIMOVE_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
-"""The webhook secret; further ones, while you rotate, in the same name with `_2`, `_3` and so on."""
-
+TOKEN_VARIABLE: Final = "OPTIMOVE_LISTENER_TOKEN"  # noqa: S105 - the name of a variable
 _SECRET_NAME: Final = re.compile(rf"{SECRET_VARIABLE}(?:_([2-9]|[1-9][0-9]))?")
 
 _LOGGER: Final = SafeLogger("client")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from typing import Final
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _ESCAPE: Final = re.compile("%([0-9A-Fa-f]{2})")
@@ -50,16 +50,43 @@ def without_query(url: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine itself.
+def split_absolute(url: str) -> SplitResult | None:
+    """Return the parts of an absolute URL of http or https; None for anything else, also for a port that is none."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return None
+    return parts if usable else None
+
+
+def origin(url: str) -> str:
+    """Return scheme, host and port of a URL; its path, query and user name can be secrets.
 
     Args:
-        host: A name or an address, without brackets.
+        url: Any text.
     """
     try:
-        return ipaddress.ip_address(host).is_loopback
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
     except ValueError:
-        return host == "localhost"
+        return "..."
+    host = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}" + (f":{port}" if port else "")
+
+
+def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that a host is written as; None for a name, which must be looked up."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine reaches a host."""
+    address = address_of(host)
+    return host == "localhost" if address is None else address.is_loopback
 
 
 def _encoded(text: str) -> str:

@@ -22,6 +22,7 @@ LEVELS = {
     "urls": 0,
     "models": 0,
     "signature": 1,
+    "signature_diagnosis": 1,
     "handlers": 1,
     "operations": 1,
     "settings": 1,

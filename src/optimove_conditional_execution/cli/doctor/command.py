@@ -27,11 +27,11 @@ from optimove_conditional_execution.cli.doctor.finding import Check, State, not_
 from optimove_conditional_execution.cli.doctor.own_service import own_service_check
 from optimove_conditional_execution.cli.doctor.tenant import NAMES, Plan, Tenant, campaign_urls, skipped, tenant_checks
 from optimove_conditional_execution.cli.given_urls import checked_url
-from optimove_conditional_execution.cli.tenant import TOKEN_VARIABLE, without_token
+from optimove_conditional_execution.cli.tenant import without_token
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.models.listener import EventListener
 from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS, Endpoints
-from optimove_conditional_execution.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE
+from optimove_conditional_execution.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TOKEN_VARIABLE
 from optimove_conditional_execution.transport.http import HttpEngine
 from optimove_conditional_execution.urls import is_loopback
 

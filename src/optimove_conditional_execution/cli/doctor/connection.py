@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 import urllib.request
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.errors import DeadlineExceeded, TransportError
 from optimove_conditional_execution.messages import Response
 from optimove_conditional_execution.transport.exchange import Engine, Exchange
-from optimove_conditional_execution.urls import is_loopback
+from optimove_conditional_execution.urls import address_of, is_loopback, origin
 
 _HEADERS: Final = {
     "Accept-Encoding": "identity",
@@ -114,14 +113,14 @@ def connection_checks(url: str, result: Answer | NoAnswer) -> list[Check]:
     elif cause == "dns":
         name = Check("name", "problem", *problem)
     else:
-        name = Check("name", "ok", f"{host} is an address." if _is_address(host) else f"{host} has an address.")
+        name = Check("name", "ok", f"{host} is an address." if address_of(host) else f"{host} has an address.")
     if cause == "dns":
         connection = not_checked("connection", "The name has no address.")
     elif cause not in (None, "tls"):
         connection = Check("connection", "problem", *problem)
     else:
         through = "" if proxy is None else f" through the proxy {proxy}"
-        connection = Check("connection", "ok", f"{_origin(url)} can be reached{through}.")
+        connection = Check("connection", "ok", f"{origin(url)} can be reached{through}.")
     if urlsplit(url).scheme == "http":
         loopback = Check("tls", "ok", "Not needed on loopback.")
         tls = loopback if is_loopback(host) else not_checked("tls", "The URL is plain http.", "Use https: see url.")
@@ -132,18 +131,6 @@ def connection_checks(url: str, result: Answer | NoAnswer) -> list[Check]:
     else:
         tls = not_checked("tls", "There is no connection.")
     return [name, connection, tls]
-
-
-def _is_address(host: str) -> bool:
-    try:
-        return bool(ipaddress.ip_address(host))
-    except ValueError:
-        return False
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 # ---- why there is no answer
@@ -195,5 +182,5 @@ def _no_answer(error: TransportError | DeadlineExceeded, url: str, seconds: floa
     meaning, remedy = _TEXTS.get(reason) or _TEXTS.get(cause) or _TEXTS["broken"]
     said = f" ({detail.rstrip('.')})" if detail else ""
     return NoAnswer(
-        cause, f"No answer from {_origin(url)}: {meaning.format(seconds=seconds, proxy=proxy)}{said}.", remedy
+        cause, f"No answer from {origin(url)}: {meaning.format(seconds=seconds, proxy=proxy)}{said}.", remedy
     )

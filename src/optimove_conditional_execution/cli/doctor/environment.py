@@ -22,7 +22,7 @@ from optimove_conditional_execution.cli.doctor.finding import (
     problem,
     warning,
 )
-from optimove_conditional_execution.cli.tenant import TOKEN_VARIABLE, token_of
+from optimove_conditional_execution.cli.tenant import token_of
 from optimove_conditional_execution.credentials import copied_wrong
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.flows.token import Token
@@ -32,6 +32,7 @@ from optimove_conditional_execution.settings import (
     BASE_URL_VARIABLE,
     SECRET_VARIABLE,
     TIMEZONE_VARIABLE,
+    TOKEN_VARIABLE,
     ClientSettings,
     secret_variables,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import email.utils
-import ipaddress
 import math
 import time
 from collections import Counter
@@ -12,7 +11,7 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, TypeVar, final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from optimove_conditional_execution import operations
 from optimove_conditional_execution.cli.doctor.connection import Answer, NoAnswer, Probe, connection_checks
@@ -31,7 +30,7 @@ from optimove_conditional_execution.models.listener import CAMPAIGN_READY, Event
 from optimove_conditional_execution.models.webhook import Webhook
 from optimove_conditional_execution.operations import Endpoint, Endpoints, Operation
 from optimove_conditional_execution.transport.answers import interpret
-from optimove_conditional_execution.urls import is_loopback, normalized, without_query
+from optimove_conditional_execution.urls import address_of, is_loopback, normalized, split_absolute, without_query
 
 T = TypeVar("T")
 
@@ -435,25 +434,21 @@ def address_findings(url: str, shown: str, *, is_rehearsal: bool) -> Iterator[Fi
         shown: What to call it.
         is_rehearsal: Whether Optimove is a stand-in on this machine.
     """
-    try:
-        scheme, host = urlsplit(url).scheme, urlsplit(url).hostname or ""
-    except ValueError:
-        scheme, host = "", ""
-    if not host or scheme not in ("http", "https"):
+    parts = split_absolute(url)
+    host = "" if parts is None else parts.hostname or ""
+    if parts is None:
         yield problem(f"{shown} is no absolute URL.", "Register it again, with https:// and the host.")
     elif is_rehearsal:
         return
     elif is_loopback(host) or not _is_public(host):
         what = f"{shown} is an address of this machine or network, which Optimove cannot reach."
         yield problem(what, "Register a public one.")
-    elif scheme == "http":
+    elif parts.scheme == "http":
         what = f"{shown} is plain http: personal data travels in clear, and so does a token."
         yield warning(what, "Serve it over https, and register that.")
 
 
 def _is_public(host: str) -> bool:
     """Whether the internet may reach a host: neither a private address nor a name without a dot."""
-    try:
-        return ipaddress.ip_address(host).is_global
-    except ValueError:
-        return "." in host.rstrip(".")
+    address = address_of(host)
+    return "." in host.rstrip(".") if address is None else address.is_global
