@@ -49,8 +49,8 @@ def database_connections() -> Iterator[None]:
         close_old_connections()
 
 
-client, secret = optimove_ce.OptimoveClient(), os.environ["OPTIMOVE_WEBHOOK_SECRET"]
-receiver = optimove_ce.WebhookReceiver(may_receive, client=client, secrets=secret, around=database_connections)
+client, secrets = optimove_ce.OptimoveClient(), optimove_ce.webhook_secrets(os.environ)
+receiver = optimove_ce.WebhookReceiver(may_receive, client=client, secrets=secrets, around=database_connections)
 
 
 def optimove(request: HttpRequest) -> HttpResponse:

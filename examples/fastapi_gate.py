@@ -25,6 +25,7 @@ from optimove_conditional_execution import (
     Deadline,
     Decision,
     WebhookNotification,
+    webhook_secrets,
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 
@@ -47,7 +48,7 @@ def create_app(client: AsyncOptimoveClient | None = None) -> FastAPI:
     logging.basicConfig()
     logging.getLogger("optimove_conditional_execution").setLevel(logging.INFO)  # approved and denied too
     client = client or AsyncOptimoveClient()
-    receiver = AsyncWebhookReceiver(may_receive, client=client, secrets=os.environ["OPTIMOVE_WEBHOOK_SECRET"])
+    receiver = AsyncWebhookReceiver(may_receive, client=client, secrets=webhook_secrets(os.environ))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -23,6 +23,7 @@ from optimove_conditional_execution import (
     Request,
     WebhookNotification,
     WebhookReceiver,
+    webhook_secrets,
 )
 
 
@@ -44,8 +45,7 @@ def create_app(client: OptimoveClient | None = None) -> flask.Flask:
     """Return the service; a setting that is missing stops it here. Tests give it the client of a `FakeOptimove`."""
     logging.basicConfig()
     logging.getLogger("optimove_conditional_execution").setLevel(logging.INFO)  # approved and denied too
-    secret = os.environ["OPTIMOVE_WEBHOOK_SECRET"]
-    receiver = WebhookReceiver(may_receive, client=client or OptimoveClient(), secrets=secret)
+    receiver = WebhookReceiver(may_receive, client=client or OptimoveClient(), secrets=webhook_secrets(os.environ))
     app = flask.Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = receiver.max_body
 

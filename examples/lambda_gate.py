@@ -15,7 +15,14 @@ from __future__ import annotations
 import logging
 import os
 
-from optimove_conditional_execution import Deadline, Decision, OptimoveClient, WebhookNotification, WebhookReceiver
+from optimove_conditional_execution import (
+    Deadline,
+    Decision,
+    OptimoveClient,
+    WebhookNotification,
+    WebhookReceiver,
+    webhook_secrets,
+)
 from optimove_conditional_execution.adapters.aws_lambda import lambda_handler
 
 
@@ -35,5 +42,5 @@ def may_receive(notification: WebhookNotification, deadline: Deadline) -> Decisi
 logging.getLogger("optimove_conditional_execution").setLevel(logging.INFO)  # approved and denied too
 
 # Made once for each instance of the function, so that its calls share the connections to Optimove.
-receiver = WebhookReceiver(may_receive, client=OptimoveClient(), secrets=os.environ["OPTIMOVE_WEBHOOK_SECRET"])
+receiver = WebhookReceiver(may_receive, client=OptimoveClient(), secrets=webhook_secrets(os.environ))
 handler = lambda_handler(receiver)

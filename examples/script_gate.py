@@ -18,7 +18,14 @@ import sys
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from optimove_conditional_execution import Deadline, Decision, OptimoveClient, WebhookNotification, WebhookReceiver
+from optimove_conditional_execution import (
+    Deadline,
+    Decision,
+    OptimoveClient,
+    WebhookNotification,
+    WebhookReceiver,
+    webhook_secrets,
+)
 from optimove_conditional_execution.adapters.wsgi import WSGIApp
 
 
@@ -51,8 +58,7 @@ def create_server(port: int, client: OptimoveClient | None = None) -> Server:
     """Return a server that listens already; port 0 takes a free one. Tests give it the client of a `FakeOptimove`."""
     logging.basicConfig()
     logging.getLogger("optimove_conditional_execution").setLevel(logging.INFO)  # approved and denied too
-    secret = os.environ["OPTIMOVE_WEBHOOK_SECRET"]
-    receiver = WebhookReceiver(may_receive, client=client or OptimoveClient(), secrets=secret)
+    receiver = WebhookReceiver(may_receive, client=client or OptimoveClient(), secrets=webhook_secrets(os.environ))
     server = Server(("127.0.0.1", port), Handler)
     server.set_app(WSGIApp(receiver))
     return server
