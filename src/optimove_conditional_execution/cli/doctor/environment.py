@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib.metadata
 import os
@@ -272,8 +273,6 @@ def _close_names(name: str, known: set[str]) -> list[str]:
 
 # ---- versions
 
-_NEEDED: Final = ("httpx", "pydantic", "tenacity")
-_OPTIONAL: Final = ("httpx2", "aiohttp", "opentelemetry-api")
 _MIN_SQLITE: Final = (3, 24, 0)
 """`ON CONFLICT ... DO`, which the journal uses. WAL has been there since 3.7. Source: sqlite.org/changes.html."""
 
@@ -287,31 +286,18 @@ def versions_check(sqlite: tuple[int, ...] = SQLITE_VERSION) -> Check:
     Args:
         sqlite: The version of SQLite.
     """
-    versions = {name: _version(name) for name in (*_NEEDED, *_OPTIONAL)}
-    needed = ", ".join(f"{name} {versions[name] or 'missing'}" for name in _NEEDED)
-    extras = ", ".join(f"{name} {versions[name]}" for name in _OPTIONAL if versions[name])
-    found = f"Python {platform.python_version()}, SDK {__version__}, {needed}; extras: {extras or 'none'}; "
-    found += f"SQLite {_dotted(sqlite)}"
-    if sqlite < _SOUND_SQLITE:
-        found += f", whose WAL mode has a rare fault that {_dotted(_SOUND_SQLITE)} mends; it concerns SqliteClaims and "
-        found += "SqliteJournal in several processes"
-    findings = [
-        warning(f"{name} has no metadata here.", "Install the SDK with pip, not by copying its files.")
-        for name in _NEEDED
-        if versions[name] is None
-    ]
+    named = [f"Python {platform.python_version()}", f"SDK {__version__}", f"SQLite {_dotted(sqlite)}"]
+    for name in ("httpx", "pydantic", "tenacity", "httpx2", "aiohttp", "opentelemetry-api"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # an extra
+            named.append(f"{name} {importlib.metadata.version(name)}")
+    found = f"{', '.join(named)}."
     if sqlite < _MIN_SQLITE:
-        what = f"SQLite {_dotted(sqlite)} is too old for SqliteClaims and SqliteJournal."
-        remedy = f"Use a Python with SQLite {_dotted(_MIN_SQLITE)} or later, if you use those."
-        findings.append(warning(what, remedy))
-    return check_of("versions", f"{found}.", findings)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+        found += f" This SQLite is too old for SqliteClaims and SqliteJournal, which need {_dotted(_MIN_SQLITE)}."
+        return Check("versions", "warning", found, "Use a Python with a newer SQLite, if you use those.")
+    if sqlite < _SOUND_SQLITE:
+        found += f" Before SQLite {_dotted(_SOUND_SQLITE)} the WAL mode has a rare fault: it concerns SqliteClaims and "
+        found += "SqliteJournal in several processes."
+    return Check("versions", "ok", found)
 
 
 def _dotted(version: tuple[int, ...]) -> str:
