@@ -20,6 +20,7 @@ from optimove_conditional_execution.cli.campaign_rehearsal import (
     rehearse_campaign,
 )
 from optimove_conditional_execution.cli.charts import BurnUp, Histogram, ReviewSamples
+from optimove_conditional_execution.cli.init import REQUIREMENTS, project
 from optimove_conditional_execution.cli.judgement import Summary
 from optimove_conditional_execution.cli.latencies import Latencies
 from optimove_conditional_execution.cli.program import program
@@ -183,6 +184,7 @@ def test_modules_that_are_named_are_there() -> None:
         for path in folder.rglob("*.py")
     ]
     known = {"noxfile.py", *(path.as_posix() for path in files)}
+    known |= {f"/{name}" for kind in REQUIREMENTS for name in project(kind)}
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
         titles = {block.title for block in blocks(page)}
         for name in re.findall(r"`([\w./-]+\.py)`", without_fences(page)):
