@@ -17,7 +17,6 @@ ROOT = Path(__file__).parent
 PACKAGE = "optimove_conditional_execution"
 SUPPORTED = ("3.11", "3.12", "3.13")
 PROJECT = nox.project.load_toml("pyproject.toml")
-FASTAPI_PROJECT = ROOT / "src" / PACKAGE / "cli" / "project-files" / "fastapi"
 
 # pyenv keeps interpreters where PATH does not look.
 for _bin in sorted((Path.home() / ".pyenv" / "versions").glob("3.*/bin"), reverse=True):
@@ -81,7 +80,6 @@ def types(session: nox.Session) -> None:
     """Mypy strict over everything, pyright over what users see; the user program on every supported Python."""
     session.install("-e", ".[cli]", *group("types"))
     session.run("mypy")
-    session.run("mypy", *map(str, sorted(FASTAPI_PROJECT.glob("*.py"))))
     for version in SUPPORTED:
         session.run("mypy", "--python-version", version, "tests/typing")
         session.run("pyright", "--pythonversion", version)

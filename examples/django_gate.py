@@ -1,9 +1,9 @@
 r"""A gate in Django: Optimove asks before it sends a triggered campaign, `may_receive` decides.
 
-Run it:    pip install . django gunicorn     (in a clone)
-           cd examples && gunicorn --threads 16 django_gate:application
+Run it:    pip install "optimove-conditional-execution[cli]" django gunicorn
+           gunicorn --threads 16 django_gate:application
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL (such as https://api5.optimove.net), OPTIMOVE_WEBHOOK_SECRET
-Register:  python manage_webhooks.py ensure https://your.host/optimove
+Register:  optimove-ce webhooks create https://your.host/optimove
 
 optimove-ce trigger http://127.0.0.1:8000/optimove --user C234638 --user C100001 -- \
     gunicorn --threads 16 --bind 127.0.0.1:8000 django_gate:application
@@ -49,8 +49,8 @@ def database_connections() -> Iterator[None]:
         close_old_connections()
 
 
-client, secret = optimove_ce.OptimoveClient(), os.environ["OPTIMOVE_WEBHOOK_SECRET"]
-receiver = optimove_ce.WebhookReceiver(may_receive, client=client, secrets=secret, around=database_connections)
+client, secrets = optimove_ce.OptimoveClient(), optimove_ce.webhook_secrets(os.environ)
+receiver = optimove_ce.WebhookReceiver(may_receive, client=client, secrets=secrets, around=database_connections)
 
 
 def optimove(request: HttpRequest) -> HttpResponse:

@@ -1,9 +1,9 @@
 r"""A gate in FastAPI: Optimove asks before it sends a triggered campaign, `may_receive` decides.
 
-Run it:    pip install . fastapi uvicorn     (in a clone)
-           cd examples && uvicorn --factory fastapi_gate:create_app
+Run it:    pip install "optimove-conditional-execution[cli]" fastapi uvicorn
+           uvicorn --factory fastapi_gate:create_app
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL (such as https://api5.optimove.net), OPTIMOVE_WEBHOOK_SECRET
-Register:  python manage_webhooks.py ensure https://your.host/optimove
+Register:  optimove-ce webhooks create https://your.host/optimove
 
 optimove-ce trigger http://127.0.0.1:8000/optimove --user C234638 --user C100001 -- \
     uvicorn --factory fastapi_gate:create_app --port 8000
@@ -25,6 +25,7 @@ from optimove_conditional_execution import (
     Deadline,
     Decision,
     WebhookNotification,
+    webhook_secrets,
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 
@@ -47,7 +48,7 @@ def create_app(client: AsyncOptimoveClient | None = None) -> FastAPI:
     logging.basicConfig()
     logging.getLogger("optimove_conditional_execution").setLevel(logging.INFO)  # approved and denied too
     client = client or AsyncOptimoveClient()
-    receiver = AsyncWebhookReceiver(may_receive, client=client, secrets=os.environ["OPTIMOVE_WEBHOOK_SECRET"])
+    receiver = AsyncWebhookReceiver(may_receive, client=client, secrets=webhook_secrets(os.environ))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

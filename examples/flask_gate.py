@@ -1,9 +1,9 @@
 r"""A gate in Flask: Optimove asks before it sends a triggered campaign, `may_receive` decides.
 
-Run it:    pip install . flask gunicorn     (in a clone)
-           cd examples && gunicorn --threads 16 "flask_gate:create_app()"
+Run it:    pip install "optimove-conditional-execution[cli]" flask gunicorn
+           gunicorn --threads 16 "flask_gate:create_app()"
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL (such as https://api5.optimove.net), OPTIMOVE_WEBHOOK_SECRET
-Register:  python manage_webhooks.py ensure https://your.host/optimove
+Register:  optimove-ce webhooks create https://your.host/optimove
 
 optimove-ce trigger http://127.0.0.1:8000/optimove --user C234638 --user C100001 -- \
     gunicorn --threads 16 --bind 127.0.0.1:8000 "flask_gate:create_app()"
@@ -23,6 +23,7 @@ from optimove_conditional_execution import (
     Request,
     WebhookNotification,
     WebhookReceiver,
+    webhook_secrets,
 )
 
 
@@ -44,8 +45,7 @@ def create_app(client: OptimoveClient | None = None) -> flask.Flask:
     """Return the service; a setting that is missing stops it here. Tests give it the client of a `FakeOptimove`."""
     logging.basicConfig()
     logging.getLogger("optimove_conditional_execution").setLevel(logging.INFO)  # approved and denied too
-    secret = os.environ["OPTIMOVE_WEBHOOK_SECRET"]
-    receiver = WebhookReceiver(may_receive, client=client or OptimoveClient(), secrets=secret)
+    receiver = WebhookReceiver(may_receive, client=client or OptimoveClient(), secrets=webhook_secrets(os.environ))
     app = flask.Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = receiver.max_body
 

@@ -1,10 +1,10 @@
 r"""A gate in AWS Lambda: Optimove asks before it sends a triggered campaign, `may_receive` decides.
 
-Run it:    pip install --target package . && cp examples/lambda_gate.py package/     (in a clone)
+Run it:    pip install --target package optimove-conditional-execution && cp lambda_gate.py package/
            zip the folder, make a function of it with the handler lambda_gate.handler, and give it a function URL (auth
            type NONE: the signature says who asks) or an API Gateway. Its timeout must be longer than Optimove's.
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL (such as https://api5.optimove.net), OPTIMOVE_WEBHOOK_SECRET
-Register:  python manage_webhooks.py ensure https://your-function-url/
+Register:  optimove-ce webhooks create https://your-function-url/
 
 optimove-ce trigger http://127.0.0.1:8000/ --user C234638 --user C100001 -- \
     python lambda_local.py lambda_gate 8000
@@ -15,7 +15,14 @@ from __future__ import annotations
 import logging
 import os
 
-from optimove_conditional_execution import Deadline, Decision, OptimoveClient, WebhookNotification, WebhookReceiver
+from optimove_conditional_execution import (
+    Deadline,
+    Decision,
+    OptimoveClient,
+    WebhookNotification,
+    WebhookReceiver,
+    webhook_secrets,
+)
 from optimove_conditional_execution.adapters.aws_lambda import lambda_handler
 
 
@@ -35,5 +42,5 @@ def may_receive(notification: WebhookNotification, deadline: Deadline) -> Decisi
 logging.getLogger("optimove_conditional_execution").setLevel(logging.INFO)  # approved and denied too
 
 # Made once for each instance of the function, so that its calls share the connections to Optimove.
-receiver = WebhookReceiver(may_receive, client=OptimoveClient(), secrets=os.environ["OPTIMOVE_WEBHOOK_SECRET"])
+receiver = WebhookReceiver(may_receive, client=OptimoveClient(), secrets=webhook_secrets(os.environ))
 handler = lambda_handler(receiver)

@@ -1,6 +1,6 @@
 r"""A Lambda handler on your own machine: what comes over HTTP becomes the event that a function URL would hand over.
 
-Run it:    cd examples && python lambda_local.py MODULE PORT     (MODULE has the function `handler`)
+Run it:    python lambda_local.py MODULE PORT     (MODULE has the function `handler`)
 
 optimove-ce trigger http://127.0.0.1:8000/ --user C234638 --user C100001 -- \
     python lambda_local.py lambda_gate 8000

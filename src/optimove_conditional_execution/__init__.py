@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     )
     from optimove_conditional_execution.review import AsyncCampaignReview, CampaignReview
     from optimove_conditional_execution.review.per_customer import per_customer
+    from optimove_conditional_execution.settings import webhook_secrets
     from optimove_conditional_execution.signature import UNSIGNED, sign, verify
     from optimove_conditional_execution.stores import ClaimStore, Journal
     from optimove_conditional_execution.transport.calls import CallObserver, CallRecord
@@ -125,6 +126,7 @@ __all__ = [
     "per_customer",
     "sign",
     "verify",
+    "webhook_secrets",
 ]
 
 # Each name is imported when it is first asked for. pytest imports this package at the start of every run in an
@@ -167,6 +169,7 @@ _PLACES: Final = {
     "receivers": ("AsyncListenerReceiver", "AsyncWebhookReceiver", "ListenerReceiver", "WebhookReceiver"),
     "review": ("AsyncCampaignReview", "CampaignReview"),
     "review.per_customer": ("per_customer",),
+    "settings": ("webhook_secrets",),
     "signature": ("UNSIGNED", "sign", "verify"),
     "stores": ("ClaimStore", "Journal"),
     "transport.calls": ("CallObserver", "CallRecord"),

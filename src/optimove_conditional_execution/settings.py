@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from pydantic import SecretStr
+from pydantic import SecretBytes, SecretStr
 
 from optimove_conditional_execution.credentials import revealed
 from optimove_conditional_execution.deadline import zone_of
@@ -18,6 +20,10 @@ from optimove_conditional_execution.urls import is_loopback, split_absolute
 API_KEY_VARIABLE: Final = "OPTIMOVE_API_KEY"
 BASE_URL_VARIABLE: Final = "OPTIMOVE_BASE_URL"
 TIMEZONE_VARIABLE: Final = "OPTIMOVE_TIMEZONE"
+
+SECRET_VARIABLE: Final = "OPTIMOVE_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
+TOKEN_VARIABLE: Final = "OPTIMOVE_LISTENER_TOKEN"  # noqa: S105 - the name of a variable
+_SECRET_NAME: Final = re.compile(rf"{SECRET_VARIABLE}(?:_([2-9]|[1-9][0-9]))?")
 
 _LOGGER: Final = SafeLogger("client")
 
@@ -56,6 +62,46 @@ class ClientSettings:
             _base_url(base_url if base_url is not None else environment.get(BASE_URL_VARIABLE)),
             None if zone is None else zone_of(zone, setting=f"{TIMEZONE_VARIABLE}, or timezone=,"),
         )
+
+
+def webhook_secrets(environment: Mapping[str, str]) -> list[SecretBytes]:
+    """Return the webhook secrets of an environment, for `secrets=` of a receiver or of `verify`.
+
+    `OPTIMOVE_WEBHOOK_SECRET` comes first; while you rotate, `OPTIMOVE_WEBHOOK_SECRET_2`, `_3` and so on follow.
+
+        receiver = WebhookReceiver(handler, client=client, secrets=webhook_secrets(os.environ))
+
+    Args:
+        environment: Such as `os.environ`.
+
+    Returns:
+        The secrets, byte for byte as they are set; their repr is silent.
+
+    Raises:
+        ConfigurationError: There is none, or one of them is empty or blank. The message names the variable.
+    """
+    named = secret_variables(environment)
+    if not named:
+        raise ConfigurationError(
+            f"The webhook secret is missing: set the environment variable {SECRET_VARIABLE}. "
+            "It is the one that UpdateWebhookSettings was given."
+        )
+    for name, secret in named.items():
+        if not secret.strip():
+            raise ConfigurationError(f"{name} is empty or blank: anybody could sign with it.")
+    return [SecretBytes(secret) for secret in named.values()]
+
+
+def secret_variables(environment: Mapping[str, str]) -> dict[str, bytes]:
+    """Return whatever webhook secrets an environment has by their variables, in order, blank ones too.
+
+    Args:
+        environment: Such as `os.environ`.
+    """
+    found = [(int(match[1] or 1), name) for name in environment if (match := _SECRET_NAME.fullmatch(name))]
+    # The bytes that were set, as `os.fsencode` returns them.
+    encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+    return {name: environment[name].encode(encoding, errors) for _, name in sorted(found)}
 
 
 def _api_key(value: object) -> SecretStr:

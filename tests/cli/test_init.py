@@ -1,10 +1,10 @@
-"""Projects that `optimove-ce init` writes: their tests pass and notice a broken gate, and their service answers."""
+"""Projects that `optimove-ce init` writes: examples in folders of their own, whose tests notice a broken gate.
+
+The examples themselves are run by `tests/examples`: each to the letter of its command.
+"""
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import fnmatch
 import json
 import os
 import re
@@ -13,47 +13,21 @@ import socket
 import stat
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from click.testing import CliRunner, Result
 
-import optimove_conditional_execution
-from optimove_conditional_execution import ConfigurationError, OptimoveClient
+from optimove_conditional_execution.cli.init import REQUIREMENTS
 from optimove_conditional_execution.cli.program import program
-from optimove_conditional_execution.cli.projects import PROJECTS, write
-from optimove_conditional_execution.testing import notification, signed_request
-from tests.cli.conftest import COMMAND, PATIENCE, environment
+from tests.cli.conftest import PATIENCE, environment, free_port
 
-PACKAGE = Path(optimove_conditional_execution.__file__).parent
-EXAMPLES = Path(__file__).parents[2] / "examples"
-KINDS = sorted(PROJECTS)
-COMMON = {"gate.py", "test_gate.py", "requirements.txt", "README.md", ".env.example", ".gitignore"}
-OF_THEIR_OWN = {
-    "fastapi": {"main.py", "test_main.py"},
-    "flask": {"app.py", "test_app.py"},
-    "django": {"views.py", "urls.py", "settings.py", "wsgi.py", "test_views.py"},
-    "lambda": {"lambda_function.py", "local.py", "test_lambda_function.py"},
-    "script": {"serve.py", "test_serve.py"},
-}
-TESTS = {
-    "test_an_active_player_gets_the_campaign",
-    "test_any_other_player_does_not[self-excluded]",
-    "test_any_other_player_does_not[None]",
-    "test_ids_that_the_register_cannot_know_are_left_alone",
-    "test_a_broken_register_does_not_approve",
-    "test_a_notification_is_answered",
-    "test_a_forged_one_is_refused",
-}
+KINDS = sorted(REQUIREMENTS)
+FILES = {"gate.py", "test_gate.py", "requirements.txt", "README.md", ".env.example", ".gitignore"}
+OF_THEIR_OWN = {"lambda": {"lambda_local.py"}}
 NOT_THEIRS = ("hypothesispytest", "pytest_httpx", "xdist", "xdist.looponfail")
 """Plugins that `requirements.txt` does not bring, and a start would wait for."""
-
-HARMLESS = {"test_an_active_player_gets_the_campaign", "test_a_notification_is_answered"}
-"""Those that pass when a gate approves everybody."""
 
 
 def init(*arguments: str) -> Result:
@@ -77,132 +51,42 @@ def variables(**more: str) -> dict[str, str]:
 def failed_tests(project: Path) -> set[str]:
     """Run a project's tests as its README says, with warnings as errors; return which fail."""
     (command,) = re.findall(r"\*\*Test\*\*: `(.+)`", (project / "README.md").read_text())
+    options = ["-v", "-W", "error", "--rootdir", ".", "-pno:cacheprovider", *(f"-pno:{each}" for each in NOT_THEIRS)]
     ran = subprocess.run(
-        [
-            *shlex.split(command),
-            "-v",
-            "-W",
-            "error",
-            "--rootdir",
-            ".",
-            "-pno:cacheprovider",
-            *(f"-pno:{plugin}" for plugin in NOT_THEIRS),
-        ],
+        [*shlex.split(command), *options],
         cwd=project,
         env=variables(PYTHONDONTWRITEBYTECODE="1"),
         capture_output=True,
         text=True,
         timeout=PATIENCE,
     )
-    results = dict(re.findall(r"^test_\w+\.py::(\S+) (PASSED|FAILED)", ran.stdout, re.MULTILINE))
-    assert set(results) == TESTS, ran.stdout + ran.stderr
+    results = dict(re.findall(r"^test_gate\.py::(\S+) (PASSED|FAILED)", ran.stdout, re.MULTILINE))
+    assert len(results) >= 3, ran.stdout + ran.stderr
     failed = {name for name, result in results.items() if result == "FAILED"}
     assert ran.returncode == (1 if failed else 0)
     return failed
-
-
-def edit(file: Path, **changes: tuple[str, str]) -> None:
-    text = file.read_text()
-    for old, new in changes.values():
-        assert old in text
-        text = text.replace(old, new)
-    file.write_text(text)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
-
-
-def serving(project: Path, port: int) -> list[str]:
-    """Return the command of a project's README that serves it, with another port than 8000."""
-    (url, command), *others = re.findall(
-        r"`optimove-ce trigger (\S+) --count 20 -- (.+)`", (project / "README.md").read_text()
-    )
-    assert (url, others) == ("http://127.0.0.1:8000/optimove", [])
-    words = shlex.split(command)
-    return [word.replace("8000", str(port)) for word in words] if "8000" in command else [*words, str(port)]
-
-
-@contextlib.contextmanager
-def served(project: Path, log: Path, **settings: str) -> Iterator[str]:
-    """Serve a project; yields its webhook's URL once it listens."""
-    port = free_port()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            serving(project, port), cwd=project, env=variables(**settings), stdout=output, stderr=subprocess.STDOUT
-        )
-    try:
-        end = time.monotonic() + PATIENCE
-        while True:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < end, log.read_text()
-            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 5):
-                break
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}/optimove"
-    finally:
-        process.terminate()
-        try:
-            process.wait(PATIENCE)
-        finally:
-            process.kill()
 
 
 @pytest.mark.parametrize("kind", KINDS)
 class TestEveryKind:
     def test_its_files(self, kind: str, project: Path) -> None:
         files = {path.name: path for path in project.iterdir()}
-        assert set(files) == COMMON | OF_THEIR_OWN[kind]
+        assert set(files) == FILES | OF_THEIR_OWN.get(kind, set())
         beside = project / "beside"
         beside.touch()
         assert {path.stat().st_mode for path in files.values()} == {beside.stat().st_mode}
         assert {stat.S_IFMT(path.lstat().st_mode) for path in files.values()} == {stat.S_IFREG}
-
-    def test_its_tests_pass(self, kind: str, project: Path) -> None:
-        assert failed_tests(project) == set()
+        assert not [path for path in files.values() if f"{kind}_gate" in path.read_text()]
 
     def test_its_tests_notice_a_gate_that_approves_everybody(self, kind: str, project: Path) -> None:
-        edit(
-            project / "gate.py",
-            hashed=("if notification.is_hashed or notification.user.is_visitor:", "if False:"),
-            asked=(re.findall(r"status = .*\n", (project / "gate.py").read_text())[0], 'status = "active"\n'),
-            signed=("secrets=secret", "secrets=__import__('optimove_conditional_execution').UNSIGNED"),
-        )
-        assert failed_tests(project) == TESTS - HARMLESS
-
-    def test_its_service_answers_the_simulator(self, kind: str, project: Path, tmp_path: Path) -> None:
-        log = tmp_path / "log"
-        with subprocess.Popen(
-            [*COMMAND, "simulate", "--json", "--count", "10", "--rate", "50", "--timeout-ms", "60000"],
-            stdout=subprocess.PIPE, env=environment(), text=True,
-        ) as simulator:  # fmt: skip
-            try:
-                assert simulator.stdout is not None
-                settings: dict[str, str] = json.loads(simulator.stdout.readline())["environment"]
-                with served(project, log, **settings) as url:
-                    forged = signed_request(notification(), secret="not-the-secret")
-                    headers = dict(forged.headers)
-                    answer = httpx.post(url, content=forged.body, headers=headers, trust_env=False, timeout=PATIENCE)
-                    assert answer.status_code == 401
-                    key, base = settings["OPTIMOVE_API_KEY"], settings["OPTIMOVE_BASE_URL"]
-                    with OptimoveClient(key, base_url=base) as client:
-                        client.ensure_webhook(url)
-                    output, _ = simulator.communicate(timeout=PATIENCE)
-            finally:
-                simulator.kill()
-        *results, summary = [json.loads(line) for line in output.splitlines()]
-        denied = {result["user_id"] for result in results if result["result"] == "denied"}
-        assert denied == {"C100005", "C100010"}
-        assert (summary["approved"], summary["denied"], summary["late"]) == (8, 2, 0)
-        printed = log.read_text()
-        assert len(re.findall(r"\bapproved in \d", printed)) == 8
-        assert len(re.findall(r"\bdenied in \d\S* s: self-excluded$", printed, re.MULTILINE)) == 2
-        assert "forged in" in printed
-        assert "Traceback" not in printed
-        for secret in (settings["OPTIMOVE_API_KEY"], settings["OPTIMOVE_WEBHOOK_SECRET"], "C100005"):
-            assert secret not in printed
+        gate = project / "gate.py"
+        head, docstring, body = gate.read_text().partition('an error or a late answer sends nothing."""\n')
+        assert docstring
+        gate.write_text(f"{head}{docstring}    return Decision.approve()\n{body}")
+        # What still passes is the test of the signature, and in Flask that of the route.
+        failed = failed_tests(project)
+        assert {"forged" in name or "route" in name for name in failed} == {False}
+        assert len(failed) == (2 if kind == "flask" else 3)
 
     def test_what_it_says_to_do_next(self, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
@@ -211,15 +95,15 @@ class TestEveryKind:
         assert [line.strip() for line in there.output.splitlines() if line.startswith("  ")] == [
             *re.findall(r"^\d\. .*?: `(.+?)`$", readme, re.MULTILINE)[:3]
         ]
-        assert {line.removeprefix("wrote ") for line in there.output.splitlines() if line.startswith("wrote ")} == (
-            COMMON | OF_THEIR_OWN[kind]
-        )
+        written = {line.removeprefix("wrote ") for line in there.output.splitlines() if line.startswith("wrote ")}
+        assert written == FILES | OF_THEIR_OWN.get(kind, set())
         elsewhere: dict[str, Any] = json.loads(init(kind, "my gate", "--json").output)
         assert elsewhere.keys() == {"kind", "directory", "files", "next"}
         assert (elsewhere["kind"], elsewhere["directory"]) == (kind, "my gate")
-        assert set(elsewhere["files"]) == COMMON | OF_THEIR_OWN[kind]
+        assert set(elsewhere["files"]) == written
         assert elsewhere["next"][0] == "cd 'my gate' && python -m pip install -r requirements.txt"
         assert len(re.findall(r"^\d\. ", readme, re.MULTILINE)) == 5
+        assert set(re.findall(r"optimove-ce (\w+)", readme)) == {"trigger", "doctor", "webhooks"}
 
     def test_it_holds_no_value_that_looks_like_a_secret(self, kind: str, project: Path) -> None:
         example = (project / ".env.example").read_text()
@@ -230,15 +114,18 @@ class TestEveryKind:
         assert "optimove-conditional-execution[cli]" in (project / "requirements.txt").read_text().splitlines()
 
 
-@pytest.mark.parametrize("kind", ["fastapi", "django", "script"])
-def test_its_service_does_not_start_without_a_secret(kind: str, project: Path) -> None:
-    settings = {"OPTIMOVE_API_KEY": "k", "OPTIMOVE_BASE_URL": "https://optimove.test"}
+@pytest.mark.parametrize("kind", ["script"])
+def test_its_tests_pass_and_its_service_is_rehearsed(kind: str, project: Path) -> None:
+    assert failed_tests(project) == set()
+    (command,) = re.findall(r"\*\*Rehearse\*\*, without Optimove: `(.+)`", (project / "README.md").read_text())
+    command = command.replace("8000", str(free_port())).replace("trigger", "trigger --count 4")
     ran = subprocess.run(
-        serving(project, free_port()), cwd=project, env=variables(**settings), capture_output=True, text=True,
-        timeout=PATIENCE,
-    )  # fmt: skip
-    assert ran.returncode not in (0, None)
-    assert "OPTIMOVE_WEBHOOK_SECRET" in ran.stderr
+        ["sh", "-c", command], cwd=project, env=variables(), capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert re.search(r"^approved +2$\n^denied +2$", ran.stdout, re.MULTILINE)
+    assert "Traceback" not in ran.stderr
+    assert not [user for user in ("C234638", "C100001") if user in ran.stderr]
 
 
 def test_what_is_there_is_not_overwritten(tmp_path: Path) -> None:
@@ -260,9 +147,10 @@ def test_force_overwrites_its_own_files_and_no_others(tmp_path: Path) -> None:
     (project / "README.md").symlink_to(linked)
     (project / "other.py").write_text("mine")
     assert init("flask", str(project), "--force").exit_code == 0
-    assert {path.name for path in project.iterdir()} == COMMON | OF_THEIR_OWN["flask"] | {"other.py"}
-    files = PROJECTS["flask"].files()
-    assert {name: (project / name).read_bytes() for name in files} == files
+    assert {path.name for path in project.iterdir()} == FILES | {"other.py"}
+    assert init("flask", str(tmp_path / "new")).exit_code == 0
+    for name in FILES:
+        assert (project / name).read_bytes() == (tmp_path / "new" / name).read_bytes()
     assert not (project / "README.md").is_symlink()
     assert linked.read_text() == (project / "other.py").read_text() == "mine"
 
@@ -277,12 +165,11 @@ def test_a_failure_half_way_says_what_was_written(tmp_path: Path) -> None:
     assert written[0] == "gate.py"
 
 
-def test_a_failure_to_write_a_new_file_says_so_too(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"^Cannot write no/b: .*\. Written before that: a\.$"):
-        write({"a": b"1", "no/b": b"2"}, tmp_path / "new", replace=False)
-    assert (tmp_path / "new" / "a").read_bytes() == b"1"
-    with pytest.raises(ConfigurationError, match=r"^Cannot write .*below: .* Nothing was written\.$"):
-        write({"a": b"1"}, tmp_path / "new" / "a" / "below", replace=False)
+def test_a_failure_to_make_the_folder_says_so_too(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = init("flask", str(tmp_path / "file" / "below"))
+    assert done.exit_code == 2
+    assert re.search(r"Cannot write .*below: .* Nothing was written\.$", done.output.strip())
 
 
 def test_typing_errors_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,45 +191,3 @@ def test_it_leaves_the_network_alone(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket, "socket", refuse)
     assert init("fastapi", str(tmp_path)).exit_code == 0
-
-
-def test_every_stored_file_is_part_of_a_project() -> None:
-    folder = PACKAGE / "cli" / "project-files"
-    stored = {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and path.parent.name != "__pycache__" and path.name != "ruff.toml"
-    }
-    assert stored == {source for project in PROJECTS.values() for source in project.sources}
-
-
-def test_nothing_in_the_package_is_collected_as_a_test() -> None:
-    names = [path.name for path in PACKAGE.rglob("*.py")]
-    assert len(names) > 100
-    assert [name for name in names if fnmatch.fnmatch(name, "test_*.py") or fnmatch.fnmatch(name, "*_test.py")] == []
-
-
-def test_the_commands_in_the_readmes_are_there() -> None:
-    for kind, project in PROJECTS.items():
-        readme = project.files()["README.md"].decode()
-        named = set(re.findall(r"optimove-ce (\w+)", readme))
-        assert {"trigger", "doctor", "webhooks"} <= named, kind
-        assert named <= set(program.commands), kind
-
-
-def functions(source: str | bytes) -> dict[str, str]:
-    """Return a module's functions, without docstrings and with `async` and `await` taken out."""
-    found = {}
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            node.body = node.body[1:] if ast.get_docstring(node) is not None else node.body
-            found[node.name] = re.sub(r"\b(async|await) ", "", ast.unparse(node))
-    return found
-
-
-def test_both_gates_decide_alike_and_as_the_examples_do() -> None:
-    threads, coroutines = (functions(PROJECTS[kind].files()["gate.py"]) for kind in ("flask", "fastapi"))
-    shared = {"player_status", "may_receive", "log_outcome"}
-    assert {name: threads[name] for name in shared} == {name: coroutines[name] for name in shared}
-    for example in ("fastapi_gate.py", "lambda_gate.py"):
-        assert functions((EXAMPLES / example).read_text())["may_receive"] == threads["may_receive"]

@@ -20,12 +20,13 @@ from optimove_conditional_execution.cli.campaign_rehearsal import (
     rehearse_campaign,
 )
 from optimove_conditional_execution.cli.charts import BurnUp, Histogram, ReviewSamples
-from optimove_conditional_execution.cli.diagnosis import Mistake
+from optimove_conditional_execution.cli.init import REQUIREMENTS, project
 from optimove_conditional_execution.cli.judgement import Summary
 from optimove_conditional_execution.cli.latencies import Latencies
 from optimove_conditional_execution.cli.program import program
 from optimove_conditional_execution.cli.scenarios import cast
 from optimove_conditional_execution.settings import BASE_URL_VARIABLE, TIMEZONE_VARIABLE
+from optimove_conditional_execution.signature_diagnosis import Mistake
 from tests.docs.drawings import PAGE, chart_block, drawings, drawn
 from tests.docs.pages import DOCS, PAGES, ROOT, blocks, name_of, without_code, without_fences
 from tests.house.test_levels import LEVELS, SOURCE
@@ -183,6 +184,7 @@ def test_modules_that_are_named_are_there() -> None:
         for path in folder.rglob("*.py")
     ]
     known = {"noxfile.py", *(path.as_posix() for path in files)}
+    known |= {f"/{name}" for kind in REQUIREMENTS for name in project(kind)}
     for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
         titles = {block.title for block in blocks(page)}
         for name in re.findall(r"`([\w./-]+\.py)`", without_fences(page)):

@@ -25,6 +25,7 @@ LEVELS = {
     "models": 0,
     "signature": 1,
     "listener_token": 1,
+    "signature_diagnosis": 1,
     "handlers": 1,
     "operations": 1,
     "settings": 1,
@@ -57,8 +58,6 @@ SOLE_IMPORTERS = {
 def module_names() -> dict[str, Path]:
     names = {}
     for path in SOURCE.rglob("*.py"):
-        if "project-files" in path.parts:  # what `optimove-ce init` writes is part of nothing here
-            continue
         parts = path.relative_to(SOURCE).with_suffix("").parts
         names[".".join(part for part in parts if part != "__init__")] = path
     return names

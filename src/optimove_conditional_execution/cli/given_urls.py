@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 import click
+
+from optimove_conditional_execution.urls import split_absolute
 
 
 def checked_urls(_: click.Context, __: click.Parameter, urls: Sequence[str]) -> Sequence[str]:
     """Refuse a URL that is not absolute."""
     for url in urls:
-        refuse_relative(url)
+        if split_absolute(url) is None:
+            raise click.BadParameter("give an absolute URL, such as http://127.0.0.1:8000/optimove")
     return urls
 
 
-def checked_url(_: click.Context, __: click.Parameter, url: str | None) -> str | None:
+def required_url(context: click.Context, parameter: click.Parameter, url: str) -> str:
     """Refuse a URL that is not absolute."""
-    if url is not None:
-        refuse_relative(url)
-    return url
+    return checked_urls(context, parameter, [url])[0]
 
 
-def refuse_relative(url: str) -> None:
-    """Refuse a URL that is not absolute.
-
-    Raises:
-        BadParameter: It is not.
-    """
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        usable = False
-    if not usable:
-        raise click.BadParameter("give an absolute URL, such as http://127.0.0.1:8000/optimove")
-
-
-def required_url(_: click.Context, __: click.Parameter, url: str) -> str:
-    """Refuse a URL that is not absolute."""
-    refuse_relative(url)
-    return url
+def checked_url(context: click.Context, parameter: click.Parameter, url: str | None) -> str | None:
+    """Refuse a URL that is not absolute, if there is one."""
+    return None if url is None else required_url(context, parameter, url)

@@ -1,33 +1,72 @@
-"""`optimove-ce init`: a small project that runs against the simulator, and has a test."""
+"""`optimove-ce init`: one of the examples as a project of its own, which runs against the simulator and has a test."""
 
 from __future__ import annotations
 
+import ast
+import importlib.resources
 import json
 import shlex
+from collections.abc import Mapping
+from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Final
 
 import click
 
-from optimove_conditional_execution.cli.projects import PROJECTS, write
+from optimove_conditional_execution.errors import ConfigurationError
+
+REQUIREMENTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "fastapi": ("fastapi", "uvicorn"),
+    "flask": ("flask", "gunicorn"),
+    "django": ("django", "gunicorn"),
+    "lambda": (),
+    "script": (),
+}
+"""What a kind of project needs beside the SDK."""
+
+_MORE: Final = {"lambda": ("lambda_local.py",)}
+
+_README: Final = """\
+# A gate for Optimove
+
+`gate.py` decides who may receive a campaign: put your register where it says "Replace this".
+
+1. **Set up**, where `optimove-ce` is installed already: `python -m pip install -r requirements.txt`
+2. **Test**: `python -m pytest`
+3. **Rehearse**, without Optimove: `{rehearsal}`
+4. **Check** your settings, once the variables of `.env.example` are set: `optimove-ce doctor`
+5. **Go live** behind https, as `gate.py` says at its top, and register it: `optimove-ce webhooks create URL`.
+"""
+_ENV: Final = """\
+# Copy this to .env and fill it in; .gitignore keeps .env out of git.
+# Set the variables where the service runs. In a shell: set -a; . ./.env; set +a
+OPTIMOVE_API_KEY=
+OPTIMOVE_BASE_URL=
+OPTIMOVE_WEBHOOK_SECRET=
+"""
+_IGNORED: Final = ".env\n.venv/\n__pycache__/\n.pytest_cache/\npackage/\n*.zip\n"
 
 
 @click.command(epilog="\b\nExamples:\n  optimove-ce init fastapi\n  optimove-ce init flask gate --json")
-@click.argument("kind", type=click.Choice(list(PROJECTS)))
+@click.argument("kind", type=click.Choice(list(REQUIREMENTS)))
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path), default=".")
 @click.option("--force", is_flag=True, help="Overwrite files that are there already; only those that it writes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def init(kind: str, directory: Path, force: bool, as_json: bool) -> None:
     """Write a small project into DIRECTORY, the current one by default: a gate, its service, and its tests.
 
-    It runs against the simulator as it is, and its tests pass. Replace the function `player_status` with your register.
-    A `script` needs no framework: Python's own web server serves it. Nothing is downloaded or installed.
+    It runs against the simulator as it is, and its tests pass. Put your register where it says "Replace this". A
+    `script` needs no framework: Python's own web server serves it. Nothing is downloaded or installed.
 
     Exit status: 0 it is written, 2 files are there already, or could not be written.
     """
-    project = PROJECTS[kind]
-    files = project.files()
-    write(files, directory, replace=force)
-    commands = project.commands()
+    files = project(kind)
+    _write(files, directory, replace=force)
+    commands = [
+        "python -m pip install -r requirements.txt",
+        "python -m pytest",
+        _last_paragraph(files["gate.py"]),
+    ]
     if directory.resolve() != Path.cwd():
         commands[0] = f"cd {shlex.quote(str(directory))} && {commands[0]}"
     if as_json:
@@ -38,3 +77,62 @@ def init(kind: str, directory: Path, force: bool, as_json: bool) -> None:
     click.echo("\nNext: set up, test, rehearse.\n")
     for command in commands:
         click.echo(f"  {click.format_filename(command)}")
+
+
+def project(kind: str) -> dict[str, str]:
+    """Return what each file of a project holds, by its name.
+
+    Args:
+        kind: One of `REQUIREMENTS`.
+    """
+    folder = _examples()
+    example = f"{kind}_gate"
+    sources = (f"{example}.py", f"test_{example}.py", *_MORE.get(kind, ()))
+    # In a folder of its own it is the one gate.
+    files = {
+        name.replace(example, "gate"): folder.joinpath(name).read_text("utf-8").replace(example, "gate")
+        for name in sources
+    }
+    needed = ("optimove-conditional-execution[cli]", *REQUIREMENTS[kind], "pytest")
+    return {
+        **files,
+        "requirements.txt": "".join(f"{name}\n" for name in needed),
+        "README.md": _README.format(rehearsal=_last_paragraph(files["gate.py"])),
+        ".env.example": _ENV,
+        ".gitignore": _IGNORED,
+    }
+
+
+def _examples() -> Traversable:
+    """Return the folder of the examples: in the wheel below the package, in a clone beside it."""
+    packaged = importlib.resources.files("optimove_conditional_execution").joinpath("examples")
+    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "examples"
+
+
+def _last_paragraph(source: str) -> str:
+    """Return the command that an example's docstring ends with, in one line."""
+    docstring = ast.get_docstring(ast.parse(source)) or ""
+    return " ".join(docstring.rpartition("\n\n")[2].replace("\\\n", "").split())
+
+
+def _write(files: Mapping[str, str], directory: Path, *, replace: bool) -> None:
+    # Also a link that leads nowhere is there.
+    there = [name for name in files if (directory / name).exists() or (directory / name).is_symlink()]
+    if there and not replace:
+        raise ConfigurationError(
+            f"Nothing was written, since these files are there already: {', '.join(there)}. "
+            "Name another directory, or pass --force to overwrite these."
+        )
+    written: list[str] = []
+    name = str(directory)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for name, content in files.items():
+            if replace:  # a link goes, and what it leads to stays
+                (directory / name).unlink(missing_ok=True)
+            with (directory / name).open("x", encoding="utf-8", newline="\n") as file:
+                file.write(content)
+            written.append(name)
+    except OSError as error:
+        before = f"Written before that: {', '.join(written)}." if written else "Nothing was written."
+        raise ConfigurationError(f"Cannot write {name}: {error.strerror or type(error).__name__}. {before}") from None

@@ -14,7 +14,6 @@ from typing import Any, Final
 import click
 
 from optimove_conditional_execution.cli.charts import ReviewSamples
-from optimove_conditional_execution.cli.given_files import UTF_16, utf_16
 from optimove_conditional_execution.cli.interruption import run_interruptibly
 from optimove_conditional_execution.cli.report_file import report_option
 from optimove_conditional_execution.cli.review_display import ReviewDisplay
@@ -25,6 +24,7 @@ from optimove_conditional_execution.flows.journal import ReviewState
 from optimove_conditional_execution.flows.report import Progress, ReviewReport
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
 from optimove_conditional_execution.review import AsyncCampaignReview, per_customer
+from optimove_conditional_execution.signature_diagnosis import UTF_16, utf_16
 from optimove_conditional_execution.stores import SqliteJournal
 
 _AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -7,11 +7,10 @@ from typing import BinaryIO, Final
 
 import click
 
-from optimove_conditional_execution.cli.diagnosis import diagnose, remarks
-from optimove_conditional_execution.cli.given_files import UTF_16, utf_16
 from optimove_conditional_execution.cli.secret_variables import given_secrets
 from optimove_conditional_execution.errors import SignatureError
 from optimove_conditional_execution.signature import sign, verify
+from optimove_conditional_execution.signature_diagnosis import UTF_16, diagnose, remarks, utf_16
 
 _AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _BODY: Final = click.argument("file", type=click.File("rb"), default="-")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from typing import Any, Final
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import click
 
@@ -14,9 +14,7 @@ from optimove_conditional_execution.cli.secret_variables import as_text, given_s
 from optimove_conditional_execution.client import OptimoveClient
 from optimove_conditional_execution.errors import ConfigurationError, NotFoundError
 from optimove_conditional_execution.models.listener import CAMPAIGN_READY
-
-TOKEN_VARIABLE: Final = "OPTIMOVE_LISTENER_TOKEN"  # noqa: S105 - the name of a variable
-"""The listener's token, which is added to its URL."""
+from optimove_conditional_execution.settings import TOKEN_VARIABLE as TOKEN_VARIABLE
 
 _MOST_MS: Final = 3_600_000
 
@@ -215,9 +213,12 @@ def token_of(url: str) -> str | None:
     """Return the token of a listener's URL; None if it has none.
 
     Args:
-        url: An absolute URL.
+        url: Any text.
     """
-    return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True)).get("token")
+    try:
+        return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True)).get("token")
+    except ValueError:
+        return None
 
 
 def with_token(url: str, token: str | None = None) -> str:
@@ -240,6 +241,30 @@ def with_token(url: str, token: str | None = None) -> str:
     return parts._replace(query=f"{parts.query}&{added}" if parts.query else added).geturl()
 
 
+def without_token(url: str, token: str | None = None) -> str:
+    """Return a listener's URL without the parameter that is its token.
+
+    Args:
+        url: Any text.
+        token: If it is the last part of the path, a wrong one is put in its place.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url
+    kept = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] != "token"]
+    path = parts.path
+    before, _, last = path.rstrip("/").rpartition("/")
+    if token and unquote(last) == token:
+        path = f"{before}/no-token"
+    return parts._replace(path=path, query=urlencode(kept), fragment="").geturl()
+
+
+def plain_url(url: str) -> str:
+    """Return a registered URL, decoded where it is percent-encoded as a whole."""
+    return url if "://" in url else unquote(url)
+
+
 def shown_url(url: str, *, full: bool) -> str:
     """Return a URL for a screen: its path and query can hold a token.
 
@@ -250,7 +275,7 @@ def shown_url(url: str, *, full: bool) -> str:
     if full:
         return url
     try:
-        parts = urlsplit(url if "://" in url else unquote(url))
+        parts = urlsplit(plain_url(url))
         return f"{parts.scheme}://{parts.hostname or ''}/..."
     except ValueError:
         return "..."

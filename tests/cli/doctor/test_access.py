@@ -9,34 +9,15 @@ import pytest
 
 from optimove_conditional_execution import Endpoints, Request, Response
 from optimove_conditional_execution.adapters.asgi import ASGIApp
-from optimove_conditional_execution.cli.doctor.check import Check
-from optimove_conditional_execution.cli.doctor.examination import Plan, examine
 from optimove_conditional_execution.testing import FakeOptimove
+from tests.cli.doctor.outside import KEY, examined
 from tests.cli.doctor.servers import Server, answering
 from tests.conftest import OverHTTP, served
 
-KEY = "a-key-that-nobody-sees"
 WEBHOOKS = "/conditional-execution/v2/triggered/webhooks"
 LISTENERS = "/General/GetRegisteredEventListeners"
-PLAN = Plan(seconds=20.0, timeout_ms=60_000)
 
 React = Callable[[Request], Response]
-
-
-@pytest.fixture(autouse=True)
-def direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-
-def examined(url: str, *, key: str | None = KEY, plan: Plan = PLAN) -> dict[str, Check]:
-    environment = {"OPTIMOVE_BASE_URL": url} | ({} if key is None else {"OPTIMOVE_API_KEY": key})
-    checks = list(examine(environment, plan))
-    assert KEY not in repr(checks)
-    assert all(bool(check.remedy) == (check.state != "ok") for check in checks)
-    found = {check.name: check for check in checks}
-    assert len(found) == len(checks)
-    return found
 
 
 @contextlib.contextmanager
@@ -72,7 +53,7 @@ def test_a_key_that_is_refused(status: int) -> None:
     with answering(everywhere(Response(status, {}, f'"{KEY} is unknown"'.encode()))) as server:
         checks = examined(server.url)
     assert checks["access"].state == "problem"
-    assert f"answers {status}" in checks["access"].finding
+    assert f"answered {status}" in checks["access"].finding
     assert "type Admin" in checks["access"].remedy
     for name in ("prefix", "budget", "webhooks", "listener"):
         assert checks[name].state == "not checked"
@@ -84,8 +65,8 @@ def test_a_key_of_the_wrong_type_opens_one_call_and_not_the_other() -> None:
     with paths({WEBHOOKS: Response(403), LISTENERS: EMPTY}) as server:
         checks = examined(server.url)
     assert checks["access"].state == "problem"
-    assert "wrong type" in checks["access"].finding
-    assert "GetRegisteredEventListeners" not in checks["access"].finding
+    assert "of a type" in checks["access"].remedy
+    assert "get_registered_event_listeners" not in checks["access"].finding
     assert checks["prefix"].state == checks["budget"].state == "ok"
     assert checks["webhooks"].state == "not checked"
 
@@ -111,11 +92,11 @@ def test_calls_that_stand_below_current(wrong: Response) -> None:
 
 
 def test_the_prefix_of_the_service_can_be_told() -> None:
-    plan = Plan(seconds=20.0, timeout_ms=60_000, path_prefix="/current")
+    current = ("--path-prefix", "/current")
     with paths({WEBHOOKS: EMPTY, f"/current{LISTENERS}": EMPTY}) as server:
-        assert examined(server.url, plan=plan)["prefix"].state == "ok"
+        assert examined(server.url, *current)["prefix"].state == "ok"
     with paths({WEBHOOKS: EMPTY, LISTENERS: EMPTY}) as server:
-        check = examined(server.url, plan=plan)["prefix"]
+        check = examined(server.url, *current)["prefix"]
     assert check.state == "problem"
     assert 'Endpoints(path_prefix="")' in check.remedy
 
@@ -124,15 +105,15 @@ def test_the_stand_in_below_current() -> None:
     fake = FakeOptimove(api_key=KEY, endpoints=Endpoints(path_prefix="/current"))
     with served(ASGIApp(OverHTTP(fake))) as url:
         assert examined(url)["prefix"].state == "problem"
-        assert examined(url, plan=Plan(seconds=20.0, timeout_ms=60_000, path_prefix="/current"))["prefix"].state == "ok"
+        assert examined(url, "--path-prefix", "/current")["prefix"].state == "ok"
 
 
 def test_a_server_that_knows_no_call() -> None:
     with paths({}) as server:
         checks = examined(server.url)
     assert checks["access"].state == "problem"
-    assert "knows neither call" in checks["access"].finding
-    assert "OPTIMOVE_BASE_URL" in checks["access"].remedy
+    assert checks["access"].finding.count("answered 404") == 2
+    assert "base_url" in checks["access"].remedy
     assert checks["prefix"].state == "not checked"
 
 
@@ -140,7 +121,8 @@ def test_webhooks_under_another_path_are_a_guess_and_no_problem() -> None:
     with paths({LISTENERS: EMPTY}) as server:
         checks = examined(server.url)
     assert checks["access"].state == "warning"
-    assert "get_webhooks" in checks["access"].remedy
+    assert "get_webhooks: " in checks["access"].finding
+    assert "Endpoints" in checks["access"].remedy
     assert checks["budget"].state == "ok"
 
 
@@ -148,7 +130,7 @@ def test_listeners_under_no_path_matter_to_scheduled_campaigns() -> None:
     with paths({WEBHOOKS: EMPTY}) as server:
         checks = examined(server.url)
     assert checks["access"].state == "warning"
-    assert "with and without /current" in checks["access"].finding
+    assert "/current" in checks["access"].remedy
     assert checks["webhooks"].state == "warning"
     assert checks["listener"].state == "not checked"
 
@@ -161,15 +143,15 @@ IMPERVA = {"content-type": "text/html", "set-cookie": "incap_ses_1=x; path=/"}
     [
         (Response(403, IMPERVA, b"<html>Request unsuccessful</html>"), "Imperva"),
         (Response(503, {"server": "cloudflare"}, b"<html>wait</html>"), "Cloudflare"),
-        (PAGE, "HTML page"),
-        (Response(200, {}, b"  <html>no type</html>"), "HTML page"),
+        (PAGE, "web page"),
+        (Response(200, {}, b"  <html>no type</html>"), "web page"),
     ],
 )
 def test_a_page_is_a_firewall_or_another_server(response: Response, said: str) -> None:
     with answering(everywhere(response)) as server:
         checks = examined(server.url)
     assert checks["access"].state == "problem"
-    assert said in checks["access"].finding
+    assert said in checks["access"].remedy
     assert "firewall" in checks["access"].remedy
     assert "API_KEY" not in checks["access"].remedy
 
@@ -177,20 +159,20 @@ def test_a_page_is_a_firewall_or_another_server(response: Response, said: str) -
 @pytest.mark.parametrize(
     ("response", "state", "said"),
     [
-        (Response(301, {"location": "https://elsewhere.test/x?private=1"}), "problem", "redirect to elsewhere.test."),
-        (Response(302, {"location": "/login"}), "problem", "a redirect. The SDK follows none"),
-        (Response(429, {}, b'{"status": 429}'), "warning", "rate limit"),
-        (Response(500, {}, b"<html>error</html>"), "problem", "fails"),
-        (Response(400, {}, b'"Bad Request"'), "problem", "not what is documented"),
-        (Response(200, {}, b'"a message"'), "problem", "not what is documented"),
-        (Response(200, {}, b'[{"nothing": "known"}]'), "problem", "not what is documented"),
+        (Response(301, {"location": "https://elsewhere.test/x?private=1"}), "problem", "Redirects are not followed"),
+        (Response(302, {"location": "/login"}), "problem", "Redirects are not followed"),
+        (Response(429, {}, b'{"status": 429}'), "warning", "answered 429"),
+        (Response(500, {}, b"<html>error</html>"), "problem", "answered 500"),
+        (Response(400, {}, b'"Bad Request"'), "problem", "answered 400"),
+        (Response(200, {}, b'"a message"'), "problem", "but the answer is not"),
+        (Response(200, {}, b'[{"nothing": "known"}]'), "problem", "is missing"),
     ],
 )
 def test_other_answers(response: Response, state: str, said: str) -> None:
     with answering(everywhere(response)) as server:
         check = examined(server.url)["access"]
     assert check.state == state
-    assert said in check.finding
+    assert said in check.finding + check.remedy
     assert "private" not in repr(check)
 
 

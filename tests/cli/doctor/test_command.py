@@ -89,9 +89,9 @@ def test_a_tenant_that_is_well(
     assert {call.request.method for call in fake_optimove.calls} == {"GET"}
 
 
-def test_lines_for_people(optimove_ce: Run, variables: dict[str, str]) -> None:
-    done = optimove_ce("doctor", "--timeout-ms", "60000", variables=variables)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_lines_for_people(typed: Callable[..., Result], variables: dict[str, str]) -> None:
+    done = typed("doctor", "--timeout-ms", "60000", variables=variables)
+    assert (done.exit_code, done.stderr) == (0, "")
     heads = re.findall(r"^(ok|warning|problem|not checked) +(\S+)  ", done.stdout, re.MULTILINE)
     assert [name for _, name in heads] == NAMES
     assert [name for state, name in heads if state == "warning"] == ["webhooks", "listener"]
@@ -176,16 +176,15 @@ def test_what_a_server_says_does_not_reach_the_terminal_raw(
     assert "?[2Jid?" in done.stdout
 
 
-def test_the_simulator_is_well(optimove_ce: Run, started: Callable[..., subprocess.Popen[str]]) -> None:
+def test_the_simulator_is_well(typed: Callable[..., Result], started: Callable[..., subprocess.Popen[str]]) -> None:
     simulator = started("simulate", "--json")
     assert simulator.stdout is not None
     settings: dict[str, Any] = json.loads(simulator.stdout.readline())["environment"]
-    done = optimove_ce("doctor", "--json", "--timeout-ms", "60000", variables=settings)
-    assert done.returncode == 0
-    assert {name for name, check in checks_of(done.stdout).items() if check["state"] == "warning"} == {
-        "webhooks",
-        "listener",
-    }
+    done = typed("doctor", "--json", "--timeout-ms", "60000", variables=settings)
+    assert done.exit_code == 0
+    warned = {name for name, check in checks_of(done.stdout).items() if check["state"] == "warning"}
+    # On a machine that is overloaded the Date header of uvicorn, which a timer sets, is late.
+    assert warned - {"clock"} == {"webhooks", "listener"}
 
 
 def test_ctrl_c_ends_it_in_one_line() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -21,24 +20,15 @@ from optimove_conditional_execution import (
     WebhookNotification,
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
-from optimove_conditional_execution.cli.doctor.check import Check
-from optimove_conditional_execution.cli.doctor.own_service import LISTENER, WEBHOOK, Door, door_check
-from optimove_conditional_execution.cli.doctor.probe import Probe
 from optimove_conditional_execution.testing import FakeOptimove
-from optimove_conditional_execution.transport.http import HttpEngine
+from tests.cli.doctor.outside import Check, examined
 from tests.cli.doctor.servers import answering, closed_port
 from tests.conftest import served
 
 
-@pytest.fixture(autouse=True)
-def direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-
-def knocked(url: str, door: Door = WEBHOOK, *, is_rehearsal: bool = True) -> Check:
-    with contextlib.closing(HttpEngine()) as engine:
-        return door_check(Probe(engine, seconds=20.0), door, url, is_rehearsal=is_rehearsal)
+def knocked(url: str, name: str = "own-webhook", *, base_url: str = "http://127.0.0.1:9") -> Check:
+    option = {"own-webhook": "--webhook", "own-listener": "--listener"}[name]
+    return examined(base_url, option, url, variables={"OPTIMOVE_LISTENER_TOKEN": "a-private-token"})[name]
 
 
 async def approve(notification: WebhookNotification, deadline: Deadline) -> Decision:
@@ -55,8 +45,8 @@ def test_receivers_of_this_sdk_are_closed() -> None:
     campaigns = ASGIApp(AsyncListenerReceiver(note, token="a-token"))
     app = Starlette(routes=[Route("/gate", gate), Route("/campaigns", campaigns)])
     with served(app) as url:
-        for path, door in (("/gate", WEBHOOK), ("/campaigns", LISTENER)):
-            check = knocked(f"{url}{path}", door)
+        for path, name in (("/gate", "own-webhook"), ("/campaigns", "own-listener")):
+            check = knocked(f"{url}{path}", name)
             assert check.state == "ok", check
             assert "401" in check.finding
 
@@ -67,8 +57,8 @@ def test_receivers_that_ask_for_no_proof_are_a_problem() -> None:
     campaigns = ASGIApp(AsyncListenerReceiver(note, token=UNSIGNED))
     app = Starlette(routes=[Route("/gate", gate), Route("/campaigns", campaigns)])
     with served(app) as url:
-        for path, door in (("/gate", WEBHOOK), ("/campaigns", LISTENER)):
-            check = knocked(f"{url}{path}", door)
+        for path, name in (("/gate", "own-webhook"), ("/campaigns", "own-listener")):
+            check = knocked(f"{url}{path}", name)
             assert check.state == "problem"
             assert "not UNSIGNED" in check.remedy
 
@@ -143,11 +133,28 @@ def test_what_is_posted_can_do_no_harm() -> None:
 def test_a_service_that_does_not_run() -> None:
     check = knocked(f"http://127.0.0.1:{closed_port()}/gate")
     assert check.state == "problem"
-    assert "Start your service" in check.remedy
+    assert "Does the service run" in check.remedy
 
 
 def test_a_service_on_loopback_is_out_of_the_reach_of_the_real_optimove() -> None:
     with answering(react(Response(401))) as server:
-        check = knocked(f"{server.url}/gate", is_rehearsal=False)
+        check = knocked(f"{server.url}/gate", base_url="https://api5.optimove.invalid")
     assert check.state == "problem"
     assert "cannot reach" in check.finding
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/x", "/x?"),
+        ("/x?token=a-private-token", "/x?"),
+        ("/x?brand=b&token=a-private-token", "/x?brand=b"),
+        ("/x/a-private-token", "/x/no-token?"),
+        ("/x/a-private-token/", "/x/no-token?"),
+    ],
+)
+def test_the_token_of_a_listener_is_left_away(path: str, asked: str) -> None:
+    with answering(react(Response(401))) as server:
+        url = f"{server.url}{path}"
+        assert knocked(url, "own-listener").state == "ok"
+    assert [f"{request.path}?{request.query}" for request in server.requests] == [asked, asked]

@@ -1,20 +1,33 @@
-"""What the doctor says of what is registered."""
+"""What the doctor says of what is registered, as a server lists it; through a proxy, so that it is no rehearsal."""
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
-from optimove_conditional_execution import EventListener, Webhook
-from optimove_conditional_execution.cli.doctor.check import Check
-from optimove_conditional_execution.cli.doctor.registered import listener_check, webhooks_check
+from optimove_conditional_execution import Request, Response
+from tests.cli.doctor.outside import Check, examined
+from tests.cli.doctor.servers import answering
 
 GATE = "https://gate.example.com/optimove"
 CAMPAIGNS = "https://gate.example.com/campaigns"
 
 
-def webhooks(*urls: str, expected: str | None = None, is_rehearsal: bool = False) -> Check:
-    found = [Webhook(id=f"webhook{number}", url=url) for number, url in enumerate(urls, start=1)]
-    return webhooks_check(found, expected=expected, is_rehearsal=is_rehearsal)
+def checked(webhooks: list[dict[str, Any]], listeners: list[dict[str, Any]], *options: str) -> dict[str, Check]:
+    def react(request: Request) -> Response:
+        listed = webhooks if request.path.endswith("/webhooks") else listeners
+        return Response(200, {"content-type": "application/json"}, json.dumps(listed).encode())
+
+    with answering(react) as server:
+        proxies = {"HTTP_PROXY": server.url, "HTTPS_PROXY": server.url}
+        return examined("http://optimove.test", *options, seconds=1, variables=proxies)
+
+
+def webhooks(*urls: str, expected: str | None = None) -> Check:
+    found = [{"id": f"webhook{number}", "url": url} for number, url in enumerate(urls, start=1)]
+    return checked(found, [], *([] if expected is None else ["--webhook", expected]))["webhooks"]
 
 
 @pytest.mark.parametrize(
@@ -29,6 +42,7 @@ def webhooks(*urls: str, expected: str | None = None, is_rehearsal: bool = False
         (("https://gate.example.com/Optimove",), GATE, "problem", "differs in case or scheme"),
         (("http://gate.example.com/optimove",), GATE, "problem", "differs in case or scheme"),
         ((GATE, "https://old.example.com/x"), GATE, "warning", "the first answer wins, so a stale one can deny"),
+        ((GATE, "https://old.example.com/x"), GATE, "warning", "https://old.example.com/x (webhook2)"),
         ((GATE, GATE), None, "warning", "is registered 2 times"),
         ((GATE, "https://GATE.example.com:443/optimove/"), None, "warning", f"{GATE} is registered 2 times"),
         ((GATE, "https://gate.example.com/Optimove"), None, "warning", "2 are registered"),
@@ -45,17 +59,12 @@ def test_webhooks(urls: tuple[str, ...], expected: str | None, state: str, said:
     check = webhooks(*urls, expected=expected)
     assert check.state == state
     assert said in check.finding
-    assert bool(check.remedy) == (state != "ok")
 
 
 def test_a_stand_in_on_loopback_reaches_loopback() -> None:
-    assert webhooks("http://127.0.0.1:8000/x", is_rehearsal=True).state == "ok"
-
-
-def test_several_webhooks_are_named_with_their_ids() -> None:
-    check = webhooks(GATE, "https://old.example.com/x")
-    assert "https://old.example.com/x (webhook2)" in check.finding
-    assert "webhooks delete ID" in check.remedy
+    listed = b'[{"id": "webhook1", "url": "http://127.0.0.1:8000/x"}]'
+    with answering(lambda _: Response(200, {"content-type": "application/json"}, listed)) as server:
+        assert examined(server.url)["webhooks"].state == "ok"
 
 
 def test_what_can_be_private_in_a_url_is_not_shown() -> None:
@@ -64,14 +73,6 @@ def test_what_can_be_private_in_a_url_is_not_shown() -> None:
 
 
 # ---- listeners
-
-
-def listener(*registered: tuple[int, int | None, str], expected: str | None = None) -> Check:
-    found = [
-        EventListener(event_type_id=kind, channel_id=channel, listener_url=url) for kind, channel, url in registered
-    ]
-    return listener_check(found, expected=expected, is_rehearsal=False)
-
 
 ENCODED = "https%3A%2F%2Fgate.example.com%2Fcampaigns%3Ftoken%3Dprivate"
 
@@ -95,12 +96,48 @@ ENCODED = "https%3A%2F%2Fgate.example.com%2Fcampaigns%3Ftoken%3Dprivate"
     ],
 )
 def test_listeners(registered: list[tuple[int, int | None, str]], expected: str | None, state: str, said: str) -> None:
-    check = listener(*registered, expected=expected)
+    found = [{"EventTypeID": kind, "ChannelID": channel, "ListenerURL": url} for kind, channel, url in registered]
+    checks = checked([], found, *([] if expected is None else ["--listener", expected]))
+    check = checks["listener"]
     assert check.state == state
     assert said in check.finding
-    assert bool(check.remedy) == (state != "ok")
-    assert "private" not in check.finding + check.remedy
+    assert "private" not in repr(checks)
+    assert "channel 504" not in said or "listeners unregister --channel 504" in check.remedy
 
 
-def test_a_listener_with_a_channel_is_told_how_to_go() -> None:
-    assert "listeners unregister --channel 504" in listener((5, 504, CAMPAIGNS)).remedy
+# ---- the token
+
+LONG = "a-long-and-private-text"
+
+
+@pytest.mark.parametrize(
+    ("token", "urls", "state", "said"),
+    [
+        (None, (), "not checked", "is not set"),
+        (None, ("https://a.test/x?token=t",), "warning", "cannot be compared"),
+        (None, ("https://a.test/x",), "warning", "has no ?token="),
+        (LONG, (), "ok", "is set."),
+        (LONG, (f"https://a.test/x?token={LONG}",), "ok", "the registered URL has it"),
+        (LONG, (f"https://a.test/x/{LONG}",), "ok", "the registered URL has it"),
+        (LONG, (f"https%3A%2F%2Fa.test%2Fx%3Ftoken%3D{LONG}",), "ok", "the registered URL has it"),
+        (LONG, ("https://a.test/x?token=another",), "problem", "401"),
+        (LONG, ("https://a.test/x",), "problem", "401"),
+        (LONG, (f"https://a.test/x?token={LONG}", "https://a.test/y"), "problem", "401"),
+        ("", (), "problem", "empty, blank"),
+        (f"{LONG}\n", (), "problem", "line break"),
+        (f'"{LONG}"', (), "problem", "quotation mark"),
+        ("short", ("https://a.test/x?token=short",), "warning", "less than 16"),
+    ],
+)
+def test_the_token(token: str | None, urls: tuple[str, ...], state: str, said: str) -> None:
+    listeners = [{"EventTypeID": 5, "ListenerURL": url} for url in urls]
+    # Listeners of other events have tokens of their own.
+    listeners.append({"EventTypeID": 13, "ListenerURL": "https://a.test/sent"})
+    variables = {} if token is None else {"OPTIMOVE_LISTENER_TOKEN": token}
+    with answering(
+        lambda _: Response(200, {"content-type": "application/json"}, json.dumps(listeners).encode())
+    ) as server:
+        checks = examined(server.url, variables=variables)
+    assert checks["token"].state == state
+    assert said in checks["token"].finding
+    assert LONG not in repr(checks)

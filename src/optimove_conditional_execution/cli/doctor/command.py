@@ -1,38 +1,51 @@
-"""`optimove-ce doctor`, and how its checks are shown."""
+"""`optimove-ce doctor`: all checks in their order, and how they are shown."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import asdict, replace
 from typing import Final
+from urllib.parse import urlsplit
 
 import click
 
-from optimove_conditional_execution.cli.doctor.check import Check, State
-from optimove_conditional_execution.cli.doctor.examination import Plan, examine
+from optimove_conditional_execution.cli.doctor.connection import Probe
+from optimove_conditional_execution.cli.doctor.environment import (
+    accepted,
+    key_check,
+    secret_check,
+    timezone_check,
+    token_check,
+    url_check,
+    versions_check,
+)
+from optimove_conditional_execution.cli.doctor.finding import Check, State, not_checked
+from optimove_conditional_execution.cli.doctor.own_service import own_service_check
+from optimove_conditional_execution.cli.doctor.tenant import NAMES, Plan, Tenant, campaign_urls, skipped, tenant_checks
 from optimove_conditional_execution.cli.given_urls import checked_url
-from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS
+from optimove_conditional_execution.cli.tenant import without_token
+from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.models.listener import EventListener
+from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS, Endpoints
+from optimove_conditional_execution.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TOKEN_VARIABLE
+from optimove_conditional_execution.transport.http import HttpEngine
+from optimove_conditional_execution.urls import is_loopback
 
 _COLOURS: Final[dict[State, str]] = {"ok": "green", "warning": "yellow", "problem": "red", "not checked": "blue"}
-_MOST_MS: Final = 3_600_000
+_MAX_TIMEOUT_MS: Final = 3_600_000
+_SERVICE: Final = "it must be registered, be reachable from here, and refuse"
 
 
 @click.command(epilog="\b\nExample:\n  optimove-ce doctor --webhook https://gate.example.com/optimove")
-@click.option(
-    "--webhook",
-    metavar="URL",
-    callback=checked_url,
-    help="The webhook of your service: it must be registered, be reachable from here, and refuse what is unsigned.",
-)
-@click.option(
-    "--listener",
-    metavar="URL",
-    callback=checked_url,
-    help="The listener of your service: the same, for events without the token.",
-)
+@click.option("--webhook", metavar="URL", callback=checked_url, help=f"Your webhook: {_SERVICE} what is unsigned.")
+@click.option("--listener", metavar="URL", callback=checked_url, help=f"Your listener: {_SERVICE} what has no token.")
 @click.option(
     "--timeout",
+    "seconds",
     type=click.FloatRange(0.1, 60),
     default=5.0,
     show_default=True,
@@ -41,7 +54,7 @@ _MOST_MS: Final = 3_600_000
 )
 @click.option(
     "--timeout-ms",
-    type=click.IntRange(1, _MOST_MS),
+    type=click.IntRange(1, _MAX_TIMEOUT_MS),
     default=DEFAULT_TIMEOUT_MS,
     show_default=True,
     help="Milliseconds that Optimove waits for an answer, as you have set it: it cannot be read.",
@@ -52,7 +65,7 @@ _MOST_MS: Final = 3_600_000
 def doctor(
     webhook: str | None,
     listener: str | None,
-    timeout: float,
+    seconds: float,
     timeout_ms: int,
     path_prefix: str,
     strict: bool,
@@ -70,9 +83,9 @@ def doctor(
     """
     # A key that travels in clear is a finding here; the client's warning would only say it twice.
     logging.getLogger("optimove_conditional_execution.client").addHandler(logging.NullHandler())
-    plan = Plan(seconds=timeout, timeout_ms=timeout_ms, path_prefix=path_prefix, webhook=webhook, listener=listener)
+    plan = Plan(seconds, timeout_ms, Endpoints(path_prefix=path_prefix), webhook, listener)
     checks: list[Check] = []
-    for check in examine(os.environ, plan):
+    for check in _checks(os.environ, plan):
         if not as_json:
             _show(check, checks[-1].remedy if checks else "")
         checks.append(check)
@@ -80,11 +93,56 @@ def doctor(
     is_ok = not problems and not (strict and warnings)
     if as_json:
         numbers = {"ok": is_ok, "problems": problems, "warnings": warnings}
-        click.echo(json.dumps({**numbers, "checks": [check.as_json() for check in checks]}))
+        click.echo(json.dumps({**numbers, "checks": [asdict(check) for check in checks]}))
     else:
         click.echo(f"\n{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}.")
     if not is_ok:
         raise click.exceptions.Exit(1)
+
+
+def _checks(environment: Mapping[str, str], plan: Plan) -> Iterator[Check]:
+    """Yield every check, each as soon as it is made: what one shows decides what the next can ask."""
+    yield key_check(environment)
+    yield url_check(environment)
+    listeners: list[EventListener] | None = None
+    try:
+        engine = HttpEngine()
+    except ConfigurationError as error:
+        yield not_checked("name", "Nothing can be asked.")
+        yield Check("connection", "problem", "This machine is not set up for connections.", str(error))
+        yield from skipped(NAMES[2:], "Nothing can be asked.")
+    else:
+        with closing(engine):
+            listeners = yield from _checks_by_requests(environment, plan, Probe(engine, seconds=plan.seconds))
+    urls = campaign_urls(listeners)
+    yield secret_check(environment)
+    yield token_check(environment, urls)
+    yield timezone_check(environment, is_needed=plan.listener is not None or bool(urls))
+    yield versions_check()
+
+
+def _checks_by_requests(
+    environment: Mapping[str, str], plan: Plan, probe: Probe
+) -> Generator[Check, None, list[EventListener] | None]:
+    listeners: list[EventListener] | None = None
+    try:
+        base_url = accepted(environment, BASE_URL_VARIABLE).base_url
+    except ConfigurationError:
+        yield from skipped(NAMES, "The base URL is missing, or is none.")
+    else:
+        plan = replace(plan, is_rehearsal=is_loopback(urlsplit(base_url).hostname or ""))
+        key: str | None = None
+        # A key that must not travel in clear does not do so for a check either.
+        if plan.is_rehearsal or base_url.startswith("https:"):
+            with suppress(ConfigurationError):
+                key = accepted(environment, API_KEY_VARIABLE).api_key.get_secret_value()
+        listeners = yield from tenant_checks(Tenant(probe, base_url, key), plan)
+    if plan.webhook is not None:
+        yield own_service_check(probe, "own-webhook", plan.webhook, is_rehearsal=plan.is_rehearsal)
+    if plan.listener is not None:
+        url = without_token(plan.listener, environment.get(TOKEN_VARIABLE))
+        yield own_service_check(probe, "own-listener", url, is_rehearsal=plan.is_rehearsal)
+    return listeners
 
 
 def _show(check: Check, said: str) -> None:

@@ -1,151 +1,186 @@
-"""The way to a server: its name, a connection, TLS."""
+"""The way to a server: its name, a connection, TLS. One request shows all three."""
 
 from __future__ import annotations
 
-from typing import Final
+import time
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, final
 from urllib.parse import urlsplit
 
-from optimove_conditional_execution.cli.doctor.check import Check, not_checked
-from optimove_conditional_execution.cli.doctor.probe import TLS_CAUSES, Answer, Cause, Silence
-from optimove_conditional_execution.cli.doctor.texts import is_address, is_loopback
+from optimove_conditional_execution._version import __version__
+from optimove_conditional_execution.cli.doctor.finding import Check, not_checked
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.errors import DeadlineExceeded, TransportError
+from optimove_conditional_execution.messages import Response
+from optimove_conditional_execution.transport.engine import Engine, OutgoingRequest, read_all
+from optimove_conditional_execution.urls import address_of, is_loopback, origin
 
-_NAME_CAUSES: Final[frozenset[Cause]] = frozenset({"unknown-name", "look-up-failed"})
-
-_CA_BUNDLE: Final = (
-    "If a proxy of your company inspects TLS, or the server's authority is your own, set SSL_CERT_FILE to a PEM file "
-    "with that authority, or pass http_client=httpx.Client(verify=ssl.create_default_context(cafile=...))."
-)
+_HEADERS: Final = {
+    "Accept-Encoding": "identity",
+    "User-Agent": f"optimove-conditional-execution/{__version__} doctor",
+}
 
 
-def connection_checks(url: str, result: Answer | Silence, *, proxy: str | None, seconds: float) -> list[Check]:
+@final
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server said.
+
+    Attributes:
+        response: Status, headers and body.
+        sent_at: This machine's clock before the request, in seconds since 1970.
+        seconds: How long it took, on a clock that nobody can set.
+    """
+
+    response: Response = field(repr=False)
+    sent_at: float
+    seconds: float
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self.response.status
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """Why no answer came.
+
+    Attributes:
+        cause: That of a `TransportError`; `not-connected` for a time-out before the request was sent.
+        finding: The same as a sentence.
+        remedy: What helps.
+    """
+
+    cause: str
+    finding: str
+    remedy: str
+
+
+@final
+class Probe:
+    """Sends requests, each once and in bounded time."""
+
+    def __init__(self, engine: Engine, *, seconds: float) -> None:
+        """Send nothing yet.
+
+        Args:
+            engine: What carries requests, as it does for a client.
+            seconds: How long one request may take.
+        """
+        self._engine = engine
+        self.seconds = seconds
+
+    def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer | NoAnswer:
+        """Send a request; redirects are not followed."""
+        headers = {**_HEADERS, **headers}
+        request = OutgoingRequest(method, url, headers, body, Deadline.after(self.seconds), self.seconds)
+        sent_at, began = time.time(), time.perf_counter()
+        try:
+            response = read_all(self._engine.open(request))
+        except (TransportError, DeadlineExceeded) as error:
+            return _no_answer(error, url, self.seconds)
+        return Answer(response, sent_at, time.perf_counter() - began)
+
+
+def proxy_for(url: str) -> str | None:
+    """Return the proxy that the environment has for a URL, as host and port; None for none."""
+    parts = urlsplit(url)
+    if urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    # Without its user name and password.
+    return None if not proxy else urlsplit(proxy if "://" in proxy else f"//{proxy}").netloc.rpartition("@")[2]
+
+
+def connection_checks(url: str, result: Answer | NoAnswer) -> list[Check]:
     """Return the checks of the name, the connection and TLS, as far as one request shows them.
 
     Args:
-        url: The base URL.
-        result: What became of the request.
-        proxy: The proxy that it went through, or None.
-        seconds: How long it might take.
+        url: What was asked.
+        result: What became of it.
     """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    cause = result.cause if isinstance(result, Silence) else None
+    host, proxy = urlsplit(url).hostname or "", proxy_for(url)
+    failed = result if isinstance(result, NoAnswer) else None
+    cause = None if failed is None else failed.cause
+    problem = ("", "") if failed is None else (failed.finding, failed.remedy)
     if proxy is not None:
         name = not_checked("name", f"The proxy {proxy} looks {host} up.", "Nothing to do, if the connection is ok.")
-    elif cause in _NAME_CAUSES:
-        name = Check("name", "problem", *trouble(url, result, proxy=proxy, seconds=seconds))
+    elif cause == "dns":
+        name = Check("name", "problem", *problem)
     else:
-        name = Check("name", "ok", f"{host} is an address." if is_address(host) else f"{host} has an address.")
-    return [
-        name,
-        _connection(url, result, proxy=proxy, seconds=seconds),
-        _tls(url, result, proxy=proxy, seconds=seconds),
-    ]
-
-
-def _connection(url: str, result: Answer | Silence, *, proxy: str | None, seconds: float) -> Check:
-    if isinstance(result, Silence):
-        if result.cause in _NAME_CAUSES:
-            return not_checked("connection", "The name has no address.")
-        if result.cause not in TLS_CAUSES:
-            return Check("connection", "problem", *trouble(url, result, proxy=proxy, seconds=seconds))
-    through = "" if proxy is None else f" through the proxy {proxy}"
-    return Check("connection", "ok", f"{_origin(url)} can be reached{through}.")
-
-
-def _tls(url: str, result: Answer | Silence, *, proxy: str | None, seconds: float) -> Check:
+        name = Check("name", "ok", f"{host} is an address." if address_of(host) else f"{host} has an address.")
+    if cause == "dns":
+        connection = not_checked("connection", "The name has no address.")
+    elif cause not in (None, "tls"):
+        connection = Check("connection", "problem", *problem)
+    else:
+        through = "" if proxy is None else f" through the proxy {proxy}"
+        connection = Check("connection", "ok", f"{origin(url)} can be reached{through}.")
     if urlsplit(url).scheme == "http":
-        if is_loopback(urlsplit(url).hostname or ""):
-            return Check("tls", "ok", "Not needed on loopback.")
-        return not_checked("tls", "The URL is plain http.", "Use https: see url.")
-    if isinstance(result, Answer) or result.cause == "no-answer":
-        return Check("tls", "ok", "The server's certificate is valid, and of this host.")
-    if result.cause in TLS_CAUSES:
-        return Check("tls", "problem", *trouble(url, result, proxy=proxy, seconds=seconds))
-    return not_checked("tls", "There is no connection.")
+        loopback = Check("tls", "ok", "Not needed on loopback.")
+        tls = loopback if is_loopback(host) else not_checked("tls", "The URL is plain http.", "Use https: see url.")
+    elif cause in (None, "timeout"):
+        tls = Check("tls", "ok", "The server's certificate is valid, and of this host.")
+    elif cause == "tls":
+        tls = Check("tls", "problem", *problem)
+    else:
+        tls = not_checked("tls", "There is no connection.")
+    return [name, connection, tls]
 
 
-def trouble(
-    url: str, result: Answer | Silence, *, proxy: str | None, seconds: float, is_own: bool = False
-) -> tuple[str, str]:
-    """Return what a silence means, and what helps.
+# ---- why there is no answer
 
-    Args:
-        url: What was asked.
-        result: The silence.
-        proxy: The proxy of the request, or None.
-        seconds: How long the request might take.
-        is_own: Whether the server is the engineer's own, and not Optimove's.
-    """
-    if isinstance(result, Answer):
-        raise TypeError("An answer is no trouble of the connection.")
-    where = _origin(url)
-    said = f" ({result.detail.rstrip('.')})" if result.detail else ""
-    spell = "Check the spelling of the URL" if is_own else "Check the spelling of OPTIMOVE_BASE_URL"
-    firewall = (
-        "Start your service, and check its port and the firewall."
-        if is_own
-        else "Check the URL, and whether a firewall of yours lets this machine out. If only a proxy may, set "
-        "HTTPS_PROXY."
+_URL: Final = "Check the URL: scheme, host and port"
+_CA: Final = (
+    "Serve the whole chain of a public authority, which Optimove must trust. If it is Optimove's server, and a proxy "
+    "of yours inspects TLS, set SSL_CERT_FILE to a PEM file with that proxy's authority."
+)
+_CLOCK: Final = "Check this machine's clock first; then the certificate must be renewed."
+_FIREWALL: Final = (
+    f"{_URL}. Does the service run, and does a firewall let this machine through? If only a proxy may, set HTTPS_PROXY."
+)
+
+# By reason, else by cause: what it means, and what helps.
+_TEXTS: Final[Mapping[str, tuple[str, str]]] = {
+    "dns": ("its name could not be looked up", f"{_URL}, and this machine's DNS."),
+    "refused": ("it refuses connections", _FIREWALL),
+    "unreachable": ("there is no route to it", _FIREWALL),
+    "not-connected": ("it takes no connection within {seconds:g} s", _FIREWALL),
+    "proxy": (
+        "the proxy {proxy} does not reach it",
+        "Check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or list the host in NO_PROXY if no proxy is needed.",
+    ),
+    "unknown-issuer": ("its certificate is of an authority that this machine does not know", _CA),
+    "bad-certificate": ("its certificate is not accepted", _CA),
+    "expired": ("its certificate has expired", _CLOCK),
+    "not-yet-valid": ("its certificate is not valid yet", _CLOCK),
+    "other-host": ("its certificate is of another host", f"{_URL}, and whether something in between answers."),
+    "not-tls": ("it does not speak TLS", f"{_URL}."),
+    "tls": ("it and this machine agree on no TLS", f"{_URL}, and whether it asks for a client certificate."),
+    "timeout": (
+        "it took the request, but did not answer within {seconds:g} s",
+        "See what the service waits for, or give it longer with --timeout; ask Optimove support about its own.",
+    ),
+    "broken": (
+        "it ended the connection without an answer",
+        f"{_URL}: a server that expects TLS does so to plain http, and a firewall may. See the service's log.",
+    ),
+}
+
+
+def _no_answer(error: TransportError | DeadlineExceeded, url: str, seconds: float) -> NoAnswer:
+    proxy, cause, reason, detail = proxy_for(url), str(error.cause), "", ""
+    if isinstance(error, TransportError):
+        reason, detail = error.reason, error.detail
+    if cause == "timeout" and error.request_sent is False:
+        cause, detail = ("not-connected", "") if proxy is None else ("proxy", "it takes no connection")
+    meaning, remedy = _TEXTS.get(reason) or _TEXTS.get(cause) or _TEXTS["broken"]
+    said = f" ({detail.rstrip('.')})" if detail else ""
+    return NoAnswer(
+        cause, f"No answer from {origin(url)}: {meaning.format(seconds=seconds, proxy=proxy)}{said}.", remedy
     )
-    renew = "Renew it" if is_own else "Ask Optimove support, if it lasts"
-    texts: dict[Cause, tuple[str, str]] = {
-        "unknown-name": (f"Nobody knows the host of {where}{said}.", f"{spell}, and this machine's DNS."),
-        "look-up-failed": (
-            f"The name of {where} could not be looked up{said}.",
-            "This machine's DNS server does not answer: check the network, or run this again.",
-        ),
-        "refused": (f"{where} refuses connections.", firewall),
-        "unreachable": (f"There is no route to {where}{said}.", firewall),
-        "no-connection": (f"{where} takes no connection within {seconds:g} s.", firewall),
-        "proxy": (
-            f"The proxy {proxy or ''} does not reach {where}{said}.".replace("  ", " "),
-            "Check HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, or list the host in NO_PROXY if no proxy is needed.",
-        ),
-        "unknown-issuer": (
-            f"The certificate of {where} is of an authority that this machine does not know{said}.",
-            "Serve the whole chain of a public authority: Optimove must trust it. A CA of your own will not do."
-            if is_own
-            else _CA_BUNDLE,
-        ),
-        "expired": (
-            f"The certificate of {where} has expired{said}.",
-            f"Check this machine's clock first. {renew}.",
-        ),
-        "not-yet-valid": (
-            f"The certificate of {where} is not valid yet{said}.",
-            f"Check this machine's clock first: it is probably slow. {renew}.",
-        ),
-        "other-host": (
-            f"The certificate of {where} is of another host{said}.",
-            "Serve a certificate with this host's name."
-            if is_own
-            else f"{spell}: your tenant's server is https://apiX.optimove.net. Something in between may answer, too.",
-        ),
-        "bad-certificate": (
-            f"The certificate of {where} is not accepted{said}.",
-            "Serve a certificate of a public authority." if is_own else _CA_BUNDLE,
-        ),
-        "not-tls": (f"{where} does not speak TLS{said}.", "Check scheme and port: plain http was answered to https."),
-        "no-tls": (
-            f"{where} and this machine agree on no TLS{said}.",
-            "Check the port, and what stands in between; a server that asks for a client certificate is one cause.",
-        ),
-        "no-answer": (
-            f"{where} took the request, but did not answer within {seconds:g} s.",
-            "See what your service waits for; --timeout gives it longer."
-            if is_own
-            else "Run this again, or with a longer --timeout. Ask Optimove support, if it lasts.",
-        ),
-        "broken-off": (
-            f"{where} ended the connection without an answer.",
-            "Check scheme and port: a server that expects TLS does so to plain http. See your service's log."
-            if is_own
-            else "Check scheme and port: a server that expects TLS does so to plain http. A firewall may do it, too.",
-        ),
-    }
-    return texts[result.cause]
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

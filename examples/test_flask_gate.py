@@ -1,9 +1,8 @@
-"""Your own test of your gate, without Optimove: installing the SDK gives pytest the fixture `fake_optimove`.
+"""Your own test of a gate in Flask, without Optimove: installing the SDK gives pytest the fixture `fake_optimove`.
 
-Run it:    pip install . pytest flask     (in a clone)
-           cd examples && python -m pytest test_gate.py
+Run it:    pip install "optimove-conditional-execution[cli]" flask pytest
 
-python -m pytest test_gate.py
+python -m pytest test_flask_gate.py
 """
 
 from __future__ import annotations
@@ -41,3 +40,5 @@ def test_the_route(fake_optimove: FakeOptimove, monkeypatch: pytest.MonkeyPatch)
     http = create_app(fake_optimove.client()).test_client()
     assert http.post(request.path, data=request.body, headers=list(request.headers)).status_code == 200
     assert fake_optimove.result(question.request_uid) == "approved"
+    forged = signed_request(notification("C234638"), secret="not-the-secret", path="/optimove")
+    assert http.post(forged.path, data=forged.body, headers=list(forged.headers)).status_code == 401

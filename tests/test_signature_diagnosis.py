@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optimove_conditional_execution import sign
-from optimove_conditional_execution.cli.diagnosis import Mistake, diagnose, remarks
+from optimove_conditional_execution.signature_diagnosis import Mistake, diagnose, remarks
 from optimove_conditional_execution.testing import notification
 
 SECRET = b"correct horse battery staple"
