@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import io
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,13 @@ import httpx
 import pytest
 
 from optimove_conditional_execution import AsyncWebhookReceiver, ConfigurationError, Outcome, WebhookReceiver, sign
+from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.adapters.wsgi import WSGIApp
-from optimove_conditional_execution.testing import FakeOptimove, notification
+from optimove_conditional_execution.testing import FakeOptimove, Question, notification
 from tests.adapters.apps import decide
-from tests.adapters.servers import chunks, gunicorn_command, hang_up, head, running, talk, wsgiref_command
+from tests.adapters.servers import Running, chunks, gunicorn_command, hang_up, head, running, talk, wsgiref_command
 from tests.adapters.table import MAX_BODY, ROWS, SECRET, ask_every_row
+from tests.conftest import OverHTTP, served
 
 FACTORIES = ["plain", "flask_mount", "flask_view", "django_view"]
 
@@ -34,24 +39,45 @@ def test_every_row_of_the_table_under_wsgiref_and_its_validator(
     assert "Traceback" not in server.printed()
 
 
+Gunicorn = Callable[[str], tuple[Running, FakeOptimove]]
+
+
+@pytest.fixture(scope="module")
+def gunicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gunicorn]:
+    """Serve a factory of `apps.py`, each once for all tests here, and tell its stand-in for Optimove."""
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def serve(factory: str) -> tuple[Running, FakeOptimove]:
+            fake = FakeOptimove()
+            optimove_url = stack.enter_context(served(ASGIApp(OverHTTP(fake))))
+            command = gunicorn_command(f"tests.adapters.apps:{factory}()")
+            log = tmp_path_factory.mktemp("gunicorn") / "log"
+            return stack.enter_context(running(command, log=log, environment=environment(optimove_url))), fake
+
+        yield serve
+
+
 @pytest.mark.parametrize("factory", FACTORIES)
-def test_every_row_of_the_table_under_gunicorn(
-    factory: str, fake_optimove: FakeOptimove, optimove_url: str, tmp_path: Path
-) -> None:
-    command = gunicorn_command(f"tests.adapters.apps:{factory}()")
-    with running(command, log=tmp_path / "log", environment=environment(optimove_url)) as server:
-        assert ask_every_row(f"{server.url}/optimove", fake_optimove) == ROWS
+def test_every_row_of_the_table_under_gunicorn(factory: str, gunicorn: Gunicorn) -> None:
+    server, fake = gunicorn(factory)
+    assert ask_every_row(f"{server.url}/optimove", fake) == ROWS
     assert "Traceback" not in server.printed()
 
 
-def test_gunicorn_hands_on_chunked_bodies(fake_optimove: FakeOptimove, optimove_url: str, tmp_path: Path) -> None:
-    question, _ = fake_optimove.trigger("VIP", timeout_ms=30_000)
+def asked(fake: FakeOptimove) -> tuple[Question, bytes, str]:
+    """Return a question that is answered with yes, its body and its signature."""
+    question, _ = fake.trigger("VIP", timeout_ms=30_000)
     body = json.dumps(notification("VIP", request_uid=question.request_uid, timeout_ms=30_000)).encode()
-    headers = {"optimove-signature-content": sign(body, secret=SECRET)}
-    command = gunicorn_command("tests.adapters.apps:plain()")
-    with running(command, log=tmp_path / "log", environment=environment(optimove_url)) as server:
-        posted = httpx.post(server.url, content=iter([body[:100], body[100:]]), headers=headers, timeout=30)
-        too_long = talk(server.url, [head("/", ("Transfer-Encoding", "chunked")), *chunks(MAX_BODY * 4)])
+    return question, body, sign(body, secret=SECRET)
+
+
+def test_gunicorn_hands_on_chunked_bodies(gunicorn: Gunicorn) -> None:
+    server, fake = gunicorn("plain")
+    question, body, signature = asked(fake)
+    headers = {"optimove-signature-content": signature}
+    posted = httpx.post(server.url, content=iter([body[:100], body[100:]]), headers=headers, timeout=30)
+    too_long = talk(server.url, [head("/", ("Transfer-Encoding", "chunked")), *chunks(MAX_BODY * 4)])
     assert (posted.status_code, question.approved) == (200, True)
     assert too_long.status == 413
     assert "Traceback" not in server.printed()
@@ -61,32 +87,23 @@ def test_gunicorn_hands_on_chunked_bodies(fake_optimove: FakeOptimove, optimove_
     ("factory", "status", "approved"),
     [("flask_view", 200, True), ("django_view", 411, False), ("django_beside", 200, True)],
 )
-def test_chunked_bodies_in_views_under_gunicorn(
-    factory: str, status: int, approved: bool, fake_optimove: FakeOptimove, optimove_url: str, tmp_path: Path
-) -> None:
-    question, _ = fake_optimove.trigger("VIP", timeout_ms=30_000)
-    body = json.dumps(notification("VIP", request_uid=question.request_uid, timeout_ms=30_000)).encode()
-    headers = {"optimove-signature-content": sign(body, secret=SECRET)}
-    command = gunicorn_command(f"tests.adapters.apps:{factory}()")
-    with running(command, log=tmp_path / "log", environment=environment(optimove_url)) as server:
-        url = f"{server.url}/optimove"
-        posted = httpx.post(url, content=iter([body[:100], body[100:]]), headers=headers, timeout=30)
+def test_chunked_bodies_in_views_under_gunicorn(factory: str, status: int, approved: bool, gunicorn: Gunicorn) -> None:
+    server, fake = gunicorn(factory)
+    question, body, signature = asked(fake)
+    headers = {"optimove-signature-content": signature}
+    posted = httpx.post(f"{server.url}/optimove", content=iter([body[:100], body[100:]]), headers=headers, timeout=30)
     assert posted.status_code == status
     assert question.approved == approved
     assert ("WSGIApp" in server.printed()) == (factory == "django_view")  # Python prints warnings when nobody logs
 
 
-def test_a_sender_that_promises_more_than_it_sends_is_no_sender(
-    fake_optimove: FakeOptimove, optimove_url: str, tmp_path: Path
-) -> None:
-    question, _ = fake_optimove.trigger("VIP", timeout_ms=30_000)
-    body = json.dumps(notification("VIP", request_uid=question.request_uid, timeout_ms=30_000)).encode()
-    signature = ("optimove-signature-content", sign(body, secret=SECRET))
-    command = gunicorn_command("tests.adapters.apps:plain()")
-    with running(command, log=tmp_path / "log", environment=environment(optimove_url)) as server:
-        # The signature covers the whole body, so a part of it is worth nothing.
-        hang_up(server.url, head("/", ("Content-Length", str(len(body))), signature) + body[:-1])
-        assert ask_every_row(f"{server.url}/optimove", fake_optimove) == ROWS
+def test_a_sender_that_promises_more_than_it_sends_is_no_sender(gunicorn: Gunicorn) -> None:
+    server, fake = gunicorn("plain")
+    question, body, signature = asked(fake)
+    # The signature covers the whole body, so a part of it is worth nothing.
+    headers = [("Content-Length", str(len(body))), ("optimove-signature-content", signature)]
+    hang_up(server.url, head("/", *headers) + body[:-1])
+    assert ask_every_row(f"{server.url}/optimove", fake) == ROWS
     assert question.answer is None
     assert "Traceback" not in server.printed()
 

@@ -382,11 +382,11 @@ def test_a_thread_that_is_interrupted(
     outcomes: list[Outcome] = []
     asked: list[str] = []
     slow = [stage]
-    claims = Slow(stage, 1.0)
+    claims = Slow(stage, 0.6)
 
     def handler(notification: Any, deadline: Any) -> bool:
         asked.append(notification.request_uid)
-        time.sleep(1.0 if slow == ["decide"] else 0)
+        time.sleep(0.6 if slow == ["decide"] else 0)
         return True
 
     class Client:
@@ -402,7 +402,7 @@ def test_a_thread_that_is_interrupted(
     receiver = WebhookReceiver(
         handler, client=client, secrets=optimove.secrets, claims=claims, on_outcome=outcomes.append
     )
-    interrupt(error, 0.3)
+    interrupt(error, 0.2)
     with pytest.raises(type(error)):
         optimove.notify(receiver, request_uid="r-1", timeout_ms=20_000)
     slow.clear()

@@ -138,7 +138,7 @@ class Rig:
         handovers = self.receiver._context.deduplicator
         for handover in list(handovers._known.values()):
             if handover is not None:
-                handover.taken.result(PATIENCE)
+                handover.done.result(PATIENCE)
 
     def close(self) -> None:
         for taking in (self.ready, self.other):
@@ -556,7 +556,7 @@ def test_a_repeat_waits_for_the_first_and_answers_as_it_does(rig: Rig, raises: E
         repeats = [pool.submit(rig.send, ready()) for _ in range(4)]
         waiting = rig.receiver._context.deduplicator._known[CampaignReadyEvent.from_json(json.dumps(ready())).key]
         assert waiting is not None
-        while not (len(waiting.taken._done_callbacks) + len(waiting.taken._waiters) >= 5):
+        while not (len(waiting.done._done_callbacks) + len(waiting.done._waiters) >= 5):
             assert not any(repeat.done() for repeat in repeats)
         rig.ready.go_on.set()
         expected = 200 if raises is None else 503

@@ -19,8 +19,8 @@ from optimove_conditional_execution import (
     Response,
     ReviewReport,
 )
-from optimove_conditional_execution.review import passes as passes_module
-from optimove_conditional_execution.review.passes import Passes
+from optimove_conditional_execution.review import base
+from optimove_conditional_execution.review.base import Passes
 from optimove_conditional_execution.stores import MemoryJournal, SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.review.conftest import Rig, everybody, odd
@@ -47,7 +47,7 @@ READ, UPDATE = "GetProcessedCampaignCustomers", "UpdateCustomerPromotionStatus"
 @pytest.fixture(autouse=True)
 def short_pauses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "fake_optimove" in request.fixturenames:
-        monkeypatch.setattr(passes_module, "_FIRST_PAUSE", 0.1)
+        monkeypatch.setattr(base, "_FIRST_PAUSE", 0.1)
 
 
 @pytest.mark.parametrize("answer", [BAD], ids=["a refusal"])

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol, final, runtime_checkable
 
-from optimove_conditional_execution.errors import ConfigurationError, OptimoveError, SupersededError
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
 
 FIRST_DENIAL: Final = 2**62
 """The number of the first denial of a review."""
-
-UNKNOWN: Final = "No such review is in this journal."
 
 
 Ranges = Sequence[tuple[int, int]]
@@ -203,43 +200,3 @@ class Journal(Protocol):
             ConfigurationError: `before` has a zone.
         """
         ...
-
-
-def is_announced_twice(event: CampaignReadyEvent, others: Iterable[CampaignReadyEvent]) -> bool:
-    """Return whether other events announce the same campaign with the same clearance, under another time stamp."""
-    return any(
-        other.key != event.key
-        and other.campaign_id == event.campaign_id
-        and other.clearance_required_by == event.clearance_required_by
-        for other in others
-    )
-
-
-def check_run(run: int | None, latest: int | None) -> None:
-    """Reject a run that is not the latest one of its review.
-
-    Raises:
-        SupersededError: It is not.
-    """
-    if run is not None and run != latest:
-        raise SupersededError("Another run has taken over this review, so this one records and sends nothing more.")
-
-
-def check_range(start: int, end: int) -> None:
-    """Reject positions that cannot have been sent.
-
-    Raises:
-        OptimoveError: They hold no status.
-    """
-    if not 0 <= start < end:
-        raise OptimoveError(f"Statuses [{start}, {end}) are no range.")
-
-
-def check_moment(before: datetime) -> None:
-    """Reject a moment that cannot be compared with a clearance.
-
-    Raises:
-        ConfigurationError: It has a zone.
-    """
-    if before.tzinfo is not None:
-        raise ConfigurationError("before must have no zone: it is compared with ClearanceRequiredBy, which has none.")

@@ -9,20 +9,10 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from hashlib import blake2b
 from os import PathLike, fspath
-from typing import Final, Protocol, final
+from typing import Final, final
 
-from optimove_conditional_execution.errors import ConfigurationError, OptimoveError
-from optimove_conditional_execution.flows.journal import (
-    UNKNOWN,
-    DecidedBatch,
-    OpenReview,
-    Ranges,
-    ReviewState,
-    check_moment,
-    check_range,
-    check_run,
-    is_announced_twice,
-)
+from optimove_conditional_execution.errors import ConfigurationError, OptimoveError, SupersededError
+from optimove_conditional_execution.flows.journal import DecidedBatch, OpenReview, Ranges, ReviewState
 from optimove_conditional_execution.models.listener import CampaignReadyEvent
 from optimove_conditional_execution.stores.sqlite_file import IN_MEMORY, Connection, SqliteFile, SqliteLocks
 
@@ -63,23 +53,11 @@ CREATE TABLE IF NOT EXISTS runs (
 """
 
 
-class _Locks(Protocol):
-    """Locks of reviews by key."""
-
-    def take(self, name: str) -> bool:
-        """Take a lock, without waiting."""
-        ...
-
-    def leave(self, name: str) -> None:
-        """Free a lock."""
-        ...
-
-
 class _Tables:
     """A journal in the tables of an SQLite database; see `Journal`."""
 
     _file: SqliteFile
-    _locks: _Locks
+    _locks: SqliteLocks | _MemoryLocks
 
     def add(self, event: CampaignReadyEvent, /) -> bool:
         """Write an announced campaign down; see `Journal.add`."""
@@ -105,7 +83,7 @@ class _Tables:
                 others = connection.execute(
                     "SELECT event FROM reviews WHERE clearance = ? AND key != ?", (_clearance(event), key)
                 ).fetchall()
-                twice = is_announced_twice(event, (CampaignReadyEvent.from_json(text) for (text,) in others))
+                twice = any(CampaignReadyEvent.from_json(text).campaign_id == event.campaign_id for (text,) in others)
                 return OpenReview(run, tuple(_acknowledged(connection, key)), report, twice)
         except BaseException:
             self._locks.leave(key)
@@ -166,7 +144,8 @@ class _Tables:
             OptimoveError: The journal has no such review, or the range is none.
             SupersededError: A later run has opened the review.
         """
-        check_range(start, end)
+        if not 0 <= start < end:
+            raise OptimoveError(f"Statuses [{start}, {end}) are not a range.")
         with self._file.writing() as connection:
             review = _known(connection, key, run)
             touching = (review, end, start)
@@ -185,7 +164,7 @@ class _Tables:
             SupersededError: A later run has opened the review.
         """
         with self._file.connection() as connection:
-            check_run(run, _latest_run(connection, key))
+            _check_run(connection, key, run)
             return _acknowledged(connection, key)
 
     def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
@@ -226,7 +205,10 @@ class _Tables:
         Raises:
             ConfigurationError: `before` has a zone.
         """
-        check_moment(before)
+        if before.tzinfo is not None:
+            raise ConfigurationError(
+                "before must have no zone: it is compared with ClearanceRequiredBy, which has none."
+            )
         with self._file.writing() as connection:
             # The text of a date and time sorts as it does.
             old = connection.execute(
@@ -339,11 +321,13 @@ def _acknowledged(connection: Connection, key: str) -> Ranges:
 def _known(connection: Connection, key: str, run: int | None) -> int:
     rows: list[tuple[int]] = connection.execute("SELECT id FROM reviews WHERE key = ?", (key,)).fetchall()
     if not rows:
-        raise OptimoveError(UNKNOWN)
-    check_run(run, _latest_run(connection, key))
+        raise OptimoveError("No such review is in this journal.")
+    _check_run(connection, key, run)
     return rows[0][0]
 
 
-def _latest_run(connection: Connection, key: str) -> int | None:
-    rows: list[tuple[int]] = connection.execute("SELECT run FROM runs WHERE key = ?", (key,)).fetchall()
-    return rows[0][0] if rows else None
+def _check_run(connection: Connection, key: str, run: int | None) -> None:
+    """Reject a run that is not the latest one of its review."""
+    latest: list[tuple[int]] = connection.execute("SELECT run FROM runs WHERE key = ?", (key,)).fetchall()
+    if run is not None and latest != [(run,)]:
+        raise SupersededError("Another run has taken over this review, so this one records and sends nothing more.")
