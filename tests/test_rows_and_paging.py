@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic_core import from_json
 
 from optimove_conditional_execution import CampaignCustomer, PayloadError
-from optimove_conditional_execution.flows.json_rows import LONGEST_ROW, JsonRowReader, TruncatedArray
+from optimove_conditional_execution.flows.json_rows import LONGEST_ROW, MOST_JUNK, JsonRowReader, TruncatedArray
 from optimove_conditional_execution.models.campaign import UnreadableRow, read_customer, read_customers
 from optimove_conditional_execution.models.json_text import BYTE_ORDER_MARK
 
@@ -51,7 +51,7 @@ def read_blocks(reader: JsonRowReader[Any], blocks: Iterable[bytes]) -> list[Any
     return [*rows, *reader.close()]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rows=ROWS, size=st.integers(1, 64), indent=st.sampled_from([None, 1]), ascii_only=st.booleans())
 def test_any_split_gives_what_json_gives(rows: list[Any], size: int, indent: int | None, ascii_only: bool) -> None:
     text = f" {json.dumps(rows, indent=indent, ensure_ascii=ascii_only)}\n".encode()
@@ -176,3 +176,11 @@ def test_a_row_that_never_ends_costs_linear_time_and_bounded_memory(row: bytes, 
     tracemalloc.stop()
     assert peak < 16 * LONGEST_ROW
     assert reader.looked_at < 8 * LONGEST_ROW
+
+
+@pytest.mark.parametrize("before", [b"", b'[{"a":1},'])
+def test_blanks_without_end_are_not_read_for_ever(before: bytes) -> None:
+    reader = JsonRowReader[Any](plain, lambda row: row)
+    blanks = itertools.repeat(b" " * 2**20, MOST_JUNK // 2**20 + 2)
+    with pytest.raises(PayloadError, match="hold no row"):
+        read_blocks(reader, itertools.chain([before], blanks))

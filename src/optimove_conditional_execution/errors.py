@@ -117,27 +117,6 @@ class NotFoundError(APIError):
 class RateLimitError(APIError):
     """429: too many requests. `retry_after` says when to come back."""
 
-    def __init__(
-        self,
-        text: str,
-        *,
-        status: int = 429,
-        operation: str,
-        message: str = "",
-        body: bytes = b"",
-        is_html: bool = False,
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(
-            text,
-            status=status,
-            operation=operation,
-            message=message,
-            body=body,
-            is_html=is_html,
-            retry_after=retry_after,
-        )
-
 
 class ServerError(APIError):
     """5xx: Optimove, or something in front of it, failed."""

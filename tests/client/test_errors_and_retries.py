@@ -671,7 +671,7 @@ def test_nothing_secret_in_errors(caller: Caller, httpx_mock: HTTPXMock) -> None
 
 def test_errors_survive_pickling() -> None:
     for error in (
-        RateLimitError("text", operation="x", retry_after=3.0, body=b"b", message="m"),
+        RateLimitError("text", status=429, operation="x", retry_after=3.0, body=b"b", message="m"),
         DeadlineExceeded("text", request_sent=None, acknowledged=4),
         TransportError("text", request_sent=False),
         UnexpectedResponseError("text", status=200, operation="x"),

@@ -16,6 +16,9 @@ T = TypeVar("T")
 LONGEST_ROW: Final = 1_048_576
 """Bytes; what is longer without a complete row in it is no list of customers."""
 
+MOST_JUNK: Final = 134_217_728
+"""Bytes without a row in them, blanks as a rule, after which none is waited for any more."""
+
 _LONGEST_BLOCK: Final = 131_072
 """Bytes without `},` after which rows may be separated in another way, `} ,` say."""
 
@@ -51,6 +54,7 @@ class JsonRowReader(Generic[T]):
         self._held: list[bytes] = []
         self._size = 0
         self._enough = 0
+        self._since_a_row = 0
         self._has_begun = False
         self._has_ended = False
         self._is_slow = False
@@ -63,6 +67,9 @@ class JsonRowReader(Generic[T]):
         """
         self._held.append(block)
         self._size += len(block)
+        self._since_a_row += len(block)
+        if self._since_a_row > MOST_JUNK:
+            raise PayloadError(f"{MOST_JUNK} bytes of the answer hold no row")
         return self._read(b"".join(self._held)) if self._size >= self._enough else []
 
     def close(self) -> Sequence[T]:
@@ -88,6 +95,7 @@ class JsonRowReader(Generic[T]):
         if len(text) > LONGEST_ROW:
             raise PayloadError(f"a row of the answer is longer than {LONGEST_ROW} bytes")
         self._held, self._size = [text], len(text)
+        self._since_a_row = 0 if rows else self._since_a_row
         self._enough = 0 if rows else min(2 * len(text), LONGEST_ROW + 1)
         return rows
 

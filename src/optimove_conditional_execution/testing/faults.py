@@ -236,11 +236,7 @@ def _bomb(size: int) -> bytes:
     return gzip.compress(bytes(_MEGABYTE)) * (size // _MEGABYTE)
 
 
-async def _hang(connection: Connection) -> None:
-    await connection.hang()
-
-
-async def _stall(_line: Connection) -> None:
+async def _stall(_: Connection) -> None:
     await asyncio.get_running_loop().create_future()
 
 
@@ -252,7 +248,7 @@ async def _close(connection: Connection) -> None:
     connection.close()
 
 
-HANG: Final = Fault("hang", _hang)
+HANG: Final = Fault("hang", Connection.hang)
 """The request is read, and never answered."""
 
 HANG_WHILE_UPLOADING: Final = Fault("hang_while_uploading", _stall, reads_body=False)
