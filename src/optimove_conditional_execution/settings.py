@@ -18,6 +18,8 @@ from optimove_conditional_execution.observers import SafeLogger
 API_KEY_VARIABLE: Final = "OPTIMOVE_API_KEY"
 BASE_URL_VARIABLE: Final = "OPTIMOVE_BASE_URL"
 TIMEZONE_VARIABLE: Final = "OPTIMOVE_TIMEZONE"
+SECRET_VARIABLE: Final = "OPTIMOVE_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
+TOKEN_VARIABLE: Final = "OPTIMOVE_LISTENER_TOKEN"  # noqa: S105 - the name of a variable
 
 _LOGGER: Final = SafeLogger("client")
 

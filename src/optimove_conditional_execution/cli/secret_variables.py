@@ -12,10 +12,9 @@ from typing import Final
 import click
 
 from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.settings import SECRET_VARIABLE
 
-SECRET_VARIABLE: Final = "OPTIMOVE_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
-"""The secret; further ones, while you rotate, in the same name with `_2`, `_3` and so on."""
-
+# The secret; further ones, while you rotate, in the same name with `_2`, `_3` and so on.
 _NAME: Final = re.compile(rf"{SECRET_VARIABLE}(?:_([2-9]|[1-9][0-9]))?")
 
 NamedSecret = tuple[str, bytes]

@@ -14,9 +14,7 @@ from optimove_conditional_execution.cli.secret_variables import as_text, given_s
 from optimove_conditional_execution.client import OptimoveClient
 from optimove_conditional_execution.errors import ConfigurationError, NotFoundError
 from optimove_conditional_execution.models.listener import CAMPAIGN_READY
-
-TOKEN_VARIABLE: Final = "OPTIMOVE_LISTENER_TOKEN"  # noqa: S105 - the name of a variable
-"""The listener's token, which is added to its URL."""
+from optimove_conditional_execution.settings import TOKEN_VARIABLE
 
 _MOST_MS: Final = 3_600_000
 

@@ -9,11 +9,11 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from optimove_conditional_execution.cli.doctor.check import Check, Issue, judged, not_checked
 from optimove_conditional_execution.cli.doctor.texts import copy_issues
-from optimove_conditional_execution.cli.tenant import TOKEN_VARIABLE
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.flows.token import PARAMETER, Token
 from optimove_conditional_execution.messages import Request
 from optimove_conditional_execution.models.listener import CAMPAIGN_READY, EventListener
+from optimove_conditional_execution.settings import TOKEN_VARIABLE
 
 REGISTER: Final = f"{TOKEN_VARIABLE}=... optimove-ce listeners register URL"
 """How to register a listener."""

@@ -10,10 +10,10 @@ from typing import Final
 
 from optimove_conditional_execution.cli.doctor.check import Check, Issue, judged
 from optimove_conditional_execution.cli.doctor.texts import copy_issues
-from optimove_conditional_execution.cli.secret_variables import SECRET_VARIABLE, NamedSecret, named_secrets
+from optimove_conditional_execution.cli.secret_variables import NamedSecret, named_secrets
 from optimove_conditional_execution.deadline import zone_of
 from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.settings import TIMEZONE_VARIABLE
+from optimove_conditional_execution.settings import SECRET_VARIABLE, TIMEZONE_VARIABLE
 
 _SHORTEST_SECRET: Final = 16
 _SUGGESTIONS: Final = 3
