@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import optimove_conditional_execution
@@ -64,6 +65,7 @@ def module_names() -> dict[str, Path]:
 MODULES = module_names()
 
 
+@functools.cache
 def imports(name: str) -> set[str]:
     """Return what a module imports, absolute; ours as the module's name below the package."""
     found = set()

@@ -217,11 +217,11 @@ def show_section(section: Section, console: Console | None = None) -> None:
         section: As on the page of `--report`.
         console: Where to; unset, standard output.
     """
-    console = Console(file=sys.stdout) if console is None else console
+    target = Console(file=sys.stdout) if console is None else console
 
     def line(text: str, style: str = "") -> None:
-        if console.is_terminal:
-            console.print(Text(text, style=style), soft_wrap=True)
+        if target.is_terminal:
+            target.print(Text(text, style=style), soft_wrap=True)
         else:
             click.echo(text)
 
@@ -231,7 +231,7 @@ def show_section(section: Section, console: Console | None = None) -> None:
     line("")
     for chart in section.charts:
         if chart.drawable:
-            show(chart, console)
+            show(chart, target)
             line("")
     for finding in section.findings:
         line(f"! {finding}", "red")

@@ -68,7 +68,8 @@ def _fault_shares(_: click.Context, __: click.Parameter, given: Sequence[str]) -
 
 def _fault_share(given: str) -> tuple[FaultKind, float]:
     word, is_equal, number = given.partition("=")
-    kind = next((kind for kind in FAULT_KINDS if kind == word), None)
+    kinds: dict[str, FaultKind] = {kind: kind for kind in FAULT_KINDS}
+    kind = kinds.get(word)
     if kind is None:
         raise click.BadParameter(f"{word!r} is none of {', '.join(FAULT_KINDS)}.")
     try:

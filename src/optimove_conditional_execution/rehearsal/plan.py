@@ -76,7 +76,9 @@ def plan(
         ConfigurationError: There are more faults than notifications, or a late one would have no neighbour.
     """
     chance = random.Random(seed)  # noqa: S311 - picks an order, protects nothing
-    numbers = {kind: max(1, round(count * faults[kind] / 100)) for kind in FAULT_KINDS if kind in faults}
+    numbers: dict[FaultKind, int] = {
+        kind: max(1, round(count * faults[kind] / 100)) for kind in FAULT_KINDS if kind in faults
+    }
     faulty = sum(numbers.values())
     if faulty > count:
         raise ConfigurationError(f"{faulty} of {count} notifications would have a fault: raise --count, or lower some.")
