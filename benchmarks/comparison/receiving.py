@@ -23,8 +23,8 @@ from optimove_conditional_execution import (
     sign,
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
-from optimove_conditional_execution.cli.servers import served
 from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.rehearsal.server import served
 from optimove_conditional_execution.testing import FakeOptimove, FaultServer, SentNotification, faults, notification
 from optimove_conditional_execution.testing.fault_server import Faults
 

@@ -20,9 +20,9 @@ from optimove_conditional_execution.urls import is_loopback, split_absolute
 API_KEY_VARIABLE: Final = "OPTIMOVE_API_KEY"
 BASE_URL_VARIABLE: Final = "OPTIMOVE_BASE_URL"
 TIMEZONE_VARIABLE: Final = "OPTIMOVE_TIMEZONE"
-
 SECRET_VARIABLE: Final = "OPTIMOVE_WEBHOOK_SECRET"  # noqa: S105 - the name of a variable
 TOKEN_VARIABLE: Final = "OPTIMOVE_LISTENER_TOKEN"  # noqa: S105 - the name of a variable
+
 _SECRET_NAME: Final = re.compile(rf"{SECRET_VARIABLE}(?:_([2-9]|[1-9][0-9]))?")
 
 _LOGGER: Final = SafeLogger("client")

@@ -16,7 +16,7 @@ import pytest
 from optimove_conditional_execution import AsyncWebhookReceiver, ConfigurationError, Outcome, WebhookReceiver, sign
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.adapters.wsgi import WSGIApp
-from optimove_conditional_execution.testing import FakeOptimove, Question, notification
+from optimove_conditional_execution.testing import FakeOptimove, SentNotification, notification
 from tests.adapters.apps import decide
 from tests.adapters.servers import Running, chunks, gunicorn_command, hang_up, head, running, talk, wsgiref_command
 from tests.adapters.table import MAX_BODY, ROWS, SECRET, ask_every_row
@@ -65,7 +65,7 @@ def test_every_row_of_the_table_under_gunicorn(factory: str, gunicorn: Gunicorn)
     assert "Traceback" not in server.printed()
 
 
-def asked(fake: FakeOptimove) -> tuple[Question, bytes, str]:
+def asked(fake: FakeOptimove) -> tuple[SentNotification, bytes, str]:
     """Return a question that is answered with yes, its body and its signature."""
     question, _ = fake.trigger("VIP", timeout_ms=30_000)
     body = json.dumps(notification("VIP", request_uid=question.request_uid, timeout_ms=30_000)).encode()

@@ -1,4 +1,4 @@
-"""What the command's tests share: the command as a real process, in an environment without Optimove's variables."""
+"""What the command's tests share: the command, in an environment without Optimove's variables."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from click.testing import CliRunner
+
+from optimove_conditional_execution.cli.program import program
 
 COMMAND = (sys.executable, "-m", "optimove_conditional_execution.cli")
 PATIENCE = 90.0
@@ -26,7 +30,23 @@ def environment(**variables: str) -> dict[str, str]:
 
 @pytest.fixture
 def optimove_ce() -> Run:
-    """Run the command to its end."""
+    """Run the command to its end, in this process: to start one takes longer than most of what it does."""
+
+    def run(
+        *arguments: str, body: bytes = b"", variables: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        with mock.patch.dict(os.environ, environment(**(variables or {})), clear=True):
+            done = CliRunner().invoke(program, arguments, input=body, prog_name="optimove-ce")
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return subprocess.CompletedProcess(arguments, done.exit_code, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def optimove_ce_process() -> Run:
+    """Run the command to its end, in a process of its own."""
 
     def run(
         *arguments: str, body: bytes = b"", variables: dict[str, str] | None = None

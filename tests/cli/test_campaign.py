@@ -1,12 +1,15 @@
-"""A scheduled campaign of the simulator, with a service of one's own on the other side of real sockets."""
+"""`optimove-ce campaign`, with a service of one's own on the other side of real sockets."""
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
+import os
+import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,82 +17,59 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from optimove_conditional_execution import AsyncListenerReceiver, AsyncOptimoveClient, CampaignReadyEvent
+from optimove_conditional_execution import (
+    AsyncListenerReceiver,
+    AsyncOptimoveClient,
+    CampaignReadyEvent,
+    OptimoveClient,
+)
 from optimove_conditional_execution.adapters.asgi import ASGIApp
-from optimove_conditional_execution.cli.campaigning import CampaignResult, until_cleared
-from optimove_conditional_execution.cli.listening import until_reachable
-from optimove_conditional_execution.cli.servers import served
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.testing import FakeOptimove
-from tests import conftest
-from tests.cli.conftest import COMMAND, PATIENCE, Run, environment
+from tests.cli.conftest import COMMAND, PATIENCE, Run, environment, free_port
+from tests.conftest import served
+from tests.services import uvicorn_command
 
 KEY = {"OPTIMOVE_API_KEY": "key-of-the-tests"}
+TOKEN = {"OPTIMOVE_LISTENER_TOKEN": "the-token"}
 
 
-class Service:
-    """Approves the customers whose number is even, as soon as a listener is told of a campaign."""
+@contextlib.contextmanager
+def reviewing(*, approves: bool = True) -> Iterator[tuple[str, str]]:
+    """Serve a listener that approves even customers; yields its URL, and the port at which it looks for Optimove."""
+    port = free_port()
+    client = AsyncOptimoveClient(KEY["OPTIMOVE_API_KEY"], base_url=f"http://127.0.0.1:{port}", timezone="Asia/Kolkata")
 
-    def __init__(self, *, approves: bool = True) -> None:
-        self.client: AsyncOptimoveClient | None = None
-        self.receiver = AsyncListenerReceiver(self._ready, token="the-token", answer_within=PATIENCE)
-        self.events: list[CampaignReadyEvent] = []
-        self._approves = approves
-
-    async def _ready(self, event: CampaignReadyEvent) -> None:
-        self.events.append(event)
-        assert self.client is not None
-        found = self.client.get_processed_campaign_customers(event.campaign_id)
+    async def review(event: CampaignReadyEvent) -> None:
+        found = client.get_processed_campaign_customers(event.campaign_id)
         ids = [customer.customer_id async for customer in found if int(customer.customer_id[1:]) % 2 == 0]
-        if self._approves:
-            await self.client.update_customer_promotion_status(event.campaign_id, dict.fromkeys(ids, True))
+        if approves:
+            await client.update_customer_promotion_status(event.campaign_id, dict.fromkeys(ids, True))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with client:
+            yield
+
+    # The answer waits for the work, so that nobody has to wait longer than that.
+    receiver = AsyncListenerReceiver(review, token="the-token", answer_within=PATIENCE)
+    app = Starlette(routes=[Route("/campaigns", ASGIApp(receiver), methods=["POST"])], lifespan=lifespan)
+    with served(app) as url:
+        yield f"{url}/campaigns", str(port)
 
 
-async def started(*arguments: str, variables: Mapping[str, str]) -> tuple[asyncio.subprocess.Process, dict[str, Any]]:
-    process = await asyncio.create_subprocess_exec(
-        *COMMAND, *arguments, "--json", stdout=subprocess.PIPE, env=environment(**variables)
-    )
-    assert process.stdout is not None
-    ready = json.loads(await process.stdout.readline())
-    assert ready["event"] == "ready"
-    return process, ready["environment"]
-
-
-def reviewed(service: Service, *arguments: str, registers: bool = False) -> tuple[int | None, dict[str, Any]]:
-    """Run the command against a service; return its exit status and the result of the campaign."""
-
-    async def run() -> tuple[int | None, dict[str, Any]]:
-        async with served(ASGIApp(service.receiver)) as url:
-            listener = f"{url}/campaigns"
-            chosen = () if registers else ("--listener", listener)
-            process, settings = await started(
-                "campaign", *chosen, *arguments, variables={"OPTIMOVE_LISTENER_TOKEN": "the-token"} | KEY
-            )
-            assert "OPTIMOVE_API_KEY" not in settings
-            async with AsyncOptimoveClient(
-                KEY["OPTIMOVE_API_KEY"],
-                base_url=settings["OPTIMOVE_BASE_URL"],
-                timezone=settings["OPTIMOVE_TIMEZONE"],
-            ) as client:
-                service.client = client
-                if registers:
-                    await client.register_event_listener(f"{listener}?token=the-token")
-                async with asyncio.timeout(PATIENCE):
-                    output, _ = await process.communicate()
-        return process.returncode, json.loads(output)
-
-    return asyncio.run(run())
-
-
-@pytest.mark.parametrize("registers", [False, True])
-def test_a_review_of_ones_own(registers: bool, tmp_path: Path) -> None:
-    service = Service()
+def test_a_review_of_ones_own(optimove_ce: Run, tmp_path: Path) -> None:
     file, report = tmp_path / "recipients.txt", tmp_path / "report.html"
-    status, result = reviewed(
-        service, "--customers", "12", "--lead", "60", "--wait", "3", "--campaign-id", "77",
-        "--timezone", "Asia/Kolkata", "--recipients", str(file), "--report", str(report), registers=registers,
-    )  # fmt: skip
-    assert status == 0
+    with reviewing() as (listener, port):
+        done = optimove_ce(
+            "campaign", "--listener", listener, "--port", port, "--customers", "12", "--wait", "0.1", "--json",
+            "--campaign-id", "77", "--timezone", "Asia/Kolkata", "--recipients", str(file), "--report", str(report),
+            variables=KEY | TOKEN,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ready, result = (json.loads(line) for line in done.stdout.splitlines())
+    assert ready == {
+        "event": "ready",
+        "environment": {"OPTIMOVE_BASE_URL": f"http://127.0.0.1:{port}", "OPTIMOVE_TIMEZONE": "Asia/Kolkata"},
+    }
     even = [f"C{number:07d}" for number in range(2, 13, 2)]
     assert result == {
         "event": "campaign", "campaign_id": 77, "listener_status": 200, "rows": 12, "updates": 1, "largest_update": 6,
@@ -101,25 +81,41 @@ def test_a_review_of_ones_own(registers: bool, tmp_path: Path) -> None:
     assert "6 customers reported in time." in page
     assert "6 statuses reported of 12 customers" in page
     assert KEY["OPTIMOVE_API_KEY"] not in page
-    assert [event.campaign_id for event in service.events] == [77]
 
 
-def test_nothing_reported_is_status_1() -> None:
-    status, result = reviewed(Service(approves=False), "--customers", "4", "--lead", "1")
-    assert status == 1
+def test_the_lines_for_people(optimove_ce: Run) -> None:
+    with reviewing() as (listener, port):
+        done = optimove_ce(
+            "campaign", "--listener", listener, "--port", port, "--customers", "30", "--wait", "0.1",
+            variables=KEY | TOKEN,
+        )  # fmt: skip
+    assert done.returncode == 0
+    export, timezone, first, updates, recipients, _, chart, *_ = done.stdout.splitlines()
+    assert export == f"export OPTIMOVE_BASE_URL=http://127.0.0.1:{port}"
+    assert timezone == "export OPTIMOVE_TIMEZONE=UTC"
+    assert first == "campaign 1359: the listener gave HTTP 200; 30 rows"
+    assert updates == ("1 updates, of 15 at most: 15 approved, 0 denied, 0 unknown, 0 late, 0 twice, 0 contradictions")
+    assert recipients.startswith("would get it: C0000002, C0000004, ")
+    assert recipients.endswith("C0000020 and 5 more")
+    assert chart == "Customers over time, against clearance"
+    assert KEY["OPTIMOVE_API_KEY"] not in done.stdout
+
+
+def test_nothing_reported_is_status_1(optimove_ce: Run) -> None:
+    with reviewing(approves=False) as (listener, port):
+        done = optimove_ce(
+            "campaign", "--listener", listener, "--port", port, "--customers", "4", "--wait", "0.1", "--json",
+            variables=KEY | TOKEN,
+        )  # fmt: skip
+    assert done.returncode == 1
+    result = json.loads(done.stdout.splitlines()[-1])
     assert (result["listener_status"], result["updates"], result["first_recipients"]) == (200, 0, [])
 
 
-def test_a_listener_that_refuses_is_told() -> None:
-    async def run() -> tuple[int | None, dict[str, Any]]:
-        async with served(ASGIApp(Service().receiver)) as url:
-            process, settings = await started("campaign", "--listener", url, "--lead", "0.5", variables={})
-            assert len(settings["OPTIMOVE_API_KEY"]) > 20
-            output, _ = await process.communicate()
-            return process.returncode, json.loads(output)
-
-    status, result = asyncio.run(run())
-    assert (status, result["listener_status"]) == (1, 401)
+def test_it_ends_after_clearance(optimove_ce: Run) -> None:
+    with reviewing() as (listener, port):
+        done = optimove_ce("campaign", "--listener", listener, "--port", port, "--lead", "0.5", variables=KEY | TOKEN)
+    assert (done.returncode, "clearance in 0.5 s" in done.stderr) == (0, True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -150,25 +146,6 @@ def test_what_makes_no_sense_is_status_2(arguments: tuple[str, ...], optimove_ce
     assert "Error: " in done.stderr
 
 
-def test_it_waits_for_a_service_that_starts_later() -> None:
-    async def run() -> None:
-        service = Service()
-        async with served(ASGIApp(service.receiver)) as url:
-            port = int(url.rpartition(":")[2])
-        waiting = asyncio.create_task(until_reachable(f"{url}/campaigns"))
-        done, _ = await asyncio.wait([waiting], timeout=0.3)
-        assert not done
-        async with served(ASGIApp(service.receiver), port=port), asyncio.timeout(PATIENCE):
-            await waiting
-
-    asyncio.run(run())
-
-
-def test_a_name_that_no_machine_has() -> None:
-    with pytest.raises(ConfigurationError, match="No machine is called no-such-machine"):
-        asyncio.run(until_reachable("http://no-such-machine.invalid/campaigns"))
-
-
 @pytest.mark.parametrize(
     ("path", "said"),
     [
@@ -185,51 +162,100 @@ def test_people_hear_at_once_what_the_listener_said(path: str, said: str, optimo
     async def ignore(event: CampaignReadyEvent) -> None: ...
 
     route = Route("/campaigns", ASGIApp(AsyncListenerReceiver(ignore, token="the-token")), methods=["POST"])
-    with conftest.served(Starlette(routes=[route])) as url:
+    with served(Starlette(routes=[route])) as url:
         done = optimove_ce("campaign", "--listener", f"{url}/{path}", "--customers", "2", "--wait", "0.1")
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == said
     assert "-token" not in done.stdout + done.stderr
+    assert "Nobody would get it." in done.stdout
 
 
-def test_the_lines_for_people() -> None:
-    fake = FakeOptimove()
-    campaign = fake.add_campaign(20)
-    assert str(CampaignResult(campaign, None)).splitlines() == [
-        "campaign 1359: the listener gave no answer; 20 rows",
-        "0 updates, of 0 at most: 0 approved, 0 denied, 0 unknown, 0 late, 0 twice, 0 contradictions",
-        "Nobody would get it.",
-    ]
-    statuses = {f"C{number:07d}": number > 2 for number in range(1, 16)}
-    campaign.take(statuses.items(), timestamp="", at_ms=campaign.clearance_ms)
-    lines = str(CampaignResult(campaign, 200)).splitlines()
-    assert lines[1].startswith("1 updates, of 15 at most: 13 approved, 2 denied, ")
-    assert lines[2].startswith("would get it: C0000003, C0000004, ")
-    assert lines[2].endswith("C0000012 and 3 more")
-    asyncio.run(until_cleared(campaign, wait=0.01))
+# ---- a service that the command starts
 
 
-def test_simulate_fires_campaigns_too() -> None:
-    async def run() -> list[dict[str, Any]]:
-        service = Service()
-        async with served(ASGIApp(service.receiver)) as url:
-            process, settings = await started(
-                "simulate", "--campaign-every", "30", "--customers", "3", "--lead", "2", variables={}
-            )
-            async with AsyncOptimoveClient(
-                settings["OPTIMOVE_API_KEY"],
-                base_url=settings["OPTIMOVE_BASE_URL"],
-                timezone=settings["OPTIMOVE_TIMEZONE"],
-            ) as service.client:
-                await service.client.ensure_event_listener(f"{url}/campaigns?token=the-token")
-                assert process.stdout is not None
-                async with asyncio.timeout(PATIENCE):
-                    result = json.loads(await process.stdout.readline())
-                process.send_signal(signal.SIGINT)
-                output, _ = await process.communicate()
-            assert process.returncode == 0
-        return [result, json.loads(output)]
+@pytest.mark.parametrize(("registers", "token"), [(True, None), (False, "in-the-url")])
+def test_a_service_that_is_started_here(registers: bool, token: str | None, optimove_ce: Run) -> None:
+    port = free_port()
+    query = f"?token={token}" if token else ""
+    listener = () if registers else ("--listener", f"http://127.0.0.1:{port}/campaigns{query}")
+    done = optimove_ce(
+        "campaign", *listener, "--customers", "3", "--wait", "1", "--json", "--", *uvicorn_command("reviews", port),
+        variables={"PORT": str(port)} if registers else {},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    ready, result = (json.loads(line) for line in done.stdout.splitlines())
+    assert set(ready["environment"]) == {"OPTIMOVE_BASE_URL", "OPTIMOVE_TIMEZONE"}
+    assert (result["listener_status"], result["approved"], result["rows"]) == (200, 3, 3)
+    assert "Uvicorn running on" in done.stderr
+    assert "Warning" not in done.stderr
 
-    result, summary = asyncio.run(run())
-    assert (result["event"], result["listener_status"], result["first_recipients"]) == ("campaign", 200, ["C0000002"])
-    assert (summary["event"], summary["sent"]) == ("summary", 0)
+
+def test_a_service_that_dies(optimove_ce: Run) -> None:
+    done = optimove_ce("campaign", "--", sys.executable, "-c", "import sys; sys.exit('no reviews today')")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == (
+        "Error: Your service ended, and did not listen for campaigns: exit status 1, at the end: no reviews today"
+    )
+
+
+def test_a_service_that_never_registers(optimove_ce: Run) -> None:
+    sleeping = (sys.executable, "-c", "import time; time.sleep(600)")
+    done = optimove_ce("campaign", "--start-within", "0.3", "--", *sleeping)
+    assert done.returncode == 2
+    assert "did not listen for campaigns within 0.3 s" in done.stderr
+
+
+def test_a_service_has_the_default_signals_also_under_nohup() -> None:
+    """A process inherits that a signal is ignored, and would keep it."""
+    says = "import signal, sys; sys.exit(f'hangup {signal.getsignal(signal.SIGHUP)!r}')"
+    line = shlex.join([*COMMAND, "campaign", "--", sys.executable, "-c", says])
+    done = subprocess.run(
+        ["sh", "-c", f"trap '' HUP; exec {line}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "hangup <Handlers.SIG_DFL: 0>" in done.stderr
+
+
+def test_a_reader_that_leaves_does_not_hold_it_up(tmp_path: Path) -> None:
+    written = tmp_path / "written"
+    # More than a pipe takes.
+    script = f"import pathlib, sys; sys.stderr.write('x\\n' * 300_000); pathlib.Path({str(written)!r}).touch()"
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        url = f"http://127.0.0.1:{free_port()}/x"
+        subprocess.run(
+            [*COMMAND, "trigger", url, "--start-within", "20", "--", sys.executable, "-c", script],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=writing, env=environment(), timeout=PATIENCE,
+            check=False,
+        )  # fmt: skip
+    finally:
+        os.close(writing)
+    assert written.exists()
+
+
+# ---- simulate
+
+
+def test_simulate_fires_campaigns_too(started: Callable[..., subprocess.Popen[str]]) -> None:
+    with reviewing() as (listener, port):
+        process = started(
+            "simulate", "--campaign-every", "30", "--customers", "3", "--lead", "0.5", "--json", "--port", port
+        )
+        assert process.stdout is not None
+        settings: dict[str, Any] = json.loads(process.stdout.readline())["environment"]
+        with OptimoveClient(settings["OPTIMOVE_API_KEY"], base_url=settings["OPTIMOVE_BASE_URL"]) as client:
+            client.register_event_listener(f"{listener}?token=the-token")
+        result = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGINT)
+        summary, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    # The service has a key of its own, so nobody is reported.
+    assert (result["event"], result["listener_status"], result["rows"]) == ("campaign", 503, 3)
+    assert json.loads(summary)["event"] == "summary"

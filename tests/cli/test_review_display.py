@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from optimove_conditional_execution import CampaignReview
-from optimove_conditional_execution.cli.review_display import ReviewDisplay
+from optimove_conditional_execution.cli.console import ReviewDisplay
 from optimove_conditional_execution.flows.report import Progress
 from optimove_conditional_execution.testing import FakeOptimove
 

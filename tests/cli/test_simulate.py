@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
 import subprocess
 from collections.abc import Callable
 from typing import Any
@@ -19,14 +20,10 @@ from optimove_conditional_execution import (
     WebhookNotification,
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
-from optimove_conditional_execution.cli.postman import Postman
-from optimove_conditional_execution.cli.servers import Simulator, is_loopback, served
-from optimove_conditional_execution.cli.simulation import Result, Simulation
-from optimove_conditional_execution.testing import FakeOptimove
-from optimove_conditional_execution.transport.http import AsyncHttpEngine
+from optimove_conditional_execution.rehearsal.server import served
 from tests.cli.conftest import COMMAND, PATIENCE, Run, children_of, environment
-from tests.cli.services import mistakes
 from tests.conftest import served as running
+from tests.services import mistakes
 
 
 async def decide(notification: WebhookNotification, deadline: Deadline) -> Decision | bool:
@@ -114,20 +111,13 @@ def test_a_webhook_that_is_not_there(optimove_ce: Run) -> None:
     assert "2 sent: 0 approved, 0 denied, 2 unanswered, 0 late, 0 pending" in done.stdout
 
 
-def test_what_a_newcomer_gets_wrong_is_said_once() -> None:
+def test_what_a_newcomer_gets_wrong_is_said_once(optimove_ce: Run) -> None:
     """A wrong secret, a mounted application, a handler that hangs, and nothing that listens."""
     key, secret = "key-of-the-tests", "secret-of-the-tests"
     with running(mistakes("http://127.0.0.1:9", key=key, secret=secret)) as url:
         webhooks = [f"{url}/secret", f"{url}/mounted", f"{url}/hang", "http://127.0.0.1:9/x"]
-        done = subprocess.run(
-            [*COMMAND, "simulate", "--json", "--count", "2", "--rate", "50", "--timeout-ms", "200"]
-            + [word for webhook in webhooks for word in ("--webhook", webhook)],
-            capture_output=True,
-            text=True,
-            env=environment(),
-            timeout=PATIENCE,
-            check=False,
-        )
+        registered = [word for webhook in webhooks for word in ("--webhook", webhook)]
+        done = optimove_ce("simulate", "--json", "--count", "2", "--rate", "50", "--timeout-ms", "200", *registered)
     _, *results, _ = (json.loads(line) for line in done.stdout.splitlines())
     assert [result["statuses"] for result in results] == [[401, 307, None, None]] * 2
     assert [result["failures"] for result in results] == [[None, None, "timeout", "refused"]] * 2
@@ -137,35 +127,8 @@ def test_what_a_newcomer_gets_wrong_is_said_once() -> None:
 
 
 def test_a_port_that_is_taken(optimove_ce: Run) -> None:
-    async def run() -> subprocess.CompletedProcess[str]:
-        async with served(ASGIApp(Simulator(FakeOptimove()))) as url:
-            return await asyncio.to_thread(optimove_ce, "simulate", "--port", url.rpartition(":")[2])
-
-    done = asyncio.run(run())
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        done = optimove_ce("simulate", "--port", str(listener.getsockname()[1]))
     assert done.returncode == 2
     assert done.stderr.startswith("Error: Cannot listen on 127.0.0.1 port ")
     assert done.stderr.count("\n") == 1
-
-
-def test_it_forgets_what_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("optimove_conditional_execution.cli.simulation._KEPT", 5)
-    fake = FakeOptimove(timeout_ms=1)
-    fake.webhooks["given1"] = "http://127.0.0.1:9/x"
-    results: list[Result] = []
-
-    async def run() -> None:
-        engine = AsyncHttpEngine()
-        simulation = Simulation(fake, Postman(engine), users=(), rate=1000, count=20, on_result=results.append)
-        await simulation.run()
-        await engine.aclose()
-        assert simulation.summary()["unanswered"] == 20
-
-    asyncio.run(run())
-    assert len(results) == 20
-    assert len({result.user_id for result in results}) == 20
-    assert len(fake.questions) == 5
-
-
-def test_which_hosts_are_loopback() -> None:
-    assert [is_loopback(host) for host in ("127.0.0.1", "localhost", "::1", "127.8.8.8")] == [True] * 4
-    assert [is_loopback(host) for host in ("0.0.0.0", "::", "10.0.0.1", "example.com", "")] == [False] * 5

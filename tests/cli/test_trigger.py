@@ -15,14 +15,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from click.testing import CliRunner
 
 from optimove_conditional_execution.cli.program import program
 from tests.cli.conftest import COMMAND, PATIENCE, Run, children_of, environment, free_port, is_gone
-from tests.cli.services import gate, mistakes, uvicorn_command
 from tests.conftest import served
+from tests.services import gate, gate_without_await, mistakes, uvicorn_command
 
 KEY = "key-of-the-tests"
 SECRET = "secret-of-the-tests"
@@ -41,27 +42,18 @@ class Done:
 
 
 def rehearsed(*arguments: str, variables: dict[str, str] | None = None) -> Done:
-    """Run `trigger --json` to its end."""
-    done = subprocess.run(
-        [*COMMAND, "trigger", *arguments[:1], "--json", *arguments[1:]],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=environment(**(variables or {})),
-        timeout=PATIENCE,
-        check=False,
-    )
+    """Run `trigger --json` to its end, in this process."""
+    with mock.patch.dict(os.environ, environment(**(variables or {})), clear=True):
+        done = CliRunner().invoke(program, ["trigger", *arguments[:1], "--json", *arguments[1:]])
     assert done.stdout, done.stderr
     ready, *results, summary = (json.loads(line) for line in done.stdout.splitlines())
     assert (ready["event"], summary["event"]) == ("ready", "summary")
-    return Done(done.returncode, results, summary, done.stderr)
+    return Done(done.exit_code, results, summary, done.stderr)
 
 
 def rehearsed_here(*arguments: str) -> Done:
-    """Run `trigger --json` in this process, with the key and the secret that the services of mistakes have."""
-    done = CliRunner().invoke(program, ["trigger", *arguments[:1], "--json", *arguments[1:]], env=GIVEN)
-    _, *results, summary = (json.loads(line) for line in done.output.splitlines())
-    return Done(done.exit_code, results, summary, "")
+    """Do so with the key and the secret that the services of mistakes have."""
+    return rehearsed(*arguments, variables=GIVEN)
 
 
 @contextlib.contextmanager
@@ -72,15 +64,14 @@ def service_of_mistakes() -> Iterator[tuple[str, str]]:
         yield url, str(port)
 
 
-@pytest.mark.parametrize("skew", ["600", "-86400"])
-def test_a_good_gate_that_is_started_here(skew: str) -> None:
+def test_a_good_gate_that_is_started_here() -> None:
     port = free_port()
     done = rehearsed(
         f"http://127.0.0.1:{port}/optimove", "--count", "10", "--rate", "50", "--deadline-ms", "3000", "--seed", "4",
-        "--skew", skew, *ALL_FAULTS, "--", *uvicorn_command("gate", port), variables={"OPTIMOVE_API_KEY": KEY},
+        "--skew", "-86400", *ALL_FAULTS, "--", *uvicorn_command("gate", port), variables={"OPTIMOVE_API_KEY": KEY},
     )  # fmt: skip
     assert done.summary["findings"] == []
-    assert (done.status, done.summary["ok"], done.summary["skew_seconds"]) == (0, True, float(skew))
+    assert (done.status, done.summary["ok"], done.summary["skew_seconds"]) == (0, True, -86_400.0)
     assert done.summary["faults"] == {
         "duplicate": {"sent": 2, "as_expected": 2},
         "late": {"sent": 1, "as_expected": 1},
@@ -99,12 +90,11 @@ def test_a_good_gate_that_is_started_here(skew: str) -> None:
     assert KEY not in done.complaints
 
 
-def test_a_good_gate_that_runs_already() -> None:
+def test_a_good_gate_that_runs_already(optimove_ce: Run) -> None:
     with service_of_mistakes() as (url, port):
-        done = subprocess.run(
-            [*COMMAND, "trigger", f"{url}/good", "--port", port, "--count", "4", "--user", "C1", "--user", "C2",
-             "--rate", "50", "--fault", "duplicate=50", "--seed", "7"],
-            capture_output=True, text=True, env=environment(**GIVEN), timeout=PATIENCE, check=False,
+        done = optimove_ce(
+            "trigger", f"{url}/good", "--port", port, "--count", "4", "--user", "C1", "--user", "C2",
+            "--rate", "50", "--fault", "duplicate=50", "--seed", "7", "--skew", "600", variables=GIVEN,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     first, *rows = done.stdout.splitlines()
@@ -120,13 +110,12 @@ def test_a_good_gate_that_runs_already() -> None:
     assert KEY not in done.stdout
 
 
-def test_the_report_and_the_picture(tmp_path: Path) -> None:
+def test_the_report_and_the_picture(optimove_ce: Run, tmp_path: Path) -> None:
     report = tmp_path / "rehearsal.html"
     with service_of_mistakes() as (url, port):
-        done = subprocess.run(
-            [*COMMAND, "trigger", f"{url}/good", "--port", port, "--count", "4", "--rate", "50",
-             "--report", str(report)],
-            capture_output=True, text=True, env=environment(**GIVEN), timeout=PATIENCE, check=False,
+        done = optimove_ce(
+            "trigger", f"{url}/good", "--port", port, "--count", "4", "--rate", "50", "--report", str(report),
+            variables=GIVEN,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert "Answers by latency" in done.stdout
@@ -285,14 +274,19 @@ def test_a_service_that_ends_before_it_listens(optimove_ce: Run) -> None:
     )
 
 
-def test_a_gate_that_lacks_an_await_is_not_as_it_should_be(optimove_ce: Run) -> None:
-    port = free_port()
-    done = optimove_ce(
-        "trigger", f"http://127.0.0.1:{port}/optimove", "--count", "2", "--rate", "50", "--seed", "7", "--",
-        *uvicorn_command("gate_without_await", port),
-    )  # fmt: skip
+def test_a_gate_that_lacks_an_await_is_not_as_it_should_be(
+    optimove_ce: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    port = str(free_port())
+    for name, value in {**GIVEN, "OPTIMOVE_BASE_URL": f"http://127.0.0.1:{port}"}.items():
+        monkeypatch.setenv(name, value)
+    with served(gate_without_await()) as url:
+        done = optimove_ce(
+            "trigger", f"{url}/optimove", "--port", port, "--count", "2", "--rate", "50", "--seed", "7",
+            variables=GIVEN,
+        )  # fmt: skip
     assert done.returncode == 1
-    assert "Is an await missing?" in done.stderr
+    assert "Is an await missing?" in caplog.text
     *_, hint, verdict = done.stdout.splitlines()
     assert hint.startswith("? Nothing was told to Optimove about any customer: ")
     assert verdict == "Nothing wrong, but nobody was decided (--seed 7 asks about the same customers again)."

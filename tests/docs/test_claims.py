@@ -13,18 +13,26 @@ import pytest
 
 import optimove_conditional_execution
 from optimove_conditional_execution import Endpoints, OptimoveClient
-from optimove_conditional_execution.cli.campaign_rehearsal import (
-    CUSTOMERS,
-    SAFETY_MARGIN,
-    CampaignOutcome,
-    rehearse_campaign,
-)
 from optimove_conditional_execution.cli.charts import BurnUp, Histogram, ReviewSamples
 from optimove_conditional_execution.cli.init import REQUIREMENTS, project
-from optimove_conditional_execution.cli.judgement import Summary
-from optimove_conditional_execution.cli.latencies import Latencies
 from optimove_conditional_execution.cli.program import program
-from optimove_conditional_execution.cli.scenarios import cast
+from optimove_conditional_execution.rehearsal import (
+    Latencies,
+    Observation,
+    PlannedNotification,
+    Reply,
+    ScheduledResult,
+    TriggeredResult,
+)
+from optimove_conditional_execution.rehearsal.demo import (
+    DEMO_CUSTOMERS,
+    SAFETY_MARGIN,
+    DemoScheduled,
+    DemoTriggered,
+    demo_scheduled,
+)
+from optimove_conditional_execution.rehearsal.plan import demo_plan
+from optimove_conditional_execution.rehearsal.simulation import Simulation
 from optimove_conditional_execution.settings import BASE_URL_VARIABLE, TIMEZONE_VARIABLE
 from optimove_conditional_execution.signature_diagnosis import Mistake
 from tests.docs.drawings import PAGE, chart_block, drawings, drawn
@@ -215,6 +223,26 @@ def test_the_command_reference_names_every_option_and_argument() -> None:
     assert {name: named.get(name) for name in real} == real
 
 
+def test_the_command_reference_names_the_keys_of_the_json() -> None:
+    text = (DOCS / "reference" / "command-line.md").read_text("utf-8")
+    table: dict[tuple[str, str], set[str]] = {}
+    for command_name, what, keys in re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \| .*\|$", text, re.M):
+        table[command_name, what] = set(re.findall(r"`(\w+)`", re.sub(r"\(.*?\)", "", keys)))
+    reply = Reply("http://127.0.0.1:9/x", 0.1, status=200)
+    one = Observation(PlannedNotification("C1"), "uid", (reply,))
+    result = TriggeredResult.of([one], deadline_ms=1)
+    scheduled = ScheduledResult()
+    assert {
+        ("demo", "the only one"): set(DemoTriggered(result).as_json()) | {"campaign"},
+        ("demo", "`campaign` in it"): set(DemoScheduled(scheduled, 0, None).as_json()),
+        ("trigger", '`"event": "result"`'): set(one.as_json()) - {"event"},
+        ("trigger", '`"event": "summary"`'): set(result.as_json()) - {"event"},
+        ("campaign", '`"event": "campaign"`'): set(scheduled.as_json()) - {"event"},
+        ("simulate", '`"event": "result"`'): set(one.as_plain_json()) - {"event"},
+        ("simulate", '`"event": "summary"`'): set(Simulation().as_json()) - {"event"},
+    }.items() <= table.items()
+
+
 LATENCIES_OF_THE_README = (
     134,
     86,
@@ -255,9 +283,12 @@ def test_the_charts_in_the_readme_are_those_of_its_demo() -> None:
     assert f"latency     {Latencies.of(LATENCIES_OF_THE_README)}\n" in output
     assert f"\n\n{drawn(Histogram(LATENCIES_OF_THE_README, deadline_ms=2_000))}\n" in output
     samples = ReviewSamples()
-    outcome = asyncio.run(rehearse_campaign(CUSTOMERS, on_progress=samples))
+    outcome = asyncio.run(demo_scheduled(DEMO_CUSTOMERS, on_progress=samples))
+    assert outcome.ok
     assert outcome.report is not None
-    total = CUSTOMERS - outcome.control
+    scheduled = output.partition("A scheduled campaign")[2]
+    assert {timeless(f"{name:<11} {value}") for name, value in outcome.lines()} <= set(timeless(scheduled).splitlines())
+    total = DEMO_CUSTOMERS - outcome.control
     burn_up = BurnUp.of_review(samples.of(outcome.report.campaign_id), total=total, safety_margin=SAFETY_MARGIN)
     now, shown = drawn(burn_up), output[output.index("Customers over time") :]
     assert shown.splitlines()[:2] == now.splitlines()[:2]
@@ -273,26 +304,26 @@ def test_the_charts_in_the_documentation_are_drawn_by_this_code() -> None:
 
 def test_the_demo_output_in_the_readme_is_one_of_this_demo() -> None:
     output = next(block.code for block in blocks(README) if block.language == "text")
-    triggered, _, scheduled = output.partition("A scheduled campaign")
+    triggered, _, _ = output.partition("A scheduled campaign")
     shown = {name: int(number) for name, number in re.findall(r"^(\w+) +(\d+)$", triggered, re.MULTILINE)}
-    counted: dict[str, Any] = {name: number for name, number in shown.items() if name != "decided"}
-    summary = Summary(**counted, latencies=Latencies.of([]), deadline_ms=2_000)
-    assert dict(summary.counts()) == shown
-    assert summary.sent == sum(shown[name] for name in ("decided", "forged", "duplicates", "lost", "late"))
-    assert summary.ok
+    result = TriggeredResult(
+        sent=shown["sent"],
+        approved=shown["approved"],
+        denied=shown["denied"],
+        abstained=shown["abstained"],
+        faults={name: (shown[f"{name}{s}"], shown[f"{name}{s}"]) for name, s in (("forged", ""), ("duplicate", "s"))},
+        wrong=shown["lost"] + shown["late"],
+        late=shown["late"],
+    )
+    assert DemoTriggered(result).counts() == shown
+    assert result.sent == sum(shown[name] for name in ("decided", "forged", "duplicates", "lost", "late"))
+    assert result.ok
     played = re.findall(r"^\w+-\d+ +(\S+(?: \S+)?)  ", output, re.MULTILINE)
-    assert set(played) == {part.scenario.name for part in cast(40, seed=7)}
-    outcome = campaign_of_the_demo()
-    assert outcome.ok
-    assert {timeless(f"{name:<11} {value}") for name, value in outcome.lines()} <= set(timeless(scheduled).splitlines())
+    assert set(played) == {one.scenario for one in demo_plan(40, seed=7)}
 
 
 def timeless(text: str) -> str:
     return re.sub(r"\d+(\.\d)? s\b", "some s", text)
-
-
-def campaign_of_the_demo() -> CampaignOutcome:
-    return asyncio.run(rehearse_campaign(CUSTOMERS, on_progress=lambda _: None))
 
 
 def test_nothing_is_left_to_fill_in() -> None:

@@ -41,7 +41,8 @@ LEVELS = {
     "adapters": 6,
     "telemetry": 6,
     "testing": 6,
-    "cli": 7,
+    "rehearsal": 7,
+    "cli": 8,
     "": 7,
 }
 

@@ -8,17 +8,14 @@ from typing import Any, Final, final
 import click
 
 from optimove_conditional_execution import __version__
-from optimove_conditional_execution.cli.campaign import campaign
 from optimove_conditional_execution.cli.completion import completion
-from optimove_conditional_execution.cli.demo import demo
 from optimove_conditional_execution.cli.doctor.command import doctor
 from optimove_conditional_execution.cli.init import init
 from optimove_conditional_execution.cli.interruption import Interrupted
+from optimove_conditional_execution.cli.rehearse import campaign, demo, simulate, trigger
 from optimove_conditional_execution.cli.review import review
 from optimove_conditional_execution.cli.signatures import sign_command, verify_command
-from optimove_conditional_execution.cli.simulate import simulate
 from optimove_conditional_execution.cli.tenant import listeners, settings, webhooks
-from optimove_conditional_execution.cli.trigger import trigger
 from optimove_conditional_execution.errors import OptimoveError
 from optimove_conditional_execution.tracebacks import sensitive_variables
 

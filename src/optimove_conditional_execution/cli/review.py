@@ -14,10 +14,9 @@ from typing import Any, Final
 import click
 
 from optimove_conditional_execution.cli.charts import ReviewSamples
+from optimove_conditional_execution.cli.console import ReviewDisplay, charts_of, tell, tell_json, write_reviews
 from optimove_conditional_execution.cli.interruption import run_interruptibly
 from optimove_conditional_execution.cli.report_file import report_option
-from optimove_conditional_execution.cli.review_display import ReviewDisplay
-from optimove_conditional_execution.cli.review_report import charts_of, tell, tell_json, write_reviews
 from optimove_conditional_execution.client import AsyncOptimoveClient
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.flows.journal import ReviewState

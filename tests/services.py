@@ -28,7 +28,7 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 APPROVAL = "/conditional-execution/v2/triggered/approval"
 
 
@@ -36,7 +36,7 @@ def uvicorn_command(factory: str, port: int) -> list[str]:
     """Return the command line that serves one of the applications below."""
     return [
         sys.executable, "-m", "uvicorn", "--app-dir", str(ROOT), "--port", str(port),
-        "--factory", f"tests.cli.services:{factory}",
+        "--factory", f"tests.services:{factory}",
     ]  # fmt: skip
 
 

@@ -1,8 +1,9 @@
-"""The verdict on an unknown webhook, for every fault, and the sentences about what is wrong."""
+"""The check of an unknown webhook, for every fault, and the sentences about what is wrong."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import threading
@@ -11,18 +12,23 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request as WebRequest
-from starlette.responses import PlainTextResponse
+from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
 
-from optimove_conditional_execution import Request, Response, verify
-from optimove_conditional_execution.cli.postman import Postman
-from optimove_conditional_execution.cli.replies import Failure, Reply, origin, remedy
-from optimove_conditional_execution.cli.trigger_judgement import Seen, judge
-from optimove_conditional_execution.cli.trigger_plan import FaultKind, Forgery, Planned
-from optimove_conditional_execution.cli.trigger_summary import TriggerSummary
-from optimove_conditional_execution.cli.triggering import Triggering
+from optimove_conditional_execution import Request, verify
 from optimove_conditional_execution.errors import SignatureError
-from optimove_conditional_execution.testing import Call, Delivery, FakeOptimove
+from optimove_conditional_execution.rehearsal import (
+    Finding,
+    Observation,
+    PlannedNotification,
+    Reply,
+    TriggeredRehearsal,
+    TriggeredResult,
+)
+from optimove_conditional_execution.rehearsal.plan import Expectation, FaultKind, Forgery
+from optimove_conditional_execution.rehearsal.reply import Failure, origin, post
+from optimove_conditional_execution.rehearsal.result import sentences
+from optimove_conditional_execution.testing import Call, Delivery
 from optimove_conditional_execution.transport.http import AsyncHttpEngine
 from tests.conftest import served
 
@@ -35,10 +41,17 @@ def reply(what: int | Failure, *, seconds: float = 0.1, **options: Any) -> Reply
     return Reply(URL, seconds, failure=what)
 
 
-def seen(fault: FaultKind | None, *replies: Reply, answer: bool | None = None, ignored: tuple[bool, ...] = ()) -> Seen:
+def seen(
+    fault: FaultKind | None,
+    *replies: Reply,
+    answer: bool | None = None,
+    ignored: tuple[bool, ...] = (),
+    expected: Expectation | None = None,
+) -> Observation:
     forgery: Forgery | None = "no signature" if fault == "forged" else None
     latency = None if answer is None else 30
-    return Seen(Planned("C1", {}, fault, forgery), "uid", replies, answer, ignored, latency, 5_000)
+    planned = PlannedNotification("C1", {}, fault, forgery, expected=expected)
+    return Observation(planned, "uid", replies, answer, ignored, latency, 5_000)
 
 
 OK = reply(200)
@@ -58,12 +71,17 @@ OK = reply(200)
         (seen("oversize", reply("broken")), ["refused"]),
         (seen("late", OK), ["left alone"]),
         (seen("late", reply(410)), ["left alone"]),
+        (seen(None, OK, answer=True, expected="approved"), ["approved"]),
+        (seen(None, OK, answer=False, expected="denied"), ["denied"]),
+        (seen(None, OK, answer=False, expected="not approved"), ["denied"]),
+        (seen(None, OK, expected="not approved"), ["abstained"]),
+        (seen("duplicate", OK, OK, answer=True, expected="approved"), ["approved", "unchanged"]),
     ],
 )
-def test_what_is_right(one: Seen, kinds: list[str]) -> None:
-    verdicts = judge(one)
-    assert [verdict.kind for verdict in verdicts] == kinds
-    assert [verdict.sentence for verdict in verdicts] == [None] * len(kinds)
+def test_what_is_right(one: Observation, kinds: list[str]) -> None:
+    checks = one.checks()
+    assert [check.kind for check in checks] == kinds
+    assert [check.sentence for check in checks] == [""] * len(kinds)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +102,12 @@ def test_what_is_right(one: Seen, kinds: list[str]) -> None:
         (seen(None, OK, answer=True, ignored=(False,)), "was approved first and denied then; Optimove keeps the first"),
         (seen(None, reply(200, seconds=6)), "got its HTTP answer after 6.0 s, past its deadline"),
         (seen(None, reply(200, is_html=True)), "was answered with HTML: that is a web page, not a webhook"),
+        (seen(None, OK, answer=True, expected="denied"), "was approved, which must never happen"),
+        (seen(None, reply("broken"), answer=True, expected="not approved"), "was approved, which must never happen"),
+        (seen(None, OK, expected="approved"), "should have been approved, and no answer came"),
+        (seen(None, OK, answer=False, expected="approved"), "should have been approved, and was denied"),
+        (seen(None, OK, expected="denied"), "should have been denied, and no answer came"),
+        (seen(None, OK, ignored=(True,), expected="approved"), "was approved after its deadline, in vain"),
         (seen("forged", OK, answer=True), "had no signature, and was approved all the same: verify the signature"),
         (seen("forged", OK, answer=False), "had no signature, and was denied all the same: verify the signature"),
         (seen("forged", reply(401), ignored=(True,)), "had no signature, and was approved all the same"),
@@ -101,16 +125,16 @@ def test_what_is_right(one: Seen, kinds: list[str]) -> None:
         (seen("duplicate", OK, reply("broken"), answer=True), "first, and broken when it came again: keep"),
     ],
 )
-def test_what_is_wrong(one: Seen, sentence: str) -> None:
-    *_, verdict = judge(one)
-    assert verdict.kind == "wrong"
-    assert sentence in str(verdict.sentence)
-    assert "hidden" not in str(verdict.sentence)
+def test_what_is_wrong(one: Observation, sentence: str) -> None:
+    *_, check = one.checks()
+    assert check.kind == "wrong"
+    assert sentence in check.sentence
+    assert "hidden" not in check.sentence
 
 
 def test_the_numbers_add_up_and_equal_findings_are_one() -> None:
-    pending = Seen(Planned("C9", {}), "uid", (), over=False)
-    summary = TriggerSummary.of(
+    pending = Observation(PlannedNotification("C9"), "uid", (), over=False)
+    summary = TriggeredResult.of(
         [
             seen(None, OK, answer=True),
             seen("forged", reply(307)),
@@ -119,23 +143,26 @@ def test_the_numbers_add_up_and_equal_findings_are_one() -> None:
             seen("late", OK),
             pending,
         ],
-        further=["The sky is falling."],
+        further=[Finding("The sky is falling")],
         deadline_ms=5_000,
     )
     assert (summary.sent, summary.approved, summary.denied, summary.wrong, summary.pending) == (10, 1, 1, 5, 1)
     assert summary.faults == {"duplicate": (1, 1), "late": (1, 1), "forged": (1, 0)}
-    fallen, redirected, forged = summary.findings
+    fallen, redirected, forged = sentences(summary.findings)
     assert fallen == "The sky is falling."
     assert redirected.startswith("4 notifications, C1, each got 307 over HTTP instead of 200: it redirects, and ")
+    assert summary.findings[1].user_ids == ("C1",)
+    assert summary.findings[2].remedy == summary.findings[1].remedy
     assert forged == "C1 (forged) had no signature, and got 307 over HTTP instead of 401.", "the remedy is said once"
     assert ("forged", "0 of 1 refused") in summary.lines()
+    assert "! 4 notifications, C1, each got 307" in str(summary)
     assert summary.as_json()["faults"]["late"] == {"sent": 1, "as_expected": 1}
     assert not summary.ok
     assert summary.hints == ()
 
 
 def test_nobody_decided_is_a_hint() -> None:
-    silent = TriggerSummary.of([seen(None, OK), seen(None, OK)], deadline_ms=5_000)
+    silent = TriggeredResult.of([seen(None, OK), seen(None, OK)], deadline_ms=5_000)
     assert (silent.ok, silent.abstained, silent.findings) == (False, 2, ())
     assert silent.hints[0].startswith("Nothing was told to Optimove about any customer")
 
@@ -143,11 +170,11 @@ def test_nobody_decided_is_a_hint() -> None:
 def test_calls_that_optimove_refuses_are_a_finding() -> None:
     calls = [Call("", Request("POST"), status, 0) for status in (401, 401, 404)]
     calls += [Call("get_webhook_by_id", Request("GET"), 404, 0), Call("send_webhook_approval", Request("POST"), 410, 0)]
-    summary = TriggerSummary.of([seen(None, OK)], calls=calls, deadline_ms=5_000)
-    assert summary.findings == (
+    summary = TriggeredResult.of([seen(None, OK)], calls=calls, deadline_ms=5_000)
+    assert sentences(summary.findings) == [
         "The service called Optimove 2 times and got 401: OPTIMOVE_API_KEY of the service is another one.",
         "The service called Optimove 1 times and got 404: Optimove has no such path, or asked no such request_uid.",
-    )
+    ]
     assert summary.hints == ()
 
 
@@ -167,10 +194,10 @@ def bad_server(behaviour: str, listener: socket.socket) -> None:
 
 
 async def posted(url: str, monkeypatch: pytest.MonkeyPatch) -> Reply:
-    monkeypatch.setattr("optimove_conditional_execution.cli.postman._PATIENCE_SECONDS", 0.4)
+    monkeypatch.setattr("optimove_conditional_execution.rehearsal.reply._GRACE_SECONDS", 0.4)
     engine = AsyncHttpEngine()
     try:
-        return await Postman(engine).post(Delivery(url, Request("POST", "/", "", {}, b"{}")), timeout_ms=100)
+        return await post(engine, Delivery(url, Request("POST", "/", "", {}, b"{}")), timeout_ms=100)
     finally:
         await engine.aclose()
 
@@ -197,23 +224,32 @@ def test_nobody_there(url: str, failure: Failure, monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_an_answer_says() -> None:
-    page = Reply.of(Response(307, {"location": "/x/?token=1"}, b" \n<html>"), url=URL, seconds=0.5)
-    assert (page.status, page.location, page.is_html, page.is_redirect, page.is_success) == (
-        307, "/x/", True, True, False,
-    )  # fmt: skip
-    assert not Reply.of(Response(200, {"content-type": "text/html"}, b""), url=URL, seconds=0.5).is_html
+    page = reply(307, location="/x/", is_html=True)
+    assert (page.is_redirect, page.is_success, OK.is_redirect, OK.is_success) == (True, False, False, True)
     assert "hidden" not in repr(page)
-    assert remedy(OK) == ""
-    assert remedy(reply(599)) == "the handler failed"
-    assert remedy(reply(418)) == ""
+    assert OK.remedy == ""
+    assert reply(599).remedy == "the handler failed"
+    assert reply(418).remedy == ""
     assert [origin(url) for url in (URL, "https://[::1]/x", "http://gate.example.com")] == [
         "http://127.0.0.1:8000", "https://[::1]", "http://gate.example.com",
     ]  # fmt: skip
 
 
+def test_a_redirect_is_read() -> None:
+    async def redirect(request: WebRequest) -> HTMLResponse:
+        return HTMLResponse("<html>", status_code=307, headers={"location": "/x/?token=1"})
+
+    async def run(url: str) -> Reply:
+        async with contextlib.aclosing(AsyncHttpEngine()) as engine:
+            return await post(engine, Delivery(f"{url}/x", Request("POST", "/x", "", {}, b"{}")), timeout_ms=100)
+
+    with served(Starlette(routes=[Route("/x", redirect, methods=["POST"])])) as url:
+        found = asyncio.run(run(url))
+    assert (found.status, found.location, found.is_html) == (307, "/x/", True)
+
+
 def test_what_goes_out() -> None:
     """A rehearsal's own requests: what is forged does not verify, what is late is stamped so, what is good is good."""
-    fake = FakeOptimove(secret="the-secret", timeout_ms=1_000, wall_clock=lambda: 1_000_000.0)
     came: dict[str, list[tuple[str | None, bytes]]] = {}
 
     async def record(request: WebRequest) -> PlainTextResponse:
@@ -224,24 +260,19 @@ def test_what_goes_out() -> None:
 
     forgeries: tuple[Forgery, ...] = ("a wrong signature", "no signature", "a body changed after it was signed")
     plan = [
-        Planned("C1", {"country": "MT"}),
-        Planned("C2", {}, "late"),
-        Planned("C3", {}, "oversize"),
-        Planned("C4", {}, "duplicate"),
-        *(Planned("C5", {}, "forged", forgery) for forgery in forgeries),
+        PlannedNotification("C1", {"country": "MT"}),
+        PlannedNotification("C2", {}, "late"),
+        PlannedNotification("C3", {}, "oversize"),
+        PlannedNotification("C4", {}, "duplicate"),
+        *(PlannedNotification("C5", {}, "forged", forgery) for forgery in forgeries),
     ]
 
-    async def run(url: str) -> None:
-        engine = AsyncHttpEngine()
-        triggering = Triggering(
-            fake, Postman(engine), url=f"{url}/x", clock=lambda: 1_000_000.0, on_over=lambda _: None
-        )
-        await triggering.run(plan, rate=1000)
-        await engine.aclose()
-        assert all(one.over and one.request_uid in fake.questions for one in triggering.seen())
-
     with served(Starlette(routes=[Route("/x", record, methods=["POST"])])) as url:
-        asyncio.run(run(url))
+        result = TriggeredRehearsal(
+            url=f"{url}/x", notifications=plan, secret="the-secret", deadline_ms=1_000, rate=1_000
+        ).run()
+    assert all(one.over for one in result.observations)
+    assert result.observations[0].planned.name == "C1"
     for name in ("C1", "C2", "C3", "C4"):
         for signature, body in came[name]:
             verify(body, signature=signature, secrets="the-secret")
@@ -249,7 +280,7 @@ def test_what_goes_out() -> None:
     assert came["C4"][0] == came["C4"][1]
     assert len(came["C3"][0][1]) > 262_144
     stamps = {name: json.loads(came[name][0][1])["timestamp"] for name in ("C1", "C2")}
-    assert stamps == {"C1": 1_000_000_000, "C2": 1_000_000_000 - 1_000 - 10_000}, "ten seconds past its deadline"
+    assert 11_000 - 5_000 < stamps["C1"] - stamps["C2"] <= 11_000, "ten seconds past its deadline"
     assert len(came["C5"]) == 3
     for signature, body in came["C5"]:
         with pytest.raises(SignatureError):

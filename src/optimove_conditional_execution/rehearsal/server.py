@@ -11,6 +11,7 @@ from typing import Any, Final, final
 
 import uvicorn
 
+from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.messages import Request, Response
 from optimove_conditional_execution.testing import FakeOptimove
@@ -22,24 +23,16 @@ _LOOK_AGAIN: Final = 0.005
 
 
 @final
-class Simulator:
+class _Stub:
     """A `FakeOptimove` as `ASGIApp` wants it: with an async `handle`."""
 
     def __init__(self, fake: FakeOptimove) -> None:
-        self._fake = fake
-
-    @property
-    def max_body(self) -> int:
-        """Bytes that a request's body may have."""
-        return self._fake.max_body
-
-    def too_large(self) -> Response:
-        """Return the answer to a longer body."""
-        return self._fake.too_large()
+        self.max_body = fake.max_body
+        self.too_large = fake.too_large
+        self._handle = fake.handle
 
     async def handle(self, request: Request) -> Response:
-        """Answer a call to Optimove's API."""
-        return self._fake.handle(request)
+        return self._handle(request)
 
 
 @final
@@ -52,10 +45,10 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def served(app: Any, *, host: str = LOOPBACK, port: int = 0) -> AsyncIterator[str]:
-    """Serve an ASGI application in this event loop while the context lasts.
+    """Serve an ASGI application, or a stand-in for Optimove, in this event loop while the context lasts.
 
     Args:
-        app: The application.
+        app: The application, or a `FakeOptimove`.
         host: A name or address of this machine.
         port: 0 takes a free one.
 
@@ -66,16 +59,15 @@ async def served(app: Any, *, host: str = LOOPBACK, port: int = 0) -> AsyncItera
         ConfigurationError: Nothing can listen there.
     """
     listener = _listener(host, port)
-    server = _Server(
-        uvicorn.Config(
-            app,
-            lifespan="off",
-            ws="none",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-        )
+    config = uvicorn.Config(
+        ASGIApp(_Stub(app)) if isinstance(app, FakeOptimove) else app,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
+    server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         while not server.started and not serving.done():

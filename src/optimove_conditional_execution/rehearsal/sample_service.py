@@ -1,7 +1,7 @@
-"""The integrator's side of `optimove-ce demo`: a small compliance gate, as a service of its own.
+"""The sample service of the demo: a small compliance gate in a process of its own.
 
-It is configured like any other: `OPTIMOVE_API_KEY`, `OPTIMOVE_BASE_URL`, `OPTIMOVE_WEBHOOK_SECRET`. It writes the URL
-of its webhook as its first line and ends when its standard input does.
+It is configured like any other: `OPTIMOVE_API_KEY`, `OPTIMOVE_BASE_URL`, `OPTIMOVE_WEBHOOK_SECRET`. It registers its
+webhook, and ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -21,8 +21,11 @@ from optimove_conditional_execution import (
     WebhookNotification,
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
-from optimove_conditional_execution.cli.secret_variables import webhook_secrets
-from optimove_conditional_execution.cli.servers import served
+from optimove_conditional_execution.rehearsal.server import served
+from optimove_conditional_execution.settings import SECRET_VARIABLE
+
+# -P: a file of the working directory must not stand in for a module of ours.
+COMMAND: Final = (sys.executable, "-P", "-m", "optimove_conditional_execution.rehearsal.sample_service")
 
 _LOOK_UP_SECONDS: Final = 0.03
 
@@ -54,11 +57,10 @@ async def decide(notification: WebhookNotification, deadline: Deadline) -> Decis
 
 async def serve() -> None:
     """Serve the gate until standard input ends."""
-    (_, secret), *_ = webhook_secrets(os.environ)
     async with AsyncOptimoveClient() as client:
-        receiver = AsyncWebhookReceiver(decide, client=client, secrets=secret)
+        receiver = AsyncWebhookReceiver(decide, client=client, secrets=os.environ[SECRET_VARIABLE])
         async with served(ASGIApp(receiver)) as url:
-            print(f"{url}/optimove", flush=True)
+            await client.ensure_webhook(f"{url}/optimove")
             await _end_of_input()
 
 
@@ -81,5 +83,3 @@ if __name__ == "__main__":
         asyncio.run(serve())
     except OptimoveError as error:
         sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -1,4 +1,4 @@
-"""Which notifications of a rehearsal have a fault, and that a seed gives the same ones again."""
+"""Which notifications of a rehearsal have a fault, and that a seed gives the same ones again; the demo's, too."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from optimove_conditional_execution import ConfigurationError
-from optimove_conditional_execution.cli.trigger_plan import FaultKind, plan
+from optimove_conditional_execution.rehearsal.plan import ALL_SCENARIOS_COUNT, FaultKind, demo_plan, plan
 
 FAULTS: dict[FaultKind, float] = {"duplicate": 20, "late": 10, "forged": 30, "oversize": 5}
 
@@ -58,3 +58,20 @@ def test_too_many_faults_are_refused() -> None:
         plan(3, faults=dict.fromkeys(FAULTS, 1.0), users=(), seed=1)
     with pytest.raises(ConfigurationError, match="needs one that is in time"):
         plan(3, faults={"late": 50, "forged": 34}, users=(), seed=1)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 6, 7, 8, 40, 300])
+def test_a_demo_has_as_many_posts_as_asked_for(count: int) -> None:
+    planned = demo_plan(count, seed=count)
+    assert sum(2 if one.fault == "duplicate" else 1 for one in planned) == count
+    assert len({one.user_id for one in planned}) == len(planned)
+    if count >= ALL_SCENARIOS_COUNT:
+        assert {one.scenario for one in planned} == {
+            "eligible", "self-excluded", "slow backend", "failing backend", "undecided", "forged", "duplicate",
+        }  # fmt: skip
+
+
+def test_a_seed_makes_the_same_demo_again() -> None:
+    assert ALL_SCENARIOS_COUNT == 8
+    assert demo_plan(40, seed=1) == demo_plan(40, seed=1)
+    assert demo_plan(40, seed=1) != demo_plan(40, seed=2)

@@ -1,0 +1,499 @@
+"""`optimove-ce demo`, `trigger`, `campaign` and `simulate`: rehearsals from a shell."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, TextIO, TypeVar
+
+import click
+from rich.console import Console
+
+from optimove_conditional_execution.cli.charts import BurnUp, ReviewSamples, show
+from optimove_conditional_execution.cli.console import (
+    NotificationDisplay,
+    ReviewDisplay,
+    campaign_lines,
+    campaign_section,
+    demo_section,
+    histogram,
+    line_of,
+    show_section,
+    triggered_section,
+)
+from optimove_conditional_execution.cli.given_urls import checked_url, checked_urls, required_url
+from optimove_conditional_execution.cli.interruption import Interrupted, run_interruptibly
+from optimove_conditional_execution.cli.report_file import report_option, write_page
+from optimove_conditional_execution.cli.secret_variables import secret_or_new
+from optimove_conditional_execution.cli.tenant import token_of, with_token
+from optimove_conditional_execution.flows.report import Progress
+from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS
+from optimove_conditional_execution.rehearsal import (
+    Observation,
+    ScheduledRehearsal,
+    ScheduledResult,
+    TriggeredRehearsal,
+)
+from optimove_conditional_execution.rehearsal.demo import (
+    DEMO_CUSTOMERS,
+    SAFETY_MARGIN,
+    demo_scheduled,
+    demo_triggered,
+)
+from optimove_conditional_execution.rehearsal.plan import ALL_SCENARIOS_COUNT, FAULT_KINDS, FaultKind
+from optimove_conditional_execution.rehearsal.server import LOOPBACK, is_loopback
+from optimove_conditional_execution.rehearsal.service import START_SECONDS
+from optimove_conditional_execution.rehearsal.simulation import Simulation
+from optimove_conditional_execution.settings import (
+    API_KEY_VARIABLE,
+    BASE_URL_VARIABLE,
+    SECRET_VARIABLE,
+    TIMEZONE_VARIABLE,
+    TOKEN_VARIABLE,
+)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_DEFAULT_PERCENT: Final = 10.0
+
+
+def _fault_shares(_: click.Context, __: click.Parameter, given: Sequence[str]) -> dict[FaultKind, float]:
+    """Return how many of a hundred notifications have which fault, from `KIND` or `KIND=PERCENT`."""
+    return dict(_fault_share(one) for one in given)
+
+
+def _fault_share(given: str) -> tuple[FaultKind, float]:
+    word, is_equal, number = given.partition("=")
+    kinds: dict[str, FaultKind] = {kind: kind for kind in FAULT_KINDS}
+    kind = kinds.get(word)
+    if kind is None:
+        raise click.BadParameter(f"{word!r} is none of {', '.join(FAULT_KINDS)}.")
+    try:
+        percent = float(number.removesuffix("%")) if is_equal else _DEFAULT_PERCENT
+    except ValueError:
+        percent = 0.0
+    if not 0 < percent <= 100:
+        raise click.BadParameter(f"{number!r} is no percentage: {kind}=20 means 20 of 100.")
+    return kind, percent
+
+
+def _complete_fault(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    return [kind for kind in FAULT_KINDS if kind.startswith(incomplete)]
+
+
+def _check_host(_: click.Context, __: click.Parameter, host: str) -> str:
+    if not is_loopback(host):
+        click.echo(f"Warning: {host} can be reached from other machines, over plain HTTP.", err=True)
+    return host
+
+
+def _option(*names: str, of: Any, default: float | None = None, **more: Any) -> Callable[[F], F]:
+    return click.option(*names, type=of, default=default, show_default=default is not None, **more)
+
+
+_SECONDS: Final = click.FloatRange(0.1, 86_400)
+_MILLISECONDS: Final = click.IntRange(1, 3_600_000)
+_CUSTOMERS: Final = click.IntRange(0, 10_000_000)
+_PORT: Final = click.IntRange(0, 65_535)
+
+_command: Final = click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ...]")
+_host: Final = click.option(
+    "--host",
+    default=LOOPBACK,
+    show_default=True,
+    callback=_check_host,
+    help="Where to listen; other machines cannot reach loopback.",
+)
+_port: Final = click.option("--port", type=_PORT, default=0, help="0, the default, takes a free one.")
+_start_within: Final = _option(
+    "--start-within",
+    of=click.FloatRange(0, 3_600),
+    default=START_SECONDS,
+    metavar="SECONDS",
+    help="How long your service may take to listen.",
+)
+_users: Final = click.option(
+    "--user", "users", multiple=True, metavar="ID", help="Ask about this customer; may be repeated."
+)
+_timezone: Final = click.option(
+    "--timezone",
+    envvar=TIMEZONE_VARIABLE,
+    default="UTC",
+    show_default=True,
+    help="The zone of a scheduled campaign's times; read from OPTIMOVE_TIMEZONE too.",
+)
+_seed: Final = click.option("--seed", type=int, help="Asks about the same customers, with the same faults, again.")
+_json_lines: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  optimove-ce trigger http://127.0.0.1:8000/optimove --count 20 -- uvicorn gate:app --port 8000\n"
+    "  optimove-ce trigger http://127.0.0.1:8000/optimove --port 8900 --fault forged --fault late=20 --json"
+)
+@click.argument("url", metavar="URL", callback=required_url)
+@_command
+@_option("--count", of=click.IntRange(1, 10_000), default=20, help="Customers who are asked about.")
+@_option("--rate", of=click.FloatRange(0, 1_000, min_open=True), default=10.0, help="Notifications a second.")
+@_option(
+    "--deadline-ms",
+    of=_MILLISECONDS,
+    default=DEFAULT_TIMEOUT_MS,
+    help="Milliseconds that an answer may take, unless your service sets it.",
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="KIND[=PERCENT]",
+    callback=_fault_shares,
+    shell_complete=_complete_fault,
+    help="Give so many of a hundred a fault: duplicate, late, forged or oversize; may be repeated. "
+    f"Without a number it is {_DEFAULT_PERCENT:g}.",
+)
+@_option(
+    "--skew",
+    "skew_seconds",
+    of=click.FloatRange(-86_400, 86_400),
+    default=0.0,
+    metavar="SECONDS",
+    help="How far Optimove's clock is ahead of ours, for the whole run; it must change nothing.",
+)
+@_seed
+@_users
+@_host
+@_port
+@_start_within
+@report_option
+@_json_lines
+def trigger(command: Sequence[str], report: Path | None, as_json: bool, **options: Any) -> None:
+    """Fire a triggered campaign at your webhook URL, faults included, and judge what becomes of it.
+
+    A simulated Optimove posts signed notifications and takes the answers. A good one must be approved, denied or left
+    undecided with HTTP 200 before its deadline; a forged one must get 401, one over 262,144 bytes 413, and neither an
+    approval; a late one must not be answered; and a repeat must change nothing.
+
+    COMMAND starts your service with the settings it needs, and stops it at the end; what it writes goes to standard
+    error. Without COMMAND the settings are printed, and your service is waited for. API key and secret are those of
+    OPTIMOVE_API_KEY and OPTIMOVE_WEBHOOK_SECRET; without them they are made anew.
+
+    Exit status: 0 all is as it should be, 1 something is not, or nobody was decided about, 2 it could not start, 130 it
+    was ended by Ctrl-C.
+    """
+    given_key = os.environ.get(API_KEY_VARIABLE)
+    secret, is_new = secret_or_new(os.environ)
+    known = {name for name, is_known in ((API_KEY_VARIABLE, given_key), (SECRET_VARIABLE, not is_new)) if is_known}
+
+    def introduce(environment: Mapping[str, str]) -> None:
+        # A service that is started here gets them by itself, and what was given is known already.
+        shown = {name: value for name, value in environment.items() if not command and name not in known}
+        _introduce(shown, as_json, base_url=environment[BASE_URL_VARIABLE])
+
+    def show_over(one: Observation) -> None:
+        if one.over:
+            click.echo(json.dumps(one.as_json()) if as_json else line_of(one))
+
+    rehearsal = TriggeredRehearsal(
+        **options,  # they have the names of its fields
+        command=command,
+        api_key=given_key,
+        secret=None if is_new else secret,
+        on_ready=introduce,
+        on_note=lambda note: click.echo(note, err=True),
+        on_change=show_over,
+    )
+    interrupted = _run(rehearsal.arun())
+    result = rehearsal.result()
+    section = triggered_section(result, is_interrupted=interrupted is not None)
+    if as_json:
+        click.echo(json.dumps(result.as_json()))
+    else:
+        show_section(section)
+    if report is not None:
+        write_page(report, title="A rehearsal of a triggered campaign", sections=[section])
+    _exit(interrupted.exit_status if interrupted else int(not result.ok))
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  optimove-ce campaign --listener http://127.0.0.1:8000/campaigns -- uvicorn reviews:app --port 8000 "
+    "--no-access-log\n"
+    "  optimove-ce campaign --port 8900 --listener http://127.0.0.1:8000/campaigns --lead 20\n"
+    "  optimove-ce campaign --customers 100000 --lead 600 --json"
+)
+@_command
+@click.option(
+    "--listener",
+    metavar="URL",
+    callback=checked_url,
+    help="Your listener. Without it, the one that your service registers.",
+)
+@_option("--campaign-id", of=click.IntRange(1), default=1359, help="The CampaignID.")
+@_option("--customers", of=_CUSTOMERS, default=100, help="Customers on hold.")
+@_option(
+    "--lead",
+    "lead_seconds",
+    of=_SECONDS,
+    default=60.0,
+    metavar="SECONDS",
+    help="From the event to ClearanceRequiredBy.",
+)
+@_timezone
+@_option(
+    "--wait",
+    of=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="End so long after the event, when clearance is later.",
+)
+@_host
+@_port
+@_start_within
+@click.option("--recipients", type=click.File("w"), help="Write who would get the campaign into a file, an id a line.")
+@report_option
+@_json_lines
+def campaign(
+    command: Sequence[str],
+    listener: str | None,
+    lead_seconds: float,
+    recipients: TextIO | None,
+    report: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Put a scheduled campaign on hold, tell your listener, and see whom your review approves before clearance.
+
+    It prints the settings for your service, and waits until something listens. The customers C0000001 and on are
+    served, and their statuses taken, until clearance or Ctrl-C. The API key is that of OPTIMOVE_API_KEY, so that a
+    service which runs already need not start again; without it one is made anew. A token is read from
+    OPTIMOVE_LISTENER_TOKEN and added to the URL of --listener, unless it has one.
+
+    COMMAND starts your service with these settings, and a token, instead, and stops it at the end; what it writes goes
+    to standard error. It must listen, or register its listener, within --start-within; without COMMAND there is no
+    limit.
+
+    Exit status: 0 customers were reported in time, 1 none was, 2 it could not start.
+    """
+    given_key = os.environ.get(API_KEY_VARIABLE)
+    token = (None if listener is None else token_of(listener)) or os.environ.get(TOKEN_VARIABLE)
+    if token is None and command:
+        token = secrets.token_urlsafe(24)
+
+    def introduce(environment: Mapping[str, str]) -> None:
+        shown = {name: environment[name] for name in (BASE_URL_VARIABLE, TIMEZONE_VARIABLE)}
+        if not command and not given_key:
+            shown[API_KEY_VARIABLE] = environment[API_KEY_VARIABLE]
+        if as_json or not command:
+            _introduce(shown, as_json)
+        if not as_json and not command:
+            click.echo("Waiting for your listener: start your service with these settings.", err=True)
+
+    def announced(status: int | None) -> None:
+        if not as_json:
+            click.echo(f"{_told(status)}; clearance in {lead_seconds:g} s.", err=True)
+
+    rehearsal = ScheduledRehearsal(
+        **options,  # they have the names of its fields
+        listener=None if listener is None else with_token(listener, token),
+        command=command,
+        lead_seconds=lead_seconds,
+        api_key=given_key,
+        token=token,
+        on_ready=introduce,
+        on_announced=announced,
+        on_note=lambda note: click.echo(f"Warning: {note}", err=True),
+    )
+    _run(rehearsal.arun())
+    result = rehearsal.result()
+    if not result.listener_statuses:  # it was interrupted first
+        raise click.exceptions.Exit(1)
+    section = campaign_section(result)
+    if as_json:
+        click.echo(json.dumps(result.as_json()))
+    else:
+        click.echo(campaign_lines(result))
+        for chart in section.charts:
+            if chart.drawable:
+                click.echo()
+                show(chart)
+    if recipients is not None:
+        recipients.writelines(f"{customer_id}\n" for customer_id in result.recipients)
+    if report is not None:
+        write_page(report, title="A campaign of the simulator", sections=[section])
+    _exit(int(not result.reported))
+
+
+def _told(status: int | None) -> str:
+    if status is None:
+        return "Warning: the listener gave no answer"
+    if status == 401:
+        return f"Warning: the listener gave HTTP 401: its token is not the one in the URL; set {TOKEN_VARIABLE} alike"
+    return "The listener has been told" if status // 100 == 2 else f"Warning: the listener gave HTTP {status}"
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  optimove-ce simulate --port 8900 --rate 2\n"
+    "  optimove-ce simulate --count 10 --webhook http://127.0.0.1:8000/optimove"
+)
+@_host
+@_port
+@_option("--rate", of=click.FloatRange(0, 100, min_open=True), default=1.0, help="Notifications a second.")
+@_option("--count", of=click.IntRange(1), help="End after so many; without it Ctrl-C ends it.")
+@_option(
+    "--timeout-ms",
+    of=_MILLISECONDS,
+    default=DEFAULT_TIMEOUT_MS,
+    help="Milliseconds that an answer may take, until your service sets it.",
+)
+@click.option(
+    "--webhook",
+    "webhooks",
+    multiple=True,
+    metavar="URL",
+    callback=checked_urls,
+    help="Register this URL, as ensure_webhook would; may be repeated.",
+)
+@_users
+@_option(
+    "--campaign-every",
+    of=click.FloatRange(0.1),
+    metavar="SECONDS",
+    help="Fire a scheduled campaign so often, once a listener is registered; without it none is fired.",
+)
+@_option("--customers", of=_CUSTOMERS, default=100, help="Customers of a scheduled campaign.")
+@_option(
+    "--lead",
+    "lead_seconds",
+    of=_SECONDS,
+    default=30.0,
+    metavar="SECONDS",
+    help="From a scheduled campaign's event to its clearance.",
+)
+@_timezone
+@_json_lines
+def simulate(as_json: bool, **options: Any) -> None:
+    """Stand in for Optimove, so that your own service can be tried: signed notifications in, approvals out.
+
+    It prints the settings for your service; API key and secret are made anew at each start and protect nothing. Each
+    registered webhook gets every notification, and the first answer counts. A registered listener gets a scheduled
+    campaign with --campaign-every; its customers are served and their statuses taken until clearance.
+
+    Exit status: 0 it was ended by Ctrl-C, SIGTERM or --count, 2 it could not start.
+    """
+    hinted: set[int] = set()
+
+    def introduce(environment: Mapping[str, str]) -> None:
+        _introduce(environment, as_json, webhooks=list(dict.fromkeys(options["webhooks"])))
+        if not as_json and not options["webhooks"]:
+            click.echo("Waiting for a webhook: your service calls client.ensure_webhook(url).", err=True)
+
+    def show_notification(result: Observation) -> None:
+        statuses = ", ".join(str(reply) for reply in result.replies)
+        against = "" if result.latency_ms is None else f"  {result.latency_ms} of {result.deadline_ms} ms"
+        line = f"{result.planned.user_id:<14} HTTP {statuses:<9} {result.answered:<10}{against}"
+        click.echo(json.dumps(result.as_plain_json()) if as_json else line)
+        for reply in result.replies:
+            # Once: it may run for weeks.
+            if reply.status is not None and reply.status not in hinted and reply.remedy:
+                hinted.add(reply.status)
+                click.echo(f"HTTP {reply.status}: {reply.remedy}.", err=True)
+
+    def show_campaign(result: ScheduledResult) -> None:
+        click.echo(json.dumps(result.as_json()) if as_json else campaign_lines(result))
+
+    simulation = Simulation(
+        **options,  # they have the names of its fields
+        on_ready=introduce,
+        on_result=show_notification,
+        on_campaign=show_campaign,
+    )
+    _run(simulation.run())
+    numbers = simulation.as_json()
+    if as_json:
+        click.echo(json.dumps(numbers))
+        return
+    names = ("approved", "denied", "unanswered", "late", "pending")
+    click.echo(f"\n{numbers['sent']} sent: " + ", ".join(f"{numbers[name]} {name}" for name in names))
+    click.echo(f"latency: {simulation.latencies}, of {numbers['deadline_ms']} ms")
+
+
+@click.command(epilog="\b\nExamples:\n  optimove-ce demo\n  optimove-ce demo --count 100 --json")
+@_option(
+    "--count",
+    of=click.IntRange(1, 10_000),
+    default=40,
+    help=f"Notifications to post; with {ALL_SCENARIOS_COUNT} or more every scenario is played.",
+)
+@_option("--timeout-ms", of=click.IntRange(100, 60_000), default=2_000, help="Milliseconds that an answer may take.")
+@_option(
+    "--customers",
+    of=click.IntRange(1, 1_000_000),
+    default=DEMO_CUSTOMERS,
+    help="Customers of the scheduled campaign.",
+)
+@click.option("--seed", type=int, help="Plays the same customers in the same order again.")
+@report_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
+def demo(count: int, timeout_ms: int, customers: int, seed: int | None, report: Path | None, as_json: bool) -> None:
+    """Watch decisions come back on time: a triggered campaign, then a scheduled one.
+
+    A simulated Optimove and a sample service, in a process of its own, talk over HTTP on loopback: customers who are
+    eligible, self-excluded or unknown, a backend that is slow or fails, forged and repeated notifications. Then a
+    campaign on hold is announced to a listener, and all its customers are reviewed before clearance. Nothing leaves
+    this machine, and no Optimove account is needed.
+
+    Exit status: 0 nothing was lost and nothing was late, 1 something was, 2 it could not start.
+    """
+    seed = secrets.randbelow(1_000_000) if seed is None else seed
+    console = Console(file=sys.stdout, quiet=as_json)
+    with NotificationDisplay(console, deadline_ms=timeout_ms) as notifications:
+        triggered = run_interruptibly(demo_triggered(count, seed=seed, timeout_ms=timeout_ms, on_change=notifications))
+    sections = [demo_section("A triggered campaign", triggered, histogram(triggered.result))]
+    if not as_json:
+        show_section(sections[0], console)
+        click.echo("\nA scheduled campaign is on hold; its listener is told, and reviews it.\n")
+    samples = ReviewSamples()
+    with ReviewDisplay(console) as display:
+
+        def on_progress(progress: Progress) -> None:
+            samples(progress)
+            display(progress)
+
+        scheduled = run_interruptibly(demo_scheduled(customers, on_progress=on_progress))
+    told = () if scheduled.report is None else samples.of(scheduled.report.campaign_id)
+    burn_up = BurnUp.of_review(told, total=customers - scheduled.control, safety_margin=SAFETY_MARGIN)
+    sections.append(demo_section("A scheduled campaign", scheduled, burn_up))
+    ok = triggered.ok and scheduled.ok
+    if as_json:
+        click.echo(json.dumps({**triggered.as_json(), "ok": ok, "campaign": scheduled.as_json()}))
+    else:
+        show_section(sections[1], console)
+    if report is not None:
+        write_page(report, title="Demonstration of Conditional Execution", sections=sections)
+    _exit(int(not ok))
+
+
+def _introduce(environment: Mapping[str, str], as_json: bool, **further: Any) -> None:
+    if as_json:
+        click.echo(json.dumps({"event": "ready", "environment": environment, **further}))
+        return
+    for name, value in environment.items():
+        click.echo(f"export {name}={value}")
+
+
+def _run(main: Coroutine[Any, Any, object]) -> Interrupted | None:
+    """Run to the end, or until a signal ends it, which is returned: there is a result all the same."""
+    try:
+        run_interruptibly(main)
+    except Interrupted as interrupted:
+        return interrupted
+    return None
+
+
+def _exit(status: int) -> None:
+    if status:
+        raise click.exceptions.Exit(status)

@@ -1,0 +1,106 @@
+"""What a triggered and a scheduled rehearsal share: the stand-in for Optimove is served, and the service waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from optimove_conditional_execution.rehearsal.result import Finding, ScheduledResult, TriggeredResult
+from optimove_conditional_execution.rehearsal.server import LOOPBACK, served
+from optimove_conditional_execution.rehearsal.service import START_SECONDS, Service, started
+from optimove_conditional_execution.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE
+from optimove_conditional_execution.testing import FakeOptimove
+from optimove_conditional_execution.transport.http import AsyncHttpEngine
+
+R = TypeVar("R", TriggeredResult, ScheduledResult)
+
+_CONNECTIONS: Final = 256
+
+
+@dataclass(kw_only=True)
+class Rehearsal(ABC, Generic[R]):
+    """A rehearsal of a service; made once, run once.
+
+    Attributes:
+        command: The command line that starts the service, with the settings it needs in its environment; it is stopped
+            at the end. Empty for one that runs already, or is started by somebody else.
+        api_key: The key that the service has; None makes one.
+        host: Where the stand-in for Optimove listens.
+        port: Its port; 0 takes a free one.
+        start_within: Seconds that the service may take to listen.
+        on_ready: Called with the environment variables that the service needs, before it is waited for.
+        on_note: Called with a sentence that people should see at once.
+    """
+
+    command: Sequence[str] = ()
+    api_key: str | None = field(default=None, repr=False)
+    host: str = LOOPBACK
+    port: int = 0
+    start_within: float = START_SECONDS
+    on_ready: Callable[[Mapping[str, str]], object] = lambda _: None
+    on_note: Callable[[str], object] = lambda _: None
+
+    _fake: FakeOptimove = field(init=False, repr=False)
+    _further: list[Finding] = field(init=False, repr=False, default_factory=list)
+
+    def run(self) -> R:
+        """Rehearse, in an event loop of its own.
+
+        Raises:
+            ConfigurationError: The stand-in cannot listen, or the service could not be started.
+        """
+        return asyncio.run(self.arun())
+
+    async def arun(self) -> R:
+        """Rehearse; when it is cancelled, `result` has what there is.
+
+        Raises:
+            ConfigurationError: The stand-in cannot listen, or the service could not be started.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            base_url = await stack.enter_async_context(served(self._fake, host=self.host, port=self.port))
+            engine = await stack.enter_async_context(contextlib.aclosing(AsyncHttpEngine(max_connections=_CONNECTIONS)))
+            environment = {BASE_URL_VARIABLE: base_url, API_KEY_VARIABLE: self._fake.api_key, **self._environment()}
+            self.on_ready(environment)
+            service: Service | None = None
+            if self.command:
+                url, what, is_sample = self._target()
+                service = await stack.enter_async_context(
+                    started(self.command, environment, url=url, is_sample=is_sample)
+                )
+                found: str | None = await service.until(self._listening(), within=self.start_within, what=what)
+            else:
+                found = await self._found()
+            if found is not None:
+                await self._play(found, engine)
+            if service is not None and service.ended:
+                self._further.append(Finding(service.ended))
+                self.on_note(f"{service.ended}.")
+        return self.result()
+
+    @abstractmethod
+    def result(self) -> R:
+        """Return how it has gone so far."""
+
+    @abstractmethod
+    def _environment(self) -> dict[str, str]:
+        """Return further variables for the service."""
+
+    @abstractmethod
+    def _target(self) -> tuple[str | None, str, bool]:
+        """Return the URL if it is known, what the service must do, as in "to listen", and whether it is the sample."""
+
+    @abstractmethod
+    async def _listening(self) -> str:
+        """Wait until the service listens, and return its URL."""
+
+    @abstractmethod
+    async def _found(self) -> str | None:
+        """Wait for a service that somebody else starts, and return its URL; None when it did not come."""
+
+    @abstractmethod
+    async def _play(self, url: str, engine: AsyncHttpEngine) -> None: ...

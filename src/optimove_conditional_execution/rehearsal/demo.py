@@ -1,0 +1,294 @@
+"""The demo: a triggered rehearsal of the sample service, and a scheduled one of a review in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+from optimove_conditional_execution.adapters.asgi import ASGIApp
+from optimove_conditional_execution.client import AsyncOptimoveClient
+from optimove_conditional_execution.deadline import Deadline
+from optimove_conditional_execution.flows.report import Progress, ReviewReport
+from optimove_conditional_execution.handlers import AsyncCampaignReviewer
+from optimove_conditional_execution.models.campaign import CampaignCustomer
+from optimove_conditional_execution.receivers import AsyncListenerReceiver
+from optimove_conditional_execution.rehearsal import sample_service
+from optimove_conditional_execution.rehearsal.checks import Observation
+from optimove_conditional_execution.rehearsal.plan import demo_plan
+from optimove_conditional_execution.rehearsal.result import ScheduledResult, TriggeredResult, sentences
+from optimove_conditional_execution.rehearsal.scheduled import ScheduledRehearsal
+from optimove_conditional_execution.rehearsal.server import served
+from optimove_conditional_execution.rehearsal.triggered import TriggeredRehearsal
+from optimove_conditional_execution.review import AsyncCampaignReview
+from optimove_conditional_execution.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TIMEZONE_VARIABLE
+from optimove_conditional_execution.stores import SqliteJournal
+
+DEMO_CUSTOMERS: Final = 25_000
+
+SAFETY_MARGIN: Final = 5.0
+"""Seconds before clearance at which the demo's reviewer is not asked any more."""
+
+_SPREAD_SECONDS: Final = 3.0
+_RATES: Final = (10.0, 50.0)
+_BATCH: Final = 500
+_LOOK_UP_SECONDS: Final = 0.1
+_CONTROL_EVERY: Final = 100
+_EXCLUDED_EVERY: Final = 7
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DemoTriggered:
+    """The first half of the demo; `sent = decided + forged + duplicates + lost + late`.
+
+    Attributes:
+        result: Of the rehearsal.
+    """
+
+    result: TriggeredResult
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was lost and nothing was late."""
+        return self.result.ok
+
+    @property
+    def findings(self) -> list[str]:
+        """A sentence for each thing that is wrong."""
+        return [*sentences(self.result.findings), *self.result.hints]
+
+    @property
+    def verdict(self) -> str:
+        """How it went, as a sentence."""
+        counts = self.counts()
+        went = "Nothing lost, nothing late" if self.ok else f"{counts['lost']} lost, {counts['late']} late"
+        return f"{went} (--seed {self.result.seed} plays it again)."
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers with their names, in the order in which they are shown."""
+        result = self.result
+        as_expected = {kind: fine for kind, (_, fine) in result.faults.items()}
+        return {
+            "sent": result.sent,
+            "decided": result.approved + result.denied + result.abstained,
+            "approved": result.approved,
+            "denied": result.denied,
+            "abstained": result.abstained,
+            "forged": as_expected.get("forged", 0),
+            "duplicates": as_expected.get("duplicate", 0),
+            "lost": result.wrong - result.late,
+            "late": result.late,
+        }
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return names and values, in the order in which they are shown."""
+        numbers = [(name, str(value)) for name, value in self.counts().items()]
+        return [*numbers, ("latency", str(self.result.latencies)), ("deadline", f"{self.result.deadline_ms} ms")]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return its part of the JSON object of `demo --json`."""
+        return {
+            "ok": self.ok,
+            **self.counts(),
+            "latency_ms": self.result.latencies.as_json(),
+            "deadline_ms": self.result.deadline_ms,
+            "findings": self.findings,
+            "seed": self.result.seed,
+        }
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DemoScheduled:
+    """The second half of the demo: what the review says, beside the books of the stand-in for Optimove.
+
+    Attributes:
+        result: Of the rehearsal.
+        control: How many customers are in the control group.
+        report: The review's report; None when it did not write just one.
+    """
+
+    result: ScheduledResult
+    control: int
+    report: ReviewReport | None
+
+    @property
+    def findings(self) -> list[str]:
+        """A sentence for each thing that does not add up."""
+        found, report = sentences(self.result.findings), self.report
+        if report is None:
+            return [*found, "The review did not write one report."]
+        if not report.complete:
+            why = [] if report.error is None else [str(report.error)]
+            found.append(f"The review is incomplete: {' '.join([*why, *report.warnings])}")
+        if report.acknowledged != self.result.approved:
+            found.append(f"The review says {report.acknowledged} acknowledged, the simulator {self.result.approved}.")
+        if report.reviewed + report.control_group_rows != self.result.rows:
+            found.append(
+                f"{report.reviewed} reviewed and {report.control_group_rows} of the control group are not all."
+            )
+        return found
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything adds up."""
+        return not self.findings
+
+    @property
+    def verdict(self) -> str:
+        """How it went, as a sentence."""
+        if self.ok:
+            return (
+                "Everybody accounted for: nobody gets the campaign unapproved, and nobody who was approved is missing."
+            )
+        return "It does not add up."
+
+    def as_json(self) -> dict[str, Any]:
+        """Return its part of the JSON object of `demo --json`."""
+        report = self.report or ReviewReport(campaign_id=0)
+        return {
+            "ok": self.ok,
+            "customers": self.result.rows,
+            "control_group": self.control,
+            **{name: getattr(report, name) for name in ("reviewed", "approved", "denied", "acknowledged")},
+            "recipients": self.result.approved,
+            **{name: getattr(self.result, name) for name in ("unapproved", "missing", "late")},
+            "updates": len(self.result.updates),
+            "largest_update": self.result.largest_update,
+            "seconds": round(report.seconds, 3),
+            "seconds_to_spare": round(report.seconds_to_spare, 3),
+            "findings": self.findings,
+        }
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return names and values, in the order in which they are shown."""
+        numbers, result = self.as_json(), self.result
+        return [
+            ("customers", f"{result.rows:,}, {self.control:,} of them in the control group"),
+            ("reviewed", f"{numbers['reviewed']:,} in {numbers['seconds']:.1f} s, once for two announcements"),
+            ("approved", f"{numbers['approved']:,}"),
+            ("denied", f"{numbers['denied']:,}"),
+            ("updates", f"{numbers['updates']}, of {result.largest_update:,} at most"),
+            ("to spare", f"{numbers['seconds_to_spare']:.0f} s before clearance"),
+            ("recipients", f"{result.approved:,}, {result.unapproved} unapproved, {result.missing} missing"),
+        ]
+
+
+async def demo_triggered(
+    posts: int,
+    *,
+    seed: int,
+    timeout_ms: int,
+    on_change: Callable[[Observation], object],
+    command: Sequence[str] = sample_service.COMMAND,
+) -> DemoTriggered:
+    """Rehearse the sample service.
+
+    Args:
+        posts: Notifications to post, repeats included.
+        seed: Plays the same customers in the same order again.
+        timeout_ms: Milliseconds that an answer may take.
+        on_change: Called with what was observed so far of a notification.
+        command: Starts the service, which registers its webhook.
+
+    Raises:
+        ConfigurationError: A server or the service did not start.
+    """
+    notifications = demo_plan(posts, seed=seed)
+    slowest, fastest = _RATES
+    rehearsal = TriggeredRehearsal(
+        command=command,
+        notifications=notifications,
+        rate=min(max(len(notifications) / _SPREAD_SECONDS, slowest), fastest),
+        deadline_ms=timeout_ms,
+        seed=seed,
+        on_change=on_change,
+        is_sample=True,
+    )
+    return DemoTriggered(await rehearsal.arun())
+
+
+async def look_up(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+    """Ask a pretended register of self-excluded players about a batch.
+
+    Args:
+        customers: The batch.
+        deadline: When the answer is due.
+    """
+    await asyncio.sleep(_LOOK_UP_SECONDS)
+    return [one.customer_id for one in customers if int(one.customer_id[1:]) % _EXCLUDED_EVERY]
+
+
+async def demo_scheduled(
+    customers: int,
+    *,
+    on_progress: Callable[[Progress], None],
+    reviewer: AsyncCampaignReviewer = look_up,
+    lead_seconds: float = 60.0,
+) -> DemoScheduled:
+    """Put a campaign on hold, announce it twice, and let a review clear it.
+
+    Args:
+        customers: How many the campaign has.
+        on_progress: Told how far the review is.
+        reviewer: Decides about batches.
+        lead_seconds: Seconds from the event to clearance.
+
+    Raises:
+        ConfigurationError: A server did not start.
+        OptimoveError: The listener could not be registered.
+    """
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[Mapping[str, str]] = loop.create_future()
+    made: asyncio.Future[AsyncCampaignReview] = loop.create_future()
+
+    async def reviewed() -> None:
+        await (await made).aclose()
+
+    numbers = range(1, customers + 1)
+    allowed = (number for number in numbers if number % _EXCLUDED_EVERY and number % _CONTROL_EVERY)
+    token = secrets.token_urlsafe(32)
+    rehearsal = ScheduledRehearsal(
+        customers=customers,
+        control_every=_CONTROL_EVERY,
+        lead_seconds=lead_seconds,
+        timezone="Europe/London",
+        announcements=2,
+        expected=[f"C{number:07d}" for number in allowed],
+        on_ready=ready.set_result,
+        until=reviewed,
+    )
+    reports: list[ReviewReport] = []
+    async with asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as stack:
+        running = group.create_task(rehearsal.arun())
+        environment = await ready
+        client = await stack.enter_async_context(
+            AsyncOptimoveClient(
+                environment[API_KEY_VARIABLE],
+                base_url=environment[BASE_URL_VARIABLE],
+                timezone=environment[TIMEZONE_VARIABLE],
+            )
+        )
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        review = AsyncCampaignReview(
+            reviewer,
+            client=client,
+            journal=stack.enter_context(SqliteJournal(Path(folder) / "reviews.db")),
+            batch_size=_BATCH,
+            safety_margin=SAFETY_MARGIN,
+            control_group="skip",
+            progress=on_progress,
+            on_report=reports.append,
+        )
+        made.set_result(review)
+        receiver = AsyncListenerReceiver(review.submit, token=token)
+        url = await stack.enter_async_context(served(ASGIApp(receiver)))
+        await client.ensure_event_listener(f"{url}/campaigns?token={token}")
+        result = await running
+    return DemoScheduled(result, customers // _CONTROL_EVERY, reports[0] if len(reports) == 1 else None)

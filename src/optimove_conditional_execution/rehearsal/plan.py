@@ -1,0 +1,158 @@
+"""The plan of a triggered rehearsal: which customers are asked about, and which notifications have a fault."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, final, get_args
+
+from optimove_conditional_execution.errors import ConfigurationError
+
+FaultKind = Literal["duplicate", "late", "forged", "oversize"]
+"""Posted again; arrives after its deadline; not signed by Optimove; longer than a body may be."""
+
+Forgery = Literal["a wrong signature", "no signature", "a body changed after it was signed"]
+
+Expectation = Literal["approved", "denied", "not approved"]
+
+FAULT_KINDS: Final[tuple[FaultKind, ...]] = get_args(FaultKind)
+
+_FORGERIES: Final[tuple[Forgery, ...]] = get_args(Forgery)
+# Most forgers sign; the rest is rarer.
+_FORGERY_WEIGHTS: Final = (2, 1, 1)
+_FIRST_NAMES: Final = ("Dana", "Noa", "Luca", "Maya", "Omar", "Ines", "Tom", "Lena")
+_COUNTRIES: Final = ("MT", "SE", "ES", "GB", "DK", "CA")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PlannedNotification:
+    """A notification that a rehearsal posts.
+
+    Attributes:
+        user_id: The customer.
+        personalization: The attributes that it carries.
+        fault: What is wrong with it; None for nothing.
+        forgery: How a forged one is made; None for a wrong signature.
+        at_once: Whether a duplicate is posted together with the first, instead of after its answer.
+        expected: What must become of it if it has no fault, or is a duplicate; None accepts every decision.
+        scenario: A name for tables and findings, instead of the fault's.
+    """
+
+    user_id: str
+    personalization: Mapping[str, str] = field(default_factory=dict)
+    fault: FaultKind | None = None
+    forgery: Forgery | None = None
+    at_once: bool = False
+    expected: Expectation | None = None
+    scenario: str = ""
+
+    @property
+    def name(self) -> str:
+        """The customer, and the scenario or fault."""
+        kind = self.scenario or self.fault
+        return f"{self.user_id} ({kind})" if kind else self.user_id
+
+    @property
+    def must_be_decided(self) -> bool:
+        """Whether a gate must accept it: it has no fault, or comes twice."""
+        return self.fault in (None, "duplicate")
+
+
+def plan(
+    count: int, *, faults: Mapping[FaultKind, float], users: Sequence[str], seed: int
+) -> list[PlannedNotification]:
+    """Return the notifications of a rehearsal, in the order in which they go out.
+
+    Args:
+        count: How many customers are asked about.
+        faults: How many of a hundred have which fault; at least one of each kind that is named.
+        users: Ids of customers, taken in turn; none makes up new ones.
+        seed: The same one gives the same customers and faults.
+
+    Raises:
+        ConfigurationError: There are more faults than notifications, or a late one would have no neighbour.
+    """
+    chance = random.Random(seed)  # noqa: S311 - picks an order, protects nothing
+    numbers: dict[FaultKind, int] = {
+        kind: max(1, round(count * faults[kind] / 100)) for kind in FAULT_KINDS if kind in faults
+    }
+    faulty = sum(numbers.values())
+    if faulty > count:
+        raise ConfigurationError(f"{faulty} of {count} notifications would have a fault: raise --count, or lower some.")
+    order: list[FaultKind | None] = [None] * (count - faulty)
+    for kind, number in numbers.items():
+        order.extend(kind for _ in range(number))
+    chance.shuffle(order)
+    if "late" in order:
+        # Whether one is late shows beside others that were not.
+        first = next((index for index, kind in enumerate(order) if kind in (None, "duplicate")), None)
+        if first is None:
+            raise ConfigurationError("A late notification needs one that is in time before it: lower some --fault.")
+        order[0], order[first] = order[first], order[0]
+    ids = itertools.cycle(users) if users else _new_ids(count, chance)
+    return [_planned(user_id, fault, chance) for user_id, fault in zip(ids, order, strict=False)]
+
+
+def _new_ids(count: int, chance: random.Random) -> Iterator[str]:
+    return (f"C{number}" for number in chance.sample(range(100_000, 100_000 + 10 * count), count))
+
+
+def _planned(user_id: str, fault: FaultKind | None, chance: random.Random) -> PlannedNotification:
+    # Drawn for each, so that the customers stay the same when the faults change.
+    personalization = _attributes(chance)
+    (forgery,) = chance.choices(_FORGERIES, _FORGERY_WEIGHTS)
+    at_once = chance.random() < 0.5
+    return PlannedNotification(
+        user_id, personalization, fault, forgery if fault == "forged" else None, at_once and fault == "duplicate"
+    )
+
+
+def _attributes(chance: random.Random) -> dict[str, str]:
+    return {"first_name": chance.choice(_FIRST_NAMES), "country": chance.choice(_COUNTRIES)}
+
+
+_Scenario = tuple[str, str, Expectation | None, FaultKind | None]
+"""Its name, how the ids of its customers begin (the sample service answers by them), what must become of it, and its
+fault."""
+
+_ELIGIBLE: Final[_Scenario] = ("eligible", "eligible", "approved", None)
+_SELF_EXCLUDED: Final[_Scenario] = ("self-excluded", "excluded", "denied", None)
+_SLOW: Final[_Scenario] = ("slow backend", "slow", "not approved", None)
+_FAILING: Final[_Scenario] = ("failing backend", "failing", "not approved", None)
+_UNDECIDED: Final[_Scenario] = ("undecided", "undecided", "not approved", None)
+# The customer is one who would be approved: if the forgery is not noticed, that shows.
+_FORGED: Final[_Scenario] = ("forged", "eligible", None, "forged")
+_DUPLICATE: Final[_Scenario] = ("duplicate", "eligible", "approved", "duplicate")
+
+_ONE_OF_EACH: Final = (_ELIGIBLE, _SELF_EXCLUDED, _FORGED, _DUPLICATE, _FAILING, _SLOW, _UNDECIDED)
+_FURTHER: Final = (_ELIGIBLE, _SELF_EXCLUDED, _FORGED, _FAILING, _SLOW, _UNDECIDED)
+_WEIGHTS: Final = (60, 20, 3, 5, 5, 7)
+
+ALL_SCENARIOS_COUNT: Final = len(_ONE_OF_EACH) + 1
+"""Posts from which on every scenario of the demo is played: a duplicate takes two."""
+
+
+def demo_plan(posts: int, *, seed: int) -> list[PlannedNotification]:
+    """Return the notifications of the demo, for customers of the sample service, in the order in which they go out.
+
+    Args:
+        posts: How many are posted; a duplicate takes two. With `ALL_SCENARIOS_COUNT` or more each scenario is played.
+        seed: The same one gives the same demo.
+    """
+    chance = random.Random(seed)  # noqa: S311 - picks an order, protects nothing
+    scenarios, left = [], posts
+    for scenario in _ONE_OF_EACH:
+        needed = 2 if scenario is _DUPLICATE else 1
+        if needed <= left:
+            left -= needed
+            scenarios.append(scenario)
+    scenarios += chance.choices(_FURTHER, _WEIGHTS, k=left)
+    chance.shuffle(scenarios)
+    numbers = chance.sample(range(1_000, 1_000 + 10 * len(scenarios)), len(scenarios))
+    return [
+        PlannedNotification(f"{customer}-{number}", _attributes(chance), fault=fault, expected=expected, scenario=name)
+        for (name, customer, expected, fault), number in zip(scenarios, numbers, strict=True)
+    ]

@@ -1,0 +1,125 @@
+"""Rehearse a scheduled campaign: put it on hold, tell a listener over HTTP, and see who is approved by clearance."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass, field
+from typing import Final, final
+
+from optimove_conditional_execution.models.listener import CAMPAIGN_READY
+from optimove_conditional_execution.rehearsal.base import Rehearsal
+from optimove_conditional_execution.rehearsal.reply import post
+from optimove_conditional_execution.rehearsal.result import Finding, ScheduledResult
+from optimove_conditional_execution.rehearsal.service import until_reachable
+from optimove_conditional_execution.settings import TIMEZONE_VARIABLE, TOKEN_VARIABLE
+from optimove_conditional_execution.testing import Campaign, FakeOptimove
+from optimove_conditional_execution.testing.fake import listener_delivery
+from optimove_conditional_execution.transport.http import AsyncHttpEngine
+
+_GRACE_SECONDS: Final = 1.0
+"""How long after clearance late statuses are still counted, as late."""
+
+_LOOK_AGAIN: Final = 0.1
+_LISTENER_MS: Final = 10_000
+
+
+@final
+@dataclass(kw_only=True)
+class ScheduledRehearsal(Rehearsal[ScheduledResult]):
+    """One scheduled campaign of a simulated Optimove, for a listener in any language.
+
+        result = ScheduledRehearsal(listener="http://127.0.0.1:8000/campaigns?token=t", lead_seconds=10).run()
+        assert result.ok, result
+
+    The customers `C0000001` and on are served, and their statuses taken, until clearance. The service gets
+    `OPTIMOVE_BASE_URL`, `OPTIMOVE_API_KEY`, `OPTIMOVE_TIMEZONE` and `OPTIMOVE_LISTENER_TOKEN`. Without a command it is
+    waited for without limit. It needs the extra `cli`.
+
+    Attributes:
+        listener: The listener, with its token; None for the one that the service registers.
+        campaign_id: The CampaignID.
+        customers: How many customers are on hold.
+        control_every: Each so manieth customer is in the control group; None for none.
+        lead_seconds: Seconds from the event to clearance.
+        timezone: The zone of the event's times, an IANA name.
+        announcements: How often the listener is told. Optimove may tell twice; it must not be reviewed twice.
+        expected: Ids of the customers who must get the campaign, and nobody else; None accepts whoever is reported.
+        wait: End so many seconds after the event, when clearance is later; None for no limit.
+        until: Ends it when what it returns is done, instead of at clearance.
+        token: The listener's token, for the service; None makes one.
+        on_announced: Called with the listener's HTTP status, None when no answer came.
+    """
+
+    listener: str | None = None
+    campaign_id: int = 1359
+    customers: int = 100
+    control_every: int | None = None
+    lead_seconds: float = 60.0
+    timezone: str = "UTC"
+    announcements: int = 1
+    expected: Collection[str] | None = field(default=None, repr=False)
+    wait: float | None = None
+    until: Callable[[], Awaitable[object]] | None = None
+    token: str | None = field(default=None, repr=False)
+    on_announced: Callable[[int | None], object] = lambda _: None
+
+    def __post_init__(self) -> None:
+        self.token = self.token or secrets.token_urlsafe(24)
+        self._fake = FakeOptimove(
+            api_key=self.api_key or secrets.token_urlsafe(24), secret=None, timezone=self.timezone
+        )
+        self._campaign: Campaign | None = None
+        self._statuses: list[int | None] = []
+
+    def result(self) -> ScheduledResult:
+        """Return how it has gone so far."""
+        if self._campaign is None:
+            nobody = Finding("No listener was told")
+            return ScheduledResult(campaign_id=self.campaign_id, rows=self.customers, findings=(nobody,))
+        return ScheduledResult.of(self._campaign, self._statuses, expected=self.expected, further=self._further)
+
+    def _environment(self) -> dict[str, str]:
+        return {TIMEZONE_VARIABLE: self._fake.timezone.key, TOKEN_VARIABLE: str(self.token)}
+
+    def _target(self) -> tuple[str | None, str, bool]:
+        return self.listener, "listen for campaigns", False
+
+    async def _listening(self) -> str:
+        return await until_reachable(self.listener or await registered_listener(self._fake))
+
+    _found = _listening
+
+    async def _play(self, url: str, engine: AsyncHttpEngine) -> None:
+        self._campaign = self._fake.add_campaign(
+            self.customers,
+            campaign_id=self.campaign_id,
+            lead_seconds=self.lead_seconds,
+            control_every=self.control_every,
+        )
+        for _ in range(self.announcements):
+            self._statuses.append(await announced(engine, url, self._campaign))
+            self.on_announced(self._statuses[-1])
+        await (until_cleared(self._campaign, wait=self.wait) if self.until is None else self.until())
+
+
+async def announced(engine: AsyncHttpEngine, url: str, campaign: Campaign) -> int | None:
+    """Tell a listener of a campaign, and return its HTTP status; None when no answer came."""
+    return (await post(engine, listener_delivery(url, campaign), timeout_ms=_LISTENER_MS)).status
+
+
+async def until_cleared(campaign: Campaign, *, wait: float | None = None) -> None:
+    """Wait until clearance and a short grace, or for as long as is given, whichever is shorter."""
+    left = campaign.clearance_ms / 1000 + _GRACE_SECONDS - time.time()
+    await asyncio.sleep(max(0.0, left if wait is None else min(left, wait)))
+
+
+async def registered_listener(fake: FakeOptimove) -> str:
+    """Wait until a listener for campaigns on hold is registered, and return its URL."""
+    while True:
+        url = fake.listeners.get((CAMPAIGN_READY, None))
+        if url is not None:
+            return url
+        await asyncio.sleep(_LOOK_AGAIN)

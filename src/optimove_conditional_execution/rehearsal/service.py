@@ -1,0 +1,262 @@
+"""The service that is rehearsed: waited for, or started by its command line and ended with all that it has started."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from typing import Any, Final, TypeVar, final
+from urllib.parse import urlsplit
+
+from optimove_conditional_execution.errors import ConfigurationError
+from optimove_conditional_execution.rehearsal.reply import origin
+
+START_SECONDS: Final = 30.0
+"""How long a service may take to listen."""
+
+_END_SECONDS: Final = 5.0
+_LAST_WORDS_SECONDS: Final = 0.5
+_LAST_LINES: Final = 5
+_LONGEST_LINE: Final = 4_096
+_LOOK_AGAIN: Final = 0.02
+_CONNECT_SECONDS: Final = 2.0
+
+T = TypeVar("T")
+
+
+async def is_reachable(url: str) -> bool:
+    """Whether something takes connections where a URL points.
+
+    Args:
+        url: An absolute URL.
+
+    Raises:
+        ConfigurationError: No machine has that name.
+    """
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(parts.hostname, port)
+    except (socket.gaierror, UnicodeError):  # the latter for what cannot be a name, such as a..b
+        raise ConfigurationError(f"No machine is called {parts.hostname}: check the URL.") from None
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def until_reachable(url: str) -> str:
+    """Wait until something takes connections where a URL points, and return the URL.
+
+    Args:
+        url: An absolute URL.
+
+    Raises:
+        ConfigurationError: No machine has that name.
+    """
+    while not await is_reachable(url):
+        await asyncio.sleep(_LOOK_AGAIN)
+    return url
+
+
+@final
+class Service:
+    """A service that was started by its command line.
+
+    Attributes:
+        pid: Its process id, and that of its group.
+    """
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, output: asyncio.Task[None], last: Sequence[str], name: str
+    ) -> None:
+        self.pid = process.pid
+        self._process = process
+        self._output = output
+        self._last = last
+        self._name = name
+
+    async def until(self, ready: Coroutine[Any, Any, T], *, within: float, what: str) -> T:
+        """Wait for something that the service brings about, and return it.
+
+        Args:
+            ready: Waits for it.
+            within: Seconds.
+            what: Its name, as in "to listen".
+
+        Raises:
+            ConfigurationError: The service ended first, or time ran out.
+        """
+        end = asyncio.create_task(self._process.wait())
+        waiting = asyncio.create_task(ready)
+        try:
+            done, _ = await asyncio.wait({end, waiting}, timeout=within, return_when=asyncio.FIRST_COMPLETED)
+            if end in done:
+                raise ConfigurationError(f"{self._name} ended, and did not {what}: {await self._last_words()}")
+            if waiting not in done:
+                raise ConfigurationError(
+                    f"{self._name} did not {what} within {within:g} s: give it another URL, or more time with "
+                    "--start-within."
+                )
+            return waiting.result()
+        finally:
+            for task in (end, waiting):
+                task.cancel()
+            await asyncio.gather(end, waiting, return_exceptions=True)
+
+    @property
+    def ended(self) -> str:
+        """A sentence about its end, without full stop; empty while it runs."""
+        status = self._process.returncode
+        return "" if status is None else f"{self._name} ended during the rehearsal, with {_exit(status)}"
+
+    async def _last_words(self) -> str:
+        # What it wrote last may still be in the pipe, which something that it has started may hold open.
+        await asyncio.wait({self._output}, timeout=_LAST_WORDS_SECONDS)
+        said = " | ".join(self._last) or "it wrote nothing to standard error"
+        return f"{_exit(self._process.returncode or 0)}, at the end: {said}"
+
+
+@contextlib.asynccontextmanager
+async def started(
+    command: Sequence[str], environment: Mapping[str, str], *, url: str | None = None, is_sample: bool = False
+) -> AsyncIterator[Service]:
+    """Run a service while the context lasts.
+
+    What it writes goes to standard error. At the end it and all that it has started are asked to end, and what is left
+    after five seconds is killed.
+
+    Args:
+        command: Its command line.
+        environment: Environment variables for it, beside those of this process.
+        url: Where it will listen, if that is known: nothing else must be there.
+        is_sample: Whether it is the sample service, which writes nothing that anybody needs, and ends with its standard
+            input: so also when this process is killed.
+
+    Raises:
+        ConfigurationError: The command cannot be started, or something else listens at the URL.
+    """
+    if url is not None and await is_reachable(url):
+        raise ConfigurationError(
+            f"Something listens at {origin(url)} already: stop it, or leave COMMAND away to rehearse what runs there."
+        )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=subprocess.PIPE if is_sample else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # A pipe makes Python keep its output back, and people wait for it.
+            env={"PYTHONUNBUFFERED": "1", **os.environ, **environment},
+            # Ctrl-C in a terminal goes to the whole group; the service ends after its last answer, not before.
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+        # A newcomer calls this program by its path in an environment that the shell does not know of.
+        remedy = (
+            " Give its path, or activate the environment that it is installed in."
+            if isinstance(error, FileNotFoundError)
+            else ""
+        )
+        raise ConfigurationError(f"Your service cannot be started: {command[0]}: {reason}.{remedy}") from None
+    assert process.stdout is not None  # noqa: S101 - it was asked for
+    assert process.stderr is not None  # noqa: S101 - it was asked for
+    last: deque[str] = deque(maxlen=_LAST_LINES)
+    output = asyncio.create_task(_pass_on(process.stdout, process.stderr, last, is_shown=not is_sample))
+    try:
+        yield Service(process, output, last, "The sample service" if is_sample else "Your service")
+    finally:
+        await end_group(process, within=_END_SECONDS)
+        await asyncio.wait({output}, timeout=_LAST_WORDS_SECONDS)
+        output.cancel()
+        await asyncio.gather(output, return_exceptions=True)
+
+
+async def end_group(process: asyncio.subprocess.Process, *, within: float) -> None:
+    """Ask a process and all that it has started to end, and kill what is left then.
+
+    Args:
+        process: One that was started with `start_new_session=True`, so that it leads a group of its own.
+        within: Seconds that they have.
+    """
+    end = time.monotonic() + within
+    _tell(process, signal.SIGTERM)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(within):
+            await process.wait()
+    # Reloaders and workers can outlive the process that started them.
+    while _has_members(process) and time.monotonic() < end:
+        await asyncio.sleep(_LOOK_AGAIN)
+    if sys.platform == "win32":
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    else:
+        _tell(process, signal.SIGKILL)
+    await process.wait()
+
+
+async def lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """Yield what a process writes, line by line, without their ends; a very long line comes in pieces.
+
+    Read it all the time, since a full pipe would block the process.
+
+    Args:
+        stream: Its standard output or error.
+    """
+    rest = b""
+    while chunk := await stream.read(_LONGEST_LINE):
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line.removesuffix(b"\r")
+        if len(rest) >= _LONGEST_LINE:
+            yield rest
+            rest = b""
+    if rest:
+        yield rest
+
+
+async def _pass_on(out: asyncio.StreamReader, err: asyncio.StreamReader, last: deque[str], *, is_shown: bool) -> None:
+    async def show(stream: asyncio.StreamReader) -> None:
+        async for line in lines(stream):
+            text = line.decode("utf-8", "replace")
+            if stream is err and text.strip():
+                last.append(text.strip())
+            # Not to standard output, which is for results.
+            # When its reader has gone we read on: a full pipe would stop the service, and we would blame it.
+            with contextlib.suppress(OSError):
+                if is_shown:
+                    print(text, file=sys.stderr, flush=True)
+
+    await asyncio.gather(show(out), show(err))
+
+
+def _exit(status: int) -> str:
+    return f"exit status {status}" if status >= 0 else f"signal {-status}"
+
+
+def _tell(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    # PermissionError is macOS's word for a group of zombies.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if sys.platform == "win32":
+            process.send_signal(number)
+        else:
+            os.killpg(process.pid, number)
+
+
+def _has_members(process: asyncio.subprocess.Process) -> bool:
+    if sys.platform == "win32":
+        return False
+    try:
+        os.killpg(process.pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True

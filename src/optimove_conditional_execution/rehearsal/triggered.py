@@ -1,0 +1,269 @@
+"""Rehearse a triggered campaign: post signed notifications to a webhook over HTTP, faults included, and check them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, final
+from urllib.parse import urlsplit
+
+from optimove_conditional_execution.deadline import Clock
+from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS
+from optimove_conditional_execution.receivers.webhook import MAX_BODY
+from optimove_conditional_execution.rehearsal.base import Rehearsal
+from optimove_conditional_execution.rehearsal.checks import Observation
+from optimove_conditional_execution.rehearsal.plan import FaultKind, PlannedNotification, plan
+from optimove_conditional_execution.rehearsal.reply import Reply, origin, post
+from optimove_conditional_execution.rehearsal.result import Finding, TriggeredResult
+from optimove_conditional_execution.rehearsal.service import is_reachable, until_reachable
+from optimove_conditional_execution.settings import API_KEY_VARIABLE, SECRET_VARIABLE
+from optimove_conditional_execution.testing import (
+    Delivery,
+    FakeOptimove,
+    SentNotification,
+    notification,
+    signed_request,
+)
+from optimove_conditional_execution.transport.http import AsyncHttpEngine
+
+OVERDUE_SECONDS: Final = 10.0
+"""How long after its deadline a late notification arrives, by Optimove's clock and by ours. Receivers tell that by
+comparing it with its neighbours, whose own transit times are some milliseconds, or half a second on a busy machine, and
+by their wall clock."""
+
+GRACE_SECONDS: Final = 0.25
+"""How long after its deadline a late answer is still looked for."""
+
+LOOK_AGAIN_SECONDS: Final = 0.025
+_CATCH_UP_SECONDS: Final = 1.0
+
+
+@final
+@dataclass(slots=True)
+class Posted:
+    """A notification that is under way."""
+
+    planned: PlannedNotification
+    question: SentNotification
+    timeout_ms: int
+    replies: list[Reply] = field(default_factory=list)
+    over: bool = False
+
+    def observation(self) -> Observation:
+        """Return what has been observed so far."""
+        answer = self.question.answer
+        return Observation(
+            planned=self.planned,
+            request_uid=self.question.request_uid,
+            replies=tuple(self.replies),
+            answer=None if answer is None else answer.approved,
+            ignored=tuple(approval.approved for approval in self.question.ignored),
+            latency_ms=self.question.latency_ms,
+            deadline_ms=self.timeout_ms,
+            over=self.over,
+        )
+
+
+@final
+@dataclass(kw_only=True)
+class TriggeredRehearsal(Rehearsal[TriggeredResult]):
+    """One triggered campaign of a simulated Optimove, for a webhook in any language.
+
+        result = TriggeredRehearsal(url="http://127.0.0.1:8000/optimove", command=["node", "gate.js"]).run()
+        assert result.ok, result
+
+    A good notification must be approved, denied or left undecided with HTTP 200 before its deadline; a forged one must
+    get 401, one over 262,144 bytes 413, and neither an approval; a late one must not be answered; and a repeat must
+    change nothing. The service gets `OPTIMOVE_BASE_URL`, `OPTIMOVE_API_KEY` and `OPTIMOVE_WEBHOOK_SECRET`. It needs the
+    extra `cli`.
+
+    Attributes:
+        url: The webhook; None for the one that the service registers.
+        count: How many customers are asked about.
+        rate: Notifications a second. What was missed is not made up for.
+        deadline_ms: Milliseconds that an answer may take, unless the service sets it.
+        faults: How many of a hundred have which fault; at least one of each kind that is named.
+        users: Ids of customers, taken in turn; none makes up new ones.
+        seed: Gives the same customers and faults again; None for a new one, which the result has.
+        skew_seconds: How far Optimove's clock is ahead of ours, for the whole run; it must change nothing.
+        notifications: What is posted, instead of a plan from `count`, `faults`, `users` and `seed`.
+        secret: The webhook secret that the service has; None makes one.
+        on_change: Called with each notification when it is posted, at each HTTP answer, and when it is `over`.
+        is_sample: Whether the service is the sample service of the demo.
+
+    Raises:
+        ConfigurationError: The plan has too many faults.
+    """
+
+    url: str | None = None
+    count: int = 20
+    rate: float = 10.0
+    deadline_ms: int = DEFAULT_TIMEOUT_MS
+    faults: Mapping[FaultKind, float] = field(default_factory=dict)
+    users: Sequence[str] = ()
+    seed: int | None = None
+    skew_seconds: float = 0.0
+    notifications: Sequence[PlannedNotification] = ()
+    secret: str | None = field(default=None, repr=False)
+    on_change: Callable[[Observation], object] = lambda _: None
+    is_sample: bool = False
+
+    def __post_init__(self) -> None:
+        if self.seed is None:
+            self.seed = secrets.randbelow(1_000_000)  # short, so that people can type it again
+        if not self.notifications:
+            self.notifications = plan(self.count, faults=self.faults, users=self.users, seed=self.seed)
+        self._fake = FakeOptimove(
+            api_key=self.api_key or secrets.token_urlsafe(24),
+            secret=self.secret or secrets.token_urlsafe(32),
+            timeout_ms=self.deadline_ms,
+            wall_clock=self._optimove_time,
+        )
+        if self.url is not None:
+            # A given id, unlike those that the stand-in makes: a service that registers the URL itself finds it.
+            self._fake.webhooks["given1"] = self.url
+        self._posted: list[Posted] = []
+
+    def result(self) -> TriggeredResult:
+        """Return how it has gone so far."""
+        return TriggeredResult.of(
+            [posted.observation() for posted in self._posted],
+            calls=self._fake.calls,
+            further=self._further,
+            deadline_ms=self._fake.timeout_ms,
+            seed=self.seed or 0,
+            skew_seconds=self.skew_seconds,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        return {SECRET_VARIABLE: str(self._fake.secret)}
+
+    def _target(self) -> tuple[str | None, str, bool]:
+        what = "register a webhook" if self.url is None else f"listen at {origin(self.url)}"
+        return self.url, what, self.is_sample
+
+    def _optimove_time(self) -> float:
+        return time.time() + self.skew_seconds
+
+    async def _listening(self) -> str:
+        while not self._fake.webhooks:
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        return await until_reachable(next(iter(self._fake.webhooks.values())))
+
+    async def _found(self) -> str | None:
+        """Wait for a service that somebody else starts, and return its webhook; None when it did not come."""
+        if self.url is not None and await is_reachable(self.url):
+            if self.secret is None:
+                self.on_note(
+                    f"What listens at {origin(self.url)} cannot know the secret that was made anew just now: set "
+                    f"{SECRET_VARIABLE} and {API_KEY_VARIABLE} here to those of your service."
+                )
+            return self.url
+        if self.start_within:
+            self.on_note(f"Waiting {self.start_within:g} s for your service: start it with these settings.")
+        try:
+            async with asyncio.timeout(self.start_within):
+                return await self._listening()
+        except TimeoutError:
+            if self.url is None:
+                finding = Finding("No webhook was registered", "your service calls client.ensure_webhook(url)")
+            else:
+                cause = f"Nothing listens at {origin(self.url)} (connection refused)"
+                finding = Finding(cause, "start your service there, or correct the URL")
+            self._further.append(finding)
+            return None
+
+    async def _play(self, url: str, engine: AsyncHttpEngine) -> None:
+        neighbour_answered = asyncio.Event()
+
+        async def play(planned: PlannedNotification) -> None:
+            if planned.fault == "late":
+                await neighbour_answered.wait()
+            posted, delivery = self._prepared(planned, url)
+            self._posted.append(posted)
+            self.on_change(posted.observation())
+
+            async def post_once() -> None:
+                posted.replies.append(await post(engine, delivery, timeout_ms=posted.timeout_ms))
+                if planned.must_be_decided:
+                    neighbour_answered.set()
+                self.on_change(posted.observation())
+
+            if planned.at_once:
+                await asyncio.gather(post_once(), post_once())
+            else:
+                await post_once()
+                if planned.fault == "duplicate":
+                    await post_once()
+            await self._settled(posted)
+            posted.over = True
+            self.on_change(posted.observation())
+
+        async with asyncio.TaskGroup() as group, contextlib.aclosing(paced(self.rate)) as pace:
+            for planned in self.notifications:
+                await anext(pace)
+                group.create_task(play(planned))
+
+    def _prepared(self, planned: PlannedNotification, url: str) -> tuple[Posted, Delivery]:
+        timeout_ms = self._fake.timeout_ms
+        sent_ms = round(self._optimove_time() * 1000)
+        if planned.fault == "late":
+            sent_ms = min(sent_ms, round(time.time() * 1000)) - round(OVERDUE_SECONDS * 1000) - timeout_ms
+        # Its name is new each time, whatever the seed: a service that ran before would take it for a repeat.
+        payload = notification(
+            planned.user_id,
+            timeout_ms=timeout_ms,
+            timestamp_ms=sent_ms,
+            personalization=planned.personalization,
+            changes={"padding": "x" * MAX_BODY} if planned.fault == "oversize" else None,
+        )
+        delivery = self._fake.delivery(url, payload)
+        if planned.fault == "forged":
+            delivery = _forged(delivery, planned)
+        return Posted(planned, self._fake.expect(payload), timeout_ms), delivery
+
+    async def _settled(self, posted: Posted) -> None:
+        if all(reply.failure in ("refused", "unknown-host") for reply in posted.replies):
+            return  # nobody has got it
+        if posted.planned.must_be_decided and any(reply.is_success for reply in posted.replies):
+            # It may be answered after the webhook has said that it took it.
+            await until_over(posted.question, clock=self._optimove_time)
+            if posted.planned.fault is None:
+                return
+        # An answer that must not come would come about now; one that comes later still is checked at the end.
+        await asyncio.sleep(GRACE_SECONDS)
+
+
+def _forged(delivery: Delivery, planned: PlannedNotification) -> Delivery:
+    request = delivery.request
+    path = urlsplit(delivery.url).path or "/"
+    match planned.forgery:
+        case "no signature":
+            return replace(delivery, request=signed_request(request.body, secret=None, path=path))
+        case "a body changed after it was signed":
+            # The same length, and still a notification.
+            body = request.body.replace(b'"is_hashed": false', b'"is_hashed":false ', 1)
+            return replace(delivery, request=replace(request, body=body))
+        case _:
+            forger = secrets.token_urlsafe(32)
+            return replace(delivery, request=signed_request(request.body, secret=forger, path=path))
+
+
+async def paced(rate: float) -> AsyncGenerator[None, None]:
+    """Yield so many times a second; what was missed, while the machine slept or nobody listened, is not made up for."""
+    due = time.monotonic()
+    while True:
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        yield
+        due = max(due + 1 / rate, time.monotonic() - _CATCH_UP_SECONDS)
+
+
+async def until_over(question: SentNotification, *, clock: Clock = time.time) -> None:
+    """Wait until a notification has its answer, or its deadline and a short grace have passed."""
+    end_ms = question.deadline_ms + GRACE_SECONDS * 1000
+    while question.answer is None and (left := end_ms / 1000 - clock()) > 0:
+        await asyncio.sleep(min(LOOK_AGAIN_SECONDS, left))
