@@ -26,10 +26,11 @@ from optimove_conditional_execution.rehearsal import (
     TriggeredResult,
 )
 from optimove_conditional_execution.rehearsal.plan import Expectation, FaultKind, Forgery
-from optimove_conditional_execution.rehearsal.reply import Failure, origin, post
+from optimove_conditional_execution.rehearsal.reply import Failure, post
 from optimove_conditional_execution.rehearsal.result import sentences
 from optimove_conditional_execution.testing import Call, Delivery
 from optimove_conditional_execution.transport.http import AsyncHttpEngine
+from optimove_conditional_execution.urls import origin
 from tests.conftest import served
 
 URL = "http://127.0.0.1:8000/optimove?token=hidden"

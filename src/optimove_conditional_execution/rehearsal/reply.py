@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final, Literal, final
 from urllib.parse import urlsplit
 
 from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import OptimoveError
+from optimove_conditional_execution.errors import DeadlineExceeded, TransportError
 from optimove_conditional_execution.testing import Delivery
 from optimove_conditional_execution.transport.engine import OutgoingRequest, aread_all
 from optimove_conditional_execution.transport.http import AsyncHttpEngine
+from optimove_conditional_execution.urls import origin
 
 Failure = Literal["refused", "timeout", "unknown-host", "tls", "broken"]
 """Nothing listens; no answer in time; no machine has that name; no TLS; the connection ended before the answer."""
@@ -23,12 +21,13 @@ Failure = Literal["refused", "timeout", "unknown-host", "tls", "broken"]
 _GRACE_SECONDS: Final = 5.0
 """How long after a notification's deadline its webhook may still answer over HTTP."""
 
-_FAILURES: Final[tuple[tuple[type[BaseException], Failure], ...]] = (
-    (ConnectionRefusedError, "refused"),
-    (socket.gaierror, "unknown-host"),
-    (ssl.SSLError, "tls"),
-    (TimeoutError, "timeout"),
-)
+_FAILURES: Final[dict[str, Failure]] = {
+    "refused": "refused",
+    "dns": "unknown-host",
+    "tls": "tls",
+    "timeout": "timeout",
+}
+"""By the cause of a `TransportError` or a `DeadlineExceeded`; of any other error the connection is broken."""
 
 _REMEDIES: Final[dict[int, str]] = {
     400: "it cannot read the notification: let it parse the raw body, as a receiver of the SDK does",
@@ -118,36 +117,11 @@ async def post(engine: AsyncHttpEngine, delivery: Delivery, *, timeout_ms: int) 
     )
     try:
         response = await aread_all(await engine.open(outgoing))
-    except OptimoveError as error:
-        return Reply(delivery.url, time.monotonic() - start, failure=_failure(error))
+    except (TransportError, DeadlineExceeded) as error:
+        return Reply(delivery.url, time.monotonic() - start, failure=_FAILURES.get(error.cause, "broken"))
     location = response.headers.get("location", "").partition("?")[0]
     taken = time.monotonic() - start
     return Reply(delivery.url, taken, status=response.status, location=location, is_html=response.is_html)
-
-
-def origin(url: str) -> str:
-    """Return scheme, host and port of a URL: its path and query can hold a token."""
-    parts = urlsplit(url)
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
-
-
-def _failure(error: OptimoveError) -> Failure:
-    causes = list(_causes(error))
-    for kind, failure in _FAILURES:
-        if any(isinstance(cause, kind) for cause in causes):
-            return failure
-    return "broken"
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """Return an error and what led to it, even where its text hides that."""
-    while error is not None:
-        yield error
-        if isinstance(error, BaseExceptionGroup):
-            for one in error.exceptions:
-                yield from _causes(one)
-        error = error.__cause__ or error.__context__
 
 
 def _remedy_of_failure(reply: Reply) -> str:

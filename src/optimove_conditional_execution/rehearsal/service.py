@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar, final
 from urllib.parse import urlsplit
 
 from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.rehearsal.reply import origin
+from optimove_conditional_execution.urls import origin
 
 START_SECONDS: Final = 30.0
 """How long a service may take to listen."""

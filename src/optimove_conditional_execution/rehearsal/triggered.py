@@ -17,7 +17,7 @@ from optimove_conditional_execution.receivers.webhook import MAX_BODY
 from optimove_conditional_execution.rehearsal.base import Rehearsal
 from optimove_conditional_execution.rehearsal.checks import Observation
 from optimove_conditional_execution.rehearsal.plan import FaultKind, PlannedNotification, plan
-from optimove_conditional_execution.rehearsal.reply import Reply, origin, post
+from optimove_conditional_execution.rehearsal.reply import Reply, post
 from optimove_conditional_execution.rehearsal.result import Finding, TriggeredResult
 from optimove_conditional_execution.rehearsal.service import is_reachable, until_reachable
 from optimove_conditional_execution.settings import API_KEY_VARIABLE, SECRET_VARIABLE
@@ -29,6 +29,7 @@ from optimove_conditional_execution.testing import (
     signed_request,
 )
 from optimove_conditional_execution.transport.http import AsyncHttpEngine
+from optimove_conditional_execution.urls import origin
 
 OVERDUE_SECONDS: Final = 10.0
 """How long after its deadline a late notification arrives, by Optimove's clock and by ours. Receivers tell that by
