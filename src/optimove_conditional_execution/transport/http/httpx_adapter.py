@@ -78,6 +78,7 @@ class Clients:
             return
         limits = self.module.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=KEEPALIVE_SECONDS)
         proxy = {} if base_url is None else {"proxy": proxy_for(base_url), "trust_env": False}
+        self._has_proxy = has_proxy if base_url is None else lambda _url: proxy["proxy"] is not None
         context = _checked(self.module.create_ssl_context)
         self._make = functools.partial(getattr(self.module, kind), verify=context, limits=limits, **proxy)
         _checked(self._make)  # fails now, not at the first request, if the proxies of the environment are invalid
@@ -94,6 +95,10 @@ class Clients:
         """Take out of the user's client what was put into it."""
         if self.given is not None:
             remove_deadlines(self.given)
+
+    def uses_proxy(self, url: str) -> bool:
+        """Whether requests to a URL go to a proxy of the environment; what the user's client does is not known."""
+        return self.given is None and self._has_proxy(url)
 
     def was_sent(self, error: Exception) -> bool | None:
         """Return whether the request was sent, as far as the class of an exception says."""
@@ -231,6 +236,6 @@ class HttpxErrors(ErrorTranslator):
             request_sent=self.progress.sent if self.progress.seen and sent is not False else sent,
             cause=cause,
             safe_to_quote=cause in ("broken", "proxy"),
-            uses_proxy=cause == "broken" and self.clients.given is None and has_proxy(self.request.url),
+            uses_proxy=cause == "broken" and self.clients.uses_proxy(self.request.url),
             handled=handled,
         )
