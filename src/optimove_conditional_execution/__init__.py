@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from optimove_conditional_execution._lazy import attach
-from optimove_conditional_execution._version import __version__
+from ._lazy import attach
+from ._version import __version__
 
 if TYPE_CHECKING:
-    from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
-    from optimove_conditional_execution.deadline import Deadline
-    from optimove_conditional_execution.errors import (
+    from .client import AsyncOptimoveClient, OptimoveClient
+    from .deadline import Deadline
+    from .errors import (
         APIError,
         AuthenticationError,
         ConfigurationError,
@@ -30,17 +30,11 @@ if TYPE_CHECKING:
         TransportError,
         UnexpectedResponseError,
     )
-    from optimove_conditional_execution.flows.outcome import Outcome
-    from optimove_conditional_execution.flows.report import Progress, ReviewReport
-    from optimove_conditional_execution.handlers import (
-        AsyncCampaignReviewer,
-        AsyncWebhookHandler,
-        CampaignReviewer,
-        Decision,
-        WebhookHandler,
-    )
-    from optimove_conditional_execution.messages import Request, Response
-    from optimove_conditional_execution.models import (
+    from .flows.outcome import Outcome
+    from .flows.report import Progress, ReviewReport
+    from .handlers import AsyncCampaignReviewer, AsyncWebhookHandler, CampaignReviewer, Decision, WebhookHandler
+    from .messages import Request, Response
+    from .models import (
         Approval,
         CampaignCustomer,
         CampaignReadyEvent,
@@ -51,22 +45,17 @@ if TYPE_CHECKING:
         Webhook,
         WebhookNotification,
     )
-    from optimove_conditional_execution.operations import Endpoint, Endpoints, Operation
-    from optimove_conditional_execution.receivers import (
-        AsyncListenerReceiver,
-        AsyncWebhookReceiver,
-        ListenerReceiver,
-        WebhookReceiver,
-    )
-    from optimove_conditional_execution.review import AsyncCampaignReview, CampaignReview
-    from optimove_conditional_execution.review.per_customer import per_customer
-    from optimove_conditional_execution.settings import webhook_secrets
-    from optimove_conditional_execution.signature import UNSIGNED, sign, verify
-    from optimove_conditional_execution.stores import ClaimStore, Journal
-    from optimove_conditional_execution.transport.calls import CallObserver, CallRecord
-    from optimove_conditional_execution.transport.rate_limit import RateLimit
-    from optimove_conditional_execution.transport.retry import RetryPolicy
-    from optimove_conditional_execution.transport.send import Tally
+    from .operations import Endpoint, Endpoints, Operation
+    from .receivers import AsyncListenerReceiver, AsyncWebhookReceiver, ListenerReceiver, WebhookReceiver
+    from .review import AsyncCampaignReview, CampaignReview
+    from .review.per_customer import per_customer
+    from .settings import webhook_secrets
+    from .signature import UNSIGNED, sign, verify
+    from .stores import ClaimStore, Journal
+    from .transport.calls import CallObserver, CallRecord
+    from .transport.rate_limit import RateLimit
+    from .transport.retry import RetryPolicy
+    from .transport.send import Tally
 
 __all__ = [
     "UNSIGNED",

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Final, final
 from zoneinfo import ZoneInfo, available_timezones
 
-from optimove_conditional_execution.errors import ConfigurationError
+from .errors import ConfigurationError
 
 Clock = Callable[[], float]
 """Seconds since any fixed moment, never going back."""

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, final
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.flows.effects import Ask, Call, Flow, Late, harmless
-from optimove_conditional_execution.pools import Pool, aresult_by, result_by
-from optimove_conditional_execution.validation import is_async
+from .deadline import Deadline
+from .flows.effects import Ask, Call, Flow, Late, harmless
+from .pools import Pool, aresult_by, result_by
+from .validation import is_async
 
 R = TypeVar("R")
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, final
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import ConfigurationError, PayloadError
-from optimove_conditional_execution.models.approval import json_object
-from optimove_conditional_execution.models.campaign import CampaignCustomer
-from optimove_conditional_execution.models.notification import WebhookNotification
+from .deadline import Deadline
+from .errors import ConfigurationError, PayloadError
+from .models.approval import json_object
+from .models.campaign import CampaignCustomer
+from .models.notification import WebhookNotification
 
 Verdict = Literal["approve", "deny", "abstain"]
 

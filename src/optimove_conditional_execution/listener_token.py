@@ -14,10 +14,10 @@ from urllib.parse import unquote_to_bytes
 
 from pydantic import SecretBytes, SecretStr
 
-from optimove_conditional_execution.credentials import revealed
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.messages import Request
-from optimove_conditional_execution.signature import Unsigned
+from .credentials import revealed
+from .errors import ConfigurationError
+from .messages import Request
+from .signature import Unsigned
 
 PARAMETER: Final = "token"
 

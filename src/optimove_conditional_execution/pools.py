@@ -12,9 +12,9 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Final, Literal, TypeVar, final
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.flows.effects import Late, Overloaded, harmless
-from optimove_conditional_execution.fork import reset_after_fork
+from .deadline import Deadline
+from .flows.effects import Late, Overloaded, harmless
+from .fork import reset_after_fork
 
 T = TypeVar("T")
 

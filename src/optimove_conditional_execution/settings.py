@@ -11,11 +11,11 @@ from zoneinfo import ZoneInfo
 
 from pydantic import SecretBytes, SecretStr
 
-from optimove_conditional_execution.credentials import revealed
-from optimove_conditional_execution.deadline import zone_of
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.observers import SafeLogger
-from optimove_conditional_execution.urls import is_loopback, split_absolute
+from .credentials import revealed
+from .deadline import zone_of
+from .errors import ConfigurationError
+from .observers import SafeLogger
+from .urls import is_loopback, split_absolute
 
 API_KEY_VARIABLE: Final = "OPTIMOVE_API_KEY"
 BASE_URL_VARIABLE: Final = "OPTIMOVE_BASE_URL"

@@ -14,10 +14,10 @@ from typing import Final, Literal
 
 from pydantic import SecretBytes
 
-from optimove_conditional_execution.credentials import HIDDEN, Secret
-from optimove_conditional_execution.errors import ConfigurationError, SignatureError
-from optimove_conditional_execution.messages import Request
-from optimove_conditional_execution.tracebacks import sensitive_variables
+from .credentials import HIDDEN, Secret
+from .errors import ConfigurationError, SignatureError
+from .messages import Request
+from .tracebacks import sensitive_variables
 
 SIGNATURE_HEADER: Final = "optimove-signature-content"
 SIGNATURE_HEADERS: Final = (SIGNATURE_HEADER, "x-optimove-signature-content")

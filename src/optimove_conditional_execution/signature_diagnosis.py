@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, final
 
-from optimove_conditional_execution.credentials import copied_wrong
+from .credentials import copied_wrong
 
 Mistake = Literal[
     "missing-signature",

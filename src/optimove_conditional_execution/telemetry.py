@@ -10,9 +10,9 @@ from typing import Any, Final, final
 
 from opentelemetry import metrics, trace
 
-from optimove_conditional_execution._version import __version__
-from optimove_conditional_execution.flows.outcome import Outcome
-from optimove_conditional_execution.transport.calls import CallRecord
+from ._version import __version__
+from .flows.outcome import Outcome
+from .transport.calls import CallRecord
 
 _NAME: Final = "optimove_conditional_execution"
 _NANOSECONDS: Final = 1_000_000_000

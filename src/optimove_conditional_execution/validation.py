@@ -9,10 +9,10 @@ from typing import Final
 
 from pydantic import SecretBytes
 
-from optimove_conditional_execution.credentials import copied_wrong
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.observers import SafeLogger
-from optimove_conditional_execution.urls import split_absolute
+from .credentials import copied_wrong
+from .errors import ConfigurationError
+from .observers import SafeLogger
+from .urls import split_absolute
 
 _COUNTS: Final = {0: "no argument", 1: "one argument", 2: "two arguments"}
 

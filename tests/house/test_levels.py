@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib.util
 from pathlib import Path
 
 import optimove_conditional_execution
@@ -67,6 +68,19 @@ def module_names() -> dict[str, Path]:
 MODULES = module_names()
 
 
+def absolute(name: str, node: ast.ImportFrom) -> str:
+    """Return the absolute name of the module that `node` in the module `name` imports from."""
+    if not node.level:
+        assert node.module is not None
+        assert node.module.split(".")[0] != PACKAGE, f"{name}: imports of the package itself are relative"
+        return node.module
+    is_package = MODULES[name].name == "__init__.py"
+    return importlib.util.resolve_name(
+        "." * node.level + (node.module or ""),
+        ".".join(filter(None, (PACKAGE, name if is_package else name.rpartition(".")[0]))),
+    )
+
+
 @functools.cache
 def imports(name: str) -> set[str]:
     """Return what a module imports, absolute; ours as the module's name below the package."""
@@ -75,12 +89,11 @@ def imports(name: str) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{name}: relative import"
-            assert node.module is not None
+            source = absolute(name, node)
             for alias in node.names:
-                below = f"{node.module}.{alias.name}"
+                below = f"{source}.{alias.name}"
                 is_module = below.removeprefix(f"{PACKAGE}.") in MODULES and below.startswith(PACKAGE)
-                found.add(below if is_module else node.module)
+                found.add(below if is_module else source)
     return found
 
 

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final, final
 
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.messages import Request, Response, plain
-from optimove_conditional_execution.receivers.base import DRAIN_SECONDS, Receiver
-from optimove_conditional_execution.tracebacks import clear_own_locals
-from optimove_conditional_execution.transport.connection_pool import running_loop
-from optimove_conditional_execution.validation import is_async
+from ..errors import ConfigurationError
+from ..messages import Request, Response, plain
+from ..receivers.base import DRAIN_SECONDS, Receiver
+from ..tracebacks import clear_own_locals
+from ..transport.connection_pool import running_loop
+from ..validation import is_async
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

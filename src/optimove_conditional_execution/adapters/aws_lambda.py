@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.messages import Request, Response, plain
-from optimove_conditional_execution.receivers.base import Receiver
-from optimove_conditional_execution.tracebacks import clear_own_locals
-from optimove_conditional_execution.validation import is_async
+from ..deadline import Deadline
+from ..errors import ConfigurationError
+from ..messages import Request, Response, plain
+from ..receivers.base import Receiver
+from ..tracebacks import clear_own_locals
+from ..validation import is_async
 
 _RETURNING: Final = 0.2
 """Seconds that are kept to write down what was answered and to return, before Lambda ends the function."""

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any, final
 
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.messages import Request, Response, plain
-from optimove_conditional_execution.receivers.base import Receiver
-from optimove_conditional_execution.tracebacks import clear_own_locals
-from optimove_conditional_execution.validation import is_async
+from ..errors import ConfigurationError
+from ..messages import Request, Response, plain
+from ..receivers.base import Receiver
+from ..tracebacks import clear_own_locals
+from ..validation import is_async
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., object]

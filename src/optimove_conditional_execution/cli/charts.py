@@ -24,8 +24,8 @@ from rich.table import Table
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from optimove_conditional_execution import __version__
-from optimove_conditional_execution.flows.report import Progress
+from .. import __version__
+from ..flows.report import Progress
 
 MAX_SAMPLES: Final = 240
 _WIDTH: Final = 76

@@ -20,12 +20,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from optimove_conditional_execution.cli.charts import BurnUp, Histogram, ReviewSamples, Section, counted, show
-from optimove_conditional_execution.cli.report_file import write_page
-from optimove_conditional_execution.flows.report import Progress, ReviewReport
-from optimove_conditional_execution.rehearsal import Observation, ScheduledResult, TriggeredResult
-from optimove_conditional_execution.rehearsal.demo import DemoScheduled, DemoTriggered
-from optimove_conditional_execution.rehearsal.result import sentences
+from ..flows.report import Progress, ReviewReport
+from ..rehearsal import Observation, ScheduledResult, TriggeredResult
+from ..rehearsal.demo import DemoScheduled, DemoTriggered
+from ..rehearsal.result import sentences
+from .charts import BurnUp, Histogram, ReviewSamples, Section, counted, show
+from .report_file import write_page
 
 _BAR_WIDTH: Final = 16
 _LATENCY_WIDTH: Final = 8

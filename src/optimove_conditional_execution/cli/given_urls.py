@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import click
 
-from optimove_conditional_execution.urls import split_absolute
+from ..urls import split_absolute
 
 
 def checked_urls(_: click.Context, __: click.Parameter, urls: Sequence[str]) -> Sequence[str]:

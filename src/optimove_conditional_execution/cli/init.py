@@ -13,7 +13,7 @@ from typing import Final
 
 import click
 
-from optimove_conditional_execution.errors import ConfigurationError
+from ..errors import ConfigurationError
 
 REQUIREMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "fastapi": ("fastapi", "uvicorn"),

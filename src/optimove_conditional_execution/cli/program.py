@@ -7,17 +7,17 @@ from typing import Any, Final, final
 
 import click
 
-from optimove_conditional_execution import __version__
-from optimove_conditional_execution.cli.completion import completion
-from optimove_conditional_execution.cli.doctor.command import doctor
-from optimove_conditional_execution.cli.init import init
-from optimove_conditional_execution.cli.interruption import Interrupted
-from optimove_conditional_execution.cli.rehearse import campaign, demo, simulate, trigger
-from optimove_conditional_execution.cli.review import review
-from optimove_conditional_execution.cli.signatures import sign_command, verify_command
-from optimove_conditional_execution.cli.tenant import listeners, settings, webhooks
-from optimove_conditional_execution.errors import OptimoveError
-from optimove_conditional_execution.tracebacks import sensitive_variables
+from .. import __version__
+from ..errors import OptimoveError
+from ..tracebacks import sensitive_variables
+from .completion import completion
+from .doctor.command import doctor
+from .init import init
+from .interruption import Interrupted
+from .rehearse import campaign, demo, simulate, trigger
+from .review import review
+from .signatures import sign_command, verify_command
+from .tenant import listeners, settings, webhooks
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _INTERRUPTED_STATUS: Final = 130

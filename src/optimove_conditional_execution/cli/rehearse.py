@@ -13,8 +13,17 @@ from typing import Any, Final, TextIO, TypeVar
 import click
 from rich.console import Console
 
-from optimove_conditional_execution.cli.charts import BurnUp, ReviewSamples, show
-from optimove_conditional_execution.cli.console import (
+from ..flows.report import Progress
+from ..operations import DEFAULT_TIMEOUT_MS
+from ..rehearsal import Observation, ScheduledRehearsal, ScheduledResult, TriggeredRehearsal
+from ..rehearsal.demo import DEMO_CUSTOMERS, SAFETY_MARGIN, demo_scheduled, demo_triggered
+from ..rehearsal.plan import ALL_SCENARIOS_COUNT, FAULT_KINDS, FaultKind
+from ..rehearsal.server import LOOPBACK, is_loopback
+from ..rehearsal.service import START_SECONDS
+from ..rehearsal.simulation import Simulation
+from ..settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, SECRET_VARIABLE, TIMEZONE_VARIABLE, TOKEN_VARIABLE
+from .charts import BurnUp, ReviewSamples, show
+from .console import (
     NotificationDisplay,
     ReviewDisplay,
     campaign_lines,
@@ -25,36 +34,11 @@ from optimove_conditional_execution.cli.console import (
     show_section,
     triggered_section,
 )
-from optimove_conditional_execution.cli.given_urls import checked_url, checked_urls, required_url
-from optimove_conditional_execution.cli.interruption import Interrupted, run_interruptibly
-from optimove_conditional_execution.cli.report_file import report_option, write_page
-from optimove_conditional_execution.cli.secret_variables import secret_or_new
-from optimove_conditional_execution.cli.tenant import token_of, with_token
-from optimove_conditional_execution.flows.report import Progress
-from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS
-from optimove_conditional_execution.rehearsal import (
-    Observation,
-    ScheduledRehearsal,
-    ScheduledResult,
-    TriggeredRehearsal,
-)
-from optimove_conditional_execution.rehearsal.demo import (
-    DEMO_CUSTOMERS,
-    SAFETY_MARGIN,
-    demo_scheduled,
-    demo_triggered,
-)
-from optimove_conditional_execution.rehearsal.plan import ALL_SCENARIOS_COUNT, FAULT_KINDS, FaultKind
-from optimove_conditional_execution.rehearsal.server import LOOPBACK, is_loopback
-from optimove_conditional_execution.rehearsal.service import START_SECONDS
-from optimove_conditional_execution.rehearsal.simulation import Simulation
-from optimove_conditional_execution.settings import (
-    API_KEY_VARIABLE,
-    BASE_URL_VARIABLE,
-    SECRET_VARIABLE,
-    TIMEZONE_VARIABLE,
-    TOKEN_VARIABLE,
-)
+from .given_urls import checked_url, checked_urls, required_url
+from .interruption import Interrupted, run_interruptibly
+from .report_file import report_option, write_page
+from .secret_variables import secret_or_new
+from .tenant import token_of, with_token
 
 F = TypeVar("F", bound=Callable[..., Any])
 

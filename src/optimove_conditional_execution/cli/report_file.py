@@ -13,8 +13,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from optimove_conditional_execution.cli.charts import Section, page
-from optimove_conditional_execution.errors import ConfigurationError
+from ..errors import ConfigurationError
+from .charts import Section, page
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -13,18 +13,18 @@ from typing import Any, Final
 
 import click
 
-from optimove_conditional_execution.cli.charts import ReviewSamples
-from optimove_conditional_execution.cli.console import ReviewDisplay, charts_of, tell, tell_json, write_reviews
-from optimove_conditional_execution.cli.interruption import run_interruptibly
-from optimove_conditional_execution.cli.report_file import report_option
-from optimove_conditional_execution.client import AsyncOptimoveClient
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.flows.journal import ReviewState
-from optimove_conditional_execution.flows.report import Progress, ReviewReport
-from optimove_conditional_execution.models.listener import CampaignReadyEvent
-from optimove_conditional_execution.review import AsyncCampaignReview, per_customer
-from optimove_conditional_execution.signature_diagnosis import UTF_16, utf_16
-from optimove_conditional_execution.stores import SqliteJournal
+from ..client import AsyncOptimoveClient
+from ..errors import ConfigurationError
+from ..flows.journal import ReviewState
+from ..flows.report import Progress, ReviewReport
+from ..models.listener import CampaignReadyEvent
+from ..review import AsyncCampaignReview, per_customer
+from ..signature_diagnosis import UTF_16, utf_16
+from ..stores import SqliteJournal
+from .charts import ReviewSamples
+from .console import ReviewDisplay, charts_of, tell, tell_json, write_reviews
+from .interruption import run_interruptibly
+from .report_file import report_option
 
 _AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _REVIEWER: Final = click.argument("reviewer", metavar="MODULE:FUNCTION")

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 
 import click
 
-from optimove_conditional_execution import settings
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.settings import SECRET_VARIABLE as SECRET_VARIABLE
-from optimove_conditional_execution.settings import secret_variables
+from .. import settings
+from ..errors import ConfigurationError
+from ..settings import SECRET_VARIABLE as SECRET_VARIABLE
+from ..settings import secret_variables
 
 NamedSecret = tuple[str, bytes]
 """The variable, and its value as bytes."""

@@ -7,10 +7,10 @@ from typing import BinaryIO, Final
 
 import click
 
-from optimove_conditional_execution.cli.secret_variables import given_secrets
-from optimove_conditional_execution.errors import SignatureError
-from optimove_conditional_execution.signature import sign, verify
-from optimove_conditional_execution.signature_diagnosis import UTF_16, diagnose, remarks, utf_16
+from ..errors import SignatureError
+from ..signature import sign, verify
+from ..signature_diagnosis import UTF_16, diagnose, remarks, utf_16
+from .secret_variables import given_secrets
 
 _AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _BODY: Final = click.argument("file", type=click.File("rb"), default="-")

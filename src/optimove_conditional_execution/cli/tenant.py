@@ -9,12 +9,12 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import click
 
-from optimove_conditional_execution.cli.given_urls import checked_url
-from optimove_conditional_execution.cli.secret_variables import as_text, given_secrets
-from optimove_conditional_execution.client import OptimoveClient
-from optimove_conditional_execution.errors import ConfigurationError, NotFoundError
-from optimove_conditional_execution.models.listener import CAMPAIGN_READY
-from optimove_conditional_execution.settings import TOKEN_VARIABLE as TOKEN_VARIABLE
+from ..client import OptimoveClient
+from ..errors import ConfigurationError, NotFoundError
+from ..models.listener import CAMPAIGN_READY
+from ..settings import TOKEN_VARIABLE as TOKEN_VARIABLE
+from .given_urls import checked_url
+from .secret_variables import as_text, given_secrets
 
 _MOST_MS: Final = 3_600_000
 

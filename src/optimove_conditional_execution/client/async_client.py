@@ -9,22 +9,22 @@ from typing import Self, TypeVar
 
 from pydantic import SecretStr
 
-from optimove_conditional_execution import operations
-from optimove_conditional_execution.client.base import Client, EngineName
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.drivers import arun
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.flows.ensure import ensure_event_listener, ensure_webhook
-from optimove_conditional_execution.flows.statuses import Statuses, update_statuses
-from optimove_conditional_execution.models.approval import Approval
-from optimove_conditional_execution.models.campaign import CampaignCustomer
-from optimove_conditional_execution.models.listener import EventListener
-from optimove_conditional_execution.models.webhook import TenantSettings, Webhook
-from optimove_conditional_execution.operations import Operation
-from optimove_conditional_execution.tracebacks import sensitive_variables
-from optimove_conditional_execution.transport.customer_stream import aread
-from optimove_conditional_execution.transport.engine import AsyncEngine
-from optimove_conditional_execution.transport.send import AsyncSender, Tally
+from .. import operations
+from ..deadline import Deadline
+from ..drivers import arun
+from ..errors import ConfigurationError
+from ..flows.ensure import ensure_event_listener, ensure_webhook
+from ..flows.statuses import Statuses, update_statuses
+from ..models.approval import Approval
+from ..models.campaign import CampaignCustomer
+from ..models.listener import EventListener
+from ..models.webhook import TenantSettings, Webhook
+from ..operations import Operation
+from ..tracebacks import sensitive_variables
+from ..transport.customer_stream import aread
+from ..transport.engine import AsyncEngine
+from ..transport.send import AsyncSender, Tally
+from .base import Client, EngineName
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class AsyncOptimoveClient(Client):
             self._sender = AsyncSender(self._config, _aiohttp(max_connections, self._config.settings.base_url))
             return
         # Importing httpx takes as long as importing all the rest, and pays only once a client is made.
-        from optimove_conditional_execution.transport.http import AsyncHttpEngine
+        from ..transport.http import AsyncHttpEngine
 
         http_engine = AsyncHttpEngine(
             http_client, library=engine, max_connections=max_connections, base_url=self._config.settings.base_url
@@ -337,7 +337,7 @@ class AsyncOptimoveClient(Client):
 
 def _aiohttp(max_connections: int, base_url: str) -> AsyncEngine:
     try:
-        from optimove_conditional_execution.transport.aiohttp_engine import AiohttpEngine
+        from ..transport.aiohttp_engine import AiohttpEngine
     except ImportError:
         raise ConfigurationError(
             "engine='aiohttp' needs a package that is not installed: "

@@ -13,18 +13,18 @@ from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr
 
-from optimove_conditional_execution import validation
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.flows.paging import Paging, seconds_for_customers
-from optimove_conditional_execution.operations import Endpoints
-from optimove_conditional_execution.settings import TIMEZONE_VARIABLE, ClientSettings
-from optimove_conditional_execution.tracebacks import sensitive_variables
-from optimove_conditional_execution.transport.calls import OnCall
-from optimove_conditional_execution.transport.connection_pool import MAX_CONNECTIONS
-from optimove_conditional_execution.transport.rate_limit import RateLimit
-from optimove_conditional_execution.transport.retry import RetryPolicy
-from optimove_conditional_execution.transport.send import ClientConfig
+from .. import validation
+from ..deadline import Deadline
+from ..errors import ConfigurationError
+from ..flows.paging import Paging, seconds_for_customers
+from ..operations import Endpoints
+from ..settings import TIMEZONE_VARIABLE, ClientSettings
+from ..tracebacks import sensitive_variables
+from ..transport.calls import OnCall
+from ..transport.connection_pool import MAX_CONNECTIONS
+from ..transport.rate_limit import RateLimit
+from ..transport.retry import RetryPolicy
+from ..transport.send import ClientConfig
 
 _LOGGER: Final = logging.getLogger("optimove_conditional_execution.client")
 

@@ -9,21 +9,21 @@ from typing import Self, TypeVar
 
 from pydantic import SecretStr
 
-from optimove_conditional_execution import operations
-from optimove_conditional_execution.client.base import Client, EngineName
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.drivers import run
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.flows.ensure import ensure_event_listener, ensure_webhook
-from optimove_conditional_execution.flows.statuses import Statuses, update_statuses
-from optimove_conditional_execution.models.approval import Approval
-from optimove_conditional_execution.models.campaign import CampaignCustomer
-from optimove_conditional_execution.models.listener import EventListener
-from optimove_conditional_execution.models.webhook import TenantSettings, Webhook
-from optimove_conditional_execution.operations import Operation
-from optimove_conditional_execution.tracebacks import sensitive_variables
-from optimove_conditional_execution.transport.customer_stream import read
-from optimove_conditional_execution.transport.send import Sender, Tally
+from .. import operations
+from ..deadline import Deadline
+from ..drivers import run
+from ..errors import ConfigurationError
+from ..flows.ensure import ensure_event_listener, ensure_webhook
+from ..flows.statuses import Statuses, update_statuses
+from ..models.approval import Approval
+from ..models.campaign import CampaignCustomer
+from ..models.listener import EventListener
+from ..models.webhook import TenantSettings, Webhook
+from ..operations import Operation
+from ..tracebacks import sensitive_variables
+from ..transport.customer_stream import read
+from ..transport.send import Sender, Tally
+from .base import Client, EngineName
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ class OptimoveClient(Client):
         if engine == "aiohttp":
             raise ConfigurationError('engine="aiohttp" is for AsyncOptimoveClient: aiohttp knows no threads.')
         # Importing httpx takes as long as importing all the rest, and pays only once a client is made.
-        from optimove_conditional_execution.transport.http import HttpEngine
+        from ..transport.http import HttpEngine
 
         http_engine = HttpEngine(
             http_client, library=engine, max_connections=max_connections, base_url=self._config.settings.base_url

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from optimove_conditional_execution.messages import Request
+from ..messages import Request
 
 LOST_IN_CHUNKS: Final = (
     "The body is empty: it was sent in chunks (Transfer-Encoding), and what stands before the receiver did not hand "

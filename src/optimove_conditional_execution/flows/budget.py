@@ -9,8 +9,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from optimove_conditional_execution import validation
-from optimove_conditional_execution.deadline import Clock, Deadline, TransitEstimate
+from .. import validation
+from ..deadline import Clock, Deadline, TransitEstimate
 
 FIRST_RESERVE: Final = 0.5
 SMALLEST_RESERVE: Final = 0.05

@@ -15,15 +15,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, final, runtime_checkable
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.flows.effects import Ask, Flow
-from optimove_conditional_execution.models.approval import Approval
-from optimove_conditional_execution.models.notification import (
-    Action,
-    NotificationEnvelope,
-    Occurrence,
-    WebhookNotification,
-)
+from ..deadline import Deadline
+from ..models.approval import Approval
+from ..models.notification import Action, NotificationEnvelope, Occurrence, WebhookNotification
+from .effects import Ask, Flow
 
 _LOOK_AGAIN: Final = 0.02
 """Seconds between two looks at a claim that somebody else holds."""

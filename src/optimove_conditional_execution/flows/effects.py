@@ -6,8 +6,8 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.operations import Operation
+from ..deadline import Deadline
+from ..operations import Operation
 
 R = TypeVar("R")
 

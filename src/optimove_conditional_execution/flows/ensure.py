@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from urllib.parse import unquote
 
-from optimove_conditional_execution import operations, validation
-from optimove_conditional_execution.errors import (
-    APIError,
-    DeadlineExceeded,
-    OptimoveError,
-    TransportError,
-    UnexpectedResponseError,
-)
-from optimove_conditional_execution.flows.effects import Call, Flow
-from optimove_conditional_execution.models.listener import EventListener
-from optimove_conditional_execution.models.webhook import Webhook
-from optimove_conditional_execution.urls import normalized
+from .. import operations, validation
+from ..errors import APIError, DeadlineExceeded, OptimoveError, TransportError, UnexpectedResponseError
+from ..models.listener import EventListener
+from ..models.webhook import Webhook
+from ..urls import normalized
+from .effects import Call, Flow
 
 
 def ensure_webhook(url: str) -> Flow[Webhook]:

@@ -8,8 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
-from optimove_conditional_execution.errors import PayloadError
-from optimove_conditional_execution.models.json_text import BYTE_ORDER_MARK, no_constant, pairs
+from ..errors import PayloadError
+from ..models.json_text import BYTE_ORDER_MARK, no_constant, pairs
 
 T = TypeVar("T")
 

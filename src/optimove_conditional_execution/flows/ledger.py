@@ -9,10 +9,10 @@ from itertools import compress
 from operator import attrgetter
 from typing import Final
 
-from optimove_conditional_execution.flows.journal import FIRST_DENIAL, DecidedBatch
-from optimove_conditional_execution.flows.reviewer_answer import Batch, BatchResult
-from optimove_conditional_execution.flows.seen import SeenIds
-from optimove_conditional_execution.models.campaign import CONTROL_GROUP, CampaignCustomer
+from ..models.campaign import CONTROL_GROUP, CampaignCustomer
+from .journal import FIRST_DENIAL, DecidedBatch
+from .reviewer_answer import Batch, BatchResult
+from .seen import SeenIds
 
 _action_of: Final = attrgetter("action_id")
 _id_of: Final = attrgetter("customer_id")

@@ -16,13 +16,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import PayloadError
-from optimove_conditional_execution.flows.bodies import LOST_IN_CHUNKS, body_fault, is_lost_in_chunks
-from optimove_conditional_execution.flows.effects import Ask, Flow, Overloaded
-from optimove_conditional_execution.listener_token import ListenerToken
-from optimove_conditional_execution.messages import Request, Response, plain
-from optimove_conditional_execution.models.listener import CAMPAIGN_READY, CampaignReadyEvent, ListenerEvent
+from ..deadline import Deadline
+from ..errors import PayloadError
+from ..listener_token import ListenerToken
+from ..messages import Request, Response, plain
+from ..models.listener import CAMPAIGN_READY, CampaignReadyEvent, ListenerEvent
+from .bodies import LOST_IN_CHUNKS, body_fault, is_lost_in_chunks
+from .effects import Ask, Flow, Overloaded
 
 EventFunction = Callable[[Any], object]
 EventKind = Literal[

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Literal, final
 
-from optimove_conditional_execution.deadline import Clock
-from optimove_conditional_execution.errors import OptimoveError
-from optimove_conditional_execution.flows.budget import Budget
-from optimove_conditional_execution.flows.effects import original
-from optimove_conditional_execution.handlers import Decision
+from ..deadline import Clock
+from ..errors import OptimoveError
+from ..handlers import Decision
+from .budget import Budget
+from .effects import original
 
 OutcomeKind = Literal[
     "approved",

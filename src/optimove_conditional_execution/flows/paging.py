@@ -8,23 +8,13 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
-from optimove_conditional_execution import operations
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import (
-    NotFoundError,
-    PayloadError,
-    TransportError,
-    UnexpectedResponseError,
-)
-from optimove_conditional_execution.flows.json_rows import JsonRowReader, TruncatedArray
-from optimove_conditional_execution.models.campaign import (
-    CampaignCustomer,
-    UnreadableRow,
-    read_customer,
-    read_customers,
-)
-from optimove_conditional_execution.operations import Operation
-from optimove_conditional_execution.validation import integer
+from .. import operations
+from ..deadline import Deadline
+from ..errors import NotFoundError, PayloadError, TransportError, UnexpectedResponseError
+from ..models.campaign import CampaignCustomer, UnreadableRow, read_customer, read_customers
+from ..operations import Operation
+from ..validation import integer
+from .json_rows import JsonRowReader, TruncatedArray
 
 Row = CampaignCustomer | UnreadableRow
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from optimove_conditional_execution.deadline import Clock, Deadline
+from ..deadline import Clock, Deadline
 
 
 class Planner:

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, final
 
-from optimove_conditional_execution.errors import OptimoveError
+from ..errors import OptimoveError
 
 
 @final

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Final
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import OptimoveError
-from optimove_conditional_execution.models.campaign import CampaignCustomer
+from ..deadline import Deadline
+from ..errors import OptimoveError
+from ..models.campaign import CampaignCustomer
 
 
 class InvalidAnswer(OptimoveError):  # noqa: N818 - a kind of failure of the reviewer's, told by name in a log

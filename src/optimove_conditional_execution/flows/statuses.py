@@ -10,19 +10,12 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from optimove_conditional_execution import operations
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import (
-    TOO_LARGE,
-    APIError,
-    DeadlineExceeded,
-    OptimoveError,
-    PayloadError,
-    TransportError,
-)
-from optimove_conditional_execution.flows.effects import Call, Flow
-from optimove_conditional_execution.models.base import payload_error
-from optimove_conditional_execution.models.campaign import CustomerPromotionStatus
+from .. import operations
+from ..deadline import Deadline
+from ..errors import TOO_LARGE, APIError, DeadlineExceeded, OptimoveError, PayloadError, TransportError
+from ..models.base import payload_error
+from ..models.campaign import CustomerPromotionStatus
+from .effects import Call, Flow
 
 Statuses = Iterable[CustomerPromotionStatus] | Mapping[str, bool]
 

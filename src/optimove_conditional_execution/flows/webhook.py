@@ -11,32 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from optimove_conditional_execution.deadline import Clock, Deadline, TransitEstimate
-from optimove_conditional_execution.errors import PayloadError, SignatureError
-from optimove_conditional_execution.flows.bodies import LOST_IN_CHUNKS, body_fault, is_lost_in_chunks
-from optimove_conditional_execution.flows.budget import Budget, BudgetEstimator
-from optimove_conditional_execution.flows.claims import (
-    Claim,
-    ClaimState,
-    ClaimStore,
-    Questions,
-    claim_notification,
-    question_of,
-    update_claim,
-)
-from optimove_conditional_execution.flows.effects import Ask, Call, Flow, Late, Overloaded
-from optimove_conditional_execution.flows.outcome import Outcome, OutcomeBuilder, OutcomeKind
-from optimove_conditional_execution.handlers import Decision, kind_of
-from optimove_conditional_execution.messages import Request, Response, plain
-from optimove_conditional_execution.models.approval import Approval
-from optimove_conditional_execution.models.base import LAST_MILLISECOND
-from optimove_conditional_execution.models.notification import (
-    NotificationEnvelope,
-    WebhookNotification,
-    read_notification,
-)
-from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS, send_webhook_approval
-from optimove_conditional_execution.signature import SIGNATURE_HEADERS, UNSIGNED, Keys, match, received_signature
+from ..deadline import Clock, Deadline, TransitEstimate
+from ..errors import PayloadError, SignatureError
+from ..handlers import Decision, kind_of
+from ..messages import Request, Response, plain
+from ..models.approval import Approval
+from ..models.base import LAST_MILLISECOND
+from ..models.notification import NotificationEnvelope, WebhookNotification, read_notification
+from ..operations import DEFAULT_TIMEOUT_MS, send_webhook_approval
+from ..signature import SIGNATURE_HEADERS, UNSIGNED, Keys, match, received_signature
+from .bodies import LOST_IN_CHUNKS, body_fault, is_lost_in_chunks
+from .budget import Budget, BudgetEstimator
+from .claims import Claim, ClaimState, ClaimStore, Questions, claim_notification, question_of, update_claim
+from .effects import Ask, Call, Flow, Late, Overloaded
+from .outcome import Outcome, OutcomeBuilder, OutcomeKind
 
 OnFailure = Literal["abstain", "deny"]
 Answer = tuple[Response, Outcome | None]

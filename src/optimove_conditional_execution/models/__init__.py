@@ -1,9 +1,9 @@
 """One module a payload family; every class is importable from the package itself."""
 
-from optimove_conditional_execution.models.approval import Approval
-from optimove_conditional_execution.models.campaign import CampaignCustomer, CustomerPromotionStatus
-from optimove_conditional_execution.models.listener import CampaignReadyEvent, EventListener, ListenerEvent
-from optimove_conditional_execution.models.notification import (
+from .approval import Approval
+from .campaign import CampaignCustomer, CustomerPromotionStatus
+from .listener import CampaignReadyEvent, EventListener, ListenerEvent
+from .notification import (
     Action,
     Channel,
     Occurrence,
@@ -15,7 +15,7 @@ from optimove_conditional_execution.models.notification import (
     User,
     WebhookNotification,
 )
-from optimove_conditional_execution.models.webhook import TenantSettings, Webhook
+from .webhook import TenantSettings, Webhook
 
 __all__ = [
     "Action",

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Strict
 from pydantic_core import PydanticCustomError, PydanticSerializationError, to_json, to_jsonable_python
 
-from optimove_conditional_execution.errors import PayloadError
-from optimove_conditional_execution.models.base import EchoedId, Milliseconds, WireModel
-from optimove_conditional_execution.models.json_text import decoded, no_constant
+from ..errors import PayloadError
+from .base import EchoedId, Milliseconds, WireModel
+from .json_text import decoded, no_constant
 
 
 def json_object(value: dict[str, Any]) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticSerializationError, core_schema
 
-from optimove_conditional_execution.errors import PayloadError
-from optimove_conditional_execution.models.json_text import decoded, is_ambiguous
+from ..errors import PayloadError
+from .json_text import decoded, is_ambiguous
 
 T = TypeVar("T")
 

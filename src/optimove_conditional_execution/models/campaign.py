@@ -17,18 +17,8 @@ from pydantic import AfterValidator, AliasChoices, Field, Strict, TypeAdapter, V
 from pydantic.fields import FieldInfo
 from pydantic_core import from_json
 
-from optimove_conditional_execution.errors import PayloadError
-from optimove_conditional_execution.models.base import (
-    Id,
-    LenientNumber,
-    Name,
-    Otherwise,
-    WireModel,
-    field_names,
-    holds_constant,
-    known_keys,
-    payload_error,
-)
+from ..errors import PayloadError
+from .base import Id, LenientNumber, Name, Otherwise, WireModel, field_names, holds_constant, known_keys, payload_error
 
 CONTROL_GROUP: Final = 1
 """The action of customers who shall get nothing. Source: developer.optimove.com/docs/customers-in-control-groups."""

@@ -17,9 +17,9 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 from pydantic_core import PydanticCustomError
 
-from optimove_conditional_execution.deadline import announced_instant, zone_of
-from optimove_conditional_execution.models.base import CaselessModel, LenientNumber, Number, known_keys
-from optimove_conditional_execution.urls import origin
+from ..deadline import announced_instant, zone_of
+from ..urls import origin
+from .base import CaselessModel, LenientNumber, Number, known_keys
 
 CAMPAIGN_READY: Final = 5
 """The event type of a scheduled campaign that waits for clearance."""

@@ -9,19 +9,9 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
-from optimove_conditional_execution.errors import PayloadError
-from optimove_conditional_execution.models.base import (
-    Attributes,
-    EchoedId,
-    EmptyIfNull,
-    Id,
-    Identifier,
-    Lenient,
-    Milliseconds,
-    Unchecked,
-    WireModel,
-)
-from optimove_conditional_execution.models.json_text import is_ambiguous
+from ..errors import PayloadError
+from .base import Attributes, EchoedId, EmptyIfNull, Id, Identifier, Lenient, Milliseconds, Unchecked, WireModel
+from .json_text import is_ambiguous
 
 
 class User(WireModel):

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, Strict
 
-from optimove_conditional_execution.models.base import Id, Number, WireModel
-from optimove_conditional_execution.urls import without_query
+from ..urls import without_query
+from .base import Id, Number, WireModel
 
 
 class Webhook(WireModel):

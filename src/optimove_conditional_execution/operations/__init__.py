@@ -7,15 +7,8 @@ Paths, methods and bodies: `docs/explanation/optimove-api.md`, with the source o
 default in `Endpoints` that a tenant can override.
 """
 
-from optimove_conditional_execution.operations.operation import (
-    ENDPOINTS,
-    NO_ROUTE,
-    Endpoint,
-    Endpoints,
-    Operation,
-    with_slash,
-)
-from optimove_conditional_execution.operations.scheduled import (
+from .operation import ENDPOINTS, NO_ROUTE, Endpoint, Endpoints, Operation, with_slash
+from .scheduled import (
     DEFAULT_PAGE_SIZE,
     MAX_STATUSES,
     get_processed_campaign_customers,
@@ -24,7 +17,7 @@ from optimove_conditional_execution.operations.scheduled import (
     unregister_event_listener,
     update_customer_promotion_status,
 )
-from optimove_conditional_execution.operations.triggered import (
+from .triggered import (
     DEFAULT_TIMEOUT_MS,
     create_webhook,
     delete_webhook,

@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from pydantic import SecretStr
 
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.messages import Response
+from ..errors import ConfigurationError
+from ..messages import Response
 
 T = TypeVar("T")
 

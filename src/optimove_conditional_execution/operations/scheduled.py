@@ -12,14 +12,14 @@ from typing import Any, Final
 from pydantic import SecretStr
 from pydantic_core import PydanticSerializationError, to_json
 
-from optimove_conditional_execution.errors import ConfigurationError, PayloadError
-from optimove_conditional_execution.messages import Response
-from optimove_conditional_execution.models.campaign import CampaignCustomer, CustomerPromotionStatus
-from optimove_conditional_execution.models.listener import CAMPAIGN_READY, EventListener
-from optimove_conditional_execution.operations.operation import ENDPOINTS, Operation
-from optimove_conditional_execution.operations.wire import decoded, json_body, many, model_of, nothing, required
-from optimove_conditional_execution.tracebacks import sensitive_variables
-from optimove_conditional_execution.validation import integer
+from ..errors import ConfigurationError, PayloadError
+from ..messages import Response
+from ..models.campaign import CampaignCustomer, CustomerPromotionStatus
+from ..models.listener import CAMPAIGN_READY, EventListener
+from ..tracebacks import sensitive_variables
+from ..validation import integer
+from .operation import ENDPOINTS, Operation
+from .wire import decoded, json_body, many, model_of, nothing, required
 
 MAX_STATUSES: Final = 10_000
 """Customers in one call. Source: developer.optimove.com/reference/post_integrations-updatecustomerpromotionstatus."""

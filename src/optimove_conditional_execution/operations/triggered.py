@@ -6,28 +6,17 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from optimove_conditional_execution.errors import ConfigurationError, PayloadError
-from optimove_conditional_execution.messages import Response
-from optimove_conditional_execution.models.approval import Approval
-from optimove_conditional_execution.models.webhook import TenantSettings, Webhook
-from optimove_conditional_execution.observers import SafeLogger
-from optimove_conditional_execution.operations.operation import ENDPOINTS, Operation
-from optimove_conditional_execution.operations.wire import (
-    decoded,
-    json_body,
-    json_object,
-    many,
-    model_of,
-    nothing,
-    one,
-    path_segment,
-    refuse_error,
-    required,
-)
-from optimove_conditional_execution.signature import signing_keys
-from optimove_conditional_execution.tracebacks import sensitive_variables
-from optimove_conditional_execution.urls import normalized, without_query
-from optimove_conditional_execution.validation import integer
+from ..errors import ConfigurationError, PayloadError
+from ..messages import Response
+from ..models.approval import Approval
+from ..models.webhook import TenantSettings, Webhook
+from ..observers import SafeLogger
+from ..signature import signing_keys
+from ..tracebacks import sensitive_variables
+from ..urls import normalized, without_query
+from ..validation import integer
+from .operation import ENDPOINTS, Operation
+from .wire import decoded, json_body, json_object, many, model_of, nothing, one, path_segment, refuse_error, required
 
 _LOGGER: Final = SafeLogger("client")
 

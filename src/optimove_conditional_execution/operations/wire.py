@@ -8,12 +8,12 @@ from typing import Any, Final, TypeVar
 
 from pydantic import ValidationError
 
-from optimove_conditional_execution.errors import ConfigurationError, PayloadError
-from optimove_conditional_execution.messages import Response
-from optimove_conditional_execution.models import json_text
-from optimove_conditional_execution.models.base import WireModel, number, payload_error
-from optimove_conditional_execution.models.json_text import BYTE_ORDER_MARK
-from optimove_conditional_execution.observers import SafeLogger
+from ..errors import ConfigurationError, PayloadError
+from ..messages import Response
+from ..models import json_text
+from ..models.base import WireModel, number, payload_error
+from ..models.json_text import BYTE_ORDER_MARK
+from ..observers import SafeLogger
 
 _LOGGER: Final = SafeLogger("client")
 

@@ -1,6 +1,6 @@
 """What integrators mount: requests in, responses out, their function in between."""
 
-from optimove_conditional_execution.receivers.listener import AsyncListenerReceiver, ListenerReceiver
-from optimove_conditional_execution.receivers.webhook import AsyncWebhookReceiver, WebhookReceiver
+from .listener import AsyncListenerReceiver, ListenerReceiver
+from .webhook import AsyncWebhookReceiver, WebhookReceiver
 
 __all__ = ["AsyncListenerReceiver", "AsyncWebhookReceiver", "ListenerReceiver", "WebhookReceiver"]

@@ -10,11 +10,11 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
-from optimove_conditional_execution import validation
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.messages import Request, Response
-from optimove_conditional_execution.validation import is_async
+from .. import validation
+from ..deadline import Deadline
+from ..errors import ConfigurationError
+from ..messages import Request, Response
+from ..validation import is_async
 
 R = TypeVar("R")
 Answer = TypeVar("Answer", covariant=True)

@@ -15,11 +15,11 @@ from typing import Any, Final, Literal
 
 from pydantic import SecretStr
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.drivers import arun, contained, run
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.flows.effects import name_of
-from optimove_conditional_execution.flows.listener import (
+from ..deadline import Deadline
+from ..drivers import arun, contained, run
+from ..errors import ConfigurationError
+from ..flows.effects import name_of
+from ..flows.listener import (
     Answer,
     EventDeduplicator,
     EventFunction,
@@ -29,12 +29,16 @@ from optimove_conditional_execution.flows.listener import (
     answer_event,
     event_too_large,
 )
-from optimove_conditional_execution.listener_token import ListenerToken
-from optimove_conditional_execution.messages import Request, Response, plain
-from optimove_conditional_execution.models.listener import CampaignReadyEvent, ListenerEvent
-from optimove_conditional_execution.observers import SafeLogger
-from optimove_conditional_execution.pools import Pool
-from optimove_conditional_execution.receivers.base import (
+from ..listener_token import ListenerToken
+from ..messages import Request, Response, plain
+from ..models.listener import CampaignReadyEvent, ListenerEvent
+from ..observers import SafeLogger
+from ..pools import Pool
+from ..signature import Unsigned
+from ..tracebacks import sensitive_variables
+from ..transport.connection_pool import running_loop
+from ..validation import check_callable, integer, is_async, seconds, warn_of_copies
+from .base import (
     DRAIN_SECONDS,
     Around,
     BackgroundTasks,
@@ -43,10 +47,6 @@ from optimove_conditional_execution.receivers.base import (
     refuse_running_loop,
     with_context,
 )
-from optimove_conditional_execution.signature import Unsigned
-from optimove_conditional_execution.tracebacks import sensitive_variables
-from optimove_conditional_execution.transport.connection_pool import running_loop
-from optimove_conditional_execution.validation import check_callable, integer, is_async, seconds, warn_of_copies
 
 MAX_BODY: Final = 65_536
 """Bytes of an event at most; Optimove's sample has 156."""

@@ -10,28 +10,26 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
-from optimove_conditional_execution.deadline import Deadline, TransitEstimate
-from optimove_conditional_execution.drivers import Pools, arun, run
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.flows.budget import BudgetEstimator, Reserve
-from optimove_conditional_execution.flows.claims import ClaimStore
-from optimove_conditional_execution.flows.effects import Flow
-from optimove_conditional_execution.flows.outcome import Outcome, OutcomeBuilder
-from optimove_conditional_execution.flows.webhook import (
-    Answer,
-    OnFailure,
-    WebhookContext,
-    answer_notification,
-    interrupted,
-    too_large,
-)
-from optimove_conditional_execution.handlers import AsyncWebhookHandler, WebhookHandler
-from optimove_conditional_execution.messages import Request, Response, plain
-from optimove_conditional_execution.models.approval import Approval
-from optimove_conditional_execution.models.notification import NotificationEnvelope, WebhookNotification
-from optimove_conditional_execution.observers import SafeLogger, notify
-from optimove_conditional_execution.receivers.base import (
+from ..client import AsyncOptimoveClient, OptimoveClient
+from ..deadline import Deadline, TransitEstimate
+from ..drivers import Pools, arun, run
+from ..errors import ConfigurationError
+from ..flows.budget import BudgetEstimator, Reserve
+from ..flows.claims import ClaimStore
+from ..flows.effects import Flow
+from ..flows.outcome import Outcome, OutcomeBuilder
+from ..flows.webhook import Answer, OnFailure, WebhookContext, answer_notification, interrupted, too_large
+from ..handlers import AsyncWebhookHandler, WebhookHandler
+from ..messages import Request, Response, plain
+from ..models.approval import Approval
+from ..models.notification import NotificationEnvelope, WebhookNotification
+from ..observers import SafeLogger, notify
+from ..signature import Secrets, Unsigned, receiver_keys
+from ..stores.claims import MemoryClaims
+from ..tracebacks import sensitive_variables
+from ..transport.connection_pool import running_loop
+from ..validation import check_callable, integer, is_async, warn_of_copies
+from .base import (
     DRAIN_SECONDS,
     Around,
     BackgroundTasks,
@@ -40,11 +38,6 @@ from optimove_conditional_execution.receivers.base import (
     refuse_running_loop,
     with_context,
 )
-from optimove_conditional_execution.signature import Secrets, Unsigned, receiver_keys
-from optimove_conditional_execution.stores.claims import MemoryClaims
-from optimove_conditional_execution.tracebacks import sensitive_variables
-from optimove_conditional_execution.transport.connection_pool import running_loop
-from optimove_conditional_execution.validation import check_callable, integer, is_async, warn_of_copies
 
 MAX_BODY: Final = 262_144
 """Bytes of a notification at most; Optimove's sample has 1,268."""

@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-from optimove_conditional_execution.rehearsal.checks import CheckResult, Observation
-from optimove_conditional_execution.rehearsal.plan import PlannedNotification
-from optimove_conditional_execution.rehearsal.reply import Reply
-from optimove_conditional_execution.rehearsal.result import Finding, Latencies, ScheduledResult, TriggeredResult
-from optimove_conditional_execution.rehearsal.scheduled import ScheduledRehearsal
-from optimove_conditional_execution.rehearsal.triggered import TriggeredRehearsal
+from .checks import CheckResult, Observation
+from .plan import PlannedNotification
+from .reply import Reply
+from .result import Finding, Latencies, ScheduledResult, TriggeredResult
+from .scheduled import ScheduledRehearsal
+from .triggered import TriggeredRehearsal
 
 __all__ = [
     "CheckResult",

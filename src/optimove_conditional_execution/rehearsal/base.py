@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-from optimove_conditional_execution.rehearsal.result import Finding, ScheduledResult, TriggeredResult
-from optimove_conditional_execution.rehearsal.server import LOOPBACK, served
-from optimove_conditional_execution.rehearsal.service import START_SECONDS, Service, started
-from optimove_conditional_execution.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE
-from optimove_conditional_execution.testing import FakeOptimove
-from optimove_conditional_execution.transport.http import AsyncHttpEngine
+from ..settings import API_KEY_VARIABLE, BASE_URL_VARIABLE
+from ..testing import FakeOptimove
+from ..transport.http import AsyncHttpEngine
+from .result import Finding, ScheduledResult, TriggeredResult
+from .server import LOOPBACK, served
+from .service import START_SECONDS, Service, started
 
 R = TypeVar("R", TriggeredResult, ScheduledResult)
 

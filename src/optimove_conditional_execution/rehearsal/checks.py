@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Literal, final
 
-from optimove_conditional_execution.rehearsal.plan import FaultKind, PlannedNotification
-from optimove_conditional_execution.rehearsal.reply import Reply
+from .plan import FaultKind, PlannedNotification
+from .reply import Reply
 
 CheckKind = Literal["approved", "denied", "abstained", "refused", "left alone", "unchanged", "wrong"]
 """The first three: a good one was decided. `refused`: a forged or oversized one. `left alone`: a late one.

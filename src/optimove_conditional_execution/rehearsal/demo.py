@@ -11,23 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
 
-from optimove_conditional_execution.adapters.asgi import ASGIApp
-from optimove_conditional_execution.client import AsyncOptimoveClient
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.flows.report import Progress, ReviewReport
-from optimove_conditional_execution.handlers import AsyncCampaignReviewer
-from optimove_conditional_execution.models.campaign import CampaignCustomer
-from optimove_conditional_execution.receivers import AsyncListenerReceiver
-from optimove_conditional_execution.rehearsal import sample_service
-from optimove_conditional_execution.rehearsal.checks import Observation
-from optimove_conditional_execution.rehearsal.plan import demo_plan
-from optimove_conditional_execution.rehearsal.result import ScheduledResult, TriggeredResult, sentences
-from optimove_conditional_execution.rehearsal.scheduled import ScheduledRehearsal
-from optimove_conditional_execution.rehearsal.server import served
-from optimove_conditional_execution.rehearsal.triggered import TriggeredRehearsal
-from optimove_conditional_execution.review import AsyncCampaignReview
-from optimove_conditional_execution.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TIMEZONE_VARIABLE
-from optimove_conditional_execution.stores import SqliteJournal
+from ..adapters.asgi import ASGIApp
+from ..client import AsyncOptimoveClient
+from ..deadline import Deadline
+from ..flows.report import Progress, ReviewReport
+from ..handlers import AsyncCampaignReviewer
+from ..models.campaign import CampaignCustomer
+from ..receivers import AsyncListenerReceiver
+from ..review import AsyncCampaignReview
+from ..settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TIMEZONE_VARIABLE
+from ..stores import SqliteJournal
+from . import sample_service
+from .checks import Observation
+from .plan import demo_plan
+from .result import ScheduledResult, TriggeredResult, sentences
+from .scheduled import ScheduledRehearsal
+from .server import served
+from .triggered import TriggeredRehearsal
 
 DEMO_CUSTOMERS: Final = 25_000
 

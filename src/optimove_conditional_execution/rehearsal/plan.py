@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, final, get_args
 
-from optimove_conditional_execution.errors import ConfigurationError
+from ..errors import ConfigurationError
 
 FaultKind = Literal["duplicate", "late", "forged", "oversize"]
 """Posted again; arrives after its deadline; not signed by Optimove; longer than a body may be."""

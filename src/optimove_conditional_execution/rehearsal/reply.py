@@ -8,12 +8,12 @@ from http import HTTPStatus
 from typing import Final, Literal, final
 from urllib.parse import urlsplit
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import DeadlineExceeded, TransportError
-from optimove_conditional_execution.testing import Delivery
-from optimove_conditional_execution.transport.engine import OutgoingRequest, aread_all
-from optimove_conditional_execution.transport.http import AsyncHttpEngine
-from optimove_conditional_execution.urls import origin
+from ..deadline import Deadline
+from ..errors import DeadlineExceeded, TransportError
+from ..testing import Delivery
+from ..transport.engine import OutgoingRequest, aread_all
+from ..transport.http import AsyncHttpEngine
+from ..urls import origin
 
 Failure = Literal["refused", "timeout", "unknown-host", "tls", "broken"]
 """Nothing listens; no answer in time; no machine has that name; no TLS; the connection ended before the answer."""

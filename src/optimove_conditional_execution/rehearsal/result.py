@@ -10,8 +10,8 @@ from http import HTTPStatus
 from itertools import accumulate
 from typing import Any, Final, final
 
-from optimove_conditional_execution.rehearsal.checks import EXPECTED, CheckResult, Observation
-from optimove_conditional_execution.testing import Call, Campaign
+from ..testing import Call, Campaign
+from .checks import EXPECTED, CheckResult, Observation
 
 _SHOWN: Final = 3
 _FIRST_RECIPIENTS: Final = 10

@@ -12,17 +12,10 @@ import sys
 import threading
 from typing import Final
 
-from optimove_conditional_execution import (
-    AsyncOptimoveClient,
-    AsyncWebhookReceiver,
-    Deadline,
-    Decision,
-    OptimoveError,
-    WebhookNotification,
-)
-from optimove_conditional_execution.adapters.asgi import ASGIApp
-from optimove_conditional_execution.rehearsal.server import served
-from optimove_conditional_execution.settings import SECRET_VARIABLE
+from .. import AsyncOptimoveClient, AsyncWebhookReceiver, Deadline, Decision, OptimoveError, WebhookNotification
+from ..adapters.asgi import ASGIApp
+from ..settings import SECRET_VARIABLE
+from .server import served
 
 # -P: a file of the working directory must not stand in for a module of ours.
 COMMAND: Final = (sys.executable, "-P", "-m", "optimove_conditional_execution.rehearsal.sample_service")

@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final, final
 
-from optimove_conditional_execution.models.listener import CAMPAIGN_READY
-from optimove_conditional_execution.rehearsal.base import Rehearsal
-from optimove_conditional_execution.rehearsal.reply import post
-from optimove_conditional_execution.rehearsal.result import Finding, ScheduledResult
-from optimove_conditional_execution.rehearsal.service import until_reachable
-from optimove_conditional_execution.settings import TIMEZONE_VARIABLE, TOKEN_VARIABLE
-from optimove_conditional_execution.testing import Campaign, FakeOptimove
-from optimove_conditional_execution.testing.fake import listener_delivery
-from optimove_conditional_execution.transport.http import AsyncHttpEngine
+from ..models.listener import CAMPAIGN_READY
+from ..settings import TIMEZONE_VARIABLE, TOKEN_VARIABLE
+from ..testing import Campaign, FakeOptimove
+from ..testing.fake import listener_delivery
+from ..transport.http import AsyncHttpEngine
+from .base import Rehearsal
+from .reply import post
+from .result import Finding, ScheduledResult
+from .service import until_reachable
 
 _GRACE_SECONDS: Final = 1.0
 """How long after clearance late statuses are still counted, as late."""

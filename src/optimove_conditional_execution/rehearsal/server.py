@@ -11,10 +11,10 @@ from typing import Any, Final, final
 
 import uvicorn
 
-from optimove_conditional_execution.adapters.asgi import ASGIApp
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.messages import Request, Response
-from optimove_conditional_execution.testing import FakeOptimove
+from ..adapters.asgi import ASGIApp
+from ..errors import ConfigurationError
+from ..messages import Request, Response
+from ..testing import FakeOptimove
 
 LOOPBACK: Final = "127.0.0.1"
 

@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar, final
 from urllib.parse import urlsplit
 
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.urls import origin
+from ..errors import ConfigurationError
+from ..urls import origin
 
 START_SECONDS: Final = 30.0
 """How long a service may take to listen."""

@@ -11,22 +11,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, final
 
-from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS
-from optimove_conditional_execution.rehearsal.checks import Observation
-from optimove_conditional_execution.rehearsal.plan import PlannedNotification
-from optimove_conditional_execution.rehearsal.reply import post
-from optimove_conditional_execution.rehearsal.result import Latencies, ScheduledResult
-from optimove_conditional_execution.rehearsal.scheduled import announced, registered_listener, until_cleared
-from optimove_conditional_execution.rehearsal.server import LOOPBACK, served
-from optimove_conditional_execution.rehearsal.triggered import LOOK_AGAIN_SECONDS, Posted, paced, until_over
-from optimove_conditional_execution.settings import (
-    API_KEY_VARIABLE,
-    BASE_URL_VARIABLE,
-    SECRET_VARIABLE,
-    TIMEZONE_VARIABLE,
-)
-from optimove_conditional_execution.testing import FakeOptimove
-from optimove_conditional_execution.transport.http import AsyncHttpEngine
+from ..operations import DEFAULT_TIMEOUT_MS
+from ..settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, SECRET_VARIABLE, TIMEZONE_VARIABLE
+from ..testing import FakeOptimove
+from ..transport.http import AsyncHttpEngine
+from .checks import Observation
+from .plan import PlannedNotification
+from .reply import post
+from .result import Latencies, ScheduledResult
+from .scheduled import announced, registered_listener, until_cleared
+from .server import LOOPBACK, served
+from .triggered import LOOK_AGAIN_SECONDS, Posted, paced, until_over
 
 _KEPT: Final = 1_000
 """Notifications and calls that are remembered, and latencies that are counted: it may run for weeks."""

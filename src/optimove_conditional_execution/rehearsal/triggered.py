@@ -11,25 +11,19 @@ from dataclasses import dataclass, field, replace
 from typing import Final, final
 from urllib.parse import urlsplit
 
-from optimove_conditional_execution.deadline import Clock
-from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS
-from optimove_conditional_execution.receivers.webhook import MAX_BODY
-from optimove_conditional_execution.rehearsal.base import Rehearsal
-from optimove_conditional_execution.rehearsal.checks import Observation
-from optimove_conditional_execution.rehearsal.plan import FaultKind, PlannedNotification, plan
-from optimove_conditional_execution.rehearsal.reply import Reply, post
-from optimove_conditional_execution.rehearsal.result import Finding, TriggeredResult
-from optimove_conditional_execution.rehearsal.service import is_reachable, until_reachable
-from optimove_conditional_execution.settings import API_KEY_VARIABLE, SECRET_VARIABLE
-from optimove_conditional_execution.testing import (
-    Delivery,
-    FakeOptimove,
-    SentNotification,
-    notification,
-    signed_request,
-)
-from optimove_conditional_execution.transport.http import AsyncHttpEngine
-from optimove_conditional_execution.urls import origin
+from ..deadline import Clock
+from ..operations import DEFAULT_TIMEOUT_MS
+from ..receivers.webhook import MAX_BODY
+from ..settings import API_KEY_VARIABLE, SECRET_VARIABLE
+from ..testing import Delivery, FakeOptimove, SentNotification, notification, signed_request
+from ..transport.http import AsyncHttpEngine
+from ..urls import origin
+from .base import Rehearsal
+from .checks import Observation
+from .plan import FaultKind, PlannedNotification, plan
+from .reply import Reply, post
+from .result import Finding, TriggeredResult
+from .service import is_reachable, until_reachable
 
 OVERDUE_SECONDS: Final = 10.0
 """How long after its deadline a late notification arrives, by Optimove's clock and by ours. Receivers tell that by

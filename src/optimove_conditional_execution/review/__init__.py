@@ -1,6 +1,6 @@
 """Review a scheduled campaign before its clearance: read its customers, ask about them, report who is approved."""
 
-from optimove_conditional_execution.review.campaign_review import AsyncCampaignReview, CampaignReview
-from optimove_conditional_execution.review.per_customer import per_customer
+from .campaign_review import AsyncCampaignReview, CampaignReview
+from .per_customer import per_customer
 
 __all__ = ["AsyncCampaignReview", "CampaignReview", "per_customer"]

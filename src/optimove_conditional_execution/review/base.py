@@ -12,28 +12,22 @@ from datetime import UTC, datetime
 from typing import Any, Final, Generic, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
-from optimove_conditional_execution import validation
-from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
-from optimove_conditional_execution.deadline import Clock, Deadline, WallAwareClock, readings, zone_of
-from optimove_conditional_execution.errors import (
-    ConfigurationError,
-    DeadlineExceeded,
-    OptimoveError,
-    StoreError,
-    SupersededError,
-)
-from optimove_conditional_execution.flows.journal import Journal, OpenReview
-from optimove_conditional_execution.flows.ledger import Ledger
-from optimove_conditional_execution.flows.planner import Planner
-from optimove_conditional_execution.flows.report import Progress, ReviewReport
-from optimove_conditional_execution.models.listener import CampaignReadyEvent
-from optimove_conditional_execution.observers import notify
-from optimove_conditional_execution.operations import DEFAULT_PAGE_SIZE, MAX_STATUSES
-from optimove_conditional_execution.review.config import ReviewConfig
-from optimove_conditional_execution.review.journal_access import JournalAccess, ReviewLock, is_temporary, safe_text
-from optimove_conditional_execution.review.pipeline import LOGGER, Pipeline
-from optimove_conditional_execution.review.runtime import UPDATES_AT_ONCE, Runtime
-from optimove_conditional_execution.stores.journals import MemoryJournal
+from .. import validation
+from ..client import AsyncOptimoveClient, OptimoveClient
+from ..deadline import Clock, Deadline, WallAwareClock, readings, zone_of
+from ..errors import ConfigurationError, DeadlineExceeded, OptimoveError, StoreError, SupersededError
+from ..flows.journal import Journal, OpenReview
+from ..flows.ledger import Ledger
+from ..flows.planner import Planner
+from ..flows.report import Progress, ReviewReport
+from ..models.listener import CampaignReadyEvent
+from ..observers import notify
+from ..operations import DEFAULT_PAGE_SIZE, MAX_STATUSES
+from ..stores.journals import MemoryJournal
+from .config import ReviewConfig
+from .journal_access import JournalAccess, ReviewLock, is_temporary, safe_text
+from .pipeline import LOGGER, Pipeline
+from .runtime import UPDATES_AT_ONCE, Runtime
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Callable[..., Any])

@@ -8,18 +8,18 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, Final, Self, TypeVar
 
-from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
-from optimove_conditional_execution.errors import ConfigurationError, OptimoveError
-from optimove_conditional_execution.flows.effects import Overloaded
-from optimove_conditional_execution.flows.report import ReviewReport
-from optimove_conditional_execution.handlers import AsyncCampaignReviewer, CampaignReviewer
-from optimove_conditional_execution.models.listener import CampaignReadyEvent
-from optimove_conditional_execution.pools import Pool
-from optimove_conditional_execution.review.base import Review, check_event, publish
-from optimove_conditional_execution.review.native_threads import run_in_loop
-from optimove_conditional_execution.review.runtime import AsyncRuntime, Runtime, ThreadRuntime
-from optimove_conditional_execution.transport.connection_pool import running_loop
-from optimove_conditional_execution.validation import is_async
+from ..client import AsyncOptimoveClient, OptimoveClient
+from ..errors import ConfigurationError, OptimoveError
+from ..flows.effects import Overloaded
+from ..flows.report import ReviewReport
+from ..handlers import AsyncCampaignReviewer, CampaignReviewer
+from ..models.listener import CampaignReadyEvent
+from ..pools import Pool
+from ..transport.connection_pool import running_loop
+from ..validation import is_async
+from .base import Review, check_event, publish
+from .native_threads import run_in_loop
+from .runtime import AsyncRuntime, Runtime, ThreadRuntime
 
 T = TypeVar("T")
 

@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Literal
 from zoneinfo import ZoneInfo
 
-from optimove_conditional_execution import validation
-from optimove_conditional_execution.deadline import Clock
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.flows.report import Progress, ReviewReport
-from optimove_conditional_execution.models.listener import CampaignReadyEvent
-from optimove_conditional_execution.operations import MAX_STATUSES
+from .. import validation
+from ..deadline import Clock
+from ..errors import ConfigurationError
+from ..flows.report import Progress, ReviewReport
+from ..models.listener import CampaignReadyEvent
+from ..operations import MAX_STATUSES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

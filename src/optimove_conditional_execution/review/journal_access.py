@@ -7,14 +7,14 @@ import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import OptimoveError, StoreError
-from optimove_conditional_execution.flows.effects import name_of
-from optimove_conditional_execution.flows.journal import Journal, OpenReview
-from optimove_conditional_execution.models.listener import CampaignReadyEvent
-from optimove_conditional_execution.pools import Pool
-from optimove_conditional_execution.review.native_threads import workers
-from optimove_conditional_execution.stores.sqlite_file import SqliteError
+from ..deadline import Deadline
+from ..errors import OptimoveError, StoreError
+from ..flows.effects import name_of
+from ..flows.journal import Journal, OpenReview
+from ..models.listener import CampaignReadyEvent
+from ..pools import Pool
+from ..stores.sqlite_file import SqliteError
+from .native_threads import workers
 
 T = TypeVar("T")
 

@@ -20,8 +20,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
-from optimove_conditional_execution.flows.effects import harmless
-from optimove_conditional_execution.pools import Pool
+from ..flows.effects import harmless
+from ..pools import Pool
 
 T = TypeVar("T")
 

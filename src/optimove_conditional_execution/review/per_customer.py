@@ -11,15 +11,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, cast, overload
 
-from optimove_conditional_execution import validation
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.drivers import contained
-from optimove_conditional_execution.flows.effects import name_of
-from optimove_conditional_execution.flows.reviewer_answer import BatchResult
-from optimove_conditional_execution.handlers import AsyncCampaignReviewer, CampaignReviewer, Decision, kind_of
-from optimove_conditional_execution.models.campaign import CampaignCustomer
-from optimove_conditional_execution.pools import Pool
-from optimove_conditional_execution.validation import is_async
+from .. import validation
+from ..deadline import Deadline
+from ..drivers import contained
+from ..flows.effects import name_of
+from ..flows.reviewer_answer import BatchResult
+from ..handlers import AsyncCampaignReviewer, CampaignReviewer, Decision, kind_of
+from ..models.campaign import CampaignCustomer
+from ..pools import Pool
+from ..validation import is_async
 
 OneCustomer = Callable[[CampaignCustomer], Decision | bool]
 AsyncOneCustomer = Callable[[CampaignCustomer], Awaitable[Decision | bool]]

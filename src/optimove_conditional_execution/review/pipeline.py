@@ -17,23 +17,23 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Literal, TypeVar
 
-from optimove_conditional_execution import operations
-from optimove_conditional_execution.deadline import Deadline, WallAwareClock
-from optimove_conditional_execution.errors import TOO_LARGE, APIError, DeadlineExceeded, OptimoveError, StoreError
-from optimove_conditional_execution.flows.effects import name_of
-from optimove_conditional_execution.flows.journal import DecidedBatch, Ranges
-from optimove_conditional_execution.flows.ledger import Chunk, Ledger
-from optimove_conditional_execution.flows.paging import seconds_for_customers
-from optimove_conditional_execution.flows.planner import Planner
-from optimove_conditional_execution.flows.report import Progress, ReviewReport
-from optimove_conditional_execution.flows.reviewer_answer import Batch, InvalidAnswer
-from optimove_conditional_execution.flows.statuses import is_too_large
-from optimove_conditional_execution.models.listener import CampaignReadyEvent
-from optimove_conditional_execution.observers import SafeLogger, notify
-from optimove_conditional_execution.review.config import ReviewConfig
-from optimove_conditional_execution.review.journal_access import JournalAccess, safe_text
-from optimove_conditional_execution.review.runtime import UPDATES_AT_ONCE, Runtime
-from optimove_conditional_execution.transport.send import Tally
+from .. import operations
+from ..deadline import Deadline, WallAwareClock
+from ..errors import TOO_LARGE, APIError, DeadlineExceeded, OptimoveError, StoreError
+from ..flows.effects import name_of
+from ..flows.journal import DecidedBatch, Ranges
+from ..flows.ledger import Chunk, Ledger
+from ..flows.paging import seconds_for_customers
+from ..flows.planner import Planner
+from ..flows.report import Progress, ReviewReport
+from ..flows.reviewer_answer import Batch, InvalidAnswer
+from ..flows.statuses import is_too_large
+from ..models.listener import CampaignReadyEvent
+from ..observers import SafeLogger, notify
+from ..transport.send import Tally
+from .config import ReviewConfig
+from .journal_access import JournalAccess, safe_text
+from .runtime import UPDATES_AT_ONCE, Runtime
 
 R = TypeVar("R")
 

@@ -12,17 +12,17 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, Final, TypeVar
 
-from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.drivers import contained
-from optimove_conditional_execution.flows.effects import harmless
-from optimove_conditional_execution.flows.reviewer_answer import Batch, BatchResult, parse_answer
-from optimove_conditional_execution.models.campaign import CampaignCustomer
-from optimove_conditional_execution.operations import Operation
-from optimove_conditional_execution.pools import Pool
-from optimove_conditional_execution.review.native_threads import workers
-from optimove_conditional_execution.transport.send import Tally
-from optimove_conditional_execution.validation import is_async
+from ..client import AsyncOptimoveClient, OptimoveClient
+from ..deadline import Deadline
+from ..drivers import contained
+from ..flows.effects import harmless
+from ..flows.reviewer_answer import Batch, BatchResult, parse_answer
+from ..models.campaign import CampaignCustomer
+from ..operations import Operation
+from ..pools import Pool
+from ..transport.send import Tally
+from ..validation import is_async
+from .native_threads import workers
 
 R = TypeVar("R")
 

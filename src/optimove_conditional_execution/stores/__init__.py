@@ -4,10 +4,10 @@
 several machines implement `ClaimStore` and `Journal` over your own database.
 """
 
-from optimove_conditional_execution.flows.claims import Claim, ClaimState, ClaimStore
-from optimove_conditional_execution.flows.journal import DecidedBatch, Journal, OpenReview, ReviewState
-from optimove_conditional_execution.stores.claims import MemoryClaims, SqliteClaims
-from optimove_conditional_execution.stores.journals import MemoryJournal, SqliteJournal
+from ..flows.claims import Claim, ClaimState, ClaimStore
+from ..flows.journal import DecidedBatch, Journal, OpenReview, ReviewState
+from .claims import MemoryClaims, SqliteClaims
+from .journals import MemoryJournal, SqliteJournal
 
 __all__ = [
     "Claim",

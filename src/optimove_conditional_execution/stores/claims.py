@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager, closing
 from os import PathLike, fspath
 from typing import Final, final
 
-from optimove_conditional_execution import validation
-from optimove_conditional_execution.deadline import Clock
-from optimove_conditional_execution.errors import OptimoveError
-from optimove_conditional_execution.flows.claims import Claim, ClaimState
-from optimove_conditional_execution.models.approval import Approval
-from optimove_conditional_execution.stores.sqlite_file import Connection, SqliteFile
+from .. import validation
+from ..deadline import Clock
+from ..errors import OptimoveError
+from ..flows.claims import Claim, ClaimState
+from ..models.approval import Approval
+from .sqlite_file import Connection, SqliteFile
 
 _OPEN: Final = Claim(ClaimState.OPEN)
 

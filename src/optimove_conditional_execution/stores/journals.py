@@ -11,10 +11,10 @@ from hashlib import blake2b
 from os import PathLike, fspath
 from typing import Final, final
 
-from optimove_conditional_execution.errors import ConfigurationError, OptimoveError, SupersededError
-from optimove_conditional_execution.flows.journal import DecidedBatch, OpenReview, Ranges, ReviewState
-from optimove_conditional_execution.models.listener import CampaignReadyEvent
-from optimove_conditional_execution.stores.sqlite_file import IN_MEMORY, Connection, SqliteFile, SqliteLocks
+from ..errors import ConfigurationError, OptimoveError, SupersededError
+from ..flows.journal import DecidedBatch, OpenReview, Ranges, ReviewState
+from ..models.listener import CampaignReadyEvent
+from .sqlite_file import IN_MEMORY, Connection, SqliteFile, SqliteLocks
 
 _BUSY_SECONDS: Final = 10.0
 _BATCHES_AT_ONCE: Final = 16

@@ -20,8 +20,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Final, Literal
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import StoreError
+from ..deadline import Deadline
+from ..errors import StoreError
 
 Connection = sqlite3.Connection
 SqliteError = sqlite3.Error

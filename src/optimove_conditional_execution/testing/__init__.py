@@ -7,22 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from optimove_conditional_execution._lazy import attach
+from .._lazy import attach
 
 if TYPE_CHECKING:
-    from optimove_conditional_execution.testing import faults
-    from optimove_conditional_execution.testing.campaigns import Campaign, Update
-    from optimove_conditional_execution.testing.fake import FakeOptimove
-    from optimove_conditional_execution.testing.fault_server import FaultServer, ReceivedRequest
-    from optimove_conditional_execution.testing.faults import Connection, Fault
-    from optimove_conditional_execution.testing.payloads import (
-        Delivery,
-        campaign_ready,
-        listener_request,
-        notification,
-        signed_request,
-    )
-    from optimove_conditional_execution.testing.service import Call, SentNotification
+    from . import faults
+    from .campaigns import Campaign, Update
+    from .fake import FakeOptimove
+    from .fault_server import FaultServer, ReceivedRequest
+    from .faults import Connection, Fault
+    from .payloads import Delivery, campaign_ready, listener_request, notification, signed_request
+    from .service import Call, SentNotification
 
 __all__ = [
     "Call",

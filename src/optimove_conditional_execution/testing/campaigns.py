@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
-from optimove_conditional_execution.messages import Response
-from optimove_conditional_execution.models.listener import CampaignReadyEvent
-from optimove_conditional_execution.testing.payloads import campaign_ready
-from optimove_conditional_execution.testing.rows import Rows
+from ..messages import Response
+from ..models.listener import CampaignReadyEvent
+from .payloads import campaign_ready
+from .rows import Rows
 
 EmptyPage = Literal["[]", "null", "empty", "204", "404"]
 

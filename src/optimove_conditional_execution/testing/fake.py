@@ -12,20 +12,20 @@ from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr
 
-from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
-from optimove_conditional_execution.deadline import Clock
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.messages import Request, Response
-from optimove_conditional_execution.models.listener import CAMPAIGN_READY
-from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS, ENDPOINTS, Endpoints
-from optimove_conditional_execution.signature import UNSIGNED, Unsigned
-from optimove_conditional_execution.testing.campaigns import EMPTY_PAGES, Campaign, EmptyPage
-from optimove_conditional_execution.testing.payloads import Delivery, listener_request, signed_request
-from optimove_conditional_execution.testing.payloads import notification as make_notification
-from optimove_conditional_execution.testing.rows import make_rows
-from optimove_conditional_execution.testing.service import Result, SentNotification, Service
-from optimove_conditional_execution.transport.http import local_async_client, local_client
-from optimove_conditional_execution.validation import integer, is_async
+from ..client import AsyncOptimoveClient, OptimoveClient
+from ..deadline import Clock
+from ..errors import ConfigurationError
+from ..messages import Request, Response
+from ..models.listener import CAMPAIGN_READY
+from ..operations import DEFAULT_TIMEOUT_MS, ENDPOINTS, Endpoints
+from ..signature import UNSIGNED, Unsigned
+from ..transport.http import local_async_client, local_client
+from ..validation import integer, is_async
+from .campaigns import EMPTY_PAGES, Campaign, EmptyPage
+from .payloads import Delivery, listener_request, signed_request
+from .payloads import notification as make_notification
+from .rows import make_rows
+from .service import Result, SentNotification, Service
 
 _FIRST_CAMPAIGN: Final = 1_359
 

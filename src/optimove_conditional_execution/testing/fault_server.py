@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import unquote
 
-from optimove_conditional_execution.client import AsyncOptimoveClient, OptimoveClient
-from optimove_conditional_execution.messages import Request, Response
-from optimove_conditional_execution.testing.fake import FakeOptimove
-from optimove_conditional_execution.testing.faults import GARBAGE, Connection, Fault
+from ..client import AsyncOptimoveClient, OptimoveClient
+from ..messages import Request, Response
+from .fake import FakeOptimove
+from .faults import GARBAGE, Connection, Fault
 
 Faults = Iterable[Fault | None] | Callable[[Request], Fault | None]
 """What requests meet: one after the other, or by what they ask for; None is a good answer."""

@@ -14,7 +14,7 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import Final
 
-from optimove_conditional_execution.messages import Response
+from ..messages import Response
 
 _JSON: Final = {"content-type": "application/json"}
 _HTML: Final = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
-from optimove_conditional_execution.credentials import Secret
-from optimove_conditional_execution.messages import Request
-from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS
-from optimove_conditional_execution.signature import SIGNATURE_HEADER, sign
+from ..credentials import Secret
+from ..messages import Request
+from ..operations import DEFAULT_TIMEOUT_MS
+from ..signature import SIGNATURE_HEADER, sign
 
 TIMESTAMP: Final = "%Y-%m-%d %H:%M:%S"
 

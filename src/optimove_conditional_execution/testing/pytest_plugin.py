@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from optimove_conditional_execution.testing.fake import FakeOptimove
+    from .fake import FakeOptimove
 
 
 @pytest.fixture
 def fake_optimove() -> FakeOptimove:
     """Return a fresh stand-in for Optimove, without webhooks and notifications."""
     # pytest loads this module at the start of every run in the environment, of the SDK's users or not.
-    from optimove_conditional_execution.testing.fake import FakeOptimove
+    from .fake import FakeOptimove
 
     return FakeOptimove()

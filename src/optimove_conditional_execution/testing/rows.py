@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.validation import integer
+from ..errors import ConfigurationError
+from ..validation import integer
 
 Customer = str | int | Mapping[str, Any]
 """An id, which is served as text or as a number, or a whole row."""

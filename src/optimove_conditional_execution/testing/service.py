@@ -17,14 +17,14 @@ from zoneinfo import ZoneInfo
 
 from pydantic import ValidationError
 
-from optimove_conditional_execution.deadline import Clock, zone_of
-from optimove_conditional_execution.messages import Request, Response
-from optimove_conditional_execution.models.approval import Approval
-from optimove_conditional_execution.models.listener import CAMPAIGN_READY
-from optimove_conditional_execution.operations import MAX_STATUSES, Endpoint, Endpoints
-from optimove_conditional_execution.operations.operation import PREFIXED
-from optimove_conditional_execution.testing.campaigns import Campaign
-from optimove_conditional_execution.testing.payloads import TIMESTAMP
+from ..deadline import Clock, zone_of
+from ..messages import Request, Response
+from ..models.approval import Approval
+from ..models.listener import CAMPAIGN_READY
+from ..operations import MAX_STATUSES, Endpoint, Endpoints
+from ..operations.operation import PREFIXED
+from .campaigns import Campaign
+from .payloads import TIMESTAMP
 
 Result = Literal["pending", "approved", "denied", "unanswered"]
 

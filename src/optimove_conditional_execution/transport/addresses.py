@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import FIRST_COMPLETED, Future
 from typing import Any, Final, Protocol, TypeVar, final
 
-from optimove_conditional_execution.pools import Pool
+from ..pools import Pool
 
 _LOOKUPS_AT_ONCE: Final = 64
 _CONNECTS_AT_ONCE: Final = 64

@@ -14,25 +14,13 @@ import aiohttp.abc
 import multidict
 import yarl
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import DeadlineExceeded, TransportError
-from optimove_conditional_execution.messages import Response
-from optimove_conditional_execution.transport.addresses import Addresses
-from optimove_conditional_execution.transport.connection_pool import (
-    KEEPALIVE_SECONDS,
-    MAX_CONNECTIONS,
-    PoolPerLoop,
-)
-from optimove_conditional_execution.transport.engine import (
-    AsyncStream,
-    BaseStream,
-    Causes,
-    ErrorTranslator,
-    OutgoingRequest,
-    cause_of,
-    transport_error,
-)
-from optimove_conditional_execution.transport.proxies import proxy_for
+from ..deadline import Deadline
+from ..errors import DeadlineExceeded, TransportError
+from ..messages import Response
+from .addresses import Addresses
+from .connection_pool import KEEPALIVE_SECONDS, MAX_CONNECTIONS, PoolPerLoop
+from .engine import AsyncStream, BaseStream, Causes, ErrorTranslator, OutgoingRequest, cause_of, transport_error
+from .proxies import proxy_for
 
 _NO_HEADERS: Final = multidict.CIMultiDictProxy[str](multidict.CIMultiDict())
 

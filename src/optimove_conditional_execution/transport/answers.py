@@ -13,8 +13,8 @@ from typing import Final, TypeVar
 
 from pydantic import SecretStr
 
-from optimove_conditional_execution.deadline import Clock
-from optimove_conditional_execution.errors import (
+from ..deadline import Clock
+from ..errors import (
     APIError,
     AuthenticationError,
     NotFoundError,
@@ -23,10 +23,10 @@ from optimove_conditional_execution.errors import (
     ServerError,
     UnexpectedResponseError,
 )
-from optimove_conditional_execution.messages import Response
-from optimove_conditional_execution.operations import Operation
-from optimove_conditional_execution.operations.wire import ReportedError
-from optimove_conditional_execution.transport.engine import MAX_RESPONSE_BODY
+from ..messages import Response
+from ..operations import Operation
+from ..operations.wire import ReportedError
+from .engine import MAX_RESPONSE_BODY
 
 T = TypeVar("T")
 

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Final, Protocol, final
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import APIError, OptimoveError
-from optimove_conditional_execution.observers import SafeLogger, notify
+from ..deadline import Deadline
+from ..errors import APIError, OptimoveError
+from ..observers import SafeLogger, notify
 
 _LOGGER: Final = SafeLogger("calls")
 

@@ -18,10 +18,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar, final
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import ConfigurationError, DeadlineExceeded
-from optimove_conditional_execution.fork import reset_after_fork
-from optimove_conditional_execution.transport.engine import CLOSED, FORKED
+from ..deadline import Deadline
+from ..errors import ConfigurationError, DeadlineExceeded
+from ..fork import reset_after_fork
+from .engine import CLOSED, FORKED
 
 C = TypeVar("C")
 W = TypeVar("W", bound="Future[Any] | asyncio.Future[Any]")

@@ -7,18 +7,12 @@ import time
 from collections.abc import AsyncGenerator, Generator
 from typing import final
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import (
-    APIError,
-    DeadlineExceeded,
-    NotFoundError,
-    OptimoveError,
-    TransportError,
-)
-from optimove_conditional_execution.flows.paging import Paging, is_from_api
-from optimove_conditional_execution.models.campaign import CampaignCustomer
-from optimove_conditional_execution.transport.retry import RetryPolicy, backoff
-from optimove_conditional_execution.transport.send import AsyncSender, Sender, Tally
+from ..deadline import Deadline
+from ..errors import APIError, DeadlineExceeded, NotFoundError, OptimoveError, TransportError
+from ..flows.paging import Paging, is_from_api
+from ..models.campaign import CampaignCustomer
+from .retry import RetryPolicy, backoff
+from .send import AsyncSender, Sender, Tally
 
 
 def read(

@@ -18,17 +18,11 @@ from typing import Any, Final, Generic, Protocol, Self, TypeVar, final
 
 from pydantic import SecretStr
 
-from optimove_conditional_execution.credentials import revealed
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import (
-    DeadlineExceeded,
-    OptimoveError,
-    TransportCause,
-    TransportError,
-    TransportReason,
-)
-from optimove_conditional_execution.messages import Response
-from optimove_conditional_execution.tracebacks import clear_locals
+from ..credentials import revealed
+from ..deadline import Deadline
+from ..errors import DeadlineExceeded, OptimoveError, TransportCause, TransportError, TransportReason
+from ..messages import Response
+from ..tracebacks import clear_locals
 
 MAX_RESPONSE_BODY: Final = 8 * 1024 * 1024
 """Bytes of a response that are read; a longer one is cut one byte after."""

@@ -13,7 +13,7 @@ import urllib.request
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from optimove_conditional_execution.errors import ConfigurationError
+from ..errors import ConfigurationError
 
 _SCHEMES: Final = ("http", "https", "socks5", "socks5h")
 _PORTS: Final = {"http": 80, "https": 443}

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, final
 
-from optimove_conditional_execution import validation
-from optimove_conditional_execution.deadline import Clock, Deadline
-from optimove_conditional_execution.errors import DeadlineExceeded
-from optimove_conditional_execution.fork import reset_after_fork
-from optimove_conditional_execution.observers import SafeLogger
-from optimove_conditional_execution.transport.retry import backoff
+from .. import validation
+from ..deadline import Clock, Deadline
+from ..errors import DeadlineExceeded
+from ..fork import reset_after_fork
+from ..observers import SafeLogger
+from .retry import backoff
 
 
 @final

@@ -10,17 +10,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
-from optimove_conditional_execution import validation
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import (
-    TRANSIENT_STATUSES,
-    APIError,
-    OptimoveError,
-    RateLimitError,
-    ServerError,
-    TransportError,
-)
-from optimove_conditional_execution.operations import Operation
+from .. import validation
+from ..deadline import Deadline
+from ..errors import TRANSIENT_STATUSES, APIError, OptimoveError, RateLimitError, ServerError, TransportError
+from ..operations import Operation
 
 if TYPE_CHECKING:
     import tenacity

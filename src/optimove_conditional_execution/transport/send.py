@@ -14,10 +14,10 @@ from urllib.parse import urlencode
 
 from pydantic import SecretStr
 
-from optimove_conditional_execution import validation
-from optimove_conditional_execution._version import __version__
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import (
+from .. import validation
+from .._version import __version__
+from ..deadline import Deadline
+from ..errors import (
     APIError,
     ConfigurationError,
     DeadlineExceeded,
@@ -26,23 +26,15 @@ from optimove_conditional_execution.errors import (
     RateLimitError,
     TransportError,
 )
-from optimove_conditional_execution.messages import Response
-from optimove_conditional_execution.observers import SafeLogger
-from optimove_conditional_execution.operations import NO_ROUTE, Endpoints, Operation, with_slash
-from optimove_conditional_execution.settings import ClientSettings
-from optimove_conditional_execution.transport.answers import interpret
-from optimove_conditional_execution.transport.calls import OnCall, Watch
-from optimove_conditional_execution.transport.engine import (
-    AsyncEngine,
-    AsyncStream,
-    Engine,
-    OutgoingRequest,
-    Stream,
-    aread_all,
-    read_all,
-)
-from optimove_conditional_execution.transport.rate_limit import AdaptiveThrottle, RateLimit, RateLimiter, Reservation
-from optimove_conditional_execution.transport.retry import Backoff, Retries, RetryPolicy, first_try_timeout
+from ..messages import Response
+from ..observers import SafeLogger
+from ..operations import NO_ROUTE, Endpoints, Operation, with_slash
+from ..settings import ClientSettings
+from .answers import interpret
+from .calls import OnCall, Watch
+from .engine import AsyncEngine, AsyncStream, Engine, OutgoingRequest, Stream, aread_all, read_all
+from .rate_limit import AdaptiveThrottle, RateLimit, RateLimiter, Reservation
+from .retry import Backoff, Retries, RetryPolicy, first_try_timeout
 
 T = TypeVar("T")
 

@@ -13,27 +13,19 @@ from urllib.parse import urlsplit
 
 import click
 
-from optimove_conditional_execution.cli.doctor.connection import Probe
-from optimove_conditional_execution.cli.doctor.environment import (
-    accepted,
-    key_check,
-    secret_check,
-    timezone_check,
-    token_check,
-    url_check,
-    versions_check,
-)
-from optimove_conditional_execution.cli.doctor.finding import Check, State, not_checked
-from optimove_conditional_execution.cli.doctor.own_service import own_service_check
-from optimove_conditional_execution.cli.doctor.tenant import NAMES, Plan, Tenant, campaign_urls, skipped, tenant_checks
-from optimove_conditional_execution.cli.given_urls import checked_url
-from optimove_conditional_execution.cli.tenant import without_token
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.models.listener import EventListener
-from optimove_conditional_execution.operations import DEFAULT_TIMEOUT_MS, Endpoints
-from optimove_conditional_execution.settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TOKEN_VARIABLE
-from optimove_conditional_execution.transport.http import HttpEngine
-from optimove_conditional_execution.urls import is_loopback
+from ...errors import ConfigurationError
+from ...models.listener import EventListener
+from ...operations import DEFAULT_TIMEOUT_MS, Endpoints
+from ...settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TOKEN_VARIABLE
+from ...transport.http import HttpEngine
+from ...urls import is_loopback
+from ..given_urls import checked_url
+from ..tenant import without_token
+from .connection import Probe
+from .environment import accepted, key_check, secret_check, timezone_check, token_check, url_check, versions_check
+from .finding import Check, State, not_checked
+from .own_service import own_service_check
+from .tenant import NAMES, Plan, Tenant, campaign_urls, skipped, tenant_checks
 
 _COLOURS: Final[dict[State, str]] = {"ok": "green", "warning": "yellow", "problem": "red", "not checked": "blue"}
 _MAX_TIMEOUT_MS: Final = 3_600_000

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import Final, final
 from urllib.parse import urlsplit
 
-from optimove_conditional_execution._version import __version__
-from optimove_conditional_execution.cli.doctor.finding import Check, not_checked
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import DeadlineExceeded, TransportError
-from optimove_conditional_execution.messages import Response
-from optimove_conditional_execution.transport.engine import Engine, OutgoingRequest, read_all
-from optimove_conditional_execution.urls import address_of, is_loopback, origin
+from ..._version import __version__
+from ...deadline import Deadline
+from ...errors import DeadlineExceeded, TransportError
+from ...messages import Response
+from ...transport.engine import Engine, OutgoingRequest, read_all
+from ...urls import address_of, is_loopback, origin
+from .finding import Check, not_checked
 
 _HEADERS: Final = {
     "Accept-Encoding": "identity",

@@ -14,21 +14,12 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urlsplit
 
-from optimove_conditional_execution import __version__
-from optimove_conditional_execution.cli.doctor.finding import (
-    Check,
-    Finding,
-    check_of,
-    not_checked,
-    problem,
-    warning,
-)
-from optimove_conditional_execution.cli.tenant import token_of
-from optimove_conditional_execution.credentials import copied_wrong
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.listener_token import ListenerToken
-from optimove_conditional_execution.messages import Request
-from optimove_conditional_execution.settings import (
+from ... import __version__
+from ...credentials import copied_wrong
+from ...errors import ConfigurationError
+from ...listener_token import ListenerToken
+from ...messages import Request
+from ...settings import (
     API_KEY_VARIABLE,
     BASE_URL_VARIABLE,
     SECRET_VARIABLE,
@@ -37,8 +28,10 @@ from optimove_conditional_execution.settings import (
     ClientSettings,
     secret_variables,
 )
-from optimove_conditional_execution.stores.sqlite_file import SQLITE_VERSION
-from optimove_conditional_execution.urls import is_loopback
+from ...stores.sqlite_file import SQLITE_VERSION
+from ...urls import is_loopback
+from ..tenant import token_of
+from .finding import Check, Finding, check_of, not_checked, problem, warning
 
 REGISTER: Final = f"{TOKEN_VARIABLE}=... optimove-ce listeners register URL"
 """How to register a listener."""

@@ -7,10 +7,10 @@ from http import HTTPStatus
 from typing import Final, Literal
 from urllib.parse import urljoin, urlsplit
 
-from optimove_conditional_execution.cli.doctor.connection import Answer, NoAnswer, Probe
-from optimove_conditional_execution.cli.doctor.finding import Check, Finding, check_of, problem, warning
-from optimove_conditional_execution.cli.doctor.tenant import address_findings
-from optimove_conditional_execution.cli.tenant import shown_url
+from ..tenant import shown_url
+from .connection import Answer, NoAnswer, Probe
+from .finding import Check, Finding, check_of, problem, warning
+from .tenant import address_findings
 
 _HEADERS: Final = {"Content-Type": "application/json"}
 _BODY: Final = b"{}"

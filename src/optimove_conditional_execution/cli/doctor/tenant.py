@@ -13,24 +13,18 @@ from http import HTTPStatus
 from typing import Any, Final, TypeVar, final
 from urllib.parse import quote
 
-from optimove_conditional_execution import operations
-from optimove_conditional_execution.cli.doctor.connection import Answer, NoAnswer, Probe, connection_checks
-from optimove_conditional_execution.cli.doctor.environment import REGISTER
-from optimove_conditional_execution.cli.doctor.finding import Check, Finding, check_of, not_checked, problem, warning
-from optimove_conditional_execution.cli.tenant import plain_url, shown_url, without_token
-from optimove_conditional_execution.errors import (
-    APIError,
-    AuthenticationError,
-    NotFoundError,
-    RateLimitError,
-    ServerError,
-)
-from optimove_conditional_execution.flows.budget import Reserve
-from optimove_conditional_execution.models.listener import CAMPAIGN_READY, EventListener
-from optimove_conditional_execution.models.webhook import Webhook
-from optimove_conditional_execution.operations import Endpoint, Endpoints, Operation
-from optimove_conditional_execution.transport.answers import interpret
-from optimove_conditional_execution.urls import address_of, is_loopback, normalized, split_absolute, without_query
+from ... import operations
+from ...errors import APIError, AuthenticationError, NotFoundError, RateLimitError, ServerError
+from ...flows.budget import Reserve
+from ...models.listener import CAMPAIGN_READY, EventListener
+from ...models.webhook import Webhook
+from ...operations import Endpoint, Endpoints, Operation
+from ...transport.answers import interpret
+from ...urls import address_of, is_loopback, normalized, split_absolute, without_query
+from ..tenant import plain_url, shown_url, without_token
+from .connection import Answer, NoAnswer, Probe, connection_checks
+from .environment import REGISTER
+from .finding import Check, Finding, check_of, not_checked, problem, warning
 
 T = TypeVar("T")
 

@@ -4,8 +4,8 @@ Everything above sees `Response`, `TransportError` and `DeadlineExceeded`, so th
 one's place.
 """
 
-from optimove_conditional_execution.transport.http.async_engine import AsyncHttpEngine
-from optimove_conditional_execution.transport.http.engine import HttpEngine
-from optimove_conditional_execution.transport.http.in_process import local_async_client, local_client
+from .async_engine import AsyncHttpEngine
+from .engine import HttpEngine
+from .in_process import local_async_client, local_client
 
 __all__ = ["AsyncHttpEngine", "HttpEngine", "local_async_client", "local_client"]

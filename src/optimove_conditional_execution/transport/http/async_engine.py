@@ -7,18 +7,11 @@ import functools
 from collections.abc import AsyncIterator
 from typing import Any, Final, final
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.transport.connection_pool import MAX_CONNECTIONS, PoolPerLoop
-from optimove_conditional_execution.transport.engine import AsyncStream, OutgoingRequest
-from optimove_conditional_execution.transport.http.httpx_adapter import (
-    Clients,
-    HttpxErrors,
-    HttpxStream,
-    LibraryName,
-    build,
-    refuse_closed,
-)
-from optimove_conditional_execution.transport.http.httpx_deadline import Progress, track_progress
+from ...deadline import Deadline
+from ..connection_pool import MAX_CONNECTIONS, PoolPerLoop
+from ..engine import AsyncStream, OutgoingRequest
+from .httpx_adapter import Clients, HttpxErrors, HttpxStream, LibraryName, build, refuse_closed
+from .httpx_deadline import Progress, track_progress
 
 _GRACE_SECONDS: Final = 0.015
 """So much longer than the library's own timeouts is ours: it closes what it gives up by itself, but not what is

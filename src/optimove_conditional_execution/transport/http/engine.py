@@ -5,20 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any, final
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.fork import reset_after_fork
-from optimove_conditional_execution.transport.connection_pool import MAX_CONNECTIONS, ConnectionPool
-from optimove_conditional_execution.transport.engine import CLOSED, FORKED, OutgoingRequest, Stream
-from optimove_conditional_execution.transport.http.httpx_adapter import (
-    Clients,
-    HttpxErrors,
-    HttpxStream,
-    LibraryName,
-    build,
-    refuse_closed,
-)
-from optimove_conditional_execution.transport.http.httpx_deadline import Progress, deadline_scope, track_progress
+from ...deadline import Deadline
+from ...errors import ConfigurationError
+from ...fork import reset_after_fork
+from ..connection_pool import MAX_CONNECTIONS, ConnectionPool
+from ..engine import CLOSED, FORKED, OutgoingRequest, Stream
+from .httpx_adapter import Clients, HttpxErrors, HttpxStream, LibraryName, build, refuse_closed
+from .httpx_deadline import Progress, deadline_scope, track_progress
 
 
 @final

@@ -13,28 +13,15 @@ from typing import Any, Final, Literal, TypeVar, final
 
 import httpx
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.errors import ConfigurationError, DeadlineExceeded, TransportError
-from optimove_conditional_execution.messages import Response
-from optimove_conditional_execution.observers import report_logging_error
-from optimove_conditional_execution.transport.addresses import Addresses
-from optimove_conditional_execution.transport.connection_pool import KEEPALIVE_SECONDS
-from optimove_conditional_execution.transport.engine import (
-    CLOSED,
-    BaseStream,
-    Causes,
-    ErrorTranslator,
-    OutgoingRequest,
-    cause_of,
-    transport_error,
-)
-from optimove_conditional_execution.transport.http.httpx_deadline import (
-    Progress,
-    install_deadlines,
-    is_in_call,
-    remove_deadlines,
-)
-from optimove_conditional_execution.transport.proxies import has_proxy, proxy_for
+from ...deadline import Deadline
+from ...errors import ConfigurationError, DeadlineExceeded, TransportError
+from ...messages import Response
+from ...observers import report_logging_error
+from ..addresses import Addresses
+from ..connection_pool import KEEPALIVE_SECONDS
+from ..engine import CLOSED, BaseStream, Causes, ErrorTranslator, OutgoingRequest, cause_of, transport_error
+from ..proxies import has_proxy, proxy_for
+from .httpx_deadline import Progress, install_deadlines, is_in_call, remove_deadlines
 
 P = TypeVar("P")
 

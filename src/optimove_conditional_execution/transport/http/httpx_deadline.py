@@ -20,8 +20,8 @@ from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Final, final
 
-from optimove_conditional_execution.deadline import Deadline
-from optimove_conditional_execution.transport.addresses import Addresses
+from ...deadline import Deadline
+from ..addresses import Addresses
 
 _PIECE: Final = 16_384
 """Bytes written at once: about what a socket that can be written to takes without waiting again."""

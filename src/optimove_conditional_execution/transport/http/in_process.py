@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import httpx
 
-from optimove_conditional_execution.messages import Request, Response
+from ...messages import Request, Response
 
 
 def local_client(handle: Callable[[Request], Response]) -> httpx.Client:
