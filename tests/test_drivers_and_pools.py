@@ -17,8 +17,8 @@ import pytest
 from optimove_conditional_execution import Deadline, Endpoint, Operation
 from optimove_conditional_execution.drivers import Pools, arun, run
 from optimove_conditional_execution.flows.effects import Ask, Call, Late, Overloaded
-from optimove_conditional_execution.pools import Pool
 from optimove_conditional_execution.validation import is_async
+from optimove_conditional_execution.worker_pool import DaemonThreadPool
 from tests.conftest import forked
 
 AnyFlow = Generator[Any, Any, Any]
@@ -212,7 +212,7 @@ def test_what_is_async() -> None:
 
 
 def test_a_pool_never_has_more_threads_than_places() -> None:
-    pool = Pool(3, when_full="queue", name="test-queue")
+    pool = DaemonThreadPool(3, on_full="queue", name="test-queue")
     at_once: list[int] = []
     running = 0
     lock = threading.Lock()
@@ -234,21 +234,21 @@ def test_a_pool_never_has_more_threads_than_places() -> None:
 
 
 def test_a_pool_refuses_when_it_is_full() -> None:
-    pool = Pool(2, when_full="refuse", name="test-refuse")
+    pool = DaemonThreadPool(2, on_full="refuse", name="test-refuse")
     go_on = threading.Event()
     futures = [pool.submit(go_on.wait, (10,)) for _ in range(2)]
     with pytest.raises(Overloaded):
         pool.submit(print, ())
     with pytest.raises(Overloaded):
-        pool.take_place()
+        pool.acquire()
     go_on.set()
     assert all(future.result(10) for future in futures)
     assert pool.submit(max, (1, 2)).result(10) == 2
 
 
 @pytest.mark.parametrize("when_full", ["refuse", "queue"])
-def test_a_shortage_of_threads_passes(monkeypatch: pytest.MonkeyPatch, when_full: Any) -> None:
-    pool = Pool(3, when_full=when_full, name="test-shortage")
+def test_a_shortage_of_threads_passes(monkeypatch: pytest.MonkeyPatch, on_full: Any) -> None:
+    pool = DaemonThreadPool(3, on_full=on_full, name="test-shortage")
 
     def no_more(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
@@ -262,7 +262,7 @@ def test_a_shortage_of_threads_passes(monkeypatch: pytest.MonkeyPatch, when_full
 
 
 def test_a_place_is_free_when_the_caller_learns_the_result() -> None:
-    pool = Pool(1, when_full="refuse", name="test-handover")
+    pool = DaemonThreadPool(1, on_full="refuse", name="test-handover")
     for turn in range(300):
         assert pool.submit(max, (turn, 0)).result(10) == turn
 
@@ -270,20 +270,20 @@ def test_a_place_is_free_when_the_caller_learns_the_result() -> None:
 def test_context_variables_travel_into_the_thread() -> None:
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
     variable.set("trace-7")
-    assert Pool(1, when_full="refuse", name="test-context").submit(variable.get, ()).result(10) == "trace-7"
+    assert DaemonThreadPool(1, on_full="refuse", name="test-context").submit(variable.get, ()).result(10) == "trace-7"
 
 
 def test_a_pool_starts_afresh_after_a_fork() -> None:
-    pool = Pool(1, when_full="refuse", name="test-fork")
+    pool = DaemonThreadPool(1, on_full="refuse", name="test-fork")
     pool.submit(max, (1, 2)).result(10)
-    pool.take_place()  # taken in the parent, and not in the child
+    pool.acquire()  # taken in the parent, and not in the child
     child = forked()
     if child == 0:
         os._exit(0 if pool.submit(max, (1, 2)).result(10) == 2 else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     with pytest.raises(Overloaded):
-        pool.take_place()
+        pool.acquire()
 
 
 def test_a_hanging_handler_does_not_keep_the_process_alive() -> None:

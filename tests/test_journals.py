@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from optimove_conditional_execution import ConfigurationError, OptimoveError, StoreError, SupersededError
-from optimove_conditional_execution.models.listener import CampaignReadyEvent
+from optimove_conditional_execution.models.events import CampaignReadyEvent
 from optimove_conditional_execution.stores import (
     DecidedBatch,
     Journal,
@@ -416,7 +416,7 @@ def another_process(program: str, path: Path) -> Iterator[subprocess.Popen[str]]
     prelude = f"""
         import os, sys, time
         from pathlib import Path
-        from optimove_conditional_execution.models.listener import CampaignReadyEvent
+        from optimove_conditional_execution.models.events import CampaignReadyEvent
         from optimove_conditional_execution.stores import DecidedBatch, SqliteJournal
         EVENT = CampaignReadyEvent.from_json({EVENT.model_dump_json(by_alias=True)!r})
         KEY = EVENT.key

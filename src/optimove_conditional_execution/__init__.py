@@ -52,10 +52,10 @@ if TYPE_CHECKING:
     from .settings import webhook_secrets
     from .signature import UNSIGNED, sign, verify
     from .stores import ClaimStore, Journal
-    from .transport.calls import CallObserver, CallRecord
+    from .transport.instrumentation import CallObserver, CallRecord
     from .transport.rate_limit import RateLimit
     from .transport.retry import RetryPolicy
-    from .transport.send import Tally
+    from .transport.send import RequestCounter
 
 __all__ = [
     "UNSIGNED",
@@ -96,6 +96,7 @@ __all__ = [
     "RateLimit",
     "RateLimitError",
     "Request",
+    "RequestCounter",
     "Response",
     "RetryPolicy",
     "ReviewReport",
@@ -103,7 +104,6 @@ __all__ = [
     "SignatureError",
     "StoreError",
     "SupersededError",
-    "Tally",
     "TenantSettings",
     "TransportError",
     "UnexpectedResponseError",
@@ -161,10 +161,10 @@ _PLACES: Final = {
     "settings": ("webhook_secrets",),
     "signature": ("UNSIGNED", "sign", "verify"),
     "stores": ("ClaimStore", "Journal"),
-    "transport.calls": ("CallObserver", "CallRecord"),
+    "transport.instrumentation": ("CallObserver", "CallRecord"),
     "transport.rate_limit": ("RateLimit",),
     "transport.retry": ("RetryPolicy",),
-    "transport.send": ("Tally",),
+    "transport.send": ("RequestCounter",),
 }
 
 if not TYPE_CHECKING:  # a __getattr__ would let type checkers accept every name

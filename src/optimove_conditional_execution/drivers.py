@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar, final
 
 from .deadline import Deadline
-from .flows.effects import Ask, Call, Flow, Late, harmless
-from .pools import Pool, aresult_by, result_by
+from .flows.effects import Ask, Call, Flow, Late, as_exception
 from .validation import is_async
+from .worker_pool import DaemonThreadPool, aresult_by, result_by
 
 R = TypeVar("R")
 
@@ -32,15 +32,15 @@ _STORE_PLACES: Final = 8
 class Pools:
     """Where bounded questions are asked."""
 
-    handler: Pool
-    store: Pool
+    handler: DaemonThreadPool
+    store: DaemonThreadPool
 
     @classmethod
     def of(cls, max_concurrency: int) -> Pools:
         """Return the pools of one receiver."""
         return cls(
-            Pool(max_concurrency, when_full="refuse", name="optimove-handler"),
-            Pool(_STORE_PLACES, when_full="queue", name="optimove-store"),
+            DaemonThreadPool(max_concurrency, on_full="refuse", name="optimove-handler"),
+            DaemonThreadPool(_STORE_PLACES, on_full="queue", name="optimove-store"),
         )
 
 
@@ -80,7 +80,7 @@ def _until(effect: Call) -> dict[str, Deadline]:
 
 def _throwable(error: BaseException) -> BaseException:
     # A generator ends with a StopIteration that passes through it, or turns it into a RuntimeError.
-    return harmless(error) if isinstance(error, StopIteration) else error
+    return as_exception(error) if isinstance(error, StopIteration) else error
 
 
 def _perform(
@@ -162,7 +162,7 @@ async def _aperform(
         answer = effect.function(*effect.arguments)
         return await answer if inspect.isawaitable(answer) else answer
     assert pools is not None  # noqa: S101 - the flow's driver was set up without pools
-    pool: Pool = getattr(pools, effect.whose)
+    pool: DaemonThreadPool = getattr(pools, effect.whose)
     if is_async(effect.function):
         answer = await _in_time(effect.function(*effect.arguments), effect, pool, interruption)
     else:
@@ -174,16 +174,16 @@ async def _aperform(
 
 
 async def _in_time(
-    coroutine: Coroutine[Any, Any, Any], effect: Ask, pool: Pool, interruption: _DeferredCancellation
+    coroutine: Coroutine[Any, Any, Any], effect: Ask, pool: DaemonThreadPool, interruption: _DeferredCancellation
 ) -> object:
     """Await a coroutine in a task of its own, so that one which ignores its cancellation is left behind."""
     try:
-        pool.take_place()
+        pool.acquire()
     except BaseException:
         coroutine.close()
         raise
     task = asyncio.ensure_future(_contained(coroutine))
-    task.add_done_callback(pool.leave_place)
+    task.add_done_callback(pool.release)
     task.add_done_callback(lambda _: coroutine.close())  # one that was cancelled before it began
     assert effect.within is not None  # noqa: S101 - only bounded questions come here
     clock = asyncio.get_running_loop().time
@@ -220,12 +220,12 @@ def contained() -> Iterator[None]:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        raise harmless(error) from error
+        raise as_exception(error) from error
     except (SystemExit, KeyboardInterrupt) as error:
-        raise harmless(error) from error
+        raise as_exception(error) from error
     except RuntimeError as error:
         if isinstance(error.__cause__, StopIteration | StopAsyncIteration):  # what Python makes of one in a coroutine
-            raise harmless(error.__cause__) from error.__cause__
+            raise as_exception(error.__cause__) from error.__cause__
         raise
 
 

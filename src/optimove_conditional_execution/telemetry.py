@@ -12,7 +12,7 @@ from opentelemetry import metrics, trace
 
 from ._version import __version__
 from .flows.outcome import Outcome
-from .transport.calls import CallRecord
+from .transport.instrumentation import CallRecord
 
 _NAME: Final = "optimove_conditional_execution"
 _NANOSECONDS: Final = 1_000_000_000

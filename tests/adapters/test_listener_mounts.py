@@ -26,7 +26,7 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.adapters.aws_lambda import lambda_handler
 from optimove_conditional_execution.adapters.wsgi import WSGIApp
-from optimove_conditional_execution.models.listener import CampaignReadyEvent
+from optimove_conditional_execution.models.events import CampaignReadyEvent
 from tests.adapters.servers import chunks, head, talk
 from tests.adapters.test_aws_lambda import function_url, http_api, load_balancer, rest
 from tests.conftest import served

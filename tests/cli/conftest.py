@@ -15,7 +15,7 @@ from unittest import mock
 import pytest
 from click.testing import CliRunner
 
-from optimove_conditional_execution.cli.program import program
+from optimove_conditional_execution.cli.app import program
 
 COMMAND = (sys.executable, "-m", "optimove_conditional_execution.cli")
 PATIENCE = 90.0

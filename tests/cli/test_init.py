@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.cli.init import REQUIREMENTS
-from optimove_conditional_execution.cli.program import program
 from tests.cli.conftest import PATIENCE, environment, free_port
 
 KINDS = sorted(REQUIREMENTS)

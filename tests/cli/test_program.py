@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from optimove_conditional_execution import __version__
-from optimove_conditional_execution.cli.program import program
+from optimove_conditional_execution.cli.app import program
 from tests.cli.conftest import Run, environment
 
 

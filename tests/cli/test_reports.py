@@ -15,9 +15,9 @@ import pytest
 from click.testing import CliRunner
 
 from optimove_conditional_execution.cli import rehearse
+from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.cli.charts import BurnUp, ReviewSamples
 from optimove_conditional_execution.cli.console import charts_of
-from optimove_conditional_execution.cli.program import program
 from optimove_conditional_execution.flows.report import Progress, ReviewReport
 from optimove_conditional_execution.rehearsal import ScheduledResult
 from optimove_conditional_execution.rehearsal.demo import demo_scheduled

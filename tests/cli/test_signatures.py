@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from optimove_conditional_execution import sign
-from optimove_conditional_execution.cli.program import program
+from optimove_conditional_execution.cli.app import program
 from tests.cli.conftest import COMMAND, PATIENCE, Run, environment
 from tests.conftest import PAYLOADS
 

@@ -11,7 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from optimove_conditional_execution.cli.program import program
+from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.cli.tenant import shown_url, with_token
 from optimove_conditional_execution.errors import ConfigurationError
 from optimove_conditional_execution.testing import FakeOptimove

@@ -20,7 +20,7 @@ from unittest import mock
 import pytest
 from click.testing import CliRunner
 
-from optimove_conditional_execution.cli.program import program
+from optimove_conditional_execution.cli.app import program
 from tests.cli.conftest import COMMAND, PATIENCE, Run, children_of, environment, free_port, is_gone
 from tests.conftest import served
 from tests.services import gate, gate_without_await, mistakes, uvicorn_command

@@ -33,7 +33,7 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.adapters.aws_lambda import lambda_handler
 from optimove_conditional_execution.adapters.wsgi import WSGIApp
-from optimove_conditional_execution.cli.program import program
+from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.signature import SIGNATURE_HEADER
 from optimove_conditional_execution.testing import (
     FakeOptimove,

@@ -33,7 +33,7 @@ LEVELS = {
     "flows": 2,
     "transport": 3,
     "stores": 3,
-    "pools": 3,
+    "worker_pool": 3,
     "fork": 3,
     "drivers": 4,
     "client": 4,

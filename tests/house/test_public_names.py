@@ -112,7 +112,7 @@ def test_every_call_has_an_operation_of_its_name_and_arguments() -> None:
         wanted = [
             parameter
             for parameter in inspect.signature(getattr(package.OptimoveClient, name)).parameters
-            if parameter not in {"self", "deadline", "tally"}
+            if parameter not in {"self", "deadline", "counter"}
         ]
         assert list(operation.parameters) == OF_ONE_REQUEST.get(name, wanted)
         assert hasattr(operations.ENDPOINTS, name)

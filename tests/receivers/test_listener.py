@@ -30,7 +30,7 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.flows.listener import REMEMBERED_EVENTS, EventDeduplicator
 from optimove_conditional_execution.listener_token import ListenerToken
-from optimove_conditional_execution.models.listener import CampaignReadyEvent, ListenerEvent
+from optimove_conditional_execution.models.events import CampaignReadyEvent, ListenerEvent
 from optimove_conditional_execution.receivers.listener import PLACES
 from optimove_conditional_execution.stores import SqliteJournal
 

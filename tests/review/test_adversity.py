@@ -33,9 +33,9 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.flows.effects import Overloaded
 from optimove_conditional_execution.flows.paging import Paging
-from optimove_conditional_execution.pools import Pool
 from optimove_conditional_execution.stores import DecidedBatch, MemoryJournal, OpenReview, SqliteJournal, journals
 from optimove_conditional_execution.testing import FakeOptimove, campaign_ready
+from optimove_conditional_execution.worker_pool import DaemonThreadPool
 from tests.review.conftest import Rig, everybody, odd
 from tests.review.stalling import StallingCampaign
 
@@ -269,14 +269,14 @@ def test_a_campaign_that_is_announced_twice_is_told(rig: Rig) -> None:
 def test_submit_without_a_thread_says_so_and_does_not_hang(
     fake_optimove: FakeOptimove, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_thread(self: Pool, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
+    def no_thread(self: DaemonThreadPool, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
         raise Overloaded
 
     journal = MemoryJournal()
     event = fake_optimove.add_campaign(1).event()
     with CampaignReview(everybody, client=fake_optimove.client(), journal=journal) as review:
         with monkeypatch.context() as patch:
-            patch.setattr(Pool, "submit", no_thread)
+            patch.setattr(DaemonThreadPool, "submit", no_thread)
             with pytest.raises(OptimoveError, match="no thread left"):
                 review.submit(event)
         assert journal.unfinished() == [event]

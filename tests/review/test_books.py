@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimove_conditional_execution import CampaignCustomer, Deadline, PayloadError
+from optimove_conditional_execution.flows.id_set import IdSet
 from optimove_conditional_execution.flows.journal import DecidedBatch
 from optimove_conditional_execution.flows.ledger import Ledger
 from optimove_conditional_execution.flows.reviewer_answer import Batch, InvalidAnswer, parse_answer
-from optimove_conditional_execution.flows.seen import SeenIds
 from optimove_conditional_execution.operations import update_customer_promotion_status
 
 NOW = datetime(2026, 11, 23, 9)
@@ -34,7 +34,7 @@ def batch(*ids: str) -> Batch:
 
 @given(st.lists(st.lists(st.text(max_size=3))))
 def test_seen_ids_are_a_set(parts: list[list[str]]) -> None:
-    seen, model = SeenIds(), set[str]()
+    seen, model = IdSet(), set[str]()
     for part in parts:
         for name, is_new in zip(part, seen.add(part), strict=True):
             assert is_new == (name not in model) or name == ""
@@ -44,7 +44,7 @@ def test_seen_ids_are_a_set(parts: list[list[str]]) -> None:
 
 
 def test_seen_ids_grow() -> None:
-    seen = SeenIds()
+    seen = IdSet()
     for start in range(0, 200_000, 5_000):
         assert all(seen.add([f"C{number}" for number in range(start, start + 5_000)]))
     assert len(seen) == 200_000
@@ -208,26 +208,26 @@ def run(disk: Disk, pages: list[list[str]], *, size: int, chunk: int, report_den
         while (update := ledger.next_chunk(flush=flush)) is not None:
             disk.step()
             disk.told.append(update.statuses)
-            ledger.took(update)
+            ledger.mark_acknowledged(update)
             disk.step()
             for start, end in update.ranges:
                 disk.taken = sorted([*disk.taken, (start, end)])
                 disk.step()
 
     for decided in disk.log:
-        ledger.replay(decided)
+        ledger.restore(decided)
         send()
     for page in pages:
-        ledger.admit(customers(*page))
+        ledger.add_rows(customers(*page))
         while (asked := ledger.next_batch(size, flush=page is pages[-1])) is not None:
             disk.asked.update(asked.ids)
             assert not disk.decided_on_disk & set(asked.ids), "decided about twice"
             answer = parse_answer(asked, [name for name in asked.ids if sum(map(ord, name)) % 2])
             disk.step()
-            disk.log.append(ledger.decide(asked, answer))
+            disk.log.append(ledger.apply(asked, answer))
             disk.decided_on_disk.update(asked.ids)
             disk.step()
-            ledger.recorded([disk.log[-1]])
+            ledger.mark_recorded([disk.log[-1]])
             send()
     send(flush=True)
     return ledger

@@ -18,7 +18,7 @@ def main() -> None:
         SystemExit: Always. Status 0: done; 1: what was checked is not so; 2: a usage or configuration error.
     """
     try:
-        from .program import program
+        from .app import program
     except ImportError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRA:

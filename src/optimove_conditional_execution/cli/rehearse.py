@@ -35,9 +35,9 @@ from .console import (
     triggered_section,
 )
 from .given_urls import checked_url, checked_urls, required_url
-from .interruption import Interrupted, run_interruptibly
 from .report_file import report_option, write_page
 from .secret_variables import secret_or_new
+from .signals import Interrupted, run_interruptibly
 from .tenant import token_of, with_token
 
 F = TypeVar("F", bound=Callable[..., Any])

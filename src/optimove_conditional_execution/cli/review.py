@@ -17,14 +17,14 @@ from ..client import AsyncOptimoveClient
 from ..errors import ConfigurationError
 from ..flows.journal import ReviewState
 from ..flows.report import Progress, ReviewReport
-from ..models.listener import CampaignReadyEvent
+from ..models.events import CampaignReadyEvent
 from ..review import AsyncCampaignReview, per_customer
 from ..signature_diagnosis import UTF_16, utf_16
 from ..stores import SqliteJournal
 from .charts import ReviewSamples
 from .console import ReviewDisplay, charts_of, tell, tell_json, write_reviews
-from .interruption import run_interruptibly
 from .report_file import report_option
+from .signals import run_interruptibly
 
 _AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _REVIEWER: Final = click.argument("reviewer", metavar="MODULE:FUNCTION")

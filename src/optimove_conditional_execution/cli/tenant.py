@@ -11,7 +11,7 @@ import click
 
 from ..client import OptimoveClient
 from ..errors import ConfigurationError, NotFoundError
-from ..models.listener import CAMPAIGN_READY
+from ..models.events import CAMPAIGN_READY
 from ..settings import TOKEN_VARIABLE as TOKEN_VARIABLE
 from .given_urls import checked_url
 from .secret_variables import as_text, given_secrets

@@ -13,17 +13,17 @@ from .. import operations
 from ..deadline import Deadline
 from ..drivers import arun
 from ..errors import ConfigurationError
-from ..flows.ensure import ensure_event_listener, ensure_webhook
-from ..flows.statuses import Statuses, update_statuses
+from ..flows.registration import ensure_event_listener, ensure_webhook
+from ..flows.status_updates import Statuses, update_statuses
 from ..models.approval import Approval
 from ..models.campaign import CampaignCustomer
-from ..models.listener import EventListener
+from ..models.events import EventListener
 from ..models.webhook import TenantSettings, Webhook
 from ..operations import Operation
 from ..tracebacks import sensitive_variables
 from ..transport.customer_stream import aread
 from ..transport.engine import AsyncEngine
-from ..transport.send import AsyncSender, Tally
+from ..transport.send import AsyncSender, RequestCounter
 from .base import Client, EngineName
 
 T = TypeVar("T")
@@ -210,7 +210,7 @@ class AsyncOptimoveClient(Client):
         customer_attributes: Sequence[str] = (),
         page_size: int | None = operations.DEFAULT_PAGE_SIZE,
         deadline: Deadline | None = None,
-        tally: Tally | None = None,
+        counter: RequestCounter | None = None,
         wait_for_customers: float | None = None,
         on_warning: Callable[[str], None] | None = None,
     ) -> AsyncGenerator[CampaignCustomer, None]:
@@ -225,7 +225,7 @@ class AsyncOptimoveClient(Client):
             page_size: Rows of a page; the server may send fewer. None for an API that knows no pages: one request.
             deadline: The end of reading; with one, a server that is down is asked again until then. None: each wait for
                 the next bytes may take `timeout` seconds.
-            tally: Counts the requests.
+            counter: Counts the requests.
             wait_for_customers: Seconds for which an empty first page, or a 404 on it, is asked for again with growing
                 pauses, since a campaign's event can come before its customers do. None: with a deadline a quarter of
                 the time until it, at least 30 s where there is time; without one 0, so that it is believed at once.
@@ -244,7 +244,7 @@ class AsyncOptimoveClient(Client):
                 customer_attributes=customer_attributes,
                 page_size=page_size,
                 deadline=deadline,
-                tally=tally,
+                counter=counter,
                 wait_for_customers=wait_for_customers,
                 on_warning=on_warning,
             )
@@ -257,7 +257,7 @@ class AsyncOptimoveClient(Client):
         customer_attributes: Sequence[str] = (),
         page_size: int | None = operations.DEFAULT_PAGE_SIZE,
         deadline: Deadline | None = None,
-        tally: Tally | None = None,
+        counter: RequestCounter | None = None,
         wait_for_customers: float | None = None,
         on_warning: Callable[[str], None] | None = None,
     ) -> AsyncGenerator[list[CampaignCustomer], None]:
@@ -274,7 +274,7 @@ class AsyncOptimoveClient(Client):
             wait_for_customers=wait_for_customers,
             on_warning=on_warning,
         )
-        return aread(self._sender, paging, deadline, tally)
+        return aread(self._sender, paging, deadline, counter)
 
     async def update_customer_promotion_status(
         self, campaign_id: int, statuses: Statuses, *, deadline: Deadline | None = None
@@ -305,14 +305,16 @@ class AsyncOptimoveClient(Client):
         )
         return await arun(flow, call=lambda operation: self.send(operation, deadline=until))
 
-    async def send(self, operation: Operation[T], *, deadline: Deadline | None = None, tally: Tally | None = None) -> T:
+    async def send(
+        self, operation: Operation[T], *, deadline: Deadline | None = None, counter: RequestCounter | None = None
+    ) -> T:
         """Send an operation, repeating failed tries as the retry policy says.
 
         Args:
             operation: One from `optimove_conditional_execution.operations`, or your own.
             deadline: The end of the whole call: waiting for the rate limit, all tries, all pauses. None: `timeout`
                 seconds from now.
-            tally: Counts the requests.
+            counter: Counts the requests.
 
         Raises:
             APIError: Optimove answered with an error; its subclasses tell which.
@@ -320,7 +322,7 @@ class AsyncOptimoveClient(Client):
             DeadlineExceeded: There was no time left.
             ConfigurationError: The client is closed, or an endpoint of `Endpoints` makes no sense.
         """
-        return await self._sender.send(operation, deadline, tally)
+        return await self._sender.send(operation, deadline, counter)
 
     async def aclose(self) -> None:
         """Close the connections; an `http_client` of yours stays open."""

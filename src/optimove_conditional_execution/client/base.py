@@ -20,8 +20,8 @@ from ..flows.paging import Paging, seconds_for_customers
 from ..operations import Endpoints
 from ..settings import TIMEZONE_VARIABLE, ClientSettings
 from ..tracebacks import sensitive_variables
-from ..transport.calls import OnCall
 from ..transport.connection_pool import MAX_CONNECTIONS
+from ..transport.instrumentation import OnCall
 from ..transport.rate_limit import RateLimit
 from ..transport.retry import RetryPolicy
 from ..transport.send import ClientConfig

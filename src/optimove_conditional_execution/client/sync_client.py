@@ -13,16 +13,16 @@ from .. import operations
 from ..deadline import Deadline
 from ..drivers import run
 from ..errors import ConfigurationError
-from ..flows.ensure import ensure_event_listener, ensure_webhook
-from ..flows.statuses import Statuses, update_statuses
+from ..flows.registration import ensure_event_listener, ensure_webhook
+from ..flows.status_updates import Statuses, update_statuses
 from ..models.approval import Approval
 from ..models.campaign import CampaignCustomer
-from ..models.listener import EventListener
+from ..models.events import EventListener
 from ..models.webhook import TenantSettings, Webhook
 from ..operations import Operation
 from ..tracebacks import sensitive_variables
 from ..transport.customer_stream import read
-from ..transport.send import Sender, Tally
+from ..transport.send import RequestCounter, Sender
 from .base import Client, EngineName
 
 T = TypeVar("T")
@@ -206,7 +206,7 @@ class OptimoveClient(Client):
         customer_attributes: Sequence[str] = (),
         page_size: int | None = operations.DEFAULT_PAGE_SIZE,
         deadline: Deadline | None = None,
-        tally: Tally | None = None,
+        counter: RequestCounter | None = None,
         wait_for_customers: float | None = None,
         on_warning: Callable[[str], None] | None = None,
     ) -> Generator[CampaignCustomer, None, None]:
@@ -221,7 +221,7 @@ class OptimoveClient(Client):
             page_size: Rows of a page; the server may send fewer. None for an API that knows no pages: one request.
             deadline: The end of reading; with one, a server that is down is asked again until then. None: each wait for
                 the next bytes may take `timeout` seconds.
-            tally: Counts the requests.
+            counter: Counts the requests.
             wait_for_customers: Seconds for which an empty first page, or a 404 on it, is asked for again with growing
                 pauses, since a campaign's event can come before its customers do. None: with a deadline a quarter of
                 the time until it, at least 30 s where there is time; without one 0, so that it is believed at once.
@@ -240,7 +240,7 @@ class OptimoveClient(Client):
                 customer_attributes=customer_attributes,
                 page_size=page_size,
                 deadline=deadline,
-                tally=tally,
+                counter=counter,
                 wait_for_customers=wait_for_customers,
                 on_warning=on_warning,
             )
@@ -253,7 +253,7 @@ class OptimoveClient(Client):
         customer_attributes: Sequence[str] = (),
         page_size: int | None = operations.DEFAULT_PAGE_SIZE,
         deadline: Deadline | None = None,
-        tally: Tally | None = None,
+        counter: RequestCounter | None = None,
         wait_for_customers: float | None = None,
         on_warning: Callable[[str], None] | None = None,
     ) -> Generator[list[CampaignCustomer], None, None]:
@@ -270,7 +270,7 @@ class OptimoveClient(Client):
             wait_for_customers=wait_for_customers,
             on_warning=on_warning,
         )
-        return read(self._sender, paging, deadline, tally)
+        return read(self._sender, paging, deadline, counter)
 
     def update_customer_promotion_status(
         self, campaign_id: int, statuses: Statuses, *, deadline: Deadline | None = None
@@ -301,14 +301,16 @@ class OptimoveClient(Client):
         )
         return run(flow, call=lambda operation: self.send(operation, deadline=until))
 
-    def send(self, operation: Operation[T], *, deadline: Deadline | None = None, tally: Tally | None = None) -> T:
+    def send(
+        self, operation: Operation[T], *, deadline: Deadline | None = None, counter: RequestCounter | None = None
+    ) -> T:
         """Send an operation, repeating failed tries as the retry policy says.
 
         Args:
             operation: One from `optimove_conditional_execution.operations`, or your own.
             deadline: The end of the whole call: waiting for the rate limit, all tries, all pauses. None: `timeout`
                 seconds from now.
-            tally: Counts the requests.
+            counter: Counts the requests.
 
         Raises:
             APIError: Optimove answered with an error; its subclasses tell which.
@@ -316,7 +318,7 @@ class OptimoveClient(Client):
             DeadlineExceeded: There was no time left.
             ConfigurationError: The client is closed, or an endpoint of `Endpoints` makes no sense.
         """
-        return self._sender.send(operation, deadline, tally)
+        return self._sender.send(operation, deadline, counter)
 
     def close(self) -> None:
         """Close the connections; an `http_client` of yours stays open."""

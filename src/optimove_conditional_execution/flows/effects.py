@@ -64,24 +64,24 @@ class Overloaded(Exception):  # noqa: N818 - as above
     """Every place of the handlers' pool is taken."""
 
 
-def harmless(error: BaseException) -> Exception:
+def as_exception(error: BaseException) -> Exception:
     """Return an exception that a future and a generator can carry: neither StopIteration nor SystemExit is one."""
     if isinstance(error, Exception) and not isinstance(error, StopIteration | StopAsyncIteration):
         return error
-    carrier = Carrier(type(error).__name__)
+    carrier = WrappedBaseException(type(error).__name__)
     carrier.__cause__ = error
     return carrier
 
 
-class Carrier(RuntimeError):  # noqa: N818 - never raised for what it is
+class WrappedBaseException(RuntimeError):  # noqa: N818 - never raised for what it is
     """Stands in for an exception that a future or a generator cannot carry; its text is the other's name."""
 
 
 def original(error: BaseException) -> BaseException:
-    """Return what was raised, also when it came in a `Carrier`."""
-    return error.__cause__ or error if isinstance(error, Carrier) else error
+    """Return what was raised, also when it came in a `WrappedBaseException`."""
+    return error.__cause__ or error if isinstance(error, WrappedBaseException) else error
 
 
-def name_of(error: BaseException) -> str:
-    """Return the name of the class of what was raised, also when it came in a `Carrier`."""
+def exception_name(error: BaseException) -> str:
+    """Return the name of the class of what was raised, also when it came in a `WrappedBaseException`."""
     return type(original(error)).__name__

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, Protocol, final, runtime_checkable
 
-from ..models.listener import CampaignReadyEvent
+from ..models.events import CampaignReadyEvent
 
 FIRST_DENIAL: Final = 2**62
 """The number of the first denial of a review."""

@@ -10,9 +10,9 @@ from operator import attrgetter
 from typing import Final
 
 from ..models.campaign import CONTROL_GROUP, CampaignCustomer
+from .id_set import IdSet
 from .journal import FIRST_DENIAL, DecidedBatch
 from .reviewer_answer import Batch, BatchResult
-from .seen import SeenIds
 
 _action_of: Final = attrgetter("action_id")
 _id_of: Final = attrgetter("customer_id")
@@ -61,8 +61,8 @@ class Ledger:
         """
         self._chunk_size = chunk_size
         self._skip_control_group = skip_control_group
-        self._before = SeenIds()
-        self._seen = SeenIds()
+        self._before = IdSet()
+        self._seen = IdSet()
         self._customers: list[CampaignCustomer] = []
         self._ids: list[str] = []
         self._approvals = _Log(0, [each for each in taken if each[0] < FIRST_DENIAL], is_sent=True)
@@ -102,13 +102,13 @@ class Ledger:
         """Whether Optimove has taken every status that is to be sent."""
         return self._approvals.settled and self._denials.settled
 
-    def replay(self, batch: DecidedBatch) -> None:
+    def restore(self, batch: DecidedBatch) -> None:
         """Take in what an earlier run decided."""
         self._before.add(batch.approved)
         self._before.add(batch.denied)
         self._enter(batch)
 
-    def admit(self, customers: list[CampaignCustomer]) -> None:
+    def add_rows(self, customers: list[CampaignCustomer]) -> None:
         """Take in rows; those who have not come before wait for a batch."""
         self.rows += len(customers)
         actions = list(map(_action_of, customers))
@@ -138,7 +138,7 @@ class Ledger:
         del self._customers[:size], self._ids[:size]
         return batch
 
-    def decide(self, batch: Batch, answer: BatchResult) -> DecidedBatch:
+    def apply(self, batch: Batch, answer: BatchResult) -> DecidedBatch:
         """Return what is to be recorded of an answer."""
         self.unknown_ids += answer.unknown_ids
         approved, open_ids = answer.approved, answer.failed | answer.not_reached
@@ -148,12 +148,12 @@ class Ledger:
         self.failed += len(answer.failed)
         return DecidedBatch(yes, no)
 
-    def fail(self, batch: Batch) -> None:
+    def mark_failed(self, batch: Batch) -> None:
         """Take in that a batch failed."""
         self.answered += len(batch.ids)
         self.failed += len(batch.ids)
 
-    def recorded(self, batches: Iterable[DecidedBatch]) -> None:
+    def mark_recorded(self, batches: Iterable[DecidedBatch]) -> None:
         """Take in that batches stand in the journal: what is to be sent of them may be sent now."""
         for batch in batches:
             self.answered += len(batch.approved) + len(batch.denied)
@@ -176,7 +176,7 @@ class Ledger:
         """Let the next updates have no more than so many statuses: a larger one was refused for its size."""
         self._chunk_size = min(self._chunk_size, size)
 
-    def took(self, chunk: Chunk) -> None:
+    def mark_acknowledged(self, chunk: Chunk) -> None:
         """Take in that Optimove has acknowledged an update."""
         self.chunks += 1
         for start, end in chunk.ranges:

@@ -20,7 +20,7 @@ from ..deadline import Deadline
 from ..errors import PayloadError
 from ..listener_token import ListenerToken
 from ..messages import Request, Response, plain
-from ..models.listener import CAMPAIGN_READY, CampaignReadyEvent, ListenerEvent
+from ..models.events import CAMPAIGN_READY, CampaignReadyEvent, ListenerEvent
 from .bodies import LOST_IN_CHUNKS, body_fault, is_lost_in_chunks
 from .effects import Ask, Flow, Overloaded
 

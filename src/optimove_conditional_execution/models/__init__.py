@@ -2,7 +2,7 @@
 
 from .approval import Approval
 from .campaign import CampaignCustomer, CustomerPromotionStatus
-from .listener import CampaignReadyEvent, EventListener, ListenerEvent
+from .events import CampaignReadyEvent, EventListener, ListenerEvent
 from .notification import (
     Action,
     Channel,

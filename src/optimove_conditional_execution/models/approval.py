@@ -60,4 +60,4 @@ class Approval(WireModel):
     approved: Annotated[bool, Strict()]
     additional_data: Annotated[dict[str, Any], AfterValidator(_checked)] = {}
 
-    _shown = ("request_uid", "approved")
+    _repr_fields = ("request_uid", "approved")

@@ -35,7 +35,7 @@ class WireModel(BaseModel):
     """The base of every payload.
 
     Instances are frozen; fields that this SDK does not know are kept (`model_extra`) and written out again. A repr
-    shows only the fields named in `_shown`, because the others can hold personal data or secrets.
+    shows only the fields named in `_repr_fields`, because the others can hold personal data or secrets.
     """
 
     model_config = ConfigDict(
@@ -50,7 +50,7 @@ class WireModel(BaseModel):
         cache_strings="keys",
     )
 
-    _shown: ClassVar[tuple[str, ...]] = ()
+    _repr_fields: ClassVar[tuple[str, ...]] = ()
 
     _refuses_repeated_keys: ClassVar[bool] = False
     """Whether `from_json` refuses a payload in which a key stands twice; it takes a slower reader to see that."""
@@ -118,7 +118,7 @@ class WireModel(BaseModel):
             return json.dumps(self.model_dump(mode="json", **options), indent=indent)
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        return [(name, getattr(self, name)) for name in self._shown]
+        return [(name, getattr(self, name)) for name in self._repr_fields]
 
 
 class CaselessModel(WireModel):

@@ -86,7 +86,7 @@ class CampaignCustomer(WireModel):
         tuple[Any, ...], Strict(), Otherwise(_attributes), _key("CustomerAttributes", "CustomerAttribute")
     ] = ()
 
-    _shown = ("action_id", "channel_id", "template_id")
+    _repr_fields = ("action_id", "channel_id", "template_id")
 
     @property
     def is_control(self) -> bool:
@@ -174,4 +174,4 @@ class CustomerPromotionStatus(WireModel):
     customer_id: Annotated[Name, Field(alias="CustomerID")]
     status: Annotated[bool, Strict(), Field(alias="Status")]
 
-    _shown = ("status",)
+    _repr_fields = ("status",)

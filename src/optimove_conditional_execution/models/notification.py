@@ -27,7 +27,7 @@ class User(WireModel):
     is_visitor: Lenient[bool | None] = None
     personalization: Attributes = {}
 
-    _shown = ("is_visitor",)
+    _repr_fields = ("is_visitor",)
 
 
 class TargetGroup(WireModel):
@@ -36,7 +36,7 @@ class TargetGroup(WireModel):
     id: Unchecked[Identifier | None] = None
     name: Unchecked[str | None] = None
 
-    _shown = ("id",)
+    _repr_fields = ("id",)
 
 
 class Promotion(WireModel):
@@ -45,7 +45,7 @@ class Promotion(WireModel):
     name: Unchecked[str | None] = None
     code: Unchecked[Identifier | None] = None
 
-    _shown = ("code",)
+    _repr_fields = ("code",)
 
 
 class Template(WireModel):
@@ -54,7 +54,7 @@ class Template(WireModel):
     id: Unchecked[Identifier | None] = None
     name: Unchecked[str | None] = None
 
-    _shown = ("id",)
+    _repr_fields = ("id",)
 
 
 class Channel(WireModel):
@@ -65,7 +65,7 @@ class Channel(WireModel):
     brand_id: Unchecked[Identifier | None] = None
     template: Lenient[Template | None] = None
 
-    _shown = ("id",)
+    _repr_fields = ("id",)
 
 
 class Action(WireModel):
@@ -81,7 +81,7 @@ class Action(WireModel):
     promotions: EmptyIfNull[Promotion] = ()
     channels: EmptyIfNull[Channel] = ()
 
-    _shown = ("id", "is_control")
+    _repr_fields = ("id", "is_control")
 
 
 class Occurrence(WireModel):
@@ -100,7 +100,7 @@ class Occurrence(WireModel):
     communication_type: Unchecked[str | None] = None
     action: Lenient[Action | None] = None
 
-    _shown = ("series_id", "occurrence_id")
+    _repr_fields = ("series_id", "occurrence_id")
 
 
 class TriggerEvent(WireModel):
@@ -115,7 +115,7 @@ class TriggerEvent(WireModel):
     timestamp: Unchecked[int | float | None] = None
     parameters: Attributes = {}
 
-    _shown = ("key",)
+    _repr_fields = ("key",)
 
     @property
     def occurred_at(self) -> datetime | None:
@@ -139,7 +139,7 @@ class TriggerContext(WireModel):
     name: Unchecked[str | None] = None
     events: EmptyIfNull[TriggerEvent] = ()
 
-    _shown = ("id",)
+    _repr_fields = ("id",)
 
 
 class WebhookNotification(WireModel):
@@ -163,7 +163,7 @@ class WebhookNotification(WireModel):
     occurrence: Lenient[Occurrence | None] = None
     trigger_context: Lenient[TriggerContext | None] = None
 
-    _shown = ("request_uid", "timestamp", "conditional_execution_approval_deadline")
+    _repr_fields = ("request_uid", "timestamp", "conditional_execution_approval_deadline")
 
     @classmethod
     def _check_keys(cls, value: object) -> None:
@@ -246,5 +246,5 @@ class NotificationEnvelope(WireModel):
     conditional_execution_approval_deadline: Milliseconds
     request_uid: EchoedId
 
-    _shown = ("request_uid",)
+    _repr_fields = ("request_uid",)
     _refuses_repeated_keys = True

@@ -37,4 +37,4 @@ class TenantSettings(WireModel):
     timeout_ms: Annotated[Number, Field(alias="timeout")]
     secret: SecretStr | None = None
 
-    _shown = ("timeout_ms",)
+    _repr_fields = ("timeout_ms",)

@@ -15,11 +15,11 @@ from pydantic_core import PydanticSerializationError, to_json
 from ..errors import ConfigurationError, PayloadError
 from ..messages import Response
 from ..models.campaign import CampaignCustomer, CustomerPromotionStatus
-from ..models.listener import CAMPAIGN_READY, EventListener
+from ..models.events import CAMPAIGN_READY, EventListener
 from ..tracebacks import sensitive_variables
 from ..validation import integer
+from .codec import decoded, json_body, many, model_of, nothing, required
 from .operation import ENDPOINTS, Operation
-from .wire import decoded, json_body, many, model_of, nothing, required
 
 MAX_STATUSES: Final = 10_000
 """Customers in one call. Source: developer.optimove.com/reference/post_integrations-updatecustomerpromotionstatus."""

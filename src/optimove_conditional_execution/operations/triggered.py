@@ -15,8 +15,8 @@ from ..signature import signing_keys
 from ..tracebacks import sensitive_variables
 from ..urls import normalized, without_query
 from ..validation import integer
+from .codec import decoded, json_body, json_object, many, model_of, nothing, one, path_segment, refuse_error, required
 from .operation import ENDPOINTS, Operation
-from .wire import decoded, json_body, json_object, many, model_of, nothing, one, path_segment, refuse_error, required
 
 _LOGGER: Final = SafeLogger("client")
 

@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from ..deadline import Deadline
 from ..drivers import arun, contained, run
 from ..errors import ConfigurationError
-from ..flows.effects import name_of
+from ..flows.effects import exception_name
 from ..flows.listener import (
     Answer,
     EventDeduplicator,
@@ -31,13 +31,13 @@ from ..flows.listener import (
 )
 from ..listener_token import ListenerToken
 from ..messages import Request, Response, plain
-from ..models.listener import CampaignReadyEvent, ListenerEvent
+from ..models.events import CampaignReadyEvent, ListenerEvent
 from ..observers import SafeLogger
-from ..pools import Pool
 from ..signature import Unsigned
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import running_loop
 from ..validation import check_callable, integer, is_async, seconds, warn_of_copies
+from ..worker_pool import DaemonThreadPool
 from .base import (
     DRAIN_SECONDS,
     Around,
@@ -111,7 +111,7 @@ class _Listener(BaseReceiver):
         # Models are built at first use, and the first event must not wait for that.
         for model in (ListenerEvent, CampaignReadyEvent):
             model.model_rebuild()
-        self._pool = Pool(PLACES, when_full="refuse", name="optimove-listener")
+        self._pool = DaemonThreadPool(PLACES, on_full="refuse", name="optimove-listener")
         self._context = ListenerContext(
             token=secret,
             on_ready=with_context(on_ready, around),
@@ -212,21 +212,21 @@ class AsyncListenerReceiver(_Listener):
 
     def _set_up(self) -> None:
         # A task has a place until it ends; a thread that outlives its event loop keeps its own.
-        self._places = Pool(PLACES, when_full="refuse", name="optimove-listener-task")
+        self._places = DaemonThreadPool(PLACES, on_full="refuse", name="optimove-listener-task")
         self._tasks = BackgroundTasks()
 
     def _start(self, function: EventFunction, event: ListenerEvent, handover: Handover, /) -> None:
-        self._places.take_place()
+        self._places.acquire()
         try:
             thread = None if is_async(function) else self._pool.submit(function, (event,))
         except BaseException:
-            self._places.leave_place()
+            self._places.release()
             raise
         task = self._tasks.start(_awaited(function, event, thread))
         task.add_done_callback(functools.partial(self._task_ended, event, handover))
 
     def _task_ended(self, event: ListenerEvent, handover: Handover, task: asyncio.Task[None]) -> None:
-        self._places.leave_place()
+        self._places.release()
         self._ended(event, handover, asyncio.CancelledError() if task.cancelled() else task.exception())
 
     async def _wait(self, taken: Future[bool], within: float, /) -> None:
@@ -303,12 +303,12 @@ async def _awaited(function: EventFunction, event: ListenerEvent, thread: Future
 def _how(error: BaseException) -> str:
     if isinstance(error, _UnawaitedError):
         return "returned a coroutine, which only AsyncListenerReceiver awaits"
-    return f"raised {name_of(error)}"  # its message may quote data
+    return f"raised {exception_name(error)}"  # its message may quote data
 
 
 def _crashed(error: Exception) -> Response:
     # Not reached by any request that we know of. It fails closed, and without a traceback, which could quote data.
-    what = f"The delivery failed inside the SDK: {name_of(error)}"
+    what = f"The delivery failed inside the SDK: {exception_name(error)}"
     return _finish((plain(503, "Not available."), EventOutcome("failed", 503, error=what)))
 
 

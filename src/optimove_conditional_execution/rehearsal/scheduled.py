@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Final, final
 
-from ..models.listener import CAMPAIGN_READY
+from ..models.events import CAMPAIGN_READY
 from ..settings import TIMEZONE_VARIABLE, TOKEN_VARIABLE
 from ..testing import Campaign, FakeOptimove
 from ..testing.fake import listener_delivery

@@ -16,11 +16,11 @@ from .. import validation
 from ..client import AsyncOptimoveClient, OptimoveClient
 from ..deadline import Clock, Deadline, WallAwareClock, readings, zone_of
 from ..errors import ConfigurationError, DeadlineExceeded, OptimoveError, StoreError, SupersededError
+from ..flows.completion_estimate import CompletionEstimate
 from ..flows.journal import Journal, OpenReview
 from ..flows.ledger import Ledger
-from ..flows.planner import Planner
 from ..flows.report import Progress, ReviewReport
-from ..models.listener import CampaignReadyEvent
+from ..models.events import CampaignReadyEvent
 from ..observers import notify
 from ..operations import DEFAULT_PAGE_SIZE, MAX_STATUSES
 from ..stores.journals import MemoryJournal
@@ -363,7 +363,7 @@ class Review(abc.ABC, Generic[R, C]):
             journal=self._journal,
             run_number=opened.run,
             ledger=ledger,
-            planner=Planner(
+            estimate=CompletionEstimate(
                 clearance=deadline,
                 chunk_size=config.chunk_size,
                 pause_between_requests=0.0 if limit is None else limit.per / limit.requests,
@@ -388,7 +388,7 @@ class Review(abc.ABC, Generic[R, C]):
 
         def replay() -> None:
             for batch in self._journal.journal.batches(event.key):
-                ledger.replay(batch)
+                ledger.restore(batch)
 
         await self._journal.call(replay)
         return ReviewReport(

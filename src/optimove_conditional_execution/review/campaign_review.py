@@ -13,10 +13,10 @@ from ..errors import ConfigurationError, OptimoveError
 from ..flows.effects import Overloaded
 from ..flows.report import ReviewReport
 from ..handlers import AsyncCampaignReviewer, CampaignReviewer
-from ..models.listener import CampaignReadyEvent
-from ..pools import Pool
+from ..models.events import CampaignReadyEvent
 from ..transport.connection_pool import running_loop
 from ..validation import is_async
+from ..worker_pool import DaemonThreadPool
 from .base import Review, check_event, publish
 from .native_threads import run_in_loop
 from .runtime import AsyncRuntime, Runtime, ThreadRuntime
@@ -39,7 +39,7 @@ class CampaignReview(Review[CampaignReviewer, OptimoveClient]):
             raise ConfigurationError("An async reviewer needs AsyncCampaignReview; CampaignReview calls a function.")
         if isinstance(client, type) or is_async(getattr(client, "send", None)):
             raise ConfigurationError("CampaignReview needs an OptimoveClient; AsyncCampaignReview takes the async one.")
-        self._workers = Pool(_REVIEWS_AT_ONCE, when_full="queue", name="optimove-campaign")
+        self._workers = DaemonThreadPool(_REVIEWS_AT_ONCE, on_full="queue", name="optimove-campaign")
         self._at_work: set[Future[ReviewReport | None]] = set()
 
     def _runtime(self) -> Runtime:

@@ -12,7 +12,7 @@ from .. import validation
 from ..deadline import Clock
 from ..errors import ConfigurationError
 from ..flows.report import Progress, ReviewReport
-from ..models.listener import CampaignReadyEvent
+from ..models.events import CampaignReadyEvent
 from ..operations import MAX_STATUSES
 
 

@@ -9,11 +9,11 @@ from typing import Final, TypeVar
 
 from ..deadline import Deadline
 from ..errors import OptimoveError, StoreError
-from ..flows.effects import name_of
+from ..flows.effects import exception_name
 from ..flows.journal import Journal, OpenReview
-from ..models.listener import CampaignReadyEvent
-from ..pools import Pool
+from ..models.events import CampaignReadyEvent
 from ..stores.sqlite_file import SqliteError
+from ..worker_pool import DaemonThreadPool
 from .native_threads import workers
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ class JournalAccess:
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
-        self._pool = Pool(_THREADS, when_full="queue", name="optimove-journal")
+        self._pool = DaemonThreadPool(_THREADS, on_full="queue", name="optimove-journal")
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
         """Call a method of the journal once."""
@@ -121,4 +121,4 @@ def safe_text(error: Exception) -> str:
     """Return the class of what a journal raised, and its text if that holds no personal data for sure."""
     # SQLite's own texts name tables and columns, never values. Those of other databases and disks are not known.
     quoted = isinstance(error, SqliteError | OptimoveError) and str(error)
-    return f"{name_of(error)}: {error}" if quoted else name_of(error)
+    return f"{exception_name(error)}: {error}" if quoted else exception_name(error)

@@ -20,8 +20,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
-from ..flows.effects import harmless
-from ..pools import Pool
+from ..flows.effects import as_exception
+from ..worker_pool import DaemonThreadPool
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ def run_in_loop(coroutine: Coroutine[Any, Any, T]) -> T:
     return _run_in_native_thread(coroutine)
 
 
-def workers(pool: Pool) -> Pool | _Greenlets:
+def workers(pool: DaemonThreadPool) -> DaemonThreadPool | _Greenlets:
     """Return what runs calls for the running event loop: a pool, or greenlets where `run_in_loop` was called."""
     hub = _HUB.get()
     return pool if hub is None else _Greenlets(hub)
@@ -111,7 +111,7 @@ class _Greenlets:
             try:
                 result = context.run(function, *arguments)
             except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
-                raised = harmless(error)
+                raised = as_exception(error)
             with contextlib.suppress(RuntimeError):  # the review is over, and its loop closed
                 loop.call_soon_threadsafe(settle, result, raised)
 

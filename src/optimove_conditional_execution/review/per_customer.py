@@ -14,12 +14,12 @@ from typing import Any, cast, overload
 from .. import validation
 from ..deadline import Deadline
 from ..drivers import contained
-from ..flows.effects import name_of
+from ..flows.effects import exception_name
 from ..flows.reviewer_answer import BatchResult
 from ..handlers import AsyncCampaignReviewer, CampaignReviewer, Decision, kind_of
 from ..models.campaign import CampaignCustomer
-from ..pools import Pool
 from ..validation import is_async
+from ..worker_pool import DaemonThreadPool
 
 OneCustomer = Callable[[CampaignCustomer], Decision | bool]
 AsyncOneCustomer = Callable[[CampaignCustomer], Awaitable[Decision | bool]]
@@ -81,7 +81,7 @@ class _Work:
 
     def add_error(self, customer: CampaignCustomer, error: BaseException) -> None:
         # The message is the user's code's own and may hold personal data.
-        self._answers[customer.customer_id] = f"The function raised {name_of(error)}."
+        self._answers[customer.customer_id] = f"The function raised {exception_name(error)}."
 
     def answer(self) -> BatchResult:
         answers = self._answers.copy()
@@ -113,7 +113,7 @@ class _InThreads:
                 self._left_behind += still_at_it
         return work.answer()
 
-    def _free_pool(self) -> Pool:
+    def _free_pool(self) -> DaemonThreadPool:
         """Return the threads, or new ones when a function hangs in some since an earlier deadline."""
         with self._lock:
             if not all(worker.done() for worker in self._left_behind):
@@ -121,8 +121,8 @@ class _InThreads:
             self._left_behind.clear()
             return self._pool
 
-    def _new_pool(self) -> Pool:
-        return Pool(self._concurrency, when_full="queue", name="optimove-customer")
+    def _new_pool(self) -> DaemonThreadPool:
+        return DaemonThreadPool(self._concurrency, on_full="queue", name="optimove-customer")
 
     def _run(self, work: _Work) -> None:
         while (customer := work.next()) is not None:

@@ -20,17 +20,17 @@ from typing import Final, Literal, TypeVar
 from .. import operations
 from ..deadline import Deadline, WallAwareClock
 from ..errors import TOO_LARGE, APIError, DeadlineExceeded, OptimoveError, StoreError
-from ..flows.effects import name_of
+from ..flows.completion_estimate import CompletionEstimate
+from ..flows.effects import exception_name
 from ..flows.journal import DecidedBatch, Ranges
 from ..flows.ledger import Chunk, Ledger
 from ..flows.paging import seconds_for_customers
-from ..flows.planner import Planner
 from ..flows.report import Progress, ReviewReport
 from ..flows.reviewer_answer import Batch, InvalidAnswer
-from ..flows.statuses import is_too_large
-from ..models.listener import CampaignReadyEvent
+from ..flows.status_updates import is_too_large
+from ..models.events import CampaignReadyEvent
 from ..observers import SafeLogger, notify
-from ..transport.send import Tally
+from ..transport.send import RequestCounter
 from .config import ReviewConfig
 from .journal_access import JournalAccess, safe_text
 from .runtime import UPDATES_AT_ONCE, Runtime
@@ -90,7 +90,7 @@ class Pipeline:
     journal: JournalAccess
     run_number: int
     ledger: Ledger
-    planner: Planner
+    estimate: CompletionEstimate
     clearance: Deadline
     clock: WallAwareClock
     margin: float
@@ -108,7 +108,7 @@ class Pipeline:
         self._record = functools.partial(journal.record, key, run=run)
         self._acknowledge = functools.partial(journal.acknowledge, key, run=run)
         self._acknowledged = functools.partial(journal.acknowledged, key, run=run)
-        self._requests = Tally()
+        self._requests = RequestCounter()
         self._all_read = False
         self._error: OptimoveError | None = None
         self._behind = False
@@ -194,7 +194,7 @@ class Pipeline:
         while some := await self._retry(self._ask_until, some_more):
             replayed += len(some)
             for batch in some:
-                self.ledger.replay(batch)
+                self.ledger.restore(batch)
             await self._queue_updates()
 
     async def _read(self) -> None:
@@ -203,7 +203,7 @@ class Pipeline:
             customer_attributes=self.config.customer_attributes,
             page_size=self.config.page_size,
             deadline=self._ask_until,
-            tally=self._requests,
+            counter=self._requests,
             wait_for_customers=seconds_for_customers(self.clearance.remaining(), until=self._ask_until.remaining()),
             on_warning=self._warn,
         )
@@ -211,7 +211,7 @@ class Pipeline:
         try:
             async with contextlib.aclosing(customers) as blocks:
                 async for block in blocks:
-                    self.ledger.admit(block)
+                    self.ledger.add_rows(block)
                     block.clear()
                     while (batch := self.ledger.next_batch(self.config.batch_size)) is not None:
                         await self._batches.put(batch)
@@ -239,16 +239,18 @@ class Pipeline:
         while (batch := await self._batches.get()) is not None:
             if self._answer_until.expired:
                 continue
-            self.planner.asking()
+            self.estimate.first_batch()
             try:
                 answer = await self.runtime.ask(batch, self._answer_until, at_last=self._ask_until)
             except Exception as error:  # noqa: BLE001 - a reviewer may raise anything
                 # Late: nobody in it is reached.
                 if not (isinstance(error, TimeoutError) and self._answer_until.expired):
-                    self.ledger.fail(batch)
+                    self.ledger.mark_failed(batch)
                     # The message is the user's code's own and may hold personal data; ours says what to do.
                     odd = isinstance(error, InvalidAnswer)
-                    self._count_failure("batches", str(error) if odd else f"The reviewer raised {name_of(error)}.")
+                    self._count_failure(
+                        "batches", str(error) if odd else f"The reviewer raised {exception_name(error)}."
+                    )
             else:
                 for reason, count in answer.reasons.items():
                     self._count_failure("customers", reason, count)
@@ -259,7 +261,7 @@ class Pipeline:
                         answer.unknown_ids,
                         len(batch.ids),
                     )
-                await self._decided.put(self.ledger.decide(batch, answer))
+                await self._decided.put(self.ledger.apply(batch, answer))
             del batch  # not to be kept while waiting for the next one
 
     def _count_failure(self, unit: Literal["batches", "customers"], reason: str, count: int = 1) -> None:
@@ -293,7 +295,7 @@ class Pipeline:
             if batches and writable:
                 writable = await self._write(batches)
                 if writable:
-                    self.ledger.recorded(batches)
+                    self.ledger.mark_recorded(batches)
                     await self._queue_updates()
         await self._queue_updates(flush=True)
         await self._chunks.put(None)
@@ -352,13 +354,13 @@ class Pipeline:
         if self.clearance.expired:
             self._record_error(DeadlineExceeded("Clearance came before all statuses were sent.", request_sent=False))
             return False
-        begun = self.planner.seconds()
+        begun = self.estimate.seconds()
         operation = operations.update_customer_promotion_status(
             self.event.campaign_id, chunk.statuses, timestamp=self.config.local_time()
         )
-        tally = Tally()
+        counter = RequestCounter()
         try:
-            await self.runtime.send(operation, self.clearance, tally)
+            await self.runtime.send(operation, self.clearance, counter)
         except OptimoveError as error:
             if is_too_large(error, len(chunk.statuses)):
                 first, second = chunk.halves()
@@ -369,10 +371,10 @@ class Pipeline:
             self._record_error(error)
             return not (isinstance(error, APIError) and error.status == TOO_LARGE)
         finally:
-            self._requests.calls += tally.calls
-            self._requests.requests += tally.requests
-        self.ledger.took(chunk)
-        self.planner.sent(self.planner.seconds() - begun)
+            self._requests.calls += counter.calls
+            self._requests.requests += counter.requests
+        self.ledger.mark_acknowledged(chunk)
+        self.estimate.update_sent(self.estimate.seconds() - begun)
         await self._hand_to_mark(chunk)
         return True
 
@@ -447,15 +449,15 @@ class Pipeline:
             notify("progress", self.config.progress, progress, LOGGER)
 
     def _progress(self) -> Progress:
-        ledger, planner = self.ledger, self.planner
+        ledger, estimate = self.ledger, self.estimate
         return Progress(
             campaign_id=self.event.campaign_id,
             **ledger.counts(),
             all_read=self._all_read,
-            rate=planner.rate(ledger.answered),
-            seconds=planner.seconds(),
+            rate=estimate.rate(ledger.answered),
+            seconds=estimate.seconds(),
             seconds_left=self.clearance.remaining(),
-            slack=planner.slack(reviewed=ledger.answered, waiting=ledger.waiting, unsent=ledger.unsent),
+            slack=estimate.slack(reviewed=ledger.answered, waiting=ledger.waiting, unsent=ledger.unsent),
         )
 
     def _record_error(self, error: OptimoveError) -> None:
@@ -487,8 +489,8 @@ class Pipeline:
             control_group_rows=ledger.control_group_rows,
             chunks=ledger.chunks,
             retries=self._requests.requests - self._requests.calls,
-            seconds=self.planner.seconds(),
-            seconds_to_spare=self.planner.seconds_to_spare(),
+            seconds=self.estimate.seconds(),
+            seconds_to_spare=self.estimate.seconds_to_spare(),
             complete=complete,
             finished_before_clearance=complete and in_time,
             error=self._error,

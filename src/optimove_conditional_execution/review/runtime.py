@@ -15,13 +15,13 @@ from typing import Any, Final, TypeVar
 from ..client import AsyncOptimoveClient, OptimoveClient
 from ..deadline import Deadline
 from ..drivers import contained
-from ..flows.effects import harmless
+from ..flows.effects import as_exception
 from ..flows.reviewer_answer import Batch, BatchResult, parse_answer
 from ..models.campaign import CampaignCustomer
 from ..operations import Operation
-from ..pools import Pool
-from ..transport.send import Tally
+from ..transport.send import RequestCounter
 from ..validation import is_async
+from ..worker_pool import DaemonThreadPool
 from .native_threads import workers
 
 R = TypeVar("R")
@@ -48,7 +48,7 @@ class Runtime(abc.ABC):
     def __init__(self, reviewer: Callable[..., Any], concurrency: int) -> None:
         self._reviewer = reviewer
         # Of this run alone: a reviewer that hangs keeps its thread, and must not keep those of later runs.
-        self._reviewers = workers(Pool(concurrency, when_full="queue", name="optimove-reviewer"))
+        self._reviewers = workers(DaemonThreadPool(concurrency, on_full="queue", name="optimove-reviewer"))
 
     @abc.abstractmethod
     def customers(self, campaign_id: int, **options: Any) -> AsyncGenerator[list[CampaignCustomer], None]:
@@ -60,7 +60,7 @@ class Runtime(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def send(self, operation: Operation[R], deadline: Deadline, tally: Tally) -> R:
+    async def send(self, operation: Operation[R], deadline: Deadline, counter: RequestCounter) -> R:
         """Send an operation."""
 
     async def ask(self, batch: Batch, deadline: Deadline, *, at_last: Deadline) -> BatchResult:
@@ -92,8 +92,8 @@ class ThreadRuntime(Runtime):
         super().__init__(reviewer, concurrency)
         self._client = client
         # Apart, so that slow updates do not hold the next page.
-        self._pages = workers(Pool(_PAGE_THREADS, when_full="queue", name="optimove-review"))
-        self._updates = workers(Pool(UPDATES_AT_ONCE, when_full="queue", name="optimove-update"))
+        self._pages = workers(DaemonThreadPool(_PAGE_THREADS, on_full="queue", name="optimove-review"))
+        self._updates = workers(DaemonThreadPool(UPDATES_AT_ONCE, on_full="queue", name="optimove-update"))
 
     async def customers(self, campaign_id: int, **options: Any) -> AsyncGenerator[list[CampaignCustomer], None]:
         """Yield the campaign's customers in lists of any length."""
@@ -123,9 +123,9 @@ class ThreadRuntime(Runtime):
                 # A read that was abandoned ends by itself, and then its connection is released.
                 reading.add_done_callback(lambda _: self._pages.submit(blocks.close, ()))
 
-    async def send(self, operation: Operation[R], deadline: Deadline, tally: Tally) -> R:
+    async def send(self, operation: Operation[R], deadline: Deadline, counter: RequestCounter) -> R:
         """Send an operation."""
-        sending = self._updates.submit(lambda: self._client.send(operation, deadline=deadline, tally=tally), ())
+        sending = self._updates.submit(lambda: self._client.send(operation, deadline=deadline, counter=counter), ())
         result: R = await asyncio.wrap_future(sending)
         return result
 
@@ -141,9 +141,9 @@ class AsyncRuntime(Runtime):
         """Yield the campaign's customers in lists of any length."""
         return self._client.get_processed_campaign_customers_in_blocks(campaign_id, **options)
 
-    async def send(self, operation: Operation[R], deadline: Deadline, tally: Tally) -> R:
+    async def send(self, operation: Operation[R], deadline: Deadline, counter: RequestCounter) -> R:
         """Send an operation."""
-        return await self._client.send(operation, deadline=deadline, tally=tally)
+        return await self._client.send(operation, deadline=deadline, counter=counter)
 
 
 def _fill(came: deque[list[CampaignCustomer]], blocks: Iterator[list[CampaignCustomer]]) -> bool:
@@ -171,5 +171,5 @@ async def _in_time(asked: asyncio.Future[BatchResult], deadline: Deadline) -> Ba
         raise TimeoutError
     raised = asyncio.CancelledError() if asked.cancelled() else asked.exception()
     if raised is not None:
-        raise harmless(raised)
+        raise as_exception(raised)
     return asked.result()

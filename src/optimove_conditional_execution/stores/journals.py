@@ -13,7 +13,7 @@ from typing import Final, final
 
 from ..errors import ConfigurationError, OptimoveError, SupersededError
 from ..flows.journal import DecidedBatch, OpenReview, Ranges, ReviewState
-from ..models.listener import CampaignReadyEvent
+from ..models.events import CampaignReadyEvent
 from .sqlite_file import IN_MEMORY, Connection, SqliteFile, SqliteLocks
 
 _BUSY_SECONDS: Final = 10.0

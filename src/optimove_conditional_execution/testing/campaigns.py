@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from ..messages import Response
-from ..models.listener import CampaignReadyEvent
+from ..models.events import CampaignReadyEvent
 from .payloads import campaign_ready
 from .rows import Rows
 
@@ -106,7 +106,8 @@ class Campaign:
 
     def recipients(self) -> list[str]:
         """Return who gets the campaign: customers of it who were approved in time. Silence is a no."""
-        return [customer_id for customer_id, status in self.statuses.items() if status]
+        statuses = self.statuses.copy()  # an update may come in another thread
+        return [customer_id for customer_id, status in statuses.items() if status]
 
     def page(self, *, skip: int, top: int | None, attributes: Sequence[str] = ()) -> Response:
         """Answer GetProcessedCampaignCustomers.

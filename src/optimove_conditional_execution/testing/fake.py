@@ -16,7 +16,7 @@ from ..client import AsyncOptimoveClient, OptimoveClient
 from ..deadline import Clock
 from ..errors import ConfigurationError
 from ..messages import Request, Response
-from ..models.listener import CAMPAIGN_READY
+from ..models.events import CAMPAIGN_READY
 from ..operations import DEFAULT_TIMEOUT_MS, ENDPOINTS, Endpoints
 from ..signature import UNSIGNED, Unsigned
 from ..transport.http import local_async_client, local_client

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from ..deadline import Clock, zone_of
 from ..messages import Request, Response
 from ..models.approval import Approval
-from ..models.listener import CAMPAIGN_READY
+from ..models.events import CAMPAIGN_READY
 from ..operations import MAX_STATUSES, Endpoint, Endpoints
 from ..operations.operation import PREFIXED
 from .campaigns import Campaign

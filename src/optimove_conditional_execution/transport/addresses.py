@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import FIRST_COMPLETED, Future
 from typing import Any, Final, Protocol, TypeVar, final
 
-from ..pools import Pool
+from ..worker_pool import DaemonThreadPool
 
 _LOOKUPS_AT_ONCE: Final = 64
 _CONNECTS_AT_ONCE: Final = 64
@@ -45,8 +45,8 @@ class Addresses:
     """Finds the addresses of hosts, and remembers which one took a connection. Safe for threads; one an engine."""
 
     def __init__(self) -> None:
-        self._lookups = Pool(_LOOKUPS_AT_ONCE, when_full="queue", name="optimove-lookup")
-        self._connects = Pool(_CONNECTS_AT_ONCE, when_full="queue", name="optimove-connect")
+        self._lookups = DaemonThreadPool(_LOOKUPS_AT_ONCE, on_full="queue", name="optimove-lookup")
+        self._connects = DaemonThreadPool(_CONNECTS_AT_ONCE, on_full="queue", name="optimove-connect")
         self._used: dict[str, str] = {}
 
     def look_up(self, host: str, port: int, family: int = 0) -> Future[list[AddressInfo]]:

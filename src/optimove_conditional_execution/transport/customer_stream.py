@@ -12,11 +12,11 @@ from ..errors import APIError, DeadlineExceeded, NotFoundError, OptimoveError, T
 from ..flows.paging import Paging, is_from_api
 from ..models.campaign import CampaignCustomer
 from .retry import RetryPolicy, backoff
-from .send import AsyncSender, Sender, Tally
+from .send import AsyncSender, RequestCounter, Sender
 
 
 def read(
-    sender: Sender, paging: Paging, deadline: Deadline | None, tally: Tally | None = None
+    sender: Sender, paging: Paging, deadline: Deadline | None, counter: RequestCounter | None = None
 ) -> Generator[list[CampaignCustomer], None, None]:
     """Yield the customers, some hundreds at a time, in this thread.
 
@@ -26,7 +26,7 @@ def read(
     retry = _StreamRetry(sender.config.retry, paging, deadline)
     while (operation := paging.next_page()) is not None:
         try:
-            stream = sender.open_stream(operation, deadline, tally)
+            stream = sender.open_stream(operation, deadline, counter)
             try:
                 while block := stream.read():
                     if customers := paging.feed(block):
@@ -42,13 +42,13 @@ def read(
 
 
 async def aread(
-    sender: AsyncSender, paging: Paging, deadline: Deadline | None, tally: Tally | None = None
+    sender: AsyncSender, paging: Paging, deadline: Deadline | None, counter: RequestCounter | None = None
 ) -> AsyncGenerator[list[CampaignCustomer], None]:
     """Yield the customers, some hundreds at a time, in this task; see `read`."""
     retry = _StreamRetry(sender.config.retry, paging, deadline)
     while (operation := paging.next_page()) is not None:
         try:
-            stream = await sender.open_stream(operation, deadline, tally)
+            stream = await sender.open_stream(operation, deadline, counter)
             try:
                 while block := await stream.read():
                     if customers := paging.feed(block):

@@ -62,7 +62,7 @@ class OutgoingRequest:
     read_until: Deadline | None = None
 
     @property
-    def bound(self) -> float:
+    def effective_timeout(self) -> float:
         """Seconds that the try may take, if the deadline is not before that."""
         return min(self.attempt_timeout, self.first_try_timeout)
 
@@ -79,7 +79,7 @@ class OutgoingRequest:
         Raises:
             DeadlineExceeded: There is no time left; nothing was sent.
         """
-        seconds = min(self.bound, self.deadline.remaining())
+        seconds = min(self.effective_timeout, self.deadline.remaining())
         if seconds <= 0:
             raise DeadlineExceeded("The deadline had passed before the request was sent.", request_sent=False)
         return seconds
@@ -324,7 +324,7 @@ def transport_error(
             cause, reason = "proxy", ""
     remedy = _REMEDIES.get(reason) or _REMEDIES.get(cause, _CHECK_URL)
     if cause == "timeout":
-        text = f"No answer from {where} within {request.bound:.3g} s ({name})."
+        text = f"No answer from {where} within {request.effective_timeout:.3g} s ({name})."
     elif cause == "invalid-request":
         text = f"The request to {where} could not be sent ({name}): check base_url and the endpoints."
     elif safe_to_quote:

@@ -30,10 +30,10 @@ from ..messages import Response
 from ..observers import SafeLogger
 from ..operations import NO_ROUTE, Endpoints, Operation, with_slash
 from ..settings import ClientSettings
-from .answers import interpret
-from .calls import OnCall, Watch
 from .engine import AsyncEngine, AsyncStream, Engine, OutgoingRequest, Stream, aread_all, read_all
+from .instrumentation import CallRecorder, OnCall
 from .rate_limit import AdaptiveThrottle, RateLimit, RateLimiter, Reservation
+from .responses import parse_response
 from .retry import Backoff, Retries, RetryPolicy, first_try_timeout
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ class ClientConfig:
 
 @final
 @dataclass(slots=True)
-class Tally:
+class RequestCounter:
     """Counts requests over several calls: `requests - calls` of them were repeats. Not safe for threads."""
 
     calls: int = 0
@@ -121,9 +121,9 @@ class Sender:
         self.config = config
         self.engine = engine
 
-    def send(self, operation: Operation[T], deadline: Deadline | None, tally: Tally | None = None) -> T:
+    def send(self, operation: Operation[T], deadline: Deadline | None, counter: RequestCounter | None = None) -> T:
         """Send an operation; see `OptimoveClient.send`."""
-        call = _Call(self.config, operation, deadline, tally)
+        call = _Call(self.config, operation, deadline, counter)
 
         def attempt() -> T:
             try:
@@ -134,16 +134,18 @@ class Sender:
             finally:
                 call.end_request()
 
-        with call.watch:
+        with call.recorder:
             return self.config.backoff.run(attempt, call.failed)
 
-    def open_stream(self, operation: Operation[Any], deadline: Deadline | None, tally: Tally | None = None) -> Stream:
+    def open_stream(
+        self, operation: Operation[Any], deadline: Deadline | None, counter: RequestCounter | None = None
+    ) -> Stream:
         """Send an operation until the response is a 2xx, whose body the caller reads and closes.
 
         Reading ends at the deadline; None for none. A try to open it takes `timeout` seconds at most, all tries
         together half as much again. Each wait for the next bytes takes `timeout` seconds at most.
         """
-        call = _Call(self.config, operation, deadline, tally, is_stream=True)
+        call = _Call(self.config, operation, deadline, counter, is_stream=True)
 
         def attempt() -> Stream:
             try:
@@ -158,7 +160,7 @@ class Sender:
             finally:
                 call.end_request()
 
-        with call.watch:
+        with call.recorder:
             return self.config.backoff.run(attempt, call.failed)
 
     def _open(self, call: _Call[Any]) -> Stream:
@@ -176,9 +178,11 @@ class AsyncSender:
         self.config = config
         self.engine = engine
 
-    async def send(self, operation: Operation[T], deadline: Deadline | None, tally: Tally | None = None) -> T:
+    async def send(
+        self, operation: Operation[T], deadline: Deadline | None, counter: RequestCounter | None = None
+    ) -> T:
         """Send an operation; see `OptimoveClient.send`."""
-        call = _Call(self.config, operation, deadline, tally)
+        call = _Call(self.config, operation, deadline, counter)
 
         async def attempt() -> T:
             try:
@@ -189,14 +193,14 @@ class AsyncSender:
             finally:
                 call.end_request()
 
-        with call.watch:
+        with call.recorder:
             return await self.config.backoff.arun(attempt, call.failed)
 
     async def open_stream(
-        self, operation: Operation[Any], deadline: Deadline | None, tally: Tally | None = None
+        self, operation: Operation[Any], deadline: Deadline | None, counter: RequestCounter | None = None
     ) -> AsyncStream:
         """Send an operation until the response is a 2xx; see `Sender.open_stream`."""
-        call = _Call(self.config, operation, deadline, tally, is_stream=True)
+        call = _Call(self.config, operation, deadline, counter, is_stream=True)
 
         async def attempt() -> AsyncStream:
             try:
@@ -211,7 +215,7 @@ class AsyncSender:
             finally:
                 call.end_request()
 
-        with call.watch:
+        with call.recorder:
             return await self.config.backoff.arun(attempt, call.failed)
 
     async def _open(self, call: _Call[Any]) -> AsyncStream:
@@ -230,7 +234,7 @@ class _Call(Generic[T]):
         config: ClientConfig,
         operation: Operation[T],
         deadline: Deadline | None,
-        tally: Tally | None,
+        counter: RequestCounter | None,
         *,
         is_stream: bool = False,
     ) -> None:
@@ -255,7 +259,7 @@ class _Call(Generic[T]):
         self.throttle = config.throttles[operation.limit]
         self.reservation: Reservation | None = None
         self.sent_at = 0.0
-        self.watch = Watch(operation.name, self.deadline, config.on_call)
+        self.recorder = CallRecorder(operation.name, self.deadline, config.on_call)
         self._retries = Retries(
             config.retry, self._operation, self.deadline, has_deadline=is_stream or deadline is not None
         )
@@ -263,13 +267,13 @@ class _Call(Generic[T]):
         self._first_try_timeout = math.inf
         self._leaves_time = True
         self._heard_since = -math.inf
-        self._tally = Tally() if tally is None else tally
-        self._tally.calls += 1
+        self._counter = RequestCounter() if counter is None else counter
+        self._counter.calls += 1
 
     def request(self) -> OutgoingRequest:
-        self._tally.requests += 1
+        self._counter.requests += 1
         operation = self._operation
-        self.watch.asked(operation.body)
+        self.recorder.request_sent(operation.body)
         headers: dict[str, str | SecretStr] = {
             "X-API-KEY": self._config.settings.api_key,
             "Accept": "application/json",
@@ -352,29 +356,29 @@ class _Call(Generic[T]):
         other = with_slash(self._operation)
         if other is None or self._elsewhere is not None or response.status not in NO_ROUTE:
             return False
-        self.watch.answered(response.status, len(response.body))
+        self.recorder.response_received(response.status, len(response.body))
         self.throttle.on_success()
         self.end_request()
         self._elsewhere = (self._operation, response)
         self._operation = other
         return True
 
-    def _interpreted(self, response: Response) -> T:
+    def _parsed(self, response: Response) -> T:
         secrets = (self._config.settings.api_key,)
         if self._elsewhere is None:
-            return interpret(self._operation, response, secrets=secrets)
+            return parse_response(self._operation, response, secrets=secrets)
         first, answered = self._elsewhere
         if response.status in NO_ROUTE:  # so it was not the slash
-            return interpret(first, answered, secrets=secrets)
-        value = interpret(self._operation, response, secrets=secrets)
+            return parse_response(first, answered, secrets=secrets)
+        value = parse_response(self._operation, response, secrets=secrets)
         self._config.remember(self._operation, instead_of=first)
         return value
 
     def result(self, response: Response) -> T:
-        """Return what a response means; see `interpret`."""
-        self.watch.answered(response.status, len(response.body))
+        """Return what a response means; see `parse_response`."""
+        self.recorder.response_received(response.status, len(response.body))
         try:
-            value = self._interpreted(response)
+            value = self._parsed(response)
         except NotFoundError as error:
             # `_sent` speaks of the tries before this one, whose answer is a 404 of the API's own.
             if not error.is_transient and self._sent is not False and self._operation.gone_means_done:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from click.testing import CliRunner
 
-from optimove_conditional_execution.cli.program import program
+from optimove_conditional_execution.cli.app import program
 
 KEY = "a-key-that-nobody-sees"
 

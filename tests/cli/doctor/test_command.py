@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from optimove_conditional_execution import Request, Response
-from optimove_conditional_execution.cli.program import program
+from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.cli.conftest import COMMAND, PATIENCE, Run, environment
 from tests.cli.doctor.servers import answering, silent

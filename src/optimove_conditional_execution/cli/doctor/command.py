@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import click
 
 from ...errors import ConfigurationError
-from ...models.listener import EventListener
+from ...models.events import EventListener
 from ...operations import DEFAULT_TIMEOUT_MS, Endpoints
 from ...settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TOKEN_VARIABLE
 from ...transport.http import HttpEngine
@@ -25,7 +25,7 @@ from .connection import Probe
 from .environment import accepted, key_check, secret_check, timezone_check, token_check, url_check, versions_check
 from .finding import Check, State, not_checked
 from .own_service import own_service_check
-from .tenant import NAMES, Plan, Tenant, campaign_urls, skipped, tenant_checks
+from .tenant import NAMES, DoctorOptions, Tenant, campaign_urls, skipped, tenant_checks
 
 _COLOURS: Final[dict[State, str]] = {"ok": "green", "warning": "yellow", "problem": "red", "not checked": "blue"}
 _MAX_TIMEOUT_MS: Final = 3_600_000
@@ -75,7 +75,7 @@ def doctor(
     """
     # A key that travels in clear is a finding here; the client's warning would only say it twice.
     logging.getLogger("optimove_conditional_execution.client").addHandler(logging.NullHandler())
-    plan = Plan(seconds, timeout_ms, Endpoints(path_prefix=path_prefix), webhook, listener)
+    plan = DoctorOptions(seconds, timeout_ms, Endpoints(path_prefix=path_prefix), webhook, listener)
     checks: list[Check] = []
     for check in _checks(os.environ, plan):
         if not as_json:
@@ -92,7 +92,7 @@ def doctor(
         raise click.exceptions.Exit(1)
 
 
-def _checks(environment: Mapping[str, str], plan: Plan) -> Iterator[Check]:
+def _checks(environment: Mapping[str, str], plan: DoctorOptions) -> Iterator[Check]:
     """Yield every check, each as soon as it is made: what one shows decides what the next can ask."""
     yield key_check(environment)
     yield url_check(environment)
@@ -114,7 +114,7 @@ def _checks(environment: Mapping[str, str], plan: Plan) -> Iterator[Check]:
 
 
 def _checks_by_requests(
-    environment: Mapping[str, str], plan: Plan, probe: Probe
+    environment: Mapping[str, str], plan: DoctorOptions, probe: Probe
 ) -> Generator[Check, None, list[EventListener] | None]:
     listeners: list[EventListener] | None = None
     try:

@@ -16,10 +16,10 @@ from urllib.parse import quote
 from ... import operations
 from ...errors import APIError, AuthenticationError, NotFoundError, RateLimitError, ServerError
 from ...flows.budget import Reserve
-from ...models.listener import CAMPAIGN_READY, EventListener
+from ...models.events import CAMPAIGN_READY, EventListener
 from ...models.webhook import Webhook
 from ...operations import Endpoint, Endpoints, Operation
-from ...transport.answers import interpret
+from ...transport.responses import parse_response
 from ...urls import address_of, is_loopback, normalized, split_absolute, without_query
 from ..tenant import plain_url, shown_url, without_token
 from .connection import Answer, NoAnswer, Probe, connection_checks
@@ -39,7 +39,7 @@ _ASK_FOR_PATHS: Final = "Ask your Customer Success Manager for the paths, and pa
 
 @final
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DoctorOptions:
     """The options of the command.
 
     Attributes:
@@ -95,12 +95,12 @@ def _read(operation: Operation[T], result: Answer | NoAnswer) -> T | APIError | 
         return result
     try:
         # Private: what the server says of it may echo the key, or a token.
-        return interpret(dataclasses.replace(operation, private=True), result.response, secrets=())
+        return parse_response(dataclasses.replace(operation, private=True), result.response, secrets=())
     except APIError as error:
         return error
 
 
-def tenant_checks(tenant: Tenant, plan: Plan) -> Generator[Check, None, list[EventListener] | None]:
+def tenant_checks(tenant: Tenant, plan: DoctorOptions) -> Generator[Check, None, list[EventListener] | None]:
     """Yield the checks of the tenant's server, and return the listeners, if they could be read."""
     listing = plan.endpoints.bind(operations.get_webhooks())
     first = tenant.get(listing.path)
@@ -355,7 +355,7 @@ def _ms(seconds: float) -> int:
 # ---- what is registered
 
 
-def _webhook_findings(webhooks: Sequence[Webhook], plan: Plan) -> Iterator[Finding]:
+def _webhook_findings(webhooks: Sequence[Webhook], plan: DoctorOptions) -> Iterator[Finding]:
     urls = [webhook.url for webhook in webhooks]
     create, delete = "optimove-ce webhooks create URL", "optimove-ce webhooks delete ID"
     mine = plan.webhook
@@ -401,7 +401,7 @@ def _compared(url: str) -> str:
     return normalized(without_token(url))
 
 
-def _listener_findings(listeners: Sequence[EventListener], plan: Plan) -> Iterator[Finding]:
+def _listener_findings(listeners: Sequence[EventListener], plan: DoctorOptions) -> Iterator[Finding]:
     urls = campaign_urls(listeners)
     if plan.listener is not None and _compared(plan.listener) not in map(_compared, urls):
         what = "The URL of --listener is not registered for events of type 5."

@@ -11,7 +11,7 @@ from ...deadline import Deadline
 from ..connection_pool import MAX_CONNECTIONS, PoolPerLoop
 from ..engine import AsyncStream, OutgoingRequest
 from .httpx_adapter import Clients, HttpxErrors, HttpxStream, LibraryName, build, refuse_closed
-from .httpx_deadline import Progress, track_progress
+from .httpx_deadline import RequestProgress, track_progress
 
 _GRACE_SECONDS: Final = 0.015
 """So much longer than the library's own timeouts is ours: it closes what it gives up by itself, but not what is
@@ -83,7 +83,7 @@ class AsyncHttpEngine:
 
 
 async def _aclose(client: Any) -> None:
-    with track_progress(Progress()):
+    with track_progress(RequestProgress()):
         await client.aclose()
 
 

@@ -11,7 +11,7 @@ from ...fork import reset_after_fork
 from ..connection_pool import MAX_CONNECTIONS, ConnectionPool
 from ..engine import CLOSED, FORKED, OutgoingRequest, Stream
 from .httpx_adapter import Clients, HttpxErrors, HttpxStream, LibraryName, build, refuse_closed
-from .httpx_deadline import Progress, deadline_scope, track_progress
+from .httpx_deadline import RequestProgress, deadline_scope, track_progress
 
 
 @final
@@ -89,7 +89,7 @@ class HttpEngine:
             self._closed_because = CLOSED
             self._clients.restore()
         if self._clients.given is None:
-            with track_progress(Progress()):
+            with track_progress(RequestProgress()):
                 for client in (*self._requests.clients(), *self._streams.clients()):
                     client.close()
 

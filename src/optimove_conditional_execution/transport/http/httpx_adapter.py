@@ -21,7 +21,7 @@ from ..addresses import Addresses
 from ..connection_pool import KEEPALIVE_SECONDS
 from ..engine import CLOSED, BaseStream, Causes, ErrorTranslator, OutgoingRequest, cause_of, transport_error
 from ..proxies import has_proxy, proxy_for
-from .httpx_deadline import Progress, install_deadlines, is_in_call, remove_deadlines
+from .httpx_deadline import RequestProgress, install_deadlines, is_in_call, remove_deadlines
 
 P = TypeVar("P")
 
@@ -211,7 +211,7 @@ class HttpxErrors(ErrorTranslator):
     def __init__(self, clients: Clients, request: OutgoingRequest) -> None:
         super().__init__(request)
         self.clients = clients
-        self.progress = Progress(request.heard_since)
+        self.progress = RequestProgress(request.heard_since)
 
     def translate(self, error: Exception, handled: BaseException | None) -> TransportError | DeadlineExceeded:
         """Return what to raise for an exception of the library's, or of a hook that it called."""

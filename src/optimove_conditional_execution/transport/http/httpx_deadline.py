@@ -32,7 +32,7 @@ _TO_PROXY: Final = b"CONNECT "
 
 
 @final
-class Progress:
+class RequestProgress:
     """How far a request got, as its connection tells.
 
     Attributes:
@@ -75,7 +75,7 @@ class Progress:
         self.sent = self._ends
 
 
-_NO_CALL: Final = Progress()
+_NO_CALL: Final = RequestProgress()
 _NO_DEADLINE: Final = Deadline.after(math.inf)
 _PROGRESS: Final = ContextVar("optimove_conditional_execution_progress", default=_NO_CALL)
 _DEADLINE: Final = ContextVar("optimove_conditional_execution_deadline", default=_NO_DEADLINE)
@@ -90,12 +90,12 @@ class _Scope:
 
     __slots__ = ("_deadline", "_progress", "_tokens")
 
-    def __init__(self, deadline: Deadline, progress: Progress) -> None:
+    def __init__(self, deadline: Deadline, progress: RequestProgress) -> None:
         self._deadline = deadline
         self._progress = progress
 
     def __enter__(self) -> None:
-        self._tokens: tuple[Token[Deadline], Token[Progress]] = (
+        self._tokens: tuple[Token[Deadline], Token[RequestProgress]] = (
             _DEADLINE.set(self._deadline),
             _PROGRESS.set(self._progress),
         )
@@ -108,12 +108,12 @@ class _Scope:
         _PROGRESS.reset(progress)
 
 
-def deadline_scope(deadline: Deadline, progress: Progress) -> _Scope:
+def deadline_scope(deadline: Deadline, progress: RequestProgress) -> _Scope:
     """Return a context manager: inside, what this thread does on connections ends at a deadline."""
     return _Scope(deadline, progress)
 
 
-def track_progress(progress: Progress) -> _Scope:
+def track_progress(progress: RequestProgress) -> _Scope:
     """Return a context manager: inside, connections record how far a request gets. asyncio has timeouts of its own."""
     return _Scope(_NO_DEADLINE, progress)
 

@@ -115,7 +115,7 @@ class ListenerEvent(CaselessModel):
     campaign_id: Annotated[LenientNumber, Field(alias="CampaignID")] = None
     timestamp_offset: Annotated[Offset, Field(alias="TimeStampOffset")] = None
 
-    _shown = ("event_type_id", "timestamp", "campaign_id")
+    _repr_fields = ("event_type_id", "timestamp", "campaign_id")
     _refuses_repeated_keys = True
 
     @model_validator(mode="before")
@@ -151,7 +151,7 @@ class CampaignReadyEvent(ListenerEvent):
     clearance_required_by: Annotated[WallTime, Field(alias="ClearanceRequiredBy")]
     clearance_offset: Annotated[Offset, Field(alias="ClearanceOffset")] = None
 
-    _shown = ("campaign_id", "timestamp", "clearance_required_by")
+    _repr_fields = ("campaign_id", "timestamp", "clearance_required_by")
 
     @property
     def key(self) -> str:

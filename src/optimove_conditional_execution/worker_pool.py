@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from typing import Any, Final, Literal, TypeVar, final
 
 from .deadline import Deadline
-from .flows.effects import Late, Overloaded, harmless
+from .flows.effects import Late, Overloaded, as_exception
 from .fork import reset_after_fork
 
 T = TypeVar("T")
@@ -24,23 +24,23 @@ _Job = tuple[Future[Any], contextvars.Context, Callable[..., Any], tuple[Any, ..
 
 
 @final
-class Pool:
+class DaemonThreadPool:
     """A bounded number of daemon threads, started when needed and ended when idle.
 
     The standard library's pool would wait at exit for a handler that hangs, and nothing can cancel that. Here a hanging
     call costs its place until it returns, and nothing more. Safe for threads; after a fork the child starts afresh.
     """
 
-    def __init__(self, places: int, *, when_full: Literal["refuse", "queue"], name: str) -> None:
-        """Start no thread yet.
+    def __init__(self, max_workers: int, *, on_full: Literal["refuse", "queue"], name: str) -> None:
+        """Set up the pool; threads are started when they are needed.
 
         Args:
-            places: How many calls run at once.
-            when_full: What a further call does: fail at once, or wait for its turn.
+            max_workers: How many calls run at once.
+            on_full: What a further call does: fail at once, or wait for its turn.
             name: The threads' name.
         """
-        self._places = places
-        self._refuse = when_full == "refuse"
+        self._max_workers = max_workers
+        self._refuse = on_full == "refuse"
         self._name = name
         self._start()
         reset_after_fork(self)
@@ -55,18 +55,18 @@ class Pool:
         """Forget the parent's threads, which a child does not have."""
         self._start()
 
-    def take_place(self) -> None:
+    def acquire(self) -> None:
         """Take a place for work that needs no thread.
 
         Raises:
             Overloaded: All are taken.
         """
         with self._lock:
-            if self._refuse and self._busy >= self._places:
+            if self._refuse and self._busy >= self._max_workers:
                 raise Overloaded
             self._busy += 1
 
-    def leave_place(self, _: object = None) -> None:
+    def release(self, _: object = None) -> None:
         """Give a place back."""
         with self._lock:
             self._busy -= 1
@@ -77,10 +77,10 @@ class Pool:
         Raises:
             Overloaded: The pool refuses when it is full, and is; or the machine has no thread for it.
         """
-        self.take_place()
+        self.acquire()
         future: Future[Any] = Future()
         with self._lock:
-            if self._threads < min(self._busy, self._places):
+            if self._threads < min(self._busy, self._max_workers):
                 try:
                     threading.Thread(target=self._work, args=(self._jobs,), name=self._name, daemon=True).start()
                     self._threads += 1
@@ -102,15 +102,15 @@ class Pool:
                         return
                 continue
             if not future.set_running_or_notify_cancel():
-                self.leave_place()
+                self.release()
                 continue
             try:
                 result = context.run(function, *arguments)
             except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
-                self.leave_place()
-                future.set_exception(harmless(error))
+                self.release()
+                future.set_exception(as_exception(error))
             else:
-                self.leave_place()
+                self.release()
                 future.set_result(result)
             # An idle thread must not keep the last notification alive.
             del future, context, function, arguments
@@ -124,7 +124,7 @@ def result_by(future: Future[T], deadline: Deadline, *, defer: Defer | None = No
     """Return the result of a future, or abandon it: at a deadline, or when this thread is interrupted.
 
     Args:
-        future: From `Pool.submit`.
+        future: From `DaemonThreadPool.submit`.
         deadline: When it is abandoned.
         defer: What to do about an interruption: SystemExit out of a signal handler, Ctrl-C, or how gevent ends a
             greenlet. None: the future is abandoned and the interruption raised.
@@ -173,7 +173,7 @@ async def aresult_by(future: asyncio.Future[T], deadline: Deadline, *, defer: De
         raise Late
     raised = asyncio.CancelledError() if future.cancelled() else future.exception()
     if raised is not None:
-        raise harmless(raised)
+        raise as_exception(raised)
     return future.result()
 
 

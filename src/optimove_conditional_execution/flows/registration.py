@@ -6,7 +6,7 @@ from urllib.parse import unquote
 
 from .. import operations, validation
 from ..errors import APIError, DeadlineExceeded, OptimoveError, TransportError, UnexpectedResponseError
-from ..models.listener import EventListener
+from ..models.events import EventListener
 from ..models.webhook import Webhook
 from ..urls import normalized
 from .effects import Call, Flow

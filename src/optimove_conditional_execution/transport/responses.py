@@ -25,7 +25,7 @@ from ..errors import (
 )
 from ..messages import Response
 from ..operations import Operation
-from ..operations.wire import ReportedError
+from ..operations.codec import ReportedError
 from .engine import MAX_RESPONSE_BODY
 
 T = TypeVar("T")
@@ -34,7 +34,7 @@ _LONGEST_MESSAGE: Final = 200
 _STRUCK_OUT: Final = "***"
 
 
-def interpret(
+def parse_response(
     operation: Operation[T], response: Response, *, secrets: Iterable[SecretStr], wall_clock: Clock = time.time
 ) -> T:
     """Return what a call asked for.
@@ -78,9 +78,9 @@ def _error(
         where, status, wrong = f"{where} But {wrong}.", response.status, None
     if wrong is not None:
         end = "" if str(wrong).endswith(".") else "."
-        kind, advice = UnexpectedResponseError, f" But {wrong}{end} {_stranger(operation, response)}"
+        kind, advice = UnexpectedResponseError, f" But {wrong}{end} {_hint(operation, response)}"
     else:
-        kind, advice = _kind(operation, response)
+        kind, advice = _error_class(operation, response)
     return kind(
         f"{where}{advice}{said}",
         status=status,
@@ -131,7 +131,7 @@ def _in_between(response: Response) -> str:
     )
 
 
-def _stranger(operation: Operation[T], response: Response) -> str:
+def _hint(operation: Operation[T], response: Response) -> str:
     """Return who may have answered with something else than the API does."""
     if not response.is_html:
         return "Check base_url and Endpoints: another server, or another version of the API, may have answered."
@@ -139,7 +139,7 @@ def _stranger(operation: Operation[T], response: Response) -> str:
     return f"It is a web page: check base_url and Endpoints, and what stands between, a firewall or a log-in.{prefix}"
 
 
-def _kind(operation: Operation[T], response: Response) -> tuple[type[APIError], str]:
+def _error_class(operation: Operation[T], response: Response) -> tuple[type[APIError], str]:
     status = response.status
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return RateLimitError, _in_between(response) if response.is_html else ""

@@ -13,10 +13,10 @@ from ..tracebacks import sensitive_variables
 from .completion import completion
 from .doctor.command import doctor
 from .init import init
-from .interruption import Interrupted
 from .rehearse import campaign, demo, simulate, trigger
 from .review import review
-from .signatures import sign_command, verify_command
+from .signals import Interrupted
+from .signature import sign_command, verify_command
 from .tenant import listeners, settings, webhooks
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")

@@ -7,7 +7,7 @@ import math
 from ..deadline import Clock, Deadline
 
 
-class Planner:
+class CompletionEstimate:
     """Expects the end of the work that is known, stage by stage; the slowest stage sets the pace.
 
     How many customers there are is known when the last row has come. Until then the estimate speaks of those who have
@@ -46,12 +46,12 @@ class Planner:
         self._chunk_seconds = 0.0
         self._chunks = 0
 
-    def asking(self) -> None:
+    def first_batch(self) -> None:
         """Take note that the reviewer is asked."""
         if self._asked_first is None:
             self._asked_first = self._clock()
 
-    def sent(self, seconds: float) -> None:
+    def update_sent(self, seconds: float) -> None:
         """Take note of how long a status update took."""
         self._chunk_seconds += seconds
         self._chunks += 1

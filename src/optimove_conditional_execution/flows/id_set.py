@@ -12,7 +12,7 @@ _SIZES: Final = (13, 16, 19, 21)
 _FULL: Final = 0.6
 
 
-class SeenIds:
+class IdSet:
     """A set of ids, for its memory alone: 17 bytes for each of a million ids, where a set of their hashes takes 69.
 
     It takes 13 to 27, by how full its table is, and 21 at the peak of its growth; a set of strings takes 120. Adding

@@ -67,7 +67,7 @@ class CallObserver(Protocol):
 OnCall = Callable[[CallRecord], None] | CallObserver
 
 
-class Watch:
+class CallRecorder:
     """Watches one call, as a context manager. A class, since it stands around every call."""
 
     def __init__(self, operation: str, deadline: Deadline, on_call: OnCall | None) -> None:
@@ -81,14 +81,14 @@ class Watch:
         self.bytes_sent = 0
         self.bytes_received = 0
 
-    def asked(self, body: bytes | None) -> None:
-        """Take in that a request is sent."""
+    def request_sent(self, body: bytes | None) -> None:
+        """Record that a request was sent."""
         self.attempts += 1
         self.status = None
         self.bytes_sent += len(body or b"")
 
-    def answered(self, status: int, size: int) -> None:
-        """Take in an answer."""
+    def response_received(self, status: int, size: int) -> None:
+        """Record that a response was received."""
         self.status = status
         self.bytes_received += size
 
