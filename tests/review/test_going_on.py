@@ -77,17 +77,20 @@ def test_a_reading_that_failed_is_taken_up_again(rig: Rig) -> None:
 def test_a_reviewer_that_failed_is_asked_again_about_those_alone(rig: Rig) -> None:
     campaign = rig.fake.add_campaign(300, lead_seconds=30)
     asked: list[str] = []
+    failed: list[str] = []
 
     def recovers(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
         ids = [customer.customer_id for customer in customers]
         asked.extend(ids)
         if asked.count("C0000001") < 2 and "C0000001" in ids:
+            failed.extend(ids)
             raise ConnectionError
         return odd(customers, deadline)
 
     (report,) = rig.submit(recovers, campaign.event(), batch_size=100)
     assert (report.complete, report.approved, report.failed) == (True, 150, 0)
-    assert {name for name in asked if asked.count(name) > 1} == {f"C{number:07d}" for number in range(1, 101)}
+    assert {name for name in asked if asked.count(name) > 1} == set(failed)
+    assert 0 < len(failed) <= 100
     assert not campaign.contradictions
 
 
