@@ -36,13 +36,18 @@ FOUND = [version for version in SUPPORTED if _runs(version)] or [f"{sys.version_
 NEWEST = FOUND[-1]
 OLDEST = FOUND[0]
 # Many tests wait for other processes, so there are more workers than cores.
-PARALLEL = ("-n", str((os.cpu_count() or 1) * 3 // 2), "--dist", "loadfile")
+PARALLEL = ("-n", str((os.cpu_count() or 1) * 2), "--dist", "worksteal")
 
 DIST = ROOT / ".nox" / "dist"
-# Where there is one Python only, it runs all.
-ONCE = {OLDEST: ("examples", "house"), NEWEST: ("cli", "docs", "house")}
-if OLDEST == NEWEST:
-    ONCE = {OLDEST: ("examples", "cli", "docs", "house")}
+# Rooms of the suite that hardly depend on the Python, and the Pythons that run them. Where there is one only, it runs all.
+ROOMS = {
+    "cli": {NEWEST},
+    "docs": {NEWEST},
+    "examples": {OLDEST},
+    "hostile": {OLDEST, NEWEST},
+    "house": {OLDEST, NEWEST},
+    "rehearsal": {OLDEST},
+}
 
 nox.options.sessions = [
     "lint",
@@ -165,8 +170,7 @@ def wheel(session: nox.Session) -> None:
     shutil.rmtree(away, ignore_errors=True)
     shutil.copytree(ROOT, away, ignore=shutil.ignore_patterns("src", ".*", "__pycache__", "dist", "site"))
     shutil.copytree(ROOT / ".ci", away / ".ci")
-    elsewhere = {"examples", "cli", "docs", "house"} - set(ONCE.get(str(session.python), ()))
-    ignored = [f"--ignore=tests/{room}" for room in sorted(elsewhere)]
+    ignored = [f"--ignore=tests/{room}" for room, pythons in ROOMS.items() if session.python not in pythons]
     with session.chdir(away):
         session.run(
             "python", "-c", f"import {PACKAGE} as p; assert 'site-packages' in p.__file__, p.__file__", silent=True
