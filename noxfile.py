@@ -39,7 +39,7 @@ OLDEST = FOUND[0]
 PARALLEL = ("-n", str((os.cpu_count() or 1) * 2), "--dist", "worksteal")
 
 DIST = ROOT / ".nox" / "dist"
-# Rooms of the suite that hardly depend on the Python, and the Pythons that run them. Where there is one only, it runs all.
+# Parts of the suite that hardly depend on the Python, and the Pythons that run them; where there is one, it runs all.
 ROOMS = {
     "cli": {NEWEST},
     "docs": {NEWEST},
