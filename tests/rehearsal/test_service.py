@@ -105,6 +105,31 @@ def test_one_that_starts_later_is_waited_for() -> None:
     asyncio.run(run())
 
 
+def test_one_that_listens_before_it_can_answer_is_waited_for() -> None:
+    async def run() -> None:
+        booted = asyncio.Event()
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if await reader.readline():
+                await booted.wait()
+                writer.write(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/optimove?token=secret"
+        waiting = asyncio.create_task(until_reachable(url))
+        done, _ = await asyncio.wait([waiting], timeout=0.5)
+        assert not done
+        booted.set()
+        async with asyncio.timeout(PATIENCE):
+            assert await waiting == url
+        server.close()
+        await server.wait_closed()
+
+    asyncio.run(run())
+
+
 def test_a_name_that_no_machine_has() -> None:
     began = time.monotonic()
     with pytest.raises(ConfigurationError, match="No machine is called no-such-machine"):

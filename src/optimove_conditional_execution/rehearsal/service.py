@@ -15,7 +15,10 @@ from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar, final
 from urllib.parse import urlsplit
 
-from ..errors import ConfigurationError
+from ..deadline import Deadline
+from ..errors import ConfigurationError, DeadlineExceeded, TransportError
+from ..transport.engine import OutgoingRequest, aread_all
+from ..transport.http import AsyncHttpEngine
 from ..urls import origin
 
 START_SECONDS: Final = 30.0
@@ -27,6 +30,7 @@ _LAST_LINES: Final = 5
 _LONGEST_LINE: Final = 4_096
 _LOOK_AGAIN: Final = 0.02
 _CONNECT_SECONDS: Final = 2.0
+_FIRST_ANSWER_SECONDS: Final = 10.0
 
 T = TypeVar("T")
 
@@ -54,7 +58,10 @@ async def is_reachable(url: str) -> bool:
 
 
 async def until_reachable(url: str) -> str:
-    """Wait until something takes connections where a URL points, and return the URL.
+    """Wait until a server answers where a URL points, and return the URL.
+
+    Servers such as gunicorn take connections long before their workers can answer. What waited in that queue would come
+    to a handler without its time. So `GET /` is sent first, and any response will do.
 
     Args:
         url: An absolute URL.
@@ -64,6 +71,12 @@ async def until_reachable(url: str) -> str:
     """
     while not await is_reachable(url):
         await asyncio.sleep(_LOOK_AGAIN)
+    request = OutgoingRequest(
+        "GET", f"{origin(url)}/", {}, None, Deadline.after(_FIRST_ANSWER_SECONDS), _FIRST_ANSWER_SECONDS
+    )
+    async with contextlib.aclosing(AsyncHttpEngine()) as engine:
+        with contextlib.suppress(TransportError, DeadlineExceeded):  # the rehearsal says what is wrong with a service
+            await aread_all(await engine.open(request))
     return url
 
 
