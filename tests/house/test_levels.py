@@ -61,6 +61,8 @@ def module_names() -> dict[str, Path]:
     names = {}
     for path in SOURCE.rglob("*.py"):
         parts = path.relative_to(SOURCE).with_suffix("").parts
+        if parts[0] == "examples":  # in a wheel: the files that `optimove-ce init` writes
+            continue
         names[".".join(part for part in parts if part != "__init__")] = path
     return names
 
