@@ -51,10 +51,10 @@ class ClientSettings:
         timezone: str | ZoneInfo | None,
         environment: Mapping[str, str],
     ) -> ClientSettings:
-        """Check what was given, and fill in from the environment what was not.
+        """Check the arguments, and read missing ones from the environment.
 
         Raises:
-            ConfigurationError: Something is missing or is invalid.
+            ConfigurationError: A setting is missing or invalid.
         """
         zone = timezone if timezone is not None else environment.get(TIMEZONE_VARIABLE) or None
         return cls(
@@ -93,7 +93,7 @@ def webhook_secrets(environment: Mapping[str, str]) -> list[SecretBytes]:
 
 
 def secret_variables(environment: Mapping[str, str]) -> dict[str, bytes]:
-    """Return whatever webhook secrets an environment has by their variables, in order, blank ones too.
+    """Return all webhook secrets of an environment by variable name, in order, blank ones too.
 
     Args:
         environment: Such as `os.environ`.
