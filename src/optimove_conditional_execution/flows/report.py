@@ -104,7 +104,7 @@ class ReviewReport:
 
     @classmethod
     def from_json(cls, text: str) -> ReviewReport:
-        """Read a report that `to_json` wrote, such as `Kept.report`; unknown fields are ignored.
+        """Read a report that `to_json` wrote, such as `ReviewState.report`; unknown fields are ignored.
 
         Args:
             text: The JSON object. The error comes back as an `OptimoveError` with the same words.

@@ -1,4 +1,6 @@
-"""Where the event loop of a `CampaignReview` runs, also under gevent's monkey patch.
+"""Event loops of `CampaignReview` under gevent's monkey patch: each in a native thread of its own.
+
+A file of its own, since it alone uses gevent.
 
 Under the patch all threads are greenlets of one native thread, and a native thread runs one event loop at a time: a
 second review would be refused while a first one waits. Whatever else looks for a running loop, Django's database layer
