@@ -1,6 +1,7 @@
-"""What became of a body that did not reach us as it was sent.
+"""Diagnosis of request bodies that were lost or changed in transit.
 
-Who sees only "the signature is wrong" looks for another secret. The headers often tell that the body is at fault.
+"The signature is wrong" alone sends people looking for another secret. The headers often show that the body was
+changed.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ _LONGEST_NUMBER: Final = 18
 
 
 def is_lost_in_chunks(request: Request) -> bool:
-    """Whether a body was announced in chunks, and nothing of it has come."""
+    """Whether a body with chunked transfer encoding was announced, and the body is empty."""
     return not request.body and any(value.strip() for value in request.header_values("transfer-encoding"))
 
 
 def body_fault(request: Request) -> str | None:
-    """Return what the headers say is wrong with a body that does not fit its signature, or cannot be read.
+    """Return why, according to the headers, a body does not match its signature or cannot be parsed.
 
     Returns:
-        A sentence or two that quote nothing; None when the headers fit the body.
+        One or two sentences, which quote nothing; None when the headers match the body.
     """
     announced, came = _announced(request), len(request.body)
     if not came:
