@@ -1,4 +1,4 @@
-"""Base class of both reviews: one pass of a review under its lock, and the passes until it is complete."""
+"""Base class of both reviews, apart from their public methods: one pass under a review's lock, and all passes."""
 
 from __future__ import annotations
 
