@@ -78,7 +78,7 @@ def copied_wrong(secret: bytes) -> Iterator[CopiedWrong]:
     if any(character in text for character in _INVISIBLE):
         yield _mistake(
             "secret-invisible-character",
-            "holds a no-break space, a zero-width space or another character that nobody sees, as copies from web "
+            "holds a no-break space, a zero-width space or another invisible character, as copies from web "
             "pages and chats do",
             "type it, or copy it as plain text",
             "".join(character for character in text if character not in _INVISIBLE),

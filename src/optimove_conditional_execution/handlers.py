@@ -36,7 +36,7 @@ class Decision:
         """Validate at construction, so that the traceback points at the handler's own line."""
         if self.verdict not in ("approve", "deny", "abstain"):
             raise ConfigurationError(
-                'A verdict is "approve", "deny" or "abstain": use Decision.approve() and its sisters.'
+                'A verdict is "approve", "deny" or "abstain": use Decision.approve(), .deny() or .abstain().'
             )
         given: object = self.additional_data
         if not isinstance(given, Mapping):

@@ -49,8 +49,8 @@ class Request:
             method: Any case.
             path: The path, without the query.
             query: The query string, without the question mark.
-            headers: A mapping, or pairs when a name can come more than once. The `headers` of Flask, Django,
-                Starlette and httpx fit as they are.
+            headers: A mapping, or pairs when a name can come more than once. The `headers` of Flask, Django, Starlette
+                and httpx can be passed unchanged.
             body: The raw bytes.
         """
         # The headers of some servers have `items` without being a Mapping.
@@ -110,7 +110,7 @@ def _text(value: str | bytes) -> str:
 
 
 def plain(status: int, text: str = "", *, headers: Mapping[str, str] = _NO_HEADERS) -> Response:
-    """Return a short plain-text response that fits every adapter."""
+    """Return a short plain-text response."""
     body = text.encode()
     return Response(
         status,

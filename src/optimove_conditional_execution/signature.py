@@ -37,7 +37,7 @@ class Unsigned(enum.Enum):
 
 
 UNSIGNED: Final = Unsigned.UNSIGNED
-"""Pass it as `secrets=` when no secret is set in Optimove: then anybody who knows your URL can ask your handler."""
+"""Pass it as `secrets=` when no secret is set in Optimove: then anybody who knows your URL can call your handler."""
 
 Secrets = Secret | Sequence[Secret]
 
@@ -111,8 +111,8 @@ def match(body: bytes, signature: str | bytes | None, keys: tuple[SecretBytes, .
     if given != given.lower():
         return match(body, given.lower(), keys)
     raise SignatureError(
-        "The signature does not fit this body and secret: the secret is another, or the body was changed on its way. "
-        "`optimove-ce verify` tells which."
+        "The signature does not match this body and secret: the secret is a different one, or the body was changed in "
+        "transit. `optimove-ce verify` finds out which."
     )
 
 

@@ -37,7 +37,7 @@ Mistake = Literal[
 ]
 
 UTF_16: Final = (
-    "The > of Windows PowerShell writes UTF-16: save the bytes as they came, with curl.exe -o FILE or "
+    "The > of Windows PowerShell writes UTF-16: save the bytes unchanged, with curl.exe -o FILE or "
     "Invoke-WebRequest -OutFile FILE, or use PowerShell 7."
 )
 """Advice for a file in UTF-16."""

@@ -17,8 +17,8 @@ def normalized(url: str) -> str:
     """Return a URL in its normal form; one that cannot be parsed is returned unchanged.
 
     Lower-case scheme and host, no default port, no needless percent-encoding, the rest of it in upper case, and no
-    slash at the end of the path. The case of path and query stays, since servers tell it apart. Source: RFC 3986,
-    section 6.2.
+    slash at the end of the path. The case of path and query is kept, since servers may be case-sensitive. Source: RFC
+    3986, section 6.2.
 
     Args:
         url: An absolute URL.

@@ -11,13 +11,13 @@ from typing import Final
 from ..messages import Request
 
 LOST_IN_CHUNKS: Final = (
-    "The body is empty: it was sent in chunks (Transfer-Encoding), and what stands before the receiver did not hand "
+    "The body is empty: it was sent in chunks (Transfer-Encoding), and what is in front of the receiver did not pass "
     "them on. Django under a WSGI server does that, and so do WSGI servers without wsgi.input_terminated. "
     "WSGIApp(receiver) for this route under gunicorn takes chunks, and so does ASGIApp under any server."
 )
 
 _LOST: Final = (
-    "a middleware or the view has read it before, or it was lost on its way. Hand the raw bytes over before "
+    "a middleware or the view has read it before, or it was lost in transit. Pass the raw bytes on before "
     "anything else reads them."
 )
 _CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress"})
@@ -45,13 +45,13 @@ def body_fault(request: Request) -> str | None:
     coding = _coding(request)
     if coding is not None:
         return (
-            f"The request has a Content-Encoding ({coding}). The signature covers the bytes that Optimove signed: what "
-            "packs or unpacks bodies on their way must leave this route alone."
+            f"The request has a Content-Encoding ({coding}). The signature covers the bytes that Optimove signed: "
+            "exclude this route from whatever compresses or decompresses bodies."
         )
     if announced is not None and came > announced:
         return (
-            f"The body has {came} bytes, but {announced} were announced (Content-Length): it was changed on its way, "
-            "by something that unpacks or rewrites bodies."
+            f"The body has {came} bytes, but {announced} were announced (Content-Length): it was changed in transit, "
+            "by something that decompresses or rewrites bodies."
         )
     return None
 

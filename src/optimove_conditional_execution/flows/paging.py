@@ -187,7 +187,7 @@ class Paging:
         else:
             self._over = True
             self._warn(
-                f"The customers ended with a 404 behind {self.rows} rows, twice, and not with an empty page. Compare "
+                f"The customers ended with a 404 after {self.rows} rows, twice, and not with an empty page. Compare "
                 "the number with what Optimove shows for the campaign."
             )
 
@@ -237,7 +237,7 @@ class Paging:
     def _unread(self) -> UnexpectedResponseError:
         return self._unexpected(
             f"But {self._unreadable} of {self.rows} rows name no customer; the first is {self._first_unreadable} The "
-            "others have all come. Nobody can be asked about these: tell Optimove."
+            "others were all received. These cannot be reviewed: report them to Optimove."
         )
 
     def _repeated(self) -> UnexpectedResponseError:

@@ -88,16 +88,16 @@ def parse_answer(batch: Batch, answer: object, deadline: Deadline | None = None)
         else:
             unknown[type(item).__name__] += 1
     if unknown and not approved:
-        raise InvalidAnswer(_nobody_known(unknown))
+        raise InvalidAnswer(_only_unknown_ids(unknown))
     return BatchResult(frozenset(approved), unknown_ids=unknown.total())
 
 
-def _nobody_known(kinds: Counter[str]) -> str:
+def _only_unknown_ids(kinds: Counter[str]) -> str:
     (kind, _), *others = kinds.most_common()
     told = f"values of type {kind}{' and others' if others else ''}" if kind != "str" or others else "other strings"
     return (
-        f"Nothing that the reviewer returned stands in its batch: it returned {told}. Of the customers of the batch, "
-        "return customer_id, which is a str, as it came."
+        f"Nothing that the reviewer returned is in its batch: it returned {told}. Of the customers of the batch, "
+        "return customer_id, which is a str, unchanged."
     )
 
 

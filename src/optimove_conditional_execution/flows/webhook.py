@@ -324,6 +324,6 @@ def _blocked_loop(late: Late) -> str:
     if not late.blocked:
         return ""
     return (
-        f" The event loop stood still for {late.blocked:.1f} s past the deadline: a coroutine must not block. Await "
+        f" The event loop was blocked for {late.blocked:.1f} s past the deadline: a coroutine must not block. Await "
         "what it waits for, or make the handler a plain function, which runs in a thread."
     )

@@ -186,15 +186,15 @@ _REASONS: Final = {
     "string_type": "is not a string",
     "string_pattern_mismatch": "is empty",
     "string_too_long": "is too long for a name",
-    "string_unicode": "holds half of a surrogate pair, so it is no text",
+    "string_unicode": "holds a lone surrogate, so it is not valid text",
     "identifier": (
-        "is no id: text that is not blank, of at most 1,024 characters and without half of a surrogate pair, or a "
+        "is not an id: text that is not blank, of at most 1,024 characters and without a lone surrogate, or a "
         "whole number"
     ),
     "milliseconds": "is not a whole number of milliseconds since 1970",
     "wall_time": "is not a date and time such as 2026-11-23 09:30:00",
     "zoned": "has a zone that is neither UTC nor an offset such as +02:00",
-    "offset": "is no UTC offset of less than a day, in seconds",
+    "offset": "is not a UTC offset of less than a day, in seconds",
     "campaign": "is not the number of a campaign",
     "event_type": "is not 5, the type of a campaign that waits for clearance",
 }
@@ -317,7 +317,7 @@ def _id_schema(as_text: Callable[[int], str], *first: CoreSchema) -> core_schema
         [*first, name, number],
         mode="left_to_right",
         custom_error_type="identifier",
-        custom_error_message="is no id",
+        custom_error_message="is not an id",
     )
 
 

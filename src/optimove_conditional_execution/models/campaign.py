@@ -66,7 +66,7 @@ class CampaignCustomer(WireModel):
 
     Attributes:
         customer_id: The customer's id; a number becomes text, nothing else is changed.
-        action_id: The campaign's action; `is_control` tells the control group.
+        action_id: The campaign's action; `is_control` is true for the control group.
         channel_id: The channel that the campaign goes out through.
         template_id: The template.
         promo_codes: The promotions that the campaign promises the customer.

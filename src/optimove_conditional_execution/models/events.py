@@ -62,7 +62,7 @@ def _offset(value: object) -> timedelta | None:
         value = timedelta(seconds=value)
     if value is None or (isinstance(value, timedelta) and abs(value) < _DAY):
         return value
-    raise PydanticCustomError("offset", "is no UTC offset")
+    raise PydanticCustomError("offset", "is not a UTC offset")
 
 
 _TOO_LARGE: Final = 2**63

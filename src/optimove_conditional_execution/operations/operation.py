@@ -62,8 +62,8 @@ class Endpoints:
 
     Of the webhooks' calls only the path of `create_webhook` is documented by Optimove, trailing slash included.
     `send_webhook_approval` is known from another program's summary; the others are guesses from the usual REST pattern.
-    The calls for scheduled campaigns stand in Optimove's reference. Ask your Customer Success Manager, and override
-    what differs: `Endpoints(get_webhooks=Endpoint("GET", "/..."))`.
+    The calls for scheduled campaigns are in Optimove's reference. Ask your Customer Success Manager, and override what
+    differs: `Endpoints(get_webhooks=Endpoint("GET", "/..."))`.
 
     Attributes:
         path_prefix: The prefix of the paths of the calls for scheduled campaigns: empty, or `/current`, as in

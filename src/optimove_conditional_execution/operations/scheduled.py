@@ -23,7 +23,7 @@ from .codec import decoded, json_body, many, model_of, nothing, required
 from .operation import ENDPOINTS, Operation
 
 MAX_STATUSES: Final = 10_000
-"""Customers per call, at most. Source: developer.optimove.com/reference/post_integrations-updatecustomerpromotionstatus."""
+"""Customers per call. Source: developer.optimove.com/reference/post_integrations-updatecustomerpromotionstatus."""
 
 DEFAULT_PAGE_SIZE: Final = 10_000
 """Rows requested per page. How Optimove pages is not documented."""

@@ -98,7 +98,7 @@ class _Listener(BaseReceiver):
                 function; what it suppresses does too.
             token_header: The name of a header, in letters, digits and dashes. Then the token is looked for in this
                 header and not in the URL: for a proxy that takes it out of the URL and sets it as a header, so that it
-                stands in no access log behind it.
+                is in no access log behind it.
 
         Raises:
             ConfigurationError: A setting is invalid.

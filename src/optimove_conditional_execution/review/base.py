@@ -221,7 +221,7 @@ class Review(abc.ABC, Generic[R, C]):
             validation.integer("expected_customers", expected)
         report = await self._run_locked(event, expected=expected)
         if report is None:
-            busy = OptimoveError("Another thread or process is at this review.")
+            busy = OptimoveError("Another thread or process has the lock of this review.")
             report = ReviewReport(campaign_id=event.campaign_id, error=busy)
         return report
 
@@ -240,7 +240,7 @@ class Review(abc.ABC, Generic[R, C]):
             LOGGER.error("campaign %d: the review failed: %s", event.campaign_id, safe_text(error))
             return ReviewReport(campaign_id=event.campaign_id, error=_as_optimove_error(error))
         if report is None:
-            LOGGER.info("campaign %d: another thread or process is at this review", event.campaign_id)
+            LOGGER.info("campaign %d: another thread or process has the lock of this review", event.campaign_id)
         else:
             await self._publish(report)
         return report
@@ -349,7 +349,7 @@ class Review(abc.ABC, Generic[R, C]):
         if opened.announced_twice:
             warnings.append(
                 "The journal holds another review of this campaign with the same clearance: Optimove has announced it "
-                "twice, with other time stamps. What the reviews say of one customer may differ; the last word counts."
+                "twice, with other time stamps. Their statuses of one customer may differ; the last one counts."
             )
             LOGGER.warning("campaign %d: %s", event.campaign_id, warnings[-1])
         if passes.margin is None:
@@ -408,7 +408,7 @@ class Review(abc.ABC, Generic[R, C]):
         if clearance is not None:
             doubts.append(
                 f"ClearanceRequiredBy falls into a change of clocks in {zone.key}, so it has two readings. "
-                "Taken is the earliest that is not before the event's TimeStamp: "
+                "The earliest that is not before the event's TimeStamp is used: "
                 f"{clearance.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC."
             )
         if event.contradicts(zone):

@@ -67,7 +67,7 @@ def _run_in_native_thread(coroutine: Coroutine[Any, Any, T]) -> T:
         try:
             with asyncio.Runner() as runner:
                 value = runner.run(main(), context=context)
-        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the result
+        except BaseException as error:  # noqa: BLE001 - it is set on the result
             hub.loop.run_callback_threadsafe(result.set_exception, error)
         else:
             hub.loop.run_callback_threadsafe(result.set, value)
@@ -112,7 +112,7 @@ class _Greenlets:
             result, raised = None, None
             try:
                 result = context.run(function, *arguments)
-            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+            except BaseException as error:  # noqa: BLE001 - it is set on the future
                 raised = as_exception(error)
             with contextlib.suppress(RuntimeError):  # the review is over, and its loop closed
                 loop.call_soon_threadsafe(settle, result, raised)

@@ -51,7 +51,7 @@ _GATHERING_SECONDS: Final = 0.01
 _IDLE_SECONDS: Final = 1.0
 """Seconds without a new row after which an incomplete batch goes to the reviewer."""
 
-_NOT_ALL_READ: Final = "The customers had not all come when it was time to send what was decided."
+_NOT_ALL_READ: Final = "Not all customers had been read when it was time to send what was decided."
 
 _REPLAYED_AT_ONCE: Final = 20
 
@@ -247,16 +247,16 @@ class Pipeline:
                 if not (isinstance(error, TimeoutError) and self._answer_until.expired):
                     self.ledger.mark_failed(batch)
                     # The exception's message may hold personal data; the SDK's own says what to do.
-                    odd = isinstance(error, InvalidAnswer)
+                    is_invalid = isinstance(error, InvalidAnswer)
                     self._count_failure(
-                        "batches", str(error) if odd else f"The reviewer raised {exception_name(error)}."
+                        "batches", str(error) if is_invalid else f"The reviewer raised {exception_name(error)}."
                     )
             else:
                 for reason, count in answer.reasons.items():
                     self._count_failure("customers", reason, count)
                 if answer.unknown_ids and not self.ledger.unknown_ids:  # logged once; the report has the total
                     LOGGER.warning(
-                        "campaign %d: the reviewer returned %d ids that do not stand in its batch of %d; not sent",
+                        "campaign %d: the reviewer returned %d ids that are not in its batch of %d; not sent",
                         self.event.campaign_id,
                         answer.unknown_ids,
                         len(batch.ids),
@@ -312,7 +312,7 @@ class Pipeline:
         except Exception as error:  # noqa: BLE001 - a journal may raise anything
             raised = self._journal_error or error if in_time.expired() else error
             if in_time.expired() and raised is error:
-                self._record_error(DeadlineExceeded("The journal was not done when it was time to send what it holds."))
+                self._record_error(DeadlineExceeded("The journal did not finish in time to send what it holds."))
             else:
                 cause = OptimoveError(f"Decisions that the journal refused are not sent: it raised {safe_text(raised)}")
                 self._record_error(cause)
@@ -428,9 +428,9 @@ class Pipeline:
         if not self._stepped and abs(step) >= _STEP_SECONDS:
             self._stepped = True
             self._warn(
-                f"The wall clock has moved {'on' if step > 0 else 'back'} by {abs(step):.0f} s more than the monotonic "
-                "one since the review began: it was set, or the machine was suspended. Clearance has come as soon as "
-                "one of the two says so."
+                f"The wall clock has moved {'forward' if step > 0 else 'back'} by {abs(step):.0f} s more than the "
+                "monotonic one since the review began: it was set, or the machine was suspended. Clearance has come as "
+                "soon as one of the two says so."
             )
 
     def _warn(self, text: str) -> None:
@@ -479,7 +479,7 @@ class Pipeline:
         if not complete and not in_time and self._error is None:
             self._error = DeadlineExceeded("Clearance came before the review was complete.")
         if ledger.unknown_ids:
-            self._warn(f"The reviewer returned {ledger.unknown_ids} ids that did not stand in its batch; not sent.")
+            self._warn(f"The reviewer returned {ledger.unknown_ids} ids that were not in its batch; not sent.")
         failed = (f"{count} {unit} failed: {reason}" for (unit, reason), count in self._failures.items())
         return ReviewReport(
             campaign_id=self.event.campaign_id,

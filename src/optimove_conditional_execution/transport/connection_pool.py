@@ -125,7 +125,7 @@ class ConnectionPool(Generic[C]):
 
 def _none_free() -> DeadlineExceeded:
     return DeadlineExceeded(
-        "The deadline passed while other requests of this client were on their way: see max_connections.",
+        "The deadline passed while other requests of this client were in flight: see max_connections.",
         request_sent=False,
     )
 

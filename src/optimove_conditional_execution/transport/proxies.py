@@ -76,8 +76,8 @@ def _proxy(kind: str, value: str) -> str:
         usable = False
     if not usable:
         raise ConfigurationError(
-            f"{_variable(kind)} is no proxy: it must be http://host:port, or begin with https://, socks5:// or "
-            "socks5h://. Special characters of a user name or password are percent-encoded."
+            f"{_variable(kind)} is not a valid proxy URL: it must be http://host:port, or begin with https://, "
+            "socks5:// or socks5h://. Special characters of a user name or password are percent-encoded."
         ) from None
     return proxy
 

@@ -144,7 +144,7 @@ class RateLimiter:
     def _check(self, reservation: Reservation, deadline: Deadline, now: float) -> None:
         if reservation.at - now > deadline.remaining():
             raise DeadlineExceeded(
-                f"The rate limit of {self._limit.requests} requests in {self._limit.per:g} s leaves no turn before "
+                f"The rate limit of {self._limit.requests} requests in {self._limit.per:g} s allows no request before "
                 "the deadline.",
                 request_sent=False,
             )
@@ -367,8 +367,8 @@ class AdaptiveThrottle:
         if pause < retry_after:
             if now + pause > window.end + _NEWS_SECONDS:
                 _LOGGER.warning(
-                    "Optimove asks for no requests for %.0f s (Retry-After). More than %g s are not believed: then one "
-                    "request tries. RetryPolicy(max_retry_after=...) sets how much is.",
+                    "Optimove asks for no requests for %.0f s (Retry-After). At most %g s are waited: then one request "
+                    "is sent as a probe. RetryPolicy(max_retry_after=...) sets that limit.",
                     retry_after,
                     self._max_retry_after,
                 )
@@ -397,7 +397,7 @@ class AdaptiveThrottle:
                 end = min(end, now + left * _GUESS_SHARE)
             if end - now >= left:
                 raise DeadlineExceeded(
-                    "Optimove turns requests away (429 or 503), and wants none before the deadline.", request_sent=False
+                    "Optimove rejects requests (429 or 503), and asks for none before the deadline.", request_sent=False
                 )
             at = max(now, end, self._next)
             if at - now < _SHARE * left:
