@@ -246,7 +246,7 @@ def test_a_pool_refuses_when_it_is_full() -> None:
     assert pool.submit(max, (1, 2)).result(10) == 2
 
 
-@pytest.mark.parametrize("when_full", ["refuse", "queue"])
+@pytest.mark.parametrize("on_full", ["refuse", "queue"])
 def test_a_shortage_of_threads_passes(monkeypatch: pytest.MonkeyPatch, on_full: Any) -> None:
     pool = DaemonThreadPool(3, on_full=on_full, name="test-shortage")
 

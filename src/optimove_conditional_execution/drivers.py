@@ -167,7 +167,7 @@ async def _aperform(
         answer = await _in_time(effect.function(*effect.arguments), effect, pool, interruption)
     else:
         future = asyncio.wrap_future(pool.submit(effect.function, effect.arguments))
-        answer = await _settled(future, effect, interruption)
+        answer = await _wait(future, effect, interruption)
         if inspect.iscoroutine(answer):  # a lambda around a coroutine function, say
             answer = await _in_time(answer, effect, pool, interruption)
     return _not_awaitable(answer)
@@ -189,7 +189,7 @@ async def _in_time(
     clock = asyncio.get_running_loop().time
     due = clock() + effect.within.remaining()
     try:
-        answer = await _settled(task, effect, interruption)
+        answer = await _wait(task, effect, interruption)
     except Late:
         raise Late(blocked=_standstill(clock() - due)) from None
     if effect.whose == "handler" and _standstill(clock() - due):
@@ -201,7 +201,7 @@ def _standstill(overdue: float) -> float:
     return overdue if overdue > _STANDSTILL else 0.0
 
 
-async def _settled(future: asyncio.Future[Any], effect: Ask, interruption: _DeferredCancellation) -> object:
+async def _wait(future: asyncio.Future[Any], effect: Ask, interruption: _DeferredCancellation) -> object:
     assert effect.within is not None  # noqa: S101 - only effects with a deadline get here
     defer = None if effect.whose == "handler" else functools.partial(interruption.defer, effect.within)
     return await aresult_by(future, effect.within, defer=defer)
