@@ -27,8 +27,8 @@ PLAIN = "k3y-of_the+tenant/with=padding=="
 COPIED = {
     "white space": (f"{PLAIN}\n", "white space"),
     "byte order mark": (f"\ufeff{PLAIN}", "byte order mark"),
-    "no-break space": (f"{PLAIN}\u00a0", "nobody sees"),
-    "zero-width space": (f"{PLAIN[:5]}\u200b{PLAIN[5:]}", "nobody sees"),
+    "no-break space": (f"{PLAIN}\u00a0", "invisible character"),
+    "zero-width space": (f"{PLAIN[:5]}\u200b{PLAIN[5:]}", "invisible character"),
     "typographic quotes": (f"\u201c{PLAIN}\u201d", "quotation mark"),
     "plain quotes": (f'"{PLAIN}"', "quotation mark"),
     "a name": (f"OPTIMOVE_WEBHOOK_SECRET={PLAIN}", "name of a variable"),

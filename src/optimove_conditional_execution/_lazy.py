@@ -14,7 +14,7 @@ def attach(
 
     Args:
         package: The package's `__name__`.
-        places: Names by the module that has them, relative to the package; a module's own name stands for the module.
+        places: The names, by the module that defines them, relative to the package; the name of a module is the module.
     """
     modules = {name: module for module, names in places.items() for name in names}
 

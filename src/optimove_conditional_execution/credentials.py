@@ -1,4 +1,4 @@
-"""API keys, webhook secrets and listener tokens: values whose repr is silent, and what copying adds to them."""
+"""API keys, webhook secrets and listener tokens: values with a masked repr, and checks for copy-and-paste mistakes."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def revealed(secret: object) -> object:
 @final
 @dataclass(frozen=True, slots=True)
 class CopiedWrong:
-    """Something at a secret that most likely came with a copy and does not belong to it.
+    """A copy-and-paste mistake in a secret.
 
     Attributes:
         mistake: A name for programs.
         what: What a secret with it does, such as "begins or ends with white space".
-        remedy: What helps, as a command.
-        meant: What the secret may be without it.
+        remedy: How to correct it, in the imperative.
+        meant: The secret without the mistake; several candidates when it is ambiguous.
     """
 
     mistake: CopyMistake
@@ -61,7 +61,7 @@ _SHORTEST_OF_SEVERAL: Final = 4
 
 
 def copied_wrong(secret: bytes) -> Iterator[CopiedWrong]:
-    """Yield what looks copied wrong about a secret, a key or a token; nothing is said of it but the kind.
+    """Yield the likely copy-and-paste mistakes in a secret, a key or a token. They name the kind of mistake only.
 
     Args:
         secret: As it is configured.
@@ -78,7 +78,7 @@ def copied_wrong(secret: bytes) -> Iterator[CopiedWrong]:
     if any(character in text for character in _INVISIBLE):
         yield _mistake(
             "secret-invisible-character",
-            "holds a no-break space, a zero-width space or another character that nobody sees, as copies from web "
+            "holds a no-break space, a zero-width space or another invisible character, as copies from web "
             "pages and chats do",
             "type it, or copy it as plain text",
             "".join(character for character in text if character not in _INVISIBLE),
@@ -90,7 +90,7 @@ def copied_wrong(secret: bytes) -> Iterator[CopiedWrong]:
             "strip it, if it came from a file",
             bare,
         )
-    # What cannot be seen may stand before what can.
+    # Invisible characters may precede visible ones.
     visible = text.translate(dict.fromkeys(map(ord, _BYTE_ORDER_MARK + _INVISIBLE))).strip()
     named = _NAME.match(visible)
     if named is not None:

@@ -1,4 +1,4 @@
-"""Time as the SDK sees it: deadlines on a monotonic clock, and how late a message is."""
+"""Deadlines on a monotonic clock, time zones, and estimates of transit time."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from zoneinfo import ZoneInfo, available_timezones
 from .errors import ConfigurationError
 
 Clock = Callable[[], float]
-"""Seconds since any fixed moment, never going back."""
+"""A clock: returns seconds since an arbitrary fixed point."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A moment by which something must be done, on a clock that nobody can set back.
+    """A point in time on a monotonic clock, by which something must be done.
 
     Make one with `Deadline.after(seconds)`; read `remaining()` where you set a timeout.
     """
@@ -32,10 +32,10 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float, *, clock: Clock = time.monotonic) -> Deadline:
-        """Return the deadline that many seconds from now.
+        """Return a deadline `seconds` from now.
 
         Args:
-            seconds: How long from now. Zero or less is a deadline that has passed; `math.inf` never comes.
+            seconds: Seconds from now. Zero or less is a deadline that has passed; `math.inf` never expires.
             clock: The monotonic clock, in seconds.
 
         Raises:
@@ -49,14 +49,14 @@ class Deadline:
 
     @property
     def expired(self) -> bool:
-        """Whether the moment has come."""
+        """Whether the deadline has passed."""
         return self._clock() >= self._at
 
     def earlier_by(self, seconds: float) -> Deadline:
-        """Return a deadline that comes before this one.
+        """Return a deadline that is earlier than this one.
 
         Args:
-            seconds: How long before; a negative number is after it.
+            seconds: How much earlier; a negative number makes it later.
 
         Raises:
             ConfigurationError: `seconds` is not a number.
@@ -79,13 +79,13 @@ def _number(seconds: object) -> float:
 class WallAwareClock:
     """A monotonic clock that also moves when the wall clock is ahead of it.
 
-    A monotonic clock stands still while the machine is suspended, and does not see that the wall clock was set right.
-    A wall clock can be set back. So of the time that both have counted since the start, the longer one holds: a moment
-    on the wall has come on this clock as soon as one of the two says so.
+    A monotonic clock stands still while the machine is suspended, and does not see that the wall clock was set right. A
+    wall clock can be set back. So this clock returns the larger of the times that have elapsed on both since the
+    start: a wall time has been reached as soon as one of the two says so.
     """
 
     def __init__(self, *, monotonic: Clock = time.monotonic, wall: Clock = time.time) -> None:
-        """Start counting.
+        """Start at the current readings of both clocks.
 
         Args:
             monotonic: A monotonic clock, seconds.
@@ -100,7 +100,7 @@ class WallAwareClock:
         return max(self._monotonic(), self._wall() - self._offset)
 
     def step(self) -> float:
-        """Return the seconds by which the wall clock has moved more than the monotonic one since the start."""
+        """Return by how many seconds the wall clock has advanced more than the monotonic one since the start."""
         return self._wall() - self._offset - self._monotonic()
 
 
@@ -112,23 +112,23 @@ _LARGEST_COMPANY: Final = 3
 
 STEP_RUN: Final = 3
 STEP_SPREAD_SECONDS: Final = 0.25
-"""So many late messages in a row, late by the same amount within so many seconds, are a step of the sender's clock."""
+"""This many consecutive messages with the same delay, within this many seconds, are a step of the sender's clock."""
 
 
 class TransitEstimate:
-    """How long each message was under way, seen without trusting that two clocks agree.
+    """Estimates the transit time of messages without assuming that the two clocks agree.
 
     `received - timestamp` is the transit time plus the unknown difference between the sender's clock and ours. Its
-    smallest recent value belongs to the message that was fastest; what a message has above that is its own delay.
-    Because only differences count, our side may be a monotonic clock, and a wrong wall clock changes nothing.
+    smallest recent value belongs to the fastest message; the difference to it is a message's own delay. Because only
+    differences count, our side may be a monotonic clock, and a wrong wall clock changes nothing.
 
-    A message that is stamped ahead, by a sender whose clock is wrong, would make all others look late. So the smallest
-    value must have company: with six messages known another one within a second of it, with nine two others.
+    A message with a time stamp in the future, from a sender whose clock is wrong, would make all others look late. So
+    the smallest value must be confirmed: of six known messages by another one within a second of it, of nine by two.
 
-    When the sender's clock is set back, or when one of its servers is behind the others, messages look late for ever
-    by the same amount. So three late messages in a row whose delays are within 0.25 s of each other are a step of the
-    clock: what comes like them is measured against them. Messages that are in time may come between. Three late ones in
-    a row that are not like them end the step, and so does a window without any.
+    When the sender's clock is set back, or when one of its servers is behind the others, messages look late by the same
+    amount from then on. So three consecutive late messages whose delays are within 0.25 s of each other are a step of
+    the clock: later messages with a similar delay are measured against them. Messages that are on time may arrive in
+    between. Three late ones in a row with other delays end the step, and so does a window without any.
 
     The window holds the last 256 messages, none older than 10 minutes. Safe for threads.
     """
@@ -144,14 +144,14 @@ class TransitEstimate:
         self._step_seen = -math.inf
 
     def observe(self, *, received: float, sent: float) -> float:
-        """Take a message into account and return its delay.
+        """Record a message and return its delay.
 
         Args:
             received: Our clock at arrival, seconds.
             sent: The sender's time stamp, seconds.
 
         Returns:
-            Seconds, 0 or more, by which this message was slower than the fastest of its neighbours.
+            Seconds, 0 or more, by which this message was slower than the fastest recent one.
         """
         offset = received - sent
         with self._lock:
@@ -170,7 +170,7 @@ class TransitEstimate:
             return now - (self._fastest() if self._step is None else self._step)
 
     def _measure_of(self, offset: float, received: float) -> float:
-        """Return the offset that a message without delay would have; learn from this one."""
+        """Return the offset that a message without delay would have, and update the step from this one."""
         fastest = self._fastest()
         if offset - fastest > STEP_SPREAD_SECONDS:
             self._late.append((received, offset))
@@ -185,7 +185,7 @@ class TransitEstimate:
         return fastest
 
     def _learn_step(self, received: float) -> None:
-        """Look at the last late messages, whether they agree with each other or else with the step that is known."""
+        """Update the step: the last late messages may agree with each other, or else with the known step."""
         if len(self._late) < STEP_RUN or received - self._late[0][0] > self._window:
             return
         offsets = [offset for _, offset in self._late]
@@ -225,7 +225,7 @@ def zone_of(timezone: ZoneInfo | str, *, setting: str = "timezone=") -> ZoneInfo
 
 
 def readings(moment: datetime, zone: tzinfo) -> list[datetime]:
-    """Return the moments in UTC that a clock on the wall of a zone can mean, one or two, the earlier first."""
+    """Return the moments in UTC that a local time in a zone can mean, one or two, the earlier first."""
     if moment.tzinfo is not None:
         return [moment.astimezone(UTC)]
     try:
@@ -241,7 +241,7 @@ _CLOCKS_DIFFER: Final = 300.0
 def announced_instant(
     moment: datetime, zone: tzinfo, *, announced: datetime, announced_zone: tzinfo, now: float | None = None
 ) -> tuple[datetime, bool]:
-    """Return the moment that an announcement of it means: the earliest reading that is not before the announcement.
+    """Return the moment that an announced local time means: the earliest reading that is not before the announcement.
 
     An announcement can fall into the same repeated hour. Nothing is announced in the future, so it was made at the
     latest of its readings that has passed by `now`, unless then its moment would be over before it.

@@ -1,4 +1,4 @@
-"""Perform what a flow wants, with threads or with asyncio. A driver holds no decision."""
+"""Drivers: perform the effects of a flow, with threads or with asyncio. A driver makes no decisions."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .worker_pool import DaemonThreadPool, aresult_by, result_by
 R = TypeVar("R")
 
 _LAST_WORDS: Final = 2.0
-"""Seconds that a store still gets when the request is cancelled while it is asked."""
+"""Seconds that a pending call to a store may still take after the request is cancelled."""
 
 _STANDSTILL: Final = 0.25
-"""Seconds after which a timer that fires late tells of a coroutine that blocks its event loop."""
+"""A timer that fires later than this many seconds means that a coroutine blocks its event loop."""
 
 _STORE_PLACES: Final = 8
-"""Threads that wait for a claim store; more would only queue inside it."""
+"""Threads that call a claim store; more would only queue inside it."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """Where bounded questions are asked."""
+    """Thread pools for effects with a deadline."""
 
     handler: DaemonThreadPool
     store: DaemonThreadPool
@@ -50,7 +50,7 @@ def run(flow: Flow[R], *, call: Callable[..., Any] | None = None, pools: Pools |
     Args:
         flow: The flow.
         call: Sends an operation, for flows that ask Optimove; takes `deadline=` if one of them sets it.
-        pools: Where bounded questions are asked, for flows that have some.
+        pools: Thread pools for effects with a deadline, for flows that have some.
 
     Returns:
         The flow's result.
@@ -125,10 +125,10 @@ async def arun(flow: Flow[R], *, call: Callable[..., Awaitable[Any]] | None = No
 
 @final
 class _DeferredCancellation:
-    """A cancellation, or whatever else ends the caller, that came while a store was asked: kept until it has answered.
+    """A cancellation, or another interruption of the caller, deferred while a call to a store is pending.
 
-    A claim that is made in a thread is made whether anybody waits for it or not. The flow must learn of it to give it
-    back; else nobody could answer that notification any more.
+    A claim that is made in a thread is made whether a caller waits for it or not. The flow must learn of it to release
+    it; otherwise that notification could not be answered any more.
     """
 
     def __init__(self) -> None:
@@ -136,14 +136,14 @@ class _DeferredCancellation:
         self._until = Deadline.after(0)
 
     def defer(self, deadline: Deadline, error: BaseException) -> Deadline:
-        """Keep the first of several, and return until when the store, which has a deadline, may still answer."""
+        """Keep the first interruption, and return the deadline for the store's result."""
         if self._error is None:
             self._error = error
             self._until = Deadline.after(min(deadline.remaining(), _LAST_WORDS))
         return self._until
 
     def raise_if_set(self) -> None:
-        """Raise what was kept."""
+        """Raise the deferred interruption, if there is one."""
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -167,7 +167,7 @@ async def _aperform(
         answer = await _in_time(effect.function(*effect.arguments), effect, pool, interruption)
     else:
         future = asyncio.wrap_future(pool.submit(effect.function, effect.arguments))
-        answer = await _settled(future, effect, interruption)
+        answer = await _wait(future, effect, interruption)
         if inspect.iscoroutine(answer):  # a lambda around a coroutine function, say
             answer = await _in_time(answer, effect, pool, interruption)
     return _not_awaitable(answer)
@@ -176,7 +176,7 @@ async def _aperform(
 async def _in_time(
     coroutine: Coroutine[Any, Any, Any], effect: Ask, pool: DaemonThreadPool, interruption: _DeferredCancellation
 ) -> object:
-    """Await a coroutine in a task of its own, so that one which ignores its cancellation is left behind."""
+    """Await a coroutine in a task of its own, so that one which ignores its cancellation is abandoned."""
     try:
         pool.acquire()
     except BaseException:
@@ -185,11 +185,11 @@ async def _in_time(
     task = asyncio.ensure_future(_contained(coroutine))
     task.add_done_callback(pool.release)
     task.add_done_callback(lambda _: coroutine.close())  # one that was cancelled before it began
-    assert effect.within is not None  # noqa: S101 - only bounded questions come here
+    assert effect.within is not None  # noqa: S101 - only effects with a deadline get here
     clock = asyncio.get_running_loop().time
     due = clock() + effect.within.remaining()
     try:
-        answer = await _settled(task, effect, interruption)
+        answer = await _wait(task, effect, interruption)
     except Late:
         raise Late(blocked=_standstill(clock() - due)) from None
     if effect.whose == "handler" and _standstill(clock() - due):
@@ -201,8 +201,8 @@ def _standstill(overdue: float) -> float:
     return overdue if overdue > _STANDSTILL else 0.0
 
 
-async def _settled(future: asyncio.Future[Any], effect: Ask, interruption: _DeferredCancellation) -> object:
-    assert effect.within is not None  # noqa: S101 - only bounded questions come here
+async def _wait(future: asyncio.Future[Any], effect: Ask, interruption: _DeferredCancellation) -> object:
+    assert effect.within is not None  # noqa: S101 - only effects with a deadline get here
     defer = None if effect.whose == "handler" else functools.partial(interruption.defer, effect.within)
     return await aresult_by(future, effect.within, defer=defer)
 
@@ -235,7 +235,7 @@ async def _contained(coroutine: Coroutine[Any, Any, R]) -> R:
 
 
 def _not_awaitable(answer: object) -> object:
-    """Return the answer; a coroutine that nobody will await is an odd answer, and the flow says so."""
+    """Return the value; a coroutine that will not be awaited is an invalid return value, and the flow says so."""
     if inspect.iscoroutine(answer):
         answer.close()  # or Python would warn that it was never awaited
     return answer

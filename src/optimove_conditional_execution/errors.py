@@ -1,19 +1,19 @@
-"""Everything that this SDK raises on purpose.
+"""Exceptions of the SDK.
 
 ```
 OptimoveError
-├── ConfigurationError            a setting or an argument is missing or makes no sense
-├── APIError                      Optimove answered, with an error
+├── ConfigurationError            a setting or an argument is missing or invalid
+├── APIError                      Optimove responded with an error
 │   ├── AuthenticationError       401, 403
 │   ├── NotFoundError             404
 │   ├── RateLimitError            429
 │   ├── ServerError               5xx
 │   └── UnexpectedResponseError   2xx, but not the documented shape
-├── TransportError                no answer
+├── TransportError                no response
 ├── DeadlineExceeded              no time left
 ├── SignatureError                an incoming request is not from Optimove
 ├── PayloadError                  it is, but cannot be understood
-└── StoreError                    a claim store or a journal cannot be relied on
+└── StoreError                    a claim store or a journal is unusable
     └── SupersededError           another run has taken over the review
 ```
 
@@ -25,7 +25,7 @@ from __future__ import annotations
 from typing import Final, Literal
 
 MAX_ERROR_BODY: Final = 2_048
-"""Bytes of an error's body that are kept."""
+"""Bytes of a response body that an error keeps."""
 
 TOO_LARGE: Final = 413
 _FIRST_CLIENT_ERROR: Final = 400
@@ -42,10 +42,10 @@ TransportReason = Literal[
 
 
 class OptimoveError(Exception):
-    """The root of all errors of this SDK."""
+    """Base class of all exceptions of this SDK."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Let errors with keyword-only attributes travel between processes."""
+        """Support pickling: the attributes are keyword-only."""
         return _rebuild, (type(self), self.args, self.__dict__.copy())
 
 
@@ -57,19 +57,19 @@ def _rebuild(cls: type[OptimoveError], args: tuple[object, ...], attributes: dic
 
 
 class ConfigurationError(OptimoveError, ValueError):
-    """A setting or an argument is missing or makes no sense; the message says how to set it."""
+    """A setting or an argument is missing or invalid; the message says how to set it."""
 
 
 class APIError(OptimoveError):
-    """Optimove answered with an error.
+    """Optimove responded with an error status, or with an invalid body.
 
     Attributes:
         status: The HTTP status.
-        message: What Optimove said, in a line of at most 200 characters; empty when it said nothing readable.
-        body: The start of the answer's body, at most 2 kB. It can hold what you sent, so do not log it unread.
+        message: Optimove's own message, in one line of at most 200 characters; empty when there is no readable one.
+        body: The start of the response body, at most 2 kB. It can hold what you sent, so do not log it unread.
         operation: The name of the call, such as `create_webhook`.
-        is_html: Whether the body is a web page. Then a firewall, a proxy or another server answered, not the API.
-        retry_after: Seconds that the answer asks to wait, or None when it does not say.
+        is_html: Whether the body is a web page. Then a firewall, a proxy or another server responded, not the API.
+        retry_after: Seconds to wait, from the `Retry-After` header; None without one.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class APIError(OptimoveError):
 
     @property
     def is_transient(self) -> bool:
-        """Whether the same request may well succeed a little later.
+        """Whether the same request is likely to succeed later.
 
-        So it is after 408, 421, 425, 429 and a 5xx, and after any other 4xx whose body is a web page: something between
-        you and the API sent that. A 413 stays as it is, since the same body would be too large again.
+        True for 408, 421, 425, 429 and 5xx, and for any other 4xx whose body is a web page, since an intermediary sent
+        that. False for a 413: the same body would be too large again.
         """
         if self.status >= _FIRST_SERVER_ERROR or self.status in TRANSIENT_STATUSES:
             return True
@@ -106,7 +106,7 @@ class APIError(OptimoveError):
 class AuthenticationError(APIError):
     """401 or 403: the key is missing, wrong, expired, or of a type that may not make this call.
 
-    With `is_html` it was not the API that refused it, but a firewall or a proxy, and the key may be right.
+    With `is_html` a firewall or a proxy rejected the request, not the API, and the key may be right.
     """
 
 
@@ -115,7 +115,7 @@ class NotFoundError(APIError):
 
 
 class RateLimitError(APIError):
-    """429: too many requests. `retry_after` says when to come back."""
+    """429: too many requests. `retry_after` says how long to wait."""
 
 
 class ServerError(APIError):
@@ -127,21 +127,21 @@ class UnexpectedResponseError(APIError):
 
 
 class TransportError(OptimoveError):
-    """No answer came.
+    """No response was received.
 
     Attributes:
-        request_sent: False when Optimove cannot have got the request, True when it was sent in whole,
-            None when that is not known.
+        request_sent: False when Optimove cannot have received the request, True when it was sent completely, None when
+            that is not known.
         cause: What went wrong. `dns`: the host's name cannot be resolved. `refused`: nothing listens there.
             `unreachable`: there is no route to the host. `tls`: TLS cannot be set up. `proxy`: the proxy cannot be
-            reached, or refuses. `timeout`: no answer within the time for one try. `broken`: the connection was lost,
-            or the answer is not HTTP. `invalid-request`: the URL or a header is invalid. `other`: an event hook,
-            a transport or an event loop that is not the SDK's raised an exception.
+            reached, or refuses. `timeout`: no response within the time for one try. `broken`: the connection was
+            lost, or the response is not HTTP. `invalid-request`: the URL or a header is invalid. `other`: an event
+            hook, a transport or an event loop that is not the SDK's raised an exception.
         reason: More about it, empty when nothing more is known. After `dns`: `temporary`, when the name server could
             not be asked. After `tls`: `not-tls`, when the server does not speak TLS; `unknown-issuer`, `expired`,
             `not-yet-valid`, `other-host` or `bad-certificate`, when its certificate is not accepted.
-        detail: The words of the operating system, of OpenSSL or of the proxy, such as `certificate has expired`;
-            often empty. Of the request they hold the host at most.
+        detail: The message of the operating system, of OpenSSL or of the proxy, such as `certificate has expired`;
+            often empty. Of the request it holds the host at most.
     """
 
     def __init__(

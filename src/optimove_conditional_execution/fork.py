@@ -1,4 +1,4 @@
-"""What a child process forgets after `os.fork`: connections, threads and locks of its parent."""
+"""Reset of connections, threads and locks in a child process after `os.fork`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final, Protocol
 
 
 class Forkable(Protocol):
-    """Something that holds what a child process must not share with its parent."""
+    """An object with resources that a child process must not share with its parent."""
 
     def after_fork(self) -> None:
-        """Start afresh, in the only thread of the child: locks may be held by threads that are gone."""
+        """Reset, in the only thread of the child: locks may be held by threads that no longer exist."""
         ...
 
 

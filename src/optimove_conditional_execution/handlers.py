@@ -1,4 +1,4 @@
-"""What integrators write: the decision, about one customer or a batch, and the function that takes it."""
+"""Handler protocols and decisions: the code that integrators write, for one customer or for a batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Verdict = Literal["approve", "deny", "abstain"]
 @final
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """May this customer get this campaign?
+    """A handler's decision about one customer.
 
     Make one with `approve`, `deny` or `abstain`. The repr shows the verdict alone.
 
@@ -33,10 +33,10 @@ class Decision:
     additional_data: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        """Refuse what nobody would understand, here where the traceback points at the line that made it."""
+        """Validate at construction, so that the traceback points at the handler's own line."""
         if self.verdict not in ("approve", "deny", "abstain"):
             raise ConfigurationError(
-                'A verdict is "approve", "deny" or "abstain": use Decision.approve() and its sisters.'
+                'A verdict is "approve", "deny" or "abstain": use Decision.approve(), .deny() or .abstain().'
             )
         given: object = self.additional_data
         if not isinstance(given, Mapping):
@@ -45,7 +45,7 @@ class Decision:
             object.__setattr__(self, "additional_data", json_object(dict(given)))
 
     def __bool__(self) -> bool:
-        """Refuse: a denial that counts as true in an `if` would approve.
+        """Raise: a denial that is truthy in an `if` would approve.
 
         Raises:
             TypeError: Always; look at `verdict`.
@@ -54,7 +54,7 @@ class Decision:
 
     @classmethod
     def approve(cls, additional_data: Mapping[str, Any] | None = None) -> Decision:
-        """Let the campaign go out to the customer.
+        """Approve: the campaign may go out to the customer.
 
         Args:
             additional_data: A JSON object to send along.
@@ -66,10 +66,10 @@ class Decision:
 
     @classmethod
     def deny(cls, reason: str | None = None, additional_data: Mapping[str, Any] | None = None) -> Decision:
-        """Say no, and settle it: no other webhook of the tenant can approve any more.
+        """Deny, finally: no other webhook of the tenant can approve any more.
 
         Args:
-            reason: Why, for your own records.
+            reason: The reason, for your own records.
             additional_data: A JSON object to send along.
 
         Raises:
@@ -79,29 +79,29 @@ class Decision:
 
     @classmethod
     def abstain(cls, reason: str | None = None) -> Decision:
-        """Say nothing: the campaign does not go out unless another webhook of the tenant approves in time.
+        """Abstain: the campaign does not go out unless another webhook of the tenant approves in time.
 
         Args:
-            reason: Why, for your own records.
+            reason: The reason, for your own records.
         """
         return cls("abstain", reason)
 
 
 def kind_of(answer: object) -> str:
-    """Return the name of an answer's type, with its module unless it is Python's own: NumPy has a `bool` too."""
+    """Return the name of a value's type, with its module unless it is Python's own: NumPy has a `bool` too."""
     kind = type(answer)
     module: object = getattr(kind, "__module__", "builtins")
     return kind.__name__ if module == "builtins" else f"{module}.{kind.__name__}"
 
 
 class WebhookHandler(Protocol):
-    """Decides about one customer; called in a thread of a bounded pool."""
+    """A handler for one customer; called in a thread of a bounded pool."""
 
     def __call__(self, notification: WebhookNotification, deadline: Deadline, /) -> Decision | bool:
         """Decide before the deadline.
 
         Args:
-            notification: Who would get which campaign.
+            notification: The customer and the campaign.
             deadline: When your answer is due; the time that delivering it takes has been taken off. An answer that
                 comes later is ignored.
 
@@ -113,7 +113,7 @@ class WebhookHandler(Protocol):
 
 
 class AsyncWebhookHandler(Protocol):
-    """Decides about one customer; cancelled when it is late."""
+    """A coroutine function that handles one customer; cancelled when it is late."""
 
     async def __call__(self, notification: WebhookNotification, deadline: Deadline, /) -> Decision | bool:
         """Decide before the deadline; see `WebhookHandler`."""
@@ -121,7 +121,7 @@ class AsyncWebhookHandler(Protocol):
 
 
 class CampaignReviewer(Protocol):
-    """Your decision about a batch of customers of a scheduled campaign."""
+    """A reviewer: decides about a batch of customers of a scheduled campaign."""
 
     def __call__(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> Iterable[str]:
         """Return the `customer_id` of each customer who may get the campaign; the others may not.
@@ -130,8 +130,8 @@ class CampaignReviewer(Protocol):
 
         Args:
             customers: Up to `batch_size` of them, each once in the whole review.
-            deadline: When to return, with those who are approved by then; an answer that comes more than a moment
-                later is ignored, and nobody in the batch is approved.
+            deadline: When to return, with those who are approved by then; a result that comes more than a moment later
+                is ignored, and nobody in the batch is approved.
 
         Raises:
             Exception: Whatever you raise fails this batch: nobody in it is approved.
@@ -140,7 +140,7 @@ class CampaignReviewer(Protocol):
 
 
 class AsyncCampaignReviewer(Protocol):
-    """Your decision about a batch of customers, in an event loop; see `CampaignReviewer`."""
+    """A reviewer that is a coroutine function; see `CampaignReviewer`."""
 
     async def __call__(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> Iterable[str]:
         """Return the `customer_id` of each customer who may get the campaign."""

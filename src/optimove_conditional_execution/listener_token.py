@@ -23,7 +23,7 @@ PARAMETER: Final = "token"
 
 
 class ListenerToken:
-    """What a listener's URL must hold: `?token=...`, or as the last segment of its path; or else a header.
+    """The token that a listener's URL must hold, as `?token=...` or as the last segment of its path; or else a header.
 
     Attributes:
         expected: The token, or None for `UNSIGNED`.
@@ -32,7 +32,7 @@ class ListenerToken:
     __slots__ = ("_header", "expected")
 
     def __init__(self, token: str | SecretStr | Literal[Unsigned.UNSIGNED], *, header: str | None = None) -> None:
-        """Take the token that stands in the registered URL, before any percent-encoding.
+        """Check the token of the registered URL, given without percent-encoding.
 
         Args:
             token: The token.
@@ -48,7 +48,7 @@ class ListenerToken:
 
     @property
     def place(self) -> str:
-        """Where the token is looked for, in words."""
+        """The part of the request that is searched for the token, in words."""
         return "URL" if self._header is None else "token's header"
 
     def matches(self, request: Request) -> bool:
@@ -83,7 +83,7 @@ def _usable(token: object) -> bytes:
 
 
 def _header_name(name: object) -> str:
-    # WSGI hands header names over with underscores, and many servers drop those that were sent with some.
+    # WSGI passes header names with underscores, and many servers drop headers that were sent with underscores.
     if isinstance(name, str) and name.isascii() and name.replace("-", "").isalnum():
         return name.lower()
     raise ConfigurationError("token_header must be the name of a header, in letters, digits and dashes.")
@@ -101,10 +101,10 @@ def _last_segment(path: str | bytes) -> bytes:
 
 
 def _decodings(value: bytes) -> Iterator[bytes]:
-    """Yield what a value can mean, since some servers hand a URL over decoded and others as it came.
+    """Yield the possible decodings of a value: some servers pass a URL percent-decoded, others as received.
 
-    A plus sign is a blank where a form made the query, and itself elsewhere. WSGI, and ASGI for the query, hand bytes
-    over as if they were Latin-1.
+    A plus sign is a space in a form-encoded query, and itself elsewhere. WSGI, and ASGI for the query, pass bytes
+    decoded as Latin-1.
     """
     for raw in (value, _narrow(value)):
         yield raw
@@ -120,5 +120,5 @@ def _narrow(value: bytes) -> bytes:
 
 
 def _bytes(text: str | bytes) -> bytes:
-    # Anything can stand in a request, lone surrogates too; some frameworks hand the query over as bytes.
+    # A request can hold anything, lone surrogates too; some frameworks pass the query as bytes.
     return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)

@@ -1,4 +1,4 @@
-"""HTTP as values: what comes in and what goes out, without a server or a framework."""
+"""HTTP requests and responses as values, without a server or a framework."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 _BOM: Final = b"\xef\xbb\xbf"
 _LOOKED_AT: Final = 4_096
-"""Bytes of a body that are looked at to tell what it is."""
+"""Bytes of a body that are inspected to detect its type."""
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class Request:
     """A request as your web framework received it.
 
-    Header names are compared without regard to case, and a header that came twice stays twice. The repr shows the
-    method alone: all the rest can hold secrets or personal data, a listener's token in path or query among them.
+    Header names are case-insensitive, and a repeated header is kept as often as it was sent. The repr shows the method
+    alone: all the rest can hold secrets or personal data, a listener's token in path or query among them.
 
     Attributes:
         method: Upper-case method.
@@ -43,14 +43,14 @@ class Request:
         headers: Mapping[str, str] | Iterable[tuple[str, str]] = (),
         body: bytes = b"",
     ) -> None:
-        """Take a request apart.
+        """Build a request; header names and the method are normalised.
 
         Args:
             method: Any case.
             path: The path, without the query.
             query: The query string, without the question mark.
-            headers: A mapping, or pairs when a name can come more than once. The `headers` of Flask, Django,
-                Starlette and httpx fit as they are.
+            headers: A mapping, or pairs when a name can come more than once. The `headers` of Flask, Django, Starlette
+                and httpx can be passed unchanged.
             body: The raw bytes.
         """
         # The headers of some servers have `items` without being a Mapping.
@@ -62,7 +62,7 @@ class Request:
         object.__setattr__(self, "body", body)
 
     def header_values(self, name: str) -> tuple[str, ...]:
-        """Return every value of a header, in the order received; none when it did not come.
+        """Return every value of a header, in the order received; an empty tuple when it is missing.
 
         Args:
             name: In lower case.
@@ -72,7 +72,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer for your web framework to send, or one that came from Optimove.
+    """A response for your web framework to send, or one received from Optimove.
 
     Attributes:
         status: The HTTP status.
@@ -88,7 +88,7 @@ class Response:
     def is_html(self) -> bool:
         """Whether the body is a web page, by its first bytes or its content type; no JSON API sends one.
 
-        JSON and an empty body are none, whatever their content type: many frameworks call everything text/html.
+        False for JSON and for an empty body, whatever the content type: many frameworks label everything text/html.
         """
         start = self.body[:_LOOKED_AT].removeprefix(_BOM).lstrip()
         if start[:1] == b"<":
@@ -96,7 +96,7 @@ class Response:
         return bool(start) and start[:1] not in b'{["' and "html" in self.header("content-type").lower()
 
     def header(self, name: str) -> str:
-        """Return a header's value without blanks around it; empty when it is not there.
+        """Return a header's value without surrounding white space; empty when the header is missing.
 
         Args:
             name: In lower case.
@@ -105,12 +105,12 @@ class Response:
 
 
 def _text(value: str | bytes) -> str:
-    # Some servers hand headers over as bytes; HTTP's own encoding keeps each byte a character.
+    # Some servers pass headers as bytes; Latin-1 maps each byte to one character.
     return value.decode("latin-1") if isinstance(value, bytes) else value
 
 
 def plain(status: int, text: str = "", *, headers: Mapping[str, str] = _NO_HEADERS) -> Response:
-    """Return a short plain-text response that fits every adapter."""
+    """Return a short plain-text response."""
     body = text.encode()
     return Response(
         status,

@@ -1,4 +1,4 @@
-"""Logging and callbacks that observe: whatever they raise, the work that they observe goes on."""
+"""Logging and observer callbacks whose exceptions do not reach the caller."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ T = TypeVar("T")
 class SafeLogger:
     """A logger of the standard library's whose filters and handlers cannot fail the caller.
 
-    `logging.Handler` catches what goes wrong while a record is written, but a filter, a handler or a record factory of
-    somebody's own may raise through `Logger.log`. As the standard library does, that is then told on stderr, unless
-    `logging.raiseExceptions` is off. Ctrl-C alone comes through.
+    `logging.Handler` catches errors while a record is written, but an application's filter, handler or record factory
+    may raise through `Logger.log`. As in the standard library, that is then reported on stderr, unless
+    `logging.raiseExceptions` is off. Only `KeyboardInterrupt` propagates.
     """
 
     def __init__(self, name: str) -> None:
-        """Take the logger of the package with this name."""
+        """Wrap the logger with this name."""
         self._logger = logging.getLogger(f"optimove_conditional_execution.{name}")
 
     def is_enabled_for(self, level: int) -> bool:
-        """Whether a record of this level would be made; it is when a logger of somebody's own cannot tell."""
+        """Whether a record of this level would be created; True when the application's logger raises."""
         try:
             return self._logger.isEnabledFor(level)
         except KeyboardInterrupt:
             raise
-        except BaseException:  # noqa: BLE001 - as in `_log`, which tells it
+        except BaseException:  # noqa: BLE001 - as in `_log`, which reports it
             return True
 
     def log(self, level: int, message: str, *arguments: object, extra: Mapping[str, object] | None = None) -> None:
@@ -59,7 +59,7 @@ class SafeLogger:
 
 
 def report_logging_error(logger: str, error: BaseException) -> None:
-    """Tell on stderr that logging failed. Only the type is told, since a message can quote the record."""
+    """Report on stderr that logging failed. Only the type is named, since a message can quote the record."""
     if logging.raiseExceptions and sys.stderr is not None:
         try:
             sys.stderr.write(f"--- Logging error: a filter or handler of {logger} raised {type(error).__name__} ---\n")
@@ -70,13 +70,13 @@ def report_logging_error(logger: str, error: BaseException) -> None:
 
 
 def notify(name: str, observer: Callable[[T], object], value: T, log: SafeLogger) -> None:
-    """Call somebody's observer. What it raises is logged by its type, since its message can hold anything.
+    """Call an observer. An exception is logged by its type alone, since its message can hold anything.
 
     Args:
-        name: The setting that it was given as.
+        name: The name of the setting that it was passed as.
         observer: The function.
-        value: What it is told.
-        log: Where it is logged that it failed.
+        value: Its argument.
+        log: The logger for its failure.
     """
     try:
         answer = observer(value)

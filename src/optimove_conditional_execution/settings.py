@@ -33,7 +33,7 @@ class ClientSettings:
     """Checked settings.
 
     Attributes:
-        api_key: Printable ASCII without blanks, so that it fits into a header as it is.
+        api_key: Printable ASCII without blanks, so that it is a valid header value.
         base_url: Scheme, host and an optional path, without a trailing slash.
         timezone: The zone of Optimove's time stamps that have none; None when it was not given.
     """
@@ -51,10 +51,10 @@ class ClientSettings:
         timezone: str | ZoneInfo | None,
         environment: Mapping[str, str],
     ) -> ClientSettings:
-        """Check what was given, and fill in from the environment what was not.
+        """Check the arguments, and read missing ones from the environment.
 
         Raises:
-            ConfigurationError: Something is missing or is invalid.
+            ConfigurationError: A setting is missing or invalid.
         """
         zone = timezone if timezone is not None else environment.get(TIMEZONE_VARIABLE) or None
         return cls(
@@ -93,7 +93,7 @@ def webhook_secrets(environment: Mapping[str, str]) -> list[SecretBytes]:
 
 
 def secret_variables(environment: Mapping[str, str]) -> dict[str, bytes]:
-    """Return whatever webhook secrets an environment has by their variables, in order, blank ones too.
+    """Return all webhook secrets of an environment by variable name, in order, blank ones too.
 
     Args:
         environment: Such as `os.environ`.
@@ -114,8 +114,8 @@ def _api_key(value: object) -> SecretStr:
     key = value.strip()
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise ConfigurationError(
-            f"The API key has characters that cannot stand in an HTTP header: check {API_KEY_VARIABLE}, or api_key=, "
-            "for blanks, line breaks and letters outside ASCII."
+            f"The API key has characters that are not allowed in an HTTP header: check {API_KEY_VARIABLE}, or "
+            "api_key=, for blanks, line breaks and letters outside ASCII."
         )
     return SecretStr(key)
 
@@ -124,7 +124,7 @@ def _base_url(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ConfigurationError(
             f"The base URL is missing: set the environment variable {BASE_URL_VARIABLE}, or pass base_url=. "
-            "It is your tenant's API server, such as https://api5.optimove.net; Optimove support tells which."
+            "It is your tenant's API server, such as https://api5.optimove.net; Optimove support knows which one."
         )
     url = value.strip().rstrip("/")
     parts = split_absolute(url)
@@ -141,8 +141,8 @@ def _base_url(value: object) -> str:
     if host == "apix.optimove.net":
         raise ConfigurationError(
             f"The X in {url} stands for your tenant's digit: set {BASE_URL_VARIABLE}, or base_url=, to an address such "
-            "as https://api5.optimove.net; Optimove support tells which."
+            "as https://api5.optimove.net; Optimove support knows which one."
         )
     if parts.scheme == "http" and not is_loopback(host):
-        _LOGGER.warning("The base URL is not https: the API key travels in clear to %s.", host)
+        _LOGGER.warning("The base URL is not https: the API key is sent in clear text to %s.", host)
     return url

@@ -1,7 +1,7 @@
-"""Who sent this: the HMAC that Optimove puts into `optimove-signature-content`.
+"""Webhook signatures: HMAC-SHA256 of the raw body, in the header `optimove-signature-content`.
 
-HMAC-SHA256 over the raw body with the secret's UTF-8 bytes as key, written as lowercase hex. Source: the example of
-Optimove's Conditional Execution article, the first of the vectors in `tests/payloads/signature-vectors.json`.
+The key is the secret's UTF-8 bytes, the digest is written as lowercase hex. Source: the example of Optimove's
+Conditional Execution article, the first of the vectors in `tests/payloads/signature-vectors.json`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Unsigned(enum.Enum):
 
 
 UNSIGNED: Final = Unsigned.UNSIGNED
-"""Pass it as `secrets=` when no secret is set in Optimove: then anybody who knows your URL can ask your handler."""
+"""Pass it as `secrets=` when no secret is set in Optimove: then anybody who knows your URL can call your handler."""
 
 Secrets = Secret | Sequence[Secret]
 
@@ -85,15 +85,15 @@ def verify(body: bytes, *, signature: str | bytes | None, secrets: Secrets) -> i
         # A single secret, the usual case, goes the short way.
         return match(body, signature, (_key(secrets),) if isinstance(secrets, str) else signing_keys(secrets))
     except BaseException as error:
-        # As `sensitive_variables` does, without its price: this is called for every notification.
+        # As `sensitive_variables` does, without its overhead: this is called for every notification.
         del body, signature, secrets
         clear_frames(error.__traceback__)
         raise
 
 
 def match(body: bytes, signature: str | bytes | None, keys: tuple[SecretBytes, ...]) -> int:
-    """Do what `verify` does, with secrets that `signing_keys` has checked already."""
-    # Optimove's own form first: what equals the digest to the letter needs no look at its form.
+    """Check a signature as `verify` does, with keys from `signing_keys`."""
+    # Optimove's own form first: a signature that equals the digest exactly need not be normalised.
     if isinstance(signature, str) and len(signature) == _HEX_LENGTH and signature.isascii():
         given = signature
     else:
@@ -104,20 +104,20 @@ def match(body: bytes, signature: str | bytes | None, keys: tuple[SecretBytes, .
             if compare_digest(digest(key.get_secret_value(), body, "sha256").hex(), given):
                 return index
             index += 1
-    except (TypeError, BufferError):  # its frames hold the secret, so it must not be what ours came from
+    except (TypeError, BufferError):  # its frames hold the secret, so it must not be chained
         index = -1
     if index < 0:
         raise SignatureError("The body must be the raw bytes that were received, before any decoding.")
     if given != given.lower():
         return match(body, given.lower(), keys)
     raise SignatureError(
-        "The signature does not fit this body and secret: the secret is another, or the body was changed on its way. "
-        "`optimove-ce verify` tells which."
+        "The signature does not match this body and secret: the secret is a different one, or the body was changed in "
+        "transit. `optimove-ce verify` finds out which."
     )
 
 
 def _normal_form(signature: object) -> str:
-    """Return a signature as 64 lower-case ASCII characters; whether they are digits the comparison tells."""
+    """Return a signature as 64 lower-case ASCII characters; that they are hex digits is left to the comparison."""
     if isinstance(signature, bytes):
         signature = signature.decode("latin-1")
     if isinstance(signature, str):
@@ -157,7 +157,7 @@ def _key(secret: object) -> SecretBytes:
         if secret.strip():
             try:
                 return SecretBytes(secret.encode())
-            except UnicodeEncodeError:  # it quotes the secret, so it must not be what ours came from
+            except UnicodeEncodeError:  # it quotes the secret, so it must not be chained
                 wrong = "A secret must be valid Unicode text, or bytes."
         raise ConfigurationError(wrong)
     if not isinstance(secret, bytes):
@@ -186,5 +186,5 @@ Keys = tuple[SecretBytes, ...] | Literal[Unsigned.UNSIGNED]
 
 
 def receiver_keys(secrets: Secrets | Literal[Unsigned.UNSIGNED]) -> Keys:
-    """Return what a receiver checks signatures with; `UNSIGNED` stays as it is."""
+    """Return the keys that a receiver checks signatures with; `UNSIGNED` is returned as it is."""
     return secrets if isinstance(secrets, Unsigned) else signing_keys(secrets)

@@ -1,4 +1,4 @@
-"""Why a signature does not fit: the usual mistakes, tried one by one. Pure, and silent about the secret."""
+"""Diagnosis of signatures that do not match: common mistakes, tried one by one. Pure; never quotes the secret."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ Mistake = Literal[
 ]
 
 UTF_16: Final = (
-    "The > of Windows PowerShell writes UTF-16: save the bytes as they came, with curl.exe -o FILE or "
+    "The > of Windows PowerShell writes UTF-16: save the bytes unchanged, with curl.exe -o FILE or "
     "Invoke-WebRequest -OutFile FILE, or use PowerShell 7."
 )
-"""What helps against a file in UTF-16."""
+"""Advice for a file in UTF-16."""
 
 _BOM: Final = b"\xef\xbb\xbf"
 _DIGITS: Final = 64
 _MIN_PREFIX: Final = 8
-"""Hexadecimal digits; fewer could fit by chance."""
+"""Hexadecimal digits; fewer could match by chance."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What is probably wrong.
+    """The probable cause of a signature mismatch.
 
     Attributes:
         mistake: A name for programs.
@@ -65,7 +65,7 @@ class Diagnosis:
 
 
 def diagnose(body: bytes, *, signature: str, secrets: Sequence[bytes]) -> Diagnosis:
-    """Return the common mistake that explains why a signature does not fit.
+    """Return the common mistake that explains why a signature does not match.
 
     Each mistake is tried alone. The order matters only where a body shows two of them at once.
 
@@ -99,7 +99,7 @@ def diagnose(body: bytes, *, signature: str, secrets: Sequence[bytes]) -> Diagno
 
 
 def remarks(signature: str) -> list[str]:
-    """Return what is unusual about a signature that fits all the same.
+    """Return what is unusual about a signature that matches all the same.
 
     Args:
         signature: As it was given.

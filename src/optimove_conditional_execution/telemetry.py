@@ -20,7 +20,7 @@ _NANOSECONDS: Final = 1_000_000_000
 
 @final
 class Telemetry:
-    """Turns records of calls and of notifications into spans and metrics, without ids, bodies and secrets.
+    """Spans and metrics of calls and notifications, without ids, bodies and secrets.
 
     Pass `on_call` to a client and `on_outcome` to a receiver. Each call to Optimove becomes a client span
     `optimove.<operation>` below the span that is current. It is current itself while the call is made, so that spans of
@@ -30,11 +30,11 @@ class Telemetry:
     Metrics: `optimove.call.duration` and `optimove.notification.duration`, histograms in seconds.
 
     Attributes:
-        on_call: Takes calls; made to be a client's `on_call`.
+        on_call: Records calls; pass it to a client as `on_call`.
     """
 
     def __init__(self, *, tracer_provider: object | None = None, meter_provider: object | None = None) -> None:
-        """Take providers of OpenTelemetry's; without them the global ones.
+        """Create the instruments, from OpenTelemetry's global providers by default.
 
         Args:
             tracer_provider: An `opentelemetry.trace.TracerProvider`.
@@ -51,7 +51,7 @@ class Telemetry:
         )
 
     def on_outcome(self, outcome: Outcome) -> None:
-        """Take what became of a notification; made to be a receiver's `on_outcome`.
+        """Record the outcome of a notification; pass it to a receiver as `on_outcome`.
 
         Args:
             outcome: The record of its delivery.
@@ -65,7 +65,7 @@ class Telemetry:
 
 @final
 class _Calls:
-    """Makes a span of each call: current during it, and complete with its record."""
+    """Creates a span for each call: current during the call, ended with its record."""
 
     def __init__(self, tracer: trace.Tracer, histogram: metrics.Histogram) -> None:
         self._tracer = tracer
@@ -74,7 +74,7 @@ class _Calls:
 
     @contextlib.contextmanager
     def around(self, operation: str) -> Iterator[None]:
-        """Make the span of a call the current one."""
+        """Make the span of a call the current span."""
         span = self._tracer.start_span(f"optimove.{operation}", kind=trace.SpanKind.CLIENT)
         token = self._span.set(span)
         try:
@@ -84,10 +84,10 @@ class _Calls:
             self._span.reset(token)
 
     def __call__(self, record: CallRecord) -> None:
-        """Take a call.
+        """Record a call.
 
         Args:
-            record: What became of it.
+            record: Its result.
         """
         named: dict[str, str | int] = {"optimove.operation": record.operation}
         if record.status is not None:
@@ -106,7 +106,7 @@ class _Calls:
         if span is not None:
             self._complete(span, more, record.error)
             return
-        # Your own `on_call` has handed the record on, and nobody was around the call.
+        # The record was passed on by another `on_call`, so `around` was not entered.
         end = round(record.ended_at * _NANOSECONDS)
         start = end - round(record.seconds * _NANOSECONDS)
         span = self._tracer.start_span(f"optimove.{record.operation}", kind=trace.SpanKind.CLIENT, start_time=start)

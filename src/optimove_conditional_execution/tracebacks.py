@@ -18,11 +18,11 @@ _PACKAGE: Final = __name__.partition(".")[0]
 def clear_locals(error: BaseException, *, handled: BaseException | None = None) -> None:
     """Clear the local variables of all frames that an error has left, and those of its causes; lines and names stay.
 
-    A request in the clear is local to many frames of an HTTP library, and trackers record the `repr` of each.
+    Many frames of an HTTP library hold the unmasked request in local variables, and trackers record their `repr`.
 
     Args:
         error: What was raised, before it is raised again.
-        handled: What was being handled when the work began that failed. It is somebody else's, and stays as it is.
+        handled: The exception that was being handled when the failed work began. It is the caller's, and left as it is.
     """
     pending: list[BaseException | None] = [error]
     seen = {id(None), id(handled)}

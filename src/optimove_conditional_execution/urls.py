@@ -1,4 +1,4 @@
-"""URLs as RFC 3986 compares them: two ways to write one address are equal."""
+"""URL normalisation and comparison (RFC 3986)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _RESERVED: Final = ":/?#[]@!$&'()*+,;=%"
 
 
 def normalized(url: str) -> str:
-    """Return a URL in its normal form; one that cannot be read comes back as it is.
+    """Return a URL in its normal form; one that cannot be parsed is returned unchanged.
 
     Lower-case scheme and host, no default port, no needless percent-encoding, the rest of it in upper case, and no
-    slash at the end of the path. The case of path and query stays, since servers tell it apart. Source: RFC 3986,
-    section 6.2.
+    slash at the end of the path. The case of path and query is kept, since servers may be case-sensitive. Source: RFC
+    3986, section 6.2.
 
     Args:
         url: An absolute URL.
@@ -38,7 +38,7 @@ def normalized(url: str) -> str:
 
 
 def without_query(url: str) -> str:
-    """Return a URL for a log: neither the user name nor the query, which may be secrets.
+    """Return a URL for a log, without the user name and the query, which may be secrets.
 
     Args:
         url: Any text.
@@ -51,7 +51,7 @@ def without_query(url: str) -> str:
 
 
 def split_absolute(url: str) -> SplitResult | None:
-    """Return the parts of an absolute URL of http or https; None for anything else, also for a port that is none."""
+    """Return the parts of an absolute URL of http or https; None for anything else, an invalid port included."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -76,7 +76,7 @@ def origin(url: str) -> str:
 
 
 def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the address that a host is written as; None for a name, which must be looked up."""
+    """Return a host that is an IP address; None for a name, which must be resolved."""
     try:
         return ipaddress.ip_address(host)
     except ValueError:
@@ -84,7 +84,7 @@ def address_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches a host."""
+    """Return whether a host is a loopback address."""
     address = address_of(host)
     return host == "localhost" if address is None else address.is_loopback
 

@@ -18,7 +18,7 @@ _COUNTS: Final = {0: "no argument", 1: "one argument", 2: "two arguments"}
 
 
 def integer(name: str, value: object, *, minimum: int = 1) -> int:
-    """Return a whole number.
+    """Return `value` if it is a whole number, `minimum` or more.
 
     Args:
         name: The setting.
@@ -26,7 +26,7 @@ def integer(name: str, value: object, *, minimum: int = 1) -> int:
         minimum: The smallest that is allowed.
 
     Raises:
-        ConfigurationError: It is something else, or less.
+        ConfigurationError: It is not a whole number, or is less.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise ConfigurationError(f"{name} must be a whole number, {minimum} or more.")
@@ -34,10 +34,10 @@ def integer(name: str, value: object, *, minimum: int = 1) -> int:
 
 
 def seconds(name: str, value: object, *, above_zero: bool = False) -> float:
-    """Return a number of seconds: 0 or more, or above 0; infinity is one.
+    """Return `value` if it is a number of seconds: 0 or more, or above 0; infinity is allowed.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: It is not.
     """
     usable = isinstance(value, int | float) and not isinstance(value, bool)
     if not usable or not (value > 0 if above_zero else value >= 0):  # type: ignore[operator]  # a number, see above
@@ -46,7 +46,7 @@ def seconds(name: str, value: object, *, above_zero: bool = False) -> float:
 
 
 def absolute_url(name: str, value: object) -> str:
-    """Return an absolute URL of http or https, as it was given.
+    """Return `value` unchanged if it is an absolute URL of http or https.
 
     Raises:
         ConfigurationError: It is none.
@@ -57,33 +57,33 @@ def absolute_url(name: str, value: object) -> str:
 
 
 def is_async(function: object) -> bool:
-    """Return whether calling `function` makes a coroutine."""
+    """Return whether `function` is a coroutine function."""
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.iscoroutinefunction(function):
         return True
-    # An object whose class has `async def __call__` is one too.
+    # So is an object whose class has `async def __call__`.
     return inspect.iscoroutinefunction(inspect.getattr_static(type(function), "__call__", None))
 
 
 def check_callable(name: str, function: object, *parameters: str, hint: str = "") -> None:
-    """Reject what cannot be called with so many positional arguments.
+    """Reject a value that cannot be called with this many positional arguments.
 
     Args:
         name: The setting.
         function: What was given.
-        parameters: What it will be called with, in words.
-        hint: A sentence for a function that takes other arguments.
+        parameters: Its arguments, in words.
+        hint: A sentence to add when the function takes other arguments.
 
     Raises:
-        ConfigurationError: It is no function, or takes something else.
+        ConfigurationError: It is not a function, or takes other arguments.
     """
     meant = " and ".join(f"the {parameter}" for parameter in parameters)
     if not callable(function):
         raise ConfigurationError(f"{name} must be a function{meant and f' of {meant}'}.")
     try:
         signature = inspect.signature(function, follow_wrapped=False)  # what is called, not what it wraps
-    except (TypeError, ValueError):  # some callables have none
+    except (TypeError, ValueError):  # some callables have no signature
         return
     try:
         signature.bind(*parameters)
@@ -96,11 +96,11 @@ def check_callable(name: str, function: object, *parameters: str, hint: str = ""
 
 
 def warn_of_copies(logger: SafeLogger, what: str, secrets: Iterable[SecretBytes]) -> None:
-    """Log what looks copied wrong about secrets: the kind of mistake, and never the secret.
+    """Log likely copy-and-paste mistakes in secrets: the kind of mistake, never the secret.
 
     Args:
         logger: The receiver's.
-        what: What the secrets are, in words.
+        what: The kind of secret, in words.
         secrets: As they were given.
     """
     for secret in secrets:

@@ -1,4 +1,4 @@
-"""Threads for code that cannot be cancelled: bounded in number, and never in the way of a process that ends."""
+"""Bounded pool of daemon threads, for code that cannot be cancelled; it never delays the exit of the process."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _Job = tuple[Future[Any], contextvars.Context, Callable[..., Any], tuple[Any, ..
 
 @final
 class DaemonThreadPool:
-    """A bounded number of daemon threads, started when needed and ended when idle.
+    """A bounded pool of daemon threads, started on demand and ended when idle.
 
-    The standard library's pool would wait at exit for a handler that hangs, and nothing can cancel that. Here a hanging
-    call costs its place until it returns, and nothing more. Safe for threads; after a fork the child starts afresh.
+    `concurrent.futures.ThreadPoolExecutor` would wait at exit for a handler that hangs, which cannot be cancelled. Here
+    a hanging call occupies a worker until it returns, and nothing more. Thread-safe; empty in a forked child.
     """
 
     def __init__(self, max_workers: int, *, on_full: Literal["refuse", "queue"], name: str) -> None:
         """Set up the pool; threads are started when they are needed.
 
         Args:
-            max_workers: How many calls run at once.
-            on_full: What a further call does: fail at once, or wait for its turn.
+            max_workers: How many calls run concurrently.
+            on_full: Whether a further call is refused with `Overloaded`, or queued.
             name: The threads' name.
         """
         self._max_workers = max_workers
@@ -52,14 +52,14 @@ class DaemonThreadPool:
         self._threads = 0
 
     def after_fork(self) -> None:
-        """Forget the parent's threads, which a child does not have."""
+        """Drop the parent's threads, which a child does not have."""
         self._start()
 
     def acquire(self) -> None:
-        """Take a place for work that needs no thread.
+        """Occupy a worker for work that needs no thread.
 
         Raises:
-            Overloaded: All are taken.
+            Overloaded: All workers are busy.
         """
         with self._lock:
             if self._refuse and self._busy >= self._max_workers:
@@ -72,10 +72,10 @@ class DaemonThreadPool:
             self._busy -= 1
 
     def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
-        """Start a call in a thread, with the caller's context variables.
+        """Submit a call to a thread, with the caller's context variables.
 
         Raises:
-            Overloaded: The pool refuses when it is full, and is; or the machine has no thread for it.
+            Overloaded: The pool is full and `on_full` is `"refuse"`, or no thread can be started.
         """
         self.acquire()
         future: Future[Any] = Future()
@@ -84,7 +84,7 @@ class DaemonThreadPool:
                 try:
                     threading.Thread(target=self._work, args=(self._jobs,), name=self._name, daemon=True).start()
                     self._threads += 1
-                except RuntimeError:  # the machine has no thread left; those that run may still take the job
+                except RuntimeError:  # no thread can be started; a running one may still take the job
                     if not self._threads:
                         self._busy -= 1
                         raise Overloaded from None
@@ -106,7 +106,7 @@ class DaemonThreadPool:
                 continue
             try:
                 result = context.run(function, *arguments)
-            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+            except BaseException as error:  # noqa: BLE001 - it is set on the future
                 self.release()
                 future.set_exception(as_exception(error))
             else:
@@ -117,7 +117,7 @@ class DaemonThreadPool:
 
 
 Defer = Callable[[BaseException], Deadline]
-"""Takes what interrupts a wait, and returns until when to wait all the same."""
+"""Is called with the exception that interrupts a wait, and returns the deadline to go on waiting until."""
 
 
 def result_by(future: Future[T], deadline: Deadline, *, defer: Defer | None = None) -> T:
@@ -166,7 +166,7 @@ async def aresult_by(future: asyncio.Future[T], deadline: Deadline, *, defer: De
                 raise
             end = defer(error)
             if not end.expired:
-                continue  # anyio, for one, cancels at every await until the task ends
+                continue  # anyio, for example, cancels at every await until the task ends
         break
     if not future.done():
         _abandon(future)
@@ -179,7 +179,7 @@ async def aresult_by(future: asyncio.Future[T], deadline: Deadline, *, defer: De
 
 def _abandon(future: asyncio.Future[Any]) -> None:
     future.cancel()
-    # No caller takes its exception any more; without this asyncio would print it as never retrieved.
+    # No caller retrieves its exception any more; without this asyncio would log that it was never retrieved.
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 

@@ -316,7 +316,7 @@ def test_another_secret(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "optimove_conditional_execution"):
         outcome = outcome_of(receiver, outcomes, secret="theirs")
     assert outcome.kind == "forged"
-    assert_names(outcome.error or "", ("the secret is another", "changed on its way"))
+    assert_names(outcome.error or "", ("the secret is a different one", "changed in transit"))
     assert "optimove-ce verify" in caplog.text
 
 
@@ -361,7 +361,7 @@ def test_blocking_work_in_a_coroutine(awaits_afterwards: bool) -> None:
 
     asyncio.run(run())
     assert outcomes[0].kind == "late"
-    assert_names(outcomes[0].error or "", ("event loop stood still", "plain function", "runs in a thread"))
+    assert_names(outcomes[0].error or "", ("event loop was blocked", "plain function", "runs in a thread"))
 
 
 def test_an_async_handler_that_is_merely_late_gets_no_such_advice() -> None:

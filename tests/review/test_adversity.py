@@ -324,8 +324,9 @@ def test_rows_without_a_customer_do_not_keep_the_others_waiting(rig: Rig) -> Non
     report = rig.run(reviewer, event)
     assert (len(set(asked)), report.reviewed, report.complete) == (198, 198, False)
     assert isinstance(report.error, UnexpectedResponseError)
-    assert "2 of 200 rows name no customer; the first is row 17: CampaignCustomer: CustomerID is no id: text" in str(
-        report.error
+    assert (
+        "2 of 200 rows name no customer; the first is row 17: CampaignCustomer: CustomerID is not an id: text"
+        in str(report.error)
     )
     assert [call.request.query.rpartition("skip=")[2] for call in rig.fake.calls][1:] == ["100", "200"]
 

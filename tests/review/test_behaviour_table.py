@@ -185,7 +185,7 @@ def test_ids_of_nobody_in_the_batch_are_never_sent(rig: Rig, caplog: pytest.LogC
     assert campaign.recipients() == ["C0000003"]
     assert not campaign.unknown
     assert "3 ids" in report.warnings[0]
-    told = [record for record in caplog.records if "ids that d" in record.getMessage()]
+    told = [record for record in caplog.records if "ids that are not in its batch" in record.getMessage()]
     assert {record.levelname for record in told} == {"WARNING"}
     assert "C0000003" not in caplog.text
     assert "C9999999" not in caplog.text
@@ -511,7 +511,7 @@ def test_one_runs_a_review_and_the_other_leaves_it(tmp_path: Path, fake_optimove
     journals[0].add(campaign.event())
     assert journals[0].open(campaign.event())
     review = CampaignReview(everybody, client=fake_optimove.client(), journal=journals[1])
-    assert "at this review" in str(review.run(campaign.event()).error)
+    assert "the lock of this review" in str(review.run(campaign.event()).error)
     assert not review.resume()
     journals[0].unlock(campaign.event().key)
     assert review.run(campaign.event()).complete

@@ -78,8 +78,8 @@ def test_nothing_is_sent_when_the_wall_clock_has_gone_past_clearance(
     assert (report.complete, report.finished_before_clearance) == (False, False)
     assert report.seconds_to_spare < -3_000
     assert isinstance(report.error, DeadlineExceeded)
-    assert any("wall clock has moved on by 3600 s" in warning for warning in report.warnings)
-    assert "wall clock has moved on" in caplog.text
+    assert any("wall clock has moved forward by 3600 s" in warning for warning in report.warnings)
+    assert "wall clock has moved forward" in caplog.text
 
 
 def test_a_review_that_waits_for_its_reviewer_ends_when_the_wall_clock_passes_clearance(rig: Rig) -> None:

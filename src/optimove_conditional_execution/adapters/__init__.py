@@ -1,1 +1,1 @@
-"""One module a server interface: each turns what a server hands over into a `Request`, reading no more than allowed."""
+"""Adapters, one module per server interface: each builds a `Request`, reading at most `max_body` bytes."""

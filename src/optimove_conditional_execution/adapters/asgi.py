@@ -1,4 +1,4 @@
-"""ASGI: uvicorn, Hypercorn, Starlette, FastAPI."""
+"""ASGI adapter: uvicorn, Hypercorn, Starlette, FastAPI."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class ASGIApp:
 
         Args:
             receiver: An `AsyncWebhookReceiver`.
-            body_timeout: Seconds that a sender has for its body; a slower one gets a 408. If nothing of it comes, the
-                receiver is told so, since a middleware may have read it before.
+            body_timeout: Seconds for receiving the body; a slower sender gets a 408. If nothing of it is received, the
+                receiver records that, since a middleware may have read the body before.
             drain_timeout: Seconds that the end of the server's lifespan waits for deliveries that still run; see
-                `AsyncWebhookReceiver.drain`. A framework that mounts this does not tell it of that end: call `drain` in
-                the framework's own lifespan.
+                `AsyncWebhookReceiver.drain`. A framework that mounts this app does not forward lifespan events: call
+                `drain` in the framework's own lifespan.
 
         Raises:
             ConfigurationError: The receiver is not an async one.
@@ -56,7 +56,7 @@ class ASGIApp:
         self._drain_timeout = drain_timeout
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send | None = None) -> None:
-        """Answer one connection's request.
+        """Handle a connection scope: answer its request.
 
         Raises:
             ConfigurationError: It was not called by an ASGI server, or not in an event loop of asyncio.
@@ -98,14 +98,15 @@ class ASGIApp:
         if len(body) > limit:
             response = _last(self._receiver.too_large(), scope)
         elif ended or (not body and _has_body(headers)):
-            # Of an announced body nothing has come: a middleware may have read it, and the receiver records that.
+            # Nothing of an announced body was received: a middleware may have read it, and the receiver records that.
             query = scope.get("query_string", b"").decode("latin-1")
             response = await self._receiver.handle(Request(scope["method"], scope["path"], query, headers, bytes(body)))
             if not ended:
                 response = _last(response, scope)
         else:
             response = _last(plain(408, "The body did not arrive in time."), scope)
-        # Who is gone reads no answer. But a middleware such as Starlette's BaseHTTPMiddleware fails without one.
+        # A disconnected client reads no response. But middleware such as Starlette's BaseHTTPMiddleware fails without
+        # one.
         try:
             await _send(response, send)
         except OSError:
@@ -131,11 +132,11 @@ class ASGIApp:
 
 
 async def _read(receive: Receive, body: bytearray, limit: int) -> bool:
-    """Read a body, or a beginning that is longer than the limit; return whether it has come to its end."""
+    """Read a body, at most until it exceeds the limit; return whether it is complete."""
     while True:
         message = await receive()
         if message["type"] != "http.request":
-            return False  # the sender has gone
+            return False  # the client has disconnected
         body += message.get("body", b"")
         if len(body) > limit or not message.get("more_body", False):
             return True
@@ -150,9 +151,9 @@ def _has_body(headers: Iterable[tuple[str, str]]) -> bool:
 
 
 def _last(response: Response, scope: Scope) -> Response:
-    """Return a response after which the connection ends, since the rest of the body is not read."""
+    """Return a response with `Connection: close`, since the rest of the body is not read."""
     if not scope.get("http_version", "1.1").startswith("1"):
-        return response  # later versions end a stream, not the connection, and forbid the header
+        return response  # HTTP/2 and later reset a stream, not the connection, and forbid the header
     return Response(response.status, {**response.headers, "connection": "close"}, response.body)
 
 

@@ -1,4 +1,4 @@
-"""AWS Lambda behind API Gateway (REST and HTTP APIs), a function URL, a load balancer, or a VPC Lattice service."""
+"""AWS Lambda adapter: API Gateway (REST and HTTP APIs), a function URL, a load balancer, or a VPC Lattice service."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ..tracebacks import clear_own_locals
 from ..validation import is_async
 
 _RETURNING: Final = 0.2
-"""Seconds that are kept to write down what was answered and to return, before Lambda ends the function."""
+"""Seconds reserved to record the outcome and to return, before Lambda ends the function."""
 
 
 def lambda_handler(receiver: Receiver[Response]) -> Callable[[Any, Any], dict[str, Any]]:
     """Return a Lambda handler; make it at import time, so that warm starts reuse the client's connections.
 
-    What the function has left, `context.get_remaining_time_in_millis()`, is the receiver's deadline when it comes
-    before the notification's own. So the answer to Optimove is sent before Lambda ends the function.
+    The function's remaining time, `context.get_remaining_time_in_millis()`, is the receiver's deadline if it is earlier
+    than the notification's own. So the answer to Optimove is sent before Lambda ends the function.
 
     Args:
         receiver: A `WebhookReceiver` or a `ListenerReceiver`.
@@ -61,7 +61,7 @@ def lambda_handler(receiver: Receiver[Response]) -> Callable[[Any, Any], dict[st
 
 
 def _takes_deadline(handle: Callable[..., Any]) -> bool:
-    """Whether a receiver takes a deadline; one of the integrator's own need not."""
+    """Whether a receiver accepts a deadline; an integrator's own may not."""
     try:
         inspect.signature(handle).bind(None, deadline=None)
     except (TypeError, ValueError):
@@ -101,7 +101,7 @@ def _method(event: Mapping[str, Any]) -> str:
 
 def _target(event: Mapping[str, Any]) -> tuple[str, str]:
     """Return path and query."""
-    # VPC Lattice V1 calls it raw_path. A raw path may bring its query along, and no path holds a bare question mark.
+    # VPC Lattice V1 calls it raw_path. A raw path may include the query, and no path holds an unencoded `?`.
     path, _, query = str(event.get("rawPath") or event.get("raw_path") or event.get("path") or "/").partition("?")
     return path or "/", query or _query(event)
 
@@ -110,7 +110,7 @@ def _query(event: Mapping[str, Any]) -> str:
     raw = event.get("rawQueryString")
     if isinstance(raw, str):
         return raw
-    # Format 1.0 hands the parameters over decoded, a load balancer as they came: its `%` stays one.
+    # Format 1.0 passes the parameters decoded, a load balancer as received: its `%` is left as it is.
     for name in ("multiValueQueryStringParameters", "queryStringParameters", "query_string_parameters"):
         parameters = event.get(name)
         if isinstance(parameters, Mapping) and parameters:
@@ -123,13 +123,13 @@ def _headers(event: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     headers = several if isinstance(several, Mapping) and several else event.get("headers")
     if isinstance(headers, Mapping):
         for name, values in headers.items():
-            # VPC Lattice V2 hands lists over, and calls them headers.
+            # VPC Lattice V2 passes lists, and calls them headers.
             for value in values if isinstance(values, list) else [values]:
                 yield str(name), str(value)
 
 
 def _answer_headers(event: Any, response: Response) -> dict[str, Any]:
-    """Return the headers as whoever sent the event reads them.
+    """Return the response headers in the form that the sender of the event expects.
 
     A load balancer sends one of the two forms and reads that one; a REST API sends both and reads either.
     """

@@ -1,4 +1,4 @@
-"""WSGI: gunicorn, mod_wsgi, waitress, Flask, Django."""
+"""WSGI adapter: gunicorn, mod_wsgi, waitress, Flask, Django."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class WSGIApp:
             receiver: A `WebhookReceiver`.
 
         Raises:
-            ConfigurationError: It is no receiver, or an async one.
+            ConfigurationError: It is not a receiver, or an async one.
         """
         if not callable(getattr(receiver, "handle", None)) or is_async(receiver.handle):
             raise ConfigurationError("WSGIApp needs a WebhookReceiver; ASGIApp takes an AsyncWebhookReceiver.")
@@ -59,8 +59,8 @@ class WSGIApp:
         if declared and not (declared.isascii() and declared.isdigit()):
             return plain(400, "Content-Length is not a number.")
         limit = self._receiver.max_body
-        # Without a length, only a server that ends the stream itself can be read to the end (chunked bodies). Under any
-        # other the body stays unread, since reading might never end, and the receiver says what that means.
+        # Without a length, the stream can be read to its end only if the server terminates it (chunked bodies). Under
+        # any other server the body is not read, since reading might block for ever, and the receiver reports that.
         wanted = limit + 1 if environ.get("wsgi.input_terminated") else 0
         if declared:
             wanted = int(declared) if len(declared) <= 18 else limit + 1
@@ -68,7 +68,7 @@ class WSGIApp:
             return self._receiver.too_large()
         try:
             body = _read(environ["wsgi.input"], wanted)
-        except (OSError, ValueError):  # the sender has gone, or its chunks make no sense
+        except (OSError, ValueError):  # the client has disconnected, or its chunks are invalid
             return plain(400, "The body could not be read.")
         if len(body) > limit:
             return self._receiver.too_large()
@@ -97,5 +97,5 @@ def _headers(environ: Environ) -> Iterator[tuple[str, str]]:
     for name, value in environ.items():
         if name.startswith("HTTP_"):
             yield name[5:].replace("_", "-"), value
-        elif name in ("CONTENT_TYPE", "CONTENT_LENGTH") and value:  # some servers hand an empty one over for none
+        elif name in ("CONTENT_TYPE", "CONTENT_LENGTH") and value:  # some servers pass an empty one for a missing one
             yield name.replace("_", "-"), value

@@ -1,4 +1,4 @@
-"""The clients: one method a call to Optimove, and `send` for any other operation."""
+"""The clients: one method per API call, and `send` for any other operation."""
 
 from .async_client import AsyncOptimoveClient
 from .sync_client import OptimoveClient

@@ -1,4 +1,4 @@
-"""What both clients are built from: the settings, checked once."""
+"""Base class of both clients: the settings, validated once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ENGINES: Final = get_args(EngineName)
 
 
 class Client(abc.ABC):
-    """What both clients are built from."""
+    """Base class of both clients."""
 
     @sensitive_variables
     def __init__(
@@ -53,7 +53,7 @@ class Client(abc.ABC):
         max_connections: int = MAX_CONNECTIONS,
         on_call: OnCall | None = None,
     ) -> None:
-        """Check the settings and open a connection pool; nothing is sent.
+        """Validate the settings and set up a connection pool; nothing is sent.
 
         Args:
             api_key: The tenant's key, as text or pydantic's `SecretStr`; unset, the environment variable
@@ -63,22 +63,23 @@ class Client(abc.ABC):
                 Triggered campaigns have none of those.
             timeout: Seconds for a whole call: waiting for the rate limit, all tries, all pauses. A `deadline=` replaces
                 it.
-            retry: Which failed tries are repeated, and how long a single one may take.
-            rate_limit: For every call but approvals; None for no limit.
-            approval_rate_limit: For approvals. None by default, since Optimove does not say whether they are limited.
+            retry: Which failed tries are retried, and how long a single one may take.
+            rate_limit: The limit for every call but approvals; None for no limit.
+            approval_rate_limit: The limit for approvals. None by default, since Optimove does not say whether they are
+                limited.
             endpoints: Methods and paths, for tenants where they differ.
-            http_client: Your own client of httpx or httpx2 (proxies, CA bundles, event hooks). It stays yours to close.
-                Until this client is closed, the network backend of its connection pools is replaced by one that ends
-                the calls of this client at their deadlines; its other requests are not touched.
-            engine: What carries the requests when there is no `http_client`. The extras `httpx2` and `aiohttp` install
-                the others, which are faster when many approvals are under way; `aiohttp` is for asyncio only.
-            max_connections: Requests on their way at once, in each event loop for asyncio; the others wait in the order
-                of arrival. Streams of customers are not counted.
-            on_call: Called with a `CallRecord` after every call, in its thread or event loop; it must be quick. With a
-                method `around` it stands around the call, too: see `CallObserver`.
+            http_client: Your own client of httpx or httpx2 (proxies, CA bundles, event hooks). Closing it stays your
+                task. Until this client is closed, the network backend of its connection pools is replaced by one that
+                ends the calls of this client at their deadlines; its other requests are not touched.
+            engine: The HTTP library when there is no `http_client`. The extras `httpx2` and `aiohttp` install the
+                others, which are faster when many approvals are in flight; `aiohttp` is for asyncio only.
+            max_connections: Concurrent requests, per event loop for asyncio; the others wait in the order of arrival.
+                Streams of customers are not counted.
+            on_call: Called with a `CallRecord` after every call, in its thread or event loop; it must be quick. A
+                method `around` wraps the call as well: see `CallObserver`.
 
         Raises:
-            ConfigurationError: A setting is missing or makes no sense; the message names it.
+            ConfigurationError: A setting is missing or invalid; the message names it.
         """
         settings = ClientSettings.of(api_key=api_key, base_url=base_url, timezone=timezone, environment=os.environ)
         self._config = ClientConfig(
@@ -121,7 +122,7 @@ class Client(abc.ABC):
         wait_for_customers: float | None,
         on_warning: Callable[[str], None] | None,
     ) -> Paging:
-        """Return the pages of a campaign; see `get_processed_campaign_customers`."""
+        """Return the paging of a campaign; see `get_processed_campaign_customers`."""
         if wait_for_customers is None:
             left = 0.0 if deadline is None else deadline.remaining()
             wait_for_customers = seconds_for_customers(left, until=left) if math.isfinite(left) else 0.0
@@ -138,7 +139,7 @@ class Client(abc.ABC):
         )
 
     def _wall_clock(self) -> Callable[[], datetime]:
-        """Return what tells the time as Optimove writes it: in the client's zone, without the zone."""
+        """Return a function of the current time as Optimove writes it: naive, in the client's zone."""
         zone = self.timezone
         if zone is None:
             raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""The client for threads: one method a call to Optimove, and `send` for any other operation."""
+"""The client for threads: one method per API call, and `send` for any other operation."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class OptimoveClient(Client):
     def _connect(self, http_client: object | None, engine: EngineName, max_connections: int) -> None:
         if engine == "aiohttp":
             raise ConfigurationError('engine="aiohttp" is for AsyncOptimoveClient: aiohttp knows no threads.')
-        # Importing httpx takes as long as importing all the rest, and pays only once a client is made.
+        # Importing httpx takes as long as importing all the rest, so it is deferred until a client is made.
         from ..transport.http import HttpEngine
 
         http_engine = HttpEngine(
@@ -50,10 +50,10 @@ class OptimoveClient(Client):
     def create_webhook(self, url: str) -> Webhook:
         """Register a URL for the notifications of triggered campaigns (CreateWebhook).
 
-        It is not repeated after an unknown outcome, since that could register the URL twice: see `ensure_webhook`.
+        It is not retried after an unknown outcome, since that could register the URL twice: see `ensure_webhook`.
 
         Args:
-            url: Where Optimove shall post notifications.
+            url: Where Optimove posts notifications.
 
         Raises:
             OptimoveError: See `send`.
@@ -75,7 +75,7 @@ class OptimoveClient(Client):
             webhook_id: The `id` of a `Webhook`.
 
         Raises:
-            NotFoundError: There is none of that id.
+            NotFoundError: There is no webhook with this id.
             OptimoveError: See `send`.
         """
         return self.send(operations.get_webhook_by_id(webhook_id))
@@ -87,7 +87,7 @@ class OptimoveClient(Client):
             webhook_id: The `id` of a `Webhook`.
 
         Raises:
-            NotFoundError: There is none of that id.
+            NotFoundError: There is no webhook with this id.
             OptimoveError: See `send`.
         """
         self.send(operations.delete_webhook(webhook_id))
@@ -96,13 +96,12 @@ class OptimoveClient(Client):
     def ensure_webhook(self, url: str) -> Webhook:
         """Return the webhook of a URL, creating it only when there is none.
 
-        It can be called at every start of your service. When the outcome of creating is unknown, the list is asked
-        again before the error is raised.
+        It can be called at every start of your service. When the outcome of creating is unknown, the list is read again
+        before the error is raised.
 
         Args:
-            url: Where Optimove shall post notifications, absolute. URLs are compared in their normal form (RFC 3986):
-                the case of scheme and host, a default port, needless percent-encoding and a slash at the end do not
-                count.
+            url: Where Optimove posts notifications, absolute. URLs are compared in their normal form (RFC 3986): the
+                case of scheme and host, a default port, needless percent-encoding and a slash at the end do not count.
 
         Raises:
             ConfigurationError: The URL is not absolute.
@@ -134,7 +133,7 @@ class OptimoveClient(Client):
 
         Args:
             approval: The answer.
-            deadline: Until when it may take; with one, failed tries are repeated until then.
+            deadline: The end of the call; with one, failed tries are retried until then.
 
         Raises:
             OptimoveError: See `send`. When Optimove did not answer with a 2xx, the approval may be lost.
@@ -147,16 +146,16 @@ class OptimoveClient(Client):
     ) -> None:
         """Have Optimove post events of a type to a URL (RegisterEventListener).
 
-        Type 5 tells that a scheduled campaign waits for clearance. See `ensure_event_listener` for calling it at every
-        start. Listener events are not signed, so put a secret token into the URL.
+        Type 5: a scheduled campaign waits for clearance. See `ensure_event_listener` for calling it at every start.
+        Listener events are not signed, so put a secret token into the URL.
 
         Args:
-            listener_url: Where Optimove shall post.
-            event_type_id: Which events.
+            listener_url: Where Optimove posts.
+            event_type_id: The type of events.
             channel_id: Only those of one channel; never for type 5.
 
         Raises:
-            ConfigurationError: The URL is blank, or type 5 shall have a channel.
+            ConfigurationError: The URL is blank, or a channel is given for type 5.
             OptimoveError: See `send`.
         """
         self.send(operations.register_event_listener(listener_url, event_type_id=event_type_id, channel_id=channel_id))
@@ -165,7 +164,7 @@ class OptimoveClient(Client):
         """Stop events of a type (UnregisterEventListener).
 
         Args:
-            event_type_id: Which events.
+            event_type_id: The type of events.
             channel_id: The channel that was registered, if one was.
 
         Raises:
@@ -188,8 +187,8 @@ class OptimoveClient(Client):
         It can be called at every start of your service.
 
         Args:
-            listener_url: Where Optimove shall post, absolute; compared as `ensure_webhook` does.
-            event_type_id: Which events.
+            listener_url: Where Optimove posts, absolute; compared as `ensure_webhook` does.
+            event_type_id: The type of events.
 
         Raises:
             ConfigurationError: The URL is not absolute.
@@ -212,26 +211,26 @@ class OptimoveClient(Client):
     ) -> Generator[CampaignCustomer, None, None]:
         """Yield the customers of a campaign that waits for clearance (GetProcessedCampaignCustomers).
 
-        Pages are read as a stream, so that a campaign of any size costs the memory of some hundred rows. A connection
-        that breaks is taken up behind the rows that came.
+        Pages are read as a stream, so that a campaign of any size takes the memory of some hundred rows. After a lost
+        connection, reading resumes after the rows received.
 
         Args:
             campaign_id: The `campaign_id` of a `CampaignReadyEvent`.
             customer_attributes: Names of customer attributes to ask for.
-            page_size: Rows of a page; the server may send fewer. None for an API that knows no pages: one request.
-            deadline: The end of reading; with one, a server that is down is asked again until then. None: each wait for
-                the next bytes may take `timeout` seconds.
+            page_size: Rows per page; the server may send fewer. None for an API without paging: one request.
+            deadline: The end of reading; with one, a server that is down is retried until then. None: each wait for the
+                next bytes may take `timeout` seconds.
             counter: Counts the requests.
-            wait_for_customers: Seconds for which an empty first page, or a 404 on it, is asked for again with growing
-                pauses, since a campaign's event can come before its customers do. None: with a deadline a quarter of
-                the time until it, at least 30 s where there is time; without one 0, so that it is believed at once.
+            wait_for_customers: Seconds for which an empty first page, or a 404 for it, is requested again with growing
+                pauses, since a campaign's event can arrive before its customers do. None: with a deadline a quarter of
+                the time until it, at least 30 s where there is time; without one 0, so that it is final at once.
             on_warning: Called with a text, without personal data, when the end is doubtful: no customers at all, or a
-                404 behind the last page, which is believed at the second time. Unset, it is logged.
+                404 after the last page, which is final the second time. Unset, it is logged.
 
         Raises:
             NotFoundError: There is no such campaign, or no such path.
-            UnexpectedResponseError: The answer is no list of customers, or a page came again.
-            ConfigurationError: An argument makes no sense.
+            UnexpectedResponseError: The response is not a list of customers, or a page was repeated.
+            ConfigurationError: An argument is invalid.
             OptimoveError: See `send`.
         """
         return _each(
@@ -259,8 +258,8 @@ class OptimoveClient(Client):
     ) -> Generator[list[CampaignCustomer], None, None]:
         """Yield the same customers in lists, some hundreds at a time, as they arrive.
 
-        Lists cost a program less than customers one by one. The arguments are those of
-        `get_processed_campaign_customers`, and so are the errors; what came before an error is good.
+        Lists cost a program less than customers one by one. Arguments and errors are those of
+        `get_processed_campaign_customers`; the customers yielded before an error are valid.
         """
         paging = self._paging(
             campaign_id,
@@ -283,7 +282,7 @@ class OptimoveClient(Client):
         Args:
             campaign_id: The campaign.
             statuses: `CustomerPromotionStatus` objects, or a dict of customer ids and booleans.
-            deadline: The end of it all; with one, failed tries are repeated until then. None: `timeout` seconds from
+            deadline: The end of the call; with one, failed tries are retried until then. None: `timeout` seconds from
                 now, for all parts together.
 
         Returns:
@@ -292,7 +291,7 @@ class OptimoveClient(Client):
         Raises:
             ConfigurationError: The client has no `timezone`.
             PayloadError: A status is not a boolean, or an id is blank. Parts before it have been sent.
-            DeadlineExceeded: There was no time left; `acknowledged` tells how many customers went through.
+            DeadlineExceeded: There was no time left; `acknowledged` says how many customers Optimove acknowledged.
             OptimoveError: See `send`.
         """
         until = Deadline.after(self._config.timeout) if deadline is None else deadline
@@ -304,7 +303,7 @@ class OptimoveClient(Client):
     def send(
         self, operation: Operation[T], *, deadline: Deadline | None = None, counter: RequestCounter | None = None
     ) -> T:
-        """Send an operation, repeating failed tries as the retry policy says.
+        """Send an operation, retrying failed tries according to the retry policy.
 
         Args:
             operation: One from `optimove_conditional_execution.operations`, or your own.
@@ -313,10 +312,10 @@ class OptimoveClient(Client):
             counter: Counts the requests.
 
         Raises:
-            APIError: Optimove answered with an error; its subclasses tell which.
-            TransportError: No answer came.
+            APIError: Optimove responded with an error; its subclasses say which.
+            TransportError: No response was received.
             DeadlineExceeded: There was no time left.
-            ConfigurationError: The client is closed, or an endpoint of `Endpoints` makes no sense.
+            ConfigurationError: The client is closed, or an endpoint of `Endpoints` is invalid.
         """
         return self._sender.send(operation, deadline, counter)
 

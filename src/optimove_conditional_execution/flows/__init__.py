@@ -1,1 +1,1 @@
-"""Multi-step processes as generators: they yield effects and are sent the answers, so they do no IO themselves."""
+"""Flows: multi-step processes as generators. They yield effects and are sent the results, so they do no IO."""

@@ -1,6 +1,7 @@
-"""What became of a body that did not reach us as it was sent.
+"""Diagnosis of request bodies that were lost or changed in transit.
 
-Who sees only "the signature is wrong" looks for another secret. The headers often tell that the body is at fault.
+"The signature is wrong" alone sends people looking for another secret. The headers often show that the body was
+changed.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from typing import Final
 from ..messages import Request
 
 LOST_IN_CHUNKS: Final = (
-    "The body is empty: it was sent in chunks (Transfer-Encoding), and what stands before the receiver did not hand "
+    "The body is empty: it was sent in chunks (Transfer-Encoding), and what is in front of the receiver did not pass "
     "them on. Django under a WSGI server does that, and so do WSGI servers without wsgi.input_terminated. "
     "WSGIApp(receiver) for this route under gunicorn takes chunks, and so does ASGIApp under any server."
 )
 
 _LOST: Final = (
-    "a middleware or the view has read it before, or it was lost on its way. Hand the raw bytes over before "
+    "a middleware or the view has read it before, or it was lost in transit. Pass the raw bytes on before "
     "anything else reads them."
 )
 _CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress"})
@@ -24,15 +25,15 @@ _LONGEST_NUMBER: Final = 18
 
 
 def is_lost_in_chunks(request: Request) -> bool:
-    """Whether a body was announced in chunks, and nothing of it has come."""
+    """Whether a body with chunked transfer encoding was announced, and the body is empty."""
     return not request.body and any(value.strip() for value in request.header_values("transfer-encoding"))
 
 
 def body_fault(request: Request) -> str | None:
-    """Return what the headers say is wrong with a body that does not fit its signature, or cannot be read.
+    """Return why, according to the headers, a body does not match its signature or cannot be parsed.
 
     Returns:
-        A sentence or two that quote nothing; None when the headers fit the body.
+        One or two sentences, which quote nothing; None when the headers match the body.
     """
     announced, came = _announced(request), len(request.body)
     if not came:
@@ -44,13 +45,13 @@ def body_fault(request: Request) -> str | None:
     coding = _coding(request)
     if coding is not None:
         return (
-            f"The request has a Content-Encoding ({coding}). The signature covers the bytes that Optimove signed: what "
-            "packs or unpacks bodies on their way must leave this route alone."
+            f"The request has a Content-Encoding ({coding}). The signature covers the bytes that Optimove signed: "
+            "exclude this route from whatever compresses or decompresses bodies."
         )
     if announced is not None and came > announced:
         return (
-            f"The body has {came} bytes, but {announced} were announced (Content-Length): it was changed on its way, "
-            "by something that unpacks or rewrites bodies."
+            f"The body has {came} bytes, but {announced} were announced (Content-Length): it was changed in transit, "
+            "by something that decompresses or rewrites bodies."
         )
     return None
 

@@ -16,7 +16,7 @@ FIRST_RESERVE: Final = 0.5
 SMALLEST_RESERVE: Final = 0.05
 RESERVE_WINDOW_SECONDS: Final = 300.0
 LONGEST_BUDGET: Final = 3_600.0
-"""Seconds; a notification that claims a later deadline is given this long, so that every wait has a bound."""
+"""Maximum budget in seconds; a later deadline of a notification is capped, so that every wait has a bound."""
 
 _FACTOR: Final = 1.5
 _FEWEST: Final = 5
@@ -24,23 +24,23 @@ _SAMPLES: Final = 1_024
 
 
 class Reserve:
-    """How long delivering an answer may take: 1.5 times the 95th percentile of the deliveries of the last 5 minutes.
+    """Time reserved to deliver an answer: 1.5 times the 95th percentile of the deliveries of the last 5 minutes.
 
-    A single delivery that was slow does not count: the percentile is at most the second largest of those known. When
-    little goes on, the last 5 deliveries count whatever their age, so that slow ones are not forgotten; 1,024 are kept
-    at most. It starts at 0.5 s, which counts like a delivery that called for it, is never below 0.05 s, and never more
-    than a third of a budget. One that is fixed is never more than half. Safe for threads.
+    A single slow delivery does not count: the percentile is at most the second largest known value. With little
+    traffic, the last 5 deliveries count whatever their age, so that slow ones are not forgotten; at most 1,024 are
+    kept. The reserve starts at 0.5 s, as if measured from a delivery, and is at least 0.05 s and at most a third of a
+    budget. A fixed reserve is at most half of it. Thread-safe.
     """
 
     def __init__(self, fixed: float | None = None, *, clock: Clock) -> None:
-        """Measure, unless the integrator knows better.
+        """Start a measured reserve, or set a fixed one.
 
         Args:
-            fixed: Seconds to keep in reserve whatever is measured.
+            fixed: Seconds of a fixed reserve; None measures.
             clock: Monotonic, in seconds.
 
         Raises:
-            ConfigurationError: `fixed` is negative or no number.
+            ConfigurationError: `fixed` is negative or not a number.
         """
         if fixed is not None:
             validation.seconds("reserve", fixed)
@@ -52,7 +52,7 @@ class Reserve:
         self._durations: list[float] = [first]  # those of `_seen`, in order of size
 
     def observe(self, took: float) -> None:
-        """Record that a delivery took so many seconds, or was abandoned after them."""
+        """Record that a delivery took this many seconds, or was abandoned after them."""
         now = self._clock()
         with self._lock:
             self._seen.append((now, took))
@@ -60,7 +60,7 @@ class Reserve:
             self._forget(now)
 
     def for_budget(self, budget: float) -> float:
-        """Return the seconds to keep back of a budget of so many seconds."""
+        """Return the seconds to reserve out of a budget of so many seconds."""
         return min(self._measured(), budget / 3) if self._fixed is None else min(self._fixed, budget / 2)
 
     def _measured(self) -> float:
@@ -80,11 +80,11 @@ class Reserve:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The time for one notification.
+    """The time budget of one notification.
 
     Attributes:
         seconds: From its arrival to Optimove's deadline; 0 or less when that has passed.
-        transit: Seconds that it was under way longer than its neighbours, as far as they are taken from its budget.
+        transit: Seconds of transit time above that of the fastest recent ones, as far as deducted from the budget.
         deadline: Optimove's deadline, on our clock, or the host's if that is earlier.
         handler_deadline: When the handler's answer is due, so that there is time to deliver it.
     """
@@ -97,16 +97,16 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetEstimator:
-    """Tells how much time a notification leaves.
+    """Estimates the time budget of a notification.
 
-    It is counted from Optimove's own two time stamps, so that a wrong local clock changes nothing, less the transit
-    time that a comparison with its neighbours shows. An answer that comes late harms nobody, and one that is not given
-    is lost, so doubt is decided for asking: the transit time takes half of the budget at most, unless it has eaten all
-    of it and our wall clock, which is looked at for nothing else, shows too that the deadline has passed.
+    The budget is the difference of Optimove's own two time stamps, so that a wrong local clock changes nothing, less
+    the transit time relative to the fastest recent notifications. A late answer does no harm, and a missing one is
+    lost, so in doubt the handler is called: the transit time takes at most half of the budget, unless it exceeds all of
+    it and our wall clock, which is used for nothing else, shows too that the deadline has passed.
 
     Attributes:
-        transit: How late notifications are.
-        reserve: How long delivering takes.
+        transit: The estimate of transit times.
+        reserve: The time reserved for delivery.
         clock: Monotonic, in seconds.
         wall_clock: Seconds since 1970.
     """
@@ -125,14 +125,14 @@ class BudgetEstimator:
         transit: TransitEstimate | None = None,
         host: Deadline | None = None,
     ) -> Budget:
-        """Return the time that a notification leaves.
+        """Return the time budget of a notification.
 
         Args:
             sent_ms: The notification's `timestamp`.
             deadline_ms: Its `conditional_execution_approval_deadline`.
             received: The monotonic clock when it arrived.
-            transit: The estimate that takes this one into account; None for the one of all notifications.
-            host: When whatever runs us will end us; None if it does not.
+            transit: The estimate that records this notification; None for the shared one.
+            host: The deadline of a host that ends the call, such as AWS Lambda; None without one.
         """
         stated = (deadline_ms - sent_ms) / 1000
         delay = (transit or self.transit).observe(received=received, sent=sent_ms / 1000)

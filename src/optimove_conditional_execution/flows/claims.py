@@ -1,7 +1,7 @@
-"""Who answers a notification, so that it is decided once however often it arrives: the protocol, and its use.
+"""Claims on notifications, so that each is decided once however often it is delivered: the protocol, and its use.
 
-What is claimed is a question: may this customer get this action of this occurrence? A `request_uid` alone is none: if
-Optimove ever gave the same one to two customers, the answer about the first would be sent about the second.
+The unit of a claim is a question: may this customer get this action of this occurrence? A `request_uid` alone is not
+enough: if Optimove ever used the same one for two customers, the answer for the first would be sent for the second.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from ..models.notification import Action, NotificationEnvelope, Occurrence, Webh
 from .effects import Ask, Flow
 
 _LOOK_AGAIN: Final = 0.02
-"""Seconds between two looks at a claim that somebody else holds."""
+"""Seconds between two polls of a claim that another process or thread holds."""
 
 _REMEMBERED: Final = 10_000
-"""Notifications among which a `request_uid` of two questions is noticed."""
+"""Recent notifications among which a `request_uid` with two questions is detected."""
 
 _LONG_NUMBER: Final = 1 << 64
 
 
 class ClaimState(enum.Enum):
-    """How far a claimed notification has got."""
+    """The progress of a claimed notification."""
 
     OPEN = "open"
-    """Somebody is deciding or answering it."""
+    """It is being decided or answered."""
     UNDELIVERED = "undelivered"
-    """It is decided, but Optimove has not taken the answer."""
+    """It is decided, but Optimove has not accepted the answer."""
     SETTLED = "settled"
-    """Nothing more is to be done."""
+    """It is finished."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What is known of a claimed notification.
+    """The stored state of a claimed notification.
 
     Attributes:
-        state: How far it has got.
+        state: Its progress.
         approval: The answer, when it is decided and has one.
     """
 
@@ -56,59 +56,59 @@ class Claim:
 
 @runtime_checkable
 class ClaimStore(Protocol):
-    """Remembers who answers which question until its deadline.
+    """A store of claims: which questions are being answered, or have been, until their deadline.
 
     A question is an opaque text in ASCII: a notification's `request_uid`, and a digest of its customer, action and
     occurrence. It holds no customer id.
 
-    Share one between replicas, and a notification is decided once however many of them get it. A method may be a plain
-    function or a coroutine function (the latter for `AsyncWebhookReceiver` only). Whatever a method raises counts as
-    "unreachable": nothing is approved.
+    With a store shared between replicas, a notification is decided once however many of them receive it. A method may
+    be a plain function or a coroutine function (the latter for `AsyncWebhookReceiver` only). Any exception of a method
+    counts as "unreachable": nothing is approved.
 
     Attributes:
-        instant: True when methods never wait for a disk or a network, so they may be called in an event loop.
+        instant: True when methods never block on a disk or a network, so that they may be called in an event loop.
     """
 
     instant: bool
 
     def claim(self, question: str, seconds: float, /) -> Claim | Awaitable[Claim | None] | None:
-        """Take a notification, atomically.
+        """Claim a notification, atomically.
 
         Args:
-            question: Which one.
-            seconds: How long the store must remember it.
+            question: The question.
+            seconds: How long the store must keep the claim.
 
         Returns:
-            None: it is yours, and `OPEN` from now on. `UNDELIVERED`: it is yours too, and `OPEN` from now on; deliver
-            the approval that the claim holds. `OPEN` or `SETTLED`: it is somebody else's.
+            None: the caller holds the claim, now `OPEN`. `UNDELIVERED`: the caller holds it too, now `OPEN`, and is to
+            deliver the approval in it. `OPEN` or `SETTLED`: another caller holds it.
         """
         ...
 
     def look(self, question: str, /) -> Claim | Awaitable[Claim | None] | None:
-        """Return what is known of a notification without taking it.
+        """Return the claim on a notification without claiming it.
 
         Args:
-            question: Which one.
+            question: The question.
 
         Returns:
-            None when nothing is known, or no more.
+            None when there is no claim, or it has expired.
         """
         ...
 
     def record(self, question: str, claim: Claim, /) -> Awaitable[None] | None:
-        """Write down how far a notification that is yours has got; one that is forgotten already stays so.
+        """Update a claim that the caller holds; without effect when it has expired.
 
         Args:
-            question: Which one.
+            question: The question.
             claim: `UNDELIVERED` with the approval, or `SETTLED`.
         """
         ...
 
     def release(self, question: str, /) -> Awaitable[None] | None:
-        """Forget a notification that is yours: nothing was decided, so a repeat starts anew.
+        """Delete a claim that the caller holds: nothing was decided, so a repeat is decided anew.
 
         Args:
-            question: Which one.
+            question: The question.
         """
         ...
 
@@ -116,11 +116,11 @@ class ClaimStore(Protocol):
 def claim_notification(
     claims: ClaimStore, question: str, deadline: Deadline, *, pause: Callable[[float], Any]
 ) -> Flow[Claim | None]:
-    """Claim a notification, or wait until whoever holds it is done or the deadline comes.
+    """Claim a notification, or wait until the holder of its claim is done or the deadline comes.
 
     Returns:
-        None when it is ours; an `UNDELIVERED` claim with an approval when that is ours to deliver; otherwise how
-        somebody else left it, without its approval.
+        None when we hold the claim; an `UNDELIVERED` claim with the approval that is ours to deliver; otherwise the
+        other holder's claim, without its approval.
     """
     while True:
         held: Claim | None = yield _ask(claims, claims.claim, (question, deadline.remaining()), deadline)
@@ -135,11 +135,11 @@ def claim_notification(
             return Claim(held.state)
         if deadline.expired:
             return Claim(ClaimState.OPEN)
-        # The first delivery gave it back undecided, so this one tries.
+        # The first delivery released it undecided, so this one tries.
 
 
 def update_claim(claims: ClaimStore, question: str, claim: Claim | None, *, within: Deadline) -> Flow[Exception | None]:
-    """Write down how far a notification has got, or give it back when `claim` is None.
+    """Update the claim on a notification, or release it when `claim` is None.
 
     Returns:
         What the store raised, or None.
@@ -159,14 +159,14 @@ def _ask(claims: ClaimStore, method: Callable[..., Any], arguments: tuple[object
 
 
 def question_of(notification: WebhookNotification | NotificationEnvelope) -> str:
-    """Return what a notification asks, as a claim store knows it.
+    """Return the question of a notification, as passed to a claim store.
 
-    The same notification in another spelling, `7` for `"7"` say, is the same question. One of which only the envelope
-    can be read is a question of its own: it takes no answer of another one, and blocks none.
+    The same notification in another spelling, `7` for `"7"`, is the same question. One of which only the envelope can
+    be parsed is a question of its own: it shares no answer with another one, and blocks none.
     """
     asked: list[object] = []
     if isinstance(notification, WebhookNotification):
-        # A field of an undocumented type is kept as it came, so nothing is taken for granted here.
+        # A field of an undocumented type is kept as received, so no type is assumed here.
         occurrence: object = notification.occurrence
         action: object = None
         if isinstance(occurrence, Occurrence):
@@ -199,13 +199,13 @@ class Questions:
     """The questions of the last notifications, by `request_uid`. Safe for threads."""
 
     def __init__(self, *, capacity: int = _REMEMBERED) -> None:
-        """Remember so many at most; the oldest is forgotten first."""
+        """Remember at most `capacity` questions; the oldest is dropped first."""
         self._capacity = capacity
         self._lock = threading.Lock()
         self._first: OrderedDict[str, str] = OrderedDict()
 
     def contradict(self, request_uid: str, asked: str) -> bool:
-        """Remember a question; tell whether the same `request_uid` has come with another one."""
+        """Remember a question; return whether the same `request_uid` was seen with another one."""
         with self._lock:
             first = self._first.setdefault(request_uid, asked)
             if len(self._first) > self._capacity:

@@ -1,4 +1,4 @@
-"""Whether a review will be done in time, judged by what it has measured so far."""
+"""Completion estimate of a review, from what it has measured so far."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from ..deadline import Clock, Deadline
 
 
 class CompletionEstimate:
-    """Expects the end of the work that is known, stage by stage; the slowest stage sets the pace.
+    """Estimates when the known work will be complete; the slowest stage sets the pace.
 
-    How many customers there are is known when the last row has come. Until then the estimate speaks of those who have
-    come; so when it says that time does not suffice, it does not.
+    The number of customers is known only after the last row. Until then the estimate covers those read so far; so it
+    can be too optimistic, but not too pessimistic.
     """
 
     def __init__(
@@ -24,15 +24,15 @@ class CompletionEstimate:
         clock: Clock,
         updates_at_once: int = 1,
     ) -> None:
-        """Begin to measure.
+        """Start measuring.
 
         Args:
-            clearance: When all statuses must have arrived.
-            chunk_size: Statuses of a request at most.
-            pause_between_requests: Seconds a request that the rate limit allows; 0 without one.
-            expected: How many customers there will be, if anybody knows.
+            clearance: The deadline for all statuses.
+            chunk_size: Statuses per request, at most.
+            pause_between_requests: Seconds per request under the rate limit; 0 without one.
+            expected: The number of customers, if known.
             clock: A monotonic clock, seconds.
-            updates_at_once: Status updates that are on their way at the same time.
+            updates_at_once: Concurrent status updates.
         """
         self._updates_at_once = updates_at_once
         self._clearance = clearance
@@ -47,12 +47,12 @@ class CompletionEstimate:
         self._chunks = 0
 
     def first_batch(self) -> None:
-        """Take note that the reviewer is asked."""
+        """Record that the reviewer is called for the first time."""
         if self._asked_first is None:
             self._asked_first = self._clock()
 
     def update_sent(self, seconds: float) -> None:
-        """Take note of how long a status update took."""
+        """Record how many seconds a status update took."""
         self._chunk_seconds += seconds
         self._chunks += 1
 
@@ -65,7 +65,7 @@ class CompletionEstimate:
         return self._given - self.seconds()
 
     def rate(self, reviewed: int) -> float:
-        """Return the customers reviewed in a second."""
+        """Return the customers reviewed per second."""
         if self._asked_first is None or not reviewed:
             return 0.0
         return reviewed / max(self._clock() - self._asked_first, 1e-9)
@@ -75,8 +75,8 @@ class CompletionEstimate:
 
         Args:
             reviewed: Customers reviewed in this run.
-            waiting: Customers who have come and are not reviewed.
-            unsent: Statuses that are decided and not sent.
+            waiting: Customers read and not yet reviewed.
+            unsent: Statuses decided and not yet sent.
         """
         rate = self.rate(reviewed)
         if self._expected is not None:
@@ -85,7 +85,7 @@ class CompletionEstimate:
             return None
         deciding = waiting / rate if waiting else 0.0
         a_chunk = max(self._chunk_seconds / self._chunks if self._chunks else 0.0, self._pause)
-        # Everybody may be approved, and the last chunk goes out when the last customer is decided.
+        # Assume that all are approved, and that the last chunk is sent when the last customer is decided.
         chunks = math.ceil((unsent + waiting) / self._chunk_size)
         sending = max(a_chunk * math.ceil(chunks / self._updates_at_once), self._pause * chunks)
         return self._clearance.remaining() - max(sending, deciding + (a_chunk if waiting else 0.0))

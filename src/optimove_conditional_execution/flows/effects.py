@@ -1,4 +1,4 @@
-"""What a flow can want from the world. Two kinds are enough."""
+"""Effects that a flow yields to its driver: `Call` and `Ask`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Ask Optimove: send an operation and answer with its result, or throw its error.
+    """Send an operation to Optimove; the driver sends its result back, or throws its error.
 
     Attributes:
-        operation: The call.
-        deadline: When it must be done; None leaves that to whoever runs the flow.
+        operation: The operation.
+        deadline: Its deadline; None leaves that to the driver.
     """
 
     operation: Operation[Any]
@@ -27,15 +27,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """Ask somebody else: the user's code, a store, the client.
+    """Call a function: the user's code, a store, the client.
 
     Attributes:
         function: What to call; in async drivers it may be, or return, a coroutine.
         arguments: Its positional arguments.
-        within: When given, the call runs in a pool and is given up at this deadline, and `Late` is thrown. When None,
-            it is called in place; the function itself must be quick or bounded.
-        whose: The pool. A handler's is small and full at some point: then `Overloaded` is thrown at once. A store's
-            makes callers wait for their turn, until their deadline.
+        within: With a deadline, the call runs in a pool and is abandoned at the deadline, and `Late` is thrown. With
+            None, it is called in place; the function itself must be quick or bounded.
+        whose: The pool. The handlers' pool is bounded, and when it is full, `Overloaded` is thrown at once. The stores'
+            pool queues callers until their deadline.
     """
 
     function: Callable[..., Any]
@@ -49,10 +49,10 @@ Flow = Generator[Effect, Any, R]
 
 
 class Late(Exception):  # noqa: N818 - a signal between driver and flow, never raised to users
-    """What was asked did not answer within its deadline.
+    """An `Ask` did not return by its deadline.
 
     Attributes:
-        blocked: Seconds for which a coroutine held its event loop past the deadline; 0 when it did not.
+        blocked: Seconds for which a coroutine blocked its event loop past the deadline; 0 when it did not.
     """
 
     def __init__(self, *, blocked: float = 0.0) -> None:
@@ -61,7 +61,7 @@ class Late(Exception):  # noqa: N818 - a signal between driver and flow, never r
 
 
 class Overloaded(Exception):  # noqa: N818 - as above
-    """Every place of the handlers' pool is taken."""
+    """All workers of the handlers' pool are busy."""
 
 
 def as_exception(error: BaseException) -> Exception:

@@ -1,4 +1,7 @@
-"""Compact set of customer ids: open addressing over 64-bit hashes."""
+"""Compact set of customer ids: open addressing over 64-bit hashes.
+
+A file of its own, since it is a data structure that knows nothing of reviews.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 _SIZES: Final = (13, 16, 19, 21)
-"""Tables have two to the power of this many places; the next ones are twice as large each."""
+"""The first table has two to the power of this many slots; each further one is twice as large."""
 
 _FULL: Final = 0.6
 
@@ -15,12 +18,11 @@ _FULL: Final = 0.6
 class IdSet:
     """A set of ids, for its memory alone: 17 bytes for each of a million ids, where a set of their hashes takes 69.
 
-    It takes 13 to 27, by how full its table is, and 21 at the peak of its growth; a set of strings takes 120. Adding
-    takes about 2.1 times as long as to a set of hashes.
+    It takes 13 to 27, depending on the load factor, and 21 at the peak of its growth; a set of strings takes 120.
+    Adding takes about 2.1 times as long as to a set of hashes.
 
-    It is a table of Python's keyed 64-bit hashes, each at the first free place behind the one that it names. That two
-    of a million customers share a hash has a chance of 1 in 37 million; the second would then count as seen, and not be
-    approved.
+    It is a table of Python's keyed 64-bit hashes with linear probing. The chance that two of a million customers share
+    a hash is 1 in 37 million; the second would then count as seen, and not be approved.
     """
 
     def __init__(self) -> None:
@@ -29,7 +31,7 @@ class IdSet:
         self._count = 0
 
     def add(self, ids: Iterable[str]) -> list[bool]:
-        """Add ids and tell of each, in order, whether it is new."""
+        """Add ids and return for each, in order, whether it is new."""
         hashes = list(map(hash, ids))
         self._grow_for(len(hashes))
         new = _enter(self._table, hashes)
@@ -68,7 +70,7 @@ def _empty(bits: int) -> array[int]:
 
 
 def _enter(table: array[int], hashes: Iterable[int]) -> list[bool]:
-    """Write hashes into a table with room for them, and tell of each whether it is new; 0 stands for a free place."""
+    """Insert hashes into a table with room for them, and return for each whether it is new; 0 marks a free slot."""
     mask = len(table) - 1
     new: list[bool] = []
     note = new.append

@@ -1,4 +1,4 @@
-"""Journals of reviews of scheduled campaigns, so that a crash loses nothing: the protocol, and its values."""
+"""Journals of reviews, so that a crash loses nothing: the protocol, and its values."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class DecidedBatch:
 @final
 @dataclass(frozen=True, slots=True)
 class ReviewState:
-    """How far a review has got.
+    """The state of a review in a journal.
 
     Attributes:
-        event: What it reviews.
+        event: The event that announced the campaign.
         decided: Ids decided, approved or denied.
         approved: Ids approved.
-        acknowledged: Statuses that Optimove has taken.
-        finished: Whether nothing is left to do.
+        acknowledged: Statuses that Optimove has acknowledged.
+        finished: Whether the review is complete.
         report: The JSON text given to `Journal.finish`; None before.
     """
 
@@ -56,11 +56,11 @@ class ReviewState:
 @final
 @dataclass(frozen=True, slots=True)
 class OpenReview:
-    """A review that is locked for one run, as it stands.
+    """A review locked for one run, with its state.
 
     Attributes:
         run: The number of this run, 1 or more, which no other run has had or will have.
-        acknowledged: Which statuses Optimove has taken.
+        acknowledged: Ranges of the statuses that Optimove has acknowledged.
         report: The JSON text given to `Journal.finish`; None while the review is unfinished.
         announced_twice: Whether the journal has another review of the same campaign with the same clearance.
     """
@@ -73,60 +73,60 @@ class OpenReview:
 
 @runtime_checkable
 class Journal(Protocol):
-    """Remembers reviews of campaigns: what was announced, decided, and taken by Optimove.
+    """A durable log of reviews: what was announced, decided, and acknowledged by Optimove.
 
-    A review is named by `CampaignReadyEvent.key`. In the order of `record`, the ids that it approved are numbered from
-    0, and those that it denied from 2**62, since they are reported only on request; `acknowledge` and `acknowledged`
-    speak of ranges of these numbers. Methods are plain functions, called from several threads, and may wait for a disk.
-    What one raises is tried again while there is time, a `StoreError` excepted; nothing is sent that is not written
-    down. Every method but `open` may be called twice with the same arguments: the second call changes nothing.
+    The key of a review is `CampaignReadyEvent.key`. In the order of `record`, the ids that it approved are numbered
+    from 0, and those that it denied from 2**62, since they are reported only on request; `acknowledge` and
+    `acknowledged` speak of ranges of these numbers. Methods are plain functions, called from several threads, and may
+    block on a disk. A failed call is retried while there is time, except after a `StoreError`; nothing is sent that is
+    not recorded. Every method but `open` may be called twice with the same arguments: the second call changes nothing.
 
-    **Why no customer is told two things.** Whatever lock `open` uses can be lost: its file is removed, its server fails
-    over. So the lock only spares work, and the guarantee is the number of the run. `open` writes a new one down before
-    it returns, and whoever writes with an older `run=` is refused, in the transaction that would have written. Hence
-    everything that an older run has recorded stands in the journal before the newer one reads it; the newer run asks
-    about nobody who stands there, and sends what stands there as it is. The older run sends nothing before it has
-    recorded it, so what it still has in flight is what the newer one sends too. It learns that it is superseded from
-    `acknowledged`, which it calls before each update, or from any write, and then stops.
+    **Why no customer gets two different statuses.** Whatever lock `open` uses can be lost: its file is removed, its
+    server fails over. So the lock only saves work, and the guarantee is the run number, a fencing token. `open` records
+    a new one before it returns, and a write with an older `run=` is rejected, in the same transaction. Hence everything
+    that an older run has recorded is in the journal before the newer one reads it; the newer run asks about no customer
+    who is recorded, and sends recorded decisions unchanged. The older run sends nothing before it has recorded it, so
+    what it still has in flight is what the newer one sends too. It learns that it is superseded from `acknowledged`,
+    which it calls before each update, or from any write, and then stops.
     """
 
     def add(self, event: CampaignReadyEvent, /) -> bool:
-        """Write an announced campaign down.
+        """Add an announced campaign.
 
         Args:
-            event: What Optimove posted.
+            event: The event that Optimove posted.
 
         Returns:
-            True when it is new, False when it is known already.
+            True when it is new, False when it was added before.
         """
         ...
 
     def open(self, event: CampaignReadyEvent, /) -> OpenReview | None:
-        """Lock a review for one run, among all threads and processes; never waits for the lock.
+        """Lock a review for one run, across all threads and processes; never waits for the lock.
 
-        An event that is not known is added. The lock is freed by `unlock` and, at once, by the death of the process.
+        An unknown event is added. The lock is released by `unlock` and, immediately, by the end of the process.
 
         Args:
-            event: What Optimove posted.
+            event: The event that Optimove posted.
 
         Returns:
-            How far the review has got, and the number of this run, which is written down. None when another run has
-            the lock, one of the caller's included. A call that raises must leave the review unlocked: nobody would
-            unlock it.
+            The state of the review, and the number of this run, which is recorded. None when another run holds the
+            lock, one of the caller's included. A call that raises must leave the review unlocked: it would never be
+            unlocked.
         """
         ...
 
     def unlock(self, key: str, /) -> None:
-        """Free the lock of a review; without effect unless `open` took it here."""
+        """Release the lock of a review; without effect unless `open` acquired it here."""
         ...
 
     def record(self, key: str, batches: Sequence[DecidedBatch], /, *, run: int | None = None) -> None:
-        """Append decided batches in their order, all or none; a batch that stands there already is left out.
+        """Append decided batches in order, atomically; a batch that is recorded already is skipped.
 
         Args:
             key: The review.
-            batches: What was decided.
-            run: The number that `open` returned; None writes whoever is at the review.
+            batches: The decided batches.
+            run: The number that `open` returned; None writes without checking it.
 
         Raises:
             OptimoveError: The journal has no such review.
@@ -139,26 +139,26 @@ class Journal(Protocol):
         ...
 
     def acknowledge(self, key: str, start: int, end: int, /, *, run: int | None = None) -> None:
-        """Write down that Optimove has taken a range of statuses.
+        """Record that Optimove has acknowledged a range of statuses.
 
         Args:
             key: The review.
             start: The number of the first one.
-            end: The number behind the last one.
-            run: The number that `open` returned; None writes whoever is at the review.
+            end: The number after the last one.
+            run: The number that `open` returned; None writes without checking it.
 
         Raises:
-            OptimoveError: The journal has no such review, or the range is none.
+            OptimoveError: The journal has no such review, or the range is empty.
             SupersededError: A later run has opened the review; nothing is written.
         """
         ...
 
     def acknowledged(self, key: str, /, *, run: int | None = None) -> Ranges:
-        """Return the ranges that Optimove has taken.
+        """Return the ranges of statuses that Optimove has acknowledged.
 
         Args:
             key: The review.
-            run: The number that `open` returned; None reads whoever is at the review.
+            run: The number that `open` returned; None reads without checking it.
 
         Raises:
             SupersededError: A later run has opened the review.
@@ -166,12 +166,12 @@ class Journal(Protocol):
         ...
 
     def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
-        """Write down that nothing is left to do. The first report stands.
+        """Record that the review is complete. The first report is kept.
 
         Args:
             key: The review.
             report: JSON text, from `ReviewReport.to_json`.
-            run: The number that `open` returned; None writes whoever is at the review.
+            run: The number that `open` returned; None writes without checking it.
 
         Raises:
             OptimoveError: The journal has no such review.
@@ -180,7 +180,7 @@ class Journal(Protocol):
         ...
 
     def unfinished(self) -> list[CampaignReadyEvent]:
-        """Return what is left to do, in the order of `add`."""
+        """Return the events of unfinished reviews, in the order of `add`."""
         ...
 
     def reviews(self) -> list[ReviewState]:

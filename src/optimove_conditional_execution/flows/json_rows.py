@@ -1,4 +1,7 @@
-"""Rows out of a JSON array while its bytes arrive, so that an array of any length costs no more than a block."""
+"""Incremental parser of JSON arrays: yields rows while the bytes arrive, in constant memory.
+
+A file of its own, since it is a parser that knows nothing of campaigns.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,13 @@ from ..models.json_text import BYTE_ORDER_MARK, no_constant, pairs
 T = TypeVar("T")
 
 LONGEST_ROW: Final = 1_048_576
-"""Bytes; what is longer without a complete row in it is no list of customers."""
+"""Bytes; more without a complete row is not a list of customers."""
 
 MOST_JUNK: Final = 134_217_728
-"""Bytes without a row in them, blanks as a rule, after which none is waited for any more."""
+"""Bytes without a row, usually white space, after which reading fails."""
 
 _LONGEST_BLOCK: Final = 131_072
-"""Bytes without `},` after which rows may be separated in another way, `} ,` say."""
+"""Bytes without `},` after which rows may be separated in another way, such as `} ,`."""
 
 _LONGEST_WORD: Final = 16
 _BLANK: Final = b" \t\r\n"
@@ -32,22 +35,22 @@ class TruncatedArray(Exception):  # noqa: N818 - a signal to the paging, never r
 
 
 class JsonRowReader(Generic[T]):
-    """Reads one answer: `[` rows `]`, or one of the ways to say "none": `[]`, `null`, nothing at all.
+    """Parses one response: `[` rows `]`, or one of the forms of "none": `[]`, `null`, an empty body.
 
-    A block is parsed up to its last `},`. When that parses as a list, it is one: a cut inside a string or inside
-    a nested value leaves something open. When it does not, this answer is read row by row from there on, which takes
-    twice the time and copes with everything.
+    A block is parsed up to its last `},`. When that parses as a list, it is one: a cut inside a string or inside a
+    nested value leaves something open. When it does not, this response is parsed row by row from there on, which takes
+    twice the time and handles every case.
 
-    What stands between rows is dropped as it comes, and a row that is not complete is looked at again when twice as
-    much of it is there. So the time is linear in the bytes, and no more than a few `LONGEST_ROW` of them are held.
+    White space between rows is dropped on arrival, and an incomplete row is parsed again when twice as many of its
+    bytes are there. So the time is linear in the bytes, and no more than a few `LONGEST_ROW` of them are held.
     """
 
     def __init__(self, read_array: Callable[[bytes], Sequence[T]], read_row: Callable[[Any], T]) -> None:
-        """Begin before the first byte.
+        """Start before the first byte.
 
         Args:
-            read_array: Reads a JSON array of complete rows; raises `ValueError` when it is no JSON.
-            read_row: Reads one row that has been parsed.
+            read_array: Parses a JSON array of complete rows; raises `ValueError` when it is not JSON.
+            read_row: Converts one parsed row.
         """
         self._read_array = read_array
         self._read_row = read_row
@@ -60,10 +63,10 @@ class JsonRowReader(Generic[T]):
         self._is_slow = False
 
     def feed(self, block: bytes) -> Sequence[T]:
-        """Take the next bytes and return the rows that are complete.
+        """Feed the next bytes and return the rows that are complete.
 
         Raises:
-            PayloadError: It is no JSON array.
+            PayloadError: It is not a JSON array.
         """
         self._held.append(block)
         self._size += len(block)
@@ -76,8 +79,8 @@ class JsonRowReader(Generic[T]):
         """Return the last rows.
 
         Raises:
-            PayloadError: It is no JSON array.
-            TruncatedArray: The array has no end.
+            PayloadError: It is not a JSON array.
+            TruncatedArray: The array is not complete.
         """
         rows = self._read(b"".join(self._held), is_last=True)
         if self._has_begun and not self._has_ended:
@@ -90,7 +93,7 @@ class JsonRowReader(Generic[T]):
             text = self._begin(text, is_last=is_last)
         if self._has_begun and not self._is_slow:
             rows, text = self._whole_rows(text, is_last=is_last)
-        if self._is_slow:  # the rows before are none then
+        if self._is_slow:  # there are no rows before it then
             rows, text = self._row_by_row(text, is_last=is_last)
         if len(text) > LONGEST_ROW:
             raise PayloadError(f"a row of the answer is longer than {LONGEST_ROW} bytes")
@@ -100,7 +103,7 @@ class JsonRowReader(Generic[T]):
         return rows
 
     def _begin(self, text: bytes, *, is_last: bool) -> bytes:
-        if BYTE_ORDER_MARK.startswith(text) and not is_last:  # a part of the mark, perhaps
+        if BYTE_ORDER_MARK.startswith(text) and not is_last:  # perhaps a part of the mark
             return text
         start = text.removeprefix(BYTE_ORDER_MARK).lstrip(_BLANK)
         if start.startswith(b"["):
@@ -125,7 +128,7 @@ class JsonRowReader(Generic[T]):
         return rows, text[cut + 1 :].lstrip(_BLANK)
 
     def _row_by_row(self, text: bytes, *, is_last: bool) -> tuple[list[T], bytes]:
-        # What pydantic's reader refuses is here: half of a surrogate pair, say.
+        # Here is what pydantic's parser rejects, such as a lone surrogate.
         parse = json.JSONDecoder(object_pairs_hook=pairs, parse_constant=no_constant).raw_decode
         utf8 = codecs.getincrementaldecoder("utf-8")()
         try:
@@ -144,7 +147,7 @@ class JsonRowReader(Generic[T]):
             except (ValueError, RecursionError) as error:
                 _check_incomplete(letters, at, error)
                 break
-            if behind == end:  # a number could go on in the next block
+            if behind == end:  # a number could continue in the next block
                 break
             rows.append(self._read_row(row))
             at = behind
@@ -167,7 +170,7 @@ def _check_incomplete(letters: str, at: int, error: Exception) -> None:
     """
     wrong = letters[at] != "{" or not isinstance(error, json.JSONDecodeError)
     if isinstance(error, json.JSONDecodeError) and not error.msg.startswith("Unterminated string"):
-        # What is only incomplete fails at its end: in the middle of a word or of an escape at the earliest.
+        # Truncated text fails at its end: in the middle of a word or of an escape at the earliest.
         wrong = wrong or len(letters) - error.pos > _LONGEST_WORD
     if wrong:
         raise PayloadError("a row of the answer is not a JSON object")

@@ -1,4 +1,4 @@
-"""The books of one review: who has come, who is decided, what is still to be sent, and what it all adds up to."""
+"""Bookkeeping of a review run: counters and queues of customers, decisions and status updates."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Chunk:
     """One status update.
 
     Attributes:
-        ranges: Where its statuses stand in the journal, as `Journal.acknowledge` numbers them.
-        statuses: What to send.
+        ranges: The numbers of its statuses in the journal, as in `Journal.acknowledge`.
+        statuses: The statuses.
     """
 
     ranges: tuple[tuple[int, int], ...]
     statuses: dict[str, bool]
 
     def halves(self) -> tuple[Chunk, Chunk]:
-        """Return two updates that say the same together, each with its own part of the journal."""
+        """Split the update in two, each with its own ranges in the journal."""
         middle = len(self.statuses) // 2
         items = list(self.statuses.items())
         front: list[tuple[int, int]] = []
@@ -46,18 +46,18 @@ class Chunk:
 
 
 class Ledger:
-    """Counts and queues of one run of a review. Not safe for threads."""
+    """Counters and queues of one run of a review. Not thread-safe."""
 
     def __init__(
         self, *, chunk_size: int, report_denied: bool, skip_control_group: bool, taken: Sequence[tuple[int, int]] = ()
     ) -> None:
-        """Open the books.
+        """Start with empty queues.
 
         Args:
-            chunk_size: Statuses of an update at most.
-            report_denied: Whether the others are reported as well as the approved ones.
+            chunk_size: Statuses per update, at most.
+            report_denied: Whether denied customers are reported too.
             skip_control_group: Whether rows of the control group are left out.
-            taken: Ranges of statuses that Optimove took from an earlier run.
+            taken: Ranges of statuses that Optimove acknowledged in earlier runs.
         """
         self._chunk_size = chunk_size
         self._skip_control_group = skip_control_group
@@ -74,7 +74,7 @@ class Ledger:
 
     @property
     def waiting(self) -> int:
-        """Customers who have come and are not reviewed."""
+        """Customers read and not yet reviewed."""
         return self.admitted - self.answered
 
     @property
@@ -83,33 +83,33 @@ class Ledger:
         return self.approved + self.denied + self.failed
 
     def counts(self) -> dict[str, int]:
-        """Return what a progress and a report have in common, by their names."""
+        """Return the counts that `Progress` and `ReviewReport` have in common, by name."""
         names = ("rows", "reviewed", "approved", "denied", "failed", "acknowledged")
         return {name: getattr(self, name) for name in names}
 
     @property
     def unsent(self) -> int:
-        """Statuses that are to be sent and stand in no update yet."""
+        """Statuses that are to be sent and are in no update yet."""
         return self._approvals.waiting + self._denials.waiting
 
     @property
     def acknowledged(self) -> int:
-        """Statuses that Optimove has taken, in all runs."""
+        """Statuses that Optimove has acknowledged, in all runs."""
         return self._approvals.acknowledged + self._denials.acknowledged
 
     @property
     def settled(self) -> bool:
-        """Whether Optimove has taken every status that is to be sent."""
+        """Whether Optimove has acknowledged every status that is to be sent."""
         return self._approvals.settled and self._denials.settled
 
     def restore(self, batch: DecidedBatch) -> None:
-        """Take in what an earlier run decided."""
+        """Restore a batch that an earlier run decided."""
         self._before.add(batch.approved)
         self._before.add(batch.denied)
         self._enter(batch)
 
     def add_rows(self, customers: list[CampaignCustomer]) -> None:
-        """Take in rows; those who have not come before wait for a batch."""
+        """Add rows; new customers are queued for a batch."""
         self.rows += len(customers)
         actions = list(map(_action_of, customers))
         if CONTROL_GROUP in actions:
@@ -131,7 +131,7 @@ class Ledger:
         self._ids += ids
 
     def next_batch(self, size: int, *, flush: bool = False) -> Batch | None:
-        """Cut the next batch to ask about: a full one, or with `flush` what there is."""
+        """Return the next batch for the reviewer: a full one, or with `flush` what there is."""
         if not self._ids or (len(self._ids) < size and not flush):
             return None
         batch = Batch(tuple(self._customers[:size]), self._ids[:size])
@@ -139,7 +139,7 @@ class Ledger:
         return batch
 
     def apply(self, batch: Batch, answer: BatchResult) -> DecidedBatch:
-        """Return what is to be recorded of an answer."""
+        """Apply a reviewer's answer, and return the batch to record."""
         self.unknown_ids += answer.unknown_ids
         approved, open_ids = answer.approved, answer.failed | answer.not_reached
         yes = tuple([name for name in batch.ids if name in approved])
@@ -149,18 +149,18 @@ class Ledger:
         return DecidedBatch(yes, no)
 
     def mark_failed(self, batch: Batch) -> None:
-        """Take in that a batch failed."""
+        """Record that a batch failed."""
         self.answered += len(batch.ids)
         self.failed += len(batch.ids)
 
     def mark_recorded(self, batches: Iterable[DecidedBatch]) -> None:
-        """Take in that batches stand in the journal: what is to be sent of them may be sent now."""
+        """Queue the statuses of batches that are in the journal, so that they can be sent."""
         for batch in batches:
             self.answered += len(batch.approved) + len(batch.denied)
             self._enter(batch)
 
     def next_chunk(self, *, flush: bool = False) -> Chunk | None:
-        """Cut the next status update: a full one, or with `flush` what there is; approvals go before denials."""
+        """Return the next status update: a full one, or with `flush` what there is; approvals go before denials."""
         if not self.unsent or (self.unsent < self._chunk_size and not flush):
             return None
         statuses: dict[str, bool] = {}
@@ -173,11 +173,11 @@ class Ledger:
         return Chunk(tuple(ranges), statuses)
 
     def cut_smaller(self, size: int) -> None:
-        """Let the next updates have no more than so many statuses: a larger one was refused for its size."""
+        """Limit further updates to this many statuses, after a larger one was rejected for its size."""
         self._chunk_size = min(self._chunk_size, size)
 
     def mark_acknowledged(self, chunk: Chunk) -> None:
-        """Take in that Optimove has acknowledged an update."""
+        """Record that Optimove has acknowledged an update."""
         self.chunks += 1
         for start, end in chunk.ranges:
             log = self._approvals if start < FIRST_DENIAL else self._denials
@@ -191,7 +191,7 @@ class Ledger:
 
 
 class _Log:
-    """Ids of one status, numbered in the order of the journal, and which of them are still to be sent."""
+    """Ids with one status, numbered in the order of the journal, and a queue of those still to be sent."""
 
     def __init__(self, first: int, taken: Iterable[tuple[int, int]], *, is_sent: bool) -> None:
         self._first = self._end = first
@@ -206,7 +206,7 @@ class _Log:
         return not self._is_sent or self.acknowledged == self._end - self._first
 
     def add(self, ids: tuple[str, ...]) -> None:
-        """Number ids; those that were taken before wait for nothing."""
+        """Number ids, and queue those that were not acknowledged before."""
         first = at = self._end
         self._end = end = first + len(ids)
         while self._taken and self._taken[0][0] < end:
@@ -221,7 +221,7 @@ class _Log:
         self._wait(at, ids[at - first :])
 
     def take(self, most: int) -> Iterator[tuple[int, tuple[str, ...]]]:
-        """Yield the ids that wait, each piece with the number of its first."""
+        """Yield queued ids, each piece with the number of its first."""
         while self._waiting and most > 0:
             at, ids = self._waiting.popleft()
             if len(ids) > most:

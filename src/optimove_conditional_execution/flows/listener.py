@@ -1,7 +1,9 @@
-"""One event of a listener, from its bytes to its answer. Both receivers run this.
+"""Flow of one listener event, from the request to the response. Both listener receivers run it.
 
-A 200 means that the event was taken, or that the integrator's function is still at it. An exception means that nothing
-holds the event: the answer is 503, and a repeat is handed over again.
+A 200 means that the integrator's function returned, or is still running. If it raised, the event is not stored
+anywhere: the response is 503, and a repeat is handed over again.
+
+A file of its own, since a flow does no IO; `receivers.listener` adds threads and tasks.
 """
 
 from __future__ import annotations
@@ -35,10 +37,10 @@ class EventOutcome:
     """The outcome of one request, for the log: nothing in it is secret or personal.
 
     Attributes:
-        kind: In one word.
-        status: The HTTP status of the answer.
-        event: The event, if one could be read; its repr names type, time and campaign only.
-        error: What went wrong, in words that quote nothing.
+        kind: The kind of outcome, as one word.
+        status: The HTTP status of the response.
+        event: The event, if one could be parsed; its repr names type, time and campaign only.
+        error: The error, in words that quote nothing.
     """
 
     kind: EventKind
@@ -55,8 +57,8 @@ class Handover:
     """An event that is being handed over.
 
     Attributes:
-        key: The event's name.
-        done: Set when the integrator's function is: True when it returned, False when it raised.
+        key: The event's key.
+        done: Resolved when the integrator's function ends: True when it returned, False when it raised.
     """
 
     key: str
@@ -64,19 +66,19 @@ class Handover:
 
 
 class EventDeduplicator:
-    """Remembers the last events, so that a repeat is not handed over again. Safe for threads."""
+    """Remembers recent events, so that a repeat is not handed over again. Thread-safe."""
 
     def __init__(self, *, capacity: int = REMEMBERED_EVENTS) -> None:
-        """Remember so many events at most; the oldest is forgotten first."""
+        """Remember at most `capacity` events; the oldest is dropped first."""
         self._capacity = capacity
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, Handover | None] = OrderedDict()  # None: it has been taken
+        self._known: OrderedDict[str, Handover | None] = OrderedDict()  # None: the function has returned
 
     def begin(self, key: str) -> tuple[Handover | None, bool]:
         """Claim an event.
 
         Returns:
-            The handover, and whether the caller is to make it; (None, False) when the event has been taken already.
+            The handover, and whether it is the caller's; (None, False) when the event was handed over before.
         """
         with self._lock:
             if key in self._known:
@@ -87,9 +89,9 @@ class EventDeduplicator:
             return handover, True
 
     def end(self, handover: Handover, *, taken: bool) -> None:
-        """Record how a handover went; an event that was not taken is forgotten, so that a repeat is handed over."""
+        """Record the result of a handover; a failed event is forgotten, so that a repeat is handed over."""
         with self._lock:
-            # It may have been forgotten since, and have come again.
+            # It may have been dropped since, and have been received again.
             if self._known.get(handover.key) is handover:
                 if taken:
                     self._known[handover.key] = None
@@ -110,17 +112,17 @@ Answer = tuple[Response, EventOutcome | None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerContext:
-    """All that answering events needs.
+    """The configuration and state that the flow needs.
 
     Attributes:
-        token: What the URL, or a header, must hold.
-        on_ready: The integrator's function of a campaign that waits for its clearance.
-        on_event: The same for every other event, or None.
-        start: Starts a function with an event, and ends the handover when it is done; raises `Overloaded`.
-        wait: Waits for a future, so many seconds at most.
+        token: The token that the URL, or a header, must hold.
+        on_ready: The integrator's function for campaigns that wait for their clearance.
+        on_event: The integrator's function for every other event, or None.
+        start: Starts a function with an event, and ends the handover when it returns; raises `Overloaded`.
+        wait: Waits for a future, at most a number of seconds.
         answer_within: Seconds.
         max_body: Bytes.
-        deduplicator: What has been handed over.
+        deduplicator: The events handed over.
         log: Logs an outcome when the request is cancelled before it is answered.
     """
 
@@ -136,12 +138,12 @@ class ListenerContext:
 
 
 def answer_event(request: Request, context: ListenerContext, *, host: Deadline | None = None) -> Flow[Answer]:
-    """Answer a request that came to a listener; the result is the answer, and the record of it if it is one.
+    """Answer a request to a listener; the result is the response, and its outcome if there is one.
 
     Args:
         request: The request.
-        context: All that answering needs.
-        host: When whatever runs us will end us; None if it does not.
+        context: The receiver's configuration and state.
+        host: The deadline of a host that ends the call, such as AWS Lambda; None without one.
     """
     if request.method != "POST":
         return plain(405, "Only POST is answered here.", headers={"allow": "POST"}), None
@@ -166,7 +168,7 @@ def answer_event(request: Request, context: ListenerContext, *, host: Deadline |
 
 
 def read_event(body: bytes) -> ListenerEvent:
-    """Read an event; of type 5 it is a `CampaignReadyEvent`.
+    """Parse an event; type 5 is a `CampaignReadyEvent`.
 
     Raises:
         PayloadError: It cannot be understood.
@@ -176,7 +178,7 @@ def read_event(body: bytes) -> ListenerEvent:
 
 
 def event_too_large(max_body: int) -> Answer:
-    """Return the answer to a body that is longer than allowed, and the record of it."""
+    """Return the response to a body that is too large, and its outcome."""
     error = f"The body is longer than {max_body} bytes."
     return plain(413, "The event is too long."), EventOutcome("unreadable", 413, error=error)
 
@@ -195,7 +197,7 @@ def _hand_over(
             if not isinstance(error, Overloaded):
                 raise
             return EventOutcome("overloaded", 503, event, "Too many events are being handed over.")
-    # The integrator's code goes on whatever becomes of this request.
+    # The integrator's code goes on whatever the result of this request.
     within = context.answer_within if host is None else min(context.answer_within, host.remaining())
     try:
         yield Ask(context.wait, (handover.done, within))
@@ -206,7 +208,7 @@ def _hand_over(
         raise
     if not handover.done.done():
         if host is not None and host.expired:
-            # The function ends with the host, so nothing holds the event.
+            # The function ends with the host, so the event is not stored anywhere.
             return EventOutcome("failed", 503, event, "The event was not taken before the host's deadline.")
         return EventOutcome("running" if ours else "duplicate", 200, event)
     if handover.done.result():
@@ -215,12 +217,12 @@ def _hand_over(
 
 
 def _name(event: ListenerEvent) -> str:
-    """Return what tells an event from all others."""
+    """Return a key that identifies an event."""
     if isinstance(event, CampaignReadyEvent):
         return event.key
     if event.timestamp is None:
-        return uuid.uuid4().hex  # nothing tells a repeat from the next of its kind: rather twice than not at all
-    # Other types tell several things of one campaign at one time, a channel or a customer each.
+        return uuid.uuid4().hex  # a repeat cannot be told from a new event: rather twice than never
+    # Other types can have several events of one campaign at one time, per channel or per customer.
     rest = json.dumps([event.campaign_id, event.timestamp_offset, event.model_extra], sort_keys=True, default=str)
     digest = hashlib.sha256(rest.encode()).hexdigest()
     return f"{event.event_type_id}:{event.timestamp.isoformat()}:{digest}"

@@ -39,29 +39,30 @@ class Outcome:
     """The record of one delivery to a webhook.
 
     Attributes:
-        kind: `approved` and `denied`: Optimove took the answer. `abstained`: the handler said so. `failed`: the handler
-            raised or returned something odd, the claim store was unreachable, or the host's deadline left no time to
-            ask. `late`: the handler took too long. `duplicate`: answered before. `expired`: it came after its deadline.
-            `forged`: the signature was missing or wrong. `unreadable`: it could not be understood, was too large, or
-            its chunks were lost. `overloaded`: no handler was free. `undelivered`: it was decided, but Optimove did not
-            take the answer. `cancelled`: the event loop or the process ended while it was being answered, so no answer
-            was given; a repeat is asked about again.
-        status: The HTTP status of the answer to the webhook.
+        kind: `approved` and `denied`: Optimove accepted the answer. `abstained`: the handler abstained. `failed`: the
+            handler raised or returned an invalid value, the claim store was unreachable, or the host's deadline left no
+            time to ask. `late`: the handler took too long. `duplicate`: answered before. `expired`: it arrived after
+            its deadline. `forged`: the signature was missing or wrong. `unreadable`: it could not be understood, was
+            too large, or its chunks were lost. `overloaded`: no handler was free. `undelivered`: it was decided, but
+            Optimove did not accept the answer. `cancelled`: the event loop or the process ended while it was being
+            answered, so no answer was given; a repeat is asked about again.
+        status: The HTTP status of the webhook's response.
         request_uid: The notification's, when it could be read.
         request_uid_reused: Whether this process has seen the same `request_uid` with another customer, action or
             occurrence: then it was asked about, and answered, on its own.
-        decision: What was decided; after a failure what `on_failure` says. None when nothing was.
-        error: What went wrong, in words that hold no personal data; None when nothing did.
-        exception: What was raised, for your error tracker. It can hold personal data; the repr leaves it out.
-        secret_index: Which of the secrets matched; None when unsigned. While you rotate, this tells when the old one
-            is no longer used.
-        verify_seconds: How long the signature took.
-        parse_seconds: How long reading took.
-        claim_seconds: How long the claim store took, waiting for a first delivery of the same notification included.
-        decide_seconds: How long the handler took.
-        deliver_seconds: How long Optimove took to accept the answer, retries included.
-        total_seconds: From arrival to answer.
-        budget_seconds: How long there was from arrival to Optimove's deadline; None when it could not be read.
+        decision: The decision; after a failure that of `on_failure`. None without one.
+        error: The error, in words that hold no personal data; None without one.
+        exception: The exception, for your error tracker. It can hold personal data; the repr leaves it out.
+        secret_index: Which of the secrets matched; None when unsigned. While you rotate, this shows when the old one is
+            no longer used.
+        verify_seconds: Seconds that checking the signature took.
+        parse_seconds: Seconds that parsing took.
+        claim_seconds: Seconds that the claim store took, waiting for a first delivery of the same notification
+            included.
+        decide_seconds: Seconds that the handler took.
+        deliver_seconds: Seconds that Optimove took to accept the answer, retries included.
+        total_seconds: Seconds from arrival to response.
+        budget_seconds: Seconds from arrival to Optimove's deadline; None when that could not be parsed.
     """
 
     kind: OutcomeKind
@@ -82,7 +83,7 @@ class Outcome:
 
     @property
     def seconds_to_spare(self) -> float | None:
-        """What was left until Optimove's deadline when the answer was given; negative when it was too late."""
+        """Seconds left until Optimove's deadline at the time of the response; negative after it."""
         return None if self.budget_seconds is None else self.budget_seconds - self.total_seconds
 
 
@@ -98,7 +99,7 @@ def _place(exception: BaseException) -> str:
 
 
 def _text(error: OptimoveError) -> str:
-    """Return a colon and the error's text; of a class of an integrator's own even that can fail."""
+    """Return a colon and the error's text; `str` of an integrator's own subclass can fail."""
     try:
         return f": {error}"
     except Exception:  # noqa: BLE001 - whatever it is, the delivery goes on
@@ -109,11 +110,11 @@ class OutcomeBuilder:
     """Mutable builder for `Outcome`.
 
     Attributes:
-        kind: What the outcome is if the delivery is interrupted now.
+        kind: The kind of the outcome if the delivery is interrupted now.
     """
 
     def __init__(self, clock: Clock) -> None:
-        """Begin now.
+        """Start timing.
 
         Args:
             clock: Monotonic, in seconds.
@@ -145,10 +146,10 @@ class OutcomeBuilder:
         return self._seconds.get(f"{stage}_seconds", 0.0)
 
     def set_error(self, what: str, exception: BaseException | None = None) -> None:
-        """Say what went wrong.
+        """Set the error.
 
-        An error of ours speaks for itself and holds no personal data. Of any other only the type is told, and where it
-        was raised, since its message can hold anything.
+        The SDK's own errors are quoted, since they hold no personal data. Of any other only the type is named, and
+        where it was raised, since its message can hold anything.
         """
         if exception is not None:
             exception = original(exception)
@@ -160,8 +161,8 @@ class OutcomeBuilder:
         """Return the outcome.
 
         Args:
-            kind: What came of the delivery.
-            status: The HTTP status that is answered.
+            kind: The result of the delivery.
+            status: The HTTP status of the response.
         """
         return Outcome(
             kind=kind,

@@ -1,4 +1,4 @@
-"""The pages of a campaign's customers: what to ask for next, when it is over, and what cannot be right."""
+"""Paging through a campaign's customers: the next request, the end, and the detection of invalid pages."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ Row = CampaignCustomer | UnreadableRow
 
 _OK: Final = 200
 _SAMPLE: Final = 100
-"""Rows by which a page is recognised."""
+"""Rows that identify a page."""
 
 _NOT_FOUND_PAUSE: Final = 1.0
-"""Seconds before a page behind the first rows, answered with 404, is asked for again."""
+"""Seconds before a page after the first rows that was a 404 is requested again."""
 
 _WAITING_SHARE: Final = 0.25
 _WAITING_SECONDS: Final = 30.0
 
 _FIRST_PAUSE: Final = 0.5
 _LONGEST_PAUSE: Final = 30.0
-"""Seconds; the pauses before an empty first page is asked for again double from the first to the longest."""
+"""Seconds; the pauses before an empty first page is requested again double from the first to the longest."""
 
 
 class Paging:
     """Reads a campaign's customers page by page, without IO.
 
-    Ask `next_page` for an operation, give the bytes of its answer to `feed` and then call `close_page`; until
-    `next_page` says None. A page that breaks off needs no call: the next one begins behind the rows that came.
+    Get an operation from `next_page`, pass the bytes of its response to `feed` and then call `close_page`, until
+    `next_page` returns None. A truncated page needs no call: the next one begins after the rows received.
 
-    How Optimove pages is not documented. So a page with fewer rows than asked for does not end it, since the server may
-    cap pages; an empty one does, and a 404 behind the first rows that the API says twice. A page that comes again would
-    come for ever, in pieces too, when it breaks off each time.
+    How Optimove pages is not documented. So a page with fewer rows than requested does not end it, since the server may
+    cap pages; an empty one does, and a 404 after the first rows that the API returns twice. A repeated page would be
+    repeated for ever, also in parts, when it is truncated each time.
 
-    The event of a campaign can come before its customers do. So an empty first page, or a 404 on it, is asked for again
-    with growing pauses before it is believed.
+    The event of a campaign can arrive before its customers do. So an empty first page, or a 404 for it, is requested
+    again with growing pauses before it is accepted.
 
     Attributes:
-        rows: Rows that have come.
-        pause: Seconds to wait before the next page is asked for.
+        rows: Rows received.
+        pause: Seconds to wait before the next page is requested.
     """
 
     def __init__(
@@ -60,25 +60,25 @@ class Paging:
         waiting: Deadline | None = None,
         on_warning: Callable[[str], None] | None = None,
     ) -> None:
-        """Begin before the first row.
+        """Start before the first row.
 
         Args:
             campaign_id: The campaign.
             customer_attributes: Names of attributes to ask for.
-            page_size: Rows to ask for, 1 or more; None asks once, for everything.
-            waiting: Until when an empty first page, or a 404 on it, is asked for again; None believes it at once.
-            on_warning: Told, in plain words without personal data, when the end of the customers is doubtful.
+            page_size: Rows per page, 1 or more; None sends one request, for everything.
+            waiting: Until when an empty first page, or a 404 for it, is requested again; None accepts it at once.
+            on_warning: Called with a text, without personal data, when the end of the customers is doubtful.
 
         Raises:
-            ConfigurationError: An argument makes no sense.
+            ConfigurationError: An argument is invalid.
         """
         if page_size is not None:
             integer("page_size", page_size)
         self._campaign_id = campaign_id
         self._attributes = tuple(customer_attributes)
         self._page_size = page_size
-        self._known: set[str] = set()  # how the pages began
-        self._broken: list[Any] = []  # how the last one that broke off began
+        self._known: set[str] = set()  # the first rows of the pages
+        self._broken: list[Any] = []  # the first rows of the last truncated page
         self._over = False
         self._asked_twice = False
         self._has_customers = False
@@ -86,11 +86,11 @@ class Paging:
         self._first_unreadable = ""
         self._waiting = waiting
         self._waited = 0.0
-        self._not_found_at: int | None = None  # behind so many rows a 404 has come
+        self._not_found_at: int | None = None  # the number of rows before a 404
         self._on_warning = on_warning
         self.rows = 0
         self.pause = 0.0
-        self._operation = self._page()  # tells now what is wrong with the arguments
+        self._operation = self._page()  # raises now if an argument is invalid
         self._begin()
 
     def _begin(self) -> None:
@@ -104,11 +104,11 @@ class Paging:
         )
 
     def next_page(self) -> Operation[list[CampaignCustomer]] | None:
-        """Return what to send next, or None when all rows have come.
+        """Return the next operation to send, or None when all rows have been received.
 
         Raises:
-            UnexpectedResponseError: They have, and there were some that name no customer; or the page that broke off
-                had come before.
+            UnexpectedResponseError: All rows have been received, and some of them name no customer; or the truncated
+                page was a repeated one.
         """
         if self._over:
             if self._unreadable:
@@ -124,10 +124,10 @@ class Paging:
         return self._operation
 
     def feed(self, block: bytes) -> list[CampaignCustomer]:
-        """Take bytes of the page and return the customers that are complete.
+        """Feed bytes of the page and return the customers that are complete.
 
         Raises:
-            UnexpectedResponseError: The page is not a list of customers, or has come before.
+            UnexpectedResponseError: The page is not a list of customers, or is a repeated one.
         """
         try:
             return self._read(self._reader.feed(block))
@@ -135,15 +135,15 @@ class Paging:
             raise self._unexpected(f"But {_sentence(error)}", block) from None
 
     def close_page(self, *, is_framed: bool = True) -> list[CampaignCustomer]:
-        """Take the end of the page, and return its last customers.
+        """End the page, and return its last customers.
 
         Args:
-            is_framed: Whether the answer said where it ends. One that did not, and is empty, may be a server's last
-                breath: the page is asked for once more.
+            is_framed: Whether the response said where it ends. If not, and it is empty, it may be a connection that
+                closed before the body: the page is requested once more.
 
         Raises:
-            UnexpectedResponseError: The page is not a list of customers, or has come before.
-            TransportError: The page broke off; the next one begins behind the rows that came.
+            UnexpectedResponseError: The page is not a list of customers, or is a repeated one.
+            TransportError: The page was truncated; the next one begins after the rows received.
         """
         try:
             customers = self._read(self._reader.close())
@@ -173,10 +173,10 @@ class Paging:
         return customers
 
     def missing(self, error: NotFoundError) -> None:
-        """Take a 404 that the API itself has sent (`is_from_api`): behind the first rows the second one is the end.
+        """Handle a 404 that the API itself has sent (`is_from_api`): after the first rows the second one is the end.
 
         Raises:
-            NotFoundError: It is the end of the reading, and not of the customers.
+            NotFoundError: There is no such campaign, so reading fails.
         """
         if not self.rows:
             if not self._wait_for_customers():
@@ -187,12 +187,12 @@ class Paging:
         else:
             self._over = True
             self._warn(
-                f"The customers ended with a 404 behind {self.rows} rows, twice, and not with an empty page. Compare "
+                f"The customers ended with a 404 after {self.rows} rows, twice, and not with an empty page. Compare "
                 "the number with what Optimove shows for the campaign."
             )
 
     def _wait_for_customers(self) -> bool:
-        """Set the pause before the first page is asked for again; False when there is no time left for that."""
+        """Set the pause before the first page is requested again; False when there is no time left for that."""
         left = 0.0 if self._waiting is None else self._waiting.remaining()
         if left <= 0:
             return False
@@ -212,7 +212,7 @@ class Paging:
             self._sample += map(_as_sent, rows[: _SAMPLE - len(self._sample)])
             if len(self._sample) == _SAMPLE and self._is_repeated_page():
                 raise self._repeated()
-        # One that is none must not keep the others waiting.
+        # An invalid row must not delay the others.
         customers = [row for row in rows if isinstance(row, CampaignCustomer)]
         if len(customers) < len(rows):
             self._skip_invalid(rows, any_read=bool(customers))
@@ -222,7 +222,7 @@ class Paging:
         return customers
 
     def _is_repeated_page(self) -> bool:
-        # A page that broke off may have come to fewer rows, so what both have is compared.
+        # A truncated page may have fewer rows, so the rows that both have are compared.
         both = min(len(self._sample), len(self._broken))
         return _digest(self._sample) in self._known or (both > 0 and self._sample[:both] == self._broken[:both])
 
@@ -230,14 +230,14 @@ class Paging:
         for number, row in enumerate(rows, self.rows + 1):
             if isinstance(row, UnreadableRow):
                 if not any_read and not self._has_customers:
-                    raise row.error  # it is a list of something else
+                    raise row.error  # it is a list of something else than customers
                 self._unreadable += 1
                 self._first_unreadable = self._first_unreadable or f"row {number}: {row.error}"
 
     def _unread(self) -> UnexpectedResponseError:
         return self._unexpected(
             f"But {self._unreadable} of {self.rows} rows name no customer; the first is {self._first_unreadable} The "
-            "others have all come. Nobody can be asked about these: tell Optimove."
+            "others were all received. These cannot be reviewed: report them to Optimove."
         )
 
     def _repeated(self) -> UnexpectedResponseError:
@@ -257,7 +257,7 @@ class Paging:
 
 
 def seconds_for_customers(left: float, *, until: float) -> float:
-    """Return how long an empty first page is asked for again: a quarter of the time, 30 s where there is time for it.
+    """Return how long an empty first page is requested again: a quarter of the time, 30 s where there is time for it.
 
     Args:
         left: Seconds until the statuses of the customers must have been sent.
@@ -267,7 +267,7 @@ def seconds_for_customers(left: float, *, until: float) -> float:
 
 
 def is_from_api(error: NotFoundError) -> bool:
-    """Whether a 404 is one of Optimove's API: JSON, nothing, or `Not Found`; a proxy sends a page or words of its own.
+    """Whether a 404 is from Optimove's API: JSON, an empty body, or `Not Found`; a proxy sends a page or another text.
 
     Source: `docs/explanation/optimove-api.md`; `Not Found` as plain text is what an unknown campaign gets.
     """

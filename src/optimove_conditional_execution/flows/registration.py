@@ -1,4 +1,4 @@
-"""Create what is missing, and never twice."""
+"""Idempotent registration of webhooks and event listeners."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .effects import Call, Flow
 def ensure_webhook(url: str) -> Flow[Webhook]:
     """Return the webhook of a URL, creating it only when Optimove has none; URLs are compared in their normal form.
 
-    CreateWebhook must not be repeated blindly: when its outcome is unknown, the list is asked once more.
+    CreateWebhook must not be retried blindly: when its outcome is unknown, the list is read once more.
     """
     creation = operations.create_webhook(validation.absolute_url("url", url))
     webhook = yield from _registered(url)
@@ -42,7 +42,7 @@ def ensure_webhook(url: str) -> Flow[Webhook]:
 def ensure_event_listener(listener_url: str, *, event_type_id: int) -> Flow[EventListener]:
     """Return the listener of a URL and an event type, registering it only when Optimove has none.
 
-    Only one that is registered for all channels will do. What the list holds may be percent-encoded as a whole.
+    Only a listener registered for all channels counts. URLs in the list may be percent-encoded as a whole.
     """
     registration = operations.register_event_listener(
         validation.absolute_url("listener_url", listener_url), event_type_id=event_type_id

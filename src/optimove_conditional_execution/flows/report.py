@@ -1,4 +1,4 @@
-"""What a review tells: while it runs, and when it is over."""
+"""Progress and report of a review."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ..errors import OptimoveError
 @final
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a review is. Plain values, for a display or a metric.
+    """The progress of a running review. Plain values, for a display or a metric.
 
     Attributes:
         campaign_id: The campaign.
-        rows: Rows that have come.
-        reviewed: Customers whose batch has been answered for, or has failed.
+        rows: Rows received.
+        reviewed: Customers whose batch has been reviewed, or has failed.
         approved: Customers who are approved.
         denied: Customers who are not.
         failed: Customers whose batch raised.
-        acknowledged: Customers whose status Optimove has taken.
-        all_read: Whether the last row has come; until then nobody knows how many customers there are.
-        rate: Customers reviewed in a second, so far.
+        acknowledged: Customers whose status Optimove has acknowledged.
+        all_read: Whether the last row has been received; until then the number of customers is unknown.
+        rate: Customers reviewed per second, so far.
         seconds: Seconds since the start.
         seconds_left: Seconds until clearance.
-        slack: Seconds between the expected end of the work that is known and clearance; negative when it cannot be done
-            in time; None before anything has been measured.
+        slack: Seconds between the expected end of the known work and clearance; negative when it cannot be done in
+            time; None before anything has been measured.
     """
 
     campaign_id: int
@@ -46,35 +46,35 @@ class Progress:
 
     @property
     def behind(self) -> bool:
-        """Whether the clearance cannot be met any more."""
+        """Whether the known work cannot be complete by clearance."""
         return self.slack is not None and self.slack < 0
 
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewReport:
-    """What became of a review. Counts are distinct customers, over all runs of the review, unless they say otherwise.
+    """The result of a review. Counts are distinct customers, over all runs of the review, unless they say otherwise.
 
     Attributes:
         campaign_id: The campaign.
         reviewed: Customers whom the reviewer was asked about: `approved + denied + failed`.
         approved: Customers whom it approved.
         denied: Customers whom it did not.
-        failed: Customers whose batch raised or was answered with something odd. Not approved; a further run of the
-            same event asks about them again.
-        not_reached: Customers who came, but were not decided about before time was up. Not approved.
-        acknowledged: Customers whose status Optimove took with a 2xx.
-        rows: Rows that came, in this run.
-        repeated_rows: Rows of customers who had come before, in this run: one a further channel, say.
+        failed: Customers whose batch failed: the reviewer raised or returned an invalid value. Not approved; a further
+            run of the same event asks about them again.
+        not_reached: Customers who were read, but not decided about before time was up. Not approved.
+        acknowledged: Customers whose status Optimove acknowledged with a 2xx.
+        rows: Rows received, in this run.
+        repeated_rows: Further rows of the same customers, such as one per channel, in this run.
         control_group_rows: Rows of the control group (`action_id` 1), in this run.
-        chunks: Status updates that Optimove took, in this run.
-        retries: Requests that were repeated, in this run.
+        chunks: Status updates that Optimove acknowledged, in this run.
+        retries: Retried requests, in this run.
         seconds: How long this run took.
         seconds_to_spare: Seconds between its end and clearance; negative when clearance was first.
         complete: Whether every customer was read and decided about, and every status to report acknowledged.
-        finished_before_clearance: Whether it was complete by then.
-        error: What kept customers from being read or statuses from being taken; None when nothing did.
-        warnings: What somebody should look at, in plain words without personal data.
+        finished_before_clearance: Whether it was complete before clearance.
+        error: The error that prevented customers from being read or statuses from being sent; None without one.
+        warnings: What needs attention, in plain words without personal data.
     """
 
     campaign_id: int
@@ -104,7 +104,7 @@ class ReviewReport:
 
     @classmethod
     def from_json(cls, text: str) -> ReviewReport:
-        """Read a report that `to_json` wrote, such as `Kept.report`; unknown fields are ignored.
+        """Parse a report written by `to_json`, such as `ReviewState.report`; unknown fields are ignored.
 
         Args:
             text: The JSON object. The error comes back as an `OptimoveError` with the same words.

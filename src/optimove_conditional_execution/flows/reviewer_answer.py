@@ -13,19 +13,19 @@ from ..models.campaign import CampaignCustomer
 
 
 class InvalidAnswer(OptimoveError):  # noqa: N818 - a kind of failure of the reviewer's, told by name in a log
-    """The reviewer returned something that is no list of customer ids."""
+    """The reviewer's return value is not a list of customer ids."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """The answer to a batch; iterated over it gives the ids approved, as what a reviewer returns does.
+    """The result of a batch; iterating yields the approved ids, as a reviewer's return value does.
 
     Attributes:
         approved: Ids of the batch that are approved.
         failed: Ids for which the decision raised.
-        not_reached: Ids that were not asked about before time was up.
-        unknown_ids: How many ids were returned that are not in the batch.
-        reasons: Why those failed that did: a sentence, and how many it is about.
+        not_reached: Ids that were not decided about before time was up.
+        unknown_ids: The number of returned ids that are not in the batch.
+        reasons: Reasons of failures, each with the number of customers.
     """
 
     approved: Set[str]
@@ -41,12 +41,12 @@ class BatchResult:
 _LISTS: Final = (list, tuple, set, frozenset)
 
 _MOST_ITEMS: Final = 1_000_000
-"""What a reviewer may return beyond ten times its batch; a generator that goes on has no end."""
+"""Ids that a reviewer may return beyond ten times its batch; a generator with more counts as endless."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Customers that a reviewer gets at once.
+    """A batch of customers for a reviewer.
 
     Attributes:
         customers: The customers, each once.
@@ -58,13 +58,13 @@ class Batch:
 
 
 def parse_answer(batch: Batch, answer: object, deadline: Deadline | None = None) -> BatchResult:
-    """Read a reviewer's answer; a generator runs on in here, until the deadline at most.
+    """Validate a reviewer's return value; a generator is iterated here, until the deadline at most.
 
     Raises:
-        InvalidAnswer: It is none, has no end, or holds unknown ids alone.
-        TimeoutError: The deadline has passed before the answer was read.
+        InvalidAnswer: It is not a list of ids, is endless, or holds only unknown ids.
+        TimeoutError: The deadline passed before the generator was exhausted.
     """
-    if isinstance(answer, BatchResult):  # of `per_customer`
+    if isinstance(answer, BatchResult):  # from `per_customer`
         return answer
     if isinstance(answer, str | bytes | Mapping) or not isinstance(answer, Iterable):
         raise InvalidAnswer(
@@ -88,23 +88,23 @@ def parse_answer(batch: Batch, answer: object, deadline: Deadline | None = None)
         else:
             unknown[type(item).__name__] += 1
     if unknown and not approved:
-        raise InvalidAnswer(_nobody_known(unknown))
+        raise InvalidAnswer(_only_unknown_ids(unknown))
     return BatchResult(frozenset(approved), unknown_ids=unknown.total())
 
 
-def _nobody_known(kinds: Counter[str]) -> str:
+def _only_unknown_ids(kinds: Counter[str]) -> str:
     (kind, _), *others = kinds.most_common()
     told = f"values of type {kind}{' and others' if others else ''}" if kind != "str" or others else "other strings"
     return (
-        f"Nothing that the reviewer returned stands in its batch: it returned {told}. Of the customers of the batch, "
-        "return customer_id, which is a str, as it came."
+        f"Nothing that the reviewer returned is in its batch: it returned {told}. Of the customers of the batch, "
+        "return customer_id, which is a str, unchanged."
     )
 
 
 def _fast_path(known: frozenset[str], answer: Iterable[object]) -> frozenset[str] | None:
-    """Return what most reviewers return, ids of the batch and nothing else, without a step of Python for each."""
+    """Handle the usual case, only ids of the batch, without a loop in Python."""
     try:
         approved = frozenset(answer)
-    except TypeError:  # one cannot be hashed
+    except TypeError:  # an unhashable item
         return None
     return known & approved if approved <= known else None

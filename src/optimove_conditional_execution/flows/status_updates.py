@@ -1,4 +1,4 @@
-"""Tell Optimove the statuses of any number of customers, as many calls as it takes."""
+"""Status updates for any number of customers, split into several calls."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .effects import Call, Flow
 Statuses = Iterable[CustomerPromotionStatus] | Mapping[str, bool]
 
 _NO_TIME: Final = 0.05
-"""Seconds; the last try of a call ends this close to its deadline when nothing but the deadline ends the tries."""
+"""Seconds between the last try of a call and its deadline, when only the deadline ends the retries."""
 
 
 _FEWEST: Final = 100
-"""Statuses, some 6 kB: what refuses so few for their size would refuse fewer, too."""
+"""Statuses, about 6 kB: if so few are rejected for their size, fewer would be, too."""
 
 
 def is_too_large(error: OptimoveError, count: int) -> bool:
-    """Whether an update was refused for its size (413), and is to be sent in two halves.
+    """Whether an update was rejected for its size (413), and is to be sent in two halves.
 
     Args:
-        error: What became of it.
-        count: Its statuses.
+        error: The error of the update.
+        count: The number of its statuses.
     """
     return isinstance(error, APIError) and error.status == TOO_LARGE and count > _FEWEST
 
@@ -40,14 +40,14 @@ def is_too_large(error: OptimoveError, count: int) -> bool:
 def update_statuses(
     campaign_id: int, statuses: Statuses, *, now: Callable[[], datetime], deadline: Deadline, urgent: bool
 ) -> Flow[int]:
-    """Send statuses in parts of 10,000, each read when the one before is acknowledged; smaller ones after a 413.
+    """Send statuses in parts of 10,000, one after the other; smaller ones after a 413.
 
     Args:
         campaign_id: The campaign.
-        statuses: Read once, a part at a time.
-        now: The time in Optimove's zone, without the zone.
-        deadline: The end of it all.
-        urgent: Whether failed tries are repeated until then, however many it takes.
+        statuses: The statuses, iterated once, a part at a time.
+        now: Returns the current time in Optimove's zone, as a naive datetime.
+        deadline: The deadline of all parts together.
+        urgent: Whether failed tries are retried until then, however many it takes.
 
     Returns:
         How many customers Optimove has acknowledged.

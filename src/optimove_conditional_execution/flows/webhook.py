@@ -1,8 +1,9 @@
-"""One notification of a triggered campaign, from its bytes to its answer.
+"""Flow of one notification of a triggered campaign, from the request to the response.
 
-Nothing is approved by accident: the one place that makes an approving answer is `_Processing._build_approval`, what it
-may say is decided in `_Processing._decide`, and everything that goes wrong on the way there ends in
-`_Processing._fallback`.
+Nothing is approved by accident: the only place that builds an approval is `_Processing._build_approval`, its decision
+comes from `_Processing._decide`, and every failure before that ends in `_Processing._fallback`.
+
+A file of its own, since a flow does no IO; `receivers.webhook` adds threads and tasks.
 """
 
 from __future__ import annotations
@@ -30,28 +31,28 @@ OnFailure = Literal["abstain", "deny"]
 Answer = tuple[Response, Outcome | None]
 
 _SAVING: Final = 2.0
-"""Seconds that a claim store gets to write an answer down; Optimove's deadline may be over by then."""
+"""Seconds that a claim store may take to record an answer; Optimove's deadline may have passed by then."""
 
 _HURRIED_SAVING: Final = 0.1
-"""The same when the host's deadline is over; hosts that end us are asked to leave more than that."""
+"""The same after the host's deadline; hosts are asked to reserve more than that."""
 
 _NO_TIME: Final = "The deadline of the host, that is handle's deadline=, leaves no time to ask."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookContext:
-    """All that answering notifications needs: the integrator's code, the rules, and what was learned so far.
+    """The configuration and state that the flow needs.
 
     Attributes:
         handler: The integrator's function of a notification and a deadline.
-        pause: Waits so many seconds.
-        claims: Who answers what.
+        pause: Sleeps for a number of seconds.
+        claims: The claim store.
         keys: The secrets, or `UNSIGNED`.
-        on_failure: What a handler that fails or is late means.
+        on_failure: The decision when the handler fails or is late.
         max_body: Bytes.
-        estimator: How much time a notification leaves.
+        estimator: Estimates the time budget of a notification.
         clock: Monotonic, in seconds.
-        questions: What the last notifications asked.
+        questions: The questions of recent notifications.
     """
 
     handler: Callable[[WebhookNotification, Deadline], Any]
@@ -68,13 +69,13 @@ class WebhookContext:
 def answer_notification(
     request: Request, context: WebhookContext, outcome: OutcomeBuilder, *, host: Deadline | None = None
 ) -> Flow[Answer]:
-    """Answer a request that came to a webhook; the flow's result is the answer, and its outcome if it has one.
+    """Answer a request to a webhook; the flow's result is the response, and its outcome if there is one.
 
     Args:
         request: The request.
-        context: All that answering needs.
-        outcome: Where it is written down how far it got, for callers that tell of an interrupted delivery too.
-        host: When whatever runs us will end us; None if it does not.
+        context: The receiver's configuration and state.
+        outcome: The builder of the outcome, so that the caller can record an interrupted delivery too.
+        host: The deadline of a host that ends the call, such as AWS Lambda; None without one.
     """
     if request.method != "POST":
         return plain(405, "Only POST is answered here.", headers={"allow": "POST"}), None
@@ -94,7 +95,7 @@ def answer_notification(
         with outcome.timing("parse"):
             notification = read_notification(request.body)
     except PayloadError as error:
-        # A signature that fits says that the body is whole, and a field that is named that it could be read.
+        # A valid signature proves that the body is complete, and a named field that it could be parsed.
         unsure = context.keys is UNSIGNED and not error.path
         outcome.set_error((unsure and body_fault(request)) or str(error))
         return (yield from _unreadable(request.body, context, outcome, host))
@@ -119,27 +120,27 @@ def answer_notification(
 
 
 def interrupted(outcome: OutcomeBuilder, interruption: BaseException) -> Outcome:
-    """Return the outcome of a delivery that was ended from outside before it had an answer."""
+    """Return the outcome of a delivery that was interrupted before it had a response."""
     outcome.set_error(f"The delivery was interrupted by {type(interruption).__name__}.")
     return outcome.build(outcome.kind, 503)
 
 
 def _why_forged(request: Request, error: SignatureError) -> str:
-    """Say what is wrong with the body, if the headers tell; else the signature is what is to be looked at."""
+    """Return what is wrong with the body, if the headers show it; otherwise the error of the signature."""
     fault = body_fault(request)
     signed = any(request.header_values(name) for name in SIGNATURE_HEADERS)
     return " ".join(text for text in (None if signed and fault else str(error), fault) if text)
 
 
 def too_large(context: WebhookContext) -> Answer:
-    """Refuse a body that is over the limit."""
+    """Reject a body that is over the limit."""
     outcome = OutcomeBuilder(context.clock)
     outcome.set_error(f"The body is longer than {context.max_body} bytes.")
     return plain(413, "The body is too large."), outcome.build("unreadable", 413)
 
 
 def _unreadable(body: bytes, context: WebhookContext, outcome: OutcomeBuilder, host: Deadline | None) -> Flow[Answer]:
-    """Answer 400; where the question can be told from the rest, `on_failure` still answers it."""
+    """Respond with 400; if at least the envelope can be parsed, `on_failure` still decides."""
     try:
         envelope = NotificationEnvelope.from_json(body)
     except PayloadError:
@@ -157,13 +158,13 @@ def _deny_unread(
     deadline_ms = envelope.conditional_execution_approval_deadline
     stamp: object = envelope.timestamp
     transit: TransitEstimate | None = None
-    # Whatever is no moment was kept as it came: a negative or a huge number too.
+    # An invalid time stamp is kept as received: a negative or a huge number too.
     if isinstance(stamp, int) and not isinstance(stamp, bool) and 0 <= stamp <= LAST_MILLISECOND:
         sent_ms = stamp
     else:
         theirs = context.estimator.transit.sender_now(now=outcome.started)
         sent_ms = max(0, deadline_ms - DEFAULT_TIMEOUT_MS) if theirs is None else round(theirs * 1000)
-        transit = TransitEstimate()  # of its own: a made-up time stamp must not count among the real ones
+        transit = TransitEstimate()  # a new one: a forged time stamp must not influence the shared estimate
     outcome.budget = context.estimator.budget(
         sent_ms=sent_ms, deadline_ms=deadline_ms, received=outcome.started, transit=transit, host=host
     )
@@ -185,7 +186,7 @@ _KINDS: Final[dict[str, OutcomeKind]] = {"approve": "approved", "deny": "denied"
 
 @dataclass(frozen=True, slots=True)
 class _Processing:
-    """A notification that came in time. Without one to ask the handler about, `on_failure` decides."""
+    """The processing of a notification before its deadline. If the handler cannot be called, `on_failure` decides."""
 
     context: WebhookContext
     outcome: OutcomeBuilder
@@ -225,22 +226,22 @@ class _Processing:
                 outcome.decision = decision
                 approval = self._build_approval(decision)
             failure = None if approval is None else (yield from self._deliver(approval))
-        except GeneratorExit:  # nothing can be asked any more; the claim stays open, which approves nothing
+        except GeneratorExit:  # no effect can be yielded any more; the claim stays open, which approves nothing
             raise
         except BaseException:
-            # The event loop or the process ends. A repeat may ask again, but must not get a second answer.
+            # The event loop or the process ends. A repeat may ask again, but must not send a second answer.
             yield from self._save(None if approval is None else Claim(ClaimState.UNDELIVERED, approval))
             raise
         if failure is not None:
             outcome.set_error("Optimove did not take the answer", failure)
             yield from self._save(Claim(ClaimState.UNDELIVERED, approval))
             return "undelivered", 503
-        outcome.kind = kind  # whatever comes now
+        outcome.kind = kind  # whatever happens from here on
         yield from self._save(Claim(ClaimState.SETTLED))
         return kind, 200
 
     def _decide(self) -> Flow[tuple[OutcomeKind, Decision | None]]:
-        """Ask the handler; the decision is None when it could not be asked."""
+        """Call the handler; the decision is None when it could not be called."""
         if self.notification is None:
             return "unreadable", self._fallback()
         due = self.budget.handler_deadline
@@ -264,7 +265,7 @@ class _Processing:
             return "denied", Decision.deny()
         if isinstance(answer, Decision):
             try:
-                # Built anew: something else may have been put into its additional_data since.
+                # Validated again: its additional_data may have been changed since.
                 return _KINDS[answer.verdict], replace(answer)
             except Exception as error:  # noqa: BLE001 - a stand-in for a Decision, as tests make them, may raise anything
                 self.outcome.set_error("The handler's decision is invalid", error)
@@ -280,7 +281,7 @@ class _Processing:
     def _build_approval(self, decision: Decision) -> Approval | None:
         if decision.verdict == "abstain":
             return None
-        # Now, on Optimove's clock as its own time stamp shows it: ours may be wrong.
+        # Now, on Optimove's clock as derived from its own time stamps: ours may be wrong.
         elapsed = self.budget.transit + self.context.clock() - self.outcome.started
         return Approval(
             timestamp=min(self.sent_ms + round(elapsed * 1000), LAST_MILLISECOND),
@@ -290,7 +291,7 @@ class _Processing:
         )
 
     def _redeliver(self, held: Claim) -> OutcomeKind:
-        """Record what an earlier delivery decided, which is sent again."""
+        """Record the decision of an earlier delivery, which is sent again."""
         approval = held.approval
         assert approval is not None  # noqa: S101 - `run` has ruled it out
         verdict: Literal["approve", "deny"] = "approve" if approval.approved else "deny"
@@ -298,19 +299,19 @@ class _Processing:
         return _KINDS[verdict]
 
     def _deliver(self, approval: Approval) -> Flow[Exception | None]:
-        """Send the answer; return why Optimove did not take it, or None."""
+        """Send the answer; return the error if Optimove did not accept it, or None."""
         failure: Exception | None = None
         try:
             with self.outcome.timing("deliver"):
                 yield Call(send_webhook_approval(approval), self.budget.deadline)
-        except Exception as error:  # noqa: BLE001 - whatever the client raises, the answer was not taken
+        except Exception as error:  # noqa: BLE001 - whatever the client raises, the answer was not accepted
             failure = error
         if failure is None or isinstance(failure, TimeoutError):  # it would have taken at least as long
             self.context.estimator.reserve.observe(self.outcome.seconds("deliver"))
         return failure
 
     def _save(self, claim: Claim | None) -> Flow[None]:
-        """Write down how far it has got; the answer to Optimove stands even if that fails."""
+        """Save the state of the claim; the answer to Optimove stands even if that fails."""
         within = _SAVING if self.host is None else min(_SAVING, max(self.host.remaining(), _HURRIED_SAVING))
         until = Deadline.after(within, clock=self.context.clock)
         with self.outcome.timing("claim"):
@@ -323,6 +324,6 @@ def _blocked_loop(late: Late) -> str:
     if not late.blocked:
         return ""
     return (
-        f" The event loop stood still for {late.blocked:.1f} s past the deadline: a coroutine must not block. Await "
+        f" The event loop was blocked for {late.blocked:.1f} s past the deadline: a coroutine must not block. Await "
         "what it waits for, or make the handler a plain function, which runs in a thread."
     )

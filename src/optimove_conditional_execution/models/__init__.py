@@ -1,4 +1,4 @@
-"""One module a payload family; every class is importable from the package itself."""
+"""Payload models, one module per family; every class can be imported from the package itself."""
 
 from .approval import Approval
 from .campaign import CampaignCustomer, CustomerPromotionStatus

@@ -1,4 +1,4 @@
-"""The answer to a notification."""
+"""The answer to a notification, as SendWebhookApproval sends it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from .json_text import decoded, no_constant
 
 
 def json_object(value: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy that holds nothing but JSON: dates, decimals, UUIDs and models become their JSON form.
+    """Return a copy with JSON types only: dates, decimals, UUIDs and models are converted.
 
     Raises:
-        PayloadError: Something in it has no JSON form (`NaN` and infinity have none), or it holds itself.
+        PayloadError: A value has no JSON form (`NaN` and infinity have none), or contains itself.
     """
     try:
         try:
             copy: object = json.loads(to_json(value, inf_nan_mode="constants"), parse_constant=no_constant)
         except (PydanticSerializationError, UnicodeEncodeError):
-            # Half of a surrogate pair, out of a notification, is JSON as long as it is written as its escape.
+            # A lone surrogate, from a notification, is valid JSON as long as it is written as an escape.
             copy = decoded(json.dumps(value, default=to_jsonable_python, allow_nan=False))
     except (PydanticSerializationError, ValueError, RecursionError, TypeError) as error:
         raise PayloadError(
@@ -44,13 +44,13 @@ def _checked(value: dict[str, Any]) -> dict[str, Any]:
 
 
 class Approval(WireModel):
-    """The answer that SendWebhookApproval carries.
+    """The answer to a notification: the body of SendWebhookApproval.
 
     Source: Optimove's Conditional Execution article's sample.
 
     Attributes:
         timestamp: When the answer was given, in milliseconds since 1970.
-        request_uid: The `request_uid` of the notification; one that came as a number is written as one.
+        request_uid: The `request_uid` of the notification; if it was a number, it is written as a number.
         approved: Whether the customer may get the campaign. Only a real `True` approves.
         additional_data: A JSON object for Optimove to keep; its use is not documented.
     """

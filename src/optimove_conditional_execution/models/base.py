@@ -1,8 +1,8 @@
-"""What all payload models share: frozen, unknown fields kept, nothing personal in a repr, one kind of error.
+"""Base classes of payload models: frozen, unknown fields kept, no personal data in a repr, one kind of error.
 
 Optimove's payloads are only partly documented. So a model is strict about the few fields that a decision needs and
-lenient about the rest: a field marked `Lenient` keeps a value of an undocumented type as it came, instead of making the
-whole message unreadable.
+lenient about the rest: a field marked `Lenient` keeps a value of an undocumented type unchanged, instead of failing the
+whole message.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ T = TypeVar("T")
 
 
 class WireModel(BaseModel):
-    """The base of every payload.
+    """Base class of every payload.
 
-    Instances are frozen; fields that this SDK does not know are kept (`model_extra`) and written out again. A repr
-    shows only the fields named in `_repr_fields`, because the others can hold personal data or secrets.
+    Instances are frozen; unknown fields are kept (`model_extra`) and serialised again. A repr shows only the fields
+    named in `_repr_fields`, because the others can hold personal data or secrets.
     """
 
     model_config = ConfigDict(
@@ -44,23 +44,23 @@ class WireModel(BaseModel):
         populate_by_name=True,
         # pydantic's messages quote the input, which is personal data here.
         hide_input_in_errors=True,
-        # Built at first use: importing the SDK stays cheap for those who use a part of it.
+        # Built at first use, so that importing the SDK stays fast.
         defer_build=True,
-        # Values differ from customer to customer; only the names of fields come again and again.
+        # Values differ from customer to customer; only the names of fields are repeated.
         cache_strings="keys",
     )
 
     _repr_fields: ClassVar[tuple[str, ...]] = ()
 
     _refuses_repeated_keys: ClassVar[bool] = False
-    """Whether `from_json` refuses a payload in which a key stands twice; it takes a slower reader to see that."""
+    """Whether `from_json` rejects a payload with a duplicate key; that needs a slower parser."""
 
     @classmethod
     def from_json(cls, body: bytes | str) -> Self:
-        """Read a payload from its JSON text.
+        """Parse a payload from JSON text.
 
-        A UTF-8 byte order mark is skipped. Half of a surrogate pair, as text that was cut inside an emoji ends with,
-        is kept where nothing depends on it; NaN and the infinities are no JSON.
+        A UTF-8 byte order mark is skipped. A lone surrogate, as in text that was cut inside an emoji, is kept where
+        nothing depends on it; NaN and the infinities are not JSON.
 
         Args:
             body: The bytes as received.
@@ -83,7 +83,7 @@ class WireModel(BaseModel):
 
     @classmethod
     def _from_decoded(cls, body: bytes | str) -> Self:
-        """Read a payload with the slower reader, which copes with more and looks closer."""
+        """Parse a payload with the slower parser, which accepts more and checks more."""
         try:
             value = decoded(body)
         except (ValueError, RecursionError):
@@ -96,16 +96,16 @@ class WireModel(BaseModel):
 
     @classmethod
     def _check_keys(cls, value: object) -> None:
-        """Refuse a decoded payload in which a key stands twice, where that matters.
+        """Reject a decoded payload with a duplicate key, where that matters.
 
         Raises:
-            PayloadError: It does.
+            PayloadError: There is a duplicate key.
         """
         if cls._refuses_repeated_keys and is_ambiguous(value):
             raise PayloadError(f"{cls.__name__}: a key stands twice in the body.", path="")
 
     def model_dump_json(self, **options: Any) -> str:  # the options are pydantic's, and differ between its versions
-        """Return the JSON text; half of a surrogate pair, which no encoding has, is written as its escape.
+        """Return the JSON text; a lone surrogate, which cannot be encoded, is written as an escape.
 
         Args:
             options: As in `pydantic.BaseModel.model_dump_json`.
@@ -122,7 +122,7 @@ class WireModel(BaseModel):
 
 
 class CaselessModel(WireModel):
-    """Reads its keys whatever their case; a key that it does not know is kept as it came."""
+    """A model with case-insensitive keys; an unknown key is kept unchanged."""
 
     @model_validator(mode="before")
     @classmethod
@@ -131,7 +131,7 @@ class CaselessModel(WireModel):
 
 
 def known_keys(model: type[WireModel], given: Any) -> Any:
-    """Return what a model is made of under the documented keys; the documented spelling wins, then the first."""
+    """Return the values under the documented keys; the documented spelling takes precedence, then the first."""
     if not isinstance(given, Mapping):
         return given
     names = field_names(model)
@@ -146,7 +146,7 @@ def known_keys(model: type[WireModel], given: Any) -> Any:
 
 @functools.lru_cache(maxsize=16)
 def field_names(model: type[WireModel]) -> dict[str, str]:
-    """Return the field that each name means; names in small letters."""
+    """Return the fields of a model by their names and aliases in lower case."""
     names: dict[str, str] = {}
     for field, info in model.model_fields.items():
         choices = info.validation_alias
@@ -156,8 +156,8 @@ def field_names(model: type[WireModel]) -> dict[str, str]:
 
 
 def payload_error(subject: str, error: ValidationError) -> PayloadError:
-    """Turn pydantic's error into ours, which names the first field at fault and quotes no input."""
-    # Context and input can hold the payload, so neither may be asked for.
+    """Translate pydantic's error into ours, which names the first invalid field and quotes no input."""
+    # Context and input can hold the payload, so neither is requested.
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     path = ".".join(str(part) for part in first["loc"])
     if first["type"] == "json_invalid":
@@ -167,15 +167,15 @@ def payload_error(subject: str, error: ValidationError) -> PayloadError:
 
 
 def not_json(subject: str) -> PayloadError:
-    """Return the error of a body that is no JSON."""
+    """Return the error of a body that is not JSON."""
     return PayloadError(f"{subject}: the body is not JSON.", path="")
 
 
 def holds_constant(body: bytes | str) -> bool:
-    """Return whether a text may hold NaN or an infinity, which pydantic's reader takes for numbers."""
+    """Return whether a text may hold NaN or an infinity, which pydantic's parser accepts as numbers."""
     if isinstance(body, str):
         return "NaN" in body or "Infinity" in body
-    # Looking for one letter takes a tenth of the time that looking for a word does, and few texts have these two.
+    # Searching for one letter takes a tenth of the time of searching for a word, and few texts have these two.
     return (body.find(b"N") >= 0 and b"NaN" in body) or (body.find(b"I") >= 0 and b"Infinity" in body)
 
 
@@ -186,36 +186,36 @@ _REASONS: Final = {
     "string_type": "is not a string",
     "string_pattern_mismatch": "is empty",
     "string_too_long": "is too long for a name",
-    "string_unicode": "holds half of a surrogate pair, so it is no text",
+    "string_unicode": "holds a lone surrogate, so it is not valid text",
     "identifier": (
-        "is no id: text that is not blank, of at most 1,024 characters and without half of a surrogate pair, or a "
+        "is not an id: text that is not blank, of at most 1,024 characters and without a lone surrogate, or a "
         "whole number"
     ),
     "milliseconds": "is not a whole number of milliseconds since 1970",
     "wall_time": "is not a date and time such as 2026-11-23 09:30:00",
     "zoned": "has a zone that is neither UTC nor an offset such as +02:00",
-    "offset": "is no UTC offset of less than a day, in seconds",
+    "offset": "is not a UTC offset of less than a day, in seconds",
     "campaign": "is not the number of a campaign",
     "event_type": "is not 5, the type of a campaign that waits for clearance",
 }
 
 
 class Otherwise:
-    """Read the documented type where it fits, and convert anything else; as a rule it is kept as it came."""
+    """Validate the documented type first, and convert any other value; by default it is kept unchanged."""
 
     def __init__(self, convert: Callable[[object], object] | None = None, *, first: object = None) -> None:
-        """Say what becomes of the rest.
+        """Set the conversion of other values.
 
         Args:
-            convert: Is given what is not of the documented type; None keeps it.
-            first: What is tried in place of the documented type.
+            convert: Converts a value that is not of the documented type; None keeps it.
+            first: A type to try instead of the documented one.
         """
         self._convert = convert
         self._first = first
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         documented = handler(source) if self._first is None else handler.generate_schema(self._first)
-        if documented["type"] == "nullable":  # null is kept as it came, too; one look less at what is not null
+        if documented["type"] == "nullable":  # null is kept unchanged, too; this saves a check of other values
             documented = documented["schema"]
         kept = core_schema.any_schema()
         rest = kept if self._convert is None else core_schema.no_info_before_validator_function(self._convert, kept)
@@ -223,7 +223,7 @@ class Otherwise:
 
 
 class _Unchecked:
-    """Keep the value as it came: for types that JSON already tells apart, so there is nothing to convert."""
+    """Keep the value unchanged: for types that JSON distinguishes, so that there is nothing to convert."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.any_schema()
@@ -231,11 +231,11 @@ class _Unchecked:
 
 _MOST_DIGITS: Final = 18
 _LARGEST_FLOAT: Final = 2.0**53
-"""From here on floats leave whole numbers out."""
+"""From here on floats cannot represent every whole number."""
 
 
 def number(value: object) -> object:
-    """Return a whole number for digits in a string and for a float such as 5.0, and anything else as it came."""
+    """Return an int for digits in a string and for a float such as 5.0, and anything else unchanged."""
     if isinstance(value, float) and abs(value) < _LARGEST_FLOAT and value.is_integer():
         return int(value)
     if isinstance(value, str):
@@ -271,7 +271,7 @@ class _Milliseconds:
 
 
 class NumberAsText(str):
-    """A whole number as its decimal text, which is written as the number that it came as."""
+    """A whole number as decimal text, which is serialised as a number again."""
 
     __slots__ = ()
 
@@ -287,14 +287,14 @@ def _decimal(number: int) -> str:
 
 
 class _Id:
-    """A name, or a whole number, which becomes its decimal text."""
+    """An id: text, or a whole number, which becomes its decimal text."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         return _id_schema(_decimal)
 
 
 class _EchoedId:
-    """An id that is sent back in the type in which it came."""
+    """An id that is sent back in the type in which it was received."""
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
         def as_text(number: int) -> NumberAsText:
@@ -317,29 +317,29 @@ def _id_schema(as_text: Callable[[int], str], *first: CoreSchema) -> core_schema
         [*first, name, number],
         mode="left_to_right",
         custom_error_type="identifier",
-        custom_error_message="is no id",
+        custom_error_message="is not an id",
     )
 
 
 LAST_MILLISECOND: Final = 253_402_300_799_999
 MAX_NAME: Final = 1_024
-"""Characters of an identifier; a longer one is no identifier."""
+"""Maximum number of characters of an identifier."""
 
 Lenient = Annotated[T, Otherwise()]
 Unchecked = Annotated[T, _Unchecked()]
 EmptyIfNull = Annotated[tuple[T, ...], Otherwise(lambda value: () if value is None else value)]
-"""A collection that can be iterated over without asking first."""
+"""A collection that is empty instead of null, so that it can be iterated over."""
 
 Attributes = Annotated[dict[str, Any], Otherwise(lambda value: {} if value is None else value, first=dict[Any, Any])]
 Number = Annotated[int, Strict(), BeforeValidator(number)]
-"""A whole number: as one, as a float such as 5.0, or as digits in a string; no boolean."""
+"""A whole number: as an int, as a float such as 5.0, or as digits in a string; not a boolean."""
 
 LenientNumber = Annotated[int | str | None, Otherwise(number, first=Annotated[int, Strict()])]
-"""The same, but null and whatever else comes is kept."""
+"""The same, but null and any other value is kept."""
 
 Milliseconds = Annotated[int, _Milliseconds()]
 Name = Annotated[str, Field(strict=True, pattern=r"\S", max_length=MAX_NAME)]
 Id = Annotated[str, _Id()]
 EchoedId = Annotated[str, _EchoedId()]
 Identifier = int | str
-"""Optimove's ids are numbers in one place and strings in another; they are kept as they come."""
+"""Optimove's ids are numbers in one place and strings in another; they are kept unchanged."""

@@ -1,4 +1,4 @@
-"""The customers of a scheduled campaign, and what Optimove is told about each.
+"""The customers of a scheduled campaign, and their statuses.
 
 Source: Optimove's Conditional Execution article (the statuses), and `docs/explanation/optimove-api.md` for the
 customers' fields, of which only `CustomerID` is sure.
@@ -21,13 +21,13 @@ from ..errors import PayloadError
 from .base import Id, LenientNumber, Name, Otherwise, WireModel, field_names, holds_constant, known_keys, payload_error
 
 CONTROL_GROUP: Final = 1
-"""The action of customers who shall get nothing. Source: developer.optimove.com/docs/customers-in-control-groups."""
+"""The action id of the control group. Source: developer.optimove.com/docs/customers-in-control-groups."""
 
 _extra_of: Final = attrgetter("model_extra")
 
 
 def _codes(value: object) -> object:
-    """Return the codes of a list, or of text with commas in it; what is neither is kept as it came."""
+    """Return the codes of a list, or of comma-separated text; any other value is kept unchanged."""
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
     try:
         texts = [str(part) if type(part) is int else part for part in cast("Sequence[object]", parts)]
@@ -39,11 +39,11 @@ def _codes(value: object) -> object:
 
 
 _known_codes: Final = functools.lru_cache(maxsize=1_024)(_codes)
-"""For text: most customers of a campaign have the same few."""
+"""Cached for text: most customers of a campaign have the same few values."""
 
 
 def _attributes(value: object) -> object:
-    """Return the values of text with semicolons in it, in the order asked for."""
+    """Return the values of semicolon-separated text, in the order requested."""
     if value is None or value == "":
         return ()
     if isinstance(value, str):
@@ -61,16 +61,16 @@ def _key(documented: str, *others: str) -> FieldInfo:
 class CampaignCustomer(WireModel):
     """A customer whom a scheduled campaign would reach: one row of GetProcessedCampaignCustomers.
 
-    A customer can stand in several rows, one a channel. Only `customer_id` must be there; a value of an undocumented
-    type is kept as it came. Keys are read whatever their case. The repr shows nothing personal.
+    A customer can have several rows, one per channel. Only `customer_id` is required; a value of an undocumented type
+    is kept unchanged. Keys are case-insensitive. The repr shows no personal data.
 
     Attributes:
-        customer_id: The customer; a number becomes text, nothing else is changed.
-        action_id: The campaign's action; `is_control` tells the control group.
+        customer_id: The customer's id; a number becomes text, nothing else is changed.
+        action_id: The campaign's action; `is_control` is true for the control group.
         channel_id: The channel that the campaign goes out through.
         template_id: The template.
         promo_codes: The promotions that the campaign promises the customer.
-        customer_attributes: The values of the attributes that were asked for, in that order.
+        customer_attributes: The values of the requested attributes, in that order.
     """
 
     customer_id: Annotated[Id, _key("CustomerID")]
@@ -90,22 +90,22 @@ class CampaignCustomer(WireModel):
 
     @property
     def is_control(self) -> bool:
-        """Whether the customer is in the control group: measured, but not to be reached."""
+        """Whether the customer is in the control group: measured, but not contacted."""
         return self.action_id == CONTROL_GROUP
 
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
-        """Read a row.
+        """Validate a row.
 
         Args:
-            obj: Its keys may be in any case.
+            obj: The row; its keys are case-insensitive.
             options: As in `pydantic.BaseModel.model_validate`.
         """
         return super().model_validate(known_keys(cls, obj), **options)
 
     @classmethod
     def from_json(cls, body: bytes | str) -> Self:
-        """Read a row from its JSON text; see `WireModel.from_json`.
+        """Parse a row from JSON text; see `WireModel.from_json`.
 
         Args:
             body: The bytes as received.
@@ -121,8 +121,8 @@ class UnreadableRow:
     """A row that names no customer.
 
     Attributes:
-        error: Why.
-        row: What came.
+        error: The reason.
+        row: The row as received.
     """
 
     error: PayloadError
@@ -130,7 +130,7 @@ class UnreadableRow:
 
 
 def read_customer(row: object) -> CampaignCustomer | UnreadableRow:
-    """Read a row that has been parsed from JSON."""
+    """Convert a row that has been parsed from JSON."""
     try:
         return CampaignCustomer.model_validate(row)
     except ValidationError as error:
@@ -138,16 +138,16 @@ def read_customer(row: object) -> CampaignCustomer | UnreadableRow:
 
 
 def read_customers(text: bytes) -> Sequence[CampaignCustomer | UnreadableRow]:
-    """Read a JSON array of rows: what `read_customer` makes of each, in half the time.
+    """Parse a JSON array of rows, with the results of `read_customer`, in half the time.
 
     Args:
         text: The JSON array.
 
     Raises:
-        ValueError: It is none, or holds what pydantic's reader does not take.
+        ValueError: It is not an array, or holds what pydantic's parser does not accept.
     """
     if not holds_constant(text):
-        with contextlib.suppress(ValidationError):  # of one row, perhaps: the others are read all the same
+        with contextlib.suppress(ValidationError):  # perhaps of one row: the others are still parsed
             customers = _adapter().validate_json(text)
             unknown = set[str]().union(*map(_extra_of, customers))
             if field_names(CampaignCustomer).keys().isdisjoint(map(str.lower, unknown)):
@@ -167,7 +167,7 @@ class CustomerPromotionStatus(WireModel):
     Source: Optimove's Conditional Execution article (UpdateCustomerPromotionStatus).
 
     Attributes:
-        customer_id: The customer, as `CampaignCustomer` names them.
+        customer_id: The customer's id, as in `CampaignCustomer`.
         status: Only a real `True` approves.
     """
 

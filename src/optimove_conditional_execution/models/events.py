@@ -1,4 +1,4 @@
-"""Event listeners, and what Optimove posts to them for scheduled campaigns.
+"""Event listeners, and the events that Optimove posts to them for scheduled campaigns.
 
 Source: Optimove's Conditional Execution article (the event of type 5), and `docs/explanation/optimove-api.md` for keys
 in other cases, time stamps without seconds and numbers in strings.
@@ -35,11 +35,11 @@ _DAY: Final = timedelta(days=1)
 
 
 def _moment(value: object) -> tuple[object, timedelta | None]:
-    """Take a moment apart: what the clock on the wall shows, and the UTC offset that is written beside it."""
+    """Split a time stamp into the local time and the UTC offset that follows it."""
     if isinstance(value, str) and len(value) <= _LONGEST_MOMENT and (found := _MOMENT.fullmatch(value.strip())):
         zone = found["zone"] or ""
         try:
-            # Digits of a fraction behind the sixth are cut.
+            # Fractional digits after the sixth are cut.
             aware = datetime.fromisoformat(found["wall"] + ("Z" if zone.isalpha() else zone))
         except ValueError:
             return value, None
@@ -62,7 +62,7 @@ def _offset(value: object) -> timedelta | None:
         value = timedelta(seconds=value)
     if value is None or (isinstance(value, timedelta) and abs(value) < _DAY):
         return value
-    raise PydanticCustomError("offset", "is no UTC offset")
+    raise PydanticCustomError("offset", "is not a UTC offset")
 
 
 _TOO_LARGE: Final = 2**63
@@ -96,18 +96,18 @@ Offset = Annotated[
         when_used="json",
     ),
 ]
-"""A UTC offset; in JSON in seconds."""
+"""A UTC offset; in JSON, a number of seconds."""
 
 
 class ListenerEvent(CaselessModel):
-    """Something that Optimove reports to a registered listener, of any event type.
+    """An event that Optimove posts to a registered listener, of any type.
 
     Attributes:
-        event_type_id: What happened; 5 is a scheduled campaign that waits for clearance.
-        timestamp: When, as a clock on the wall shows it in Optimove's time zone for the tenant, which the payload does
-            not name as a rule. None when the event does not say.
-        campaign_id: The campaign, or None for events of another kind. One that is no number is kept as it came.
-        timestamp_offset: The UTC offset that was written beside `timestamp` (`Z`, `+02:00`, ` UTC`); None for none.
+        event_type_id: The type of event; 5 is a scheduled campaign that waits for clearance.
+        timestamp: The time of the event, as local time in Optimove's time zone for the tenant, which the payload
+            usually does not name. None when it is missing.
+        campaign_id: The campaign, or None for events of another kind. A value that is not a number is kept unchanged.
+        timestamp_offset: The UTC offset that follows `timestamp` (`Z`, `+02:00`, ` UTC`); None without one.
     """
 
     event_type_id: Annotated[Number, Field(alias="EventTypeID")]
@@ -121,7 +121,7 @@ class ListenerEvent(CaselessModel):
     @model_validator(mode="before")
     @classmethod
     def _known_keys(cls, given: Any) -> Any:
-        """Know the keys whatever their case, and keep what is written beside a time stamp."""
+        """Read the keys case-insensitively, and keep the UTC offset of a time stamp."""
         found = known_keys(cls, given)
         if isinstance(found, dict):
             for key, beside in (("TimeStamp", "TimeStampOffset"), ("ClearanceRequiredBy", "ClearanceOffset")):
@@ -139,9 +139,9 @@ class CampaignReadyEvent(ListenerEvent):
     Attributes:
         event_type_id: Always 5.
         campaign_id: The campaign.
-        campaign_duration: How long the campaign lasts; presumably days. None when it does not say.
+        campaign_duration: How long the campaign lasts; presumably in days. None when it is missing.
         clearance_required_by: Until when statuses count, in the zone that `timestamp` is in.
-        clearance_offset: The UTC offset that was written beside `clearance_required_by`; None for none.
+        clearance_offset: The UTC offset that follows `clearance_required_by`; None without one.
     """
 
     event_type_id: Annotated[Number, Field(alias="EventTypeID"), AfterValidator(_campaign_ready)]
@@ -155,7 +155,7 @@ class CampaignReadyEvent(ListenerEvent):
 
     @property
     def key(self) -> str:
-        """The name of this notification. A campaign can have several, so its id alone names none."""
+        """The key that identifies this event. A campaign can have several events, so its id is not enough."""
         offset = "" if self.clearance_offset is None else f"{self.clearance_offset.total_seconds():+.0f}"
         return (
             f"{self.event_type_id}:{self.campaign_id}"
@@ -163,13 +163,13 @@ class CampaignReadyEvent(ListenerEvent):
         )
 
     def clearance_zone(self, timezone: ZoneInfo | str) -> tzinfo:
-        """Return the zone that `clearance_required_by` is in: the one that the event names, else the one given.
+        """Return the zone that `clearance_required_by` is in: the event's own offset, or else `timezone`.
 
         Args:
-            timezone: The zone that Optimove writes in, such as `Europe/London`, for events that name none.
+            timezone: Optimove's zone for the tenant, such as `Europe/London`, for events without an offset.
 
         Raises:
-            ConfigurationError: The zone is not known.
+            ConfigurationError: The zone is unknown.
         """
         return _zone(self.clearance_offset, timezone)
 
@@ -177,21 +177,21 @@ class CampaignReadyEvent(ListenerEvent):
         """Return the zone that `timestamp` is in; see `clearance_zone`.
 
         Args:
-            timezone: The zone that Optimove writes in, for events that name none.
+            timezone: Optimove's zone for the tenant, for events without an offset.
 
         Raises:
-            ConfigurationError: The zone is not known.
+            ConfigurationError: The zone is unknown.
         """
         return _zone(self.timestamp_offset, timezone)
 
     def contradicts(self, timezone: ZoneInfo | str) -> bool:
-        """Return whether the event names another UTC offset than a zone has at its clearance.
+        """Return whether the event's own UTC offset differs from that of a zone at its clearance.
 
         Args:
-            timezone: The zone that is believed to be Optimove's.
+            timezone: The zone that is configured as Optimove's.
 
         Raises:
-            ConfigurationError: The zone is not known.
+            ConfigurationError: The zone is unknown.
         """
         zone = zone_of(timezone)
         moment, _ = self.clearance(zone)
@@ -200,16 +200,16 @@ class CampaignReadyEvent(ListenerEvent):
     def clearance_deadline(self, timezone: ZoneInfo | str, *, now: datetime | None = None) -> datetime:
         """Return `clearance_required_by` as a moment in UTC.
 
-        In the hour that a change of clocks repeats or leaves out, it is the earliest reading that is not before
-        `timestamp`. What the event names itself, such as `+02:00`, wins over `timezone`.
+        A local time that is ambiguous or skipped at a change of clocks is read as the earliest moment that is not
+        before `timestamp`. The event's own offset, such as `+02:00`, takes precedence over `timezone`.
 
         Args:
-            timezone: The zone that Optimove writes in, such as `Europe/London`. It is not documented: ask.
-            now: A moment with a zone. It tells which of its two readings `timestamp` means when that falls into a
-                repeated hour itself; None takes the earlier one.
+            timezone: Optimove's zone for the tenant, such as `Europe/London`. It is not documented: ask Optimove.
+            now: The current time, as an aware datetime. It decides which of two readings `timestamp` means when it is
+                ambiguous itself; None takes the earlier one.
 
         Raises:
-            ConfigurationError: The zone is not known.
+            ConfigurationError: The zone is unknown.
         """
         moment, _ = self.clearance(zone_of(timezone), now=None if now is None else now.timestamp())
         return moment
@@ -218,7 +218,7 @@ class CampaignReadyEvent(ListenerEvent):
         """Return what `clearance_deadline` does, and whether there was more than one reading.
 
         Args:
-            zone: The zone that Optimove writes in, for events that name none.
+            zone: Optimove's zone for the tenant, for events without an offset.
             now: Seconds since 1970, or None.
         """
         return announced_instant(
@@ -239,7 +239,7 @@ class EventListener(CaselessModel):
     """A registered listener.
 
     Attributes:
-        event_type_id: Which events it gets.
+        event_type_id: The type of events that it gets.
         listener_url: Where Optimove posts them; it may be percent-encoded as a whole. The repr shows its host only,
             since path and query can hold a token.
         channel_id: The channel that it was registered for, or None.

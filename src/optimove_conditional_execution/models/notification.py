@@ -1,4 +1,4 @@
-"""What Optimove posts to a webhook for each customer of a triggered campaign.
+"""The notification that Optimove posts to a webhook for each customer of a triggered campaign.
 
 Source: Optimove's Conditional Execution article's sample, and `docs/explanation/optimove-api.md` for what may be null.
 """
@@ -19,7 +19,7 @@ class User(WireModel):
 
     Attributes:
         user_id: The customer id, or a visitor id when `is_visitor`.
-        is_visitor: Whether Optimove does not know the customer yet.
+        is_visitor: Whether it is a visitor whom Optimove cannot yet identify as a customer.
         personalization: The attributes that the template uses; values of any JSON type.
     """
 
@@ -72,7 +72,8 @@ class Action(WireModel):
     """The campaign action.
 
     Attributes:
-        is_control: Whether the customer is in the control group. Whether Optimove asks about those at all is not known.
+        is_control: Whether the customer is in the control group. Whether Optimove sends notifications for those at all
+            is not known.
     """
 
     id: Unchecked[Identifier | None] = None
@@ -85,10 +86,10 @@ class Action(WireModel):
 
 
 class Occurrence(WireModel):
-    """The occurrence of the campaign that wants to send.
+    """The occurrence of the campaign that is about to be sent.
 
     Attributes:
-        date: `YYYY-MM-DD`, as text: Optimove's own sample holds just these letters.
+        date: The date as text: Optimove's own sample holds the letters `YYYY-MM-DD`.
     """
 
     date: Unchecked[str | None] = None
@@ -104,7 +105,7 @@ class Occurrence(WireModel):
 
 
 class TriggerEvent(WireModel):
-    """An event that made the campaign fire.
+    """An event that triggered the campaign.
 
     Attributes:
         timestamp: **Seconds** since 1970, unlike the notification's own time stamps, which are milliseconds.
@@ -119,7 +120,7 @@ class TriggerEvent(WireModel):
 
     @property
     def occurred_at(self) -> datetime | None:
-        """The moment of the event in UTC, or None when there is no usable time stamp.
+        """The time of the event in UTC, or None without a valid time stamp.
 
         Optimove's sample has seconds (ten digits). A value that could only be milliseconds is read as such.
         """
@@ -133,7 +134,7 @@ class TriggerEvent(WireModel):
 
 
 class TriggerContext(WireModel):
-    """Which trigger fired, and on what events."""
+    """The trigger of the campaign, and its events."""
 
     id: Unchecked[Identifier | None] = None
     name: Unchecked[str | None] = None
@@ -143,10 +144,10 @@ class TriggerContext(WireModel):
 
 
 class WebhookNotification(WireModel):
-    """Optimove asks whether one customer may get one triggered campaign.
+    """A notification: may one customer get one triggered campaign?
 
-    Only `timestamp`, `conditional_execution_approval_deadline`, `request_uid` and `user.user_id` must be there; every
-    other field may be null or missing. A value of an undocumented type is kept as it came.
+    Only `timestamp`, `conditional_execution_approval_deadline`, `request_uid` and `user.user_id` are required; every
+    other field may be null or missing. A value of an undocumented type is kept unchanged.
 
     Attributes:
         timestamp: When Optimove made the notification, in milliseconds since 1970.
@@ -176,20 +177,19 @@ class WebhookNotification(WireModel):
 
     @property
     def sent_at(self) -> datetime:
-        """`timestamp` as a moment in UTC."""
+        """`timestamp` as a datetime in UTC."""
         return datetime.fromtimestamp(self.timestamp / 1000, UTC)
 
     @property
     def approval_deadline(self) -> datetime:
-        """`conditional_execution_approval_deadline` as a moment in UTC."""
+        """`conditional_execution_approval_deadline` as a datetime in UTC."""
         return datetime.fromtimestamp(self.conditional_execution_approval_deadline / 1000, UTC)
 
 
 def read_notification(body: bytes) -> WebhookNotification:
-    """Read a notification as receivers do: a key that stands twice in it, or in its `user`, makes it unreadable.
+    """Parse a notification as receivers do: a duplicate key in it, or in its `user`, makes it invalid.
 
-    Two readers could take such a text for two different questions. `WebhookNotification.from_json` alone keeps the last
-    value.
+    Two parsers could read such a text as two different questions. `WebhookNotification.from_json` keeps the last value.
 
     Args:
         body: The bytes as received.
@@ -202,9 +202,9 @@ def read_notification(body: bytes) -> WebhookNotification:
 
 
 def _may_repeat_a_key(body: bytes, read: WebhookNotification) -> bool:
-    # A reader that tells takes more time than all of the reading does. So the text is searched for what a repeated key
-    # would leave in it, and that reader is asked when in doubt. A letter that is rare in texts is found in a tenth of
-    # the time that a word takes.
+    # The parser that detects duplicates takes longer than all other parsing. So the text is searched for traces of a
+    # repeated key, and that parser is used when in doubt. Searching for a letter that is rare in texts takes a tenth of
+    # the time of searching for a word.
     find, count = body.find, body.count
     unknown = [*(read.model_extra or ()), *(read.user.model_extra or ())]
     if find(b"\\") >= 0 and (unknown or _ESCAPED_LETTER.search(body)):
@@ -240,7 +240,7 @@ below."""
 
 
 class NotificationEnvelope(WireModel):
-    """What can still be answered when the rest of a notification is unreadable: which question, and until when."""
+    """The part of an invalid notification that is needed to answer it: the question and the deadline."""
 
     timestamp: Lenient[Milliseconds | None] = None
     conditional_execution_approval_deadline: Milliseconds

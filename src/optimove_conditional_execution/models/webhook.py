@@ -15,7 +15,7 @@ class Webhook(WireModel):
     """A registered webhook. All webhooks of a tenant get every notification; the first answer counts.
 
     Attributes:
-        id: Optimove's name for it.
+        id: Its id at Optimove.
         url: Where Optimove posts notifications. The repr leaves out the query, which can hold a token.
     """
 
@@ -27,7 +27,7 @@ class Webhook(WireModel):
 
 
 class TenantSettings(WireModel):
-    """What UpdateWebhookSettings sets, for all webhooks of the tenant.
+    """The settings of UpdateWebhookSettings, for all webhooks of the tenant.
 
     Attributes:
         timeout_ms: How long Optimove waits for an answer, in milliseconds; the wire name is `timeout`.

@@ -1,6 +1,6 @@
-"""Every call to Optimove as a value: what to send, how to read the answer, and whether it may be repeated.
+"""API calls as values: the request, the parser of its response, and whether it may be retried.
 
-One function an endpoint, named as the client's method. To add a call, add its endpoint to `Endpoints` and a function
+One function per endpoint, named like the client's method. To add a call, add its endpoint to `Endpoints` and a function
 here; sending, retries, limits and errors come with `client.send(operation)`.
 
 Paths, methods and bodies: `docs/explanation/optimove-api.md`, with the source of each. What is not documented is a

@@ -1,4 +1,4 @@
-"""How arguments are checked, bodies are written and answers are read."""
+"""Validation of arguments, serialisation of request bodies, and parsing of response bodies."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ M = TypeVar("M", bound=WireModel)
 
 
 def required(name: str, value: object) -> str:
-    """Return text that is not blank, or raise `ConfigurationError` with the name."""
+    """Return `value` if it is text that is not blank; a `ConfigurationError` names the argument."""
     if not isinstance(value, str) or not value.strip():
         raise ConfigurationError(f"{name} must be a string that is not blank.")
     return value
 
 
 def path_segment(name: str, value: object) -> str:
-    """Return an id that can stand in a path, or raise `ConfigurationError` with the name."""
-    # "" would address the whole collection, and dots another one.
+    """Return `value` if it is a valid path segment; a `ConfigurationError` names the argument."""
+    # "" would address the whole collection, and "." or ".." another resource.
     text = required(name, value)
     if text in {".", ".."}:
         raise ConfigurationError(f"{name} must be an id, not a dot.")
@@ -42,10 +42,10 @@ def json_body(value: object) -> bytes:
 
 
 class ReportedError(PayloadError):
-    """A 2xx whose body says that the call has failed.
+    """A 2xx response whose body reports a failure.
 
     Attributes:
-        status: The HTTP status that it names, from 300 to 599, or None.
+        status: The HTTP status in the body, from 300 to 599, or None.
     """
 
     def __init__(self, text: str, *, status: int | None = None) -> None:
@@ -55,15 +55,15 @@ class ReportedError(PayloadError):
 
 _CODES: Final = ("responsecode", "statuscode", "status")
 _ERRORS: Final = ("error", "errors")
-_NOES: Final = frozenset({"false", "0"})  # a bool, or a bool that was printed
+_NOES: Final = frozenset({"false", "0"})  # a bool, or a bool as text
 _FAILURES: Final = frozenset({"error", "fail", "failed", "failure"})
 
 
 def refuse_error(value: object) -> None:
-    """Refuse an object that says that a call has failed, whatever the case of its keys.
+    """Reject an object that reports a failure, whatever the case of its keys.
 
     Raises:
-        ReportedError: It names a status outside of 2xx or an error, or says that it is no success.
+        ReportedError: It has a status outside of 2xx, an error, or a false success flag.
     """
     if not isinstance(value, dict):
         return
@@ -79,10 +79,10 @@ def refuse_error(value: object) -> None:
 
 
 def nothing(response: Response) -> None:
-    """Accept what an API says when it has nothing to say; a page of HTML or a message in quotes is somebody else's.
+    """Accept the forms of an empty result; an HTML page or a JSON string is not from the API.
 
     Raises:
-        PayloadError: It is such a page, or an object that names an error.
+        PayloadError: It is one of those, or an object that reports an error.
     """
     text = response.body.removeprefix(BYTE_ORDER_MARK).strip()
     if response.is_html or text.startswith(b'"'):
@@ -92,7 +92,7 @@ def nothing(response: Response) -> None:
 
 
 def decoded(response: Response) -> object:
-    """Return the JSON of an answer, None when it has no body, or raise `PayloadError`."""
+    """Return the parsed JSON of a response, None without a body, or raise `PayloadError`."""
     if not response.body.removeprefix(BYTE_ORDER_MARK).strip():
         return None
     try:
@@ -102,7 +102,7 @@ def decoded(response: Response) -> object:
 
 
 def json_object(response: Response) -> dict[str, Any]:
-    """Return the JSON object of an answer, or raise `PayloadError`."""
+    """Return the JSON object of a response, or raise `PayloadError`."""
     value = decoded(response)
     if not isinstance(value, dict):
         raise PayloadError("the answer is not a JSON object")
@@ -110,7 +110,7 @@ def json_object(response: Response) -> dict[str, Any]:
 
 
 def model_of(model: type[M], value: Mapping[str, Any]) -> M:
-    """Return what was read as a model, or raise `PayloadError`."""
+    """Return the model of a JSON object, or raise `PayloadError`."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -118,23 +118,23 @@ def model_of(model: type[M], value: Mapping[str, Any]) -> M:
 
 
 def one(model: type[M]) -> Callable[[Response], M]:
-    """Return a reader of answers that hold one object."""
+    """Return a parser of responses with one object."""
 
     def parse(response: Response) -> M:
         value = json_object(response)
         try:
             return model_of(model, value)
         except PayloadError:
-            refuse_error(value)  # a better reason, if it is one
+            refuse_error(value)  # raises a better error, if the object reports one
             raise
 
     return parse
 
 
 def many(model: type[M]) -> Callable[[Response], list[M]]:
-    """Return a reader of answers that hold a list, an object that wraps one, `null` or nothing.
+    """Return a parser of responses with a list, an object that wraps one, `null` or no body.
 
-    An item that cannot be read is left out, and a warning says so. When none can be, it is a list of something else.
+    An invalid item is skipped with a warning. If all are invalid, it is a list of something else, and an error.
     """
 
     def parse(response: Response) -> list[M]:

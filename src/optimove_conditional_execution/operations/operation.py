@@ -1,4 +1,4 @@
-"""A call to Optimove that is not sent yet, and where every call goes."""
+"""Operations: API calls as values, and the table of endpoints."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ T = TypeVar("T")
 _WEBHOOKS: Final = "/conditional-execution/v2/triggered/webhooks"
 
 FIRST_TRY_SHARE: Final = 1 / 3
-"""Of the time of a call, for its first try. When that is lost on a dead connection, the second one can take twice as
-long, so that a server that is slow, and not dead, still gets its time."""
+"""Share of a call's time for its first try. If that is lost on a dead connection, the second one can take twice as
+long, so that a slow server still has enough time."""
 
 PREFIXED: Final = frozenset(
     {
@@ -34,22 +34,22 @@ PREFIXED: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a call goes.
+    """The method and path of a call.
 
     Attributes:
         method: The HTTP method, such as `GET`.
-        path: The path below the base URL, with a slash at its beginning, kept to the letter; `{names}` in it stand for
-            the parameters of the call.
+        path: The path below the base URL, with a leading slash, used verbatim; `{names}` in it are placeholders for the
+            parameters of the call.
 
     Raises:
-        ConfigurationError: The method is none, or the path does not begin with a slash.
+        ConfigurationError: The method is invalid, or the path does not begin with a slash.
     """
 
     method: str
     path: str
 
     def __post_init__(self) -> None:
-        """Refuse what would send the API key somewhere else."""
+        """Reject values that would send the API key to another server."""
         if not isinstance(self.path, str) or not self.path.startswith("/"):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError("An Endpoint's path must begin with a slash: it stands behind the base URL.")
         if not isinstance(self.method, str) or not (self.method.isascii() and self.method.isalpha()):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -62,12 +62,12 @@ class Endpoints:
 
     Of the webhooks' calls only the path of `create_webhook` is documented by Optimove, trailing slash included.
     `send_webhook_approval` is known from another program's summary; the others are guesses from the usual REST pattern.
-    The calls for scheduled campaigns stand in Optimove's reference. Ask your Customer Success Manager, and override
-    what differs: `Endpoints(get_webhooks=Endpoint("GET", "/..."))`.
+    The calls for scheduled campaigns are in Optimove's reference. Ask your Customer Success Manager, and override what
+    differs: `Endpoints(get_webhooks=Endpoint("GET", "/..."))`.
 
     Attributes:
-        path_prefix: What stands before the paths of the calls for scheduled campaigns: empty, or `/current`, which
-            Optimove's older samples have.
+        path_prefix: The prefix of the paths of the calls for scheduled campaigns: empty, or `/current`, as in
+            Optimove's older samples.
 
     Raises:
         ConfigurationError: The prefix does not begin with a slash, or ends with one.
@@ -87,7 +87,7 @@ class Endpoints:
     path_prefix: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse what would send the API key somewhere else."""
+        """Reject values that would send the API key to another server."""
         prefix: object = self.path_prefix
         if not isinstance(prefix, str) or (prefix and not prefix.startswith("/")) or prefix.endswith("/"):
             raise ConfigurationError(
@@ -95,16 +95,16 @@ class Endpoints:
             )
 
     def bind(self, operation: Operation[T]) -> Operation[T]:
-        """Return the operation with this table's endpoint; operations that the table does not know stay as they are.
+        """Return the operation with this table's endpoint; unknown operations are returned unchanged.
 
         Args:
-            operation: Any; it is recognised by its `name`.
+            operation: Any operation; it is identified by its `name`.
         """
         mine = self.table().get(operation.name, operation.endpoint)
         return operation if mine == operation.endpoint else dataclasses.replace(operation, endpoint=mine)
 
     def table(self) -> dict[str, Endpoint]:
-        """Return every call's name and endpoint, with the prefix where it belongs."""
+        """Return every call's name and endpoint, with the prefix where it applies."""
         names = (field.name for field in dataclasses.fields(self) if field.name != "path_prefix")
         return {
             name: Endpoint(mine.method, self.path_prefix + mine.path) if name in PREFIXED else mine
@@ -116,30 +116,32 @@ class Endpoints:
 ENDPOINTS: Final = Endpoints()
 
 NO_ROUTE: Final = frozenset({301, 308, 404, 405})
-"""Statuses of a path that does not exist as it was written, or not with that method."""
+"""Statuses for a path that does not exist, or not with that method."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[T]):
-    """One call to Optimove, not sent yet.
+    """An API call as a value, to be sent by a client.
 
     Attributes:
-        name: The call's name, as the client's method.
+        name: The name of the client's method.
         endpoint: Method and path pattern.
-        parse: Reads a 2xx answer. It may raise `PayloadError`, which the client turns into `UnexpectedResponseError`.
-        path_parameters: Fill the `{names}` of the path.
+        parse: Parses a 2xx response. It may raise `PayloadError`, which the client turns into
+            `UnexpectedResponseError`.
+        path_parameters: Values for the `{names}` of the path.
         query: Query parameters, in order.
         body: The JSON body, or None.
         idempotent: Whether sending it twice does no more than sending it once. Decides about retries.
         gone_means_done: Whether a 404 to a repeated try means that the first try did it.
-        long_running: Whether an answer may take long: a try may then take most of the time that the call has left, and
+        long_running: Whether a response may take long: a try may then take most of the time that the call has left, and
             not only `RetryPolicy.attempt_timeout`.
-        urgent: Whether, with a deadline of its own, it is retried until that, however many tries it takes.
+        urgent: Whether a call with a deadline is retried until then, however many tries it takes.
         first_try_share: The share of the time that is left that the first try may take, so that a try that is lost
-            leaves time for another; 1 for a call whose try may need all of it. No kept connection is used for that.
+            leaves time for another; 1 for a call whose try may need all of it. No kept-alive connection is used for
+            that.
         limit: Which rate limit it counts against.
         private: Whether bodies hold secrets or personal data; then no error message quotes Optimove's words.
-        redact: Secrets that an answer could echo; they are struck out of errors.
+        redact: Secrets that a response could echo; they are redacted from errors.
     """
 
     name: str
@@ -179,9 +181,10 @@ class Operation(Generic[T]):
 
 
 def with_slash(operation: Operation[T]) -> Operation[T] | None:
-    """Return GetWebhooks at the path with a slash at its end, None for any other call and when it has one.
+    """Return GetWebhooks with a trailing slash in its path; None for any other call, or if it has one.
 
-    Optimove prints the path of CreateWebhook with the slash, and both calls may share one path. Asking costs nothing.
+    Optimove prints the path of CreateWebhook with the slash, and both calls may share one path. A second request does
+    no harm.
 
     Args:
         operation: Bound to its endpoint.

@@ -1,6 +1,7 @@
-"""The calls for scheduled campaigns: event listeners, a campaign's customers, their statuses.
+"""Operations for scheduled campaigns: event listeners, a campaign's customers, their statuses.
 
-Paths: developer.optimove.com/reference. Bodies and answers: `docs/explanation/optimove-api.md`, with what is a guess.
+Paths: developer.optimove.com/reference. Request and response bodies: `docs/explanation/optimove-api.md`, with what is a
+    guess.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from .codec import decoded, json_body, many, model_of, nothing, required
 from .operation import ENDPOINTS, Operation
 
 MAX_STATUSES: Final = 10_000
-"""Customers in one call. Source: developer.optimove.com/reference/post_integrations-updatecustomerpromotionstatus."""
+"""Customers per call. Source: developer.optimove.com/reference/post_integrations-updatecustomerpromotionstatus."""
 
 DEFAULT_PAGE_SIZE: Final = 10_000
-"""Rows of a page that are asked for. How Optimove pages is not documented."""
+"""Rows requested per page. How Optimove pages is not documented."""
 
 
 @sensitive_variables  # the URL can hold the listener's token
@@ -38,14 +39,13 @@ def register_event_listener(
     the first is not documented.
 
     Args:
-        listener_url: Where Optimove shall post. It is sent as it is; whether it must be percent-encoded is not
-            documented.
-        event_type_id: Which events, 1 or more; 5 is a scheduled campaign that waits for clearance.
+        listener_url: Where Optimove posts. It is sent unchanged; whether it must be percent-encoded is not documented.
+        event_type_id: The type of events, 1 or more; 5 is a scheduled campaign that waits for clearance.
         channel_id: Only those of one channel, 0 or more; None for all.
 
     Raises:
-        ConfigurationError: The URL is blank, a number makes no sense, or a channel is given for type 5, which is
-            registered for all channels.
+        ConfigurationError: The URL is blank, a number is invalid, or a channel is given for type 5, which is registered
+            for all channels.
     """
     if event_type_id == CAMPAIGN_READY and channel_id is not None:
         raise ConfigurationError("channel_id must be left out for events of type 5: they are of all channels.")
@@ -67,16 +67,16 @@ def register_event_listener(
 
 
 def unregister_event_listener(*, event_type_id: int = CAMPAIGN_READY, channel_id: int | None = None) -> Operation[None]:
-    """UnregisterEventListener: have events of a type posted nowhere any more.
+    """UnregisterEventListener: stop events of a type.
 
     Source: docs.optimove.com/api-usage-guide (name); the body is known from another program.
 
     Args:
-        event_type_id: Which events, 1 or more.
+        event_type_id: The type of events, 1 or more.
         channel_id: The channel that was registered, if one was.
 
     Raises:
-        ConfigurationError: A number makes no sense.
+        ConfigurationError: A number is invalid.
     """
     body = {"EventTypeID": integer("event_type_id", event_type_id, minimum=1), **_channel(channel_id)}
     return Operation(
@@ -90,10 +90,10 @@ def unregister_event_listener(*, event_type_id: int = CAMPAIGN_READY, channel_id
 
 
 def get_registered_event_listeners() -> Operation[list[EventListener]]:
-    """GetRegisteredEventListeners: list what is registered.
+    """GetRegisteredEventListeners: list the registered listeners.
 
-    Source: docs.optimove.com/api-usage-guide (name); the answer is a guess. A list, an object that wraps one, `null`
-    and an empty body are understood.
+    Source: docs.optimove.com/api-usage-guide (name); the response is a guess. A list, an object that wraps one, `null`
+    and an empty body are accepted.
     """
     return Operation(
         "get_registered_event_listeners",
@@ -110,17 +110,17 @@ def get_processed_campaign_customers(
     """GetProcessedCampaignCustomers: a page of the customers of a campaign that waits for clearance.
 
     Source: Optimove's Conditional Execution article (name), developer.optimove.com/docs/flow-1 (path); parameters and
-    answer as the calls beside it have them. `[]`, `null`, an empty body and 204 are an empty page. The answer is read
-    in one piece here; `client.get_processed_campaign_customers` reads all pages as a stream.
+    response like those of similar calls. `[]`, `null`, an empty body and 204 are an empty page. The response is read at
+    once here; `client.get_processed_campaign_customers` reads all pages as a stream.
 
     Args:
         campaign_id: The campaign.
-        customer_attributes: Names of the attributes that each row shall have.
-        top: The most rows; None asks for no page size. A server may send fewer than there are.
-        skip: How many rows to leave out.
+        customer_attributes: Names of the attributes to include in each row.
+        top: The maximum number of rows; None requests no page size. A server may send fewer than there are.
+        skip: The number of rows to skip.
 
     Raises:
-        ConfigurationError: A number makes no sense, or a name is blank or has a semicolon in it.
+        ConfigurationError: A number is invalid, or a name is blank or has a semicolon in it.
     """
     query = [("CampaignID", str(integer("campaign_id", campaign_id, minimum=1)))]
     names: object = customer_attributes
@@ -148,20 +148,20 @@ def get_processed_campaign_customers(
 def update_customer_promotion_status(
     campaign_id: int, statuses: Sequence[CustomerPromotionStatus] | Mapping[str, bool], *, timestamp: datetime
 ) -> Operation[int]:
-    """UpdateCustomerPromotionStatus: say which customers may get a campaign. The result is how many were told.
+    """UpdateCustomerPromotionStatus: say which customers may get a campaign. The result is their number.
 
     Source: Optimove's Conditional Execution article (body),
     developer.optimove.com/reference/post_integrations-updatecustomerpromotionstatus (at most 10,000 customers a call).
-    Customers who are never named are not reached. `client.update_customer_promotion_status` splits what is longer.
+    Customers who are never named do not get it. `client.update_customer_promotion_status` splits longer lists.
 
     Args:
         campaign_id: The campaign.
-        statuses: From 1 to 10,000; a mapping is of ids to booleans.
-        timestamp: Now, without a zone, in the time zone that Optimove writes the tenant's time stamps in.
+        statuses: From 1 to 10,000 statuses, or a mapping of ids to booleans.
+        timestamp: The current time, as a naive datetime in Optimove's time zone for the tenant.
 
     Raises:
-        ConfigurationError: There are none or too many, or a number or the time makes no sense.
-        PayloadError: Something else than a `CustomerPromotionStatus` is among them.
+        ConfigurationError: There are none or too many, or a number or the time is invalid.
+        PayloadError: One of them is not a `CustomerPromotionStatus`.
     """
     if not 1 <= len(statuses) <= MAX_STATUSES:
         raise ConfigurationError(f"statuses must be 1 to {MAX_STATUSES} in one call; the client's method splits them.")
@@ -189,7 +189,7 @@ def update_customer_promotion_status(
         body=body,
         idempotent=True,
         urgent=True,
-        first_try_share=1.0,  # ten thousand statuses can take the server half a minute
+        first_try_share=1.0,  # 10,000 statuses can take the server half a minute
         long_running=True,
         private=True,
     )

@@ -1,4 +1,4 @@
-"""The calls for triggered campaigns: webhooks, their settings, approvals."""
+"""Operations for triggered campaigns: webhooks, their settings, approvals."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def create_webhook(url: str) -> Operation[Webhook]:
     (path).
 
     Args:
-        url: Where Optimove shall post notifications.
+        url: Where Optimove posts notifications.
 
     Raises:
         ConfigurationError: The URL is blank.
@@ -64,8 +64,8 @@ def create_webhook(url: str) -> Operation[Webhook]:
 def get_webhooks() -> Operation[list[Webhook]]:
     """GetWebhooks: list the registered webhooks.
 
-    Source: Optimove's Conditional Execution article (name); path and answer are guesses. A list, an object that wraps
-    one, `null` and an empty body are understood.
+    Source: Optimove's Conditional Execution article (name); path and response are guesses. A list, an object that wraps
+    one, `null` and an empty body are accepted.
     """
     return Operation("get_webhooks", ENDPOINTS.get_webhooks, many(Webhook), idempotent=True)
 
@@ -73,7 +73,7 @@ def get_webhooks() -> Operation[list[Webhook]]:
 def get_webhook_by_id(webhook_id: str) -> Operation[Webhook]:
     """GetWebhookById: look a webhook up.
 
-    Source: Optimove's Conditional Execution article (name); path and answer are guesses.
+    Source: Optimove's Conditional Execution article (name); path and response are guesses.
 
     Args:
         webhook_id: The `id` of a `Webhook`.
@@ -137,7 +137,7 @@ def update_webhook_settings(
         settings["secret"], sent["secret"] = secret, SecretStr(secret)
 
     def parse(response: Response) -> TenantSettings:
-        # Optimove may answer without a body; what was sent is then what holds.
+        # Optimove may respond without a body; then the settings sent apply.
         answered = {} if decoded(response) is None else json_object(response)
         refuse_error(answered)
         return model_of(TenantSettings, {**sent, **answered})
@@ -162,7 +162,7 @@ def send_webhook_approval(approval: Approval) -> Operation[None]:
         approval: The answer.
 
     Raises:
-        PayloadError: It is no `Approval`, or its `additional_data` has no JSON form.
+        PayloadError: It is not an `Approval`, or its `additional_data` has no JSON form.
     """
     given: object = approval
     if not isinstance(given, Approval):

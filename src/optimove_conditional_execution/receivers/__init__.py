@@ -1,4 +1,4 @@
-"""What integrators mount: requests in, responses out, their function in between."""
+"""HTTP receivers, which integrators mount in their web framework: each calls their function for a request."""
 
 from .listener import AsyncListenerReceiver, ListenerReceiver
 from .webhook import AsyncWebhookReceiver, WebhookReceiver

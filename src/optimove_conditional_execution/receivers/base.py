@@ -1,4 +1,4 @@
-"""What both kinds of receivers share: their base class, `around=`, and tasks that go on when a request is cancelled."""
+"""Shared by all receivers: the base class, `around=`, and background tasks that outlive a cancelled request."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ R = TypeVar("R")
 Answer = TypeVar("Answer", covariant=True)
 
 DRAIN_SECONDS: Final = 10.0
-"""How long `drain` waits: longer than most tenants' timeout, and shorter than most supervisors wait for a process."""
+"""Seconds that `drain` waits: more than most tenants' timeout, less than most supervisors give a process to stop."""
 
 
 class Receiver(Protocol[Answer]):
-    """What adapters mount: a receiver, or anything else that answers requests."""
+    """The interface that adapters call: a receiver, or any other object that answers requests."""
 
     @property
     def max_body(self) -> int:
-        """Bytes that a body may have."""
+        """Maximum size of a request body in bytes."""
         ...
 
     def too_large(self) -> Response:
-        """Return the answer to a longer body."""
+        """Return the response to a request with a larger body."""
         ...
 
     def handle(self, request: Request) -> Answer:
@@ -41,21 +41,21 @@ class Receiver(Protocol[Answer]):
 
 
 class BaseReceiver(abc.ABC):
-    """What every receiver has, sync or async, for notifications or for events."""
+    """Base class of every receiver: sync or async, for notifications or for events."""
 
     _max_body: int
 
     @property
     def max_body(self) -> int:
-        """Bytes that a request's body may have; adapters stop reading there."""
+        """Maximum size of a request body in bytes; adapters stop reading there."""
         return self._max_body
 
     @abc.abstractmethod
     def too_large(self) -> Response:
-        """Return the answer to a request whose body an adapter has not read to its end, and record it."""
+        """Return the response to a request whose body an adapter has not read completely, and record it."""
 
     def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled or copied.
+        """Reject pickling and copying.
 
         Raises:
             TypeError: Always, as for everything that cannot be pickled.
@@ -82,10 +82,10 @@ def check_arguments(request: object, deadline: object) -> None:
 
 
 def refuse_running_loop(receiver: str) -> None:
-    """Refuse to block an event loop: everything else that it serves would stand still.
+    """Reject a call that would block a running event loop.
 
     Raises:
-        ConfigurationError: An event loop runs the caller.
+        ConfigurationError: An event loop is running in this thread.
     """
     try:
         # Not `get_running_loop`: under gevent a thread's greenlets all see the loop that one of them runs.
@@ -103,17 +103,17 @@ Around = Callable[[], AbstractContextManager[Any] | AbstractAsyncContextManager[
 
 
 def with_context(function: Callable[..., Any], around: Around | None) -> Callable[..., Any]:
-    """Return a function that enters a context manager, calls the given one, and leaves.
+    """Return a function that calls the given one inside a context manager.
 
-    What is raised on the way in or out is raised, so an answer counts only if leaving succeeded. What the function
-    raised is raised too, even if the context manager suppresses it: else a failure could become an answer.
+    What `__enter__` or `__exit__` raises propagates, so a result counts only if `__exit__` succeeded. What the function
+    raised propagates even if the context manager suppresses it: otherwise a failure could become a result.
 
     Args:
         function: The integrator's function, plain or a coroutine function.
         around: Makes the context manager; with None the function is returned as it is.
 
     Raises:
-        ConfigurationError: `around` is no function without arguments, or a coroutine function.
+        ConfigurationError: `around` is not a function without arguments, or is a coroutine function.
     """
     if around is None:
         return function
@@ -173,26 +173,26 @@ def _around_coroutine(function: Callable[..., Any], around: Around) -> Callable[
 
 
 class BackgroundTasks:
-    """Tasks that are kept until they end: asyncio itself holds only weak references."""
+    """Strong references to running tasks: asyncio itself holds only weak ones."""
 
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def start(self, coroutine: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
-        """Run a coroutine in a task of its own, with the caller's context variables."""
+        """Create a task for a coroutine, with the caller's context variables."""
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def drain(self, within: float) -> bool:
-        """Wait until the tasks of this event loop are over, those too that begin meanwhile.
+        """Wait until the tasks of this event loop are done, including those started in the meantime.
 
         Args:
             within: Seconds at most.
 
         Returns:
-            Whether they are over.
+            Whether they are done.
 
         Raises:
             ConfigurationError: `within` is not a number of 0 or more.
@@ -204,5 +204,5 @@ class BackgroundTasks:
             if left <= 0:
                 return False
             await asyncio.wait(tasks, timeout=None if left == float("inf") else left)
-            await asyncio.sleep(0)  # for those that end to leave the set
+            await asyncio.sleep(0)  # so that done callbacks remove them from the set
         return True

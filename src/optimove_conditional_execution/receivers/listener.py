@@ -1,4 +1,7 @@
-"""The listeners of scheduled campaigns: requests in, responses out, your function in between. Wiring only."""
+"""Receivers for listener events, sync and async: the wiring of `flows.listener`.
+
+A file of its own, since the flow does no IO, and a receiver starts threads and tasks.
+"""
 
 from __future__ import annotations
 
@@ -49,12 +52,12 @@ from .base import (
 )
 
 MAX_BODY: Final = 65_536
-"""Bytes of an event at most; Optimove's sample has 156."""
+"""Maximum size of an event in bytes; Optimove's sample has 156."""
 
 ANSWER_WITHIN: Final = 0.5
 LONGEST_WAIT: Final = 3_600.0
 PLACES: Final = 16
-"""Events that are handed over at once; further ones get a 503."""
+"""Events whose functions run concurrently; further ones get a 503."""
 
 _LOGGER: Final = SafeLogger("listener")
 _LARGEST_ID: Final = 2**63
@@ -62,7 +65,7 @@ _EXPECTED: Final = frozenset({"taken", "running", "duplicate", "ignored"})
 
 
 class _Listener(BaseReceiver):
-    """What both listener receivers are built from."""
+    """Base class of both listener receivers."""
 
     @sensitive_variables
     def __init__(
@@ -76,13 +79,13 @@ class _Listener(BaseReceiver):
         around: Around | None = None,
         token_header: str | None = None,
     ) -> None:
-        """Wire a function to the events.
+        """Set up a receiver for a function.
 
         Args:
             on_ready: Called with each campaign that waits for its clearance; `CampaignReview.submit` is made for it.
-                What it returns does not matter. When it returns, the event must be kept somewhere that outlives the
-                process, since the answer 200 says so. When it raises, the answer is 503. A plain function runs in a
-                daemon thread; `AsyncListenerReceiver` takes coroutine functions too, which run in the event loop.
+                What it returns does not matter. When it returns, the event must be stored where it outlives the
+                process, since it is acknowledged with 200. When it raises, the response is 503. A plain function runs
+                in a daemon thread; `AsyncListenerReceiver` takes coroutine functions too, which run in the event loop.
             token: The secret text in the URL that you registered: its parameter `token`, or its last path segment;
                 here without percent-encoding. Letters, digits, `-` and `_` stay what they are in any URL. `UNSIGNED`
                 when the URL holds none: then anybody who knows it can start a review. Text, or pydantic's `SecretStr`.
@@ -95,7 +98,7 @@ class _Listener(BaseReceiver):
                 function; what it suppresses does too.
             token_header: The name of a header, in letters, digits and dashes. Then the token is looked for in this
                 header and not in the URL: for a proxy that takes it out of the URL and sets it as a header, so that it
-                stands in no access log behind it.
+                is in no access log behind it.
 
         Raises:
             ConfigurationError: A setting is invalid.
@@ -108,7 +111,7 @@ class _Listener(BaseReceiver):
         secret = ListenerToken(token, header=token_header)
         if secret.expected is not None:
             warn_of_copies(_LOGGER, "the listener's token", [secret.expected])
-        # Models are built at first use, and the first event must not wait for that.
+        # pydantic builds models at first use, and the first event must not wait for that.
         for model in (ListenerEvent, CampaignReadyEvent):
             model.model_rebuild()
         self._pool = DaemonThreadPool(PLACES, on_full="refuse", name="optimove-listener")
@@ -129,7 +132,7 @@ class _Listener(BaseReceiver):
         check_callable(name, function, "event")
 
     def _set_up(self) -> None:
-        """Make what else is needed."""
+        """Create the resources of the subclass."""
 
     @abc.abstractmethod
     def _start(self, function: EventFunction, event: ListenerEvent, handover: Handover, /) -> None:
@@ -137,10 +140,10 @@ class _Listener(BaseReceiver):
 
     @abc.abstractmethod
     def _wait(self, taken: Future[bool], within: float, /) -> Awaitable[None] | None:
-        """Wait for a handover, so many seconds at most."""
+        """Wait for a handover, at most `within` seconds."""
 
     def too_large(self) -> Response:
-        """Return the answer to a request whose body an adapter has not read to its end, and log it."""
+        """Return the response to a request whose body an adapter has not read completely, and log it."""
         return _finish(event_too_large(self._max_body))
 
     def _ended(self, event: ListenerEvent, handover: Handover, error: BaseException | None) -> None:
@@ -172,7 +175,7 @@ class ListenerReceiver(_Listener):
 
     def _start(self, function: EventFunction, event: ListenerEvent, handover: Handover, /) -> None:
         started = self._pool.submit(_called, (function, event))
-        # Who waits for the answer waits for the handover, which ends when the thread's place is free again.
+        # The response waits for the handover, which ends when the worker is free again.
         started.add_done_callback(lambda done: self._ended(event, handover, done.exception()))
 
     def _wait(self, taken: Future[bool], within: float, /) -> None:
@@ -183,15 +186,15 @@ class ListenerReceiver(_Listener):
 
         Args:
             request: As your framework received it, with path, query and the raw body.
-            deadline: By when this must return, where whatever runs it ends it after a time of its own, as AWS Lambda
-                does. An event whose function has not returned by then is answered 503, since nothing goes on.
+            deadline: When this must return, on a host with a time limit of its own, such as AWS Lambda. An event whose
+                function has not returned by then is answered 503, since nothing goes on in the background.
 
         Returns:
-            The response for your framework to send. Nothing that a request can hold makes it raise.
+            The response for your framework to send. No request, whatever it holds, makes it raise.
 
         Raises:
-            ConfigurationError: What was given is your framework's request, not a `Request`; or it was called in an
-                event loop, which would stand still meanwhile.
+            ConfigurationError: `request` is your framework's request, not a `Request`; or it was called in an event
+                loop, which it would block.
         """
         check_arguments(request, deadline)
         refuse_running_loop("ListenerReceiver")
@@ -211,7 +214,7 @@ class AsyncListenerReceiver(_Listener):
     """
 
     def _set_up(self) -> None:
-        # A task has a place until it ends; a thread that outlives its event loop keeps its own.
+        # A task occupies a worker until it ends; a thread that outlives its event loop keeps its own.
         self._places = DaemonThreadPool(PLACES, on_full="refuse", name="optimove-listener-task")
         self._tasks = BackgroundTasks()
 
@@ -234,7 +237,7 @@ class AsyncListenerReceiver(_Listener):
         ended = asyncio.Event()
 
         def wake(_: object) -> None:
-            with contextlib.suppress(RuntimeError):  # this loop has been closed meanwhile
+            with contextlib.suppress(RuntimeError):  # this loop has been closed
                 loop.call_soon_threadsafe(ended.set)
 
         taken.add_done_callback(wake)
@@ -247,15 +250,15 @@ class AsyncListenerReceiver(_Listener):
 
         Args:
             request: As your framework received it, with path, query and the raw body.
-            deadline: By when this must return, where whatever runs it ends it after a time of its own, as AWS Lambda
-                does. An event whose function has not returned by then is answered 503, since nothing goes on.
+            deadline: When this must return, on a host with a time limit of its own, such as AWS Lambda. An event whose
+                function has not returned by then is answered 503, since nothing goes on in the background.
 
         Returns:
-            The response for your framework to send. Nothing that a request can hold makes it raise.
+            The response for your framework to send. No request, whatever it holds, makes it raise.
 
         Raises:
-            ConfigurationError: What was given is your framework's request, not a `Request`; or no event loop of asyncio
-                is running.
+            ConfigurationError: `request` is your framework's request, not a `Request`; or no event loop of asyncio is
+                running.
         """
         check_arguments(request, deadline)
         running_loop("AsyncListenerReceiver")
@@ -266,15 +269,15 @@ class AsyncListenerReceiver(_Listener):
         return _finish(answer)
 
     async def drain(self, *, within: float = DRAIN_SECONDS) -> bool:
-        """Wait for the functions that run in the background of this event loop.
+        """Wait for the functions that still run in the background of this event loop.
 
-        Call it at shutdown; `ASGIApp` does, where the server tells it of the shutdown.
+        Call it at shutdown; `ASGIApp` does, where the server sends lifespan events.
 
         Args:
             within: Seconds at most.
 
         Returns:
-            Whether all are over. What the end of the event loop cancels counts as not taken.
+            Whether all are done. A function that is cancelled by the end of the event loop counts as failed.
 
         Raises:
             ConfigurationError: `within` is not a number of 0 or more.
@@ -296,18 +299,18 @@ def _called(function: EventFunction, event: ListenerEvent) -> None:
 async def _awaited(function: EventFunction, event: ListenerEvent, thread: Future[Any] | None) -> None:
     with contained():
         answer = function(event) if thread is None else await asyncio.wrap_future(thread)
-        if inspect.isawaitable(answer):  # always from a coroutine function; else from a lambda around one, say
+        if inspect.isawaitable(answer):  # from a coroutine function, or from a lambda around one
             await answer
 
 
 def _how(error: BaseException) -> str:
     if isinstance(error, _UnawaitedError):
         return "returned a coroutine, which only AsyncListenerReceiver awaits"
-    return f"raised {exception_name(error)}"  # its message may quote data
+    return f"raised {exception_name(error)}"  # its message may quote personal data
 
 
 def _crashed(error: Exception) -> Response:
-    # Not reached by any request that we know of. It fails closed, and without a traceback, which could quote data.
+    # No known request reaches this. It fails closed, and logs no traceback, which could quote data.
     what = f"The delivery failed inside the SDK: {exception_name(error)}"
     return _finish((plain(503, "Not available."), EventOutcome("failed", 503, error=what)))
 
@@ -345,5 +348,5 @@ def _of(event: ListenerEvent) -> str:
 
 
 def _id(value: object) -> int | None:
-    # In events that are not documented anything can stand in the place of a number.
+    # In undocumented events the value can be of any type.
     return value if isinstance(value, int) and abs(value) <= _LARGEST_ID else None

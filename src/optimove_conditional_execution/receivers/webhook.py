@@ -1,4 +1,4 @@
-"""The webhooks of triggered campaigns: requests in, responses out, the handler in between. Wiring only."""
+"""Receivers for webhook notifications, sync and async: the wiring of `flows.webhook`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from .base import (
 )
 
 MAX_BODY: Final = 262_144
-"""Bytes of a notification at most; Optimove's sample has 1,268."""
+"""Maximum size of a notification in bytes; Optimove's sample has 1,268."""
 
 _LOGGER: Final = SafeLogger("webhook")
 _EXPECTED: Final = frozenset({"approved", "denied", "abstained", "duplicate"})
@@ -54,7 +54,7 @@ C = TypeVar("C", OptimoveClient, AsyncOptimoveClient)
 
 
 class _WebhookReceiver(BaseReceiver, Generic[H, C]):
-    """What both webhook receivers are built from."""
+    """Base class of both webhook receivers."""
 
     @sensitive_variables
     def __init__(
@@ -71,21 +71,21 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
         on_outcome: Callable[[Outcome], None] | None = None,
         around: Around | None = None,
     ) -> None:
-        """Wire a handler to a client.
+        """Set up a receiver for a handler and a client.
 
         Args:
             handler: Decides about one customer. A function runs in a thread of a bounded pool, since it may be late and
                 cannot be cancelled. `AsyncWebhookReceiver` takes coroutine functions too; those run in the event loop
                 and are cancelled when they are late.
-            client: Sends the answers.
+            client: Sends the approvals.
             secrets: The webhook secret; several while you rotate; `UNSIGNED` when Optimove has none. Text, bytes, or
                 pydantic's `SecretStr` and `SecretBytes`.
-            on_failure: What it means when the handler raises, is late or returns something odd: `"abstain"` says
-                nothing, so that another webhook of the tenant may still approve; `"deny"` says no.
-            claims: Who answers which notification; None keeps that in this process. Processes that share a webhook
-                should share a store, such as `stores.SqliteClaims`.
-            reserve: Seconds kept back from the handler to deliver its answer; None follows the measured round trips.
-            max_concurrency: Handlers that run at once, those that are late included; further notifications get a 503.
+            on_failure: The decision when the handler raises, is late or returns an invalid value: `"abstain"` sends
+                nothing, so that another webhook of the tenant may still approve; `"deny"` denies.
+            claims: The claim store, which ensures that each notification is answered once; None keeps claims in this
+                process. Processes that share a webhook should share a store, such as `stores.SqliteClaims`.
+            reserve: Seconds reserved to deliver the handler's answer; None follows the measured round trips.
+            max_concurrency: Handlers that run concurrently, late ones included; further notifications get a 503.
             max_body: Bytes of a notification at most.
             on_outcome: Called with the record of every delivery, in the thread or event loop that answers it; in an
                 event loop it must not block.
@@ -110,7 +110,7 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
             raise ConfigurationError('on_failure must be "abstain" (say nothing) or "deny" (say no).')
         integer("max_concurrency", max_concurrency)
         self._max_body = integer("max_body", max_body)
-        # Models are built at first use, and the first notification must not wait for that.
+        # pydantic builds models at first use, and the first notification must not wait for that.
         for model in (WebhookNotification, NotificationEnvelope, Approval):
             model.model_rebuild()
         keys = receiver_keys(secrets)
@@ -141,14 +141,14 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
 
     @abc.abstractmethod
     def _pause(self, seconds: float, /) -> Awaitable[None] | None:
-        """Wait so many seconds."""
+        """Sleep for a number of seconds."""
 
     def too_large(self) -> Response:
-        """Return the answer to a request whose body an adapter has not read to its end, and record it."""
+        """Return the response to a request whose body an adapter has not read completely, and record it."""
         return self._finish(too_large(self._context))
 
     def _delivery(self, request: Request, host: Deadline | None) -> Flow[Response]:
-        """Answer, and record the outcome, also when it is ended from outside."""
+        """Answer a request, and record the outcome, also when it is interrupted."""
         outcome = OutcomeBuilder(self._context.clock)
         try:
             answer = yield from answer_notification(request, self._context, outcome, host=host)
@@ -171,7 +171,7 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
             notify("on_outcome", self._on_outcome, outcome, _LOGGER)
 
     def _crashed(self, error: Exception) -> Response:
-        # Not reached by any delivery that we know of. It fails closed, and without a traceback, which could quote data.
+        # No known delivery reaches this. It fails closed, and logs no traceback, which could quote data.
         _LOGGER.error("a delivery failed inside the SDK: %s", type(error).__name__)
         what = f"The delivery failed inside the SDK: {type(error).__name__}"
         outcome = Outcome(kind="failed", status=503, error=what, exception=error)
@@ -203,15 +203,15 @@ class WebhookReceiver(_WebhookReceiver[WebhookHandler, OptimoveClient]):
 
         Args:
             request: As your framework received it, with the raw body.
-            deadline: By when this must return, where whatever runs it ends it after a time of its own, as AWS Lambda
-                does. If it comes before the notification's, it counts instead of that. None when nothing does.
+            deadline: When this must return, on a host with a time limit of its own, such as AWS Lambda. The earlier one
+                of this and the notification's deadline applies. None for a host without a limit.
 
         Returns:
-            The response for your framework to send. Nothing that a request can hold makes it raise.
+            The response for your framework to send. No request, whatever it holds, makes it raise.
 
         Raises:
-            ConfigurationError: What was given is your framework's request, not a `Request`; or it was called in an
-                event loop, which would stand still meanwhile.
+            ConfigurationError: `request` is your framework's request, not a `Request`; or it was called in an event
+                loop, which it would block.
         """
         check_arguments(request, deadline)
         refuse_running_loop("WebhookReceiver")
@@ -224,8 +224,9 @@ class AsyncWebhookReceiver(_WebhookReceiver[AsyncWebhookHandler | WebhookHandler
     Mount it with `adapters.asgi.ASGIApp`. Nothing is approved unless your handler returns `True` or
     `Decision.approve()` in time.
 
-    Each notification is answered in a task of its own. When the request is cancelled, because the sender has hung up or
-    a time-out has passed, that task goes on: the answer is owed to Optimove. `drain` waits for such tasks at shutdown.
+    Each notification is answered in a task of its own. When the request is cancelled, because the sender has
+    disconnected or a timeout has expired, that task goes on: Optimove still waits for the answer. `drain` waits for
+    such tasks at shutdown.
     """
 
     def _check(
@@ -247,15 +248,15 @@ class AsyncWebhookReceiver(_WebhookReceiver[AsyncWebhookHandler | WebhookHandler
 
         Args:
             request: As your framework received it, with the raw body.
-            deadline: By when this must return, where whatever runs it ends it after a time of its own, as AWS Lambda
-                does. If it comes before the notification's, it counts instead of that. None when nothing does.
+            deadline: When this must return, on a host with a time limit of its own, such as AWS Lambda. The earlier one
+                of this and the notification's deadline applies. None for a host without a limit.
 
         Returns:
-            The response for your framework to send. Nothing that a request can hold makes it raise.
+            The response for your framework to send. No request, whatever it holds, makes it raise.
 
         Raises:
-            ConfigurationError: What was given is your framework's request, not a `Request`; or no event loop of asyncio
-                is running.
+            ConfigurationError: `request` is your framework's request, not a `Request`; or no event loop of asyncio is
+                running.
         """
         check_arguments(request, deadline)
         running_loop("AsyncWebhookReceiver")
@@ -273,13 +274,13 @@ class AsyncWebhookReceiver(_WebhookReceiver[AsyncWebhookHandler | WebhookHandler
     async def drain(self, *, within: float = DRAIN_SECONDS) -> bool:
         """Wait for the deliveries that run in this event loop, those included whose request was cancelled.
 
-        Call it at shutdown, before the client is closed; `ASGIApp` does, where the server tells it of the shutdown.
+        Call it at shutdown, before the client is closed; `ASGIApp` does, where the server sends lifespan events.
 
         Args:
             within: Seconds at most. Each delivery ends at its notification's deadline by itself.
 
         Returns:
-            Whether all are over. What the end of the event loop cancels gives its claim back.
+            Whether all are done. A delivery that is cancelled by the end of the event loop releases its claim.
 
         Raises:
             ConfigurationError: `within` is not a number of 0 or more.

@@ -1,4 +1,4 @@
-"""Review a scheduled campaign before its clearance: read its customers, ask about them, report who is approved."""
+"""Reviews of scheduled campaigns: read the customers, ask a reviewer about them, report who is approved."""
 
 from .campaign_review import AsyncCampaignReview, CampaignReview
 from .per_customer import per_customer

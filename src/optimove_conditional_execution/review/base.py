@@ -1,4 +1,4 @@
-"""What both reviews are built from: one pass of a review under its lock, and the passes until it is complete."""
+"""Base class of both reviews, apart from their public methods: one pass under a review's lock, and all passes."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ R = TypeVar("R", bound=Callable[..., Any])
 C = TypeVar("C", OptimoveClient, AsyncOptimoveClient)
 
 WRONG_ZONE_SECONDS: Final = 2_700.0
-"""A fresh event that is further from now than this was written in another zone; most differ by an hour or more."""
+"""Seconds between a fresh event's time stamp and now, above which its zone must be another one; most differ by 1 h."""
 
 _LAST_WORDS_SECONDS: Final = 2.0
-"""How long a review that is over waits for a journal that is slow, though clearance has come."""
+"""Seconds that a completed review waits for a slow journal, even after clearance."""
 
 _LAST_TRIES_SECONDS: Final = 15.0
-"""How long a review that is over tries a journal that fails, before clearance: longer than a backup locks it."""
+"""Seconds that a completed review retries a failing journal, before clearance: longer than a backup locks it."""
 
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
@@ -51,16 +51,16 @@ _SHORTEST_PASS: Final = 1.0
 
 
 class Passes:
-    """A review that stays incomplete is run again while there is time. Each run of its pipeline is a pass.
+    """The passes of a review: each is a run of its pipeline, and an incomplete review is run again while there is time.
 
     Attributes:
-        margin: Seconds before clearance at which the reviewer is not asked any more; None before the first pass.
-        all_decided: Whether every customer has come and is decided about, so that only sending is left.
-        all_sent: Whether Optimove has taken every status that was decided, so that only asking is left.
+        margin: Seconds before clearance from which the reviewer is not called any more; None before the first pass.
+        all_decided: Whether every customer has been read and decided about, so that only sending is left.
+        all_sent: Whether Optimove has acknowledged every decided status, so that only reviewing is left.
     """
 
     def __init__(self, *, clock: Clock = time.monotonic) -> None:
-        """Begin before the first pass.
+        """Start before the first pass.
 
         Args:
             clock: A monotonic clock, seconds.
@@ -76,14 +76,14 @@ class Passes:
         self.all_sent = False
 
     def added(self, report: ReviewReport) -> ReviewReport:
-        """Take in the report of a pass, and return that of all passes together."""
+        """Add the report of a pass, and return the report of all passes together."""
         self._count += 1
         before = self._report
         if before is not None:
             again = () if self._count > 2 else (f"The first pass was incomplete: {_reason(before)}",)
             report = dataclasses.replace(
                 report,
-                # Those who came in an earlier pass, and not in this one, are still to be decided about.
+                # Customers who were read in an earlier pass, and not in this one, are still undecided.
                 not_reached=report.not_reached + max(0, _known(before) - _known(report)),
                 rows=max(before.rows, report.rows),
                 repeated_rows=max(before.repeated_rows, report.repeated_rows),
@@ -102,13 +102,13 @@ class Passes:
         Args:
             left: Seconds until clearance.
         """
-        # As long as the last pass took at least: reading a large campaign again costs others of the rate limit.
+        # At least as long as the last pass took: reading a large campaign again uses up the shared rate limit.
         took = self._clock() - self._last_began
         pause = min(max(self._next_pause, took), left / 2)
         if left - pause < _SHORTEST_PASS:
             return None
         if self.all_sent and self.margin is not None and left - pause <= self.margin:
-            return None  # the reviewer would not be asked any more, and nothing is left to send
+            return None  # the reviewer would not be called any more, and nothing is left to send
         self._next_pause = min(2 * self._next_pause, _LONGEST_PAUSE)
         self._last_began = self._clock() + pause
         return pause
@@ -125,7 +125,7 @@ def _reason(report: ReviewReport) -> str:
 
 
 class Review(abc.ABC, Generic[R, C]):
-    """What both reviews are built from."""
+    """Base class of both reviews."""
 
     def __init__(
         self,
@@ -146,30 +146,30 @@ class Review(abc.ABC, Generic[R, C]):
         control_group: Literal["ask", "skip"] = "ask",
         wall_clock: Clock = time.time,
     ) -> None:
-        """Wire a reviewer to a client.
+        """Set up a review for a reviewer and a client.
 
         Args:
             reviewer: Decides about a batch of customers: returns the ids of those who may get the campaign.
                 `per_customer` makes one of a function of a single customer.
             client: Reads the customers and sends the statuses.
             timezone: The zone of Optimove's time stamps, an IANA name; unset, the client's.
-            journal: Remembers what was decided and sent, so that a crash loses nothing: `stores.SqliteJournal(path)`.
-                Unset, a `MemoryJournal`, which a crash loses.
-            batch_size: Customers that the reviewer gets at once, at most.
-            concurrency: Batches that it gets at the same time.
-            safety_margin: Seconds before clearance at which the reviewer is not asked any more and what is decided goes
-                out; half of the time there is when that is less. Its deadline is up to half a second before, so that
-                what it returns at the last moment goes out too.
-            report_denied: Whether those who are not approved are reported too. Optimove takes who is never reported for
-                not approved.
+            journal: Stores what was decided and sent, so that a crash loses nothing: `stores.SqliteJournal(path)`.
+                Unset, a `MemoryJournal`, which is lost in a crash.
+            batch_size: Customers per batch, at most.
+            concurrency: Batches that are reviewed concurrently.
+            safety_margin: Seconds before clearance from which the reviewer is not called any more and the remaining
+                decisions are sent; at most half of the time left. The reviewer's deadline is up to half a second before
+                that, so that what it returns at its deadline is sent too.
+            report_denied: Whether customers who are not approved are reported too. Optimove treats a customer who is
+                never reported as not approved.
             progress: Called with a `Progress` some times a second and at the end; it must be quick.
             on_report: Called with the report of each review that `submit` or `resume` ran, when it is complete or
                 clearance has come.
             customer_attributes: Names of customer attributes to ask Optimove for.
-            page_size: Rows of a page; None for an API that knows no pages.
-            chunk_size: Statuses of an update, 10,000 at most.
+            page_size: Rows per page; None for an API without paging.
+            chunk_size: Statuses per update, 10,000 at most.
             control_group: Whether the reviewer is asked about rows of the control group (`action_id` 1), or they are
-                skipped; a customer who stands in other rows too is asked about all the same.
+                skipped; a customer who has other rows too is asked about all the same.
             wall_clock: Seconds since 1970.
 
         Raises:
@@ -208,39 +208,39 @@ class Review(abc.ABC, Generic[R, C]):
 
     @abc.abstractmethod
     def _runtime(self) -> Runtime:
-        """Return what calls the client and the reviewer in one pass."""
+        """Return the runtime of one pass, which calls the client and the reviewer."""
 
     @abc.abstractmethod
     async def _publish(self, report: ReviewReport) -> None:
         """Call `on_report`."""
 
     async def _run_event(self, event: CampaignReadyEvent, expected: int | None) -> ReviewReport:
-        """Run a review for `run`."""
+        """Run one pass of a review, for `run`."""
         check_event(event)
         if expected is not None:
             validation.integer("expected_customers", expected)
         report = await self._run_locked(event, expected=expected)
         if report is None:
-            busy = OptimoveError("Another thread or process is at this review.")
+            busy = OptimoveError("Another thread or process has the lock of this review.")
             report = ReviewReport(campaign_id=event.campaign_id, error=busy)
         return report
 
     async def _run_until_complete(self, event: CampaignReadyEvent, *, fresh: bool) -> ReviewReport | None:
         """Run a review for `submit` and `resume`, pass after pass, until it is complete or clearance comes.
 
-        Between two passes the lock is free. So a process that has lost the review to another one finds that out, and
-        stops. Whatever the journal raises is logged, and stands in the report.
+        Between two passes the lock is free. So a process that has lost the review to another one notices, and stops.
+        Whatever the journal raises is logged, and is part of the report.
 
         Returns:
-            The report; None when another thread or process has the review.
+            The report; None when another thread or process holds the lock.
         """
         try:
             report = await self._run_passes(event, fresh=fresh)
-        except Exception as error:  # noqa: BLE001 - one review that cannot run must not keep the others from it
+        except Exception as error:  # noqa: BLE001 - one review that cannot run must not stop the others
             LOGGER.error("campaign %d: the review failed: %s", event.campaign_id, safe_text(error))
             return ReviewReport(campaign_id=event.campaign_id, error=_as_optimove_error(error))
         if report is None:
-            LOGGER.info("campaign %d: another thread or process is at this review", event.campaign_id)
+            LOGGER.info("campaign %d: another thread or process has the lock of this review", event.campaign_id)
         else:
             await self._publish(report)
         return report
@@ -251,7 +251,7 @@ class Review(abc.ABC, Generic[R, C]):
         try:
             report = await self._run_locked(event, fresh=fresh, passes=passes)
         except Exception as error:
-            # A review that was submitted has no caller who would begin it again.
+            # A submitted review has no caller that could start it again.
             if not fresh or isinstance(error, ConfigurationError | StoreError):
                 raise
             LOGGER.error("campaign %d: the journal raised %s", event.campaign_id, safe_text(error))
@@ -287,7 +287,7 @@ class Review(abc.ABC, Generic[R, C]):
         expected: int | None = None,
         passes: Passes | None = None,
     ) -> ReviewReport | None:
-        """Run one pass of a review; None when another thread or process has its lock."""
+        """Run one pass of a review; None when another thread or process holds its lock."""
         passes = Passes() if passes is None else passes
         lock = ReviewLock(self._journal.journal, event)
         try:
@@ -308,11 +308,11 @@ class Review(abc.ABC, Generic[R, C]):
         return report
 
     async def _open(self, event: CampaignReadyEvent, lock: ReviewLock) -> OpenReview | None:
-        """Open the journal; if it is locked, say, again until the safety margin.
+        """Open the review in the journal, retrying temporary errors until the safety margin.
 
         Raises:
-            DeadlineExceeded: It has not answered by clearance.
-            Exception: What it raised at last.
+            DeadlineExceeded: The call did not return by clearance.
+            Exception: What the last try raised.
         """
         left = max(0.0, event.clearance_deadline(self._config.timezone).timestamp() - self._config.wall_clock())
 
@@ -349,7 +349,7 @@ class Review(abc.ABC, Generic[R, C]):
         if opened.announced_twice:
             warnings.append(
                 "The journal holds another review of this campaign with the same clearance: Optimove has announced it "
-                "twice, with other time stamps. What the reviews say of one customer may differ; the last word counts."
+                "twice, with other time stamps. Their statuses of one customer may differ; the last one counts."
             )
             LOGGER.warning("campaign %d: %s", event.campaign_id, warnings[-1])
         if passes.margin is None:
@@ -384,7 +384,7 @@ class Review(abc.ABC, Generic[R, C]):
     async def _too_late(
         self, event: CampaignReadyEvent, ledger: Ledger, left: float, warnings: Sequence[str]
     ) -> ReviewReport:
-        """Report what earlier runs did."""
+        """Return the report of earlier runs, when clearance has passed."""
 
         def replay() -> None:
             for batch in self._journal.journal.batches(event.key):
@@ -402,13 +402,13 @@ class Review(abc.ABC, Generic[R, C]):
         )
 
     def _doubts(self, event: CampaignReadyEvent, clearance: datetime | None, *, fresh: bool) -> list[str]:
-        """Return what is doubtful about an event's times; `clearance` is the reading taken when there are several."""
+        """Return warnings about an event's times; `clearance` is the chosen reading when there are several."""
         zone = self._config.timezone
         doubts: list[str] = []
         if clearance is not None:
             doubts.append(
                 f"ClearanceRequiredBy falls into a change of clocks in {zone.key}, so it has two readings. "
-                "Taken is the earliest that is not before the event's TimeStamp: "
+                "The earliest that is not before the event's TimeStamp is used: "
                 f"{clearance.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC."
             )
         if event.contradicts(zone):
@@ -429,9 +429,9 @@ class Review(abc.ABC, Generic[R, C]):
         return doubts
 
     async def _finish(self, event: CampaignReadyEvent, opened: OpenReview, report: ReviewReport) -> ReviewReport:
-        """Write the report down.
+        """Write the report to the journal.
 
-        What was sent is sent: a journal that fails now must not take the report with it, nor hold it past clearance.
+        The statuses have been sent: a journal that fails now must neither lose the report nor delay it past clearance.
         """
 
         def finish() -> None:
@@ -446,11 +446,11 @@ class Review(abc.ABC, Generic[R, C]):
         return dataclasses.replace(report, warnings=(*report.warnings, text))
 
     async def _failure(self, function: Callable[[], object], *, patience: float = 0.0) -> Exception | None:
-        """Call the journal, and return what it raised at last; a call that waits for a lock goes on by itself.
+        """Call the journal, and return what the last try raised; an abandoned call that waits for a lock goes on.
 
         Args:
-            function: What is called.
-            patience: Seconds that there are to try again.
+            function: The call.
+            patience: Seconds to retry for.
         """
         tries = Deadline.after(min(max(0.0, patience), _LAST_TRIES_SECONDS))
         try:
@@ -466,10 +466,10 @@ def _as_optimove_error(error: Exception) -> OptimoveError:
 
 
 def check_event(event: object) -> None:
-    """Reject what is no event of a campaign that is ready.
+    """Reject a value that is not a `CampaignReadyEvent`.
 
     Raises:
-        ConfigurationError: It is none.
+        ConfigurationError: It is not.
     """
     if not isinstance(event, CampaignReadyEvent):
         raise ConfigurationError(

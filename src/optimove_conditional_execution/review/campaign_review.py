@@ -1,4 +1,7 @@
-"""Reviews of scheduled campaigns, as integrators use them: for threads and for asyncio."""
+"""The public review classes, for threads and for asyncio.
+
+A file of its own, since all that both do alike is in `review.base`.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +27,15 @@ from .runtime import AsyncRuntime, Runtime, ThreadRuntime
 T = TypeVar("T")
 
 _REVIEWS_AT_ONCE: Final = 128
-"""Threads for reviews that were submitted; one that is incomplete keeps its own while it waits to go on."""
+"""Threads for submitted reviews; an incomplete one keeps its thread while it waits for the next pass."""
 
 
 class CampaignReview(Review[CampaignReviewer, OptimoveClient]):
     """Reviews the customers of scheduled campaigns, in threads.
 
-    Reading, asking, recording and sending overlap, so that the slowest sets the pace; memory stays flat however large
-    the campaign is. Nobody is approved unless the reviewer returned their id in time and the journal holds it.
+    Reading, reviewing, recording and sending are concurrent, so that the slowest sets the pace; memory stays constant
+    however large the campaign is. Nobody is approved unless the reviewer returned their id in time and the journal
+    holds it.
     """
 
     def _check_flavour(self, reviewer: CampaignReviewer, client: OptimoveClient) -> None:
@@ -51,13 +55,13 @@ class CampaignReview(Review[CampaignReviewer, OptimoveClient]):
     def run(self, event: CampaignReadyEvent, *, expected_customers: int | None = None) -> ReviewReport:
         """Review a campaign once; blocks until everything has been tried, or clearance comes.
 
-        A review that was interrupted goes on where it stopped; one that is over returns its report again. One that is
-        incomplete returns, too: look at the report and run it again, or let `submit` do so by itself.
+        An interrupted review goes on where it stopped; for a complete one the report is returned again. An incomplete
+        one returns, too: check the report and run it again, or use `submit`, which does so.
 
         Args:
-            event: What Optimove sent to the listener.
-            expected_customers: How many there will be, if you know it: then the warning that time does not suffice
-                comes early. Optimove does not say it before the last page.
+            event: The event that Optimove sent to the listener.
+            expected_customers: The number of customers, if you know it: then the warning that time does not suffice is
+                given early. Optimove does not say it before the last page.
 
         Raises:
             ConfigurationError: Called in an event loop, or `event` is not a `CampaignReadyEvent`.
@@ -66,17 +70,16 @@ class CampaignReview(Review[CampaignReviewer, OptimoveClient]):
         return _in_a_loop(self._run_event(event, expected_customers))
 
     def submit(self, event: CampaignReadyEvent) -> None:
-        """Write an event down and return; a thread of this review runs it. Made to be a listener's `on_ready`.
+        """Store an event in the journal and return; a thread of this object reviews it. Pass it as `on_ready`.
 
-        A review that is incomplete goes on by itself, with pauses of up to a minute, while there is time before
-        clearance.
+        An incomplete review is retried, with pauses of up to a minute, while there is time before clearance.
 
         Args:
-            event: What Optimove sent to the listener.
+            event: The event that Optimove sent to the listener.
 
         Raises:
-            OptimoveError: The machine has no thread left; the journal holds the event.
-            Exception: What the journal raised: the event is not kept.
+            OptimoveError: No thread can be started; the journal holds the event.
+            Exception: What the journal raised: the event is not stored.
         """
         check_event(event)
         self._journal.journal.add(event)
@@ -90,20 +93,19 @@ class CampaignReview(Review[CampaignReviewer, OptimoveClient]):
         work.add_done_callback(self._at_work.discard)
 
     def resume(self) -> list[ReviewReport]:
-        """Run what a crash left unfinished, and return the reports; blocks until all are over.
+        """Run the reviews that a crash left unfinished, and return their reports; blocks until all are done.
 
-        A review that another thread or process is at is left to it. One that is incomplete goes on by itself, with
-        pauses of up to a minute, while there is time before clearance.
+        A review that another thread or process runs is skipped. An incomplete one is retried, with pauses of up to a
+        minute, while there is time before clearance.
 
         Raises:
             ConfigurationError: Called in an event loop.
-            Exception: What the journal raised when it was asked what is left. What it raises for one review stands in
-                that one's report.
+            Exception: What `Journal.unfinished` raised. What the journal raises for one review is in that one's report.
         """
         return _in_a_loop(self._resume_all())
 
     def close(self) -> None:
-        """Wait until the submitted reviews are over: complete, or at clearance."""
+        """Wait until the submitted reviews are done: complete, or at clearance."""
         concurrent.futures.wait(list(self._at_work))
 
     def __enter__(self) -> Self:
@@ -135,13 +137,13 @@ class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, Async
     async def run(self, event: CampaignReadyEvent, *, expected_customers: int | None = None) -> ReviewReport:
         """Review a campaign once; returns when everything has been tried, or clearance comes.
 
-        A review that was interrupted goes on where it stopped; one that is over returns its report again. One that is
-        incomplete returns, too: look at the report and run it again, or let `submit` do so by itself.
+        An interrupted review goes on where it stopped; for a complete one the report is returned again. An incomplete
+        one returns, too: check the report and run it again, or use `submit`, which does so.
 
         Args:
-            event: What Optimove sent to the listener.
-            expected_customers: How many there will be, if you know it: then the warning that time does not suffice
-                comes early. Optimove does not say it before the last page.
+            event: The event that Optimove sent to the listener.
+            expected_customers: The number of customers, if you know it: then the warning that time does not suffice is
+                given early. Optimove does not say it before the last page.
 
         Raises:
             ConfigurationError: `event` is not a `CampaignReadyEvent`, or no event loop of asyncio is running.
@@ -151,16 +153,16 @@ class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, Async
         return await self._run_event(event, expected_customers)
 
     async def submit(self, event: CampaignReadyEvent) -> None:
-        """Write an event down and return; a task of this review runs it. Made to be a listener's `on_ready`.
+        """Store an event in the journal and return; a task of this object reviews it. Pass it as `on_ready`.
 
-        A review that is incomplete goes on by itself; see `CampaignReview.submit`.
+        An incomplete review is retried; see `CampaignReview.submit`.
 
         Args:
-            event: What Optimove sent to the listener.
+            event: The event that Optimove sent to the listener.
 
         Raises:
             ConfigurationError: `event` is not a `CampaignReadyEvent`, or no event loop of asyncio is running.
-            Exception: What the journal raised: the event is not kept.
+            Exception: What the journal raised: the event is not stored.
         """
         running_loop("AsyncCampaignReview")
         check_event(event)
@@ -170,21 +172,20 @@ class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, Async
         task.add_done_callback(self._tasks.discard)
 
     async def resume(self) -> list[ReviewReport]:
-        """Run what a crash left unfinished, and return the reports.
+        """Run the reviews that a crash left unfinished, and return their reports.
 
-        A review that another task or process is at is left to it. One that is incomplete goes on by itself; see
+        A review that another task or process runs is skipped. An incomplete one is retried; see
         `CampaignReview.resume`.
 
         Raises:
             ConfigurationError: No event loop of asyncio is running.
-            Exception: What the journal raised when it was asked what is left. What it raises for one review stands in
-                that one's report.
+            Exception: What `Journal.unfinished` raised. What the journal raises for one review is in that one's report.
         """
         running_loop("AsyncCampaignReview")
         return await self._resume_all()
 
     async def aclose(self) -> None:
-        """Wait until the submitted reviews are over: complete, or at clearance."""
+        """Wait until the submitted reviews are done: complete, or at clearance."""
         if self._tasks:
             await asyncio.wait(self._tasks)
 

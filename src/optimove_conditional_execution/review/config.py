@@ -1,4 +1,4 @@
-"""Settings of a review, checked once. A file of its own, since both the review and its pipeline read them."""
+"""Settings of a review, validated once. A file of its own, since both the review and its pipeline read them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ReviewConfig:
         """Reject settings that are invalid.
 
         Raises:
-            ConfigurationError: One is; the message names it.
+            ConfigurationError: A setting is; the message names it.
         """
         validation.integer("batch_size", self.batch_size)
         validation.integer("concurrency", self.concurrency)
@@ -50,7 +50,7 @@ class ReviewConfig:
             raise ConfigurationError('control_group must be "ask" or "skip".')
 
     def local_time(self) -> datetime:
-        """Return the time in the tenant's zone, without the zone."""
+        """Return the current time in the tenant's zone, as a naive datetime."""
         return datetime.fromtimestamp(self.wall_clock(), self.timezone).replace(tzinfo=None, microsecond=0)
 
     def seconds_left(self, event: CampaignReadyEvent) -> float:
@@ -60,5 +60,5 @@ class ReviewConfig:
         return clearance.timestamp() - now
 
     def margin(self, left: float) -> float:
-        """Return the safety margin when so many seconds are left: half of them at most."""
+        """Return the safety margin when `left` seconds are left: half of them at most."""
         return min(self.safety_margin, left / 2)

@@ -1,4 +1,4 @@
-"""Access to a journal from event loops: in threads, again when it fails, and under the lock of a review."""
+"""Access to a journal from event loops: calls in threads, retries, and the lock of a review."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .native_threads import workers
 T = TypeVar("T")
 
 _THREADS: Final = 16
-"""For all runs of a review object together, each of which waits for a few calls at once; a journal may be locked."""
+"""Threads for all runs of a review object, each of which has a few calls pending; a journal may be locked."""
 
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
@@ -27,7 +27,7 @@ _LONGEST_PAUSE: Final = 5.0
 
 
 class JournalAccess:
-    """Calls a journal, which may wait for a disk, from any number of event loops."""
+    """Calls a journal, which may block on a disk, from any number of event loops."""
 
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
@@ -46,17 +46,17 @@ class JournalAccess:
         on_error: Callable[[Exception], None] = lambda _: None,
         only: Callable[[Exception], bool] = lambda _: True,
     ) -> T:
-        """Call a method of the journal again and again, with growing pauses, until it succeeds or time is up.
+        """Call a method of the journal, retrying with growing pauses, until it succeeds or time is up.
 
         Args:
             function: The method.
             arguments: Its arguments.
-            until: No try begins after this.
-            on_error: Called with what the first try raised, if there will be another one.
-            only: Whether what a try raised is worth another one.
+            until: No try starts after this.
+            on_error: Called with what the first try raised, if another try follows.
+            only: Returns whether an error is worth another try.
 
         Raises:
-            StoreError: The journal cannot be relied on any more: that is never tried again.
+            StoreError: The journal is unusable: that is never retried.
             Exception: What the last try raised.
         """
         pause = _FIRST_PAUSE
@@ -75,10 +75,10 @@ class JournalAccess:
 
 
 class ReviewLock:
-    """The lock of a review, freed whatever happens to the run.
+    """Exclusive lock on a review, released however the run ends.
 
-    Opening a review can wait for a disk, in a thread that cannot be cancelled. So a run that is cancelled then releases
-    first, and what is locked after that is unlocked at once.
+    Opening a review can block on a disk, in a thread that cannot be cancelled. So a cancelled run may call `release`
+    before the lock is acquired; it is then unlocked as soon as it is acquired.
     """
 
     def __init__(self, journal: Journal, event: CampaignReadyEvent) -> None:
@@ -89,7 +89,7 @@ class ReviewLock:
         self._released = False
 
     def acquire(self) -> OpenReview | None:
-        """Open the review; None when another run has it."""
+        """Open the review; None when another run holds its lock."""
         opened = self._journal.open(self._event)
         if opened is None:
             return None
@@ -101,24 +101,24 @@ class ReviewLock:
         return opened
 
     def release(self) -> None:
-        """Let another run have it; without effect unless it was acquired."""
+        """Release the lock; without effect unless it was acquired."""
         with self._lock:
             self._released = True
             held = self._held
         if held:
-            self._journal.unlock(self._event.key)  # which may raise, and is tried again then
+            self._journal.unlock(self._event.key)  # which may raise, and is then retried
             with self._lock:
                 self._held = False
 
 
 def is_temporary(error: Exception) -> bool:
-    """Return whether a journal that raised this may soon work: a lock, a disk, a network."""
-    # Each database driver has an OperationalError of its own for this. Source: PEP 249.
+    """Return whether a journal's error is likely to be temporary: a lock, a disk, a network."""
+    # Each database driver has its own OperationalError for this. Source: PEP 249.
     return isinstance(error, OSError) or any(kind.__name__ == "OperationalError" for kind in type(error).__mro__)
 
 
 def safe_text(error: Exception) -> str:
-    """Return the class of what a journal raised, and its text if that holds no personal data for sure."""
-    # SQLite's own texts name tables and columns, never values. Those of other databases and disks are not known.
+    """Return the class of a journal's error, and its message if that cannot hold personal data."""
+    # SQLite's own messages name tables and columns, never values. Those of other databases are not known.
     quoted = isinstance(error, SqliteError | OptimoveError) and str(error)
     return f"{exception_name(error)}: {error}" if quoted else exception_name(error)

@@ -1,4 +1,6 @@
-"""Where the event loop of a `CampaignReview` runs, also under gevent's monkey patch.
+"""Event loops of `CampaignReview` under gevent's monkey patch: each in a native thread of its own.
+
+A file of its own, since it alone uses gevent.
 
 Under the patch all threads are greenlets of one native thread, and a native thread runs one event loop at a time: a
 second review would be refused while a first one waits. Whatever else looks for a running loop, Django's database layer
@@ -65,7 +67,7 @@ def _run_in_native_thread(coroutine: Coroutine[Any, Any, T]) -> T:
         try:
             with asyncio.Runner() as runner:
                 value = runner.run(main(), context=context)
-        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the result
+        except BaseException as error:  # noqa: BLE001 - it is set on the result
             hub.loop.run_callback_threadsafe(result.set_exception, error)
         else:
             hub.loop.run_callback_threadsafe(result.set, value)
@@ -110,7 +112,7 @@ class _Greenlets:
             result, raised = None, None
             try:
                 result = context.run(function, *arguments)
-            except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+            except BaseException as error:  # noqa: BLE001 - it is set on the future
                 raised = as_exception(error)
             with contextlib.suppress(RuntimeError):  # the review is over, and its loop closed
                 loop.call_soon_threadsafe(settle, result, raised)

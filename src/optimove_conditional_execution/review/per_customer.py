@@ -1,4 +1,4 @@
-"""A reviewer of batches out of a function of one customer."""
+"""`per_customer`: a batch reviewer from a function of one customer."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def per_customer(
 ) -> CampaignReviewer | AsyncCampaignReviewer:
     """Turn a function that decides about one customer into a reviewer.
 
-    A fixed set of workers takes customer after customer, so that a campaign of a million costs no million tasks. Only
-    `True` and `Decision.approve()` approve. A customer for whom the function raises, or returns something odd, counts
-    as failed, alone, and the report says how many there were and what was raised; nobody is asked about after the
-    deadline, and who is decided by then stays decided.
+    A fixed number of workers process the customers, so that a campaign of a million does not need a million tasks. Only
+    `True` and `Decision.approve()` approve. A customer for whom the function raises, or returns an invalid value,
+    counts as failed, alone, and the report says how many there were and what was raised. No calls start after the
+    deadline; what was decided by then stays decided.
 
     Args:
         function: Takes a customer; a plain function runs in threads, a coroutine function in the event loop.
-        concurrency: How many customers are asked about at once, over all batches.
+        concurrency: Concurrent calls, over all batches.
 
     Raises:
         ConfigurationError: `concurrency` is not a whole number of 1 or more, or `function` cannot be called with a
@@ -56,13 +56,13 @@ def per_customer(
 
 
 class _Work:
-    """A batch that several workers share. Setting an item of a dict and taking from a deque need no lock."""
+    """A batch shared by several workers. Setting an item of a dict and popping from a deque need no lock."""
 
     def __init__(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> None:
         self._todo = deque(customers)
         self._deadline = deadline
         self._customers = customers
-        self._answers: dict[str, bool | str] = {}  # by customer; a string is why asking failed
+        self._answers: dict[str, bool | str] = {}  # by customer; a string is the reason of a failure
 
     def next(self) -> CampaignCustomer | None:
         if self._deadline.expired:
@@ -74,13 +74,13 @@ class _Work:
 
     def add(self, customer: CampaignCustomer, answer: object) -> None:
         if isinstance(answer, Decision):
-            answer = answer.verdict == "approve"  # to abstain is to leave a status out, and that is a no
+            answer = answer.verdict == "approve"  # abstaining leaves the status out, which Optimove treats as denied
         if not isinstance(answer, bool):
             answer = f"The function returned a {kind_of(answer)}; it must return True, False or a Decision."
         self._answers[customer.customer_id] = answer
 
     def add_error(self, customer: CampaignCustomer, error: BaseException) -> None:
-        # The message is the user's code's own and may hold personal data.
+        # The exception's message may hold personal data.
         self._answers[customer.customer_id] = f"The function raised {exception_name(error)}."
 
     def answer(self) -> BatchResult:
@@ -114,7 +114,7 @@ class _InThreads:
         return work.answer()
 
     def _free_pool(self) -> DaemonThreadPool:
-        """Return the threads, or new ones when a function hangs in some since an earlier deadline."""
+        """Return the pool, or a new one when calls of an earlier batch still occupy workers."""
         with self._lock:
             if not all(worker.done() for worker in self._left_behind):
                 self._pool = self._new_pool()
@@ -128,7 +128,7 @@ class _InThreads:
         while (customer := work.next()) is not None:
             try:
                 answer: object = self._function(customer)
-            except BaseException as error:  # noqa: BLE001 - one customer's failure is that one's alone, SystemExit too
+            except BaseException as error:  # noqa: BLE001 - a failure counts for one customer alone, SystemExit too
                 work.add_error(customer, error)
             else:
                 work.add(customer, answer)
@@ -163,7 +163,7 @@ class _InTasks:
                 try:
                     with contained():
                         answer: Any = await self._function(customer)
-                except Exception as error:  # noqa: BLE001 - one customer's failure is that customer's alone
+                except Exception as error:  # noqa: BLE001 - a failure counts for one customer alone
                     work.add_error(customer, error)
                 else:
                     work.add(customer, answer)

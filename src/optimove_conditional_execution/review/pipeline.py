@@ -1,9 +1,9 @@
-"""One run of a review: reading, asking, recording and sending at the same time, the slowest setting the pace.
+"""The pipeline of one pass of a review: concurrent stages that read, review, record, send and mark.
 
-The order for every customer is: decide, record, send, mark. So a process may die at any moment: what was decided stands
-in the journal, and what was not marked is sent again with the same answer. A journal that fails holds back what it does
-not hold yet, and nothing else; it is tried again while there is time. One that says that another run has taken over
-(see `flows.journal.Journal`), or that cannot be relied on any more, ends the run at once.
+The order for every customer is: decide, record, send, mark. So a process may crash at any time: decisions are in the
+journal, and a status that was not marked is sent again with the same value. A failing journal holds back only what it
+does not hold yet; it is retried while there is time. A journal that reports that another run has taken over (see
+`flows.journal.Journal`), or that is unusable, ends the pass at once. Locks and further passes are in `review.base`.
 """
 
 from __future__ import annotations
@@ -40,29 +40,29 @@ R = TypeVar("R")
 LOGGER: Final = SafeLogger("review")
 
 _LOOK_SECONDS: Final = 0.25
-"""Between two looks at how far the review is, and at the clocks."""
+"""Seconds between two checks of the progress and of the clocks."""
 
 _STEP_SECONDS: Final = 2.0
-"""The wall clock has been set, or the machine suspended, when it is so far from where the monotonic one expects it."""
+"""Seconds of difference between the clocks that mean that the wall clock was set, or the machine suspended."""
 
 _GATHERING_SECONDS: Final = 0.01
-"""What is decided in this time is written to the journal together: a disk takes one large write sooner than many."""
+"""Seconds for which decisions are collected for one write to the journal: one large write is faster than many."""
 
 _IDLE_SECONDS: Final = 1.0
-"""When no row has come for so long, a batch that is not full goes to the reviewer."""
+"""Seconds without a new row after which an incomplete batch goes to the reviewer."""
 
-_NOT_ALL_READ: Final = "The customers had not all come when it was time to send what was decided."
+_NOT_ALL_READ: Final = "Not all customers had been read when it was time to send what was decided."
 
 _REPLAYED_AT_ONCE: Final = 20
 
 _HANDING_OVER_SECONDS: Final = 0.5
-"""What a reviewer returns at its deadline still has to come here, from another thread perhaps."""
+"""Seconds of grace: a result returned at the deadline still has to reach the event loop, perhaps from a thread."""
 
 _JOURNAL_SECONDS: Final = 1.0
-"""How long an update waits for a journal that is slow to say whose run it is, or to mark the update before."""
+"""Seconds that an update waits for a slow journal to check the run, or to mark the update before."""
 
 _LAST_MARKS_SECONDS: Final = 15.0
-"""How long a run that has sent everything waits for a journal that cannot mark it: longer than a backup locks it."""
+"""Seconds that a pass that has sent everything waits for a journal that cannot mark it: longer than a backup locks."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -76,11 +76,11 @@ class Pipeline:
         journal: Calls the journal.
         run_number: The number of this run in the journal.
         ledger: Counters and queues.
-        planner: Estimates the end.
-        clearance: When Optimove stops listening.
+        estimate: Estimates when the pass will be complete.
+        clearance: The deadline for statuses.
         clock: The clock of `clearance`.
-        margin: Seconds before clearance at which the reviewer is not asked any more.
-        warnings: What is doubtful about the event, and about the pass.
+        margin: Seconds before clearance from which the reviewer is not called any more.
+        warnings: Warnings about the event and the pass.
         only_sending: Whether an earlier pass has read and decided about all customers.
     """
 
@@ -100,9 +100,9 @@ class Pipeline:
     def __post_init__(self) -> None:
         """Prepare a pass."""
         self._ask_until = self.clearance.earlier_by(self.margin)
-        # A journal that fails is tried until then, so that there is time to send what it holds.
+        # A failing journal is retried until then, so that there is time to send what it holds.
         self._record_until = self.clearance.earlier_by(self.margin / 2)
-        # What is decided at the last moment must not be lost on its way; a tenth, when there is little time.
+        # A result returned at the deadline must still be counted; a tenth of the time, when there is little.
         self._answer_until = self._ask_until.earlier_by(min(_HANDING_OVER_SECONDS, self._ask_until.remaining() / 10))
         journal, key, run = self.journal.journal, self.event.key, self.run_number
         self._record = functools.partial(journal.record, key, run=run)
@@ -123,7 +123,7 @@ class Pipeline:
         self._checking: asyncio.Future[Ranges] | None = None
 
     async def run(self) -> ReviewReport:
-        """Run it to its end or to clearance, whichever is first."""
+        """Run the pass until it is complete or clearance comes."""
         asking = asyncio.ensure_future(self._run_reviewer())
         ending = asyncio.ensure_future(self._end(asking))
         recording = asyncio.ensure_future(self._record_batches())
@@ -133,7 +133,7 @@ class Pipeline:
         stages = (asking, ending, recording, sending, marking)
         open_stages: set[asyncio.Future[None]] = set(stages)
         try:
-            # Looking again and again, since clearance can come sooner than it seemed: see `WallAwareClock`.
+            # Polling, since clearance can come earlier than a single wait would end: see `WallAwareClock`.
             while open_stages and not self.clearance.expired:
                 over, open_stages = await asyncio.wait(
                     open_stages, timeout=self._until(self.clearance), return_when=asyncio.FIRST_EXCEPTION
@@ -154,7 +154,7 @@ class Pipeline:
 
     @property
     def all_decided(self) -> bool:
-        """Whether every customer has come, and the journal holds an answer for each."""
+        """Whether every customer has been read, and the journal holds a decision for each."""
         ledger = self.ledger
         return self._all_read and not ledger.waiting and not ledger.failed
 
@@ -177,7 +177,7 @@ class Pipeline:
                 group.create_task(self._review_batches())
 
     async def _replay(self) -> None:
-        """Take in what an earlier run decided, and send on what Optimove has not taken."""
+        """Restore what an earlier run decided, and queue what Optimove has not acknowledged."""
         replayed = 0
         batches: Iterator[DecidedBatch] | None = None
 
@@ -188,7 +188,7 @@ class Pipeline:
             try:
                 return list(islice(batches, _REPLAYED_AT_ONCE))
             except BaseException:
-                batches = None  # an iterator that has raised is at its end
+                batches = None  # a generator that has raised is exhausted
                 raise
 
         while some := await self._retry(self._ask_until, some_more):
@@ -226,7 +226,7 @@ class Pipeline:
             await self._batches.put(None)
 
     async def _flush_when_idle(self) -> None:
-        """Let the reviewer decide about those who have come while the next page keeps us waiting: it may never come."""
+        """Queue an incomplete batch for the reviewer while the next page is slow: it may never arrive."""
         while True:
             rows = self.ledger.rows
             await asyncio.sleep(_IDLE_SECONDS)
@@ -243,26 +243,26 @@ class Pipeline:
             try:
                 answer = await self.runtime.ask(batch, self._answer_until, at_last=self._ask_until)
             except Exception as error:  # noqa: BLE001 - a reviewer may raise anything
-                # Late: nobody in it is reached.
+                # Late: no customer of the batch counts as reached.
                 if not (isinstance(error, TimeoutError) and self._answer_until.expired):
                     self.ledger.mark_failed(batch)
-                    # The message is the user's code's own and may hold personal data; ours says what to do.
-                    odd = isinstance(error, InvalidAnswer)
+                    # The exception's message may hold personal data; the SDK's own says what to do.
+                    is_invalid = isinstance(error, InvalidAnswer)
                     self._count_failure(
-                        "batches", str(error) if odd else f"The reviewer raised {exception_name(error)}."
+                        "batches", str(error) if is_invalid else f"The reviewer raised {exception_name(error)}."
                     )
             else:
                 for reason, count in answer.reasons.items():
                     self._count_failure("customers", reason, count)
-                if answer.unknown_ids and not self.ledger.unknown_ids:  # the first; all of them are told at the end
+                if answer.unknown_ids and not self.ledger.unknown_ids:  # logged once; the report has the total
                     LOGGER.warning(
-                        "campaign %d: the reviewer returned %d ids that do not stand in its batch of %d; not sent",
+                        "campaign %d: the reviewer returned %d ids that are not in its batch of %d; not sent",
                         self.event.campaign_id,
                         answer.unknown_ids,
                         len(batch.ids),
                     )
                 await self._decided.put(self.ledger.apply(batch, answer))
-            del batch  # not to be kept while waiting for the next one
+            del batch  # so that it is not kept alive while waiting for the next one
 
     def _count_failure(self, unit: Literal["batches", "customers"], reason: str, count: int = 1) -> None:
         """Count what failed, and log each reason once; it quotes no customer's data."""
@@ -271,7 +271,7 @@ class Pipeline:
         self._failures[unit, reason] += count
 
     async def _end(self, asking: asyncio.Future[None]) -> None:
-        """Let the later stages end when asking has, or its time is up; not before what was decided earlier is on."""
+        """End the later stages when reviewing has ended, or its time is up, and earlier decisions have been queued."""
         await self._replayed.wait()
         while not asking.done() and not self._ask_until.expired:
             await asyncio.wait((asking,), timeout=self._until(self._ask_until))
@@ -301,7 +301,7 @@ class Pipeline:
         await self._chunks.put(None)
 
     async def _write(self, batches: list[DecidedBatch]) -> bool:
-        """Record batches. When that fails, nobody knows whether they stand there, so nothing may follow them."""
+        """Record batches. After a failure it is unknown whether they were written, so no more may be recorded."""
         self._journal_error = None
         in_time = asyncio.timeout(self._record_until.remaining())
         try:
@@ -309,20 +309,20 @@ class Pipeline:
                 await self._retry(self._record_until, self._record, batches)
         except StoreError:
             raise
-        except Exception as error:  # noqa: BLE001 - somebody else's journal may raise anything
+        except Exception as error:  # noqa: BLE001 - a journal may raise anything
             raised = self._journal_error or error if in_time.expired() else error
             if in_time.expired() and raised is error:
-                self._record_error(DeadlineExceeded("The journal was not done when it was time to send what it holds."))
+                self._record_error(DeadlineExceeded("The journal did not finish in time to send what it holds."))
             else:
                 cause = OptimoveError(f"Decisions that the journal refused are not sent: it raised {safe_text(raised)}")
                 self._record_error(cause)
-                if isinstance(self._error, DeadlineExceeded):  # the customers who had to wait for it came too late
+                if isinstance(self._error, DeadlineExceeded):  # the customers who had to wait for it were too late
                     self._error = cause
             return False
         return True
 
     async def _retry(self, until: Deadline, function: Callable[..., R], *arguments: object) -> R:
-        """Call the journal, again and again if it fails."""
+        """Call the journal, with retries."""
         return await self.journal.retry(function, *arguments, until=until, on_error=self._journal_failed)
 
     def _journal_failed(self, error: Exception) -> None:
@@ -345,10 +345,10 @@ class Pipeline:
     async def _send_chunks(self) -> None:
         while (chunk := await self._chunks.get()) is not None:
             await self._send_chunk(chunk)
-        self._chunks.put_nowait(None)  # for the next one that sends
+        self._chunks.put_nowait(None)  # for the next sender task
 
     async def _send_chunk(self, chunk: Chunk) -> bool:
-        """Send an update, in halves when it is too large, and tell whether the rest of it is worth a try."""
+        """Send an update, in halves when it is too large; return whether the next update is worth a try."""
         await self._check_run()
         self._look_at_clock()
         if self.clearance.expired:
@@ -381,7 +381,7 @@ class Pipeline:
     async def _check_run(self) -> None:
         """Stop if another run has taken over; see `Journal`.
 
-        A journal that cannot say so now does not hold back what it holds: that is the same whoever sends it.
+        A journal that cannot answer now does not delay what it already holds: every run would send the same.
         """
         checking = self._checking
         if checking is None or checking.done():
@@ -392,7 +392,7 @@ class Pipeline:
             raise error
 
     async def _hand_to_mark(self, chunk: Chunk) -> None:
-        """Have an update marked before the next one goes out, if the journal is as quick as usual."""
+        """Queue an update to be marked, and wait for that before the next one is sent, unless the journal is slow."""
         is_behind = not self._sent.empty()
         self._sent.put_nowait(chunk)
         if not is_behind:
@@ -401,7 +401,7 @@ class Pipeline:
                     await self._sent.join()
 
     async def _mark_updates(self) -> None:
-        """Mark what Optimove has taken, until cancelled."""
+        """Mark acknowledged updates in the journal, until cancelled."""
         while True:
             chunk = await self._sent.get()
             for start, end in chunk.ranges:
@@ -428,9 +428,9 @@ class Pipeline:
         if not self._stepped and abs(step) >= _STEP_SECONDS:
             self._stepped = True
             self._warn(
-                f"The wall clock has moved {'on' if step > 0 else 'back'} by {abs(step):.0f} s more than the monotonic "
-                "one since the review began: it was set, or the machine was suspended. Clearance has come as soon as "
-                "one of the two says so."
+                f"The wall clock has moved {'forward' if step > 0 else 'back'} by {abs(step):.0f} s more than the "
+                "monotonic one since the review began: it was set, or the machine was suspended. Clearance has come as "
+                "soon as one of the two says so."
             )
 
     def _warn(self, text: str) -> None:
@@ -479,7 +479,7 @@ class Pipeline:
         if not complete and not in_time and self._error is None:
             self._error = DeadlineExceeded("Clearance came before the review was complete.")
         if ledger.unknown_ids:
-            self._warn(f"The reviewer returned {ledger.unknown_ids} ids that did not stand in its batch; not sent.")
+            self._warn(f"The reviewer returned {ledger.unknown_ids} ids that were not in its batch; not sent.")
         failed = (f"{count} {unit} failed: {reason}" for (unit, reason), count in self._failures.items())
         return ReviewReport(
             campaign_id=self.event.campaign_id,

@@ -1,6 +1,6 @@
 """Runtime adapters of a review: call client and reviewer from threads or tasks.
 
-The review itself is one piece of asyncio; `ThreadRuntime` lets it use the sync client, `AsyncRuntime` the async one.
+The review itself runs on asyncio; `ThreadRuntime` lets it use the sync client, `AsyncRuntime` the async one.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from .native_threads import workers
 R = TypeVar("R")
 
 UPDATES_AT_ONCE: Final = 4
-"""Status updates in flight at once, so that a slow one does not hold the others."""
+"""Concurrent status updates, so that a slow one does not delay the others."""
 
 _PAGE_THREADS: Final = 4
-"""One reads; others close what was abandoned."""
+"""Threads: one reads, the others close abandoned streams."""
 
 _ROWS_AT_ONCE: Final = 4_000
-"""Customers that a thread reads before it hands them over."""
+"""Customers that a thread reads before it passes them to the event loop."""
 
 _READ_SECONDS: Final = 0.01
-"""Seconds after which it hands over what it has."""
+"""Seconds after which it passes on what it has."""
 
 _STALL_SECONDS: Final = 0.05
-"""Seconds after which what it has is taken from it, while it waits for the network."""
+"""Seconds after which the event loop takes what the thread has, while that waits for the network."""
 
 
 class Runtime(abc.ABC):
@@ -47,7 +47,7 @@ class Runtime(abc.ABC):
 
     def __init__(self, reviewer: Callable[..., Any], concurrency: int) -> None:
         self._reviewer = reviewer
-        # Of this run alone: a reviewer that hangs keeps its thread, and must not keep those of later runs.
+        # Of this run alone: a hanging reviewer occupies its worker, and must not occupy those of later runs.
         self._reviewers = workers(DaemonThreadPool(concurrency, on_full="queue", name="optimove-reviewer"))
 
     @abc.abstractmethod
@@ -64,11 +64,11 @@ class Runtime(abc.ABC):
         """Send an operation."""
 
     async def ask(self, batch: Batch, deadline: Deadline, *, at_last: Deadline) -> BatchResult:
-        """Ask the reviewer. Whatever it raises comes out; `TimeoutError` when it is late, and it is abandoned.
+        """Call the reviewer. Its exceptions propagate; `TimeoutError` when it is late and abandoned.
 
         Args:
-            batch: Whom it is asked about.
-            deadline: What it is told.
+            batch: The customers.
+            deadline: The deadline that is passed to it.
             at_last: When it is abandoned: a little later, so that what it returns at its deadline counts.
         """
         if is_async(self._reviewer):
@@ -77,7 +77,7 @@ class Runtime(abc.ABC):
         return await _in_time(asyncio.wrap_future(asked), at_last)
 
     def _asked(self, batch: Batch, deadline: Deadline, at_last: Deadline) -> BatchResult:
-        # The answer can be a generator, so that reading it is the reviewer's work too.
+        # The return value can be a generator, so it is iterated in the reviewer's thread.
         return parse_answer(batch, self._reviewer(batch.customers, deadline), at_last)
 
     async def _awaited(self, batch: Batch, deadline: Deadline, at_last: Deadline) -> BatchResult:
@@ -91,7 +91,7 @@ class ThreadRuntime(Runtime):
     def __init__(self, client: OptimoveClient, reviewer: Callable[..., Any], concurrency: int) -> None:
         super().__init__(reviewer, concurrency)
         self._client = client
-        # Apart, so that slow updates do not hold the next page.
+        # Separate pools, so that slow updates do not delay the next page.
         self._pages = workers(DaemonThreadPool(_PAGE_THREADS, on_full="queue", name="optimove-review"))
         self._updates = workers(DaemonThreadPool(UPDATES_AT_ONCE, on_full="queue", name="optimove-update"))
 
@@ -104,9 +104,9 @@ class ThreadRuntime(Runtime):
             while True:
                 reading = self._pages.submit(_fill, (came, blocks))
                 waiting = asyncio.wrap_future(reading)
-                waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # if it is abandoned
+                waiting.add_done_callback(lambda done: done.cancelled() or done.exception())  # in case it is abandoned
                 while True:
-                    # A server that stalls must not hold back what has come.
+                    # A server that stalls must not delay the customers already read.
                     await asyncio.wait((waiting,), timeout=_STALL_SECONDS)
                     some: list[CampaignCustomer] = []
                     over = waiting.done()
@@ -120,7 +120,7 @@ class ThreadRuntime(Runtime):
                     return
         finally:
             if reading is not None:
-                # A read that was abandoned ends by itself, and then its connection is released.
+                # An abandoned read ends by itself, and then its connection is released.
                 reading.add_done_callback(lambda _: self._pages.submit(blocks.close, ()))
 
     async def send(self, operation: Operation[R], deadline: Deadline, counter: RequestCounter) -> R:
@@ -147,7 +147,7 @@ class AsyncRuntime(Runtime):
 
 
 def _fill(came: deque[list[CampaignCustomer]], blocks: Iterator[list[CampaignCustomer]]) -> bool:
-    """Read on until the change of threads pays, or the network makes us wait; tell whether there may be more."""
+    """Read until a batch is worth a thread switch; return whether there may be more."""
     begun = time.monotonic()
     read = 0
     for block in blocks:
@@ -160,7 +160,7 @@ def _fill(came: deque[list[CampaignCustomer]], blocks: Iterator[list[CampaignCus
 
 async def _in_time(asked: asyncio.Future[BatchResult], deadline: Deadline) -> BatchResult:
     try:
-        # Not wait_for: that would wait for one who ignores being cancelled.
+        # Not wait_for, which waits for a coroutine that ignores its cancellation.
         await asyncio.wait((asked,), timeout=deadline.remaining())
         late = not asked.done()
     finally:

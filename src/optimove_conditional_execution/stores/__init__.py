@@ -1,7 +1,7 @@
-"""Where the SDK remembers: who answers which notification, and how far the review of a campaign has got.
+"""Stores: claims on notifications, and journals of reviews.
 
-`MemoryClaims` and `MemoryJournal` serve one process, `SqliteClaims` and `SqliteJournal` several on one machine. For
-several machines implement `ClaimStore` and `Journal` over your own database.
+`MemoryClaims` and `MemoryJournal` are for one process, `SqliteClaims` and `SqliteJournal` for several on one machine.
+For several machines implement `ClaimStore` and `Journal` over your own database.
 """
 
 from ..flows.claims import Claim, ClaimState, ClaimStore

@@ -21,7 +21,7 @@ _OPEN: Final = Claim(ClaimState.OPEN)
 
 @final
 class MemoryClaims:
-    """Claims for one process; each is forgotten at its deadline. Safe for threads and for asyncio."""
+    """A claim store for one process; each claim expires at its deadline. Safe for threads and for asyncio."""
 
     instant = True
 
@@ -29,8 +29,8 @@ class MemoryClaims:
         """Start empty.
 
         Args:
-            capacity: Claims at most, all of them before their deadline. When it is full, new notifications are answered
-                503 rather than decided twice.
+            capacity: The maximum number of unexpired claims. When the store is full, new notifications are answered 503
+                rather than decided twice.
             clock: Monotonic, in seconds.
 
         Raises:
@@ -43,7 +43,7 @@ class MemoryClaims:
         self._expiries: list[tuple[float, str]] = []
 
     def claim(self, question: str, seconds: float, /) -> Claim | None:
-        """Take a notification; see `ClaimStore.claim`.
+        """Claim a notification; see `ClaimStore.claim`.
 
         Raises:
             OptimoveError: The store is full.
@@ -65,26 +65,26 @@ class MemoryClaims:
             return None
 
     def look(self, question: str, /) -> Claim | None:
-        """Return what is known of a notification; see `ClaimStore.look`."""
+        """Return the claim on a notification; see `ClaimStore.look`."""
         with self._lock:
             self._forget(self._clock())
             known = self._claims.get(question)
             return None if known is None else known[1]
 
     def record(self, question: str, claim: Claim, /) -> None:
-        """Write down how far a notification has got; see `ClaimStore.record`."""
+        """Update a claim; see `ClaimStore.record`."""
         with self._lock:
             known = self._claims.get(question)
             if known is not None:
                 self._claims[question] = (known[0], claim)
 
     def release(self, question: str, /) -> None:
-        """Forget a notification; see `ClaimStore.release`."""
+        """Delete a claim; see `ClaimStore.release`."""
         with self._lock:
             self._claims.pop(question, None)
 
     def __len__(self) -> int:
-        """Return how many notifications are remembered."""
+        """Return the number of claims."""
         with self._lock:
             self._forget(self._clock())
             return len(self._claims)
@@ -95,7 +95,7 @@ class MemoryClaims:
             known = self._claims.get(question)
             if known is not None and known[0] == expiry:
                 del self._claims[question]
-        # Released claims leave their expiry behind; start over before those outnumber the living.
+        # Released claims leave their expiry in the heap; rebuild it before those outnumber the others.
         if len(self._expiries) > 2 * len(self._claims) + 64:
             self._expiries = [(expiry, question) for question, (expiry, _) in self._claims.items()]
             heapq.heapify(self._expiries)
@@ -116,11 +116,12 @@ CREATE INDEX IF NOT EXISTS claims_expires ON claims (expires);
 
 @final
 class SqliteClaims(AbstractContextManager["SqliteClaims"]):
-    """Claims that all processes share which open the same file. Safe for threads, for asyncio and after a fork.
+    """A claim store in an SQLite file, shared by all processes that open it. Safe for threads, asyncio and forks.
 
-    Expiry goes by the machine's wall clock, since processes share no other. When that is set, a claim stands as long as
-    one of the wall clock and the process's monotonic clock says so: forgotten too early, it would be decided again. The
-    file holds the answers that Optimove has not taken yet, `additional_data` included, until their deadline.
+    Claims expire by the machine's wall clock, since processes share no other. When that is set, a claim is kept until
+    it has expired by both the wall clock and the process's monotonic clock: deleted too early, it would be decided
+    again. The file holds the answers that Optimove has not accepted yet, `additional_data` included, until their
+    deadline.
     """
 
     instant = False
@@ -131,12 +132,12 @@ class SqliteClaims(AbstractContextManager["SqliteClaims"]):
         """Open or create the file.
 
         Args:
-            path: Where; its folder must exist, on a local disk.
+            path: The path of the file; its directory must exist, on a local disk.
             wall_clock: Seconds since 1970.
             monotonic: A monotonic clock, seconds.
 
         Raises:
-            sqlite3.Error: The file cannot be opened, or is no SQLite database.
+            sqlite3.Error: The file cannot be opened, or is not an SQLite database.
             StoreError: Here and in all methods: the file has been removed or replaced. Restart all processes.
         """
         self._wall_clock = wall_clock
@@ -145,7 +146,7 @@ class SqliteClaims(AbstractContextManager["SqliteClaims"]):
         self._file = SqliteFile(fspath(path), _SCHEMA, synchronous="NORMAL", busy_seconds=_BUSY_SECONDS)
 
     def claim(self, question: str, seconds: float, /) -> Claim | None:
-        """Take a notification; see `ClaimStore.claim`."""
+        """Claim a notification; see `ClaimStore.claim`."""
         wall, steady = self._wall_clock(), self._monotonic() + self._offset
         expires = max(wall, steady) + seconds
         with self._file.writing() as connection:
@@ -162,12 +163,12 @@ class SqliteClaims(AbstractContextManager["SqliteClaims"]):
             return known
 
     def look(self, question: str, /) -> Claim | None:
-        """Return what is known of a notification; see `ClaimStore.look`."""
+        """Return the claim on a notification; see `ClaimStore.look`."""
         with self._file.connection() as connection:
             return _read(connection, question)
 
     def record(self, question: str, claim: Claim, /) -> None:
-        """Write down how far a notification has got; see `ClaimStore.record`."""
+        """Update a claim; see `ClaimStore.record`."""
         approval = None if claim.approval is None else claim.approval.model_dump_json(by_alias=True)
         with self._file.connection() as connection:
             connection.execute(
@@ -176,7 +177,7 @@ class SqliteClaims(AbstractContextManager["SqliteClaims"]):
             )
 
     def release(self, question: str, /) -> None:
-        """Forget a notification; see `ClaimStore.release`."""
+        """Delete a claim; see `ClaimStore.release`."""
         with self._file.connection() as connection:
             connection.execute("DELETE FROM claims WHERE request_uid = ?", (question,))
 

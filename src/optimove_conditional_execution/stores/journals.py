@@ -19,7 +19,7 @@ from .sqlite_file import IN_MEMORY, Connection, SqliteFile, SqliteLocks
 _BUSY_SECONDS: Final = 10.0
 _BATCHES_AT_ONCE: Final = 16
 _REMEMBERED_REVIEWS: Final = 8
-"""Finished reviews whose customers a journal in memory still knows."""
+"""Finished reviews whose customer ids a `MemoryJournal` keeps."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS reviews (
@@ -60,7 +60,7 @@ class _Tables:
     _locks: SqliteLocks | _MemoryLocks
 
     def add(self, event: CampaignReadyEvent, /) -> bool:
-        """Write an announced campaign down; see `Journal.add`."""
+        """Add an announced campaign; see `Journal.add`."""
         with self._file.writing() as connection:
             return _add(connection, event)
 
@@ -76,7 +76,7 @@ class _Tables:
         try:
             with self._file.writing() as connection:
                 _add(connection, event)
-                # Each row gets a number above all that there have been, also of rows that are deleted since.
+                # AUTOINCREMENT: each row gets a number above all earlier ones, also of deleted rows.
                 run = connection.execute("INSERT OR REPLACE INTO runs (key) VALUES (?)", (key,)).lastrowid
                 assert run is not None  # noqa: S101 - a row was inserted
                 (report,) = connection.execute("SELECT report FROM reviews WHERE key = ?", (key,)).fetchone()
@@ -90,7 +90,7 @@ class _Tables:
             raise
 
     def unlock(self, key: str, /) -> None:
-        """Free the lock of a review; see `Journal.unlock`."""
+        """Release the lock of a review; see `Journal.unlock`."""
         self._locks.leave(key)
 
     def record(self, key: str, batches: Sequence[DecidedBatch], /, *, run: int | None = None) -> None:
@@ -104,7 +104,7 @@ class _Tables:
             review = _known(connection, key, run)
             decided = approved = 0
             for batch in batches:
-                # As ASCII: an id may hold half a surrogate pair, which SQLite does not take as text.
+                # As ASCII: an id may hold a lone surrogate, which SQLite does not accept as text.
                 texts = (json.dumps(batch.approved), json.dumps(batch.denied))
                 digest = blake2b("\n".join(texts).encode(), digest_size=16).digest()
                 added = connection.execute(
@@ -121,11 +121,11 @@ class _Tables:
             )
 
     def batches(self, key: str, /) -> Iterator[DecidedBatch]:
-        """Yield all batches, read in small portions; others may write meanwhile. See `Journal.batches`."""
+        """Yield all batches, read in small portions; concurrent writes are allowed. See `Journal.batches`."""
         last = -1
         while True:
             with self._file.connection() as connection:
-                # By key each time: were the review pruned since, its number could be another one's.
+                # By key each time: if the review was pruned since, its number could be another one's.
                 rows = connection.execute(
                     "SELECT number, approved, denied FROM batches"
                     " WHERE review = (SELECT id FROM reviews WHERE key = ?) AND number > ? ORDER BY number LIMIT ?",
@@ -138,10 +138,10 @@ class _Tables:
             last = rows[-1][0]
 
     def acknowledge(self, key: str, start: int, end: int, /, *, run: int | None = None) -> None:
-        """Write down which statuses Optimove has taken; see `Journal.acknowledge`.
+        """Record which statuses Optimove has acknowledged; see `Journal.acknowledge`.
 
         Raises:
-            OptimoveError: The journal has no such review, or the range is none.
+            OptimoveError: The journal has no such review, or the range is empty.
             SupersededError: A later run has opened the review.
         """
         if not 0 <= start < end:
@@ -158,7 +158,7 @@ class _Tables:
             connection.execute("INSERT INTO acknowledged VALUES (?, ?, ?)", (review, start, end))
 
     def acknowledged(self, key: str, /, *, run: int | None = None) -> Ranges:
-        """Return the ranges that Optimove has taken; see `Journal.acknowledged`.
+        """Return the ranges of statuses that Optimove has acknowledged; see `Journal.acknowledged`.
 
         Raises:
             SupersededError: A later run has opened the review.
@@ -168,7 +168,7 @@ class _Tables:
             return _acknowledged(connection, key)
 
     def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
-        """Write down that nothing is left to do; see `Journal.finish`.
+        """Record that the review is complete; see `Journal.finish`.
 
         Raises:
             OptimoveError: The journal has no such review.
@@ -179,7 +179,7 @@ class _Tables:
             connection.execute("UPDATE reviews SET report = ? WHERE id = ? AND report IS NULL", (report, review))
 
     def unfinished(self) -> list[CampaignReadyEvent]:
-        """Return what is left to do, in the order of `add`."""
+        """Return the events of unfinished reviews, in the order of `add`."""
         with self._file.connection() as connection:
             rows = connection.execute("SELECT event FROM reviews WHERE report IS NULL ORDER BY id").fetchall()
         return [CampaignReadyEvent.from_json(event) for (event,) in rows]
@@ -210,7 +210,7 @@ class _Tables:
                 "before must have no zone: it is compared with ClearanceRequiredBy, which has none."
             )
         with self._file.writing() as connection:
-            # The text of a date and time sorts as it does.
+            # ISO 8601 texts sort chronologically.
             old = connection.execute(
                 "SELECT id FROM reviews WHERE report IS NOT NULL AND clearance < ?", (before.isoformat(),)
             ).fetchall()
@@ -226,33 +226,33 @@ class _Tables:
 
 @final
 class SqliteJournal(_Tables, AbstractContextManager["SqliteJournal"]):
-    """A journal that all processes share which open the same file, and that survives a crash and a power cut.
+    """A journal in an SQLite file, shared by all processes that open it; it survives a crash and a power failure.
 
-    Safe for threads, for asyncio and after a fork. The file holds ids of customers until `prune`, so a new one can be
-    read by its owner only, where the system knows owners; the mode of one that exists is left alone. Beside it stand
-    SQLite's own `-wal` and `-shm`, and an empty `.lock` file for each review that is open.
+    Safe for threads, for asyncio and after a fork. The file holds ids of customers until `prune`, so a new one is
+    readable by its owner only, where the system has owners; the mode of an existing one is not changed. Next to it are
+    SQLite's own `-wal` and `-shm` files, and an empty `.lock` file for each open review.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
         """Open or create the file.
 
         Args:
-            path: Where; its folder must exist, on a local disk.
+            path: The path of the file; its directory must exist, on a local disk.
 
         Raises:
             ConfigurationError: `path` is `:memory:`.
-            sqlite3.Error: The file cannot be opened, or is no SQLite database.
+            sqlite3.Error: The file cannot be opened, or is not an SQLite database.
             StoreError: Here and in all methods: the file has been removed or replaced. Restart all processes.
         """
         if path == IN_MEMORY:
             raise ConfigurationError("SqliteJournal needs a file; in memory there is MemoryJournal.")
         place = fspath(path)
         self._file = SqliteFile(place, _SCHEMA, synchronous="FULL", busy_seconds=_BUSY_SECONDS, private=True)
-        # The lock files must be the same ones for all who mean this file, whatever they call it.
+        # The lock files must be the same for all paths to this file.
         self._locks = self._lock_files = SqliteLocks(os.path.realpath(place), guard=self._file.writing)
 
     def close(self) -> None:
-        """Close the file and leave all reviews; the next use opens it again."""
+        """Close the file and release the locks of all reviews; the next use opens it again."""
         self._lock_files.close()
         self._file.close()
 
@@ -262,9 +262,9 @@ class SqliteJournal(_Tables, AbstractContextManager["SqliteJournal"]):
 
 @final
 class MemoryJournal(_Tables):
-    """A journal for one process, which a crash loses. Safe for threads and for asyncio; empty in a forked child.
+    """A journal in memory, lost in a crash. Safe for threads and for asyncio; empty in a forked child.
 
-    Finished reviews are remembered until `prune`; the ids of customers only of the last eight.
+    Finished reviews are kept until `prune`; customer ids only of the last eight.
     """
 
     def __init__(self) -> None:
@@ -273,7 +273,7 @@ class MemoryJournal(_Tables):
         self._locks = _MemoryLocks()
 
     def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
-        """Write down that nothing is left to do; see `Journal.finish`.
+        """Record that the review is complete; see `Journal.finish`.
 
         Raises:
             OptimoveError: The journal has no such review.

@@ -1,11 +1,11 @@
-"""SQLite files that threads and processes share, and locks among them.
+"""SQLite files shared by threads and processes, and locks in files.
 
-A file survives a fork, and notices when it is replaced.
+A `SqliteFile` survives a fork, and detects that its file was replaced.
 
-A file that is removed while it is open goes on without a name: its processes still see each other, and who comes later
-makes a new one. Then two processes decide about the same question. So each use compares what the path names with what
-is open, by device and inode, and refuses when they differ. The `-wal` file and the `-shm` file hold what is written and
-the locks, so the same goes for them.
+A file that is removed while it is open still exists without a name: its processes share it, and a later process creates
+a new one. Then two processes decide about the same question. So each use compares the file at the path with the open
+one, by device and inode, and raises when they differ. The `-wal` and `-shm` files hold data and locks, so they are
+checked too.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SQLITE_VERSION: Final = sqlite3.sqlite_version_info
 
 _OWNER_ONLY: Final = 0o600
 _OPENINGS: Final = 3
-"""An overlay file system, a container's for example, gives a file another inode when it is first written to."""
+"""On an overlay file system, such as a container's, a file gets another inode when it is first written to."""
 
 _COMPANIONS: Final = ("-wal", "-shm")
 IN_MEMORY: Final = ":memory:"
@@ -39,7 +39,7 @@ _NO_FILE: Final = (IN_MEMORY, "")
 
 
 class SqliteFile:
-    """One file with its tables. Each process has a connection of its own, lent to one thread at a time."""
+    """An SQLite file with its tables. Each process has one connection, used by one thread at a time."""
 
     def __init__(
         self,
@@ -53,18 +53,18 @@ class SqliteFile:
         """Open or create the file.
 
         Args:
-            path: Where; its folder must exist.
-            schema: Statements that make what is missing.
-            synchronous: `FULL`: what is committed survives a power cut, too.
-            busy_seconds: How long to wait for other processes.
-            private: Whether a new file is its owner's only, and what is deleted is overwritten.
+            path: The path of the file; its directory must exist.
+            schema: Statements that create missing tables.
+            synchronous: With `FULL`, commits survive a power failure too.
+            busy_seconds: Seconds to wait for locks of other processes.
+            private: Whether a new file is accessible to its owner only, and deleted data is overwritten.
 
         Raises:
-            sqlite3.Error: The file cannot be opened, or is no SQLite database.
+            sqlite3.Error: The file cannot be opened, or is not an SQLite database.
             StoreError: The file is removed or replaced while it is opened.
         """
-        # Absolute, since the process may change its directory. Not resolved: when a symbolic link in it is pointed
-        # elsewhere, others open another file by this path, and that must be noticed.
+        # Absolute, since the process may change its directory. Not resolved: when a symbolic link in it is changed,
+        # other processes open another file by this path, and that must be detected.
         self._path = path if path in _NO_FILE else str(Path(path).absolute())
         self._identity: Identity | None = None
         self._schema = schema
@@ -77,7 +77,7 @@ class SqliteFile:
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """Lend the connection; a transaction begun on it is committed at the end, or undone by an exception.
+        """Return the connection in a context manager; a transaction is committed at the end, or rolled back.
 
         Raises:
             sqlite3.Error: The file cannot be opened.
@@ -91,15 +91,15 @@ class SqliteFile:
             self._check(mine)
             with mine.connection as connection:
                 yield connection
-            # Nobody else has seen what was committed to a file that had lost its name.
+            # Other processes do not see commits to a file that had lost its name.
             self._check(mine)
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Lend the connection with a transaction begun that nobody else can write during; raises as `connection`."""
+        """Return the connection with an exclusive write transaction; raises as `connection` does."""
         with self.connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            self._check(self._mine())  # that may have waited long for somebody else's transaction
+            self._check(self._mine())  # beginning may have waited long for another transaction
             yield connection
 
     def close(self) -> None:
@@ -111,8 +111,8 @@ class SqliteFile:
             mine.connection = None
 
     def _mine(self) -> _Open:
-        # SQLite's connections must not be used, nor closed, by a forked child, and a lock may be held for ever in it:
-        # both stay under the parent's number. `setdefault` lets one of a child's threads win.
+        # SQLite's connections must not be used or closed by a forked child, and a lock may be held for ever in it: both
+        # stay under the parent's process id. `setdefault` lets one of a child's threads win.
         pid = os.getpid()
         return self._by_process.get(pid) or self._by_process.setdefault(pid, _Open())
 
@@ -129,10 +129,10 @@ class SqliteFile:
         )
 
     def _files(self) -> dict[str, Identity]:
-        """Return what each file is that is in use now; a companion that is not there is not in use."""
+        """Return the identity of each file in use; a missing `-wal` or `-shm` file is not in use."""
         if self._path in _NO_FILE:
             return {}
-        # SQLite names them after the file itself, not after a symbolic link to it.
+        # SQLite derives their names from the file itself, not from a symbolic link to it.
         real = os.path.realpath(self._path)
         found = {real + suffix: identity_of(real + suffix) for suffix in _COMPANIONS}
         assert self._identity is not None  # noqa: S101 - the file has been opened
@@ -142,7 +142,7 @@ class SqliteFile:
         for _ in range(_OPENINGS):
             before = identity_of(self._path)
             if self._identity is not None and before != self._identity:
-                raise self._replaced(self._path)  # the path would be made anew, or names what others have made
+                raise self._replaced(self._path)  # connecting would create the file anew, or open another one
             connection = self._opened()
             after = identity_of(self._path)
             if self._path in _NO_FILE or (after is not None and before in (None, after)):
@@ -153,7 +153,7 @@ class SqliteFile:
 
     def _opened(self) -> Connection:
         if self._private:
-            # SQLite would follow the umask. Its companion files take the mode of this one.
+            # SQLite would apply the umask. Its `-wal` and `-shm` files get the mode of this one.
             with suppress(OSError):
                 os.close(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _OWNER_ONLY))
         connection = connected(self._path, timeout=self._busy_seconds)
@@ -165,7 +165,7 @@ class SqliteFile:
         return connection
 
     def _set_up(self, connection: Connection) -> None:
-        """Prepare a file; SQLite does not wait by itself while another process switches it to WAL."""
+        """Set the pragmas and create tables; SQLite itself does not wait while another process switches to WAL."""
         deadline = Deadline.after(self._busy_seconds)
         while True:
             try:
@@ -181,7 +181,7 @@ class SqliteFile:
 
 
 class _Open:
-    """What one process uses."""
+    """The connection and lock of one process."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -190,17 +190,17 @@ class _Open:
         self._pid = os.getpid()
 
     def __del__(self) -> None:
-        # A store that nobody closed; Python 3.13 would warn of it. What a fork has inherited is its parent's to close.
+        # A store that was not closed; Python 3.13 would warn. An inherited connection is for the parent to close.
         if self.connection is not None and self._pid == os.getpid():
             self.connection.close()
 
 
 def connected(path: str, *, timeout: float) -> Connection:
-    """Open a file for use by several threads.
+    """Open a connection for use by several threads.
 
     Args:
-        path: Where.
-        timeout: Seconds to wait for other processes.
+        path: The path of the file.
+        timeout: Seconds to wait for locks of other processes.
 
     Raises:
         sqlite3.Error: It cannot be opened; the message names it.
@@ -212,7 +212,7 @@ def connected(path: str, *, timeout: float) -> Connection:
 
 
 def _named(error: sqlite3.OperationalError, path: str) -> sqlite3.OperationalError:
-    """Return an error that says which file cannot be opened; SQLite's own does not."""
+    """Return an error that names the file which cannot be opened; SQLite's own does not."""
     if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN) & 0xFF != sqlite3.SQLITE_CANTOPEN:
         return error
     named = sqlite3.OperationalError(f"{error}: {path} (its folder must exist, and this process must be able to write)")
@@ -223,17 +223,17 @@ def _named(error: sqlite3.OperationalError, path: str) -> sqlite3.OperationalErr
 
 
 def identity_of(path: str) -> Identity | None:
-    """Return what tells a file from all others, or None when it is not there."""
+    """Return device and inode of a file, or None when it does not exist."""
     try:
         status = Path(path).stat()
     except OSError:
         return None
-    # A file system without inodes, FAT on Windows say, has 0 for all: there, only a missing file is noticed.
+    # A file system without inodes, such as FAT on Windows, has 0 for all: there, only a missing file is detected.
     return (status.st_dev, status.st_ino) if status.st_ino else (0, 0)
 
 
 def is_busy(error: sqlite3.OperationalError) -> bool:
-    """Return whether somebody else's lock is the reason."""
+    """Return whether the error is a lock of another connection."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
@@ -241,37 +241,37 @@ Guard = Callable[[], AbstractContextManager[object]]
 
 
 class SqliteLocks:
-    """Locks by name, as files beside another one; SQLite knows how to lock a file on every system.
+    """Named locks, as files next to another file; SQLite provides file locks on every system.
 
-    Each is an open transaction on an empty file, so the operating system frees it when the process ends, however it
-    ends. They are not a forked child's. Whoever removes such a file lets a second holder in, so these locks spare work,
-    and guarantee nothing.
+    Each is an open transaction on an empty file, so the operating system releases it when the process ends, however it
+    ends. A forked child does not hold them. If such a file is removed, a second holder is possible, so these locks save
+    work, and guarantee nothing.
     """
 
     def __init__(self, beside: str, *, guard: Guard) -> None:
-        """Make no file yet.
+        """Lazy: no file is created until first use.
 
         Args:
-            beside: Path that the names of the lock files begin with.
-            guard: Lets one thread of one process in at a time. Whoever took a lock file while its holder removes it
-                would hold a file without a name, which excludes nobody.
+            beside: The prefix of the paths of the lock files.
+            guard: A critical section for one thread of one process at a time. Acquiring a lock file while its holder
+                removes it would lock a file without a name, which excludes no other process.
         """
         self._beside = beside
         self._guard = guard
         self._held: dict[int, dict[str, tuple[Connection, Identity | None]]] = {}
 
     def take(self, name: str) -> bool:
-        """Take a lock, without waiting.
+        """Acquire a lock, without waiting.
 
         Returns:
-            False when somebody has it: another process, another thread, or the caller.
+            False when it is held: by another process, another thread, or the caller.
 
         Raises:
-            sqlite3.Error: Its file cannot be opened, or the guard lets nobody in.
+            sqlite3.Error: Its file cannot be opened, or the guard cannot be entered.
         """
         held = self._mine()
         with self._guard():
-            if name in held:  # its file may be gone
+            if name in held:  # its file may have been removed
                 return False
             path = self._path(name)
             connection = _locked(path)
@@ -281,14 +281,14 @@ class SqliteLocks:
             return True
 
     def leave(self, name: str) -> None:
-        """Free a lock and remove its file; without effect unless it was taken by this process through this object."""
+        """Release a lock and remove its file; without effect unless it was acquired in this process by this object."""
         connection, identity = self._mine().pop(name, (None, None))
         if connection is None:
             return
         path = self._path(name)
         try:
-            # A file that stays, because the guard lets nobody in, is taken over by the next holder. One that is not
-            # ours is the lock of somebody who came after ours was removed.
+            # A file that remains, because the guard cannot be entered, is reused by the next holder. One that is not
+            # ours is the lock of a later holder, after ours was removed.
             with suppress(sqlite3.Error, OSError, StoreError), self._guard():
                 connection.close()
                 if identity_of(path) == identity:
@@ -297,15 +297,15 @@ class SqliteLocks:
             connection.close()
 
     def close(self) -> None:
-        """Free all locks of this process."""
+        """Release all locks of this process."""
         for name in list(self._mine()):
             self.leave(name)
 
     def _mine(self) -> dict[str, tuple[Connection, Identity | None]]:
         pid = os.getpid()
         for parent in [other for other in list(self._held) if other != pid]:
-            # A forked child has its parent's connections, but not the locks. As long as they are open, SQLite believes
-            # that this process has the locks; it wrote nothing through them, so closing them touches no file.
+            # A forked child inherits its parent's connections, but not the locks. As long as they are open, SQLite
+            # assumes that this process has the locks; it wrote nothing through them, so closing them changes no file.
             for connection, _ in self._held.pop(parent, {}).values():
                 connection.close()
         return self._held.setdefault(pid, {})
@@ -316,7 +316,7 @@ class SqliteLocks:
 
 
 def _locked(path: str) -> Connection | None:
-    """Return a connection that holds the lock of the file at `path`; None when somebody else does."""
+    """Return a connection that holds the lock of the file at `path`; None when it is held already."""
     connection = connected(path, timeout=0)
     try:
         connection.execute("BEGIN IMMEDIATE")

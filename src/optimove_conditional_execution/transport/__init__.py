@@ -1,1 +1,1 @@
-"""The network: the only room that sends anything."""
+"""The transport layer: the only package that sends anything over the network."""

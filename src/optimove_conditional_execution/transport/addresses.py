@@ -1,7 +1,7 @@
-"""The addresses of a host: looked up in threads of our own, and tried as Happy Eyeballs does.
+"""Name resolution in threads of the SDK's own, and connecting to addresses as Happy Eyeballs does (RFC 8305).
 
-The system's resolver knows no deadline and cannot be stopped. In the default executor of an event loop, where asyncio
-puts it, a look-up that hangs holds the end of `asyncio.run`; here it holds a daemon thread, and nothing else.
+`getaddrinfo` has no timeout and cannot be cancelled. In the default executor of an event loop, which asyncio uses, a
+look-up that hangs delays the end of `asyncio.run`; here it occupies a daemon thread, and nothing else.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _LOOKUPS_AT_ONCE: Final = 64
 _CONNECTS_AT_ONCE: Final = 64
 
 _HEAD_START: Final = 0.25
-"""Seconds that an address has before the next one is tried beside it. Source: RFC 8305, section 5."""
+"""Seconds before the next address is tried concurrently. Source: RFC 8305, section 5."""
 
 AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
-"""One of what `socket.getaddrinfo` returns."""
+"""An entry of the result of `socket.getaddrinfo`."""
 
 
 class _Closable(Protocol):
@@ -42,7 +42,7 @@ A = TypeVar("A", bound=_AsyncClosable)
 
 @final
 class Addresses:
-    """Finds the addresses of hosts, and remembers which one took a connection. Safe for threads; one an engine."""
+    """Resolves hosts, and remembers which address accepted a connection. Thread-safe; one per engine."""
 
     def __init__(self) -> None:
         self._lookups = DaemonThreadPool(_LOOKUPS_AT_ONCE, on_full="queue", name="optimove-lookup")
@@ -50,23 +50,23 @@ class Addresses:
         self._used: dict[str, str] = {}
 
     def look_up(self, host: str, port: int, family: int = 0) -> Future[list[AddressInfo]]:
-        """Start to look a host up in a daemon thread, as `socket.getaddrinfo` does."""
+        """Start `socket.getaddrinfo` for a host in a daemon thread."""
         return self._lookups.submit(socket.getaddrinfo, (host, port, family, socket.SOCK_STREAM))
 
     def connect(
         self, host: str, port: int, connect: Callable[[str], S], seconds: Callable[[float | None], float | None]
     ) -> S:
-        """Return the first connection that comes about to one of a host's addresses, in this thread.
+        """Return the first connection that is established to one of a host's addresses, in this thread.
 
         Args:
             host: A name, or an address.
             port: Its port.
             connect: Connects to an address, in bounded time.
-            seconds: Returns how long the next wait may be, of so many seconds at most; raises when there is no time.
+            seconds: Returns the timeout of the next wait, given a maximum in seconds; raises when there is no time.
 
         Raises:
-            TimeoutError: There was none in time.
-            OSError: The host is not known; or what `connect` raises.
+            TimeoutError: No connection was established in time.
+            OSError: The host cannot be resolved; or what `connect` raises.
         """
         if _is_address(host):
             return connect(host)
@@ -99,7 +99,7 @@ class Addresses:
                 future.add_done_callback(_close)
 
     async def aconnect(self, host: str, port: int, connect: Callable[[str], Coroutine[Any, Any, A]]) -> A:
-        """Return the first connection that comes about to one of a host's addresses, in this task; see `connect`."""
+        """Return the first connection that is established to one of a host's addresses, in this task; see `connect`."""
         if _is_address(host):
             return await connect(host)
         waiting = self._in_order(host, await asyncio.wrap_future(self.look_up(host, port)))
@@ -127,7 +127,7 @@ class Addresses:
                     await late.aclose()
 
     def _in_order(self, host: str, found: list[AddressInfo]) -> deque[str]:
-        """Return addresses in the order to try them: the one that was good last, then the families in turn."""
+        """Return addresses in the order to try them: the last successful one, then the families alternately."""
         families: dict[int, list[str]] = {}
         for family, *_, address in found:
             families.setdefault(family, []).append(str(address[0]))
@@ -140,7 +140,7 @@ class Addresses:
 
 
 def _close(future: Future[Any]) -> None:
-    """Close a connection that came about too late."""
+    """Close a connection that was established too late."""
     if not future.cancelled() and future.exception() is None:
         future.result().close()
 

@@ -1,4 +1,4 @@
-"""Requests and answers over aiohttp, for those who send thousands a second. The only module that knows aiohttp."""
+"""The engine on aiohttp, for thousands of requests per second. A file of its own: the only one that imports aiohttp."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ _NO_HEADERS: Final = multidict.CIMultiDictProxy[str](multidict.CIMultiDict())
 
 
 class AiohttpEngine:
-    """Sends requests over an aiohttp session for each event loop."""
+    """Sends requests over an aiohttp session per event loop."""
 
     def __init__(self, *, base_url: str, max_connections: int = MAX_CONNECTIONS) -> None:
-        """Prepare; nothing is opened until first use.
+        """Lazy: nothing is opened until first use.
 
         Args:
-            base_url: The server that is asked, whose proxy the environment may name.
+            base_url: The server, for which the environment may name a proxy.
             max_connections: Concurrent requests of an event loop; streams are not counted.
 
         Raises:
-            ConfigurationError: A variable of the environment is invalid.
+            ConfigurationError: An environment variable is invalid.
         """
-        # aiohttp's own way to read the environment asks a thread for every request.
+        # aiohttp itself reads the environment in a thread for every request.
         self._proxy = proxy_for(base_url, takes_socks=False)
         self._addresses = Addresses()
         self._pools = PoolPerLoop(
@@ -56,7 +56,7 @@ class AiohttpEngine:
         pools = self._pools.current()
         pool = pools.requests if request.read_until is None else pools.streams
         shared = await pool.aacquire(request.deadline)
-        # A request that shall have a new connection gets a session of its own.
+        # A request that must use a new connection gets a session of its own.
         session = shared if request.heard_since == -math.inf else self._session()
 
         async def release() -> None:
@@ -94,7 +94,7 @@ class AiohttpEngine:
             limit=0,
             keepalive_timeout=KEEPALIVE_SECONDS,
             resolver=_Resolver(self._addresses),
-            # With a cache all requests wait for the one look-up of a host that is under way, though it hangs.
+            # With aiohttp's cache all requests wait for one pending look-up of a host, even if it hangs.
             use_dns_cache=False,
         )
         return aiohttp.ClientSession(
@@ -112,7 +112,7 @@ class AiohttpEngine:
 
 @final
 class _Progress:
-    """How far a request got."""
+    """The progress of a request."""
 
     def __init__(self, request: OutgoingRequest) -> None:
         self._left = len(request.body or b"")
@@ -129,7 +129,7 @@ class _Progress:
 
 @final
 class _Resolver(aiohttp.abc.AbstractResolver):
-    """Looks hosts up in threads of our own, each request by itself."""
+    """Resolves hosts in threads of the SDK's own, once per request."""
 
     def __init__(self, addresses: Addresses) -> None:
         self._addresses = addresses
@@ -164,7 +164,7 @@ async def _on_chunk(_session: object, context: SimpleNamespace, given: aiohttp.T
 
 @final
 class _AiohttpStream(BaseStream["_AiohttpErrors"]):
-    """A response of aiohttp's."""
+    """A response of aiohttp."""
 
     def __init__(
         self,
@@ -184,13 +184,13 @@ class _AiohttpStream(BaseStream["_AiohttpErrors"]):
 
     async def aclose(self) -> None:
         if (release := self._take_release()) is not None:
-            self._source.close()  # what is still to come is not read to its end
+            self._source.close()  # the rest of the body is not read
             await release()
 
 
 @final
 class _AiohttpErrors(ErrorTranslator):
-    """Turns aiohttp's exceptions of a request into ours."""
+    """Translates aiohttp's exceptions of a request into ours."""
 
     def __init__(self, request: OutgoingRequest) -> None:
         super().__init__(request)
@@ -206,7 +206,7 @@ class _AiohttpErrors(ErrorTranslator):
             error,
             request_sent=False if never_sent else self.progress.sent,
             cause=cause,
-            # What aiohttp says of a bad answer quotes it.
+            # aiohttp's message about an invalid response quotes it.
             safe_to_quote=cause in ("broken", "proxy") and isinstance(error, aiohttp.ClientConnectionError),
             handled=handled,
         )
@@ -221,7 +221,7 @@ _CAUSES: Final[Causes] = (
 
 
 def _hold_back(error: aiohttp.ClientResponseError) -> None:
-    """Leave out of an error the request's headers, which its repr shows, and the answer, which it quotes."""
+    """Remove from an error the request's headers, which its repr shows, and the response, which it quotes."""
     asked = error.request_info
     error.request_info = aiohttp.RequestInfo(asked.url, asked.method, _NO_HEADERS, asked.real_url)
     error.args, error.message = (error.request_info, ()), "the answer breaks the protocol"

@@ -1,9 +1,8 @@
 """Connection pools with a FIFO wait queue, for threads and for each event loop.
 
-A pool of httpx looks at all of its connections, and at all requests that wait, whenever a request comes or goes:
-with a hundred of each that takes milliseconds. So each client of the library holds one connection and carries one
-request at a time, the queue in front of them is ours, and the client that was used last is used next, while its
-connection is warm.
+A pool of httpx iterates over all of its connections, and over all queued requests, whenever a request starts or ends:
+with a hundred of each that takes milliseconds. So each client of the library has one connection for one request at a
+time, the wait queue is our own, and the most recently used client is used next, while its connection is warm.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ C = TypeVar("C")
 W = TypeVar("W", bound="Future[Any] | asyncio.Future[Any]")
 
 KEEPALIVE_SECONDS: Final = 30.0
-"""How long a connection without a request is kept; opening one for TLS costs two round trips.
+"""Seconds that an idle connection is kept alive; a new TLS connection costs two round trips.
 
-What stands between drops a connection that has been idle, and does not always say so: AWS's load balancers after 60 s,
-Oracle's after 65 s, nginx after 75 s, Azure's after 4 minutes, AWS's NAT gateways after 350 s. Half of the shortest of
-them is safe. Source: docs.aws.amazon.com/elasticloadbalancing, learn.microsoft.com/azure/load-balancer.
+Intermediaries drop an idle connection, and do not always close it: AWS's load balancers after 60 s, Oracle's after 65
+s, nginx after 75 s, Azure's after 4 minutes, AWS's NAT gateways after 350 s. Half of the shortest of them is safe.
+Source: docs.aws.amazon.com/elasticloadbalancing, learn.microsoft.com/azure/load-balancer.
 """
 
 MAX_CONNECTIONS: Final = 64
@@ -40,14 +39,14 @@ MAX_CONNECTIONS: Final = 64
 
 @final
 class ConnectionPool(Generic[C]):
-    """A pool for all threads, or for the tasks of one event loop."""
+    """A connection pool for all threads, or for the tasks of one event loop."""
 
     def __init__(self, size: float, make: Callable[[], C]) -> None:
-        """Make no client until one is needed.
+        """Lazy: no client is made until first use.
 
         Args:
-            size: How many clients at most; `math.inf` for any number.
-            make: Makes a client, which holds one connection.
+            size: The maximum number of clients; `math.inf` for any number.
+            make: Makes a client with one connection.
         """
         self._lock = threading.Lock()
         self._make = make
@@ -57,7 +56,7 @@ class ConnectionPool(Generic[C]):
         self._clients: list[C] = []
 
     def acquire(self, deadline: Deadline) -> C:
-        """Wait in this thread for a client, in the order of arrival.
+        """Wait for a client in this thread, first in, first out.
 
         Raises:
             DeadlineExceeded: None was free before the deadline; nothing was sent.
@@ -75,7 +74,7 @@ class ConnectionPool(Generic[C]):
             raise
 
     async def aacquire(self, deadline: Deadline) -> C:
-        """Wait in this task for a client; see `acquire`."""
+        """Wait for a client in this task; see `acquire`."""
         make: Callable[[], asyncio.Future[C]] = asyncio.get_running_loop().create_future
         waiter = self._take(make)
         if not isinstance(waiter, asyncio.Future):
@@ -90,7 +89,7 @@ class ConnectionPool(Generic[C]):
             raise
 
     def release(self, client: C) -> None:
-        """Give a client to the caller that has waited longest."""
+        """Pass a client to the caller that has waited longest."""
         with self._lock:
             while self._waiters:
                 waiter = self._waiters.popleft()
@@ -105,7 +104,7 @@ class ConnectionPool(Generic[C]):
             return list(self._clients)
 
     def _take(self, waiter: Callable[[], W]) -> C | W:
-        """Return a client, or what one will be the result of."""
+        """Return a client, or a future of one."""
         with self._lock:
             if self._idle:
                 return self._idle.pop()
@@ -126,7 +125,7 @@ class ConnectionPool(Generic[C]):
 
 def _none_free() -> DeadlineExceeded:
     return DeadlineExceeded(
-        "The deadline passed while other requests of this client were on their way: see max_connections.",
+        "The deadline passed while other requests of this client were in flight: see max_connections.",
         request_sent=False,
     )
 
@@ -135,10 +134,11 @@ def running_loop(who: str) -> asyncio.AbstractEventLoop:
     """Return asyncio's running event loop.
 
     Args:
-        who: What needs it, for the message.
+        who: The name of the caller, for the message.
 
     Raises:
-        ConfigurationError: None runs in this thread: it is another library's, such as trio's.
+        ConfigurationError: No event loop of asyncio is running in this thread; it may be another library's, such as
+            trio.
     """
     try:
         return asyncio.get_running_loop()
@@ -152,11 +152,11 @@ def running_loop(who: str) -> asyncio.AbstractEventLoop:
 @final
 @dataclass(frozen=True, slots=True)
 class LoopPools(Generic[C]):
-    """What one event loop uses.
+    """The pools of one event loop.
 
     Attributes:
-        requests: For requests that are answered in whole.
-        streams: For streams, which may stay open for long: any number.
+        requests: For requests whose responses are read at once.
+        streams: For streams, which may stay open for long; unlimited.
         finalizer: Closes all clients when it is closed.
     """
 
@@ -167,11 +167,11 @@ class LoopPools(Generic[C]):
 
 @final
 class PoolPerLoop(Generic[C]):
-    """Pools for each event loop, made when first used there. Safe for threads; a forked child starts with none.
+    """Pools per event loop, made at first use. Thread-safe; empty in a forked child.
 
-    Pools end with their loop: `asyncio.run`, servers and test runners close what is left of a loop's asynchronous
-    generators before they close the loop, and each loop's pools have such a generator as their finalizer. Else a
-    client that is used in one `asyncio.run` after the other would keep the connections of all of them.
+    Pools end with their loop: `asyncio.run`, servers and test runners call `shutdown_asyncgens` before they close a
+    loop, and each loop's pools have an asynchronous generator as a finalizer hooked on that. Otherwise a client that is
+    used in several `asyncio.run` calls would keep the connections of all of them.
     """
 
     def __init__(
@@ -183,14 +183,14 @@ class PoolPerLoop(Generic[C]):
         is_given: bool = False,
         is_shared: bool = False,
     ) -> None:
-        """Make no pool until one is needed.
+        """Lazy: no pool is made until first use.
 
         Args:
-            make: Makes a client of the library's, in the event loop.
+            make: Makes a client of the library, in the event loop.
             aclose: Closes one, in its event loop.
-            max_connections: Concurrent requests of an event loop; streams are not counted.
-            is_given: Whether `make` returns the same client always, which is the user's.
-            is_shared: Whether all requests of a loop use one client, since the library's own pool is quick.
+            max_connections: Concurrent requests per event loop; streams are not counted.
+            is_given: Whether `make` always returns the same client, the user's.
+            is_shared: Whether all requests of a loop share one client, since the library's own pool is fast.
         """
         self._make = make
         self._aclose = aclose
@@ -206,14 +206,14 @@ class PoolPerLoop(Generic[C]):
         self._pools: dict[asyncio.AbstractEventLoop, LoopPools[C]] = {}
 
     def after_fork(self) -> None:
-        """Leave the connections to the parent: two processes on one would read each other's responses."""
+        """Drop the parent's connections: two processes on one would read each other's responses."""
         self._start()
         if self._is_given:
             self._closed_because = FORKED
 
     @property
     def is_open(self) -> bool:
-        """Whether it has been closed by neither `aclose` nor a fork."""
+        """Whether it has not been closed, by `aclose` or a fork."""
         return not self._closed_because
 
     def current(self) -> LoopPools[C]:
@@ -229,12 +229,12 @@ class PoolPerLoop(Generic[C]):
             pools = self._pools.get(loop)
             if pools is None:
                 for ended in [other for other in self._pools if other.is_closed()]:
-                    del self._pools[ended]  # closed without shutting its asynchronous generators down
+                    del self._pools[ended]  # closed without `shutdown_asyncgens`
                 pools = self._pools[loop] = self._made(loop)
         return pools
 
     async def aclose(self) -> None:
-        """Make no more pools, and close the running loop's."""
+        """Close the running loop's pools; no new ones are made."""
         self._closed_because = self._closed_because or CLOSED
         pools = self._pools.get(asyncio.get_running_loop())
         if pools is not None:
@@ -250,7 +250,7 @@ class PoolPerLoop(Generic[C]):
 
         requests, streams = ConnectionPool(self._max_connections, make), ConnectionPool(math.inf, make)
         finalizer = self._finalizer(loop, requests, streams)
-        with contextlib.suppress(StopIteration):  # what a coroutine ends with: it does not wait before its `yield`
+        with contextlib.suppress(StopIteration):  # it ends at once: the generator does not await before its `yield`
             finalizer.asend(None).send(None)
         return LoopPools(requests, streams, finalizer)
 
@@ -260,7 +260,7 @@ class PoolPerLoop(Generic[C]):
         try:
             yield
         finally:
-            # A forked child does not know the loop any more, and closes nothing of its parent's.
+            # A forked child has dropped the loop, and must not close its parent's connections.
             if self._pools.pop(loop, None) is not None and not self._is_given:
                 for client in {client for pool in pools for client in pool.clients()}:
                     await self._aclose(client)

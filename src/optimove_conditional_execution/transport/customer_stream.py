@@ -1,4 +1,4 @@
-"""Read a campaign's customers as a stream: page after page, over failures, with a bounded wait for every byte."""
+"""Streaming of a campaign's customers: page after page, with retries, and a timeout for each read."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ async def aread(
 
 @final
 class _StreamRetry:
-    """Which failures of a page end the reading, and how long to wait after the others.
+    """Retry policy of a stream: which failures of a page are final, and how long to wait after the others.
 
-    Opening a page has its own retries. Here it is about pages that break off, and, with a deadline, about servers that
-    are down for longer: reading goes on until then.
+    Opening a page has its own retries. This policy is about truncated pages, and, with a deadline, about servers that
+    are down for longer: reading is retried until then.
     """
 
     def __init__(self, policy: RetryPolicy, paging: Paging, deadline: Deadline | None) -> None:
@@ -82,13 +82,13 @@ class _StreamRetry:
         """Return the seconds to wait before the next page.
 
         Raises:
-            OptimoveError: The error, when it is the end.
+            OptimoveError: The error, when it is final.
         """
         is_foreign = isinstance(error, NotFoundError) and not is_from_api(error)
         if isinstance(error, NotFoundError) and not is_foreign:
             self._paging.missing(error)
             if self._deadline is not None and self._paging.pause >= self._deadline.remaining():
-                raise error  # no time to ask again, so nobody knows whether it is the end
+                raise error  # no time to request it again, so it is unknown whether it is the end
             return self._paging.pause
         is_transient = isinstance(error, APIError) and error.is_transient
         if not (is_foreign or is_transient or isinstance(error, TransportError | DeadlineExceeded)):
@@ -100,8 +100,8 @@ class _StreamRetry:
         policy = self._policy
         pause = backoff(self._failures, first=policy.first_pause, longest=policy.longest_pause)
         if self._deadline is None:
-            # A page that was opened and broke off is tried again, and so is a 404 that a proxy has sent; any other one
-            # that could not be opened has had its tries.
+            # A truncated page is retried, and so is a 404 that a proxy has sent; any other page that could not be
+            # opened has had its retries.
             broke_off = isinstance(error, TransportError) and error.request_sent is not False
             if not (broke_off or is_foreign) or self._failures >= policy.attempts:
                 raise error

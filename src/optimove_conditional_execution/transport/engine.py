@@ -1,4 +1,4 @@
-"""The engine protocol: an outgoing request, a response stream, and the error that stands for no response."""
+"""Engine protocol: outgoing request, response stream, and the errors of a request without a response."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..messages import Response
 from ..tracebacks import clear_locals
 
 MAX_RESPONSE_BODY: Final = 8 * 1024 * 1024
-"""Bytes of a response that are read; a longer one is cut one byte after."""
+"""Maximum size of a response in bytes; a longer one is cut one byte after."""
 
 CLOSED: Final = "This client has been closed; make a new one."
 FORKED: Final = "The http_client was made before a fork: make it, and the client, in each process."
@@ -41,14 +41,14 @@ class OutgoingRequest:
         url: Absolute, with the query.
         headers: Names and values; the API key is a `SecretStr`, which `plain_headers` reveals.
         body: The bytes, or None.
-        deadline: The end of the whole call.
-        attempt_timeout: Seconds that this one try may take.
-        first_try_timeout: Seconds that it may take as a first try, which leaves time for another; `math.inf` for any
-            number.
-        heard_since: A kept connection is used only if the server was heard on it since that moment of
+        deadline: The deadline of the whole call.
+        attempt_timeout: Seconds that this try may take.
+        first_try_timeout: Seconds that it may take as a first try, so that time is left for another; `math.inf` for no
+            limit.
+        heard_since: A kept-alive connection is reused only if data was received on it since this value of
             `time.monotonic`.
         read_until: For a response that is read as a stream: the end of reading a 2xx, while each wait for its next
-            bytes takes `attempt_timeout` at most. None: the whole response comes within the try.
+            bytes takes `attempt_timeout` at most. None: the whole response must arrive within the try.
     """
 
     method: str
@@ -67,14 +67,14 @@ class OutgoingRequest:
         return min(self.attempt_timeout, self.first_try_timeout)
 
     def plain_headers(self) -> dict[str, str]:
-        """Return the headers for an HTTP library, which must be called in the same expression.
+        """Return the headers with the API key in clear; call it within the expression that passes them to the library.
 
-        Error trackers record local variables, so the API key must not become one before it is the library's.
+        Error trackers record local variables, so the API key must not be in one of ours.
         """
         return {name: str(revealed(value)) for name, value in self.headers.items()}
 
     def timeout(self) -> float:
-        """Return how long the try may take from now on.
+        """Return the seconds left for the try.
 
         Raises:
             DeadlineExceeded: There is no time left; nothing was sent.
@@ -85,7 +85,7 @@ class OutgoingRequest:
         return seconds
 
     def reading(self) -> OutgoingRequest:
-        """Return what bounds each wait for the next bytes of a stream."""
+        """Return the request with the limits for reading a stream."""
         return replace(self, deadline=self.read_until or self.deadline, first_try_timeout=math.inf)
 
 
@@ -94,18 +94,18 @@ class Stream(Protocol):
 
     Attributes:
         response: Status and headers.
-        is_framed: Whether the head says where the body ends; else the end of the connection does, or a crash.
+        is_framed: Whether the headers say where the body ends; otherwise the end of the connection does, or a crash.
     """
 
     response: Response
     is_framed: bool
 
     def read(self) -> bytes:
-        """Return the next bytes, some 64 kB at most; none at the end."""
+        """Return the next bytes, about 64 kB at most; empty at the end."""
         ...
 
     def close(self) -> None:
-        """Return the connection to its pool, or close it if the body has not been read to its end."""
+        """Return the connection to its pool, or close it if the body has not been read completely."""
         ...
 
 
@@ -125,10 +125,10 @@ class AsyncStream(Protocol):
 
 
 class Engine(Protocol):
-    """Sends requests from threads. Whatever it raises is a `TransportError` or a `DeadlineExceeded`."""
+    """Sends requests from threads. All its exceptions are `TransportError` or `DeadlineExceeded`."""
 
     def open(self, request: OutgoingRequest, /) -> Stream:
-        """Send a request and return the response, whatever its status, when its head has come."""
+        """Send a request and return the response, whatever its status, when its headers have been received."""
         ...
 
     def close(self) -> None:
@@ -140,7 +140,7 @@ class AsyncEngine(Protocol):
     """Sends requests from an event loop; see `Engine`."""
 
     async def open(self, request: OutgoingRequest, /) -> AsyncStream:
-        """Send a request and return the response, whatever its status, when its head has come."""
+        """Send a request and return the response, whatever its status, when its headers have been received."""
         ...
 
     async def aclose(self) -> None:
@@ -179,7 +179,7 @@ async def aread_all(stream: AsyncStream) -> Response:
 
 
 class ErrorTranslator(AbstractContextManager["ErrorTranslator"], ABC):
-    """Turns what an HTTP library raises into our errors. A class, as a generator would cost a third more per call."""
+    """Translates an HTTP library's exceptions into ours. A class, as a generator would cost a third more per call."""
 
     _handled: BaseException | None = None
 
@@ -188,7 +188,7 @@ class ErrorTranslator(AbstractContextManager["ErrorTranslator"], ABC):
 
     @abstractmethod
     def translate(self, error: Exception, handled: BaseException | None) -> TransportError | DeadlineExceeded:
-        """Return what to raise for an exception of the library's, or of a hook that it called.
+        """Return the error for an exception of the library, or of a hook that it called.
 
         Args:
             error: The exception.
@@ -205,7 +205,7 @@ class ErrorTranslator(AbstractContextManager["ErrorTranslator"], ABC):
         handled, self._handled = self._handled, None
         if error is None:
             return
-        # The library's frames hold the request in the clear, those of a cancellation too.
+        # The library's frames hold the unmasked request, those of a cancellation too.
         clear_locals(error, handled=handled)
         if isinstance(error, Exception) and not isinstance(error, OptimoveError):
             raise self.translate(error, handled) from None
@@ -217,17 +217,17 @@ _FRAMING: Final = frozenset({"content-length", "transfer-encoding"})
 
 
 class BaseStream(Generic[E]):
-    """What the streams of all engines share."""
+    """Base class of the streams of all engines."""
 
     def __init__(
         self, response: Response, errors: E, end: Deadline, release: Callable[[], Any], *, is_framed: bool = False
     ) -> None:
-        """Keep what reading and closing need.
+        """Store what reading and closing need.
 
         Args:
             response: Status and headers, with lower-case names.
-            errors: Of the request.
-            end: The end of the try.
+            errors: The error translator of the request.
+            end: The deadline of the try.
             release: Returns the connection to its pool.
             is_framed: Whether the protocol says where a body ends, as HTTP/2 does.
         """
@@ -243,10 +243,10 @@ class BaseStream(Generic[E]):
             errors.request = errors.request.reading()
 
     def _next_wait(self) -> Deadline:
-        """Return when the wait for the next bytes ends.
+        """Return the deadline for the next bytes.
 
         Raises:
-            TimeoutError: It has ended.
+            TimeoutError: It has passed.
         """
         if self._end is not None:
             return self._end
@@ -255,10 +255,10 @@ class BaseStream(Generic[E]):
         return Deadline.after(self._errors.request.timeout())
 
     def _in_time(self, block: bytes) -> bytes:
-        """Return what was read before the end of the try; a transport of the user's may know no deadline.
+        """Return `block` if it was read before the end of the try; the user's transport may not enforce that.
 
         Raises:
-            TimeoutError: It came later.
+            TimeoutError: It was read later.
         """
         if block and self._end is not None and self._end.expired:
             raise TimeoutError
@@ -270,11 +270,11 @@ class BaseStream(Generic[E]):
 
 
 Causes = Sequence[tuple[tuple[type[BaseException], ...], TransportCause]]
-"""Classes of a library's exceptions, and the cause that each means; the first that fits counts."""
+"""Classes of a library's exceptions, and the cause of each; the first match counts."""
 
 
 def cause_of(error: Exception, causes: Causes) -> TransportCause:
-    """Return what the class of an exception says."""
+    """Return the cause for the class of an exception."""
     for kinds, cause in causes:
         if isinstance(error, kinds):
             return cause
@@ -285,7 +285,7 @@ _ROUNDING: Final = 0.005
 """Seconds by which a timer may fire early."""
 
 _QUOTED: Final = re.compile(r"<|bytearray\(|\bb['\"]")
-"""Where a library begins to quote what the server sent: bytes, or a half-read answer as a value."""
+"""Matches where a library starts to quote what the server sent: bytes, or the repr of a partial response."""
 
 
 def transport_error(
@@ -298,16 +298,16 @@ def transport_error(
     uses_proxy: bool = False,
     handled: BaseException | None = None,
 ) -> TransportError | DeadlineExceeded:
-    """Return our error for a library's.
+    """Return our error for an exception of a library.
 
     Args:
         request: The request.
-        error: What the library, or a hook that it called, raised.
+        error: The exception of the library, or of a hook that it called.
         request_sent: Whether the request was sent; None if that is not known.
-        cause: What the class of the error says. `broken` is looked into further.
-        safe_to_quote: Whether its text is the library's own and tells of the network.
+        cause: The cause according to the class of the error. `broken` is diagnosed further.
+        safe_to_quote: Whether its message is the library's own, about the network.
         uses_proxy: Whether the connection goes to a proxy.
-        handled: The exception that the caller was handling before the request; it is no cause of the error.
+        handled: The exception that the caller was handling before the request; it is not a cause of the error.
     """
     name = type(error).__name__
     where = _origin(request)
@@ -330,7 +330,7 @@ def transport_error(
     elif safe_to_quote:
         text = f"No answer from {where} ({name}{words and f': {words}'}). {remedy}"
     else:
-        # Raised by an event hook, a transport or an event loop of somebody else's; its message can quote anything.
+        # Raised by the application's event hook, transport or event loop; its message can quote anything.
         text = f"No answer from {where}: {name} was raised while it was asked."
     return TransportError(text, request_sent=request_sent, cause=cause, reason=reason, detail=detail)
 
@@ -349,10 +349,10 @@ _REMEDIES: Final[dict[str, str]] = {
     "proxy": "Check HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY.",
 }
 
-# What OpenSSL says, in different versions, of a server that speaks plain HTTP.
+# OpenSSL's messages, in different versions, about a server that speaks plain HTTP.
 _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
 
-# OpenSSL's numbers, of openssl/x509_vfy.h.
+# OpenSSL's error codes, from openssl/x509_vfy.h.
 _CERTIFICATE_REASONS: Final[dict[int, TransportReason]] = {
     **dict.fromkeys((2, 18, 19, 20, 21), "unknown-issuer"),
     9: "not-yet-valid",
@@ -365,15 +365,15 @@ _UNREACHABLE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EN
 def _diagnose(
     error: BaseException, handled: BaseException | None, *, request_sent: bool | None
 ) -> tuple[TransportCause, TransportReason, str]:
-    """Return cause, reason and detail by the exception of the system's that a library has wrapped."""
+    """Return cause, reason and detail from the operating system's exception that a library has wrapped."""
     for each in _chain(error, handled):
         if isinstance(each, ssl.SSLError) and not hasattr(each, "reason"):
-            continue  # aiohttp's wrapper has the class of what it wraps, and nothing else of it
+            continue  # aiohttp's wrapper has the class of the wrapped exception, and none of its attributes
         if isinstance(each, ssl.SSLCertVerificationError):
             return "tls", _CERTIFICATE_REASONS.get(each.verify_code, "bad-certificate"), each.verify_message
         if isinstance(each, ssl.SSLError):
             if request_sent is not False and isinstance(each, ssl.SSLEOFError | ssl.SSLZeroReturnError):
-                continue  # TLS was there, and the connection was lost
+                continue  # TLS was established, and then the connection was lost
             said = each.reason or ""
             return "tls", "not-tls" if said in _NOT_TLS else "", said.lower().replace("_", " ")
         if isinstance(each, socket.gaierror):
@@ -386,7 +386,7 @@ def _diagnose(
 
 
 def _chain(error: BaseException, handled: BaseException | None = None) -> Iterator[BaseException]:
-    """Yield an error and its causes, those in groups too."""
+    """Yield an error and its causes, those in exception groups too."""
     pending: list[BaseException | None] = [error]
     seen = {id(None), id(handled)}
     while pending:
@@ -400,7 +400,7 @@ def _chain(error: BaseException, handled: BaseException | None = None) -> Iterat
 
 
 def _hold_back_quotes(error: BaseException) -> None:
-    """Leave out of an error, and of its causes, what a library quotes of the server; trackers record causes too."""
+    """Remove from an error and its causes what a library quotes of the server; error trackers record causes too."""
     for each in _chain(error):
         words = _QUOTED.split(str(each), maxsplit=1)
         if len(words) > 1:
@@ -408,7 +408,7 @@ def _hold_back_quotes(error: BaseException) -> None:
 
 
 def _own_words(error: BaseException) -> str:
-    # A server that breaks the protocol may do so with an echo of the key, or of a customer's data.
+    # An invalid response may echo the key or a customer's data.
     return _QUOTED.split(str(error), maxsplit=1)[0].rstrip(" :")
 
 

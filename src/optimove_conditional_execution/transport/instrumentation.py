@@ -1,4 +1,4 @@
-"""What is told of every call to Optimove: to your hook, and to the log."""
+"""Call records for logging and metrics."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _LOGGER: Final = SafeLogger("calls")
 @final
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """One call, over all its tries. Plain values without bodies, ids or secrets.
+    """The record of one call, with all its tries. Plain values without bodies, ids or secrets.
 
     Attributes:
-        operation: Its name, as the client's method: `send_webhook_approval`.
-        attempts: Requests that were sent, 0 when there was no turn for one.
-        status: The HTTP status of the last answer; None when none came.
+        operation: The name of the client's method, such as `send_webhook_approval`.
+        attempts: The number of requests sent; 0 when none could be sent before the deadline.
+        status: The HTTP status of the last response; None without one.
         error: The name of the error's class; None when the call succeeded.
-        seconds: How long it took: turns, tries and pauses.
-        seconds_left: Until its deadline, when it was over; 0 when that had passed.
-        bytes_sent: Bytes of the bodies of its requests.
-        bytes_received: Bytes of the bodies of its answers; of a stream none.
-        ended_at: When it was over, in seconds since 1970.
+        seconds: How long the call took: waiting for rate limit and pool, tries and pauses.
+        seconds_left: Seconds left until its deadline when it ended; 0 when that had passed.
+        bytes_sent: Bytes of the request bodies.
+        bytes_received: Bytes of the response bodies; 0 for a stream.
+        ended_at: When it ended, in seconds since 1970.
     """
 
     operation: str
@@ -46,21 +46,21 @@ class CallRecord:
 
 
 class CallObserver(Protocol):
-    """What `on_call` can be, beside a plain function: an object that is told of the beginning of each call, too.
+    """An `on_call` object that wraps each call, as an alternative to a plain function.
 
-    What it sets in context variables, such as the current span, holds for all that is done for the call.
+    Context variables that it sets, such as the current span, are visible to all code of the call.
     """
 
     def around(self, operation: str, /) -> AbstractContextManager[object]:
-        """Return what to enter before a call; it is left after `__call__`, always as if nothing had been raised.
+        """Return a context manager for a call; it is exited after `__call__`, always without an exception.
 
         Args:
-            operation: The call's name, as the client's method: `send_webhook_approval`.
+            operation: The name of the client's method, such as `send_webhook_approval`.
         """
         ...
 
     def __call__(self, record: CallRecord, /) -> None:
-        """Take what became of the call."""
+        """Receive the record of the call."""
         ...
 
 
@@ -68,7 +68,7 @@ OnCall = Callable[[CallRecord], None] | CallObserver
 
 
 class CallRecorder:
-    """Watches one call, as a context manager. A class, since it stands around every call."""
+    """A context manager that records one call. A class rather than a generator, for speed."""
 
     def __init__(self, operation: str, deadline: Deadline, on_call: OnCall | None) -> None:
         self._operation = operation
@@ -113,7 +113,7 @@ class CallRecorder:
                 notify("on_call.around", lambda context: context.__exit__(None, None, None), around, _LOGGER)
 
     def _tell(self, error: BaseException | None) -> None:
-        # Whoever made the call gets the error; a WARNING would go to stderr, too, where nobody set logging up.
+        # The caller gets the error; a WARNING would also go to stderr if logging is not configured.
         level = logging.DEBUG if error is None else logging.INFO
         is_logged = _LOGGER.is_enabled_for(level)
         if self._on_call is None and not is_logged:
@@ -137,7 +137,7 @@ class CallRecorder:
 
 def _log(level: int, record: CallRecord, error: BaseException | None) -> None:
     fields = {f"optimove_{name}": value for name, value in asdict(record).items() if name != "ended_at"}
-    # Only our own errors are known to quote neither secrets nor personal data, and not all of them stay short.
+    # Only our own errors are known to quote neither secrets nor personal data, and not all of them are short.
     cause = f" ({type(error).__name__})" if isinstance(error, OptimoveError) else ""
     _LOGGER.log(
         level,

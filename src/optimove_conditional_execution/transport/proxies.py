@@ -1,7 +1,7 @@
-"""The proxy that the environment names for a server; the same for every engine.
+"""Proxy settings from the environment, the same for every engine.
 
-The libraries read these variables each in its own way: one takes `host:port` without a scheme and the other does not,
-none knows networks in NO_PROXY, and `[::1]` there is an error to some.
+The libraries differ in how they read these variables: one accepts `host:port` without a scheme and the other does not,
+none supports networks in NO_PROXY, and `[::1]` there is an error for some.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ _PORTS: Final = {"http": 80, "https": 443}
 def proxy_for(url: str, *, takes_socks: bool = True) -> str | None:
     """Return the URL of the proxy for a server, or None for none; it can hold a password.
 
-    HTTPS_PROXY or HTTP_PROXY counts by the scheme of the server's URL, then ALL_PROXY, and NO_PROXY excepts: names with
-    all below them, addresses, networks such as `10.0.0.0/8`, each with or without a port, and `*`. A network excepts
-    addresses only, since names are looked up by the proxy. Without any of these variables the settings of macOS and
-    Windows count.
+    HTTPS_PROXY or HTTP_PROXY applies by the scheme of the server's URL, then ALL_PROXY, and NO_PROXY excludes: names
+    with their subdomains, addresses, networks such as `10.0.0.0/8`, each with or without a port, and `*`. A network
+    excludes addresses only, since names are resolved by the proxy. Without any of these variables the settings of macOS
+    and Windows apply.
 
     Args:
         url: The server's base URL.
         takes_socks: Whether the engine can use a SOCKS proxy.
 
     Raises:
-        ConfigurationError: A variable makes no sense, or needs what is not there; it is named, its value is not shown.
+        ConfigurationError: A variable is invalid, or needs a package that is not installed; it is named, and its value
+            is not shown.
     """
     server = urlsplit(url)
     settings = urllib.request.getproxies()
@@ -56,7 +57,7 @@ def proxy_for(url: str, *, takes_socks: bool = True) -> str | None:
 
 
 def has_proxy(url: str) -> bool:
-    """Whether the environment names a proxy for a server; a variable that makes no sense names none."""
+    """Whether the environment names a proxy for a server; an invalid variable names none."""
     try:
         return proxy_for(url) is not None
     except ConfigurationError:
@@ -75,14 +76,14 @@ def _proxy(kind: str, value: str) -> str:
         usable = False
     if not usable:
         raise ConfigurationError(
-            f"{_variable(kind)} is no proxy: it must be http://host:port, or begin with https://, socks5:// or "
-            "socks5h://. Special characters of a user name or password are percent-encoded."
+            f"{_variable(kind)} is not a valid proxy URL: it must be http://host:port, or begin with https://, "
+            "socks5:// or socks5h://. Special characters of a user name or password are percent-encoded."
         ) from None
     return proxy
 
 
 def _variable(kind: str) -> str:
-    """Return the name of the variable that counts, as it is written in the environment."""
+    """Return the name of the variable that applies, as it is spelled in the environment."""
     name = f"{kind}_proxy"
     found = [variable for variable in os.environ if variable.lower() == name and os.environ[variable]]
     # urllib prefers the lower case.
@@ -95,7 +96,7 @@ def _is_excepted(server: SplitResult, exceptions: str) -> bool:
     entries = [entry.strip().lower() for entry in exceptions.split(",")]
     if any(_excepts(entry, host, port) for entry in entries if entry):
         return True
-    # macOS and Windows keep exceptions of their own, when no variable is set.
+    # macOS and Windows have exclusions of their own, when no variable is set.
     return not urllib.request.getproxies_environment() and bool(urllib.request.proxy_bypass(server.netloc))
 
 

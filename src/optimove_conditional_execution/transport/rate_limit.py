@@ -26,13 +26,13 @@ from .retry import backoff
 @final
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """At most so many requests in any window of so many seconds.
+    """A rate limit: at most `requests` requests in any window of `per` seconds.
 
     Optimove allows 50 requests in 10 s for each API key.
     Source: developer.optimove.com/reference/understanding-api-rate-limits-at-optimove.
 
     Attributes:
-        requests: How many, 1 or more.
+        requests: The number of requests, 1 or more.
         per: The length of the sliding window, in seconds.
     """
 
@@ -40,28 +40,29 @@ class RateLimit:
     per: float
 
     def __post_init__(self) -> None:
-        """Refuse limits that would let nothing through."""
+        """Reject limits that would allow no requests."""
         validation.integer("RateLimit.requests", self.requests)
         validation.seconds("RateLimit.per", self.per, above_zero=True)
 
 
 _LEEWAY: Final = 0.005
-"""A share of the window, 50 ms of 10 s: clocks run at different speeds, and servers count with different grain."""
+"""A share of the window, 50 ms of 10 s: clocks run at different speeds, and servers count with different resolution."""
 
 _LONGEST_WAY: Final = 0.2
-"""A share of the window, 2 s of 10 s. A request that is not answered after so long has arrived before."""
+"""A share of the window, 2 s of 10 s. A request without a response after that has arrived long before."""
 
 
 @final
 class RateLimiter:
-    """A sliding window, shared by all threads and tasks of a client.
+    """Sliding-window rate limiter, shared by all threads and tasks of a client.
 
-    The server counts a request when it arrives, which is some time after it was begun: connections are opened, machines
-    are busy. It has arrived when it is answered, so its slot in the window is free again one window after its answer.
+    The server counts a request when it arrives, which is some time after it was started: connections are opened,
+    machines are busy. It has certainly arrived when its response is received, so its slot in the window is free again
+    one window after its response.
 
-    Each request reserves the earliest moment at which the window has room, first come, first served. So no caller
-    polls or starves, and a wait that would outlast its deadline fails at once. A caller that gives up returns its
-    reservation, and all behind it move up.
+    Each request reserves the earliest moment at which the window has room, first come, first served. So no caller polls
+    or starves, and a wait that would outlast its deadline fails at once. A cancelled caller returns its reservation,
+    and all after it move up.
     """
 
     def __init__(self, limit: RateLimit, *, clock: Clock = time.monotonic) -> None:
@@ -72,15 +73,15 @@ class RateLimiter:
         reset_after_fork(self)
 
     def after_fork(self) -> None:
-        """Forget the lock and the reservations of the parent's threads; requests that were sent still count."""
+        """Reset the lock and the reservations of the parent's threads; requests that were sent still count."""
         self._lock = threading.Lock()
         self._queue = deque(reservation for reservation in self._queue if reservation.has_begun)
 
     def acquire(self, deadline: Deadline) -> Reservation:
-        """Block until a request may start, and return its reservation: call `complete` when it is over.
+        """Block until a request may start, and return its reservation: call `complete` when the request has ended.
 
         Raises:
-            DeadlineExceeded: It could start after the deadline only; nothing was sent.
+            DeadlineExceeded: It could only start after the deadline; nothing was sent.
         """
         reservation = self._reserve(deadline)
         if reservation.has_begun:
@@ -97,7 +98,7 @@ class RateLimiter:
         return reservation
 
     async def aacquire(self, deadline: Deadline) -> Reservation:
-        """Do what `acquire` does, without blocking the event loop; a cancelled caller returns its reservation."""
+        """Like `acquire`, without blocking the event loop; a cancelled caller returns its reservation."""
         reservation = self._reserve(deadline)
         if reservation.has_begun:
             return reservation
@@ -115,7 +116,7 @@ class RateLimiter:
         return reservation
 
     def complete(self, reservation: Reservation) -> None:
-        """Record that a request is over: answered, lost or given up."""
+        """Record that a request has ended: with a response, an error or a cancellation."""
         reservation.end = self._clock()
 
     def _reserve(self, deadline: Deadline) -> Reservation:
@@ -130,11 +131,11 @@ class RateLimiter:
             return reservation
 
     def _begin(self, reservation: Reservation, deadline: Deadline) -> float:
-        """Begin a reservation if its moment has come, and return how many seconds it is still away."""
+        """Start a reservation if its time has come, and return the seconds until then."""
         with self._lock:
             now = self._clock()
             if reservation.at <= now:
-                # What is in front may have been answered later than was thought when it was made.
+                # Earlier requests may have ended later than was estimated when it was made.
                 reservation.at = self._earliest(self._queue.index(reservation), now)
                 self._check(reservation, deadline, now)
                 reservation.has_begun = reservation.at <= now
@@ -143,7 +144,7 @@ class RateLimiter:
     def _check(self, reservation: Reservation, deadline: Deadline, now: float) -> None:
         if reservation.at - now > deadline.remaining():
             raise DeadlineExceeded(
-                f"The rate limit of {self._limit.requests} requests in {self._limit.per:g} s leaves no turn before "
+                f"The rate limit of {self._limit.requests} requests in {self._limit.per:g} s allows no request before "
                 "the deadline.",
                 request_sent=False,
             )
@@ -152,21 +153,21 @@ class RateLimiter:
         with self._lock:
             now = self._clock()
             if reservation.has_begun:
-                return  # it counts: its request may have been sent
+                return  # it still counts: its request may have been sent
             place = self._queue.index(reservation)
             del self._queue[place]
             for behind in range(place, len(self._queue)):
                 self._queue[behind].move(self._earliest(behind, now))
 
     def _earliest(self, place: int, now: float) -> float:
-        """Return when a reservation may start that has so many in front of it."""
+        """Return when the reservation at this position of the queue may start."""
         start = now
         if place:
-            start = max(start, self._queue[place - 1].at)  # never before the one in front
+            start = max(start, self._queue[place - 1].at)  # never before the previous one
         ahead = place - self._limit.requests
         if ahead >= 0:
             start = max(start, self._free_at(self._queue[ahead], now))
-            # Of requests that are under way a later one can arrive first.
+            # Of requests in flight a later one can arrive first.
             for reservation in itertools.islice(self._queue, ahead):
                 if not reservation.has_begun:
                     break
@@ -174,7 +175,7 @@ class RateLimiter:
         return start
 
     def _free_at(self, reservation: Reservation, now: float) -> float:
-        """Return when a reservation's slot in the window is free again, or the earliest moment that is possible."""
+        """Return when a reservation's slot in the window is free again, or the earliest possible time."""
         per = self._limit.per
         if reservation.at > now:
             arrived = reservation.at
@@ -185,7 +186,7 @@ class RateLimiter:
 
 @final
 class Reservation:
-    """When a request may start. `on_change` is called when that moves up."""
+    """A reserved start time of a request. `on_change` is called when it moves up."""
 
     __slots__ = ("at", "end", "has_begun", "on_change")
 
@@ -196,7 +197,7 @@ class Reservation:
         self.on_change: Callable[[], object] | None = None
 
     def move(self, at: float) -> None:
-        """Start at an earlier moment, and notify the caller that waits."""
+        """Move to an earlier time, and notify the waiting caller."""
         if at < self.at:
             self.at = at
             if self.on_change is not None:
@@ -209,28 +210,28 @@ _LOGGER: Final = SafeLogger("client")
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 2.0
 _SHARE: Final = 0.8
-"""Of the time that is left, for waiting at the learnt distance. A caller with less comes as early as it may."""
+"""Share of the time left for waiting at the learnt interval. A caller with less time starts as early as allowed."""
 
 _GUESS_SHARE: Final = 0.125
-"""Of the time that is left, for a pause that the server did not ask for."""
+"""Share of the time left for a pause that the server did not ask for."""
 
 _CALM_SECONDS: Final = 30.0
-"""After so long without a 429 nothing is held back any more."""
+"""Seconds without a 429 after which throttling ends."""
 
 _IDLE_SECONDS: Final = 1.0
-"""After so long without a request a new burst begins."""
+"""Seconds without a request after which a new burst begins."""
 
 _PROBE_SECONDS: Final = 5.0
-"""How long the others wait for the result of the one request that goes ahead; then the next one does."""
+"""Seconds that callers wait for the result of a probe request; then the next one is sent."""
 
 _LOOK_SECONDS: Final = 0.05
-"""Between two looks at its result."""
+"""Seconds between two checks of its result."""
 
 _HURRY_SECONDS: Final = 0.5
-"""A caller with no more time left waits for no other request."""
+"""Seconds; a caller with less time left does not wait for a probe."""
 
 _NEWS_SECONDS: Final = 1.0
-"""A wave of requests that are turned away together is logged once: each moves the end of the pause by less."""
+"""Seconds; a smaller extension of the pause is not logged, so that concurrent 429s are logged once."""
 
 
 _NEVER: Final = -math.inf
@@ -238,15 +239,15 @@ _NEVER: Final = -math.inf
 
 @dataclass(slots=True)
 class _Window:
-    """Until when no request is sent, and what follows.
+    """A period without requests, and what follows it.
 
     Attributes:
         end: When it ends.
         gap: Seconds between requests after it.
-        is_guess: Whether the server did not say how long it is.
-        probes: Whether one request goes ahead after it, while the others wait for its result.
-        probe_until: How long they wait for the one that has gone ahead.
-        lead: Seconds by which the first request after it is ahead of the others.
+        is_guess: Whether its length is a guess, since the server named none.
+        probes: Whether a single probe request follows it, while the others wait for its result.
+        probe_until: Until when they wait for a probe that was sent.
+        lead: Seconds between the first request after it and the others.
     """
 
     end: float = _NEVER
@@ -261,9 +262,9 @@ class _Window:
 class AdaptiveThrottle:
     """Adaptive throttling after HTTP 429 and 503: one for each bucket of calls, shared by all callers of a client.
 
-    Every caller alone would try again soon, and most of them in vain. Here all callers learn together: no request is
-    sent before the moment that the server named, and from then on requests keep the distance at which it took them so
-    far. It costs nothing until a request is turned away.
+    If every caller retried on its own, most retries would fail. Here callers share what is learnt: no request is sent
+    before the time that the server named, and from then on requests keep the interval at which it accepted them before.
+    It costs nothing until a request is rejected.
     """
 
     def __init__(self, *, max_retry_after: float = 60.0, clock: Clock = time.monotonic) -> None:
@@ -281,10 +282,10 @@ class AdaptiveThrottle:
         self._lock = threading.Lock()
 
     def acquire(self, deadline: Deadline) -> float:
-        """Block until a request may be sent, and return the moment.
+        """Block until a request may be sent, and return the time.
 
         Raises:
-            DeadlineExceeded: The server wants no request until after the deadline; nothing was sent.
+            DeadlineExceeded: The server asked for no requests until after the deadline; nothing was sent.
         """
         while (pause := self._reserve(deadline)) > 0:
             time.sleep(pause)
@@ -293,7 +294,7 @@ class AdaptiveThrottle:
         return self._clock()
 
     async def aacquire(self, deadline: Deadline) -> float:
-        """Do what `acquire` does, without blocking the event loop."""
+        """Like `acquire`, without blocking the event loop."""
         while (pause := self._reserve(deadline)) > 0:
             await asyncio.sleep(pause)
             if self._may_send(deadline):
@@ -301,7 +302,7 @@ class AdaptiveThrottle:
         return self._clock()
 
     def on_success(self) -> None:
-        """Record that a request was not turned away."""
+        """Record that a request was not rejected with 429 or 503."""
         now = self._clock()
         with self._lock:
             if now - self._last_success > _IDLE_SECONDS and now - self._last_refusal > _CALM_SECONDS:
@@ -315,11 +316,11 @@ class AdaptiveThrottle:
                 self._next = now
 
     def on_rate_limited(self, sent_at: float, retry_after: float | None) -> None:
-        """Record that a request was turned away with 429.
+        """Record that a request was rejected with 429.
 
         Args:
             sent_at: What `acquire` returned for it.
-            retry_after: Seconds that the server asks for; None when it does not say.
+            retry_after: Seconds from `Retry-After`; None without one.
         """
         now = self._clock()
         with self._lock:
@@ -328,20 +329,20 @@ class AdaptiveThrottle:
                 self._last_refusal = now
                 self._burst_began = now if self._burst_began is None else self._burst_began
             elif retry_after is None:
-                return  # it was in flight when another one told the same
+                return  # it was in flight when another one was rejected
             window = self._window
             if retry_after is None:
                 pause = backoff(self._refusals, first=_FIRST_PAUSE, longest=_LONGEST_PAUSE, jitter=0.5)
                 if now + pause > window.end:
                     window.end = now + pause
                     window.is_guess = True
-                # After a guess one request goes ahead, and the others wait for its result.
+                # After a guess a probe is sent, and the others wait for its result.
                 window.lead = pause / 2
             else:
                 self._hold(now, retry_after)
                 window.lead = 0.0
             if self._burst and self._burst_began is not None:
-                # A pause that was cut short tells nothing of the rate.
+                # A pause that was cut short says nothing about the rate.
                 ends = now if window.probes else window.end
                 window.gap = (ends - self._burst_began) / self._burst
             else:
@@ -349,10 +350,10 @@ class AdaptiveThrottle:
             self._next = max(self._next, window.end)
 
     def on_unavailable(self, retry_after: float) -> None:
-        """Record that a request was turned away with 503: that tells when to come back, and nothing of the rate.
+        """Record that a request was rejected with 503: that says when to retry, and nothing about the rate.
 
         Args:
-            retry_after: Seconds that the server asks for.
+            retry_after: Seconds from `Retry-After`.
         """
         with self._lock:
             self._hold(self._clock(), retry_after)
@@ -360,14 +361,14 @@ class AdaptiveThrottle:
             self._window.probes = True
 
     def _hold(self, now: float, retry_after: float) -> None:
-        """Hold all callers back for as long as the server asks, within reason."""
+        """Pause all callers for as long as the server asks, up to `max_retry_after`."""
         window = self._window
         pause = min(retry_after, self._max_retry_after)
         if pause < retry_after:
             if now + pause > window.end + _NEWS_SECONDS:
                 _LOGGER.warning(
-                    "Optimove asks for no requests for %.0f s (Retry-After). More than %g s are not believed: then one "
-                    "request tries. RetryPolicy(max_retry_after=...) sets how much is.",
+                    "Optimove asks for no requests for %.0f s (Retry-After). At most %g s are waited: then one request "
+                    "is sent as a probe. RetryPolicy(max_retry_after=...) sets that limit.",
                     retry_after,
                     self._max_retry_after,
                 )
@@ -378,7 +379,7 @@ class AdaptiveThrottle:
             window.probe_until = _NEVER
 
     def _reserve(self, deadline: Deadline) -> float:
-        """Reserve the next moment for a request, and return the seconds until then."""
+        """Reserve the next time for a request, and return the seconds until then."""
         with self._lock:
             now = self._clock()
             window = self._window
@@ -392,24 +393,24 @@ class AdaptiveThrottle:
             left = deadline.remaining()
             end = window.end
             if window.is_guess:
-                # A guess never costs a call: a caller with little time comes earlier.
+                # A guess never fails a call: a caller with little time starts earlier.
                 end = min(end, now + left * _GUESS_SHARE)
             if end - now >= left:
                 raise DeadlineExceeded(
-                    "Optimove turns requests away (429 or 503), and wants none before the deadline.", request_sent=False
+                    "Optimove rejects requests (429 or 503), and asks for none before the deadline.", request_sent=False
                 )
             at = max(now, end, self._next)
             if at - now < _SHARE * left:
                 self._next = at + window.gap + window.lead
                 window.lead = 0.0
             else:
-                # The distance is an estimate: better to come early than too late.
+                # The interval is an estimate: better to be early than too late.
                 first = max(now, end)
                 at = random.uniform(first, max(first, now + left * _GUESS_SHARE))  # noqa: S311 - protects nothing
             return at - now
 
     def _may_send(self, deadline: Deadline) -> bool:
-        """Whether the server has not asked for more time since a moment was reserved."""
+        """Whether the server has not asked for more time since the reservation."""
         with self._lock:
             if self._window.probes:
                 return False

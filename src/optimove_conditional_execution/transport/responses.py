@@ -1,4 +1,4 @@
-"""What an answer means: the value that was asked for, or the error that says what to do."""
+"""Parsing of responses: the result of a call, or an error that says what to do."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ _STRUCK_OUT: Final = "***"
 def parse_response(
     operation: Operation[T], response: Response, *, secrets: Iterable[SecretStr], wall_clock: Clock = time.time
 ) -> T:
-    """Return what a call asked for.
+    """Return the result of a call.
 
     Args:
         operation: The call.
-        response: Optimove's answer.
-        secrets: What must not stand in an error, because a server could echo it.
+        response: Optimove's response.
+        secrets: Secrets to redact from an error, because a server could echo them.
         wall_clock: Seconds since 1970, to read a `Retry-After` that is a date.
 
     Raises:
-        APIError: The status is not 2xx, or the body is not what is documented.
+        APIError: The status is not 2xx, or the body is not of the documented shape.
     """
     wrong: PayloadError | None = None
     if 200 <= response.status < 300:
@@ -54,7 +54,7 @@ def parse_response(
             return _parsed(operation, response)
         except PayloadError as error:
             wrong = error
-    # The answer may echo personal data, and must not be a variable of a frame that the error comes through.
+    # The response may echo personal data, and must not be a local variable of a frame in the traceback.
     raise _error(operation, response, wrong, secrets, wall_clock)
 
 
@@ -68,7 +68,7 @@ def _error(
     status = response.status
     kind: type[APIError]
     if isinstance(wrong, ReportedError) and wrong.status is not None:
-        # What passes an answer on may lose its status; what the body says decides what to do.
+        # An intermediary may change the status, so the status in the body takes precedence.
         response = Response(wrong.status, response.headers, response.body)
     body = _redacted(response.body, (*operation.redact, *secrets))
     message = "" if response.is_html else _message(body)
@@ -115,14 +115,14 @@ _FIREWALLS: Final = {
 
 
 def firewall(response: Response) -> str:
-    """Return whose firewall or proxy an answer's headers and body look like; empty when they do not tell."""
+    """Return the vendor of the firewall or proxy that sent a response, from its headers and body; empty if unknown."""
     text = " ".join(f"{name} {value}" for name, value in response.headers.items()).lower()
     text += response.body[:4_096].decode("latin-1").lower()
     return next((name for trace, name in _FIREWALLS.items() if trace in text), "")
 
 
 def _in_between(response: Response) -> str:
-    """Return what a web page in the place of an answer means."""
+    """Return the explanation of a web page in place of an API response."""
     name = firewall(response)
     looks = f" (it looks like {name}'s)" if name else ""
     return (
@@ -132,7 +132,7 @@ def _in_between(response: Response) -> str:
 
 
 def _hint(operation: Operation[T], response: Response) -> str:
-    """Return who may have answered with something else than the API does."""
+    """Return a hint about what may have sent an unexpected response."""
     if not response.is_html:
         return "Check base_url and Endpoints: another server, or another version of the API, may have answered."
     prefix = _PREFIX if operation.path.startswith(_PREFIXED) else ""
@@ -169,7 +169,7 @@ def _phrase(status: int) -> str:
 
 def _redacted(body: bytes, secrets: Iterable[SecretStr]) -> bytes:
     for secret in (hidden.get_secret_value() for hidden in secrets):
-        # A server echoes a secret as it is, or inside a JSON string.
+        # A server can echo a secret as it is, or inside a JSON string.
         for form in {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}:
             if form:
                 body = body.replace(form.encode("utf-8", "replace"), _STRUCK_OUT.encode())
@@ -177,7 +177,7 @@ def _redacted(body: bytes, secrets: Iterable[SecretStr]) -> bytes:
 
 
 def _message(body: bytes) -> str:
-    """Return Optimove's own words: error bodies are JSON objects, JSON strings or plain text."""
+    """Return Optimove's error message: error bodies are JSON objects, JSON strings or plain text."""
     text = body[:4_096].decode("utf-8", "replace").strip()
     try:
         decoded: object = json.loads(body)
@@ -199,17 +199,17 @@ def _retry_after(response: Response, wall_clock: Clock) -> float | None:
         moment = _timestamp(value)
         if moment is None:
             return None
-        # The server counts on its own clock, and so may tell which time it has.
+        # The date is on the server's clock, whose time its `Date` header may give.
         now = _timestamp(response.header("date"))
         seconds = moment - (wall_clock() if now is None else now)
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _timestamp(value: str) -> float | None:
-    """Return a date of HTTP in seconds since 1970, None when it is none."""
+    """Return an HTTP date in seconds since 1970, or None when it is invalid."""
     try:
         moment = email.utils.parsedate_to_datetime(value)
-        # HTTP's dates are in GMT, also in the old form that does not say so.
+        # HTTP dates are in GMT, also in the obsolete format that does not say so.
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, OverflowError):
         return None

@@ -1,4 +1,4 @@
-"""Which failed tries are repeated, and when. The only module that knows tenacity."""
+"""Retry policy, and retries with tenacity. The only module that imports tenacity."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SHORTEST_FIRST_TRY: Final = 0.5
-"""Seconds; what a new TLS connection and an answer take over an ocean. A first try is not cut below that."""
+"""Seconds for a new TLS connection and a response between continents. A first try is not cut below that."""
 
 _SHORTEST_CEILING: Final = 0.005
-"""Seconds; without it a policy without pauses, or a deadline that is near, would send tries as fast as it can."""
+"""Minimum pause in seconds, so that a policy without pauses, or a near deadline, does not cause a busy loop."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How failed tries of a call are repeated, inside the one deadline of the call.
+    """How failed tries of a call are retried, within the deadline of the call.
 
-    A 429 is always repeated, and does not count as a try. A 5xx, 408, 421, 425 and a lost connection are repeated when
-    the call is idempotent, up to `attempts` tries; an approval that was given a deadline until that. So is any other
-    4xx with a web page, when the call was given a deadline. `attempts=1` repeats nothing but a 429.
+    A 429 is always retried, and does not count as a try. A 5xx, 408, 421, 425 and a lost connection are retried when
+    the call is idempotent, up to `attempts` tries; an approval with a deadline until that. So is any other 4xx with a
+    web page, when the call has a deadline. `attempts=1` retries nothing but a 429.
 
     Attributes:
-        attempts: Tries of a call at most, 1 or more.
-        attempt_timeout: Seconds that a single try may take. A first try takes less when less than three times as much
-            is left of the call, so that one that is lost on a dead connection leaves time for another. One of a status
-            update, whose answer takes as long as 10,000 customers do, may take what is left of its deadline less this,
+        attempts: The maximum number of tries of a call, 1 or more.
+        attempt_timeout: Seconds that a single try may take. A first try may take less when less than three times as
+            much is left of the call, so that a try on a dead connection leaves time for another. A try of a status
+            update, whose response can take long for 10,000 customers, may take what is left of its deadline less this,
             up to 300 s.
         first_pause: Seconds; the pause before try n is a random part of `first_pause * 2 ** (n - 2)`.
-        longest_pause: Seconds; no pause is longer, unless Optimove asks for it.
-        max_retry_after: Seconds; the longest `Retry-After` that is believed. When Optimove asks for more, a warning is
-            logged, and after this time one request tries whether it is taken.
+        longest_pause: The longest pause in seconds, unless Optimove asks for a longer one.
+        max_retry_after: The longest `Retry-After` that is honoured, in seconds. When Optimove asks for more, a warning
+            is logged, and after this time a single request is sent as a probe.
     """
 
     attempts: int = 4
@@ -55,7 +55,7 @@ class RetryPolicy:
     max_retry_after: float = 60.0
 
     def __post_init__(self) -> None:
-        """Refuse numbers that would never send anything."""
+        """Reject numbers that would allow no requests."""
         validation.integer("RetryPolicy.attempts", self.attempts)
         validation.seconds("RetryPolicy.attempt_timeout", self.attempt_timeout, above_zero=True)
         validation.seconds("RetryPolicy.first_pause", self.first_pause)
@@ -64,9 +64,9 @@ class RetryPolicy:
 
 
 def backoff(failures: int, *, first: float, longest: float, jitter: float = 1.0) -> float:
-    """Return the seconds to wait after a number of failures in a row: exponential, with jitter.
+    """Return the seconds to wait after a number of consecutive failures: exponential backoff with jitter.
 
-    Jitter keeps the tries of many callers from coming back as one wave.
+    Jitter keeps the retries of many callers from coinciding.
 
     Args:
         failures: 1 or more.
@@ -80,18 +80,18 @@ def backoff(failures: int, *, first: float, longest: float, jitter: float = 1.0)
 
 @final
 class Retries:
-    """Which failures of one call are repeated, and when. No try starts that cannot end before the deadline."""
+    """The retries of one call. No try starts that cannot end before the deadline."""
 
     def __init__(
         self, policy: RetryPolicy, operation: Operation[Any], deadline: Deadline, *, has_deadline: bool
     ) -> None:
-        """Begin to count.
+        """Start before the first try.
 
         Args:
             policy: The client's policy.
-            operation: What is sent.
-            deadline: The end of the whole call.
-            has_deadline: Whether the caller gave one; else it is the client's `timeout`.
+            operation: The operation.
+            deadline: The deadline of the whole call.
+            has_deadline: Whether the caller passed one; otherwise it is the client's `timeout`.
         """
         self._policy = policy
         self._operation = operation
@@ -106,14 +106,14 @@ class Retries:
         longest = policy.longest_pause
         self._failures += 1
         if isinstance(error, RateLimitError):
-            longest = policy.first_pause  # all callers hold back together (`AdaptiveThrottle`)
+            longest = policy.first_pause  # `AdaptiveThrottle` pauses all callers together
         else:
             self._counted += 1
             endless = self._operation.urgent and self._has_deadline and policy.attempts > 1
             if not self._can_repeat(error) or (self._counted >= policy.attempts and not endless):
                 return None
         left = self._deadline.remaining()
-        # A pause of our own choice never costs the call: half of the time that is left remains for the try.
+        # A pause of our own choice never fails the call: half of the time left remains for the try.
         pause = backoff(self._failures, first=policy.first_pause, longest=min(longest, left / 2))
         if isinstance(error, APIError) and error.retry_after is not None:
             pause += min(error.retry_after, policy.max_retry_after)
@@ -121,7 +121,7 @@ class Retries:
 
     def _can_repeat(self, error: OptimoveError) -> bool:
         if isinstance(error, APIError):
-            # A wrong URL leads to a web page as well: a caller without a deadline is told at once.
+            # A wrong URL leads to a web page as well: a caller without a deadline gets the error at once.
             is_status = isinstance(error, ServerError) or error.status in TRANSIENT_STATUSES
             return self._operation.idempotent and error.is_transient and (is_status or self._has_deadline)
         if isinstance(error, TransportError):
@@ -130,12 +130,12 @@ class Retries:
 
 
 def first_try_timeout(operation: Operation[Any], policy: RetryPolicy, deadline: Deadline) -> float:
-    """Return the seconds that the first try may take, so that a second one can follow; `math.inf` for any number.
+    """Return the seconds that the first try may take, so that a second one can follow; `math.inf` for no limit.
 
     Args:
-        operation: What is sent.
+        operation: The operation.
         policy: The client's policy.
-        deadline: The end of the whole call.
+        deadline: The deadline of the whole call.
     """
     if not operation.idempotent or policy.attempts == 1 or operation.first_try_share >= 1:
         return math.inf
@@ -144,7 +144,7 @@ def first_try_timeout(operation: Operation[Any], policy: RetryPolicy, deadline: 
 
 @final
 class Backoff:
-    """Repeats failed tries with tenacity. A client makes it, so that its first failure need not wait for the import."""
+    """Retries with tenacity, imported when a client is made, so that the first failure does not wait for the import."""
 
     def __init__(self) -> None:
         import tenacity
@@ -152,21 +152,21 @@ class Backoff:
         self._tenacity = tenacity
 
     def run(self, attempt: Callable[[], T], failed: Callable[[OptimoveError], float]) -> T:
-        """Try until it succeeds, in this thread.
+        """Call `attempt` until it succeeds, in this thread.
 
         Args:
             attempt: One try.
-            failed: Returns the seconds to wait after an error, or raises what is final.
+            failed: Returns the seconds to wait after an error, or raises a final error.
         """
         try:
-            return attempt()  # most calls succeed at once, and need nothing of tenacity
+            return attempt()  # most calls succeed at once, and do not need tenacity
         except OptimoveError as error:
             pause = failed(error)
         time.sleep(pause)
         return self._tenacity.Retrying(**self._options(failed))(attempt)
 
     async def arun(self, attempt: Callable[[], Awaitable[T]], failed: Callable[[OptimoveError], float]) -> T:
-        """Try until it succeeds, in this task; see `run`."""
+        """Call `attempt` until it succeeds, in this task; see `run`."""
         try:
             return await attempt()
         except OptimoveError as error:
@@ -177,7 +177,7 @@ class Backoff:
     def _options(self, failed: Callable[[OptimoveError], float]) -> dict[str, Any]:
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome and state.outcome.exception()
-            assert isinstance(error, OptimoveError)  # noqa: S101 - nothing else is repeated
+            assert isinstance(error, OptimoveError)  # noqa: S101 - nothing else is retried
             return failed(error)
 
         return {"retry": self._tenacity.retry_if_exception_type(OptimoveError), "wait": wait, "reraise": True}

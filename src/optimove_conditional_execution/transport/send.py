@@ -41,7 +41,7 @@ T = TypeVar("T")
 _LOGGER: Final = SafeLogger("client")
 
 _LONGEST_TRY: Final = 300.0
-"""Seconds; what has no answer after that is lost, since hardly a load balancer keeps a silent connection for longer."""
+"""Seconds; without a response after that a request is lost: few load balancers keep a silent connection longer."""
 
 _USER_AGENT: Final = f"optimove-conditional-execution/{__version__}"
 
@@ -49,7 +49,7 @@ _USER_AGENT: Final = f"optimove-conditional-execution/{__version__}"
 @final
 @dataclass(eq=False)
 class ClientConfig:
-    """Client settings, and what its calls share.
+    """Client settings, and the state that its calls share.
 
     Raises:
         ConfigurationError: One is invalid.
@@ -86,7 +86,7 @@ class ClientConfig:
         self._lock = threading.Lock()
 
     def remember(self, operation: Operation[Any], *, instead_of: Operation[Any]) -> None:
-        """Send GetWebhooks from now on to the path that worked, and name it in the log."""
+        """Use the path that worked for GetWebhooks from now on, and log it."""
         endpoint = operation.endpoint
         with self._lock:
             if self.endpoints.get_webhooks == endpoint:
@@ -107,7 +107,7 @@ class ClientConfig:
 @final
 @dataclass(slots=True)
 class RequestCounter:
-    """Counts requests over several calls: `requests - calls` of them were repeats. Not safe for threads."""
+    """Counts requests over several calls: `requests - calls` of them were retries. Not thread-safe."""
 
     calls: int = 0
     requests: int = 0
@@ -142,8 +142,8 @@ class Sender:
     ) -> Stream:
         """Send an operation until the response is a 2xx, whose body the caller reads and closes.
 
-        Reading ends at the deadline; None for none. A try to open it takes `timeout` seconds at most, all tries
-        together half as much again. Each wait for the next bytes takes `timeout` seconds at most.
+        Reading ends at the deadline, if there is one. A try to open the stream takes `timeout` seconds at most, all
+        tries together half as much again. Each wait for the next bytes takes `timeout` seconds at most.
         """
         call = _Call(self.config, operation, deadline, counter, is_stream=True)
 
@@ -154,7 +154,7 @@ class Sender:
                     call.result(read_all(stream))
                 with contextlib.ExitStack() as undo:
                     undo.callback(stream.close)
-                    call.result(stream.response)  # the head by itself: an empty body is a good one
+                    call.result(stream.response)  # with the headers alone: an empty body is valid
                     undo.pop_all()
                 return stream
             finally:
@@ -227,7 +227,7 @@ class AsyncSender:
 
 @final
 class _Call(Generic[T]):
-    """One call, over all its tries."""
+    """The state of one call, with all its tries."""
 
     def __init__(
         self,
@@ -252,7 +252,7 @@ class _Call(Generic[T]):
         if is_stream:
             self._read_until = deadline or Deadline.after(math.inf)
             self._attempt_timeout = config.timeout
-            # A first try that is lost on a dead connection leaves a whole `timeout` for a second one.
+            # A first try on a dead connection leaves a whole `timeout` for a second one.
             seconds = min(config.timeout * 1.5, self._read_until.remaining())
         self.deadline = Deadline.after(seconds) if deadline is None or is_stream else deadline
         self.limiter = config.limiters[operation.limit]
@@ -277,7 +277,7 @@ class _Call(Generic[T]):
         headers: dict[str, str | SecretStr] = {
             "X-API-KEY": self._config.settings.api_key,
             "Accept": "application/json",
-            # A compressed answer could be a thousand times longer than what was counted on the wire.
+            # A compressed response could be a thousand times larger than the bytes counted on the wire.
             "Accept-Encoding": "identity",
             "User-Agent": _USER_AGENT,
         }
@@ -289,7 +289,7 @@ class _Call(Generic[T]):
         else:
             self._first_try_timeout = math.inf
         if not operation.idempotent or operation.first_try_share >= 1:
-            # It cannot be repeated, or not in time: a kept connection that has died would cost the call.
+            # It cannot be retried, or not in time: a dead kept-alive connection would fail the call.
             self._heard_since = self._began
         query = f"?{urlencode(operation.query, safe='$')}" if operation.query else ""
         return OutgoingRequest(
@@ -308,14 +308,14 @@ class _Call(Generic[T]):
         """Return how long the next try may take."""
         if not self._operation.long_running:
             return self._attempt_timeout
-        # Cut off, it would only begin anew. But what was lost on its way has time for another try.
+        # Cut off, it would only start again. But a lost request leaves time for another try.
         left = self.deadline.remaining()
         return max(self._attempt_timeout, min(_LONGEST_TRY, max(left / 2, left - self._attempt_timeout)))
 
     def failed(self, error: OptimoveError) -> float:
         """Record a failed try, and return the seconds to wait before the next one.
 
-        The error speaks for the whole call then: what an earlier try sent stays sent.
+        The error then describes the whole call: `request_sent` includes earlier tries.
 
         Raises:
             OptimoveError: There is no next try; the error of this one, or of the one before if this one never began.
@@ -323,7 +323,7 @@ class _Call(Generic[T]):
         if isinstance(error, TransportError | DeadlineExceeded):
             if isinstance(error, DeadlineExceeded) and error.request_sent is False and self._last is not None:
                 raise self._last from None
-            # What was kept while a try was lost may be as dead; and once is enough to have left time for another.
+            # Connections kept alive when a try was lost may be dead too; and time is left for another try only once.
             self._heard_since = self._began
             took = time.monotonic() - self._began
             if took >= 0.9 * min(self._first_try_timeout, self._attempt_timeout):
@@ -332,7 +332,7 @@ class _Call(Generic[T]):
                 error.request_sent = self._sent
             self._sent = error.request_sent
         elif isinstance(error, RateLimitError):
-            self.throttle.on_rate_limited(self.sent_at, error.retry_after)  # turned away at the door: nothing was done
+            self.throttle.on_rate_limited(self.sent_at, error.retry_after)  # rejected: nothing was processed
         elif isinstance(error, APIError):
             self._sent = True
             if error.status == HTTPStatus.SERVICE_UNAVAILABLE and error.retry_after is not None:
@@ -346,13 +346,13 @@ class _Call(Generic[T]):
         return pause
 
     def end_request(self) -> None:
-        """Tell the limiter that the request is over."""
+        """Tell the limiter that the request has ended."""
         if self.limiter is not None and self.reservation is not None:
             self.limiter.complete(self.reservation)
             self.reservation = None
 
     def tries_other_path(self, response: Response) -> bool:
-        """Whether a response says that the path does not exist, and there is another one, which is to be sent next."""
+        """Whether a response says that the path does not exist, and another path is to be tried next."""
         other = with_slash(self._operation)
         if other is None or self._elsewhere is not None or response.status not in NO_ROUTE:
             return False
@@ -368,19 +368,19 @@ class _Call(Generic[T]):
         if self._elsewhere is None:
             return parse_response(self._operation, response, secrets=secrets)
         first, answered = self._elsewhere
-        if response.status in NO_ROUTE:  # so it was not the slash
+        if response.status in NO_ROUTE:  # so the slash was not the reason
             return parse_response(first, answered, secrets=secrets)
         value = parse_response(self._operation, response, secrets=secrets)
         self._config.remember(self._operation, instead_of=first)
         return value
 
     def result(self, response: Response) -> T:
-        """Return what a response means; see `parse_response`."""
+        """Return the result of a response; see `parse_response`."""
         self.recorder.response_received(response.status, len(response.body))
         try:
             value = self._parsed(response)
         except NotFoundError as error:
-            # `_sent` speaks of the tries before this one, whose answer is a 404 of the API's own.
+            # `_sent` is about the tries before this one, whose response is a 404 from the API itself.
             if not error.is_transient and self._sent is not False and self._operation.gone_means_done:
                 return self._operation.parse(Response(int(HTTPStatus.NO_CONTENT)))
             raise

@@ -1,7 +1,6 @@
-"""The wire: one request, one answer. The only room that knows httpx.
+"""The engines on httpx and httpx2: one request, one response. The only package that imports httpx.
 
-Everything above sees `Response`, `TransportError` and `DeadlineExceeded`, so that another HTTP engine can take this
-one's place.
+Callers see `Response`, `TransportError` and `DeadlineExceeded` only, so that another engine can replace this one.
 """
 
 from .async_engine import AsyncHttpEngine

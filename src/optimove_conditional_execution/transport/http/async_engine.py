@@ -14,8 +14,8 @@ from .httpx_adapter import Clients, HttpxErrors, HttpxStream, LibraryName, build
 from .httpx_deadline import RequestProgress, track_progress
 
 _GRACE_SECONDS: Final = 0.015
-"""So much longer than the library's own timeouts is ours: it closes what it gives up by itself, but not what is
-cancelled while TLS is being set up."""
+"""Seconds by which our timeout exceeds the library's own: it closes connections that time out, but not those that are
+cancelled during the TLS handshake."""
 
 
 @final
@@ -30,17 +30,17 @@ class AsyncHttpEngine:
         max_connections: int = MAX_CONNECTIONS,
         base_url: str | None = None,
     ) -> None:
-        """Prepare a TLS context, or take the user's client.
+        """Prepare a TLS context, or use the user's client.
 
         Args:
             http_client: The user's client.
-            library: What to make clients of, when none is given.
-            max_connections: Concurrent requests of an event loop; streams are not counted.
-            base_url: The server that is asked, whose proxy the environment may name; None for any.
+            library: The library to make clients with, when none is given.
+            max_connections: Concurrent requests per event loop; streams are not counted.
+            base_url: The server, for which the environment may name a proxy; None for any.
 
         Raises:
-            ConfigurationError: `http_client` is no `httpx.AsyncClient`, the library is not installed, or the machine's
-                settings for proxies or TLS are invalid.
+            ConfigurationError: `http_client` is not an `httpx.AsyncClient`, the library is not installed, or the
+                machine's settings for proxies or TLS are invalid.
         """
         self._clients = Clients("AsyncClient", http_client, library, base_url)
         self._pools: PoolPerLoop[Any] = PoolPerLoop(
@@ -69,14 +69,14 @@ class AsyncHttpEngine:
                     try:
                         response = await client.send(outgoing, stream=True, follow_redirects=False)
                     except self._clients.module.HTTPStatusError as error:
-                        response = error.response  # an event hook raised for a status; that is ours to judge
+                        response = error.response  # an event hook raised for a status, which `parse_response` handles
                 return _HttpStream(response, errors, end, lambda: pool.release(client))
         except BaseException:
             pool.release(client)
             raise
 
     async def aclose(self) -> None:
-        """Close this event loop's connections; a given client stays open, and is as it was."""
+        """Close this event loop's connections; the user's client stays open, and is restored."""
         if self._pools.is_open:
             self._clients.restore()
         await self._pools.aclose()

@@ -26,16 +26,16 @@ class HttpEngine:
         max_connections: int = MAX_CONNECTIONS,
         base_url: str | None = None,
     ) -> None:
-        """Prepare a TLS context, or take the user's client.
+        """Prepare a TLS context, or use the user's client.
 
         Args:
             http_client: The user's client.
-            library: What to make clients of, when none is given.
+            library: The library to make clients with, when none is given.
             max_connections: Concurrent requests; streams are not counted.
-            base_url: The server that is asked, whose proxy the environment may name; None for any.
+            base_url: The server, for which the environment may name a proxy; None for any.
 
         Raises:
-            ConfigurationError: `http_client` is no `httpx.Client`, the library is not installed, or the machine's
+            ConfigurationError: `http_client` is not an `httpx.Client`, the library is not installed, or the machine's
                 settings for proxies or TLS are invalid.
         """
         self._clients = Clients("Client", http_client, library, base_url)
@@ -49,7 +49,7 @@ class HttpEngine:
         self._streams = ConnectionPool(math.inf, self._clients.make)
 
     def after_fork(self) -> None:
-        """Leave the connections to the parent: two processes on one would read each other's responses."""
+        """Drop the parent's connections: two processes on one would read each other's responses."""
         self._start()
         if self._clients.given is not None:
             self._closed_because = FORKED
@@ -77,14 +77,14 @@ class HttpEngine:
                     try:
                         response = client.send(outgoing, stream=True, follow_redirects=False)
                     except self._clients.module.HTTPStatusError as error:
-                        response = error.response  # an event hook raised for a status; that is ours to judge
+                        response = error.response  # an event hook raised for a status, which `parse_response` handles
                 return _HttpStream(response, errors, end, lambda: pool.release(client))
         except BaseException:
             pool.release(client)
             raise
 
     def close(self) -> None:
-        """Close the connections; a given client stays open, and is as it was."""
+        """Close the connections; the user's client stays open, and is restored."""
         if not self._closed_because:
             self._closed_because = CLOSED
             self._clients.restore()

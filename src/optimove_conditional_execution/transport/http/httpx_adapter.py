@@ -1,4 +1,4 @@
-"""What both engines need of httpx, or of httpx2, which has the same interface: errors, requests, responses."""
+"""Adapter to httpx and httpx2, which have the same interface: clients, requests, responses, errors."""
 
 from __future__ import annotations
 
@@ -32,24 +32,24 @@ _NAMES: Final[tuple[LibraryName, ...]] = ("httpx", "httpx2")
 
 @final
 class Clients:
-    """The clients of an engine: of httpx or httpx2, made for it, or one that the user made.
+    """The clients of an engine: of httpx or httpx2, made by the engine or by the user.
 
     Attributes:
         module: The library.
         given: The user's client, or None.
-        causes: What the library's exceptions mean.
+        causes: The causes of the library's exceptions.
     """
 
     def __init__(
         self, kind: Literal["Client", "AsyncClient"], given: object | None, library: LibraryName, base_url: str | None
     ) -> None:
-        """Prepare a TLS context, or take the user's client.
+        """Prepare a TLS context, or use the user's client.
 
         Args:
             kind: The class of the clients.
             given: The user's client.
-            library: What to make clients of, when none is given.
-            base_url: The server that is asked, whose proxy the environment may name; None for any.
+            library: The library to make clients with, when none is given.
+            base_url: The server, for which the environment may name a proxy; None for any.
 
         Raises:
             ConfigurationError: `given` is not of that class, the library is not installed, or the machine's settings
@@ -79,16 +79,16 @@ class Clients:
         return client
 
     def restore(self) -> None:
-        """Take out of the user's client what was put into it."""
+        """Undo the changes to the user's client."""
         if self.given is not None:
             remove_deadlines(self.given)
 
     def uses_proxy(self, url: str) -> bool:
-        """Whether requests to a URL go to a proxy of the environment; what the user's client does is not known."""
+        """Whether requests to a URL use a proxy from the environment; unknown for the user's client."""
         return self.given is None and self._has_proxy(url)
 
     def was_sent(self, error: Exception) -> bool | None:
-        """Return whether the request was sent, as far as the class of an exception says."""
+        """Return whether the request was sent, if the class of an exception says so; None if not."""
         module = self.module
         before = (module.ConnectError, module.ConnectTimeout, module.PoolTimeout, module.ProxyError, socket.gaierror)
         if cause_of(error, self.causes) == "invalid-request" or isinstance(error, before):
@@ -107,14 +107,14 @@ def _causes(module: Any) -> Causes:
 
 @final
 class _GuardedLogging(logging.Filter):
-    """Lets the library log during a call of ours without failing it.
+    """Protects our calls from exceptions in logging of the library.
 
-    httpx logs each answer before it hands it out. A filter or handler that raised there would lose the answer of a
-    request that was taken, and the connection with it. Records of anybody else's calls pass as they are.
+    httpx logs each response before it returns it. A filter or handler that raised there would lose the response of a
+    request that was processed, and the connection with it. Records of other calls pass unchanged.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Handle the record here when a call of ours made it."""
+        """Handle the record here when one of our calls caused it."""
         if not is_in_call():
             return True
         try:
@@ -132,7 +132,7 @@ _GUARD: Final = _GuardedLogging()
 def _guard_loggers(library: str) -> None:
     core = library.replace("httpx", "httpcore")
     for name in (library, *(f"{core}.{part}" for part in ("connection", "http11", "http2", "proxy", "socks"))):
-        logging.getLogger(name).addFilter(_GUARD)  # once, however often it is called
+        logging.getLogger(name).addFilter(_GUARD)  # idempotent
 
 
 def _load(name: LibraryName) -> ModuleType:
@@ -173,13 +173,13 @@ def _checked(make: Callable[[], P]) -> P:
 
 
 def refuse_closed(client: httpx.Client | httpx.AsyncClient) -> None:
-    """Refuse to send over a closed client; httpx would raise a RuntimeError."""
+    """Raise `ConfigurationError` for a closed client; httpx would raise a RuntimeError."""
     if client.is_closed:
         raise ConfigurationError(CLOSED)
 
 
 def build(client: httpx.Client | httpx.AsyncClient, request: OutgoingRequest, seconds: float) -> httpx.Request:
-    """Return a request as httpx wants it, of whose waits each may take so many seconds."""
+    """Return an httpx request, with a timeout in seconds for each wait."""
     read = seconds if request.read_until is None else request.attempt_timeout
     return client.build_request(
         request.method,
@@ -191,7 +191,7 @@ def build(client: httpx.Client | httpx.AsyncClient, request: OutgoingRequest, se
 
 
 class HttpxStream(BaseStream["HttpxErrors"]):
-    """A response of httpx's, whose body an event hook of the user's may have read, or closed unread."""
+    """A response of httpx, whose body the user's event hook may have read, or closed unread."""
 
     def __init__(
         self, source: httpx.Response, errors: HttpxErrors, end: Deadline, release: Callable[[], object]
@@ -206,7 +206,7 @@ class HttpxStream(BaseStream["HttpxErrors"]):
 
 @final
 class HttpxErrors(ErrorTranslator):
-    """Turns the exceptions of a request into ours."""
+    """Translates httpx's exceptions of a request into ours."""
 
     def __init__(self, clients: Clients, request: OutgoingRequest) -> None:
         super().__init__(request)
@@ -214,7 +214,7 @@ class HttpxErrors(ErrorTranslator):
         self.progress = RequestProgress(request.heard_since)
 
     def translate(self, error: Exception, handled: BaseException | None) -> TransportError | DeadlineExceeded:
-        """Return what to raise for an exception of the library's, or of a hook that it called."""
+        """Return the error for an exception of the library, or of a hook that it called."""
         cause = cause_of(error, self.clients.causes)
         sent = self.clients.was_sent(error)
         return transport_error(

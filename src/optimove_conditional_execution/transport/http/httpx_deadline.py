@@ -1,8 +1,8 @@
-"""A wall-clock deadline over all that httpx does on a connection, and how far a request got there.
+"""Total deadlines for requests over httpx, and tracking of whether a request was sent.
 
-httpx bounds each wait for bytes, so a server that sends a byte a second holds a call for as long as it likes. Here
-every wait gets the time that is left of the whole call, whatever the phase: looking up the name, each address, TLS,
-every piece that is sent or read.
+httpx's timeouts are per read and write, so a server that sends a byte per second can delay a call without limit. Here
+every wait gets the time that is left of the whole call, whatever the phase: name resolution, each connection attempt,
+TLS, every write and read.
 
 httpx has no public way to reach what opens its connections, and a transport of our own would switch the proxies of the
 environment off. So `install_deadlines` puts a network backend between a client and its sockets, in the private
@@ -24,7 +24,7 @@ from ...deadline import Deadline
 from ..addresses import Addresses
 
 _PIECE: Final = 16_384
-"""Bytes written at once: about what a socket that can be written to takes without waiting again."""
+"""Bytes per write: about what a writable socket accepts without blocking."""
 
 _ASYNC_PIECE: Final = 65_536
 
@@ -33,11 +33,11 @@ _TO_PROXY: Final = b"CONNECT "
 
 @final
 class RequestProgress:
-    """How far a request got, as its connection tells.
+    """The progress of a request, as observed on its connection.
 
     Attributes:
-        heard_since: A kept connection is used only if the server was heard on it since that moment.
-        seen: Whether a connection told anything.
+        heard_since: A kept-alive connection is reused only if data was received on it since this time.
+        seen: Whether anything was observed.
         sent: Whether the request was sent; None if that is not known.
     """
 
@@ -50,13 +50,13 @@ class RequestProgress:
         self._ends: bool | None = True
 
     def connects(self) -> None:
-        """Record that a connection is opened, or TLS is set up on it."""
+        """Record that a connection is being opened, or TLS established on it."""
         self.seen = True
         self.sent = False
         self._ends = True
 
     def writes(self, piece: bytes) -> None:
-        """Record that bytes are sent: of the request, or of the request to a proxy for a tunnel."""
+        """Record that bytes are written: of the request, or of a CONNECT request to a proxy."""
         if not piece:
             return  # the end of a message without a body
         self.seen = True
@@ -65,12 +65,12 @@ class RequestProgress:
         self._ends = not is_for_proxy
 
     def breaks(self) -> None:
-        """Record that bytes could not be sent; the library still reads what the server may have said before."""
+        """Record that a write failed; the library still reads what the server may have sent before."""
         if self.sent is not False:
             self._ends = None
 
     def reads(self) -> None:
-        """Record that a response is waited for: all bytes have been sent, or no more can be."""
+        """Record that a response is awaited: all bytes have been sent, or no more can be."""
         self.seen = True
         self.sent = self._ends
 
@@ -86,7 +86,7 @@ _INSTALLING: Final = threading.Lock()
 
 @final
 class _Scope:
-    """What holds for this thread or task. A class, since a generator would cost a third more per call."""
+    """The deadline and progress of this thread or task. A class, as a generator would cost a third more per call."""
 
     __slots__ = ("_deadline", "_progress", "_tokens")
 
@@ -109,29 +109,29 @@ class _Scope:
 
 
 def deadline_scope(deadline: Deadline, progress: RequestProgress) -> _Scope:
-    """Return a context manager: inside, what this thread does on connections ends at a deadline."""
+    """Return a context manager in which all waits of this thread on connections end at a deadline."""
     return _Scope(deadline, progress)
 
 
 def track_progress(progress: RequestProgress) -> _Scope:
-    """Return a context manager: inside, connections record how far a request gets. asyncio has timeouts of its own."""
+    """Return a context manager in which connections record the progress of a request. asyncio has its own timeouts."""
     return _Scope(_NO_DEADLINE, progress)
 
 
 def is_in_call() -> bool:
-    """Whether this thread or task is in a call of ours."""
+    """Whether this thread or task is in one of our calls."""
     return _PROGRESS.get() is not _NO_CALL
 
 
 def install_deadlines(client: object, addresses: Addresses) -> bool:
-    """Bound all connections that a client will open; outside of `deadline_scope` it goes on as before.
+    """Enforce deadlines on all connections that a client opens; outside of `deadline_scope` nothing changes.
 
     Args:
         client: A client of httpx or httpx2, sync or async.
-        addresses: What finds the addresses of hosts; several clients can share one.
+        addresses: The resolver of hosts; several clients can share one.
 
     Returns:
-        Whether all of them are bounded: not those of a transport of another kind.
+        Whether that holds for all of them: not for those of other kinds of transports.
     """
     complete = True
     with _INSTALLING:
@@ -149,7 +149,7 @@ def install_deadlines(client: object, addresses: Addresses) -> bool:
 
 
 def remove_deadlines(client: object) -> None:
-    """Undo `install_deadlines`, once it has been undone for each time that it was done."""
+    """Undo `install_deadlines`, when it has been called as often as that."""
     with _INSTALLING:
         for pool in _pools(client):
             backend = getattr(pool, "_network_backend", None)
@@ -165,7 +165,7 @@ def _pools(client: object) -> list[Any]:
 
 
 def _remaining(timeout: float | None) -> float | None:
-    """Return how long the next wait may take.
+    """Return the timeout of the next wait.
 
     Raises:
         TimeoutError: There is no time left.
@@ -180,7 +180,7 @@ def _remaining(timeout: float | None) -> float | None:
 
 @final
 class _Network:
-    """Opens connections as httpcore's own backend does, in bounded time."""
+    """A network backend for threads: opens connections as httpcore's own does, with the deadline."""
 
     def __init__(self, inner: Any, addresses: Addresses) -> None:
         self.inner = inner
@@ -205,15 +205,15 @@ class _Network:
 
 
 class _Connection:
-    """What connections of both kinds say of themselves."""
+    """Base class of the network streams."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
         self._heard = time.monotonic()
 
     def get_extra_info(self, info: str) -> Any:
-        # Before the library takes a kept connection, it asks whether it can be read from: one on which nothing is
-        # expected and something comes is at its end. So this is how to say that it shall not be used.
+        # Before the library reuses a kept-alive connection, it checks whether it is readable: an idle connection that
+        # is readable has been closed. So this is the way to say that it must not be reused.
         if info == "is_readable" and self._heard < _PROGRESS.get().heard_since:
             return True
         return self._inner.get_extra_info(info)
@@ -221,7 +221,7 @@ class _Connection:
 
 @final
 class _Stream(_Connection):
-    """A connection whose every wait is bounded."""
+    """A network stream with the deadline on every wait."""
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         _PROGRESS.get().reads()
@@ -249,7 +249,7 @@ class _Stream(_Connection):
 
 @final
 class _AsyncNetwork:
-    """Opens connections as httpcore's own backend does, and records what happens on them."""
+    """A network backend for asyncio: opens connections as httpcore's own does, and records their progress."""
 
     def __init__(self, inner: Any, addresses: Addresses) -> None:
         self.inner = inner
@@ -272,7 +272,7 @@ class _AsyncNetwork:
 
 @final
 class _AsyncStream(_Connection):
-    """A connection that records what happens on it."""
+    """A network stream that records its progress."""
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         _PROGRESS.get().reads()
@@ -284,7 +284,7 @@ class _AsyncStream(_Connection):
         progress = _PROGRESS.get()
         progress.writes(buffer)
         try:
-            # asyncio tells the next write, not this one, that the connection was lost meanwhile.
+            # asyncio raises for a lost connection at the next write, not at this one.
             for at in range(0, len(buffer), _ASYNC_PIECE):
                 await self._inner.write(buffer[at : at + _ASYNC_PIECE], timeout)
         except BaseException:

@@ -1,4 +1,7 @@
-"""In the same process, without sockets: httpx clients whose requests are answered by a function."""
+"""httpx clients whose requests are answered by a function in the same process, without sockets.
+
+A file of its own, since only tests and the stand-in for Optimove need it.
+"""
 
 from __future__ import annotations
 
