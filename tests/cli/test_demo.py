@@ -95,7 +95,7 @@ def test_a_pipe_gets_plain_lines(optimove_ce: Run) -> None:
     last = r"^campaign 1359: 694 decided, 595 approved, [0-9,]+/s, \d+ s left, \d+ s slack$"
     assert re.search(last, rest, re.MULTILINE)
     assert "recipients  595, 0 unapproved, 0 missing" in rest
-    assert "Everybody accounted for" in rest
+    assert "All customers accounted for" in rest
 
 
 def test_a_terminal_gets_a_live_table_whatever_lies_in_the_working_directory(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_terminal_gets_a_live_table_whatever_lies_in_the_working_directory(tmp
     assert b"self-excluded" in shown
     assert b"Nothing lost, nothing late" in shown
     assert b"595" in shown
-    assert b"Everybody accounted for" in shown
+    assert b"All customers accounted for" in shown
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ def test_the_demo_draws_both_charts_and_writes_the_page(optimove_ce: Run, tmp_pa
     text = words(path.read_text("utf-8"))
     for line in (
         "✓ Nothing lost, nothing late (--seed 5 plays it again).",
-        "✓ Everybody accounted for",
+        "✓ All customers accounted for",
         "deadline 4000 ms",
     ):
         assert line in text

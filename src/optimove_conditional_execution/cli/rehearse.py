@@ -439,7 +439,7 @@ def demo(count: int, timeout_ms: int, customers: int, seed: int | None, report: 
     sections = [demo_section("A triggered campaign", triggered, histogram(triggered.result))]
     if not as_json:
         show_section(sections[0], console)
-        click.echo("\nA scheduled campaign is on hold; its listener is told, and reviews it.\n")
+        click.echo("\nA scheduled campaign is on hold: its event is posted to a listener, which reviews it.\n")
     samples = ReviewSamples()
     with ReviewDisplay(console) as display:
 

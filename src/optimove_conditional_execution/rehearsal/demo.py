@@ -145,7 +145,7 @@ class DemoScheduled:
         """How it went, as a sentence."""
         if self.ok:
             return (
-                "Everybody accounted for: nobody gets the campaign unapproved, and nobody who was approved is missing."
+                "All customers accounted for: no unapproved customer gets the campaign, and no approved one is missing."
             )
         return "It does not add up."
 
