@@ -177,7 +177,7 @@ def test_what_does_not_add_up_is_status_1(optimove_ce: Run, monkeypatch: pytest.
     done = optimove_ce("demo", "--count", "1", "--timeout-ms", "4000", "--customers", "300")
     assert done.returncode == 1
     assert "! 42 would get the campaign and must not: C0000007, C0000014, C0000021 and others.\n" in done.stdout
-    assert done.stdout.endswith("It does not add up.\n")
+    assert done.stdout.endswith("The review and the simulator differ.\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

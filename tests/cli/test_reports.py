@@ -87,8 +87,8 @@ def test_a_demo_that_went_wrong_says_so_on_its_page(monkeypatch: pytest.MonkeyPa
     assert json.loads(result.output)["ok"] is False, "--json is still one object"
     text = words(path.read_text("utf-8"))
     assert (
-        "✗ It does not add up. ! 42 would get the campaign and must not: C0000007, C0000014, C0000021 and others."
-        in text
+        "✗ The review and the simulator differ. ! 42 would get the campaign and must not: "
+        "C0000007, C0000014, C0000021 and others." in text
     )
 
 
