@@ -175,7 +175,7 @@ def test_a_repeat_that_is_answered_differently() -> None:
         )
     assert done.status == 1
     # When both are posted together, either may come first.
-    wrong = r" was (approved first, and denied|denied first, and approved) when it came again(: keep by its .*)?\."
+    wrong = r" was (approved first, and denied|denied first, and approved) when it came again(: store the answer .*)?\."
     assert done.summary["findings"]
     assert all(re.search(wrong, finding) for finding in done.summary["findings"])
     assert done.summary["faults"] == {"duplicate": {"sent": 4, "as_expected": 0}}
