@@ -30,13 +30,13 @@ MADE_UP = {"good": ["25.5", "active", "GB"], "poor": ["5", "active", "GB"], "abr
 
 
 def may_receive(customer: CampaignCustomer) -> bool:
-    """Say yes only when all three are known and right; what cannot be read raises, and is not approved."""
+    """Approve only when all three are known and right; an unreadable value raises, and is not approved."""
     deposits, status, country = customer.customer_attributes
     return float(deposits) >= MINIMUM_DEPOSIT and status == "active" and country in LICENSED
 
 
 def main(arguments: list[str]) -> int:
-    """Review one campaign; 0 when everybody was reviewed in time."""
+    """Review one campaign; 0 when all customers were reviewed in time."""
     journal: Journal = MemoryJournal()
     if arguments:
         event = CampaignReadyEvent.from_json(Path(arguments[0]).read_bytes())

@@ -54,7 +54,7 @@ receiver = optimove_ce.WebhookReceiver(may_receive, client=client, secrets=secre
 
 
 def optimove(request: HttpRequest) -> HttpResponse:
-    """Hand Optimove's request to the SDK, and its answer back."""
+    """Pass Optimove's request to the SDK, and return its response."""
     method, query = request.method or "", request.META.get("QUERY_STRING", "")
     try:
         answer = receiver.handle(optimove_ce.Request(method, request.path, query, request.headers, request.body))

@@ -1,4 +1,4 @@
-r"""A gate that can prove later why it said yes or no: evidence goes along with the answer, and into a file of yours.
+r"""A gate that records evidence of its decisions: it is sent with the answer, and written to a file of yours.
 
 Run it:    pip install . gunicorn     (in a clone)
            cd examples && gunicorn --threads 16 "evidence_gate:create_app()"
@@ -30,7 +30,7 @@ def player_status(user_id: str, *, timeout: float) -> tuple[str | None, str]:
 
 
 def may_receive(notification: optimove_ce.WebhookNotification, deadline: optimove_ce.Deadline) -> Decision:
-    """Let campaigns through to active players only, and say by what rule and what knowledge."""
+    """Let campaigns through to active players only, and give the rule and the version of the register."""
     if notification.is_hashed or notification.user.is_visitor:
         return Decision.abstain("not an id that the register knows")
     status, version = player_status(notification.user.user_id, timeout=deadline.remaining())
@@ -40,7 +40,7 @@ def may_receive(notification: optimove_ce.WebhookNotification, deadline: optimov
 
 
 def record(outcome: optimove_ce.Outcome) -> None:
-    """Write down what became of a notification, without its reason: that one is about a person."""
+    """Record the outcome of a notification, without its reason, which is personal data."""
     evidence = {} if outcome.decision is None else outcome.decision.additional_data
     names = ("decision_id", "rule", "rule_version", "register_version")
     row = (time.time(), outcome.request_uid, outcome.kind, *(evidence.get(name) for name in names))

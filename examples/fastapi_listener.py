@@ -1,4 +1,4 @@
-r"""A listener in FastAPI: it answers Optimove at once, and reviews the campaign in the background.
+r"""A listener in FastAPI: it responds to Optimove immediately, and reviews the campaign in the background.
 
 Run it:    pip install . fastapi uvicorn     (in a clone)
            cd examples && uvicorn --factory fastapi_listener:create_app --no-access-log     (the URL holds a token)
@@ -48,8 +48,8 @@ def create_app(client: AsyncOptimoveClient | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with client:
-            resuming = asyncio.create_task(review.resume())  # what a crash has left
+            resuming = asyncio.create_task(review.resume())  # reviews that a crash left unfinished
             yield
-            resuming.cancel()  # the journal holds what is left; the next start goes on
+            resuming.cancel()  # the next start resumes what the journal holds
 
     return FastAPI(lifespan=lifespan, routes=[Route("/listener", ASGIApp(receiver), methods=["POST"])])

@@ -1,9 +1,9 @@
-r"""A gate that asks your player service over HTTP, with a timeout of its own: no sure answer, no campaign.
+r"""A gate that asks your player service over HTTP, with its own timeout: without a valid answer nothing is sent.
 
 Run it:    pip install . uvicorn     (in a clone)
            cd examples && uvicorn --factory http_backend_gate:create_app
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL, OPTIMOVE_WEBHOOK_SECRET, PLAYER_SERVICE_URL
-Try it:    (player_service.py stands in for your player service)
+Try it:    (player_service.py simulates your player service)
 
 optimove-ce trigger http://127.0.0.1:8000/optimove --user C234638 --user C100001 -- \
     python player_service.py uvicorn --factory http_backend_gate:create_app --port 8000
@@ -29,7 +29,7 @@ NOT_NOW = ("self-excluded", "cooling-off", "closed")
 async def may_receive(
     players: httpx.AsyncClient, notification: optimove_ce.WebhookNotification, deadline: optimove_ce.Deadline
 ) -> Decision:
-    """Approve who is active, deny who is known not to be; a timeout, an error or an odd answer is neither."""
+    """Approve active players, deny those known to be inactive; a timeout, an error or an invalid answer abstains."""
     if notification.is_hashed or notification.user.is_visitor:
         return Decision.abstain("not an id that the player service knows")
     try:

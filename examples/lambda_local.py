@@ -1,4 +1,4 @@
-r"""A Lambda handler on your own machine: what comes over HTTP becomes the event that a function URL would hand over.
+r"""A Lambda handler on your own machine: converts HTTP requests to the events of a function URL.
 
 Run it:    python lambda_local.py MODULE PORT     (MODULE has the function `handler`)
 
@@ -25,7 +25,7 @@ def function_url(handler: Handler, port: int) -> ThreadingHTTPServer:
         """One request."""
 
         def do_POST(self) -> None:
-            """Hand it over, and answer with what comes back."""
+            """Call the handler, and send its response."""
             path, _, query = self.path.partition("?")
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             event = {

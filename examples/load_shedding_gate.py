@@ -1,4 +1,4 @@
-r"""A gate whose register cannot keep up at times: it abstains at once, instead of queueing until all answers are late.
+r"""A gate whose register is slow at times: it abstains immediately, instead of queueing until all answers are late.
 
 Run it:    pip install . uvicorn && cd examples && uvicorn --factory load_shedding_gate:create_app     (in a clone)
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL, OPTIMOVE_WEBHOOK_SECRET
@@ -54,6 +54,6 @@ async def may_receive(notification: WebhookNotification, deadline: Deadline) -> 
 
 
 def create_app() -> ASGIApp:
-    """Return the service. Beyond `max_concurrency` a notification gets a 503 at once, and nobody is asked."""
+    """Return the service. Beyond `max_concurrency` a notification gets a 503 immediately, without a call."""
     client, secret = optimove_ce.AsyncOptimoveClient(), os.environ["OPTIMOVE_WEBHOOK_SECRET"]
     return ASGIApp(optimove_ce.AsyncWebhookReceiver(may_receive, client=client, secrets=secret, max_concurrency=100))

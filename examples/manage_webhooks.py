@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands.add_parser("delete", help="stop the notifications to a webhook").add_argument("webhook_id")
     settings = commands.add_parser("settings", help="set timeout and secret, for all webhooks of the tenant")
     settings.add_argument("--timeout-ms", type=int, default=5_000, help="how long Optimove waits for an answer")
-    parser.add_argument("--fake", action="store_true", help="ask a stand-in that lives as long as this command")
+    parser.add_argument("--fake", action="store_true", help="use a simulator that lives as long as this command")
     options = parser.parse_args(arguments)
     try:
         with FakeOptimove().client() if options.fake else OptimoveClient() as client:

@@ -1,4 +1,4 @@
-"""Not yours: a player service to try http_backend_gate.py with. It answers {"status": ...} for /players/ID.
+"""A sample player service for http_backend_gate.py. It answers {"status": ...} for /players/ID.
 
 Run it:    cd examples && python player_service.py COMMAND ...     (COMMAND gets the variable PLAYER_SERVICE_URL)
 

@@ -1,4 +1,4 @@
-r"""A scheduled campaign whose bonus must be activated first: only who has it gets the campaign.
+r"""A scheduled campaign whose bonus must be activated first: only customers who have it get the campaign.
 
 Run it:    pip install . gunicorn     (in a clone)
            cd examples && gunicorn --threads 4 "promo_activation:create_app()"
@@ -34,17 +34,17 @@ def activate(
     where = os.environ.get("PROMOTIONS_DB", "promotions.db")
     with closing(sqlite3.connect(where, timeout=deadline.remaining())) as promotions:
         promotions.execute(SCHEMA)
-        with promotions:  # one transaction: an error takes all of it back, and nobody in this batch is approved
+        with promotions:  # one transaction: an error rolls it back, and no customer of this batch is approved
             promotions.executemany(ACTIVATE, [(campaign, who, code) for who, codes in wanted.items() for code in codes])
             if deadline.expired:
-                raise TimeoutError("too late to approve: a bonus that nobody is told of would be left")
+                raise TimeoutError("too late to approve: a bonus without a message would be left")
         # Only what is committed counts. After a crash this batch is asked again, and finds what it has committed.
         active = {who: {code for (code,) in promotions.execute(ACTIVE, (campaign, who))} for who in wanted}
     return [who for who, codes in wanted.items() if codes <= active[who]]
 
 
 def create_app() -> WSGIApp:
-    """Return the listener; it begins with what a crash has left."""
+    """Return the listener; it begins with reviews that a crash left unfinished."""
     client, journal = optimove_ce.OptimoveClient(), SqliteJournal("reviews.db")
 
     def review(event: optimove_ce.CampaignReadyEvent) -> None:

@@ -1,4 +1,4 @@
-"""Run what a crash left unfinished, from cron: once a minute, say. A review that somebody is at is left alone.
+"""Resume reviews that a crash left unfinished, from cron, such as once a minute. Running reviews are skipped.
 
 Run it:    pip install .     (in a clone)
            cd examples && python resume_reviews.py reviews.db
@@ -34,7 +34,7 @@ def resume(client: OptimoveClient, journal: Journal) -> int:
 
 
 def rehearse() -> int:
-    """Resume a campaign that a stand-in has announced, as if this process had died right after that."""
+    """Resume a campaign that a simulator has announced, as if this process had crashed after that."""
     fake, journal = FakeOptimove(), MemoryJournal()
     journal.add(fake.add_campaign(100).event())
     return resume(fake.client(), journal)

@@ -1,7 +1,7 @@
 r"""A gate without a framework, served by Python's own web server in threads: `may_receive` decides.
 
 Run it:    pip install "optimove-conditional-execution[cli]"
-           python script_gate.py 8000     (on loopback: put what ends https before it, such as nginx or Caddy)
+           python script_gate.py 8000     (on loopback: put a TLS proxy in front of it, such as nginx or Caddy)
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL (such as https://api5.optimove.net), OPTIMOVE_WEBHOOK_SECRET
 Register:  optimove-ce webhooks create https://your.host/optimove
 
@@ -49,7 +49,7 @@ class Server(ThreadingMixIn, WSGIServer):
 
 
 class Handler(WSGIRequestHandler):
-    """Gives up on a sender that says nothing for 10 seconds."""
+    """Closes a connection on which nothing arrives for 10 seconds."""
 
     timeout = 10
 

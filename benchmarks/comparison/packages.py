@@ -85,7 +85,7 @@ def importing(statements: list[str]) -> list[float]:
 PROBES: Final[Mapping[str, Callable[[Package], bool | str]]] = {
     "packages that are installed, itself included": count,
     "has types (`py.typed`)": typed,
-    "brings a stand-in to test with (a module `testing`)": stand_in,
+    "brings a simulator for tests (a module `testing`)": stand_in,
 }
 
 IMPORT: Final = "import time, in times that of httpx"

@@ -149,7 +149,7 @@ def test_what_makes_no_sense_is_status_2(arguments: tuple[str, ...], optimove_ce
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("campaigns?token=the-token", "The listener has been told; clearance in 60 s."),
+        ("campaigns?token=the-token", "The event was posted to the listener; clearance in 60 s."),
         (
             "campaigns?token=another-token",
             "Warning: the listener gave HTTP 401: its token is not the one in the URL; set OPTIMOVE_LISTENER_TOKEN "
@@ -167,7 +167,7 @@ def test_people_hear_at_once_what_the_listener_said(path: str, said: str, optimo
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == said
     assert "-token" not in done.stdout + done.stderr
-    assert "Nobody would get it." in done.stdout
+    assert "No customer would get it." in done.stdout
 
 
 # ---- a service that the command starts

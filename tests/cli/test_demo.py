@@ -95,7 +95,7 @@ def test_a_pipe_gets_plain_lines(optimove_ce: Run) -> None:
     last = r"^campaign 1359: 694 decided, 595 approved, [0-9,]+/s, \d+ s left, \d+ s slack$"
     assert re.search(last, rest, re.MULTILINE)
     assert "recipients  595, 0 unapproved, 0 missing" in rest
-    assert "Everybody accounted for" in rest
+    assert "All customers accounted for" in rest
 
 
 def test_a_terminal_gets_a_live_table_whatever_lies_in_the_working_directory(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_a_terminal_gets_a_live_table_whatever_lies_in_the_working_directory(tmp
     assert b"self-excluded" in shown
     assert b"Nothing lost, nothing late" in shown
     assert b"595" in shown
-    assert b"Everybody accounted for" in shown
+    assert b"All customers accounted for" in shown
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_what_does_not_add_up_is_status_1(optimove_ce: Run, monkeypatch: pytest.
     done = optimove_ce("demo", "--count", "1", "--timeout-ms", "4000", "--customers", "300")
     assert done.returncode == 1
     assert "! 42 would get the campaign and must not: C0000007, C0000014, C0000021 and others.\n" in done.stdout
-    assert done.stdout.endswith("It does not add up.\n")
+    assert done.stdout.endswith("The review and the simulator differ.\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

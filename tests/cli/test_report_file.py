@@ -73,7 +73,7 @@ def test_what_cannot_be_a_page_is_refused_before_the_work(tmp_path: Path) -> Non
         "nowhere/report.html": "There is no folder",
         "plain/report.html": "There is no folder",
         "reviews.db": "must end in .html",
-        "pipe.html": "is no plain file",
+        "pipe.html": "is not a regular file",
         f"{'x' * 300}.html": "cannot be written",
     }.items():
         status, output = run(f"{tmp_path}/{name}")

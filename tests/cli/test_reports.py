@@ -66,7 +66,7 @@ def test_the_demo_draws_both_charts_and_writes_the_page(optimove_ce: Run, tmp_pa
     text = words(path.read_text("utf-8"))
     for line in (
         "✓ Nothing lost, nothing late (--seed 5 plays it again).",
-        "✓ Everybody accounted for",
+        "✓ All customers accounted for",
         "deadline 4000 ms",
     ):
         assert line in text
@@ -87,8 +87,8 @@ def test_a_demo_that_went_wrong_says_so_on_its_page(monkeypatch: pytest.MonkeyPa
     assert json.loads(result.output)["ok"] is False, "--json is still one object"
     text = words(path.read_text("utf-8"))
     assert (
-        "✗ It does not add up. ! 42 would get the campaign and must not: C0000007, C0000014, C0000021 and others."
-        in text
+        "✗ The review and the simulator differ. ! 42 would get the campaign and must not: "
+        "C0000007, C0000014, C0000021 and others." in text
     )
 
 

@@ -105,7 +105,7 @@ def test_a_good_gate_that_runs_already(optimove_ce: Run) -> None:
     assert ["sent", "6"] in shown
     assert ["approved", "4"] in shown
     assert ["duplicate", "2 of 2 changed nothing"] in shown
-    assert rows[-1] == "All as it should be (--seed 7 asks about the same customers again)."
+    assert rows[-1] == "All results are right (--seed 7 asks about the same customers again)."
     assert SECRET not in done.stdout
     assert KEY not in done.stdout
 
@@ -121,7 +121,7 @@ def test_the_report_and_the_picture(optimove_ce: Run, tmp_path: Path) -> None:
     assert "Answers by latency" in done.stdout
     assert "deadline 5,000 ms" in done.stdout
     text = report.read_text(encoding="utf-8")
-    assert "All as it should be" in text
+    assert "All results are right" in text
     assert "Answers by latency, in ms" in text
     assert SECRET not in text
     assert KEY not in text
@@ -135,7 +135,7 @@ MISTAKES = {
     "broken": "5 notifications, {}, each got 500 over HTTP instead of 200: the handler or what is around it raised",
     "page": "5 notifications, {}, each was answered with HTML: that is a web page",
     "hang": "5 notifications, {}, each got no HTTP answer in 5.",
-    "tardy": "5 notifications, {}, each was approved after its deadline, in vain: decide sooner",
+    "tardy": "5 notifications, {}, each was approved after its deadline, too late to count: decide sooner",
 }
 
 
@@ -162,10 +162,10 @@ def test_a_handler_that_approves_whatever_comes() -> None:
     }  # fmt: skip
     text = " ".join(done.summary["findings"])
     assert "(forged) had" in text
-    assert "was approved all the same: verify the signature over the raw body before anything else" in text
-    assert "had more than 262,144 bytes, and was approved all the same: bound the body" in text
-    assert "came after its deadline, and was approved in vain" in text
-    assert "was approved once more when it came again: keep by its request_uid what was answered" in text
+    assert "was approved nevertheless: verify the signature over the raw body before anything else" in text
+    assert "had more than 262,144 bytes, and was approved nevertheless: limit the body" in text
+    assert "came after its deadline, and was approved, too late to count" in text
+    assert "was approved once more when it came again: store the answer by its request_uid" in text
 
 
 def test_a_repeat_that_is_answered_differently() -> None:
@@ -175,7 +175,7 @@ def test_a_repeat_that_is_answered_differently() -> None:
         )
     assert done.status == 1
     # When both are posted together, either may come first.
-    wrong = r" was (approved first, and denied|denied first, and approved) when it came again(: keep by its .*)?\."
+    wrong = r" was (approved first, and denied|denied first, and approved) when it came again(: store the answer .*)?\."
     assert done.summary["findings"]
     assert all(re.search(wrong, finding) for finding in done.summary["findings"])
     assert done.summary["faults"] == {"duplicate": {"sent": 4, "as_expected": 0}}
@@ -211,14 +211,14 @@ def test_a_service_that_starts_later_with_what_was_printed(
     with served(gate(), on=port):
         output, complaints = process.communicate(timeout=PATIENCE)
     assert (process.returncode, complaints) == (0, "")
-    assert "All as it should be" in output
+    assert "All results are right" in output
 
 
 def test_a_service_that_cannot_know_the_secret_is_told() -> None:
     with service_of_mistakes() as (url, port):
         done = rehearsed(f"{url}/good", "--count", "1", "--port", port)
     assert done.status == 1
-    assert done.complaints.startswith(f"What listens at {url} cannot know the secret that was made anew just now")
+    assert done.complaints.startswith(f"What listens at {url} cannot know the new secret of this run")
     assert "OPTIMOVE_WEBHOOK_SECRET" in done.summary["findings"][0]
 
 
@@ -288,8 +288,8 @@ def test_a_gate_that_lacks_an_await_is_not_as_it_should_be(
     assert done.returncode == 1
     assert "Is an await missing?" in caplog.text
     *_, hint, verdict = done.stdout.splitlines()
-    assert hint.startswith("? Nothing was told to Optimove about any customer: ")
-    assert verdict == "Nothing wrong, but nobody was decided (--seed 7 asks about the same customers again)."
+    assert hint.startswith("? No answer about any customer was sent to Optimove: ")
+    assert verdict == "Nothing wrong, but no customer was decided (--seed 7 asks about the same customers again)."
 
 
 def test_a_service_that_ends_during_the_rehearsal() -> None:

@@ -99,7 +99,7 @@ def test_what_is_right(one: Observation, kinds: list[str]) -> None:
         (seen(None, reply(401)), "got 401 over HTTP instead of 200: the signature does not fit: "),
         (seen(None, reply(308, location="/optimove/")), "it redirects to /optimove/, and Optimove is not known to"),
         (seen(None, reply(302)), "it redirects, and Optimove is not known to follow"),
-        (seen(None, OK, ignored=(True,)), "was approved after its deadline, in vain: decide sooner"),
+        (seen(None, OK, ignored=(True,)), "was approved after its deadline, too late to count: decide sooner"),
         (seen(None, OK, answer=True, ignored=(False,)), "was approved first and denied then; Optimove keeps the first"),
         (seen(None, reply(200, seconds=6)), "got its HTTP answer after 6.0 s, past its deadline"),
         (seen(None, reply(200, is_html=True)), "was answered with HTML: that is a web page, not a webhook"),
@@ -108,22 +108,25 @@ def test_what_is_right(one: Observation, kinds: list[str]) -> None:
         (seen(None, OK, expected="approved"), "should have been approved, and no answer came"),
         (seen(None, OK, answer=False, expected="approved"), "should have been approved, and was denied"),
         (seen(None, OK, expected="denied"), "should have been denied, and no answer came"),
-        (seen(None, OK, ignored=(True,), expected="approved"), "was approved after its deadline, in vain"),
-        (seen("forged", OK, answer=True), "had no signature, and was approved all the same: verify the signature"),
-        (seen("forged", OK, answer=False), "had no signature, and was denied all the same: verify the signature"),
-        (seen("forged", reply(401), ignored=(True,)), "had no signature, and was approved all the same"),
+        (seen(None, OK, ignored=(True,), expected="approved"), "was approved after its deadline, too late to count"),
+        (seen("forged", OK, answer=True), "had no signature, and was approved nevertheless: verify the signature"),
+        (seen("forged", OK, answer=False), "had no signature, and was denied nevertheless: verify the signature"),
+        (seen("forged", reply(401), ignored=(True,)), "had no signature, and was approved nevertheless"),
         (seen("forged", OK), "had no signature, and got 200 over HTTP instead of 401"),
         (seen("forged", reply("refused")), "got no HTTP answer (refused) instead of 401: nothing listens"),
-        (seen("oversize", OK, answer=True), "had more than 262,144 bytes, and was approved all the same: bound the"),
+        (seen("oversize", OK, answer=True), "had more than 262,144 bytes, and was approved nevertheless: limit the"),
         (seen("oversize", reply(400)), "had more than 262,144 bytes, and got 400 over HTTP instead of 413"),
-        (seen("late", reply(200), ignored=(True,)), "came after its deadline, and was approved in vain: leave alone"),
-        (seen("late", reply(200), ignored=(False,)), "came after its deadline, and was denied in vain"),
+        (
+            seen("late", reply(200), ignored=(True,)),
+            "came after its deadline, and was approved, too late to count: do not answer",
+        ),
+        (seen("late", reply(200), ignored=(False,)), "came after its deadline, and was denied, too late to count"),
         (seen("late", reply(500)), "came after its deadline, and got 500 over HTTP: "),
         (seen("late", reply("timeout")), "came after its deadline, and got no HTTP answer (timeout): "),
-        (seen("duplicate", OK, OK, answer=False, ignored=(False,)), "was denied once more when it came again: keep"),
+        (seen("duplicate", OK, OK, answer=False, ignored=(False,)), "was denied once more when it came again: store"),
         (seen("duplicate", OK, OK, answer=False, ignored=(True,)), "was denied first, and approved when it came again"),
-        (seen("duplicate", OK, reply(409), answer=True), "got 200 over HTTP first, and 409 when it came again: keep"),
-        (seen("duplicate", OK, reply("broken"), answer=True), "first, and broken when it came again: keep"),
+        (seen("duplicate", OK, reply(409), answer=True), "got 200 over HTTP first, and 409 when it came again: store"),
+        (seen("duplicate", OK, reply("broken"), answer=True), "first, and broken when it came again: store"),
     ],
 )
 def test_what_is_wrong(one: Observation, sentence: str) -> None:
@@ -165,7 +168,7 @@ def test_the_numbers_add_up_and_equal_findings_are_one() -> None:
 def test_nobody_decided_is_a_hint() -> None:
     silent = TriggeredResult.of([seen(None, OK), seen(None, OK)], deadline_ms=5_000)
     assert (silent.ok, silent.abstained, silent.findings) == (False, 2, ())
-    assert silent.hints[0].startswith("Nothing was told to Optimove about any customer")
+    assert silent.hints[0].startswith("No answer about any customer was sent to Optimove")
 
 
 def test_calls_that_optimove_refuses_are_a_finding() -> None:

@@ -111,7 +111,7 @@ def test_the_numbers_add_up() -> None:
         "deadline_ms": 1000,
         "findings": [
             "eligible-2 (eligible) should have been approved, and no answer came.",
-            "slow-4 (slow backend) was approved after its deadline, in vain: "
+            "slow-4 (slow backend) was approved after its deadline, too late to count: "
             "decide sooner, or abstain when time is up.",
         ],
         "seed": 5,
@@ -155,7 +155,7 @@ def test_what_does_not_add_up_is_a_finding(reviewer: AsyncCampaignReviewer, find
     scheduled = asyncio.run(demo_scheduled(300, on_progress=lambda _: None, reviewer=reviewer, lead_seconds=7.0))
     assert not scheduled.ok
     assert finding in scheduled.findings
-    assert scheduled.verdict == "It does not add up."
+    assert scheduled.verdict == "The review and the simulator differ."
     assert scheduled.as_json()["findings"] == scheduled.findings
 
 

@@ -45,7 +45,7 @@ def test_what_else_is_wrong() -> None:
     assert [finding.cause for finding in nobody.findings] == [
         "The listener gave no answer instead of HTTP 200",
         "1 statuses came after clearance",
-        "Nobody was reported in time",
+        "No customer was reported in time",
     ]
 
 

@@ -1,6 +1,6 @@
-"""The command `optimove-ce`: rehearse, simulate, sign and verify from a shell.
+"""The command `optimove-ce`.
 
-This module stays light: what the command needs is an extra, and it must be able to say so when that is missing.
+This module imports nothing of the extra `cli`, so that it can report that the extra is missing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def main() -> None:
     """Run the command with the process's arguments, and end the process with its status.
 
     Raises:
-        SystemExit: Always. Status 0: done; 1: what was checked is not so; 2: a usage or configuration error.
+        SystemExit: Always. Status 0: done; 1: a check failed; 2: a usage or configuration error.
     """
     try:
         from .app import program

@@ -1,4 +1,4 @@
-"""The command's root: its subcommands, and what its exit statuses mean."""
+"""The root command: its subcommands and exit statuses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Refusal(click.ClickException):
 
 
 _WHOLE: Final = 1_000
-"""Characters of a summary in the list of commands: all of it, since click cuts it to fit into a line."""
+"""Characters of a summary in the list of commands, so that click does not cut it."""
 
 
 @final
@@ -52,7 +52,7 @@ class _Program(click.Group):
             click.echo("Interrupted.", err=True)
             raise click.exceptions.Exit(interrupted.exit_status) from None
         except (KeyboardInterrupt, click.Abort):
-            # click's own status for this is 1, which here means that a check has failed.
+            # click's own status for this is 1, which here means that a check failed.
             click.echo("Interrupted.", err=True)
             raise click.exceptions.Exit(_INTERRUPTED_STATUS) from None
 
@@ -66,13 +66,13 @@ class _Program(click.Group):
 def program() -> None:
     """Rehearse Optimove Conditional Execution without Optimove, and manage what is registered there.
 
-    Exit status: 0 done, 1 what was checked is not so, 2 a usage or configuration error.
+    Exit status: 0 done, 1 a check failed, 2 a usage or configuration error.
     """
     _keep_proxies_out_of_loopback()
 
 
 def _keep_proxies_out_of_loopback() -> None:
-    """Reach loopback directly, whatever proxy the shell is set up for; the sample service inherits it."""
+    """Reach loopback without the proxy of the environment; the sample service inherits this."""
     listed = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
     hosts = [host for host in (part.strip() for part in listed.split(",")) if host]
     value = ",".join([*hosts, *(host for host in _LOOPBACK if host not in hosts)])

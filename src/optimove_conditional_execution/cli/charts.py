@@ -1,4 +1,4 @@
-"""Charts of latencies against a deadline and of reviews against clearance, made of text by rich.
+"""Text charts of latencies against a deadline and of reviews against clearance, for terminals, pipes and HTML pages.
 
 chart = Histogram(latencies_ms, deadline_ms=5_000)
 show(chart)
@@ -51,7 +51,7 @@ def duration(seconds: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a count with its noun, which gets an s for none and for several."""
+    """Return a count with its noun, in the plural except for 1."""
     return f"{count:,} {noun if count == 1 else noun + 's'}"
 
 
@@ -61,7 +61,7 @@ class Histogram:
     """Latencies against their deadline; a rich renderable.
 
     Attributes:
-        latencies_ms: Milliseconds from notification to answer, in any order. One of just the deadline is in time.
+        latencies_ms: Milliseconds from notification to answer, in any order. One that equals the deadline is in time.
         deadline_ms: Milliseconds that an answer may take.
         untimed_late: Answers that came after the deadline and are not among the latencies.
     """
@@ -77,14 +77,14 @@ class Histogram:
 
     @property
     def bins(self) -> list[tuple[float, float, int]]:
-        """Lower edge, upper edge and count of each bin; empty neighbours are one, and the deadline is an edge."""
+        """Lower edge, upper edge and count of each bin; adjacent empty bins are merged, and the deadline is an edge."""
         ordered = sorted(self.latencies_ms)
         edges = sorted({self.deadline_ms, *(step * 10.0**decade for decade in _DECADES for step in _STEPS)})
         first = max(0, bisect.bisect_left(edges, min(ordered[0], self.deadline_ms)) - 1)
         last = bisect.bisect_left(edges, max(ordered[-1], self.deadline_ms))
         bins: list[tuple[float, float, int]] = []
         for low, high in itertools.pairwise(edges[first : last + 1]):
-            # The first bin is open below, so that an answer of 0 ms has a place.
+            # The first bin has no lower edge, so that it includes 0 ms.
             below = 0 if not bins else bisect.bisect_right(ordered, low)
             count = bisect.bisect_right(ordered, high) - below
             if not count and bins and not bins[-1][2] and low != self.deadline_ms:
@@ -95,7 +95,7 @@ class Histogram:
 
     @property
     def sentence(self) -> str:
-        """What it shows, as words."""
+        """A description of the chart."""
         against = f"the deadline of {number(self.deadline_ms)} ms"
         more = f" {self.untimed_late:,} more came after it and could not be timed." if self.untimed_late else ""
         if not self.latencies_ms:
@@ -131,7 +131,7 @@ class BurnUp:
     Attributes:
         series: By name: seconds since the start and the number then, in order; the larger numbers first, two at most.
         clearance: Seconds from the start until clearance.
-        safety_margin: Seconds before clearance at which the reviewer was not asked any more; None without one.
+        safety_margin: Seconds before clearance from which on the reviewer got no new batches; None without one.
         total: Customers; None when it is not known.
     """
 
@@ -149,7 +149,7 @@ class BurnUp:
             total: Customers; None when not all pages have been read.
             safety_margin: Seconds, as the review was given; as in a review, half of the time is the most.
         """
-        # The first sample: later ones say 0 when clearance has passed.
+        # The first sample: later ones have 0 when clearance has passed.
         clearance = samples[0].seconds + samples[0].seconds_left if samples else 0.0
         series = {
             "decided": [(sample.seconds, sample.approved + sample.denied) for sample in samples],
@@ -169,7 +169,7 @@ class BurnUp:
 
     @property
     def sentence(self) -> str:
-        """What it shows, as words."""
+        """A description of the chart."""
         if not self.drawable:
             return "Nothing was counted over time, so there is nothing to draw."
         numbers = " and ".join(f"{_at(points, self.last):,} {name}" for name, points in self.series.items())
@@ -205,10 +205,10 @@ Chart = Histogram | BurnUp
 
 @final
 class ReviewSamples:
-    """Keeps the progress of reviews by campaign, in flat memory; made to be a review's `progress=`.
+    """Samples of the progress of reviews, by campaign, in bounded memory; pass it as a review's `progress=`.
 
-    When a campaign has too many samples every second one is dropped, and from then on only every second one is kept: so
-    they stay evenly spread. The first and the latest are always kept.
+    When a campaign has too many samples, every second one is dropped, and from then on only every second one is kept,
+    so that they stay evenly spaced. The first and the latest are always kept.
     """
 
     def __init__(self) -> None:
@@ -218,7 +218,7 @@ class ReviewSamples:
         self._every: dict[int, int] = {}
 
     def __call__(self, progress: Progress) -> None:
-        """Record how far a review is."""
+        """Record the progress of a review."""
         campaign = progress.campaign_id
         self._latest[campaign] = progress
         every = self._every.setdefault(campaign, 1)
@@ -238,7 +238,7 @@ class ReviewSamples:
 
 
 def _at(points: Sequence[tuple[float, int]], seconds: float) -> int:
-    """Return the number at a moment: what the last point before it says."""
+    """Return the number at a time: that of the last point before it."""
     index = bisect.bisect_right(points, seconds + 1e-9, key=lambda point: point[0])
     return points[index - 1][1] if index else 0
 
@@ -251,7 +251,7 @@ def _marks(console: Console, count: int) -> str:
 def _bar(console: Console, parts: Sequence[tuple[int, str]], most: int, room: int) -> Text:
     """Return a bar as wide as the first part's share of `most`; later parts are drawn over its beginning."""
     bar = Text()
-    # Whatever is there is seen, be it one of a hundred thousand.
+    # A number above 0 is always visible, even one of a hundred thousand.
     ends = [math.ceil(count / most * room) for count, _ in parts]
     drawn = 0
     for mark, end, (_, style) in reversed(list(zip(_marks(console, len(parts)), ends, parts, strict=True))):
@@ -275,16 +275,16 @@ def show(chart: Chart, console: Console | None = None) -> None:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One part of a page: what was tried, how it went, and its charts.
+    """Section of a page: title, verdict, numbers and charts.
 
     Attributes:
         title: A heading.
-        ok: Whether it went well.
-        verdict: How it went, as a sentence.
+        ok: Whether the result is good.
+        verdict: The result as a sentence.
         facts: Names and values, in order.
         charts: Drawn one below the other.
-        findings: A sentence for each thing that is wrong.
-        warnings: A sentence for each thing that needs a look.
+        findings: A sentence for each error.
+        warnings: A sentence for each warning.
     """
 
     title: str
@@ -296,7 +296,7 @@ class Section:
     warnings: Sequence[str] = ()
 
     def parts(self) -> Iterator[RenderableType]:
-        """Yield what stands on the page, in order."""
+        """Yield the parts of the section, in order."""
         yield Text(f"\n{self.title}\n", style="bold underline")
         yield Text(f"{'✓' if self.ok else '✗'} {self.verdict}", style=_STYLES[0] if self.ok else _LATE)
         yield from (Text(f"! {finding}", style=_LATE) for finding in self.findings)
@@ -339,5 +339,5 @@ def page(title: str, sections: Sequence[Section], *, made: datetime) -> str:
         for part in section.parts():
             console.print(part)
     text = console.export_html(theme=_THEME, code_format=_PAGE).replace("TITLE", html.escape(title), 1)
-    # Control characters and half surrogates are no HTML, and a right-to-left override would turn the text around.
+    # Control characters and lone surrogates are invalid in HTML, and a right-to-left override would reverse the text.
     return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)

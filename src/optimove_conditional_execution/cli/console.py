@@ -1,4 +1,4 @@
-"""What the command shows people: live tables on a terminal, lines in a pipe, results with their charts."""
+"""Output for people: live tables on a terminal, lines in a pipe, results with their charts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _SECONDS_A_LINE: Final = 1.0
 _HOUR: Final = 3_600
 _LONGEST_TABLE: Final = 200
 _OTHER_LINES: Final = 8
-"""Lines of a terminal that the table's frame and the line above it take."""
+"""Lines of a terminal for the table's frame and the line above it."""
 
 _STYLES: Final = {
     "approved": "green",
@@ -46,7 +46,7 @@ _STYLES: Final = {
 
 
 class _LiveTable(ABC):
-    """A table that is drawn again and again on a terminal, and once more in the end; in a pipe there are lines."""
+    """A table that is redrawn on a terminal, a last time at the end; in a pipe there are lines."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -69,7 +69,7 @@ class _LiveTable(ABC):
 
     @abstractmethod
     def _now(self) -> RenderableType:
-        """Return what is drawn; called in the display's own thread, so it works on copies."""
+        """Return the present table; called in the display's own thread, so it works on copies."""
 
     @abstractmethod
     def _finish(self) -> None: ...
@@ -77,9 +77,9 @@ class _LiveTable(ABC):
 
 @final
 class ReviewDisplay(_LiveTable):
-    """What a review takes as `progress=`, shown on a terminal.
+    """Display of a review on a terminal; pass it as `progress=`.
 
-    Use it as a context manager, which puts the terminal back in order:
+    Use it as a context manager, which restores the terminal:
 
         with ReviewDisplay() as display:
             CampaignReview(reviewer, client=client, progress=display).run(event)
@@ -88,7 +88,7 @@ class ReviewDisplay(_LiveTable):
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        """Show nothing yet.
+        """Lazy: nothing is shown until the first call.
 
         Args:
             console: Where to; unset, standard error.
@@ -98,7 +98,7 @@ class ReviewDisplay(_LiveTable):
         super().__init__(Console(stderr=True) if console is None else console)
 
     def __call__(self, progress: Progress) -> None:
-        """Show how far a review is; called by the review, in its own thread."""
+        """Show the progress of a review; called by the review, in its own thread."""
         self._latest[progress.campaign_id] = progress
         printed = self._printed.get(progress.campaign_id)
         if self._live is None and (printed is None or time.monotonic() - printed[0] >= _SECONDS_A_LINE):
@@ -121,7 +121,7 @@ class ReviewDisplay(_LiveTable):
         for name in ("campaign", "", "decided", "approved", "rate", "left", "slack"):
             table.add_column(name, no_wrap=True, justify="left" if name in ("campaign", "") else "right")
         for progress in list(self._latest.values()):
-            # How many there are is known when the last row has come.
+            # The number is known when the last row has arrived.
             total = max(1, progress.rows) if progress.all_read else None
             bar = ProgressBar(total=total, completed=progress.reviewed, width=_BAR_WIDTH, pulse=total is None)
             *values, slack = (value for _, value in _numbers(progress))
@@ -147,10 +147,10 @@ def _duration(seconds: float) -> str:
 
 @final
 class NotificationDisplay(_LiveTable):
-    """The notifications of the demo: a table that grows, or a line for each when it is over."""
+    """Display of the demo's notifications: a table, or in a pipe a line for each when it is over."""
 
     def __init__(self, console: Console, *, deadline_ms: int) -> None:
-        """Show nothing yet.
+        """Lazy: nothing is shown until the first call.
 
         Args:
             console: Where to.
@@ -161,7 +161,7 @@ class NotificationDisplay(_LiveTable):
         super().__init__(console)
 
     def __call__(self, one: Observation) -> None:
-        """Show what is known of a notification."""
+        """Show the state of a notification."""
         self._seen[one.request_uid] = one
         if self._live is None and one.over and not self.console.quiet:
             user, scenario, statuses, kinds = _cells(one)
@@ -197,7 +197,7 @@ class NotificationDisplay(_LiveTable):
 
 
 def _cells(one: Observation) -> tuple[str, str, str, str]:
-    """Return user, scenario or fault, HTTP answers, and what became of it."""
+    """Return user, scenario or fault, HTTP answers, and the result."""
     kinds = ", ".join(check.kind for check in one.checks()) if one.over else "..."
     statuses = ", ".join(str(reply) for reply in one.replies)
     return one.planned.user_id, one.planned.scenario or one.planned.fault or "", statuses, kinds
@@ -211,7 +211,7 @@ def line_of(one: Observation) -> str:
 
 
 def show_section(section: Section, console: Console | None = None) -> None:
-    """Print a result: its numbers, its charts, what is wrong, and the verdict.
+    """Print a result: numbers, charts, findings and verdict.
 
     Args:
         section: As on the page of `--report`.
@@ -244,13 +244,17 @@ def show_section(section: Section, console: Console | None = None) -> None:
 
 
 def triggered_section(result: TriggeredResult, *, is_interrupted: bool) -> Section:
-    """Return a triggered rehearsal as a part of a report."""
+    """Return a triggered rehearsal as a section of a report."""
     if is_interrupted:
         went = "Interrupted"
     elif result.ok:
-        went = "All as it should be"
+        went = "All results are right"
     else:
-        went = counted(len(result.findings), "finding") if result.findings else "Nothing wrong, but nobody was decided"
+        went = (
+            counted(len(result.findings), "finding")
+            if result.findings
+            else "Nothing wrong, but no customer was decided"
+        )
     return Section(
         title="A triggered campaign",
         ok=result.ok,
@@ -269,7 +273,7 @@ def histogram(result: TriggeredResult) -> Histogram:
 
 
 def campaign_section(result: ScheduledResult) -> Section:
-    """Return a scheduled rehearsal as a part of a report."""
+    """Return a scheduled rehearsal as a section of a report."""
     series = {"statuses reported": result.reported_over_time}
     return Section(
         title=f"Campaign {result.campaign_id}",
@@ -291,12 +295,12 @@ def campaign_lines(result: ScheduledResult) -> str:
         f"campaign {result.campaign_id}: the listener gave {facts['listener']}; {result.rows} rows\n"
         f"{numbers['updates']} updates, of {numbers['largest_update']} at most: "
         + ", ".join(f"{numbers[name]} {name}" for name in names)
-        + (f"\nwould get it: {first}{more}" if first else "\nNobody would get it.")
+        + (f"\nwould get it: {first}{more}" if first else "\nNo customer would get it.")
     )
 
 
 def demo_section(title: str, half: DemoTriggered | DemoScheduled, chart: Histogram | BurnUp) -> Section:
-    """Return a half of the demo as a part of a report."""
+    """Return a part of the demo as a section of a report."""
     return Section(
         title=title, ok=half.ok, verdict=half.verdict, facts=half.lines(), charts=[chart], findings=half.findings
     )
@@ -350,17 +354,17 @@ def write_reviews(path: Path, reports: Sequence[ReviewReport], charts: Sequence[
 
 
 def charts_of(reports: Sequence[ReviewReport], samples: ReviewSamples, *, safety_margin: float) -> list[BurnUp]:
-    """Return a chart for each report; one of a review that did no work has nothing to draw.
+    """Return a chart for each report; that of a review that did nothing is empty.
 
     Args:
         reports: In order.
-        samples: What the reviews told of their progress.
+        samples: The progress of the reviews.
         safety_margin: Seconds, as the reviews were given.
     """
     campaigns = Counter(report.campaign_id for report in reports)
     charts = []
     for report in reports:
-        # Progress names the campaign alone: of two reviews of one campaign it is not known whose it was.
+        # Progress has only the campaign id: it cannot be assigned if two reviews have the same campaign.
         told = samples.of(report.campaign_id) if campaigns[report.campaign_id] == 1 else ()
         total = report.reviewed + report.not_reached if told and told[-1].all_read else None
         charts.append(BurnUp.of_review(told, total=total, safety_margin=safety_margin))
@@ -386,9 +390,9 @@ def _section(report: ReviewReport, chart: BurnUp) -> Section:
         ("to spare", f"{report.seconds_to_spare:,.0f} s before clearance"),
     ]
     if report.complete:
-        verdict = "Complete: every customer was decided about, and every status to report was acknowledged."
+        verdict = "Complete: every customer was decided, and every status to report was acknowledged."
     else:
-        verdict = "INCOMPLETE: whoever was not approved and acknowledged does not get the campaign."
+        verdict = "INCOMPLETE: customers who were not approved and acknowledged do not get the campaign."
     return Section(
         title=f"Campaign {report.campaign_id}",
         ok=report.complete,

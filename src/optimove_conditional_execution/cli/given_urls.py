@@ -1,4 +1,4 @@
-"""URLs among the command's options."""
+"""Checks of URLs among the command's options."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..urls import split_absolute
 
 
 def checked_urls(_: click.Context, __: click.Parameter, urls: Sequence[str]) -> Sequence[str]:
-    """Refuse a URL that is not absolute."""
+    """Reject a URL that is not absolute."""
     for url in urls:
         if split_absolute(url) is None:
             raise click.BadParameter("give an absolute URL, such as http://127.0.0.1:8000/optimove")
@@ -18,7 +18,7 @@ def checked_urls(_: click.Context, __: click.Parameter, urls: Sequence[str]) -> 
 
 
 def required_url(context: click.Context, parameter: click.Parameter, url: str) -> str:
-    """Refuse a URL that is not absolute."""
+    """Reject a URL that is not absolute."""
     return checked_urls(context, parameter, [url])[0]
 
 

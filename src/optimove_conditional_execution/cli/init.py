@@ -1,4 +1,4 @@
-"""`optimove-ce init`: one of the examples as a project of its own, which runs against the simulator and has a test."""
+"""`optimove-ce init`: one of the examples as a separate project, which runs against the simulator and has a test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REQUIREMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "lambda": (),
     "script": (),
 }
-"""What a kind of project needs beside the SDK."""
+"""The requirements of a kind of project beside the SDK."""
 
 _MORE: Final = {"lambda": ("lambda_local.py",)}
 
@@ -80,7 +80,7 @@ def init(kind: str, directory: Path, force: bool, as_json: bool) -> None:
 
 
 def project(kind: str) -> dict[str, str]:
-    """Return what each file of a project holds, by its name.
+    """Return the contents of a project's files, by name.
 
     Args:
         kind: One of `REQUIREMENTS`.
@@ -88,7 +88,7 @@ def project(kind: str) -> dict[str, str]:
     folder = _examples()
     example = f"{kind}_gate"
     sources = (f"{example}.py", f"test_{example}.py", *_MORE.get(kind, ()))
-    # In a folder of its own it is the one gate.
+    # In its own folder it is the only gate.
     files = {
         name.replace(example, "gate"): folder.joinpath(name).read_text("utf-8").replace(example, "gate")
         for name in sources
@@ -116,7 +116,7 @@ def _last_paragraph(source: str) -> str:
 
 
 def _write(files: Mapping[str, str], directory: Path, *, replace: bool) -> None:
-    # Also a link that leads nowhere is there.
+    # A broken link exists, too.
     there = [name for name in files if (directory / name).exists() or (directory / name).is_symlink()]
     if there and not replace:
         raise ConfigurationError(
@@ -128,7 +128,7 @@ def _write(files: Mapping[str, str], directory: Path, *, replace: bool) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
-            if replace:  # a link goes, and what it leads to stays
+            if replace:  # replace a link, and keep its target
                 (directory / name).unlink(missing_ok=True)
             with (directory / name).open("x", encoding="utf-8", newline="\n") as file:
                 file.write(content)

@@ -110,7 +110,7 @@ _timezone: Final = click.option(
     show_default=True,
     help="The zone of a scheduled campaign's times; read from OPTIMOVE_TIMEZONE too.",
 )
-_seed: Final = click.option("--seed", type=int, help="Asks about the same customers, with the same faults, again.")
+_seed: Final = click.option("--seed", type=int, help="Repeat a run with the same customers and faults.")
 _json_lines: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
 
@@ -145,7 +145,7 @@ _json_lines: Final = click.option("--json", "as_json", is_flag=True, help="Print
     of=click.FloatRange(-86_400, 86_400),
     default=0.0,
     metavar="SECONDS",
-    help="How far Optimove's clock is ahead of ours, for the whole run; it must change nothing.",
+    help="How far Optimove's clock is ahead of ours, for the whole run; no result may change.",
 )
 @_seed
 @_users
@@ -155,7 +155,7 @@ _json_lines: Final = click.option("--json", "as_json", is_flag=True, help="Print
 @report_option
 @_json_lines
 def trigger(command: Sequence[str], report: Path | None, as_json: bool, **options: Any) -> None:
-    """Fire a triggered campaign at your webhook URL, faults included, and judge what becomes of it.
+    """Send the notifications of a triggered campaign to your webhook URL, faults included, and check the results.
 
     A simulated Optimove posts signed notifications and takes the answers. A good one must be approved, denied or left
     undecided with HTTP 200 before its deadline; a forged one must get 401, one over 262,144 bytes 413, and neither an
@@ -163,17 +163,17 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
 
     COMMAND starts your service with the settings it needs, and stops it at the end; what it writes goes to standard
     error. Without COMMAND the settings are printed, and your service is waited for. API key and secret are those of
-    OPTIMOVE_API_KEY and OPTIMOVE_WEBHOOK_SECRET; without them they are made anew.
+    OPTIMOVE_API_KEY and OPTIMOVE_WEBHOOK_SECRET; without them new ones are made.
 
-    Exit status: 0 all is as it should be, 1 something is not, or nobody was decided about, 2 it could not start, 130 it
-    was ended by Ctrl-C.
+    Exit status: 0 all results are right, 1 one is not, or no customer was decided, 2 it could not start, 130 it was
+    ended by Ctrl-C.
     """
     given_key = os.environ.get(API_KEY_VARIABLE)
     secret, is_new = secret_or_new(os.environ)
     known = {name for name, is_known in ((API_KEY_VARIABLE, given_key), (SECRET_VARIABLE, not is_new)) if is_known}
 
     def introduce(environment: Mapping[str, str]) -> None:
-        # A service that is started here gets them by itself, and what was given is known already.
+        # A service that is started here gets them in its environment, and given settings are known already.
         shown = {name: value for name, value in environment.items() if not command and name not in known}
         _introduce(shown, as_json, base_url=environment[BASE_URL_VARIABLE])
 
@@ -231,7 +231,7 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
     "--wait",
     of=click.FloatRange(0, min_open=True),
     metavar="SECONDS",
-    help="End so long after the event, when clearance is later.",
+    help="End this long after the event, when clearance is later.",
 )
 @_host
 @_port
@@ -248,11 +248,11 @@ def campaign(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Put a scheduled campaign on hold, tell your listener, and see whom your review approves before clearance.
+    """Put a scheduled campaign on hold, post its event to your listener, and show who is approved before clearance.
 
     It prints the settings for your service, and waits until something listens. The customers C0000001 and on are
     served, and their statuses taken, until clearance or Ctrl-C. The API key is that of OPTIMOVE_API_KEY, so that a
-    service which runs already need not start again; without it one is made anew. A token is read from
+    running service need not be restarted; without it a new one is made. A token is read from
     OPTIMOVE_LISTENER_TOKEN and added to the URL of --listener, unless it has one.
 
     COMMAND starts your service with these settings, and a token, instead, and stops it at the end; what it writes goes
@@ -315,7 +315,7 @@ def _told(status: int | None) -> str:
         return "Warning: the listener gave no answer"
     if status == 401:
         return f"Warning: the listener gave HTTP 401: its token is not the one in the URL; set {TOKEN_VARIABLE} alike"
-    return "The listener has been told" if status // 100 == 2 else f"Warning: the listener gave HTTP {status}"
+    return "The event was posted to the listener" if status // 100 == 2 else f"Warning: the listener gave HTTP {status}"
 
 
 @click.command(
@@ -326,7 +326,7 @@ def _told(status: int | None) -> str:
 @_host
 @_port
 @_option("--rate", of=click.FloatRange(0, 100, min_open=True), default=1.0, help="Notifications a second.")
-@_option("--count", of=click.IntRange(1), help="End after so many; without it Ctrl-C ends it.")
+@_option("--count", of=click.IntRange(1), help="End after this many; without it Ctrl-C ends it.")
 @_option(
     "--timeout-ms",
     of=_MILLISECONDS,
@@ -346,7 +346,7 @@ def _told(status: int | None) -> str:
     "--campaign-every",
     of=click.FloatRange(0.1),
     metavar="SECONDS",
-    help="Fire a scheduled campaign so often, once a listener is registered; without it none is fired.",
+    help="Announce a scheduled campaign at this interval, once a listener is registered; without it none.",
 )
 @_option("--customers", of=_CUSTOMERS, default=100, help="Customers of a scheduled campaign.")
 @_option(
@@ -360,9 +360,9 @@ def _told(status: int | None) -> str:
 @_timezone
 @_json_lines
 def simulate(as_json: bool, **options: Any) -> None:
-    """Stand in for Optimove, so that your own service can be tried: signed notifications in, approvals out.
+    """Simulate Optimove, so that you can try your own service: it posts signed notifications and takes approvals.
 
-    It prints the settings for your service; API key and secret are made anew at each start and protect nothing. Each
+    It prints the settings for your service; API key and secret are new at each start and protect nothing. Each
     registered webhook gets every notification, and the first answer counts. A registered listener gets a scheduled
     campaign with --campaign-every; its customers are served and their statuses taken until clearance.
 
@@ -419,11 +419,11 @@ def simulate(as_json: bool, **options: Any) -> None:
     default=DEMO_CUSTOMERS,
     help="Customers of the scheduled campaign.",
 )
-@click.option("--seed", type=int, help="Plays the same customers in the same order again.")
+@click.option("--seed", type=int, help="Repeat a run with the same customers in the same order.")
 @report_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
 def demo(count: int, timeout_ms: int, customers: int, seed: int | None, report: Path | None, as_json: bool) -> None:
-    """Watch decisions come back on time: a triggered campaign, then a scheduled one.
+    """Show a triggered campaign and then a scheduled one, against a sample service.
 
     A simulated Optimove and a sample service, in a process of its own, talk over HTTP on loopback: customers who are
     eligible, self-excluded or unknown, a backend that is slow or fails, forged and repeated notifications. Then a
@@ -439,7 +439,7 @@ def demo(count: int, timeout_ms: int, customers: int, seed: int | None, report: 
     sections = [demo_section("A triggered campaign", triggered, histogram(triggered.result))]
     if not as_json:
         show_section(sections[0], console)
-        click.echo("\nA scheduled campaign is on hold; its listener is told, and reviews it.\n")
+        click.echo("\nA scheduled campaign is on hold: its event is posted to a listener, which reviews it.\n")
     samples = ReviewSamples()
     with ReviewDisplay(console) as display:
 
@@ -470,7 +470,7 @@ def _introduce(environment: Mapping[str, str], as_json: bool, **further: Any) ->
 
 
 def _run(main: Coroutine[Any, Any, object]) -> Interrupted | None:
-    """Run to the end, or until a signal ends it, which is returned: there is a result all the same."""
+    """Run to the end, or until a signal ends it, which is returned; there is a result in both cases."""
     try:
         run_interruptibly(main)
     except Interrupted as interrupted:

@@ -1,4 +1,4 @@
-"""`--report FILE.html`: refused before the work when it cannot be written, and written in one piece after it."""
+"""The option `--report FILE.html`: checked before the command runs, written atomically after it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SUFFIXES: Final = (".html", ".htm")
 
 
 def report_option(function: F) -> F:
-    """Add `--report FILE.html` to a command, which gets `report: Path | None`; a path that is no use is status 2."""
+    """Add `--report FILE.html` to a command, which gets `report: Path | None`; an unusable path is status 2."""
     return click.option(
         "--report",
         type=click.Path(path_type=Path),
@@ -42,7 +42,7 @@ def write_page(path: Path, *, title: str, sections: Sequence[Section], made: dat
     Args:
         path: From `report_option`.
         title: The page's heading.
-        sections: What stands in it. Whatever is in it is escaped.
+        sections: Its contents; all text is escaped.
         made: When; unset, now.
 
     Raises:
@@ -55,7 +55,7 @@ def write_page(path: Path, *, title: str, sections: Sequence[Section], made: dat
                 stream.write(text.encode())
                 stream.flush()
                 os.fsync(stream.fileno())
-            # It names customers: who has closed the old page to others does not get an open one.
+            # It names customers: keep the permissions of an older page.
             with contextlib.suppress(FileNotFoundError):
                 shutil.copymode(path, file)
             file.replace(path)
@@ -77,7 +77,7 @@ def _writable(path: Path) -> Path:
     """Return a path with its links followed.
 
     Raises:
-        ValueError: Something other than a page belongs there.
+        ValueError: It does not name an HTML file.
         OSError: Nothing can be written there.
     """
     if path.is_dir():
@@ -86,10 +86,10 @@ def _writable(path: Path) -> Path:
         raise ValueError(f"{path} must end in .html: so that no other file is overwritten by mistake.")
     real = path.resolve()
     if real.exists() and not real.is_file():
-        raise ValueError(f"{path} is no plain file.")
+        raise ValueError(f"{path} is not a regular file.")
     if not real.parent.is_dir():
         raise ValueError(f"There is no folder {path.parent}: make it first.")
-    # What is allowed is only known when it is tried. A page that is write-protected stays.
+    # Permissions are known only by trying. A write-protected page is kept.
     if real.exists():
         real.open("r+b").close()
     with _beside(real) as (_, descriptor):
@@ -99,9 +99,9 @@ def _writable(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _beside(path: Path) -> Iterator[tuple[Path, int]]:
-    """Make a new file in the same folder, which is gone in the end unless it has got another name."""
+    """Create a temporary file in the same folder; it is removed unless it was renamed."""
     file = path.with_name(f".report-{secrets.token_hex(8)}.tmp")
-    # With the rights of any new file: colleagues shall read it, as far as the umask lets them.
+    # With the permissions of any new file, by the umask.
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         yield file, descriptor

@@ -1,4 +1,4 @@
-"""`optimove-ce review`: run a reviewer of yours from a shell, go on after a crash, and see what a journal holds."""
+"""`optimove-ce review`: run and resume reviews from a shell, and list those of a journal."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def resume_reviews(
 @_JOURNAL
 @_AS_JSON
 def review_status(journal: Path, as_json: bool) -> None:
-    """List the reviews of a journal, and how far each is."""
+    """List the reviews of a journal with their progress."""
     rows = [
         {
             "campaign_id": kept.event.campaign_id,
@@ -143,7 +143,7 @@ def review_status(journal: Path, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def _progress(samples: ReviewSamples, as_json: bool) -> Iterator[Callable[[Progress], None]]:
-    # On standard error, so that the report can be piped on; and cron sends a mail for whatever stands there.
+    # On standard error, so that the report can be piped; and cron mails what is written there.
     if as_json or not sys.stderr.isatty():
         yield samples
         return
@@ -180,7 +180,7 @@ def _review(
 def _journal(path: Path) -> SqliteJournal:
     try:
         return SqliteJournal(path)
-    except Exception as error:  # whatever the file is
+    except Exception as error:  # the file may be of any kind
         raise ConfigurationError(
             f"The journal {path} cannot be used ({error}): it must be an SQLite file of ours, in a folder that exists."
         ) from error
@@ -190,7 +190,7 @@ def _kept(path: Path) -> list[ReviewState]:
     with _journal(path) as journal:
         try:
             return journal.reviews()
-        except Exception as error:  # whatever the file is
+        except Exception as error:  # the file may be of any kind
             raise ConfigurationError(f"The journal {path} cannot be read ({error}).") from error
 
 
@@ -206,7 +206,7 @@ def _function(reviewer: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         raise ConfigurationError(f"There is no module {error.name}, here or among what is installed.") from None
     except Exception as error:
-        # It is the user's own code; what it says of itself helps, where it failed helps more.
+        # It is the user's own code: show the message and the location.
         where = traceback.extract_tb(error.__traceback__)[-1]
         place = f"{where.filename}:{where.lineno}"
         raise ConfigurationError(
@@ -218,7 +218,7 @@ def _function(reviewer: str) -> Callable[..., Any]:
 
 
 def _existing(journal: Path) -> Path:
-    # A mistyped name must not make an empty journal that looks as if nothing were left to do.
+    # A mistyped name must not create an empty journal that looks like a finished one.
     if not journal.is_file():
         raise ConfigurationError(f"There is no journal {journal}.")
     return journal

@@ -1,4 +1,4 @@
-"""Where the command finds webhook secrets: in the environment, else from a hidden prompt; never among its options."""
+"""Webhook secrets of the command: from the environment, else from a hidden prompt; never from options."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def webhook_secrets(environment: Mapping[str, str]) -> list[NamedSecret]:
 
 
 def given_secrets() -> list[NamedSecret]:
-    """Return the secrets of this process's environment, or ask for one when somebody sits at the terminal.
+    """Return the secrets of this process's environment, or ask for one on a terminal.
 
     Raises:
         ConfigurationError: There is none, or one of them is blank.
@@ -45,7 +45,7 @@ def given_secrets() -> list[NamedSecret]:
 
 
 def as_text(secret: NamedSecret) -> str:
-    """Return a secret as JSON can carry it.
+    """Return a secret as text for JSON.
 
     Raises:
         ConfigurationError: It is not UTF-8 text.

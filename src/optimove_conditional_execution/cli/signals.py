@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a closed terminal: cancel what runs, let it clean up, and say which signal it was."""
+"""Handling of SIGINT, SIGTERM and SIGHUP: cancel the running task, let it clean up, and report the signal."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _HANGUP: Final = getattr(signal, "SIGHUP", None)
 
 
 @final
-class Interrupted(Exception):  # noqa: N818 - a user's wish, not an error
-    """A signal asked the program to end, and everything that it had started has been cleaned up.
+class Interrupted(Exception):  # noqa: N818 - not an error
+    """A signal has ended the program, after its clean-up.
 
     Attributes:
         exit_status: The shell's number for it, such as 130 for Ctrl-C.
@@ -51,7 +51,7 @@ async def _guarded(main: Coroutine[Any, Any, T]) -> T:
     def stop(number: int, _: FrameType | None) -> None:
         received.append(number)
         if len(received) == 1:
-            # From a signal handler only this wakes the loop up.
+            # Only this wakes the loop from a signal handler.
             loop.call_soon_threadsafe(task.cancel)
 
     previous = {number: signal.signal(number, stop) for number in _SIGNALS}
@@ -72,7 +72,7 @@ async def _guarded(main: Coroutine[Any, Any, T]) -> T:
 
 
 def _nothing(_: int, __: FrameType | None) -> None:
-    """Let a signal pass."""
+    """Ignore a signal."""
 
 
 def _first(error: BaseException) -> BaseException:

@@ -206,7 +206,7 @@ def set_settings(timeout_ms: int, new_secret: bool, as_json: bool) -> None:
     )
 
 
-# ---- what they share
+# ---- shared functions
 
 
 def token_of(url: str) -> str | None:
@@ -266,10 +266,10 @@ def plain_url(url: str) -> str:
 
 
 def shown_url(url: str, *, full: bool) -> str:
-    """Return a URL for a screen: its path and query can hold a token.
+    """Return a URL for display: its path and query can hold a token.
 
     Args:
-        url: As Optimove told it; a listener's may be percent-encoded.
+        url: As Optimove returned it; a listener's may be percent-encoded.
         full: Whether to show all of it.
     """
     if full:

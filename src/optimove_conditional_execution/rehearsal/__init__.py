@@ -1,7 +1,8 @@
 """Rehearse campaigns over HTTP against a service in any language, from Python, pytest or `optimove-ce`.
 
 `TriggeredRehearsal` posts the signed notifications of a triggered campaign to a webhook, faults included;
-`ScheduledRehearsal` puts a scheduled one on hold and tells a listener. Both need the extra `cli`, for the server.
+`ScheduledRehearsal` puts a scheduled one on hold and posts its event to a listener. Both need the
+extra `cli`, for the server.
 """
 
 from __future__ import annotations

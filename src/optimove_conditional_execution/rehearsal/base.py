@@ -1,4 +1,4 @@
-"""What a triggered and a scheduled rehearsal share: the stand-in for Optimove is served, and the service waited for."""
+"""Base class of both rehearsals: serve the simulator, and start the service or wait for it."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Rehearsal(ABC, Generic[R]):
 
     Attributes:
         command: The command line that starts the service, with the settings it needs in its environment; it is stopped
-            at the end. Empty for one that runs already, or is started by somebody else.
+            at the end. Empty for one that runs already, or is started separately.
         api_key: The key that the service has; None makes one.
-        host: Where the stand-in for Optimove listens.
+        host: Where the simulator listens.
         port: Its port; 0 takes a free one.
         start_within: Seconds that the service may take to listen.
         on_ready: Called with the environment variables that the service needs, before it is waited for.
-        on_note: Called with a sentence that people should see at once.
+        on_note: Called with a sentence for the user.
     """
 
     command: Sequence[str] = ()
@@ -51,15 +51,15 @@ class Rehearsal(ABC, Generic[R]):
         """Rehearse, in an event loop of its own.
 
         Raises:
-            ConfigurationError: The stand-in cannot listen, or the service could not be started.
+            ConfigurationError: The simulator cannot listen, or the service could not be started.
         """
         return asyncio.run(self.arun())
 
     async def arun(self) -> R:
-        """Rehearse; when it is cancelled, `result` has what there is.
+        """Rehearse; when it is cancelled, `result` has the results so far.
 
         Raises:
-            ConfigurationError: The stand-in cannot listen, or the service could not be started.
+            ConfigurationError: The simulator cannot listen, or the service could not be started.
         """
         async with contextlib.AsyncExitStack() as stack:
             base_url = await stack.enter_async_context(served(self._fake, host=self.host, port=self.port))
@@ -84,7 +84,7 @@ class Rehearsal(ABC, Generic[R]):
 
     @abstractmethod
     def result(self) -> R:
-        """Return how it has gone so far."""
+        """Return the result so far."""
 
     @abstractmethod
     def _environment(self) -> dict[str, str]:
@@ -100,7 +100,7 @@ class Rehearsal(ABC, Generic[R]):
 
     @abstractmethod
     async def _found(self) -> str | None:
-        """Wait for a service that somebody else starts, and return its URL; None when it did not come."""
+        """Wait for a service that is started separately, and return its URL; None when it did not start."""
 
     @abstractmethod
     async def _play(self, url: str, engine: AsyncHttpEngine) -> None: ...

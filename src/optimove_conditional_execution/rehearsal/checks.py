@@ -1,4 +1,4 @@
-"""Whether a webhook did right: one result for each post, with cause and remedy of what is wrong."""
+"""Checks of a webhook: one result for each post, with the cause and the remedy of an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .reply import Reply
 
 CheckKind = Literal["approved", "denied", "abstained", "refused", "left alone", "unchanged", "wrong"]
 """The first three: a good one was decided. `refused`: a forged or oversized one. `left alone`: a late one.
-`unchanged`: a repeat. `wrong`: something else than should be."""
+`unchanged`: a repeat. `wrong`: not the right result."""
 
 EXPECTED: Final[dict[FaultKind, CheckKind]] = {
     "duplicate": "unchanged",
@@ -28,8 +28,8 @@ class CheckResult:
     """The result of one post.
 
     Attributes:
-        kind: What became of it.
-        finding: What is wrong, as half a sentence about the notification; empty when nothing is.
+        kind: The result.
+        finding: The error, as half a sentence about the notification; empty for none.
         remedy: The cause and what to do, as the other half; empty when nothing more is known.
     """
 
@@ -49,14 +49,14 @@ class Observation:
     """What was observed of one notification.
 
     Attributes:
-        planned: What it was.
-        request_uid: Its name.
+        planned: The planned notification.
+        request_uid: Its `request_uid`.
         replies: What the webhook answered over HTTP, a repeat's answer last.
-        answer: Whether Optimove was told "approved"; None when no answer came in time.
+        answer: Whether the answer to Optimove was "approved"; None when no answer came in time.
         ignored: What later and late answers said.
         latency_ms: Milliseconds from notification to answer; None without one in time.
         deadline_ms: Milliseconds that the answer might take.
-        over: Whether nothing more is waited for.
+        over: Whether nothing more is expected.
     """
 
     planned: PlannedNotification
@@ -70,7 +70,7 @@ class Observation:
 
     @property
     def said(self) -> str:
-        """What Optimove was told, in time or not, in a word; empty when it was told nothing."""
+        """The answer to Optimove, in time or not, as a word; empty without one."""
         told = self.answer if self.answer is not None or not self.ignored else self.ignored[0]
         return "" if told is None else _word(told)
 
@@ -81,13 +81,13 @@ class Observation:
 
     @property
     def answered(self) -> Literal["approved", "denied", "late", "unanswered"]:
-        """How it was answered, be it right or wrong; `late` for after the deadline only."""
+        """How it was answered, right or wrong; `late` for after the deadline only."""
         if self.answer is None:
             return "late" if self.ignored else "unanswered"
         return "approved" if self.answer else "denied"
 
     def checks(self) -> list[CheckResult]:
-        """Return a result for each post: two for a duplicate, one for every other. It must be over."""
+        """Return a result for each post: two for a duplicate, one for every other. It must be `over`."""
         first, *repeats = self.replies
         match self.planned.fault:
             case "forged":
@@ -130,9 +130,9 @@ def _refused(seen: Observation, reply: Reply, wanted: HTTPStatus, what: str) -> 
         advice = (
             "verify the signature over the raw body before anything else"
             if seen.planned.fault == "forged"
-            else "bound the body before it is read"
+            else "limit the body before it is read"
         )
-        return _wrong(f"{what}, and was {seen.said} all the same", advice)
+        return _wrong(f"{what}, and was {seen.said} nevertheless", advice)
     # A server may end the connection before it has read the body; then its answer can get lost.
     if reply.status == wanted or (seen.planned.fault == "oversize" and reply.failure == "broken"):
         return CheckResult("refused")
@@ -143,8 +143,8 @@ def _refused(seen: Observation, reply: Reply, wanted: HTTPStatus, what: str) -> 
 def _late(seen: Observation, reply: Reply) -> CheckResult:
     if seen.said:
         return _wrong(
-            f"came after its deadline, and was {seen.said} in vain",
-            "leave alone what its two time stamps, both of them Optimove's, show to be past its deadline",
+            f"came after its deadline, and was {seen.said}, too late to count",
+            "do not answer when the notification's own two time stamps show that its deadline has passed",
         )
     if reply.status is None or reply.is_redirect or reply.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return _wrong(f"came after its deadline, and {_answered(reply)}", reply.remedy)
@@ -162,7 +162,9 @@ def _good(seen: Observation, reply: Reply) -> CheckResult:
     if reply.status != HTTPStatus.OK:
         return _wrong(f"{_answered(reply)} instead of 200{although}", reply.remedy)
     if seen.is_late:
-        return _wrong(f"was {seen.said} after its deadline, in vain", "decide sooner, or abstain when time is up")
+        return _wrong(
+            f"was {seen.said} after its deadline, too late to count", "decide sooner, or abstain when time is up"
+        )
     if seen.planned.fault != "duplicate" and (not seen.answer) in seen.ignored:
         return _wrong(f"was {seen.said} first and {_word(not seen.answer)} then; Optimove keeps the first answer")
     if reply.seconds * 1000 > seen.deadline_ms:
@@ -178,7 +180,7 @@ def _good(seen: Observation, reply: Reply) -> CheckResult:
 
 
 def _repeat(seen: Observation, first: Reply, reply: Reply) -> CheckResult:
-    keep = "keep by its request_uid what was answered"
+    keep = "store the answer by its request_uid"
     if seen.answer is not None and (not seen.answer) in seen.ignored:
         return _wrong(f"was {seen.said} first, and {_word(not seen.answer)} when it came again", keep)
     if seen.answer is not None and seen.ignored:

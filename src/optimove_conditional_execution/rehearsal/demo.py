@@ -32,7 +32,7 @@ from .triggered import TriggeredRehearsal
 DEMO_CUSTOMERS: Final = 25_000
 
 SAFETY_MARGIN: Final = 5.0
-"""Seconds before clearance at which the demo's reviewer is not asked any more."""
+"""Seconds before clearance from which on the demo's reviewer gets no new batches."""
 
 _SPREAD_SECONDS: Final = 3.0
 _RATES: Final = (10.0, 50.0)
@@ -45,7 +45,7 @@ _EXCLUDED_EVERY: Final = 7
 @final
 @dataclass(frozen=True, slots=True)
 class DemoTriggered:
-    """The first half of the demo; `sent = decided + forged + duplicates + lost + late`.
+    """The first part of the demo, the triggered campaign; `sent = decided + forged + duplicates + lost + late`.
 
     Attributes:
         result: Of the rehearsal.
@@ -60,12 +60,12 @@ class DemoTriggered:
 
     @property
     def findings(self) -> list[str]:
-        """A sentence for each thing that is wrong."""
+        """A sentence for each error."""
         return [*sentences(self.result.findings), *self.result.hints]
 
     @property
     def verdict(self) -> str:
-        """How it went, as a sentence."""
+        """The result as a sentence."""
         counts = self.counts()
         went = "Nothing lost, nothing late" if self.ok else f"{counts['lost']} lost, {counts['late']} late"
         return f"{went} (--seed {self.result.seed} plays it again)."
@@ -106,7 +106,7 @@ class DemoTriggered:
 @final
 @dataclass(frozen=True, slots=True)
 class DemoScheduled:
-    """The second half of the demo: what the review says, beside the books of the stand-in for Optimove.
+    """The second part of the demo: the review's report, compared with what the simulator has recorded.
 
     Attributes:
         result: Of the rehearsal.
@@ -120,7 +120,7 @@ class DemoScheduled:
 
     @property
     def findings(self) -> list[str]:
-        """A sentence for each thing that does not add up."""
+        """A sentence for each difference."""
         found, report = sentences(self.result.findings), self.report
         if report is None:
             return [*found, "The review did not write one report."]
@@ -137,17 +137,17 @@ class DemoScheduled:
 
     @property
     def ok(self) -> bool:
-        """Whether everything adds up."""
+        """Whether there is no difference."""
         return not self.findings
 
     @property
     def verdict(self) -> str:
-        """How it went, as a sentence."""
+        """The result as a sentence."""
         if self.ok:
             return (
-                "Everybody accounted for: nobody gets the campaign unapproved, and nobody who was approved is missing."
+                "All customers accounted for: no unapproved customer gets the campaign, and no approved one is missing."
             )
-        return "It does not add up."
+        return "The review and the simulator differ."
 
     def as_json(self) -> dict[str, Any]:
         """Return its part of the JSON object of `demo --json`."""
@@ -192,7 +192,7 @@ async def demo_triggered(
 
     Args:
         posts: Notifications to post, repeats included.
-        seed: Plays the same customers in the same order again.
+        seed: Repeats a run with the same customers in the same order.
         timeout_ms: Milliseconds that an answer may take.
         on_change: Called with what was observed so far of a notification.
         command: Starts the service, which registers its webhook.
@@ -215,7 +215,7 @@ async def demo_triggered(
 
 
 async def look_up(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
-    """Ask a pretended register of self-excluded players about a batch.
+    """Look a batch up in a simulated register of self-excluded players.
 
     Args:
         customers: The batch.
@@ -236,7 +236,7 @@ async def demo_scheduled(
 
     Args:
         customers: How many the campaign has.
-        on_progress: Told how far the review is.
+        on_progress: Called with the progress of the review.
         reviewer: Decides about batches.
         lead_seconds: Seconds from the event to clearance.
 

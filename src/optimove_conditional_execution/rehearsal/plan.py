@@ -36,8 +36,8 @@ class PlannedNotification:
         personalization: The attributes that it carries.
         fault: What is wrong with it; None for nothing.
         forgery: How a forged one is made; None for a wrong signature.
-        at_once: Whether a duplicate is posted together with the first, instead of after its answer.
-        expected: What must become of it if it has no fault, or is a duplicate; None accepts every decision.
+        at_once: Whether a duplicate is posted concurrently with the first, instead of after its answer.
+        expected: The right decision if it has no fault, or is a duplicate; None accepts every decision.
         scenario: A name for tables and findings, instead of the fault's.
     """
 
@@ -73,7 +73,7 @@ def plan(
         seed: The same one gives the same customers and faults.
 
     Raises:
-        ConfigurationError: There are more faults than notifications, or a late one would have no neighbour.
+        ConfigurationError: There are more faults than notifications, or a late one has no other to be compared with.
     """
     chance = random.Random(seed)  # noqa: S311 - picks an order, protects nothing
     numbers: dict[FaultKind, int] = {
@@ -87,7 +87,7 @@ def plan(
         order.extend(kind for _ in range(number))
     chance.shuffle(order)
     if "late" in order:
-        # Whether one is late shows beside others that were not.
+        # A late one is recognised by comparison with others that are not.
         first = next((index for index, kind in enumerate(order) if kind in (None, "duplicate")), None)
         if first is None:
             raise ConfigurationError("A late notification needs one that is in time before it: lower some --fault.")
@@ -115,7 +115,7 @@ def _attributes(chance: random.Random) -> dict[str, str]:
 
 
 _Scenario = tuple[str, str, Expectation | None, FaultKind | None]
-"""Its name, how the ids of its customers begin (the sample service answers by them), what must become of it, and its
+"""Its name, how the ids of its customers begin (the sample service answers by them), the right decision, and its
 fault."""
 
 _ELIGIBLE: Final[_Scenario] = ("eligible", "eligible", "approved", None)

@@ -1,4 +1,4 @@
-"""What a service answered over HTTP, or why no answer came, and what to do about it."""
+"""HTTP replies of a service: the status or the failure, and the remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..transport.http import AsyncHttpEngine
 from ..urls import origin
 
 Failure = Literal["refused", "timeout", "unknown-host", "tls", "broken"]
-"""Nothing listens; no answer in time; no machine has that name; no TLS; the connection ended before the answer."""
+"""Nothing listens; no answer in time; unknown host name; no TLS; the connection ended before the answer."""
 
 _GRACE_SECONDS: Final = 5.0
 """How long after a notification's deadline its webhook may still answer over HTTP."""
@@ -27,7 +27,7 @@ _FAILURES: Final[dict[str, Failure]] = {
     "tls": "tls",
     "timeout": "timeout",
 }
-"""By the cause of a `TransportError` or a `DeadlineExceeded`; of any other error the connection is broken."""
+"""By the cause of a `TransportError` or a `DeadlineExceeded`; any other error counts as a broken connection."""
 
 _REMEDIES: Final[dict[int, str]] = {
     400: "it cannot read the notification: let it parse the raw body, as a receiver of the SDK does",
@@ -53,11 +53,11 @@ class Reply:
     """The result of one POST.
 
     Attributes:
-        url: Where it went to; its query can hold a token.
+        url: The URL; its query can hold a token.
         seconds: How long the answer took, or the wait for it.
         status: The HTTP status; None when no answer came.
-        failure: Why none came; None when one did.
-        location: Where a redirect points to, without query.
+        failure: Why no answer came; None when one did.
+        location: The target of a redirect, without query.
         is_html: Whether the body is a page for people.
     """
 
@@ -75,7 +75,7 @@ class Reply:
 
     @property
     def is_redirect(self) -> bool:
-        """Whether it points elsewhere."""
+        """Whether the status is a redirect."""
         return self.status is not None and self.status // 100 == 3
 
     @property
@@ -97,7 +97,7 @@ class Reply:
         return _REMEDIES.get(self.status, "the handler failed" if self.status > 500 else "")
 
     def __str__(self) -> str:
-        """Return the status, or a word for why there is none."""
+        """Return the status, or the failure."""
         return str(self.status or self.failure)
 
 
@@ -105,8 +105,8 @@ async def post(engine: AsyncHttpEngine, delivery: Delivery, *, timeout_ms: int) 
     """Post a notification or an event.
 
     Args:
-        engine: Has the connections; of the event loop that also serves the stand-in for Optimove.
-        delivery: What, and where to.
+        engine: Sends the request; of the event loop that also serves the simulator.
+        delivery: The request and its URL.
         timeout_ms: Milliseconds until its deadline; the answer may come five seconds later.
     """
     start = time.monotonic()

@@ -1,4 +1,4 @@
-"""The results of rehearsals: plain values with the numbers, and a finding for each thing that is wrong."""
+"""Results of rehearsals: the numbers, and a finding for each error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _REFUSALS: Final = {
 @final
 @dataclass(frozen=True, slots=True)
 class Latencies:
-    """Percentiles by the nearest-rank method, so each is a latency that was really seen.
+    """Percentiles by the nearest-rank method, so each is a latency that was measured.
 
     Attributes:
         p50: Milliseconds; None when there was no answer at all, as in the others.
@@ -63,10 +63,10 @@ class Latencies:
 @final
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong.
+    """An error that a rehearsal has found.
 
     Attributes:
-        cause: What is wrong, as a sentence without its full stop.
+        cause: The error, as a sentence without its full stop.
         remedy: Why, and what to do, as half a sentence; empty when nothing more is known.
         user_ids: The customers of the notifications that it is about; empty when it is about no single one.
     """
@@ -100,17 +100,17 @@ class TriggeredResult:
 
     Attributes:
         sent: Notifications that were posted, repeats included.
-        approved: Optimove was told to send.
-        denied: Optimove was told not to send.
-        abstained: The webhook answered 200 and told Optimove nothing.
+        approved: The answer to Optimove was to send.
+        denied: The answer to Optimove was not to send.
+        abstained: The webhook responded with 200 and sent no answer to Optimove.
         faults: How many of each fault were posted, and how many of them had the right result.
         wrong: Posts with a finding.
         late: How many of the wrong ones were answered after their deadline only.
         pending: Posts that were still waited for when the rehearsal was interrupted.
         latencies_ms: Milliseconds from notification to answer, of each good one that was answered.
         deadline_ms: Milliseconds that an answer might take.
-        findings: What is wrong; equal findings are one.
-        hints: What may be wrong, and may be meant.
+        findings: The errors; equal ones are merged.
+        hints: What may be an error, or intended.
         observations: What was observed of each notification, in the order in which they went out.
         seed: Gives the same customers and faults again.
         skew_seconds: How far Optimove's clock was ahead of ours.
@@ -172,8 +172,8 @@ class TriggeredResult:
         of_calls = _of_calls(calls)
         undecided = counts["abstained"] and not counts["approved"] and not counts["denied"]
         hint = (
-            "Nothing was told to Optimove about any customer: the handler abstained, raised, lacks an await or was too "
-            "slow, which the log of the service tells."
+            "No answer about any customer was sent to Optimove: the handler abstained, raised, lacks an await or was "
+            "too slow, which the log of the service shows."
         )
         return cls(
             sent=counts.total() + pending,
@@ -202,7 +202,7 @@ class TriggeredResult:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong, and somebody was decided about: a gate that never decides passes no check."""
+        """Whether nothing is wrong and at least one customer was decided: a gate that never decides is not ok."""
         return not (self.findings or self.hints)
 
     def lines(self) -> list[tuple[str, str]]:
@@ -235,7 +235,7 @@ class TriggeredResult:
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduledResult:
-    """The result of a scheduled rehearsal, by the books of the stand-in for Optimove.
+    """The result of a scheduled rehearsal, as the simulator recorded it.
 
     Attributes:
         campaign_id: The campaign.
@@ -251,7 +251,7 @@ class ScheduledResult:
         clearance_seconds: Seconds from the event to clearance.
         unapproved: Recipients who were not expected; 0 when nothing was expected.
         missing: Expected recipients who would not get the campaign; 0 when nothing was expected.
-        findings: What is wrong.
+        findings: The errors.
     """
 
     campaign_id: int = 0
@@ -278,12 +278,12 @@ class ScheduledResult:
         expected: Collection[str] | None = None,
         further: Iterable[Finding] = (),
     ) -> ScheduledResult:
-        """Compare what was reported with what should have been.
+        """Compare the reported statuses with the expected ones.
 
         Args:
-            campaign: With all that was reported.
+            campaign: With all reported statuses.
             statuses: What the listener answered to each announcement; None where no answer came.
-            expected: Who should get the campaign; None accepts everybody who was reported.
+            expected: Who should get the campaign; None accepts all reported customers.
             further: Findings that are not about statuses.
         """
         recipients = campaign.recipients()
@@ -308,7 +308,9 @@ class ScheduledResult:
         if campaign.unknown:
             findings.append(Finding(f"{len(campaign.unknown)} ids that the campaign does not have were reported"))
         if expected is None and not campaign.statuses:
-            findings.append(Finding("Nobody was reported in time", "whoever is not approved does not get the campaign"))
+            findings.append(
+                Finding("No customer was reported in time", "customers who are not approved do not get the campaign")
+            )
         return cls(
             campaign_id=campaign.campaign_id,
             listener_statuses=tuple(statuses),

@@ -24,7 +24,7 @@ _LOOK_UP_SECONDS: Final = 0.03
 
 
 async def decide(notification: WebhookNotification, deadline: Deadline) -> Decision | bool:
-    """Ask a pretended player register, whose customers carry in their ids how it will answer.
+    """Look a customer up in a simulated player register, which answers by the prefix of the id.
 
     Args:
         notification: Who would get which campaign.

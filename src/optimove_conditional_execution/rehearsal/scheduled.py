@@ -1,4 +1,4 @@
-"""Rehearse a scheduled campaign: put it on hold, tell a listener over HTTP, and see who is approved by clearance."""
+"""Rehearsal of a scheduled campaign: put it on hold, post its event to a listener, and check the reported statuses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .result import Finding, ScheduledResult
 from .service import until_reachable
 
 _GRACE_SECONDS: Final = 1.0
-"""How long after clearance late statuses are still counted, as late."""
+"""Seconds after clearance for which late statuses are still counted, as late."""
 
 _LOOK_AGAIN: Final = 0.1
 _LISTENER_MS: Final = 10_000
@@ -42,12 +42,12 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
         listener: The listener, with its token; None for the one that the service registers.
         campaign_id: The CampaignID.
         customers: How many customers are on hold.
-        control_every: Each so manieth customer is in the control group; None for none.
+        control_every: Every nth customer is in the control group; None for none.
         lead_seconds: Seconds from the event to clearance.
         timezone: The zone of the event's times, an IANA name.
-        announcements: How often the listener is told. Optimove may tell twice; it must not be reviewed twice.
-        expected: Ids of the customers who must get the campaign, and nobody else; None accepts whoever is reported.
-        wait: End so many seconds after the event, when clearance is later; None for no limit.
+        announcements: How often the event is posted. Optimove may post it twice; it must be reviewed once.
+        expected: Ids of exactly the customers who must get the campaign; None accepts all who are reported.
+        wait: End this many seconds after the event, when clearance is later; None for no limit.
         until: Ends it when what it returns is done, instead of at clearance.
         token: The listener's token, for the service; None makes one.
         on_announced: Called with the listener's HTTP status, None when no answer came.
@@ -75,10 +75,10 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
         self._statuses: list[int | None] = []
 
     def result(self) -> ScheduledResult:
-        """Return how it has gone so far."""
+        """Return the result so far."""
         if self._campaign is None:
-            nobody = Finding("No listener was told")
-            return ScheduledResult(campaign_id=self.campaign_id, rows=self.customers, findings=(nobody,))
+            finding = Finding("The event was posted to no listener")
+            return ScheduledResult(campaign_id=self.campaign_id, rows=self.customers, findings=(finding,))
         return ScheduledResult.of(self._campaign, self._statuses, expected=self.expected, further=self._further)
 
     def _environment(self) -> dict[str, str]:
@@ -106,7 +106,7 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
 
 
 async def announced(engine: AsyncHttpEngine, url: str, campaign: Campaign) -> int | None:
-    """Tell a listener of a campaign, and return its HTTP status; None when no answer came."""
+    """Post the event of a campaign to a listener, and return its HTTP status; None when no answer came."""
     return (await post(engine, listener_delivery(url, campaign), timeout_ms=_LISTENER_MS)).status
 
 

@@ -45,7 +45,7 @@ class _Server(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def served(app: Any, *, host: str = LOOPBACK, port: int = 0) -> AsyncIterator[str]:
-    """Serve an ASGI application, or a stand-in for Optimove, in this event loop while the context lasts.
+    """Serve an ASGI application, or a `FakeOptimove`, in this event loop while the context lasts.
 
     Args:
         app: The application, or a `FakeOptimove`.

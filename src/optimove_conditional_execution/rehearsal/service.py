@@ -1,4 +1,4 @@
-"""The service that is rehearsed: waited for, or started by its command line and ended with all that it has started."""
+"""The rehearsed service: wait for it, or start it by its command line and stop it with its child processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..transport.http import AsyncHttpEngine
 from ..urls import origin
 
 START_SECONDS: Final = 30.0
-"""How long a service may take to listen."""
+"""Seconds that a service may take to listen."""
 
 _END_SECONDS: Final = 5.0
 _LAST_WORDS_SECONDS: Final = 0.5
@@ -98,7 +98,7 @@ class Service:
         self._name = name
 
     async def until(self, ready: Coroutine[Any, Any, T], *, within: float, what: str) -> T:
-        """Wait for something that the service brings about, and return it.
+        """Wait for a result of the service, and return it.
 
         Args:
             ready: Waits for it.
@@ -132,7 +132,7 @@ class Service:
         return "" if status is None else f"{self._name} ended during the rehearsal, with {_exit(status)}"
 
     async def _last_words(self) -> str:
-        # What it wrote last may still be in the pipe, which something that it has started may hold open.
+        # Its last output may still be in the pipe, which a child process may hold open.
         await asyncio.wait({self._output}, timeout=_LAST_WORDS_SECONDS)
         said = " | ".join(self._last) or "it wrote nothing to standard error"
         return f"{_exit(self._process.returncode or 0)}, at the end: {said}"
@@ -144,15 +144,15 @@ async def started(
 ) -> AsyncIterator[Service]:
     """Run a service while the context lasts.
 
-    What it writes goes to standard error. At the end it and all that it has started are asked to end, and what is left
+    What it writes goes to standard error. At the end it and its child processes are terminated, and what is left
     after five seconds is killed.
 
     Args:
         command: Its command line.
         environment: Environment variables for it, beside those of this process.
-        url: Where it will listen, if that is known: nothing else must be there.
-        is_sample: Whether it is the sample service, which writes nothing that anybody needs, and ends with its standard
-            input: so also when this process is killed.
+        url: Where it will listen, if that is known; nothing else may listen there.
+        is_sample: Whether it is the sample service, whose output is not needed, and which ends with its standard
+            input, so also when this process is killed.
 
     Raises:
         ConfigurationError: The command cannot be started, or something else listens at the URL.
@@ -167,14 +167,14 @@ async def started(
             stdin=subprocess.PIPE if is_sample else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            # A pipe makes Python keep its output back, and people wait for it.
+            # With a pipe Python buffers its output, and users would wait for it.
             env={"PYTHONUNBUFFERED": "1", **os.environ, **environment},
             # Ctrl-C in a terminal goes to the whole group; the service ends after its last answer, not before.
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-        # A newcomer calls this program by its path in an environment that the shell does not know of.
+        # The program may have been called by its path in an environment that is not active.
         remedy = (
             " Give its path, or activate the environment that it is installed in."
             if isinstance(error, FileNotFoundError)
@@ -195,7 +195,7 @@ async def started(
 
 
 async def end_group(process: asyncio.subprocess.Process, *, within: float) -> None:
-    """Ask a process and all that it has started to end, and kill what is left then.
+    """Terminate a process and its child processes, and kill what is left then.
 
     Args:
         process: One that was started with `start_new_session=True`, so that it leads a group of its own.
@@ -244,7 +244,7 @@ async def _pass_on(out: asyncio.StreamReader, err: asyncio.StreamReader, last: d
             if stream is err and text.strip():
                 last.append(text.strip())
             # Not to standard output, which is for results.
-            # When its reader has gone we read on: a full pipe would stop the service, and we would blame it.
+            # Read on when standard error is closed: a full pipe would block the service.
             with contextlib.suppress(OSError):
                 if is_shown:
                     print(text, file=sys.stderr, flush=True)
@@ -257,7 +257,7 @@ def _exit(status: int) -> str:
 
 
 def _tell(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
-    # PermissionError is macOS's word for a group of zombies.
+    # macOS raises PermissionError for a group of zombies.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if sys.platform == "win32":
             process.send_signal(number)

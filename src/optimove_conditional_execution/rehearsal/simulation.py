@@ -1,4 +1,4 @@
-"""The stand-in for Optimove that keeps running: notifications at a rate, campaigns, to whatever is registered."""
+"""The simulator as a server: notifications at a rate and campaigns, to all registered URLs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .server import LOOPBACK, served
 from .triggered import LOOK_AGAIN_SECONDS, Posted, paced, until_over
 
 _KEPT: Final = 1_000
-"""Notifications and calls that are remembered, and latencies that are counted: it may run for weeks."""
+"""Notifications and calls that are kept, and latencies that are counted: it may run for weeks."""
 
 
 @final
@@ -33,12 +33,12 @@ class Simulation:
     """Notifications at a rate to each registered webhook, and campaigns to the registered listener.
 
     Attributes:
-        host: Where the stand-in for Optimove listens.
+        host: Where the simulator listens.
         port: Its port; 0 takes a free one.
         rate: Notifications a second.
-        count: How many in all; None goes on until it is cancelled.
+        count: How many in all; None continues until it is cancelled.
         timeout_ms: Milliseconds that an answer may take, until a service sets it.
-        webhooks: URLs that are registered from the start.
+        webhooks: URLs that are registered at the start.
         users: Ids of customers, taken in turn; none makes up new ones.
         campaign_every: Seconds between two campaigns; None fires none.
         customers: Customers of a campaign.
@@ -71,7 +71,7 @@ class Simulation:
             timeout_ms=self.timeout_ms,
             timezone=self.timezone,
         )
-        # Given ids, unlike those that the stand-in makes, so that they stay apart.
+        # Ids that differ from those that the simulator makes.
         for number, url in enumerate(dict.fromkeys(self.webhooks), start=1):
             self._fake.webhooks[f"given{number}"] = url
         self._sent = 0
@@ -83,7 +83,7 @@ class Simulation:
         """Serve, and post until the count is reached and the last one is over. It waits while nothing is registered.
 
         Raises:
-            ConfigurationError: The stand-in cannot listen.
+            ConfigurationError: The simulator cannot listen.
         """
         async with (
             served(self._fake, host=self.host, port=self.port) as base_url,

@@ -1,4 +1,4 @@
-"""Rehearse a triggered campaign: post signed notifications to a webhook over HTTP, faults included, and check them."""
+"""Rehearsal of a triggered campaign: post signed notifications to a webhook, faults included, and check the results."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ comparing it with its neighbours, whose own transit times are some milliseconds,
 by their wall clock."""
 
 GRACE_SECONDS: Final = 0.25
-"""How long after its deadline a late answer is still looked for."""
+"""Seconds after its deadline for which a late answer is still recorded."""
 
 LOOK_AGAIN_SECONDS: Final = 0.025
 _CATCH_UP_SECONDS: Final = 1.0
@@ -40,7 +40,7 @@ _CATCH_UP_SECONDS: Final = 1.0
 @final
 @dataclass(slots=True)
 class Posted:
-    """A notification that is under way."""
+    """A notification that was posted."""
 
     planned: PlannedNotification
     question: SentNotification
@@ -79,12 +79,12 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
     Attributes:
         url: The webhook; None for the one that the service registers.
         count: How many customers are asked about.
-        rate: Notifications a second. What was missed is not made up for.
+        rate: Notifications a second. Missed ones are not caught up.
         deadline_ms: Milliseconds that an answer may take, unless the service sets it.
         faults: How many of a hundred have which fault; at least one of each kind that is named.
         users: Ids of customers, taken in turn; none makes up new ones.
         seed: Gives the same customers and faults again; None for a new one, which the result has.
-        skew_seconds: How far Optimove's clock is ahead of ours, for the whole run; it must change nothing.
+        skew_seconds: How far Optimove's clock is ahead of the local one, for the whole run; no result may change.
         notifications: What is posted, instead of a plan from `count`, `faults`, `users` and `seed`.
         secret: The webhook secret that the service has; None makes one.
         on_change: Called with each notification when it is posted, at each HTTP answer, and when it is `over`.
@@ -119,12 +119,12 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
             wall_clock=self._optimove_time,
         )
         if self.url is not None:
-            # A given id, unlike those that the stand-in makes: a service that registers the URL itself finds it.
+            # An id that differs from those that the simulator makes: a service that registers the URL itself finds it.
             self._fake.webhooks["given1"] = self.url
         self._posted: list[Posted] = []
 
     def result(self) -> TriggeredResult:
-        """Return how it has gone so far."""
+        """Return the result so far."""
         return TriggeredResult.of(
             [posted.observation() for posted in self._posted],
             calls=self._fake.calls,
@@ -150,11 +150,11 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
         return await until_reachable(next(iter(self._fake.webhooks.values())))
 
     async def _found(self) -> str | None:
-        """Wait for a service that somebody else starts, and return its webhook; None when it did not come."""
+        """Wait for a service that is started separately, and return its webhook; None when it did not start."""
         if self.url is not None and await is_reachable(self.url):
             if self.secret is None:
                 self.on_note(
-                    f"What listens at {origin(self.url)} cannot know the secret that was made anew just now: set "
+                    f"What listens at {origin(self.url)} cannot know the new secret of this run: set "
                     f"{SECRET_VARIABLE} and {API_KEY_VARIABLE} here to those of your service."
                 )
             return self.url
@@ -208,7 +208,7 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
         sent_ms = round(self._optimove_time() * 1000)
         if planned.fault == "late":
             sent_ms = min(sent_ms, round(time.time() * 1000)) - round(OVERDUE_SECONDS * 1000) - timeout_ms
-        # Its name is new each time, whatever the seed: a service that ran before would take it for a repeat.
+        # A new request_uid each time, even with a seed: a service that ran before would take it for a repeat.
         payload = notification(
             planned.user_id,
             timeout_ms=timeout_ms,
@@ -223,9 +223,9 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
 
     async def _settled(self, posted: Posted) -> None:
         if all(reply.failure in ("refused", "unknown-host") for reply in posted.replies):
-            return  # nobody has got it
+            return  # it was not received
         if posted.planned.must_be_decided and any(reply.is_success for reply in posted.replies):
-            # It may be answered after the webhook has said that it took it.
+            # It may be answered after the webhook's response.
             await until_over(posted.question, clock=self._optimove_time)
             if posted.planned.fault is None:
                 return
@@ -249,7 +249,7 @@ def _forged(delivery: Delivery, planned: PlannedNotification) -> Delivery:
 
 
 async def paced(rate: float) -> AsyncGenerator[None, None]:
-    """Yield so many times a second; what was missed, while the machine slept or nobody listened, is not made up for."""
+    """Yield at a rate per second; what was missed, while the machine slept, is not caught up."""
     due = time.monotonic()
     while True:
         await asyncio.sleep(max(0.0, due - time.monotonic()))

@@ -1,6 +1,6 @@
-"""Rehearse without Optimove: a stand-in that speaks HTTP as values, payloads, signed requests, and a pytest fixture.
+"""Testing without Optimove: the simulator `FakeOptimove`, payloads, signed requests, faults, a pytest fixture.
 
-Optimove has no sandbox for triggered campaigns, so this is part of the product: its names are as stable as the others.
+Optimove has no sandbox for triggered campaigns, so this package is public: its names are as stable as the others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
     "signed_request",
 ]
 
-# Imported when first asked for, like the names of the package above, so that pytest's plugin stays light.
+# Imported at first use, like the names of the package above, so that pytest's plugin stays light.
 _PLACES: Final[dict[str, tuple[str, ...]]] = {
     "campaigns": ("Campaign", "Update"),
     "fake": ("FakeOptimove",),

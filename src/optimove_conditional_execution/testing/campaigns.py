@@ -1,4 +1,4 @@
-"""A scheduled campaign that is on hold: its customers, its clearance, and what was reported about them."""
+"""Simulated scheduled campaigns: customers, clearance, and the reported statuses."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ EMPTY_PAGES: Final[dict[str, Response]] = {
 }
 
 _BLOCK: Final = 10_000
-"""Rows that are text at the same time, of a stream."""
+"""Rows of a stream that are formatted at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """An UpdateCustomerPromotionStatus that the fake has answered with 200.
+    """An UpdateCustomerPromotionStatus that the simulator has answered with 200.
 
     Attributes:
         size: How many statuses it had.
@@ -55,12 +55,12 @@ class Campaign:
         clearance_ms: Until when statuses count, in milliseconds since 1970.
         duration: Its `CampaignDuration`.
         timezone: The zone of its event's time stamps.
-        statuses: What was reported in time, by customer. The last one counts; that is this fake's choice.
+        statuses: What was reported in time, by customer. The last one counts; that is the simulator's choice.
         updates: The updates, in order, late ones too.
         late: Customers and statuses that came after clearance, in order. They do not count.
-        twice: Ids that were reported more than once in time, a repeated call's too.
+        twice: Ids that were reported more than once in time, repeated calls included.
         contradictions: Ids that were reported in time with two different answers.
-        unknown: Ids that were reported in time and are not the campaign's. They do not count.
+        unknown: Ids that were reported in time and do not belong to the campaign. They do not count.
     """
 
     campaign_id: int
@@ -91,7 +91,7 @@ class Campaign:
         )
 
     def event(self) -> CampaignReadyEvent:
-        """Return the event as a `ListenerReceiver` hands it over, for a review that is run without one."""
+        """Return the event as a `ListenerReceiver` passes it on, for a review that is run without one."""
         return CampaignReadyEvent.model_validate(self.payload)
 
     @property
@@ -105,7 +105,7 @@ class Campaign:
         return len(self._rows)
 
     def recipients(self) -> list[str]:
-        """Return who gets the campaign: customers of it who were approved in time. Silence is a no."""
+        """Return the recipients: customers of the campaign who were approved in time."""
         statuses = self.statuses.copy()  # an update may come in another thread
         return [customer_id for customer_id, status in statuses.items() if status]
 
@@ -150,7 +150,7 @@ class Campaign:
         return min(skip, rows), min(rows, skip + min(sizes))
 
     def take(self, statuses: Iterable[tuple[str, bool]], *, timestamp: str, at_ms: int) -> None:
-        """Take an update.
+        """Record an update.
 
         Args:
             statuses: Customers and whether they are approved.

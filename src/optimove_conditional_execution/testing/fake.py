@@ -1,4 +1,4 @@
-"""A stand-in for Optimove: keeps what Optimove keeps, answers what Optimove answers, and remembers everything."""
+"""Simulator of Optimove: its state, its responses, and a record of all requests."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _FIRST_CAMPAIGN: Final = 1_359
 
 
 class Receiver(Protocol):
-    """What takes Optimove's requests in the same process: a `WebhookReceiver`, a `ListenerReceiver`."""
+    """Receiver of Optimove's requests in the same process: `WebhookReceiver`, `ListenerReceiver`."""
 
     def handle(self, request: Request) -> Response:
         """Answer a request."""
@@ -39,7 +39,7 @@ class Receiver(Protocol):
 
 
 class AsyncReceiver(Protocol):
-    """What takes Optimove's requests in the same process: `AsyncWebhookReceiver`, `AsyncListenerReceiver`."""
+    """Async receiver of Optimove's requests in the same process: `AsyncWebhookReceiver`, `AsyncListenerReceiver`."""
 
     def handle(self, request: Request) -> Awaitable[Response]:
         """Answer a request."""
@@ -47,15 +47,15 @@ class AsyncReceiver(Protocol):
 
 
 class FakeOptimove(Service):
-    """Optimove's side of triggered and scheduled campaigns, without IO.
+    """Simulator of Optimove for triggered and scheduled campaigns, without IO.
 
-    It speaks `Request -> Response` (`handle`), so it fits into both clients without sockets (`client`, `async_client`)
-    and behind any server. For triggered campaigns it keeps webhooks and settings, signs notifications, holds answers
-    against their deadline and keeps the first. For scheduled ones it keeps listeners, serves the customers of campaigns
-    in pages and takes their statuses until clearance. It checks the API key and records every call; of a call with more
-    than 64 KiB it leaves the body out. Safe for threads.
+    Its `handle` takes a `Request` and returns a `Response`, so it works with both clients without sockets (`client`,
+    `async_client`) and behind any server. For triggered campaigns it stores webhooks and settings, signs notifications,
+    checks the deadline of answers and keeps the first. For scheduled ones it stores listeners, serves the customers of
+    campaigns in pages and takes their statuses until clearance. It checks the API key and records every call, without
+    bodies of more than 64 KiB. Safe for threads.
 
-    What Optimove does not document is this fake's own choice:
+    What Optimove does not document is the simulator's own choice:
 
     - An approval after the deadline gets 410, one for an unknown `request_uid` 404, a second answer 200 without effect.
     - A second listener for the same event type and channel replaces the first; unregistering one that is not there is a
@@ -68,7 +68,7 @@ class FakeOptimove(Service):
         self,
         *,
         api_key: str | SecretStr = "fake-api-key",
-        secret: str | SecretStr | None = "fake-secret",  # noqa: S107 - a stand-in's secret protects nothing
+        secret: str | SecretStr | None = "fake-secret",  # noqa: S107 - a simulator's secret protects nothing
         timeout_ms: int = DEFAULT_TIMEOUT_MS,
         base_url: str = "https://optimove.test",
         endpoints: Endpoints = ENDPOINTS,
@@ -79,10 +79,10 @@ class FakeOptimove(Service):
         """Start without webhooks, listeners and campaigns.
 
         Args:
-            api_key: The only key that is let in.
-            secret: What notifications are signed with, until UpdateWebhookSettings says otherwise; None signs nothing.
-            timeout_ms: How long an answer may take, until UpdateWebhookSettings says otherwise.
-            base_url: What the clients of `client` and `async_client` are told.
+            api_key: The only key that is accepted.
+            secret: What notifications are signed with, until UpdateWebhookSettings changes it; None signs nothing.
+            timeout_ms: How long an answer may take, until UpdateWebhookSettings changes it.
+            base_url: The base URL of the clients that `client` and `async_client` return.
             endpoints: Methods and paths, as your tenant has them.
             wall_clock: Seconds since 1970.
             timezone: The zone of the time stamps that have none: those of listener events and status updates. An IANA
@@ -108,7 +108,7 @@ class FakeOptimove(Service):
         )
 
     def client(self, **options: Any) -> OptimoveClient:
-        """Return a client that talks to this fake without sockets, in this fake's time zone.
+        """Return a client that calls this simulator without sockets, in its time zone.
 
         Args:
             options: Further arguments of `OptimoveClient`.
@@ -116,7 +116,7 @@ class FakeOptimove(Service):
         return OptimoveClient(**{"http_client": local_client(self.handle), **self._settings(), **options})
 
     def async_client(self, **options: Any) -> AsyncOptimoveClient:
-        """Return an async client that talks to this fake without sockets, in this fake's time zone.
+        """Return an async client that calls this simulator without sockets, in its time zone.
 
         Args:
             options: Further arguments of `AsyncOptimoveClient`.
@@ -135,7 +135,7 @@ class FakeOptimove(Service):
 
     @property
     def secrets(self) -> str | Literal[Unsigned.UNSIGNED]:
-        """What a receiver takes as `secrets=` to accept this fake's notifications."""
+        """What a receiver takes as `secrets=` to accept this simulator's notifications."""
         return UNSIGNED if self.secret is None else self.secret
 
     def trigger(self, user_id: str | int = "C234638", **options: Any) -> tuple[SentNotification, list[Delivery]]:
@@ -182,7 +182,7 @@ class FakeOptimove(Service):
             return self.questions[uid]
 
     def notify(self, receiver: Receiver, user_id: str | int = "C234638", **options: Any) -> SentNotification:
-        """Send a notification to a webhook in this process and return what became of it.
+        """Send a notification to a webhook in this process and return its result.
 
         Args:
             receiver: Your `WebhookReceiver`.
@@ -200,7 +200,7 @@ class FakeOptimove(Service):
     async def anotify(
         self, receiver: AsyncReceiver, user_id: str | int = "C234638", **options: Any
     ) -> SentNotification:
-        """Do what `notify` does, for an `AsyncWebhookReceiver`.
+        """Same as `notify`, for an `AsyncWebhookReceiver`.
 
         Raises:
             TypeError: The receiver is not an async one.
@@ -211,7 +211,7 @@ class FakeOptimove(Service):
         return question
 
     def result(self, request_uid: str) -> Result:
-        """Return where a notification stands now.
+        """Return the present result of a notification.
 
         Args:
             request_uid: Its name.
@@ -247,7 +247,7 @@ class FakeOptimove(Service):
         empty_as: EmptyPage = "[]",
         control_every: int | None = None,
     ) -> Campaign:
-        """Process a scheduled campaign, so that it is on hold until its clearance. Nobody is told yet: see `announce`.
+        """Process a scheduled campaign, so that it is on hold until its clearance. No event is sent: see `announce`.
 
         Args:
             customers: How many, who are then called C0000001 and on and cost no memory; or their ids, of which numbers
@@ -256,16 +256,16 @@ class FakeOptimove(Service):
             campaign_id: Its number; None takes the next. The same number again replaces the campaign.
             lead_seconds: Seconds until clearance, rounded up to a whole second of the clock; 0 or less has passed.
             duration: Its `CampaignDuration`.
-            page_cap: Rows that the server gives at most, whatever `$top` says.
+            page_cap: Rows that the server returns at most, even if `$top` is larger.
             page_sizes: Rows that the answers have at most, in turn and over again, such as `(100, 1)`.
-            ignores_paging: Whether every answer has all rows, whatever `$top` and `$skip` say.
+            ignores_paging: Whether every response has all rows and `$top` and `$skip` have no effect.
             channels: In how many rows each customer stands: one a channel, all of the first channel first.
-            empty_as: What stands where no rows are left: a body `[]` or `null`, an empty one, a 204 or a 404.
+            empty_as: The response where no rows are left: a body `[]` or `null`, an empty one, a 204 or a 404.
             control_every: Every nth customer is in the control group (`ActionID` 1); None for none. Rows of your
                 own stay as they are.
 
         Raises:
-            ConfigurationError: An argument makes no sense.
+            ConfigurationError: An argument is invalid.
         """
         for name, given in (("page_cap", page_cap), *(("page_sizes", size) for size in page_sizes)):
             if given is not None:
@@ -295,7 +295,7 @@ class FakeOptimove(Service):
 
         Args:
             campaign: From `add_campaign`.
-            token: Added to the URL's query; None where the registered URL holds it already.
+            token: Added to the URL's query; None where the registered URL has it already.
         """
         with self._lock:
             urls = [url for (event_type, _), url in self.listeners.items() if event_type == CAMPAIGN_READY]
@@ -316,7 +316,7 @@ class FakeOptimove(Service):
         return receiver.handle(listener_request(campaign.payload, token=token))
 
     async def aannounce(self, receiver: AsyncReceiver, campaign: Campaign, *, token: str | None = None) -> Response:
-        """Do what `announce` does, for an `AsyncListenerReceiver`.
+        """Same as `announce`, for an `AsyncListenerReceiver`.
 
         Raises:
             TypeError: The receiver is not an async one.

@@ -1,4 +1,4 @@
-"""A server on loopback that fails as it is told: what your code does with it, it will do with the real one."""
+"""Server on loopback that fails on purpose, for tests of code that calls Optimove."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .fake import FakeOptimove
 from .faults import GARBAGE, Connection, Fault
 
 Faults = Iterable[Fault | None] | Callable[[Request], Fault | None]
-"""What requests meet: one after the other, or by what they ask for; None is a good answer."""
+"""The faults of the requests, in order or by a function of the request; None is a good answer."""
 
 _TLS_HANDSHAKE: Final = b"\x16"
 _MAX_HEAD: Final = 65_536
@@ -27,7 +27,7 @@ _SECONDS_TO_STOP: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class ReceivedRequest:
-    """A request, and what it met.
+    """A request, and its fault.
 
     Attributes:
         method: The HTTP method; "TLS" when a client tried to speak TLS.
@@ -41,25 +41,25 @@ class ReceivedRequest:
 
 
 class FaultServer:
-    """A server on 127.0.0.1, in a thread of its own, that puts faults before a `FakeOptimove`.
+    """A server on 127.0.0.1, in a thread of its own, that fails, or answers as a `FakeOptimove`.
 
-    Each request meets the next fault; when there are none left, `FakeOptimove` answers. Use it in a `with` statement.
+    Each request gets the next fault; when there are none left, `FakeOptimove` answers. Use it in a `with` statement.
     Safe for threads.
 
     Attributes:
-        optimove: What answers the requests that meet no fault.
-        met: Every request so far, with the fault that it met.
+        optimove: Answers the requests without a fault.
+        met: Every request so far, with its fault.
         connections: How many connections have been opened.
     """
 
     def __init__(self, faults: Faults = (), *, optimove: FakeOptimove | None = None) -> None:
-        """Start nothing yet.
+        """Lazy: the server starts when the context is entered.
 
         Args:
-            faults: What the requests meet, one after the other: `[faults.HANG]`, `[faults.unavailable()] * 3`,
+            faults: The faults of the requests, in order: `[faults.HANG]`, `[faults.unavailable()] * 3`,
                 `itertools.repeat(faults.HANG)`, `itertools.cycle([faults.rate_limited(), None])`. Or a function that
                 is given each request (its body is still empty) and returns a fault or None.
-            optimove: What answers the others; None for a new one.
+            optimove: Answers the others; None for a new one.
         """
         self.optimove = FakeOptimove() if optimove is None else optimove
         self.met: list[ReceivedRequest] = []
@@ -98,7 +98,7 @@ class FaultServer:
         return AsyncOptimoveClient(**{**self._settings(), **options})
 
     def play(self, faults: Faults) -> None:
-        """Let the next requests meet other faults; those that were left are dropped.
+        """Replace the faults of the next requests; those that were left are dropped.
 
         Args:
             faults: An iterable of them, `None` for a good answer; or a function of the request.
@@ -107,7 +107,7 @@ class FaultServer:
             self._choose = _chooser(faults)
 
     def close(self) -> None:
-        """Break off all connections and end the thread."""
+        """Reset all connections and end the thread."""
         self._stop()
         self._thread.join(_SECONDS_TO_STOP)
 
@@ -158,7 +158,7 @@ class FaultServer:
                     writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Take one request; tell whether another may follow."""
+        """Answer one request; return whether another may follow."""
         line = Connection(reader, writer)
         first = await reader.readexactly(1)
         if first == _TLS_HANDSHAKE:

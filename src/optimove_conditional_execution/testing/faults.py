@@ -1,4 +1,4 @@
-"""Ways in which a server, or the network before it, can fail: what a `FaultServer` plays."""
+"""Faults of a server, or of the network in front of it, for `FaultServer`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _MEGABYTE: Final = 1024 * 1024
 
 
 class Connection:
-    """A connection, seen from the server that misbehaves on it."""
+    """A connection on the server's side, with the operations that faults use."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
     async def send(self, data: bytes) -> None:
-        """Send bytes, as fast as the other side takes them."""
+        """Send bytes, as fast as the other side reads them."""
         self._writer.write(data)
         await self._writer.drain()
 
@@ -41,19 +41,19 @@ class Connection:
             await asyncio.sleep(every)
 
     async def hang(self) -> None:
-        """Do nothing until the other side gives up."""
+        """Do nothing until the other side closes the connection."""
         while await self._reader.read(_MEGABYTE):
             pass
 
     def reset(self) -> None:
-        """Break the connection off: the other side reads an error."""
+        """Reset the connection: the other side gets an error."""
         connection = self._writer.get_extra_info("socket")
         if connection is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST)
         self._writer.transport.abort()
 
     def close(self) -> None:
-        """End the connection: the other side reads its end."""
+        """Close the connection: the other side reads end of file."""
         self._writer.close()
 
 
@@ -65,10 +65,10 @@ class Fault:
     """One way to fail, for one request.
 
     Attributes:
-        name: What it is called, such as `hang`.
+        name: Its name, such as `hang`.
         play: What the server does instead of answering.
         reads_body: Whether the request's body is read before.
-        handled: Whether `FakeOptimove` handles the request before, so that only its answer is lost.
+        handled: Whether `FakeOptimove` handles the request before, so that only its response is lost.
         closes: Whether the connection is closed afterwards.
     """
 
@@ -80,10 +80,10 @@ class Fault:
 
 
 def answer(name: str, response: Response, *, handled: bool = False) -> Fault:
-    """Return the fault of a server that answers with something of your own; a `content-length` is added.
+    """Return the fault of a server that answers with a given response; a `content-length` is added.
 
     Args:
-        name: What the fault is called.
+        name: The fault's name.
         response: The answer, as it is.
         handled: Whether `FakeOptimove` handles the request before.
     """
@@ -91,7 +91,7 @@ def answer(name: str, response: Response, *, handled: bool = False) -> Fault:
 
 
 def drip_body(every: float = 0.05) -> Fault:
-    """Return the fault of a server that answers 200 at once, and then sends a byte of the body at a time, without end.
+    """Return the fault of a server that answers 200 immediately, and then sends the body byte by byte, without end.
 
     Args:
         every: Seconds between two bytes.
@@ -118,7 +118,7 @@ def drip_headers(every: float = 0.05) -> Fault:
 
 
 def endless_continue(every: float = 0.01) -> Fault:
-    """Return the fault of a server that answers 100 Continue again and again, and never says more.
+    """Return the fault of a server that answers 100 Continue repeatedly, and nothing else.
 
     Args:
         every: Seconds between two of them.
@@ -174,7 +174,7 @@ def endless_body(piece: int = 65_536) -> Fault:
 
 
 def unavailable(status: int = 503) -> Fault:
-    """Return the fault of a server that is down for a moment; of n of them when it is down for longer.
+    """Return the fault of a server that is temporarily unavailable; use it n times for a longer outage.
 
     Args:
         status: The status, 500 to 599.
@@ -184,10 +184,10 @@ def unavailable(status: int = 503) -> Fault:
 
 
 def rate_limited(retry_after: float | datetime | None = None) -> Fault:
-    """Return the fault of a server that has had too many requests.
+    """Return the fault of a server that rejects too many requests with 429.
 
     Args:
-        retry_after: Seconds, or the moment with a zone, for the header Retry-After; None for no such header.
+        retry_after: Seconds, or a time with a zone, for the header Retry-After; None for no such header.
     """
     headers = dict(_JSON)
     if isinstance(retry_after, datetime):
@@ -199,7 +199,7 @@ def rate_limited(retry_after: float | datetime | None = None) -> Fault:
 
 
 def redirect(location: str = "/elsewhere", status: int = 307) -> Fault:
-    """Return the fault of a server, or of a proxy before it, that sends the caller elsewhere.
+    """Return the fault of a server, or of a proxy in front of it, that redirects.
 
     Args:
         location: Where to.
@@ -255,22 +255,22 @@ HANG_WHILE_UPLOADING: Final = Fault("hang_while_uploading", _stall, reads_body=F
 """The request's head is read, its body is not, and there is no answer."""
 
 RESET_WHILE_UPLOADING: Final = Fault("reset_while_uploading", _reset, reads_body=False)
-"""The connection is broken off when the request's head has come."""
+"""The connection is reset when the request's head has arrived."""
 
 RESET_AFTER_UPLOADING: Final = Fault("reset_after_uploading", _reset)
-"""The connection is broken off when the whole request has come."""
+"""The connection is reset when the whole request has arrived."""
 
 CLOSE_WITHOUT_ANSWER: Final = Fault("close_without_answer", _close)
-"""The connection is closed when the whole request has come."""
+"""The connection is closed when the whole request has arrived."""
 
 LOST_ANSWER: Final = Fault("lost_answer", _close, handled=True)
-"""The request is handled, and the connection closed before the answer: what was asked for has happened."""
+"""The request is handled, and the connection closed before the response."""
 
 TRUNCATED_BODY: Final = _sent("truncated_body", _head(200, {**_JSON, "content-length": "100"}) + b'{"id":')
 """The body ends before its `content-length`."""
 
 BAD_CHUNK: Final = _sent("bad_chunk", _head(200, {**_JSON, "transfer-encoding": "chunked"}) + b"zz\r\n{}\r\n0\r\n\r\n")
-"""The body comes in chunks, whose lengths are no numbers."""
+"""The body comes in chunks whose lengths are not numbers."""
 
 GARBAGE: Final = _sent("garbage", bytes(range(256)) * 16)
 """Bytes that are neither HTTP nor TLS; for the latter let the client use `FaultServer.https_url`."""
@@ -279,7 +279,7 @@ HTML_502: Final = _answer("html_502", 502, {"content-type": "text/html"}, _HTML)
 """A proxy answers instead of the API."""
 
 JSON_STRING: Final = _answer("json_string", 200, _JSON, b'"The request was processed."')
-"""A 200 whose body is a JSON string: Optimove's older API says some of its errors so."""
+"""A 200 whose body is a JSON string, as some errors of Optimove's older API."""
 
 EMPTY: Final = _answer("empty", 200, {}, b"")
 """A 200 without a body."""
@@ -291,4 +291,4 @@ LATIN_1_JSON: Final = _answer("latin_1_json", 200, _JSON, '[{"id":"é","url":"ht
 """A 200 whose JSON is not UTF-8."""
 
 CLOSE_AFTER_ANSWER: Final = _answer("close_after_answer", 200, _JSON, b"[]", closes=True)
-"""A good answer on a connection that is closed after it, without a word."""
+"""A good answer on a connection that is closed after it, without `Connection: close`."""

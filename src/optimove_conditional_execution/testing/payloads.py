@@ -1,4 +1,4 @@
-"""Payloads as Optimove would make them, for tests and rehearsals."""
+"""Payloads of Optimove, for tests and rehearsals."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ _NOTIFICATION: Final[dict[str, Any]] = {
         "events": [{"key": "deposit_failed", "timestamp": 0, "parameters": {"amount": "50", "currency": "EUR"}}],
     },
 }
-"""The fields of Optimove's Conditional Execution article's sample, with values that could be real."""
+"""The fields of Optimove's Conditional Execution article's sample, with realistic values."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A request for one webhook or listener, to be posted by whoever has a socket.
+    """A request for one webhook or listener, to be posted by the caller.
 
     Attributes:
         url: Where to.
@@ -132,7 +132,7 @@ def campaign_ready(
 
     Args:
         campaign_id: The campaign.
-        timestamp: When it was processed: a local time without a zone, or a text that stands as it is.
+        timestamp: When it was processed: a local time without a zone, or a text that is sent as it is.
         clearance_required_by: Until when statuses count, likewise.
         duration: The campaign's `CampaignDuration`.
         changes: Fields to replace or add.
@@ -154,7 +154,7 @@ def listener_request(
 
     Args:
         payload: A JSON object, such as one from `campaign_ready`, or the bytes of a body as they are.
-        token: Added to the query as `token`; None where the URL holds it already.
+        token: Added to the query as `token`; None where the URL has it already.
         path: The path of the listener's URL.
         query: The query of the listener's URL.
     """

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def fake_optimove() -> FakeOptimove:
-    """Return a fresh stand-in for Optimove, without webhooks and notifications."""
-    # pytest loads this module at the start of every run in the environment, of the SDK's users or not.
+    """Return a new simulator of Optimove, without webhooks and notifications."""
+    # pytest loads this module at the start of every run in the environment, whether it uses the SDK or not.
     from .fake import FakeOptimove
 
     return FakeOptimove()

@@ -1,4 +1,4 @@
-"""The customers of a campaign as rows of JSON text, made in blocks: a million of them cost neither memory nor time."""
+"""Customers of a campaign as rows of JSON text, generated in blocks, so that a million need little memory and time."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Rows(Protocol):
         ...
 
     def text(self, start: int, stop: int, attributes: Sequence[str]) -> bytes:
-        """Return the rows from `start` to `stop` as the inside of a JSON array."""
+        """Return the rows from `start` to `stop` as the elements of a JSON array, without its brackets."""
         ...
 
     def knows(self, customer_id: str) -> bool:
-        """Whether a customer is one of the campaign's."""
+        """Whether a customer belongs to the campaign."""
         ...
 
 
@@ -50,7 +50,7 @@ class GeneratedRows:
         return self._customers * len(self._channels)
 
     def text(self, start: int, stop: int, attributes: Sequence[str]) -> bytes:
-        """Return the rows from `start` to `stop` as the inside of a JSON array."""
+        """Return the rows from `start` to `stop` as the elements of a JSON array, without its brackets."""
         blocks = []
         while start < stop:
             channel, first = divmod(start, self._customers)
@@ -72,7 +72,7 @@ class GeneratedRows:
         return ",".join(rows) % tuple(filled)
 
     def knows(self, customer_id: str) -> bool:
-        """Whether a customer is one of the campaign's."""
+        """Whether a customer belongs to the campaign."""
         found = _GENERATED.fullmatch(customer_id)
         if found is None:
             return False
@@ -93,7 +93,7 @@ class GivenRows:
         return len(self._customers) * len(self._channels)
 
     def text(self, start: int, stop: int, attributes: Sequence[str]) -> bytes:
-        """Return the rows from `start` to `stop` as the inside of a JSON array."""
+        """Return the rows from `start` to `stop` as the elements of a JSON array, without its brackets."""
         rows = (self._row(*divmod(index, len(self._customers)), attributes) for index in range(start, stop))
         return ",".join([json.dumps(row, separators=(",", ":")) for row in rows]).encode()
 
@@ -116,7 +116,7 @@ class GivenRows:
         return row
 
     def knows(self, customer_id: str) -> bool:
-        """Whether a customer is one of the campaign's."""
+        """Whether a customer belongs to the campaign."""
         return customer_id in self._ids
 
 
@@ -124,7 +124,7 @@ def make_rows(customers: int | Iterable[Customer], *, channels: int, control_eve
     """Return the rows of a campaign; the arguments are those of `FakeOptimove.add_campaign`.
 
     Raises:
-        ConfigurationError: An argument makes no sense.
+        ConfigurationError: An argument is invalid.
     """
     integer("channels", channels)
     if control_every is not None:

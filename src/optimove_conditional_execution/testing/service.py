@@ -1,4 +1,4 @@
-"""Optimove's API as the stand-in plays it: keys, routes, the eleven calls, and a record of what was called."""
+"""The simulator's API: key, routes, the eleven calls, and a record of the requests."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _NUMBER: Final = re.compile("[0-9]{1,18}")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request that the fake has answered.
+    """A request that the simulator has answered.
 
     Attributes:
-        operation: The call's name, such as `create_webhook`; empty for a path that is none.
-        request: What came.
-        status: What was answered.
+        operation: The call's name, such as `create_webhook`; empty for an unknown path.
+        request: The request.
+        status: The status of the response.
         at_ms: When, in milliseconds since 1970.
     """
 
@@ -56,7 +56,7 @@ class Call:
 
 @dataclass(slots=True)
 class SentNotification:
-    """A notification that the fake has sent out, and what came back.
+    """A notification that the simulator has sent, and the answers to it.
 
     Attributes:
         request_uid: Its name.
@@ -80,7 +80,7 @@ class SentNotification:
 
     @property
     def approved(self) -> bool:
-        """Whether the customer gets the campaign. Silence is a no."""
+        """Whether the customer gets the campaign; false without an answer."""
         return self.answer is not None and self.answer.approved
 
     @property
@@ -91,13 +91,13 @@ class SentNotification:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A call that is understood.
+    """A supported call.
 
     Attributes:
         name: Its name, as the client's method.
         endpoint: Method and path.
         answer: Takes the request and the path's parameter.
-        any_case: Whether the case of the path's letters matters not.
+        any_case: Whether the path is matched without regard to case.
     """
 
     name: str
@@ -118,7 +118,7 @@ class Service:
     A call is answered by the method of its name.
 
     Attributes:
-        api_key: The only key that is let in.
+        api_key: The only key that is accepted.
         secret: What notifications are signed with; None signs nothing.
         timeout_ms: How long an answer may take.
         timezone: The zone of time stamps that have none.
@@ -182,7 +182,7 @@ class Service:
             return response
 
     def answer_next(self, *responses: Response) -> None:
-        """Answer the next calls with these responses instead; what the calls do to the fake happens all the same.
+        """Answer the next calls with these responses instead; the calls still change the simulator's state.
 
         Args:
             responses: One for each of the next calls, such as `Response(503)`.

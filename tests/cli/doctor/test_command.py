@@ -129,7 +129,7 @@ def test_no_settings_at_all(typed: Callable[..., Result]) -> None:
     assert {name for name, check in checks.items() if check["state"] == "problem"} == {"key", "url"}
     assert {checks[name]["state"] for name in NAMES[2:12]} == {"not checked"}
     people = typed("doctor").stdout
-    assert people.count("Fix what stands above") == 1
+    assert people.count("Fix the problems above") == 1
     assert people.endswith("\n2 problems, 2 warnings.\n")
 
 

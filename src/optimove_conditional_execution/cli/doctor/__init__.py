@@ -1,5 +1,5 @@
-"""`optimove-ce doctor`: what is wrong before going live, found with reading calls alone.
+"""`optimove-ce doctor`: checks before going live, with read-only calls.
 
-Each check is a function that returns a `Check`. Those of settings look at the environment, those of the tenant at what
-`probe.ask` brought back; `examination.py` asks, and puts them in order.
+Each check is a function that returns a `Check`. Those in `environment.py` read the environment, those in
+`connection.py`, `tenant.py` and `own_service.py` send requests with a `Probe`; `command.py` runs them in order.
 """

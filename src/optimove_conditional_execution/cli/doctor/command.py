@@ -52,7 +52,7 @@ _SERVICE: Final = "it must be registered, be reachable from here, and refuse"
     help="Milliseconds that Optimove waits for an answer, as you have set it: it cannot be read.",
 )
 @click.option("--path-prefix", default="", help="The path_prefix of your Endpoints, such as /current.")
-@click.option("--strict", is_flag=True, help="Let warnings fail, too.")
+@click.option("--strict", is_flag=True, help="Exit with status 1 on warnings, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
 def doctor(
     webhook: str | None,
@@ -63,17 +63,17 @@ def doctor(
     strict: bool,
     as_json: bool,
 ) -> None:
-    """Say what is wrong with this environment, before you go live.
+    """Check this environment before you go live.
 
-    It looks at the settings (OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL, OPTIMOVE_WEBHOOK_SECRET, OPTIMOVE_LISTENER_TOKEN,
-    OPTIMOVE_TIMEZONE), at the way to your tenant's API, at this machine's clock, and at what is registered. It changes
+    It checks the settings (OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL, OPTIMOVE_WEBHOOK_SECRET, OPTIMOVE_LISTENER_TOKEN,
+    OPTIMOVE_TIMEZONE), the connection to your tenant's API, this machine's clock, and what is registered. It changes
     nothing there: it only lists webhooks and listeners. Key, secret and token are never printed.
 
-    With --webhook and --listener it also posts {} to your service, without signature or token, which must be refused.
+    With --webhook and --listener it also posts {} to your service, without signature or token, which must be rejected.
 
     Exit status: 0 no problem, 1 a problem (with --strict also a warning), 2 a usage error.
     """
-    # A key that travels in clear is a finding here; the client's warning would only say it twice.
+    # A key that is sent over plain HTTP is a finding here; the client's warning would repeat it.
     logging.getLogger("optimove_conditional_execution.client").addHandler(logging.NullHandler())
     plan = DoctorOptions(seconds, timeout_ms, Endpoints(path_prefix=path_prefix), webhook, listener)
     checks: list[Check] = []
@@ -93,7 +93,7 @@ def doctor(
 
 
 def _checks(environment: Mapping[str, str], plan: DoctorOptions) -> Iterator[Check]:
-    """Yield every check, each as soon as it is made: what one shows decides what the next can ask."""
+    """Yield every check, each as soon as it is made: later checks depend on the results of earlier ones."""
     yield key_check(environment)
     yield url_check(environment)
     listeners: list[EventListener] | None = None
@@ -124,7 +124,7 @@ def _checks_by_requests(
     else:
         plan = replace(plan, is_rehearsal=is_loopback(urlsplit(base_url).hostname or ""))
         key: str | None = None
-        # A key that must not travel in clear does not do so for a check either.
+        # A check does not send the key over plain HTTP either.
         if plan.is_rehearsal or base_url.startswith("https:"):
             with suppress(ConfigurationError):
                 key = accepted(environment, API_KEY_VARIABLE).api_key.get_secret_value()
@@ -140,13 +140,13 @@ def _checks_by_requests(
 def _show(check: Check, said: str) -> None:
     state = click.style(f"{check.state:<11}", fg=_COLOURS[check.state], bold=check.state == "problem")
     click.echo(f"{state}  {check.name:<12}  {_printable(check.finding)}")
-    # When nothing can be asked, one line tells what many others would repeat.
+    # When nothing can be sent, one line replaces many equal ones.
     if check.state != "ok" and not (check.state == "not checked" and check.remedy == said):
         click.echo(f"{'':<11}  {'':<12}  -> {_printable(check.remedy)}")
 
 
 def _printable(text: str) -> str:
-    # Ids and URLs come from a server; what a terminal would obey must not.
+    # Ids and URLs come from a server: remove control characters for a terminal.
     return "".join(character if character.isprintable() else "?" for character in text)
 
 

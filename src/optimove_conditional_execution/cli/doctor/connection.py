@@ -1,4 +1,4 @@
-"""The way to a server: its name, a connection, TLS. One request shows all three."""
+"""Checks of the connection to a server: DNS, TCP and TLS, with one request."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _HEADERS: Final = {
 @final
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a server said.
+    """A server's response.
 
     Attributes:
         response: Status, headers and body.
         sent_at: This machine's clock before the request, in seconds since 1970.
-        seconds: How long it took, on a clock that nobody can set.
+        seconds: How long it took, on a monotonic clock.
     """
 
     response: Response = field(repr=False)
@@ -47,12 +47,12 @@ class Answer:
 @final
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """Why no answer came.
+    """No response, and why.
 
     Attributes:
         cause: That of a `TransportError`; `not-connected` for a time-out before the request was sent.
         finding: The same as a sentence.
-        remedy: What helps.
+        remedy: What to do.
     """
 
     cause: str
@@ -62,13 +62,13 @@ class NoAnswer:
 
 @final
 class Probe:
-    """Sends requests, each once and in bounded time."""
+    """Sends requests, each once and with a time limit."""
 
     def __init__(self, engine: Engine, *, seconds: float) -> None:
-        """Send nothing yet.
+        """Lazy: nothing is sent until `ask`.
 
         Args:
-            engine: What carries requests, as it does for a client.
+            engine: Sends the requests, as for a client.
             seconds: How long one request may take.
         """
         self._engine = engine
@@ -87,7 +87,7 @@ class Probe:
 
 
 def proxy_for(url: str) -> str | None:
-    """Return the proxy that the environment has for a URL, as host and port; None for none."""
+    """Return the proxy of the environment for a URL, as host and port; None for none."""
     parts = urlsplit(url)
     if urllib.request.proxy_bypass(parts.hostname or ""):
         return None
@@ -101,8 +101,8 @@ def connection_checks(url: str, result: Answer | NoAnswer) -> list[Check]:
     """Return the checks of the name, the connection and TLS, as far as one request shows them.
 
     Args:
-        url: What was asked.
-        result: What became of it.
+        url: The URL of the request.
+        result: Its result.
     """
     host, proxy = urlsplit(url).hostname or "", proxy_for(url)
     failed = result if isinstance(result, NoAnswer) else None
@@ -145,7 +145,7 @@ _FIREWALL: Final = (
     f"{_URL}. Does the service run, and does a firewall let this machine through? If only a proxy may, set HTTPS_PROXY."
 )
 
-# By reason, else by cause: what it means, and what helps.
+# By reason, else by cause: what it means, and the remedy.
 _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "dns": ("its name could not be looked up", f"{_URL}, and this machine's DNS."),
     "refused": ("it refuses connections", _FIREWALL),

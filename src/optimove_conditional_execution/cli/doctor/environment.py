@@ -1,4 +1,4 @@
-"""What the environment has: key, URL, secrets, token, time zone and versions. Nothing is sent."""
+"""Checks of the environment: key, URL, secrets, token, time zone and versions. Nothing is sent."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def accepted(environment: Mapping[str, str], name: str) -> ClientSettings:
 def _copy_findings(name: str, value: bytes, kind: str) -> Iterator[Finding]:
     found = list(copied_wrong(value))
     for each in found:
-        # A comma or a quotation mark can be part of a secret; what nobody sees, or a variable's name, cannot.
+        # A comma or a quotation mark can be part of a secret; an invisible character or a variable's name cannot.
         yield Finding(
             "warning" if each.mistake == "several-secrets" else "problem",
             f"{name} {each.what}, which counts as part of the {kind}.",
@@ -86,7 +86,7 @@ def _setting_findings(environment: Mapping[str, str], name: str, kind: str) -> I
 
 
 def key_check(environment: Mapping[str, str]) -> Check:
-    """Check that the key is set, and that a copy has left nothing around it."""
+    """Check that the key is set, without additions from copying."""
     return check_of("key", f"{API_KEY_VARIABLE} is set.", _key_findings(environment))
 
 
@@ -215,7 +215,7 @@ def _token_findings(token: str | None, urls: Sequence[str]) -> Iterator[Finding]
     else:
         yield warning(
             f"The registered URL has no ?token=, and {TOKEN_VARIABLE} is not set. Unless the last part of its path is "
-            "a secret, whoever knows it can send events.",
+            "a secret, any sender who knows it can send events.",
             f"Choose a token, give it to your listener, and register the URL with it: {REGISTER}.",
         )
 
@@ -254,7 +254,7 @@ def timezone_check(environment: Mapping[str, str], *, is_needed: bool) -> Check:
 
 
 def _close_names(name: str, known: set[str]) -> list[str]:
-    """Return zones whose name, or last part, is nearly this one, whatever the case: `london`, `Europe/Londn`."""
+    """Return zones whose name, or last part, is similar, ignoring case: `london`, `Europe/Londn`."""
     by_spelling: dict[str, str] = {}
     for zone in sorted(known, reverse=True):
         by_spelling[zone.lower()] = zone
@@ -274,7 +274,7 @@ _SOUND_SQLITE: Final = (3, 51, 3)
 
 
 def versions_check(sqlite: tuple[int, ...] = SQLITE_VERSION) -> Check:
-    """Name the versions that count.
+    """Check the versions of Python, the SDK, its dependencies and SQLite.
 
     Args:
         sqlite: The version of SQLite.

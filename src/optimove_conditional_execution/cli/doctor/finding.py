@@ -1,4 +1,4 @@
-"""What a check found: a file of its own, since every check makes these, and the command shows them."""
+"""Results of checks. A separate module, since all checks create them and the command shows them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _GRAVITY: Final[tuple[State, ...]] = ("problem", "warning", "not checked", "ok")
 @final
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is not as it should be; a check can have several.
+    """A problem or warning; a check can have several.
 
     Attributes:
-        state: How grave it is.
+        state: Its severity.
         text: What was found.
-        remedy: What to set, or whom to ask.
+        remedy: What to set or to ask for.
     """
 
     state: State
@@ -33,10 +33,10 @@ class Check:
     """The result of one check, as `--json` prints it.
 
     Attributes:
-        name: What was looked at, one word for people and programs.
-        state: How it is.
+        name: The check's name, one word.
+        state: The result.
         finding: What was found. It holds neither key nor secret nor token.
-        remedy: What to set, or whom to ask; empty when all is well.
+        remedy: What to set or to ask for; empty for ok.
     """
 
     name: str
@@ -46,22 +46,22 @@ class Check:
 
 
 def problem(text: str, remedy: str) -> Finding:
-    """Return something that does not work."""
+    """Return a finding that prevents operation."""
     return Finding("problem", text, remedy)
 
 
 def warning(text: str, remedy: str) -> Finding:
-    """Return something that may not work, or not well."""
+    """Return a finding that may prevent operation."""
     return Finding("warning", text, remedy)
 
 
 def check_of(name: str, fine: str, findings: Iterable[Finding]) -> Check:
-    """Return the check of all that was found, the gravest first.
+    """Return the check with its findings, the most severe first.
 
     Args:
         name: The check's name.
-        fine: What to say when nothing was found.
-        findings: What was found, in any order.
+        fine: The text when there are no findings.
+        findings: In any order.
     """
     found = sorted(findings, key=lambda finding: _GRAVITY.index(finding.state))
     if not found:
@@ -71,6 +71,6 @@ def check_of(name: str, fine: str, findings: Iterable[Finding]) -> Check:
     return Check(name, found[0].state, " ".join(finding.text for finding in found), " ".join(remedies))
 
 
-def not_checked(name: str, why: str, remedy: str = "Fix what stands above, and run this again.") -> Check:
+def not_checked(name: str, why: str, remedy: str = "Fix the problems above, and run this again.") -> Check:
     """Return that a check was not made."""
     return Check(name, "not checked", why, remedy)

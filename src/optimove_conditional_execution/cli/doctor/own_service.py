@@ -1,4 +1,4 @@
-"""The engineer's own service: reachable, and closed to senders other than Optimove."""
+"""Checks of your own service: reachable, and rejecting unauthenticated requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HEADERS: Final = {"Content-Type": "application/json"}
 _BODY: Final = b"{}"
 """Neither a notification nor an event: what reads it cannot act on it."""
 
-# What Optimove posts, what a genuine request has, and how to demand it.
+# What Optimove posts, what authenticates it, and how to require that.
 _KINDS: Final = {
     "own-webhook": ("notifications", "a signature", "Pass secrets= to the receiver, not UNSIGNED"),
     "own-listener": ("events", "the token", "Pass token= to the receiver, not UNSIGNED"),
@@ -32,7 +32,7 @@ def own_service_check(
         probe: Sends requests.
         name: Which of the two URLs it is.
         url: The URL, without a token.
-        is_rehearsal: Whether Optimove is a stand-in on this machine.
+        is_rehearsal: Whether Optimove is a simulator on this machine.
     """
     what, proof, _ = _KINDS[name]
     posted = probe.ask("POST", url, _HEADERS, _BODY)
@@ -50,7 +50,7 @@ def _get_findings(got: Answer | NoAnswer) -> Iterator[Finding]:
     if isinstance(got, NoAnswer) or got.status != HTTPStatus.METHOD_NOT_ALLOWED:
         how = f"gets {got.status}" if isinstance(got, Answer) else "gets no answer"
         what = f"A GET {how} instead of 405: something before the receiver answers, or no receiver of this SDK."
-        yield warning(what, "Give the path to the receiver alone; it answers 405 to whatever is no POST.")
+        yield warning(what, "Give the path to the receiver alone; it answers 405 to every method but POST.")
 
 
 def _status_finding(name: str, url: str, answer: Answer) -> Finding:

@@ -1,4 +1,4 @@
-"""What the tenant's server answers: access, paths, clock, time for an answer, and what is registered. Only by GET."""
+"""Checks of the tenant's server: access, paths, clock, budget, registrations. They send only GET requests."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class DoctorOptions:
         endpoints: The service's.
         webhook: The URL of the service's webhook, or None.
         listener: The URL of the service's listener, or None.
-        is_rehearsal: Whether Optimove is a stand-in on this machine, which reaches loopback.
+        is_rehearsal: Whether Optimove is a simulator on this machine, which reaches loopback.
     """
 
     seconds: float
@@ -61,15 +61,15 @@ class DoctorOptions:
 
 @final
 class Tenant:
-    """Asks a tenant's server, and keeps the answers."""
+    """Requests to a tenant's server, with their responses."""
 
     def __init__(self, probe: Probe, base_url: str, key: str | None) -> None:
-        """Ask nothing yet.
+        """Lazy: nothing is sent until a check needs it.
 
         Args:
             probe: Sends requests.
             base_url: Without a trailing slash.
-            key: The API key; None when there is none, or when it would travel in clear.
+            key: The API key; None when there is none, or when it would be sent over plain HTTP.
         """
         self.base_url = base_url
         self.seconds = probe.seconds
@@ -94,7 +94,7 @@ def _read(operation: Operation[T], result: Answer | NoAnswer) -> T | APIError | 
     if isinstance(result, NoAnswer):
         return result
     try:
-        # Private: what the server says of it may echo the key, or a token.
+        # Private: an error message of the server may echo the key, or a token.
         return parse_response(dataclasses.replace(operation, private=True), result.response, secrets=())
     except APIError as error:
         return error
@@ -181,7 +181,7 @@ def _access_findings(*replies: object) -> Iterator[Finding]:
     knows_none = all(isinstance(reply, NotFoundError) for reply in replies)
     for reply in replies:
         if isinstance(reply, APIError):
-            # An error's first sentence says what came, the others what to do.
+            # An error's first sentence is the finding, the others are the remedy.
             what, _, advice = str(reply).replace(". But ", ", but ").partition(". ")
             # A path is a guess, so this alone need not stop anything.
             is_minor = isinstance(reply, RateLimitError) or (isinstance(reply, NotFoundError) and not knows_none)
@@ -198,7 +198,7 @@ _WRITING: Final = ("PUT", "POST", "PATCH")
 
 
 def _endpoints_check(tenant: Tenant, endpoints: Endpoints, webhooks: Sequence[Webhook]) -> Check:
-    """Look for the paths that are guesses. A GET changes nothing, wherever it arrives."""
+    """Look for the paths that are guesses. A GET request changes nothing."""
     nowhere = tenant.get(f"{_TRIGGERED}/{_NOWHERE}")
     if not _is_missing(nowhere):
         said = f"answers {nowhere.status}" if isinstance(nowhere, Answer) else "gives no answer"
@@ -300,14 +300,14 @@ def _ranges(answers: Iterable[Answer]) -> Iterator[tuple[float, float]]:
             stamp = email.utils.parsedate_to_datetime(answer.response.header("date")).timestamp()
         except (ValueError, TypeError, OverflowError):
             continue
-        # What a cache has kept was stamped before it was asked for.
+        # A cached response has an older Date.
         if not answer.response.header("age"):
-            # A round trip on a clock that nobody sets: the wall clock may be set in between.
+            # A round trip on the monotonic clock: the wall clock may be set in between.
             yield answer.sent_at - stamp - _RESOLUTION, answer.sent_at + answer.seconds - stamp
 
 
 def _more_round_trips(tenant: Tenant, operation: Operation[Any]) -> list[float]:
-    """Return some more round trips of a call, as many as go into the time of one request."""
+    """Return further round trips of a call, as many as fit into the time of one request."""
     found: list[float] = []
     while len(found) < _ROUND_TRIPS - 1 and sum(found) < tenant.seconds:
         result = tenant.get(operation.path)
@@ -318,7 +318,7 @@ def _more_round_trips(tenant: Tenant, operation: Operation[Any]) -> list[float]:
 
 
 def budget_check(seconds: Sequence[float], *, timeout_ms: int) -> Check:
-    """Say what a receiver would keep back to deliver its answer, and what is left for the handler.
+    """Compute a receiver's reserve for delivering its answer, and the time left for the handler.
 
     Approvals cannot be tried without a notification, so other round trips stand for them; the first of them opens the
     connection, as the first approval after a quiet time does.
@@ -344,7 +344,7 @@ def budget_check(seconds: Sequence[float], *, timeout_ms: int) -> Check:
         "warning",
         f"{finding} Delivery would need {wanted} ms, more than a third: answers can come too late.",
         f"Run the service nearer to Optimove's server, or give answers longer: optimove-ce settings set --timeout-ms "
-        f"{math.ceil(3 * wanted / 100) * 100}. What is set in Optimove cannot be read: tell it with --timeout-ms.",
+        f"{math.ceil(3 * wanted / 100) * 100}. The setting in Optimove cannot be read: give it with --timeout-ms.",
     )
 
 
@@ -367,13 +367,13 @@ def _webhook_findings(webhooks: Sequence[Webhook], plan: DoctorOptions) -> Itera
             yield problem("The URL of --webhook is not registered.", f"Register it: {create}.")
     elif not webhooks:
         remedy = f"If you have triggered campaigns: {create}, or client.ensure_webhook(url)."
-        yield warning("None is registered: nothing asks you about triggered campaigns.", remedy)
+        yield warning("None is registered: you get no notifications of triggered campaigns.", remedy)
     if len(webhooks) > 1:
         listed = ", ".join(_shown_webhook(webhook) for webhook in webhooks)
         yield warning(
             f"{len(webhooks)} are registered: {listed}. All get every notification and the first answer wins, so a "
             "stale one can deny.",
-            f"Delete those that nobody answers for: {delete}.",
+            f"Delete those that are not in use: {delete}.",
         )
     for address, times in Counter(map(normalized, urls)).items():
         if times > 1:
@@ -393,7 +393,7 @@ def _essence(url: str) -> str:
 
 
 def campaign_urls(listeners: Sequence[EventListener] | None) -> list[str]:
-    """Return the URLs that are told of campaigns on hold."""
+    """Return the URLs that get the events of campaigns on hold."""
     return [plain_url(each.listener_url) for each in listeners or () if each.event_type_id == CAMPAIGN_READY]
 
 
@@ -407,7 +407,7 @@ def _listener_findings(listeners: Sequence[EventListener], plan: DoctorOptions) 
         what = "The URL of --listener is not registered for events of type 5."
         yield problem(what, f"Register it: {REGISTER}.")
     elif not urls:
-        what = "None is registered for events of type 5: nothing tells you of scheduled campaigns."
+        what = "None is registered for events of type 5: you get no events of scheduled campaigns."
         yield warning(what, f"If you have scheduled campaigns with Conditional Execution: {REGISTER}.")
     for each in listeners:
         if each.event_type_id == CAMPAIGN_READY and each.channel_id:
@@ -415,7 +415,7 @@ def _listener_findings(listeners: Sequence[EventListener], plan: DoctorOptions) 
             remedy = f"optimove-ce listeners unregister --channel {each.channel_id}, then {REGISTER}."
             yield problem(what, remedy)
     if len(urls) > 1:
-        what = f"{len(urls)} are registered for events of type 5. Which of them is told is not documented."
+        what = f"{len(urls)} are registered for events of type 5. Which of them gets the events is not documented."
         yield warning(what, "Keep one: optimove-ce listeners unregister, then register yours again.")
     if not set(urls) <= {each.listener_url for each in listeners}:
         what = "Its URL is registered percent-encoded, as older programs do. Whether that works is not documented."
@@ -426,12 +426,12 @@ def _listener_findings(listeners: Sequence[EventListener], plan: DoctorOptions) 
 
 
 def address_findings(url: str, shown: str, *, is_rehearsal: bool) -> Iterator[Finding]:
-    """Yield what is wrong with an address that Optimove posts to.
+    """Yield findings about an address that Optimove posts to.
 
     Args:
         url: The address.
         shown: What to call it.
-        is_rehearsal: Whether Optimove is a stand-in on this machine.
+        is_rehearsal: Whether Optimove is a simulator on this machine.
     """
     parts = split_absolute(url)
     host = "" if parts is None else parts.hostname or ""
