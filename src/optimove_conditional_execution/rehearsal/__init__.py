@@ -39,7 +39,7 @@ def rehearse_triggered(**settings: Any) -> TriggeredResult:
         settings: As of `TriggeredRehearsal`, such as `url="http://127.0.0.1:8000/webhook"`.
 
     Raises:
-        ConfigurationError: A setting is invalid, or the service cannot be started.
+        ConfigurationError: The stand-in cannot listen, or the service could not be started.
     """
     return TriggeredRehearsal(**settings).run()
 
@@ -51,6 +51,6 @@ def rehearse_scheduled(**settings: Any) -> ScheduledResult:
         settings: As of `ScheduledRehearsal`, such as `customers=1_000`.
 
     Raises:
-        ConfigurationError: A setting is invalid, or the service cannot be started.
+        ConfigurationError: The stand-in cannot listen, or the service could not be started.
     """
     return ScheduledRehearsal(**settings).run()
