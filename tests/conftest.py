@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -89,6 +90,11 @@ def forked() -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
+
+
+def forked_in_c() -> int:
+    """Fork as uWSGI does: Python runs no hooks."""
+    return int(ctypes.PyDLL(None).fork())
 
 
 class Looking:

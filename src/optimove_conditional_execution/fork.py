@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
 from typing import Final, Protocol
 
 
 class Forkable(Protocol):
-    """An object with resources that a child process must not share with its parent."""
+    """An object with resources that a child process must not share with its parent.
+
+    Its methods call `detect_fork` before they use them.
+    """
 
     def after_fork(self) -> None:
         """Reset, in the only thread of the child: locks may be held by threads that no longer exist."""
@@ -16,6 +20,8 @@ class Forkable(Protocol):
 
 
 _REGISTERED: Final[weakref.WeakSet[Forkable]] = weakref.WeakSet()
+_lock = threading.Lock()
+_process = os.getpid()
 
 
 def reset_after_fork(forkable: Forkable) -> None:
@@ -23,10 +29,30 @@ def reset_after_fork(forkable: Forkable) -> None:
     _REGISTERED.add(forkable)
 
 
+def detect_fork() -> None:
+    """Start afresh in a child process whose fork Python was not told of.
+
+    `os.register_at_fork` sees only forks that are made through Python. uWSGI forks its workers in C and by default runs
+    no hooks.
+    """
+    if _process != os.getpid():
+        with _lock:
+            if _process != os.getpid():
+                _reset()
+
+
 def _reset() -> None:
+    global _process
     for forkable in list(_REGISTERED):
         forkable.after_fork()
+    _process = os.getpid()  # last: a thread that sees it sees the rest
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _reset()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_reset)
+    os.register_at_fork(after_in_child=_after_fork)

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeVar, final
 
 from .deadline import Deadline
 from .flows.effects import Late, Overloaded, as_exception
-from .fork import reset_after_fork
+from .fork import detect_fork, reset_after_fork
 
 T = TypeVar("T")
 
@@ -61,6 +61,7 @@ class DaemonThreadPool:
         Raises:
             Overloaded: All workers are busy.
         """
+        detect_fork()
         with self._lock:
             if self._refuse and self._busy >= self._max_workers:
                 raise Overloaded

@@ -1,11 +1,14 @@
 """Rehearse campaigns over HTTP against a service in any language, from Python, pytest or `optimove-ce`.
 
+`rehearse_triggered` and `rehearse_scheduled` rehearse at once and return the result.
 `TriggeredRehearsal` posts the signed notifications of a triggered campaign to a webhook, faults included;
 `ScheduledRehearsal` puts a scheduled one on hold and posts its event to a listener. Both need the
 extra `cli`, for the server.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from .checks import CheckResult, Observation
 from .plan import PlannedNotification
@@ -25,4 +28,30 @@ __all__ = [
     "ScheduledResult",
     "TriggeredRehearsal",
     "TriggeredResult",
+    "rehearse_scheduled",
+    "rehearse_triggered",
 ]
+
+
+def rehearse_triggered(**settings: Any) -> TriggeredResult:
+    """Rehearse a triggered campaign, and return what came of it.
+
+    Args:
+        settings: As of `TriggeredRehearsal`, such as `url="http://127.0.0.1:8000/webhook"`.
+
+    Raises:
+        ConfigurationError: The stand-in cannot listen, or the service could not be started.
+    """
+    return TriggeredRehearsal(**settings).run()
+
+
+def rehearse_scheduled(**settings: Any) -> ScheduledResult:
+    """Rehearse a scheduled campaign, and return what came of it.
+
+    Args:
+        settings: As of `ScheduledRehearsal`, such as `customers=1_000`.
+
+    Raises:
+        ConfigurationError: The stand-in cannot listen, or the service could not be started.
+    """
+    return ScheduledRehearsal(**settings).run()

@@ -19,7 +19,7 @@ from typing import Any, Final, Generic, TypeVar, final
 
 from ..deadline import Deadline
 from ..errors import ConfigurationError, DeadlineExceeded
-from ..fork import reset_after_fork
+from ..fork import detect_fork, reset_after_fork
 from .engine import CLOSED, FORKED
 
 C = TypeVar("C")
@@ -214,6 +214,7 @@ class PoolPerLoop(Generic[C]):
     @property
     def is_open(self) -> bool:
         """Whether it has not been closed, by `aclose` or a fork."""
+        detect_fork()
         return not self._closed_because
 
     def current(self) -> LoopPools[C]:
@@ -222,6 +223,7 @@ class PoolPerLoop(Generic[C]):
         Raises:
             ConfigurationError: It has been closed, or a given client was made before a fork.
         """
+        detect_fork()
         if self._closed_because:
             raise ConfigurationError(self._closed_because)
         loop = running_loop("AsyncOptimoveClient")
@@ -235,6 +237,7 @@ class PoolPerLoop(Generic[C]):
 
     async def aclose(self) -> None:
         """Close the running loop's pools; no new ones are made."""
+        detect_fork()
         self._closed_because = self._closed_because or CLOSED
         pools = self._pools.get(asyncio.get_running_loop())
         if pools is not None:
@@ -261,6 +264,7 @@ class PoolPerLoop(Generic[C]):
             yield
         finally:
             # A forked child has dropped the loop, and must not close its parent's connections.
+            detect_fork()
             if self._pools.pop(loop, None) is not None and not self._is_given:
                 for client in {client for pool in pools for client in pool.clients()}:
                     await self._aclose(client)

@@ -18,7 +18,7 @@ from typing import Final, final
 from .. import validation
 from ..deadline import Clock, Deadline
 from ..errors import DeadlineExceeded
-from ..fork import reset_after_fork
+from ..fork import detect_fork, reset_after_fork
 from ..observers import SafeLogger
 from .retry import backoff
 
@@ -120,6 +120,7 @@ class RateLimiter:
         reservation.end = self._clock()
 
     def _reserve(self, deadline: Deadline) -> Reservation:
+        detect_fork()
         with self._lock:
             now = self._clock()
             while self._queue and self._queue[0].has_begun and self._free_at(self._queue[0], now) <= now:
@@ -380,6 +381,7 @@ class AdaptiveThrottle:
 
     def _reserve(self, deadline: Deadline) -> float:
         """Reserve the next time for a request, and return the seconds until then."""
+        detect_fork()
         with self._lock:
             now = self._clock()
             window = self._window

@@ -7,7 +7,7 @@ from typing import Any, final
 
 from ...deadline import Deadline
 from ...errors import ConfigurationError
-from ...fork import reset_after_fork
+from ...fork import detect_fork, reset_after_fork
 from ..connection_pool import MAX_CONNECTIONS, ConnectionPool
 from ..engine import CLOSED, FORKED, OutgoingRequest, Stream
 from .httpx_adapter import Clients, HttpxErrors, HttpxStream, LibraryName, build, refuse_closed
@@ -62,6 +62,7 @@ class HttpEngine:
             DeadlineExceeded: The deadline passed first.
             ConfigurationError: The engine is closed.
         """
+        detect_fork()
         if self._closed_because:
             raise ConfigurationError(self._closed_because)
         pool = self._requests if request.read_until is None else self._streams
@@ -85,6 +86,7 @@ class HttpEngine:
 
     def close(self) -> None:
         """Close the connections; the user's client stays open, and is restored."""
+        detect_fork()
         if not self._closed_because:
             self._closed_because = CLOSED
             self._clients.restore()

@@ -1,0 +1,24 @@
+"""The functions that rehearse at once."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from optimove_conditional_execution.rehearsal import ScheduledRehearsal, rehearse_scheduled, rehearse_triggered
+
+
+def test_a_triggered_rehearsal_in_one_call() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        result = rehearse_triggered(url=f"http://127.0.0.1:{unused.getsockname()[1]}/webhook", count=1, rate=100.0)
+    assert not result.ok
+    assert result.findings
+
+
+def test_a_scheduled_rehearsal_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ScheduledRehearsal, "run", lambda rehearsal: rehearsal)
+    rehearsed: object = rehearse_scheduled(listener="http://127.0.0.1:1/listener", customers=2)
+    assert isinstance(rehearsed, ScheduledRehearsal)
+    assert rehearsed.customers == 2
