@@ -41,8 +41,8 @@ class PlannedNotification:
         scenario: A name for tables and findings, instead of the fault's.
     """
 
-    user_id: str
-    personalization: Mapping[str, str] = field(default_factory=dict)
+    user_id: str = field(repr=False)
+    personalization: Mapping[str, str] = field(default_factory=dict, repr=False)
     fault: FaultKind | None = None
     forgery: Forgery | None = None
     at_once: bool = False

@@ -53,7 +53,7 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
         on_announced: Called with the listener's HTTP status, None when no answer came.
     """
 
-    listener: str | None = None
+    listener: str | None = field(default=None, repr=False)
     campaign_id: int = 1359
     customers: int = 100
     control_every: int | None = None

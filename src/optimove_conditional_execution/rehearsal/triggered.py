@@ -94,15 +94,15 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
         ConfigurationError: The plan has too many faults.
     """
 
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)
     count: int = 20
     rate: float = 10.0
     deadline_ms: int = DEFAULT_TIMEOUT_MS
     faults: Mapping[FaultKind, float] = field(default_factory=dict)
-    users: Sequence[str] = ()
+    users: Sequence[str] = field(default=(), repr=False)
     seed: int | None = None
     skew_seconds: float = 0.0
-    notifications: Sequence[PlannedNotification] = ()
+    notifications: Sequence[PlannedNotification] = field(default=(), repr=False)
     secret: str | None = field(default=None, repr=False)
     on_change: Callable[[Observation], object] = lambda _: None
     is_sample: bool = False
