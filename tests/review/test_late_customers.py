@@ -87,7 +87,7 @@ def test_a_second_404_of_the_apis_own_ends_the_reading_with_a_warning(
     assert (report.complete, report.acknowledged) == (True, 200)
     assert pages.count(200) == 2
     (warning,) = report.warnings
-    assert "404 behind 200 rows, twice" in warning
+    assert "404 after 200 rows, twice" in warning
     assert warning in caplog.text
     assert ReviewReport.from_json(report.to_json()).warnings == report.warnings
 
