@@ -33,6 +33,7 @@ BRINGS: Final = {
 URL: Final = "https://api4.optimove.net"
 NEEDS: Final = {
     f"{package.__name__}.cli": "cli",
+    f"{package.__name__}.rehearsal": "cli",
     f"{package.__name__}.telemetry": "otel",
     f"{package.__name__}.transport.aiohttp_engine": "aiohttp",
     f"{package.__name__}.testing.pytest_plugin": "pytest",
@@ -93,6 +94,7 @@ def no_extra() -> None:
     answered = command("--help")
     assert answered.returncode == 2, answered
     assert "pip install 'optimove-conditional-execution[cli]'" in answered.stderr, answered
+    assert "[cli]" in refusal(lambda: importlib.import_module(f"{package.__name__}.rehearsal"))
     assert "[aiohttp]" in refusal(lambda: AsyncOptimoveClient("key", base_url=URL, engine="aiohttp"))
     assert "[httpx2]" in refusal(lambda: OptimoveClient("key", base_url=URL, engine="httpx2"))
 
@@ -100,9 +102,9 @@ def no_extra() -> None:
 def refusal(make: Callable[[], object]) -> str:
     try:
         make()
-    except package.ConfigurationError as error:
+    except (package.ConfigurationError, ImportError) as error:
         return str(error)
-    raise AssertionError("an engine was accepted without its package")
+    raise AssertionError("it was accepted without its package")
 
 
 def aiohttp() -> None:

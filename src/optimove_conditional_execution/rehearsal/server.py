@@ -9,7 +9,12 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final, final
 
-import uvicorn
+try:
+    import uvicorn
+except ImportError as error:
+    raise ImportError(
+        "A rehearsal needs uvicorn: pip install 'optimove-conditional-execution[cli]'", name="uvicorn"
+    ) from error
 
 from ..adapters.asgi import ASGIApp
 from ..errors import ConfigurationError
