@@ -7,6 +7,7 @@ import concurrent.futures
 import contextvars
 import math
 import queue
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -19,6 +20,16 @@ from .fork import detect_fork, reset_after_fork
 T = TypeVar("T")
 
 _IDLE_SECONDS: Final = 10.0
+
+
+def threads_are_greenlets() -> bool:
+    """Whether gevent's monkey patch has replaced threads by greenlets.
+
+    Source: gevent's API reference, `monkey.is_module_patched`.
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
 
 _Job = tuple[Future[Any], contextvars.Context, Callable[..., Any], tuple[Any, ...]]
 

@@ -980,12 +980,7 @@ ECHO = KEY.encode()
         b"HTTP/1.1 200 OK\r\nContent-Length: " + ECHO + b"\r\n\r\n",
     ],
 )
-def test_an_echo_that_breaks_the_protocol_is_not_quoted(
-    kind: str, make: Make, peer: MakePeer, engine: str, answer: bytes
-) -> None:
-    if (kind, engine) == ("sync", "aiohttp"):
-        engine = "httpx"  # aiohttp is for asyncio only
-
+def test_an_echo_that_breaks_the_protocol_is_not_quoted(make: Make, peer: MakePeer, engine: str, answer: bytes) -> None:
     def echo(connection: socket.socket) -> None:
         connection.recv(65_536)
         connection.sendall(answer)

@@ -17,6 +17,7 @@ from optimove_conditional_execution.testing import FaultServer
 ENGINES: Final = (
     "sync httpx",
     "sync httpx2",
+    "sync aiohttp",
     "sync, an httpx.Client",
     "sync, an httpx2.Client",
     "async httpx",
@@ -28,6 +29,7 @@ ENGINES: Final = (
 
 FEW: Final = (
     "sync httpx",
+    "sync aiohttp",
     "sync, an httpx2.Client",
     "async httpx2",
     "async aiohttp",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -22,6 +25,7 @@ from optimove_conditional_execution import (
     Deadline,
     DeadlineExceeded,
     OptimoveClient,
+    OptimoveError,
     RateLimit,
     RetryPolicy,
     TransportError,
@@ -29,7 +33,7 @@ from optimove_conditional_execution import (
     WebhookReceiver,
     operations,
 )
-from optimove_conditional_execution.testing import FaultServer, signed_request
+from optimove_conditional_execution.testing import FaultServer, faults, signed_request
 from optimove_conditional_execution.testing import notification as make_notification
 from optimove_conditional_execution.transport.addresses import Addresses
 from optimove_conditional_execution.transport.connection_pool import ConnectionPool
@@ -60,9 +64,10 @@ def test_three_hundred_notifications_at_once_are_all_acknowledged(engine: Any) -
         assert server.connections <= 64
 
 
-def test_three_hundred_in_threads() -> None:
+@pytest.mark.parametrize("engine", ["httpx", "aiohttp"])
+def test_three_hundred_in_threads(engine: Any) -> None:
     statuses: list[int] = []
-    with FaultServer() as server, server.client() as client:
+    with FaultServer() as server, server.client(engine=engine) as client:
         receiver = WebhookReceiver(
             lambda notification, deadline: True, client=client, secrets="fake-secret", max_concurrency=300
         )
@@ -323,8 +328,6 @@ def test_an_engine_that_is_not_installed_is_named_with_its_extra(engine: Any, mo
 
 
 def test_engines_that_make_no_sense() -> None:
-    with pytest.raises(ConfigurationError, match="aiohttp knows no threads"):
-        OptimoveClient("key", engine="aiohttp", **OPTIONS)
     with pytest.raises(ConfigurationError, match="engine must be one of"):
         OptimoveClient("key", engine="curl", **OPTIONS)  # type: ignore[arg-type]
     with httpx.Client() as own, pytest.raises(ConfigurationError, match="not both"):
@@ -332,6 +335,50 @@ def test_engines_that_make_no_sense() -> None:
     for many in (0, True, 1.5):
         with pytest.raises(ConfigurationError, match="max_connections"):
             OptimoveClient("key", max_connections=many, **OPTIONS)  # type: ignore[arg-type]
+
+
+def test_a_client_that_is_closed_ends_its_thread_and_its_calls() -> None:
+    with FaultServer(lambda _: faults.HANG) as server:
+        client = server.client(engine="aiohttp")
+        with ThreadPoolExecutor(2) as pool:
+            calls = [pool.submit(client.get_webhooks) for _ in range(2)]
+            while server.connections < 2:
+                time.sleep(0.01)
+            client.close()
+            for call in calls:
+                assert isinstance(call.exception(5), OptimoveError)
+        with pytest.raises(ConfigurationError, match="closed"):
+            client.get_webhooks()
+    assert not in_time(loop_threads)
+
+
+def test_a_client_that_is_dropped_ends_its_thread() -> None:
+    with FaultServer() as server:
+        client: Any = server.client(engine="aiohttp")
+        assert client.get_webhooks() == []
+        assert len(loop_threads()) == 1
+        del client
+        gc.collect()
+        assert not in_time(loop_threads)
+
+
+def loop_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "optimove-aiohttp"]
+
+
+def in_time(found: Callable[[], list[Any]]) -> list[Any]:
+    """Return what is found when nothing is found any more, or after five seconds."""
+    end = time.monotonic() + 5
+    while (still := found()) and time.monotonic() < end:
+        time.sleep(0.01)
+    return still
+
+
+def test_under_gevent_the_engine_of_threads_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    patched = SimpleNamespace(is_module_patched=lambda name: name == "threading")
+    monkeypatch.setitem(sys.modules, "gevent.monkey", patched)
+    with pytest.raises(ConfigurationError, match="gevent"):
+        OptimoveClient("key", engine="aiohttp", **OPTIONS)
 
 
 def test_aiohttp_reads_the_proxies_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,6 +427,16 @@ def test_a_child_starts_without_the_connections_of_its_parent(fork: Callable[[],
 
         assert in_a_child(asks_over_its_own, fork) == 0
         assert server.connections == 2
+
+
+@by_any_fork
+def test_a_child_sends_from_an_event_loop_of_its_own(fork: Callable[[], int]) -> None:
+    with FaultServer() as server, server.client(engine="aiohttp") as client:
+        assert client.get_webhooks() == []
+        for _ in range(2):
+            assert in_a_child(lambda: client.get_webhooks() == [], fork) == 0
+            assert client.get_webhooks() == []
+        assert server.connections == 3
 
 
 def test_a_client_of_yours_is_refused_in_a_child() -> None:

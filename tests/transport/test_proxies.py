@@ -13,7 +13,7 @@ from optimove_conditional_execution.testing import FaultServer
 from optimove_conditional_execution.transport.proxies import proxy_for
 from tests.transport.engines import Caller
 
-MADE = ("sync httpx", "sync httpx2", "async httpx", "async httpx2", "async aiohttp")
+MADE = ("sync httpx", "sync httpx2", "async httpx", "async httpx2", "sync aiohttp", "async aiohttp")
 PROXY = "http://proxy.example:3128"
 
 

@@ -12,7 +12,6 @@ from pydantic import SecretStr
 from .. import operations
 from ..deadline import Deadline
 from ..drivers import arun
-from ..errors import ConfigurationError
 from ..flows.registration import ensure_event_listener, ensure_webhook
 from ..flows.status_updates import Statuses, update_statuses
 from ..models.approval import Approval
@@ -22,9 +21,8 @@ from ..models.webhook import TenantSettings, Webhook
 from ..operations import Operation
 from ..tracebacks import sensitive_variables
 from ..transport.customer_stream import aread
-from ..transport.engine import AsyncEngine
 from ..transport.send import AsyncSender, RequestCounter
-from .base import Client, EngineName
+from .base import Client, EngineName, aiohttp_engine
 
 T = TypeVar("T")
 
@@ -38,7 +36,7 @@ class AsyncOptimoveClient(Client):
 
     def _connect(self, http_client: object | None, engine: EngineName, max_connections: int) -> None:
         if engine == "aiohttp":
-            self._sender = AsyncSender(self._config, _aiohttp(max_connections, self._config.settings.base_url))
+            self._sender = AsyncSender(self._config, aiohttp_engine(max_connections, self._config.settings.base_url))
             return
         # Importing httpx takes as long as importing all the rest, so it is deferred until a client is made.
         from ..transport.http import AsyncHttpEngine
@@ -334,17 +332,6 @@ class AsyncOptimoveClient(Client):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-def _aiohttp(max_connections: int, base_url: str) -> AsyncEngine:
-    try:
-        from ..transport.aiohttp_engine import AiohttpEngine
-    except ImportError:
-        raise ConfigurationError(
-            "engine='aiohttp' needs a package that is not installed: "
-            "pip install 'optimove-conditional-execution[aiohttp]'."
-        ) from None
-    return AiohttpEngine(max_connections=max_connections, base_url=base_url)
 
 
 async def _each(blocks: AsyncGenerator[list[CampaignCustomer], None]) -> AsyncGenerator[CampaignCustomer, None]:

@@ -21,6 +21,7 @@ from ..operations import Endpoints
 from ..settings import TIMEZONE_VARIABLE, ClientSettings
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import MAX_CONNECTIONS
+from ..transport.engine import AsyncEngine
 from ..transport.instrumentation import OnCall
 from ..transport.rate_limit import RateLimit
 from ..transport.retry import RetryPolicy
@@ -72,8 +73,9 @@ class Client(abc.ABC):
                 task. Until this client is closed, the network backend of its connection pools is replaced by one that
                 ends the calls of this client at their deadlines; its other requests are not touched.
             engine: The HTTP library when there is no `http_client`. The extras `httpx2` and `aiohttp` install the
-                others, which are faster when many approvals are in flight; `aiohttp` is for asyncio only.
-            max_connections: Concurrent requests, per event loop for asyncio; the others wait in the order of arrival.
+                others, which are faster when many approvals are in flight. For threads, `aiohttp` sends from an event
+                loop in a daemon thread.
+            max_connections: Concurrent requests, per event loop for asyncio; further ones wait in the order of arrival.
                 Streams of customers are not counted.
             on_call: Called with a `CallRecord` after every call, in its thread or event loop; it must be quick. A
                 method `around` wraps the call as well: see `CallObserver`.
@@ -156,3 +158,19 @@ class Client(abc.ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._config.settings.base_url}>"
+
+
+def aiohttp_engine(max_connections: int, base_url: str) -> AsyncEngine:
+    """Return the engine on aiohttp.
+
+    Raises:
+        ConfigurationError: aiohttp is not installed, or the machine's settings for proxies are invalid.
+    """
+    try:
+        from ..transport.aiohttp_engine import AiohttpEngine
+    except ImportError:
+        raise ConfigurationError(
+            "engine='aiohttp' needs a package that is not installed: "
+            "pip install 'optimove-conditional-execution[aiohttp]'."
+        ) from None
+    return AiohttpEngine(max_connections=max_connections, base_url=base_url)

@@ -12,7 +12,6 @@ from pydantic import SecretStr
 from .. import operations
 from ..deadline import Deadline
 from ..drivers import run
-from ..errors import ConfigurationError
 from ..flows.registration import ensure_event_listener, ensure_webhook
 from ..flows.status_updates import Statuses, update_statuses
 from ..models.approval import Approval
@@ -23,7 +22,7 @@ from ..operations import Operation
 from ..tracebacks import sensitive_variables
 from ..transport.customer_stream import read
 from ..transport.send import RequestCounter, Sender
-from .base import Client, EngineName
+from .base import Client, EngineName, aiohttp_engine
 
 T = TypeVar("T")
 
@@ -37,7 +36,11 @@ class OptimoveClient(Client):
 
     def _connect(self, http_client: object | None, engine: EngineName, max_connections: int) -> None:
         if engine == "aiohttp":
-            raise ConfigurationError('engine="aiohttp" is for AsyncOptimoveClient: aiohttp knows no threads.')
+            from ..transport.loop_thread import LoopThreadEngine
+
+            in_loop = aiohttp_engine(max_connections, self._config.settings.base_url)
+            self._sender = Sender(self._config, LoopThreadEngine(in_loop))
+            return
         # Importing httpx takes as long as importing all the rest, so it is deferred until a client is made.
         from ..transport.http import HttpEngine
 

@@ -8,7 +8,7 @@ say, would find that of a review, too. So each loop gets a native thread of its 
 loop. What a review calls (your reviewer, the client, the journal) runs in greenlets of the native thread that the
 review was called in, since that is where their connections and locks belong.
 
-Source: gevent's API reference: `monkey.is_module_patched`, `monkey.get_original`, `hub.loop.run_callback_threadsafe`.
+Source: gevent's API reference: `monkey.get_original`, `hub.loop.run_callback_threadsafe`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ import asyncio
 import contextlib
 import contextvars
 import importlib
-import sys
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
 from ..flows.effects import as_exception
-from ..worker_pool import DaemonThreadPool
+from ..worker_pool import DaemonThreadPool, threads_are_greenlets
 
 T = TypeVar("T")
 
@@ -33,7 +32,7 @@ _HUB: Final[contextvars.ContextVar[Any]] = contextvars.ContextVar("optimove_revi
 
 def run_in_loop(coroutine: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine in an event loop of its own, and wait for it."""
-    if not _is_patched():
+    if not threads_are_greenlets():
         with asyncio.Runner() as runner:
             return runner.run(coroutine)
     return _run_in_native_thread(coroutine)
@@ -43,11 +42,6 @@ def workers(pool: DaemonThreadPool) -> DaemonThreadPool | _Greenlets:
     """Return what runs calls for the running event loop: a pool, or greenlets where `run_in_loop` was called."""
     hub = _HUB.get()
     return pool if hub is None else _Greenlets(hub)
-
-
-def _is_patched() -> bool:
-    monkey = sys.modules.get("gevent.monkey")
-    return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 def _run_in_native_thread(coroutine: Coroutine[Any, Any, T]) -> T:
