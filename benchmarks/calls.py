@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import aiohttp
@@ -35,6 +36,7 @@ from optimove_conditional_execution.testing import notification, signed_request
 
 CALLS = 300
 ROUNDS = 5
+THREADS = 32
 BURSTS = (1, 10, 100, 300)
 ENGINES = ("httpx", "httpx2", "aiohttp")
 HEADERS = {"X-API-KEY": "key", "Accept": "application/json", "Accept-Encoding": "identity"}
@@ -108,6 +110,20 @@ async def bare_async_calls(url: str) -> float:
         for _ in range(CALLS):
             (await client.post(url + PATH, json=body(), headers=HEADERS)).raise_for_status()
         return (time.perf_counter() - began) / CALLS
+
+
+def sdk_threads(url: str, engine: Any) -> float:
+    """Return the seconds an approval takes when `THREADS` threads send on one client."""
+    wanted = approval()
+    with OptimoveClient("key", base_url=url, engine=engine) as client, ThreadPoolExecutor(THREADS) as pool:
+
+        def send(_: object) -> None:
+            client.send_webhook_approval(wanted)
+
+        list(pool.map(send, range(THREADS)))
+        began = time.perf_counter()
+        list(pool.map(send, range(20 * THREADS)))
+        return (time.perf_counter() - began) / (20 * THREADS)
 
 
 # ---- bursts
@@ -187,6 +203,10 @@ def measure() -> list[Result]:
             Result("a call / httpx.Client", "us", ours * 1e6, theirs * 1e6, 1.15),
             Result("a call / httpx.AsyncClient", "us", ours_async * 1e6, theirs_async * 1e6, 1.15),
         ]
+        in_loop = in_threads = float("inf")
+        for _ in range(ROUNDS):
+            in_loop, in_threads = min(in_loop, sdk_threads(url, "aiohttp")), min(in_threads, sdk_threads(url, "httpx"))
+        results.append(Result("32 threads: engine aiohttp / engine httpx", "us", in_loop * 1e6, in_threads * 1e6, 0.5))
         for size in BURSTS:
             ways = {f"sdk {name}": (sdk, name) for name in ENGINES} | {f"bare {name}": (bare, name) for name in ENGINES}
             best = dict.fromkeys(ways, float("inf"))
