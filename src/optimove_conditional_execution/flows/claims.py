@@ -109,7 +109,7 @@ class ClaimStore(Protocol):
         ...
 
     def renew(self, question: str, owner: str, lease: float, ttl: float, /) -> bool | Awaitable[bool]:
-        """Extend a lease, whether or not it has run out; a claim that the store has forgotten is written anew as `OPEN`.
+        """Extend a lease, also one that has run out; a claim that the store has forgotten is written anew, as `OPEN`.
 
         Args:
             question: The question.

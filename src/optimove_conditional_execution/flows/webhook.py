@@ -75,10 +75,11 @@ class WebhookContext:
 
     def claim_of(self, question: str, deadline: Deadline) -> LeasedClaim:
         """Return the claim that a delivery is to acquire."""
-        lease = self.lease
-        if lease is None:
-            # What is in memory dies with its owner: there, a lease only has to last.
-            lease = deadline.remaining() if self.claims.instant else default_lease(deadline.remaining())
+        budget = deadline.remaining()
+        if self.lease is not None:
+            lease = min(self.lease, budget)
+        else:  # what is in memory dies with its owner, so there a lease only has to last
+            lease = budget if self.claims.instant else default_lease(budget)
         return LeasedClaim(
             store=self.claims,
             question=question,

@@ -130,8 +130,8 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
             raise ConfigurationError(
                 'on_store_failure must be "refuse" (send nothing) or "decide" (without the store).'
             )
-        if lease is not None and seconds("lease", lease) == 0:
-            raise ConfigurationError("lease must be more than 0 seconds.")
+        if lease is not None:
+            seconds("lease", lease, above_zero=True)
         integer("max_concurrency", max_concurrency)
         self._max_body = integer("max_body", max_body)
         # pydantic builds models at first use, and the first notification must not wait for that.
