@@ -31,8 +31,8 @@ except ImportError as error:
     ) from None
 
 # `statement_timestamp` is one moment within a statement, which `clock_timestamp` is not, and is the moment of this
-# statement also in a transaction, which `now` is not. Only an answer must be on the disk before it is sent: any other
-# step that a crash of the server loses is a claim that is forgotten, or an answer that is delivered twice.
+# statement also in a transaction, which `now` is not. Claims and answers must be on the disk before they count. What
+# else a crash of the server loses is harmless: a settled claim is delivered again, with the same answer.
 _WRITE: Final = """
 INSERT INTO optimove_claims AS held (key, state, owner, lease, expires, approval)
 VALUES (
@@ -48,35 +48,32 @@ _KEEP: Final = """
     approval = CASE WHEN held.expires <= statement_timestamp() THEN EXCLUDED.approval ELSE held.approval END
 WHERE held.expires <= statement_timestamp() OR held.state <> 'settled' AND held.owner = EXCLUDED.owner
 """
-_RETURNING: Final = """
-RETURNING held.state, held.approval,
-    CASE WHEN held.state <> 'undelivered' THEN set_config('synchronous_commit', 'off', true) END
-"""
+_SOON: Final = "set_config('synchronous_commit', 'off', true)"
 
 _STATEMENTS: Final[dict[str, LiteralString]] = {
     "acquire": "WITH mine AS ("
     + _WRITE
     + _KEEP
     + " OR held.state <> 'settled' AND held.lease <= statement_timestamp()"
-    + _RETURNING
     + """
+    RETURNING held.state, held.approval
 )
 SELECT state, true, approval, %(lease)s::float8 FROM mine
 UNION ALL
 SELECT state, false, NULL, greatest(0, extract(epoch FROM lease - statement_timestamp()))::float8
 FROM optimove_claims WHERE key = %(key)s AND NOT EXISTS (SELECT FROM mine)
 """,
-    "renew": _WRITE + _KEEP + _RETURNING,
+    "renew": _WRITE + _KEEP + "RETURNING " + _SOON,
     "update": _WRITE
     + """
     state = EXCLUDED.state, approval = EXCLUDED.approval
 WHERE held.expires <= statement_timestamp()
     OR held.owner = EXCLUDED.owner AND (held.state <> 'settled' OR EXCLUDED.state = 'settled')
-"""
-    + _RETURNING,
+RETURNING CASE held.state WHEN 'settled' THEN """
+    + _SOON
+    + " END",
     "release": """
-DELETE FROM optimove_claims WHERE key = %(key)s AND owner = %(owner)s AND state = 'open'
-RETURNING set_config('synchronous_commit', 'off', true)
+DELETE FROM optimove_claims WHERE key = %(key)s AND owner = %(owner)s AND state = 'open' RETURNING true
 """,
 }
 _FORGET: Final = """

@@ -67,12 +67,16 @@ return 0
 """,
 }
 
-_TIMEOUTS: Final[dict[str, Any]] = {
+_OPTIONS: Final[dict[str, Any]] = {
     "socket_timeout": STEP_SECONDS,
     "socket_connect_timeout": STEP_SECONDS,
     "socket_keepalive": True,
     "health_check_interval": 0,
+    "retry_on_error": [exceptions.ConnectionError],
 }
+_RETRY: Final = (NoBackoff(), 1, (exceptions.ConnectionError,))
+"""At once and once, on a new connection: Redis may have ended an idle one. The receiver tries again with pauses."""
+
 _PATH: Final = re.compile("/?[0-9]*")
 """redis-py takes another path for that of database 0."""
 
@@ -238,14 +242,13 @@ def _clients(url: object) -> tuple[redis.Redis, Any]:
     if not isinstance(url, str):
         raise ConfigurationError("RedisClaims needs a URL, such as redis://127.0.0.1:6379/0, or a client of redis-py.")
 
-    # A step that fails is tried again by the receiver, which knows its deadline.
     def make() -> _Batches:
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
             max_connections=MAX_CONNECTIONS,
             timeout=STEP_SECONDS,
-            retry=AsyncRetry(NoBackoff(), 0),
-            **_TIMEOUTS,
+            retry=AsyncRetry(*_RETRY),
+            **_OPTIONS,
         )
         return _Batches(redis.asyncio.Redis(connection_pool=pool))
 
@@ -253,7 +256,7 @@ def _clients(url: object) -> tuple[redis.Redis, Any]:
         if not _PATH.fullmatch(urlsplit(url).path) and not url.startswith("unix:"):
             raise ValueError
         pool = redis.BlockingConnectionPool.from_url(
-            url, max_connections=MAX_CONNECTIONS, timeout=STEP_SECONDS, retry=Retry(NoBackoff(), 0), **_TIMEOUTS
+            url, max_connections=MAX_CONNECTIONS, timeout=STEP_SECONDS, retry=Retry(*_RETRY), **_OPTIONS
         )
         pool.make_connection()  # type: ignore[no-untyped-call]  # it looks at the options, and does not connect
     except (ValueError, TypeError, exceptions.RedisError):
