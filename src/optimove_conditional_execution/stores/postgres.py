@@ -14,7 +14,17 @@ from ..fork import detect_fork, reset_after_fork
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import ConnectionPool, PoolPerLoop
 from .postgres_schema import CLAIMS_SCHEMA
-from .remote import MAX_CONNECTIONS, STEP_SECONDS, AsyncRemoteClaims, RemoteClaims, Reply, Step, async_only, busy
+from .remote import (
+    MAX_CONNECTIONS,
+    STEP_SECONDS,
+    AsyncRemoteClaims,
+    RemoteClaims,
+    Reply,
+    ServerFacts,
+    Step,
+    async_only,
+    busy,
+)
 
 try:
     import psycopg
@@ -179,6 +189,29 @@ class PostgresClaims(RemoteClaims):
         pool, self._pool = self._pool, ConnectionPool(MAX_CONNECTIONS, self._make)
         for session in pool.clients() if pool is not None else ():
             session.close()
+
+
+_FACTS: Final = """
+SELECT extract(epoch FROM clock_timestamp())::float8, current_setting('fsync'), current_setting('synchronous_commit'),
+    set_config('optimove_ce.pooled', 'transaction', false)
+"""
+
+
+@sensitive_variables
+def postgres_facts(conninfo: str) -> ServerFacts:
+    """Return what `optimove-ce doctor` wants to know of a PostgreSQL; raises as a step does."""
+    conninfo = _checked(conninfo)
+    try:
+        with psycopg.connect(conninfo, autocommit=True) as first, psycopg.connect(conninfo, autocommit=True) as second:
+            clock, fsync, synchronous_commit, _ = first.execute(_FACTS, prepare=False).fetchone() or (0.0, "", "", "")
+            settings = {"fsync": fsync, "synchronous_commit": synchronous_commit}
+            if not _is_direct(first, first.execute(_BACKEND, prepare=False).fetchone()):
+                # Of one client's session nothing is seen in another's, unless both share a connection of the server.
+                seen = second.execute("SELECT current_setting('optimove_ce.pooled', true)", prepare=False).fetchone()
+                settings["pooler"] = "transaction" if seen == ("transaction",) else "session"
+            return ServerFacts(clock, settings)
+    except (psycopg.Error, OSError) as error:
+        raise _translated(error) from None
 
 
 @final
@@ -371,11 +404,11 @@ def _checked(conninfo: object) -> str:
     try:
         given = libpq.conninfo_to_dict(conninfo)
         if not given:
-            raise ConfigurationError(f"The conninfo of PostgreSQL is empty; it must be such as {wanted}.")
+            raise ConfigurationError(f"The conninfo of PostgreSQL is empty: it must be such as {wanted}.")
         return libpq.make_conninfo(conninfo, **{name: value for name, value in _DEFAULTS.items() if name not in given})
     except psycopg.Error:
         raise ConfigurationError(
-            f"The conninfo of PostgreSQL is invalid; it must be such as {wanted}. In a URL, percent-encode what stands "
+            f"The conninfo of PostgreSQL is invalid: it must be such as {wanted}. In a URL, percent-encode what stands "
             "in user and password other than letters and digits."
         ) from None
 
