@@ -337,9 +337,7 @@ def _translated(error: Exception) -> ConfigurationError | StoreError:
     if "DB index" in text:
         return ConfigurationError("Redis has no such database: correct the number at the end of the URL's path.")
     if "certificate verify failed" in text.lower():
-        return ConfigurationError(
-            "The certificate of Redis is not accepted: name its authority by ssl_ca_certs in the URL."
-        )
+        return ConfigurationError("Redis' certificate is not accepted: name its authority by ssl_ca_certs in the URL.")
     if isinstance(error, exceptions.TimeoutError):
         return StoreError("Redis does not answer in time.")
     if isinstance(error, exceptions.BusyLoadingError):
