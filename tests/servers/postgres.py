@@ -15,6 +15,8 @@ from tests.servers.processes import PATIENCE, ServerProcess, free_port, ordinary
 _DEBIAN = Path("/usr/lib/postgresql")
 """Where Debian keeps the programs of each version, outside of PATH."""
 
+GUARDED = "guarded"
+
 
 class Postgres:
     """A running PostgreSQL.
@@ -22,11 +24,13 @@ class Postgres:
     Attributes:
         port: On loopback.
         conninfo: How to connect, as libpq wants it; anybody may.
+        url: The same as a URL.
     """
 
     def __init__(self, server: ServerProcess, port: int) -> None:
         self.port = port
         self.conninfo = f"host=127.0.0.1 port={port} user=postgres dbname=postgres connect_timeout=10"
+        self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
         self._server = server
 
     def start(self) -> None:
@@ -52,6 +56,13 @@ class Postgres:
         self.stop()
         self.start()
 
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Let it answer nothing about claims."""
+        with psycopg.connect(self.conninfo) as connection:
+            connection.execute("LOCK TABLE optimove_claims IN ACCESS EXCLUSIVE MODE")
+            yield
+
 
 @contextlib.contextmanager
 def running_postgres() -> Iterator[Postgres]:
@@ -64,6 +75,9 @@ def running_postgres() -> Iterator[Postgres]:
         options = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"]
         server = ServerProcess([postgres, "-D", data, "-p", str(port), *options], folder=folder, user=user)
         server.run([initdb, "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "--encoding=UTF8"])
+        # A role of this name needs a password, and may do what it is granted.
+        hba = folder / "data" / "pg_hba.conf"
+        hba.write_text(f"host all {GUARDED} 127.0.0.1/32 scram-sha-256\n{hba.read_text()}")
         running = Postgres(server, port)
         try:
             running.start()
