@@ -45,7 +45,17 @@ _STALLED: Final = 0.1
 def claims_of(url: str) -> ClaimStore | None:
     """Return the store of a URL; None when nothing is shared."""
     scheme, _, rest = url.partition(":")
-    return SqliteClaims(rest) if scheme == "sqlite" else None
+    if scheme == "sqlite":
+        return SqliteClaims(rest)
+    if scheme == "redis":
+        from optimove_conditional_execution.stores.redis import RedisClaims
+
+        return RedisClaims(url)
+    if scheme == "postgresql":
+        from optimove_conditional_execution.stores.postgres import PostgresClaims
+
+        return PostgresClaims(url)
+    return None
 
 
 class Diary:
