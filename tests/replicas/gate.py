@@ -38,6 +38,9 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.stores import ClaimStore, SqliteClaims
 
+UID: Final = "x-request-uid"
+"""The header with the name of a notification, which is also in its body."""
+
 _STALLED: Final = 0.1
 """Seconds that an event loop is late before the replica counts as frozen: a loaded machine freezes processes too."""
 
@@ -84,7 +87,7 @@ class Diary:
                 self.write("stalled", since=before)
 
 
-def create_app(replica: int) -> Starlette:
+def create_app(replica: int) -> Any:
     """Return the gate of a replica, configured by its environment."""
     diary = Diary(replica)
     secret = os.environ["OPTIMOVE_WEBHOOK_SECRET"]
@@ -124,7 +127,14 @@ def create_app(replica: int) -> Starlette:
         yield
         watching.cancel()
 
-    return Starlette(routes=[Route("/optimove", endpoint, methods=["POST"])], lifespan=lifespan)
+    gate = Starlette(routes=[Route("/optimove", endpoint, methods=["POST"])], lifespan=lifespan)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            diary.write("came", uid=dict(scope["headers"])[UID.encode()].decode())
+        await gate(scope, receive, send)
+
+    return app
 
 
 def main() -> None:

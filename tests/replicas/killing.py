@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -29,6 +29,7 @@ from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.testing import FakeOptimove, SentNotification, notification, signed_request
 from tests.adapters.servers import ROOT
 from tests.conftest import OverHTTP, served
+from tests.replicas.gate import UID
 
 Sort = Literal["killed", "frozen"]
 
@@ -106,6 +107,7 @@ class Report:
         seed: Of the run.
         questions: The notifications and their answers.
         faults: By replica.
+        sent: When each notification was sent, on the monotonic clock.
         asked: By notification: which replicas were asked, in order.
         outcomes: How many of each kind.
         asked_again_for: Notifications of which two handlers were asked, since a replica was killed or frozen.
@@ -117,6 +119,7 @@ class Report:
     questions: list[SentNotification]
     faults: dict[int, Fault]
     diary: list[dict[str, Any]]
+    sent: dict[str, float]
     asked: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     asked_again_for: list[str] = field(default_factory=list)
     asked_twice: list[str] = field(default_factory=list)
@@ -144,8 +147,10 @@ class Report:
         """Return what is known about notifications, for the message of a failed test."""
         lines = [f"seed {self.seed}", str(self)]
         lines += [f"replica {replica}: {fault}" for replica, fault in self.faults.items()]
+        uids = uids[:5]
+        lines += [f"sent {self.sent[uid]} {uid}" for uid in uids]
         lines += [json.dumps(line) for line in self.diary if line.get("uid") in uids]
-        lines += [str(line) for line in self.diary if line["what"] == "stalled"]
+        lines += [json.dumps(line) for line in self.diary if line["what"] == "stalled"]
         return "\n".join(lines)
 
     def __str__(self) -> str:
@@ -165,7 +170,14 @@ class Report:
             assert self.asked_again_for, f"nobody was deciding when it was killed or frozen: {self.story([])}"
 
 
-def run(scenario: Scenario, claims: str, folder: Path, *, seed: int | None = None) -> Report:
+def run(
+    scenario: Scenario,
+    claims: str,
+    folder: Path,
+    *,
+    seed: int | None = None,
+    meanwhile: Callable[[], None] | None = None,
+) -> Report:
     """Run replicas over the store of a URL, and kill and freeze all but one.
 
     Args:
@@ -173,6 +185,7 @@ def run(scenario: Scenario, claims: str, folder: Path, *, seed: int | None = Non
         claims: The URL of the store.
         folder: For the replicas' files.
         seed: Of everything that is random here; None takes one at random.
+        meanwhile: Called in a thread at half time, such as a restart of the store's server.
     """
     seed = random.SystemRandom().randrange(10**6) if seed is None else seed
     fake = FakeOptimove(timeout_ms=round(scenario.deadline * 1000))
@@ -190,7 +203,7 @@ def run(scenario: Scenario, claims: str, folder: Path, *, seed: int | None = Non
         serving(scenario.replicas, environment, folder / "log") as replicas,
     ):
         traffic = _Traffic(scenario, fake, replicas, diary, random.Random(seed))
-        asyncio.run(traffic.run())
+        asyncio.run(traffic.run(meanwhile))
     return judged(seed, traffic, diary)
 
 
@@ -230,7 +243,7 @@ def serving(count: int, environment: Mapping[str, str], log: Path) -> Iterator[l
 
 def judged(seed: int, traffic: _Traffic, diary: Path) -> Report:
     """Return the report of a run that has ended."""
-    report = Report(seed, traffic.sent, traffic.faults, list(lines(diary)))
+    report = Report(seed, traffic.questions, traffic.faults, list(lines(diary)), traffic.sent)
     unable: dict[int, list[tuple[float, float]]] = defaultdict(list)
     for replica, fault in traffic.faults.items():
         unable[replica].append((fault.began, fault.ended))
@@ -240,7 +253,8 @@ def judged(seed: int, traffic: _Traffic, diary: Path) -> Report:
         elif line["what"] == "asked":
             report.asked[line["uid"]].append(line["replica"])
     for uid, asked in report.asked.items():
-        began, ended = traffic.times.get(uid, (0.0, 0.0))
+        began = traffic.sent.get(uid, 0.0)
+        ended = began + traffic.scenario.deadline
         ran = [one for one in asked if not any(until >= began and since <= ended for since, until in unable[one])]
         if len(ran) > 1:
             report.asked_twice.append(uid)
@@ -261,14 +275,14 @@ class _Traffic:
     def __init__(
         self, scenario: Scenario, fake: FakeOptimove, replicas: Sequence[Replica], diary: Path, chance: random.Random
     ) -> None:
-        self._scenario = scenario
+        self.scenario = scenario
         self._fake = fake
         self._replicas = replicas
         self._diary = diary
         self._chance = chance
         self._start = 0.0
-        self.sent: list[SentNotification] = []
-        self.times: dict[str, tuple[float, float]] = {}
+        self.questions: list[SentNotification] = []
+        self.sent: dict[str, float] = {}
         self.faults: dict[int, Fault] = {}
         if scenario.sorts:
             victims = chance.sample(range(len(replicas)), len(replicas) - 1)
@@ -279,19 +293,25 @@ class _Traffic:
                 frozen_for = scenario.deadline * (0.5 if at == 0 else chance.uniform(0.05, 1.1))
                 self.faults[victim] = Fault(chance.choice(scenario.sorts), planned, after, frozen_for)
 
-    async def run(self) -> None:
+    async def run(self, meanwhile: Callable[[], None] | None) -> None:
         """Post for a while, and wait until every deadline has passed."""
         limits = httpx.Limits(max_connections=None)
-        async with httpx.AsyncClient(timeout=self._scenario.deadline + 0.5, limits=limits, trust_env=False) as http:
+        async with httpx.AsyncClient(timeout=self.scenario.deadline + 0.5, limits=limits, trust_env=False) as http:
             self._http = http
             await asyncio.gather(*(self._warm(replica) for replica in range(len(self._replicas))))
             self._start = time.monotonic()
             async with asyncio.TaskGroup() as tasks:
                 for victim, fault in self.faults.items():
                     tasks.create_task(self._strike(victim, fault))
-                for number in range(round(self._scenario.seconds * _RATE)):
+                if meanwhile is not None:
+                    tasks.create_task(self._half_time(meanwhile))
+                for number in range(round(self.scenario.seconds * _RATE)):
                     await asyncio.sleep(self._start + number / _RATE - time.monotonic())
-                    tasks.create_task(self._ask(self._chance.uniform(0, self._scenario.longest)))
+                    tasks.create_task(self._ask(self._chance.uniform(0, self.scenario.longest)))
+
+    async def _half_time(self, meanwhile: Callable[[], None]) -> None:
+        await asyncio.sleep(self.scenario.seconds / 2)
+        await asyncio.to_thread(meanwhile)
 
     async def _warm(self, replica: int) -> None:
         """Wait until a replica has started, and knows how long its notifications are on their way."""
@@ -302,11 +322,11 @@ class _Traffic:
 
     async def _ask(self, seconds: float, first: int | None = None) -> str:
         """Send a notification to two replicas, of which one will run until the deadline; return its name."""
-        payload = notification(timeout_ms=round(self._scenario.deadline * 1000), personalization={"seconds": seconds})
+        payload = notification(timeout_ms=round(self.scenario.deadline * 1000), personalization={"seconds": seconds})
         question = self._fake.expect(payload)
-        self.sent.append(question)
+        self.questions.append(question)
         now = time.monotonic()
-        self.times[question.request_uid] = now, now + self._scenario.deadline
+        self.sent[question.request_uid] = now
         replicas = range(len(self._replicas))
         steady = self._chance.choice([each for each in replicas if self._is_steady(each, now) and each != first])
         others = [each for each in replicas if each != steady]
@@ -324,21 +344,22 @@ class _Traffic:
         fault = self.faults.get(replica)
         if fault is None or fault.ended + 0.5 < now:
             return True
-        return self._start + fault.planned - 0.5 > now + self._scenario.deadline
+        return self._start + fault.planned - 0.5 > now + self.scenario.deadline
 
     async def _post(self, payload: dict[str, Any], replica: int, timeout: float | None = None) -> None:
         request = signed_request(payload, secret=self._fake.secret, path="/optimove")
+        headers = [*request.headers, (UID, payload["request_uid"])]
         url = f"{self._replicas[replica].url}/optimove"
         options: dict[str, Any] = {} if timeout is None else {"timeout": timeout}
         # It may be dead, or die of this.
         with contextlib.suppress(httpx.TransportError):
-            await self._http.post(url, content=request.body, headers=list(request.headers), **options)
+            await self._http.post(url, content=request.body, headers=headers, **options)
 
     async def _strike(self, victim: int, fault: Fault) -> None:
         """Kill or freeze a replica while it decides, or while it answers."""
         await asyncio.sleep(self._start + fault.planned - time.monotonic())
         now = time.monotonic()
-        asking = asyncio.create_task(self._ask(self._scenario.longest, victim))
+        asking = asyncio.create_task(self._ask(self.scenario.longest, victim))
         await self._is_asked(victim, now)
         await asyncio.sleep(fault.after)
         fault.began = time.monotonic()
@@ -353,7 +374,7 @@ class _Traffic:
         await asking
 
     async def _is_asked(self, victim: int, since: float) -> None:
-        end = time.monotonic() + self._scenario.deadline
+        end = time.monotonic() + self.scenario.deadline
         while time.monotonic() < end:
             if any(line["replica"] == victim and line["what"] == "asked" for line in self._new(since)):
                 return

@@ -22,11 +22,13 @@ class Postgres:
     Attributes:
         port: On loopback.
         conninfo: How to connect, as libpq wants it; anybody may.
+        url: The same as a URL.
     """
 
     def __init__(self, server: ServerProcess, port: int) -> None:
         self.port = port
         self.conninfo = f"host=127.0.0.1 port={port} user=postgres dbname=postgres connect_timeout=10"
+        self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
         self._server = server
 
     def start(self) -> None:
