@@ -136,8 +136,8 @@ def result_by(
         deadline: When it is abandoned.
         defer: What to do about an interruption: SystemExit out of a signal handler, Ctrl-C, or how gevent ends a
             greenlet. None: the future is abandoned and the interruption raised.
-        meanwhile: Called each time that many seconds have passed without a result.
-        every: Seconds.
+        meanwhile: Called each time that `every` seconds have passed without a result, unless fewer are left.
+        every: Seconds; also how long `meanwhile` may take, so that it never outlasts the deadline.
 
     Raises:
         Late: It was not done by the deadline.
@@ -147,7 +147,7 @@ def result_by(
     while not future.done():
         try:
             concurrent.futures.wait([future], timeout=_timeout(end, every))
-            if meanwhile is not None and not future.done() and not end.expired:
+            if meanwhile is not None and not future.done() and end.remaining() > every:
                 meanwhile()
         except BaseException as error:
             if defer is None:
@@ -178,7 +178,7 @@ async def aresult_by(
     while not future.done():
         try:
             await asyncio.wait((future,), timeout=_timeout(end, every))
-            if meanwhile is not None and not future.done() and not end.expired:
+            if meanwhile is not None and not future.done() and end.remaining() > every:
                 await meanwhile()
         except BaseException as error:
             if defer is None or not isinstance(error, asyncio.CancelledError):

@@ -33,7 +33,6 @@ _LAST_TRY: Final = 0.1
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.25
-_SHORTEST_PAUSE: Final = 0.001
 
 _REMEMBERED: Final = 10_000
 """Recent notifications among which a `request_uid` with two questions is detected."""
@@ -178,7 +177,8 @@ class LeasedClaim:
         store: The claim store.
         question: The question of the notification.
         lease: Seconds of the lease.
-        deadline: The deadline of the notification.
+        deadline: When the notification must be answered.
+        kept: Until when the claim must be kept: Optimove's deadline, which a host's can precede.
         patience: Seconds for which a step that fails is tried again; None: until shortly before the deadline.
         pause: Sleeps for a number of seconds.
         clock: Monotonic, in seconds.
@@ -190,6 +190,7 @@ class LeasedClaim:
     question: str
     lease: float
     deadline: Deadline
+    kept: Deadline
     patience: float | None
     pause: Callable[[float], Any]
     clock: Clock
@@ -198,29 +199,29 @@ class LeasedClaim:
 
     @property
     def renewal(self) -> float:
-        """Seconds after which the lease is to be renewed."""
+        """Seconds after which the lease is to be renewed, and that this may take."""
         return self.lease / 3
 
     def acquire(self) -> Flow[Claim]:
         """Acquire the claim; while another delivery holds it, wait until it is done, its lease ends or the deadline."""
         pauses = backoff()
         while True:
-            claim: Claim = yield from self._retried("acquire", (self.lease, self.deadline.remaining()), Claim)
+            claim: Claim = yield from self._retried("acquire", (self.lease, self.kept.remaining()), Claim)
             if claim.mine or claim.state is ClaimState.SETTLED or self.deadline.expired:
                 return claim
-            pause = min(next(pauses), max(claim.lease, _SHORTEST_PAUSE), self.deadline.remaining())
-            yield Ask(self.pause, (pause,))
+            # A lease of 0 is a store's that cannot tell: the holder has it.
+            yield Ask(self.pause, (min(next(pauses), claim.lease or math.inf, self.deadline.remaining()),))
 
     def renew(self) -> Flow[None]:
         """Extend the lease. A failure is ignored, and so is a claim that was lost: `record` will tell."""
+        within = Deadline.after(self.renewal, clock=self.clock)
         with suppress(Exception):
-            yield from self._step("renew", (self.lease, self.deadline.remaining()), bool, self.deadline)
+            yield from self._step("renew", (self.lease, self.kept.remaining()), bool, within)
 
     def record(self, approval: Approval) -> Flow[bool]:
         """Write an answer down before it is sent; False: another delivery has the claim, and nothing may be sent."""
-        recorded: bool = yield from self._retried(
-            "update", (Claim(ClaimState.UNDELIVERED, approval), self.lease, self.deadline.remaining()), bool
-        )
+        claim = Claim(ClaimState.UNDELIVERED, approval)
+        recorded: bool = yield from self._retried("update", (claim, self.lease, self.kept.remaining()), bool)
         return recorded
 
     def finish(self, claim: Claim | None, *, within: Deadline) -> Flow[bool]:
@@ -228,7 +229,7 @@ class LeasedClaim:
         if claim is None:
             yield from self._step("release", (), object, within)
             return True
-        finished: bool = yield from self._step("update", (claim, 0.0, self.deadline.remaining()), bool, within)
+        finished: bool = yield from self._step("update", (claim, 0.0, self.kept.remaining()), bool, within)
         return finished
 
     def _retried(self, name: str, arguments: tuple[object, ...], returns: type) -> Flow[Any]:

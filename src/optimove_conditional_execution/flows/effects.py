@@ -38,8 +38,8 @@ class Ask:
         whose: The pool. The handlers' pool is bounded, and when it is full, `Overloaded` is thrown at once. The stores'
             pool queues callers until their deadline.
         meanwhile: Makes a flow that the driver runs each time the call, which has a deadline, has gone on for another
-            `every` seconds.
-        every: Seconds.
+            `every` seconds, unless fewer are left.
+        every: Seconds; also how long that flow may take.
     """
 
     function: Callable[..., Any]

@@ -73,19 +73,19 @@ class WebhookContext:
     questions: Questions = field(default_factory=Questions)
     outage: StoreOutage = field(default_factory=StoreOutage)
 
-    def claim_of(self, question: str, deadline: Deadline) -> LeasedClaim:
-        """Return the claim that a delivery is to acquire."""
-        budget = deadline.remaining()
-        if self.lease is not None:
-            lease = min(self.lease, budget)
-        else:  # what is in memory dies with its owner, so there a lease only has to last
-            lease = budget if self.claims.instant else default_lease(budget)
+    def claim_of(self, question: str, started: float, budget: Budget) -> LeasedClaim:
+        """Return the claim that a delivery which has started at a moment is to acquire."""
+        seconds = budget.deadline.remaining()
+        lease = patience = default_lease(seconds) if self.lease is None else min(self.lease, seconds)
+        if self.lease is None and self.claims.instant:
+            lease = seconds  # what is in memory dies with its owner, so nobody has to take over
         return LeasedClaim(
             store=self.claims,
             question=question,
             lease=lease,
-            deadline=deadline,
-            patience=lease if self.on_store_failure == "decide" else None,
+            deadline=budget.deadline,
+            kept=Deadline.after(started + budget.seconds - self.clock(), clock=self.clock),
+            patience=patience if self.on_store_failure == "decide" else None,
             pause=self.pause,
             clock=self.clock,
             outage=self.outage,
@@ -139,7 +139,7 @@ def answer_notification(
         return plain(200), outcome.build("expired", 200)
     question = question_of(notification)
     outcome.request_uid_reused = context.questions.contradict(notification.request_uid, question)
-    claim = context.claim_of(question, outcome.budget.deadline)
+    claim = context.claim_of(question, outcome.started, outcome.budget)
     kind, status = yield from _Processing(
         context, outcome, claim, notification.request_uid, notification.timestamp, outcome.budget, notification, host
     ).run()
@@ -197,7 +197,7 @@ def _deny_unread(
     )
     if not outcome.budget.deadline.expired:
         uid = envelope.request_uid
-        claim = context.claim_of(question_of(envelope), outcome.budget.deadline)
+        claim = context.claim_of(question_of(envelope), outcome.started, outcome.budget)
         yield from _Processing(context, outcome, claim, uid, sent_ms, outcome.budget, None, host).run()
 
 
