@@ -57,7 +57,7 @@ nox.options.sessions = [
     "extras",
     "docs",
     "browser",
-    "servers",
+    "stores",
     "demo",
 ]
 
@@ -126,16 +126,21 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session(python=NEWEST)
-def servers(session: nox.Session) -> None:
+def stores(session: nox.Session) -> None:
     """Run against real servers; on Debian they are installed when missing, elsewhere the tests say what to do."""
     session.install("-e", ".[cli]", *group("test"))
     debian = Path("/usr/lib/postgresql")  # which keeps PostgreSQL's programs outside of PATH
-    missing = shutil.which("initdb") is None and not any(debian.glob("*/bin/initdb"))
-    if missing and shutil.which("apt-get") and os.geteuid() == 0:
+    missing = {
+        "postgresql": shutil.which("initdb") is None and not any(debian.glob("*/bin/initdb")),
+        "redis-server": shutil.which("redis-server") is None,
+        "pgbouncer": shutil.which("pgbouncer", path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin") is None,
+    }
+    packages = [package for package, is_missing in missing.items() if is_missing]
+    if packages and shutil.which("apt-get") and os.geteuid() == 0:
         quiet = {"DEBIAN_FRONTEND": "noninteractive"}
         session.run("apt-get", "update", external=True, silent=True)
-        session.run("apt-get", "install", "-y", "postgresql", external=True, silent=True, env=quiet)
-    session.run("pytest", "tests/servers", *session.posargs)
+        session.run("apt-get", "install", "-y", *packages, external=True, silent=True, env=quiet)
+    session.run("pytest", *(session.posargs or (*PARALLEL, "tests/servers")))
 
 
 @nox.session(python=OLDEST)

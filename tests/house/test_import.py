@@ -11,7 +11,7 @@ from pathlib import Path
 
 OPTIONAL = {
     "fastapi", "starlette", "flask", "django", "werkzeug", "uvicorn", "gunicorn", "click", "rich", "pygments",
-    "aiohttp", "httpx2",
+    "aiohttp", "httpx2", "redis", "psycopg", "psycopg_pool",
     "opentelemetry", "pytest", "hypothesis", "tornado", "trio", "h2", "optimove_conditional_execution.cli",
     "optimove_conditional_execution.testing", "optimove_conditional_execution.adapters",
 }  # fmt: skip

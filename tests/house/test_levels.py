@@ -54,6 +54,9 @@ SOLE_IMPORTERS = {
     "opentelemetry": {"telemetry"},
     "tenacity": {"transport.retry"},
     "sqlite3": {"stores.sqlite_file"},
+    "redis": {"stores.redis"},
+    "psycopg": {"stores.postgres"},
+    "psycopg_pool": {"stores.postgres"},
 }
 
 

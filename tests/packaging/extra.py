@@ -9,6 +9,7 @@ import asyncio
 import importlib
 import importlib.util
 import pkgutil
+import socket
 import subprocess
 import sys
 import threading
@@ -28,6 +29,8 @@ BRINGS: Final = {
     "aiohttp": {"aiohttp"},
     "httpx2": {"httpx2"},
     "otel": {"opentelemetry"},
+    "redis": {"redis"},
+    "postgres": {"psycopg", "psycopg_pool"},
     "cli": {"click", "rich", "uvicorn"},
 }
 URL: Final = "https://api4.optimove.net"
@@ -35,6 +38,8 @@ NEEDS: Final = {
     f"{package.__name__}.cli": "cli",
     f"{package.__name__}.rehearsal": "cli",
     f"{package.__name__}.telemetry": "otel",
+    f"{package.__name__}.stores.redis": "redis",
+    f"{package.__name__}.stores.postgres": "libpq",  # `postgres` has it only where the system does
     f"{package.__name__}.transport.aiohttp_engine": "aiohttp",
     f"{package.__name__}.testing.pytest_plugin": "pytest",
 }
@@ -48,7 +53,8 @@ def main(extra: str) -> None:
     fake = FakeOptimove()
     receiver = WebhookReceiver(lambda notification, deadline: True, client=fake.client(), secrets="fake-secret")
     assert fake.notify(receiver, "C100").approved
-    {"nothing": no_extra, "aiohttp": aiohttp, "httpx2": httpx2, "otel": otel, "cli": cli}[extra]()
+    use = {"redis": redis, "postgres": postgres, "cli": cli}
+    {"nothing": no_extra, "aiohttp": aiohttp, "httpx2": httpx2, "otel": otel, **use}[extra]()
     print(f"[{extra}] works: {imported} modules imported, {', '.join(sorted(present)) or 'no package'} used")
 
 
@@ -95,6 +101,8 @@ def no_extra() -> None:
     assert answered.returncode == 2, answered
     assert "pip install 'optimove-conditional-execution[cli]'" in answered.stderr, answered
     assert "[cli]" in refusal(lambda: importlib.import_module(f"{package.__name__}.rehearsal"))
+    assert "[redis]" in refusal(lambda: importlib.import_module(f"{package.__name__}.stores.redis"))
+    assert "[postgres]" in refusal(lambda: importlib.import_module(f"{package.__name__}.stores.postgres"))
     assert "[aiohttp]" in refusal(lambda: AsyncOptimoveClient("key", base_url=URL, engine="aiohttp"))
     assert "[httpx2]" in refusal(lambda: OptimoveClient("key", base_url=URL, engine="httpx2"))
 
@@ -102,7 +110,7 @@ def no_extra() -> None:
 def refusal(make: Callable[[], object]) -> str:
     try:
         make()
-    except (package.ConfigurationError, ImportError) as error:
+    except (package.OptimoveError, ImportError) as error:
         return str(error)
     raise AssertionError("it was accepted without its package")
 
@@ -127,6 +135,29 @@ def otel() -> None:
     telemetry = importlib.import_module(f"{package.__name__}.telemetry").Telemetry()
     with optimove() as (fake, url), OptimoveClient(fake.api_key, base_url=url, on_call=telemetry.on_call) as client:
         client.ensure_webhook("https://gate.example.com/optimove")
+
+
+def unused_port() -> int:
+    with socket.socket() as tried:
+        tried.bind(("127.0.0.1", 0))
+        port: int = tried.getsockname()[1]
+        return port
+
+
+def redis() -> None:
+    stores = importlib.import_module(f"{package.__name__}.stores.redis")
+    claims = stores.RedisClaims(f"redis://127.0.0.1:{unused_port()}")
+    assert refusal(lambda: claims.acquire("q", "owner", 1.0, 1.0)) == "Redis cannot be reached."
+
+
+def postgres() -> None:
+    try:
+        stores = importlib.import_module(f"{package.__name__}.stores.postgres")
+    except ImportError as error:
+        assert "psycopg[binary]" in str(error), error  # this system has no libpq
+        return
+    claims = stores.PostgresClaims(f"postgresql://127.0.0.1:{unused_port()}/none")
+    assert refusal(lambda: claims.acquire("q", "owner", 1.0, 1.0)) == "PostgreSQL cannot be reached."
 
 
 def cli() -> None:

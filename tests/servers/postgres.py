@@ -15,6 +15,8 @@ from tests.servers.processes import PATIENCE, ServerProcess, free_port, ordinary
 _DEBIAN = Path("/usr/lib/postgresql")
 """Where Debian keeps the programs of each version, outside of PATH."""
 
+GUARDED = "guarded"
+
 
 class Postgres:
     """A running PostgreSQL.
@@ -54,6 +56,13 @@ class Postgres:
         self.stop()
         self.start()
 
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Let it answer nothing about claims."""
+        with psycopg.connect(self.conninfo) as connection:
+            connection.execute("LOCK TABLE optimove_claims IN ACCESS EXCLUSIVE MODE")
+            yield
+
 
 @contextlib.contextmanager
 def running_postgres() -> Iterator[Postgres]:
@@ -66,6 +75,9 @@ def running_postgres() -> Iterator[Postgres]:
         options = ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "fsync=off"]
         server = ServerProcess([postgres, "-D", data, "-p", str(port), *options], folder=folder, user=user)
         server.run([initdb, "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "--encoding=UTF8"])
+        # A role of this name needs a password, and may do what it is granted.
+        hba = folder / "data" / "pg_hba.conf"
+        hba.write_text(f"host all {GUARDED} 127.0.0.1/32 scram-sha-256\n{hba.read_text()}")
         running = Postgres(server, port)
         try:
             running.start()

@@ -96,6 +96,11 @@ class ServerProcess:
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text(errors="replace")
 
+    def send_signal(self, number: int) -> None:
+        """Send a signal to its main process."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Stop the server with a signal, and wait until it has ended."""
         process, self._process = self._process, None

@@ -49,6 +49,15 @@ class Redis:
         self.stop()
         self.start()
 
+    @contextlib.contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Let it keep its connections, and answer none."""
+        self._server.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._server.send_signal(signal.SIGCONT)
+
 
 @contextlib.contextmanager
 def running_redis() -> Iterator[Redis]:

@@ -81,8 +81,9 @@ class ClaimStore(Protocol):
     atomic in the store, and leases and expiry are measured by the store's own clock. A step may be repeated, since its
     result can be lost. `ttl` says how long the record must be kept; the later of the old and the new expiry counts.
 
-    A method may be a plain function or a coroutine function (the latter for `AsyncWebhookReceiver` only). Any exception
-    of a method counts as "unreachable": the step is tried again while there is time.
+    A method may be a plain function or a coroutine function (the latter for `AsyncWebhookReceiver` only). A store with
+    plain methods may have an attribute `asynchronous`, the same store with coroutine methods; `AsyncWebhookReceiver`
+    then takes that one. Any exception of a method counts as "unreachable": the step is tried again while there is time.
 
     Attributes:
         instant: True when methods never block on a disk or a network, so that they may be called in an event loop.

@@ -144,7 +144,7 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
         self._context = WebhookContext(
             handler=with_context(handler, around),
             pause=self._pause,
-            claims=MemoryClaims() if claims is None else claims,
+            claims=MemoryClaims() if claims is None else self._flavour_of(claims),
             keys=keys,
             on_failure=on_failure,
             max_body=max_body,
@@ -164,6 +164,10 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
     @abc.abstractmethod
     def _check(self, handler: H, client: C, claims: ClaimStore | None) -> None:
         """Reject a sync client, handler or store where an async one is needed, and vice versa."""
+
+    def _flavour_of(self, claims: ClaimStore) -> ClaimStore:
+        """Return the store as this receiver calls it."""
+        return claims
 
     @abc.abstractmethod
     def _pause(self, seconds: float, /) -> Awaitable[None] | None:
@@ -265,6 +269,10 @@ class AsyncWebhookReceiver(_WebhookReceiver[AsyncWebhookHandler | WebhookHandler
             )
 
         self._deliveries = BackgroundTasks()
+
+    def _flavour_of(self, claims: ClaimStore) -> ClaimStore:
+        asynchronous = getattr(claims, "asynchronous", None)
+        return asynchronous if isinstance(asynchronous, ClaimStore) else claims
 
     async def _pause(self, seconds: float, /) -> None:
         await asyncio.sleep(seconds)

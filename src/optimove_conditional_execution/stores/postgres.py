@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from typing import Any, Final, LiteralString, final
 
@@ -32,8 +31,8 @@ except ImportError as error:
     ) from None
 
 # `statement_timestamp` is one moment within a statement, which `clock_timestamp` is not, and is the moment of this
-# statement also in a transaction, which `now` is not. Only an answer must be on the disk before it is sent: any other
-# step that a crash of the server loses is a claim that is forgotten, or an answer that is delivered twice.
+# statement also in a transaction, which `now` is not. Claims and answers must be on the disk before they count. What
+# else a crash of the server loses is harmless: a settled claim is delivered again, with the same answer.
 _WRITE: Final = """
 INSERT INTO optimove_claims AS held (key, state, owner, lease, expires, approval)
 VALUES (
@@ -49,34 +48,32 @@ _KEEP: Final = """
     approval = CASE WHEN held.expires <= statement_timestamp() THEN EXCLUDED.approval ELSE held.approval END
 WHERE held.expires <= statement_timestamp() OR held.state <> 'settled' AND held.owner = EXCLUDED.owner
 """
-_RETURNING: Final = """
-RETURNING held.state, held.approval,
-    CASE WHEN held.state <> 'undelivered' THEN set_config('synchronous_commit', 'off', true) END
-"""
+_SOON: Final = "set_config('synchronous_commit', 'off', true)"
 
 _STATEMENTS: Final[dict[str, LiteralString]] = {
     "acquire": "WITH mine AS ("
     + _WRITE
     + _KEEP
     + " OR held.state <> 'settled' AND held.lease <= statement_timestamp()"
-    + _RETURNING
     + """
+    RETURNING held.state, held.approval
 )
 SELECT state, true, approval, %(lease)s::float8 FROM mine
 UNION ALL
 SELECT state, false, NULL, greatest(0, extract(epoch FROM lease - statement_timestamp()))::float8
 FROM optimove_claims WHERE key = %(key)s AND NOT EXISTS (SELECT FROM mine)
 """,
-    "renew": _WRITE + _KEEP + _RETURNING,
+    "renew": _WRITE + _KEEP + "RETURNING " + _SOON,
     "update": _WRITE
     + """
     state = EXCLUDED.state, approval = EXCLUDED.approval
-WHERE held.expires <= statement_timestamp() OR held.owner = EXCLUDED.owner
-"""
-    + _RETURNING,
+WHERE held.expires <= statement_timestamp()
+    OR held.owner = EXCLUDED.owner AND (held.state <> 'settled' OR EXCLUDED.state = 'settled')
+RETURNING CASE held.state WHEN 'settled' THEN """
+    + _SOON
+    + " END",
     "release": """
-DELETE FROM optimove_claims WHERE key = %(key)s AND owner = %(owner)s AND state = 'open'
-RETURNING set_config('synchronous_commit', 'off', true)
+DELETE FROM optimove_claims WHERE key = %(key)s AND owner = %(owner)s AND state = 'open' RETURNING true
 """,
 }
 _FORGET: Final = """
@@ -87,6 +84,8 @@ DELETE FROM optimove_claims WHERE key IN (
 _FORGET_EVERY: Final = 60.0
 _CREATE: Final = "SELECT pg_advisory_xact_lock(hashtext('optimove_claims')); " + CLAIMS_SCHEMA
 """In one transaction: two that create a table at once would collide, IF NOT EXISTS or not."""
+
+_BACKEND: Final = "SELECT pg_backend_pid()"
 
 _DEFAULTS: Final[dict[str, Any]] = {
     "connect_timeout": 2,  # libpq knows no shorter one
@@ -102,8 +101,8 @@ class PostgresClaims(RemoteClaims):
     Each step is one statement on one row of the table `optimove_claims`; leases count on the server's clock. The table
     is created at first use, if the role may; otherwise run what `optimove-ce schema` prints. It holds the answers that
     Optimove has not accepted yet, `additional_data` included, until their deadline, and is cleared of expired rows once
-    a minute. Safe for threads, any number of event loops, and forks; it prepares no statements, so that a pooler such
-    as PgBouncer may stand in between.
+    a minute. Safe for threads, any number of event loops, and forks. A pooler such as PgBouncer may stand in between:
+    then no statement is prepared.
 
     Attributes:
         asynchronous: The same claims for an event loop; `AsyncWebhookReceiver` takes it by itself.
@@ -237,10 +236,6 @@ class _Timer:
         return True
 
 
-_INHERITED: Final[list[object]] = []
-"""Connections of the parent, in a forked child: it must neither use nor close them."""
-
-
 class _Session:
     """One connection, opened when it is needed and whenever it was lost; or a pool of the user's."""
 
@@ -248,6 +243,7 @@ class _Session:
         self._conninfo = conninfo
         self._pool = pool
         self._connection: psycopg.Connection[Any] | None = None
+        self._prepare: bool | None = None  # of the user's connections: as they are set up
         self._pid = os.getpid()
 
     def run(self, statement: LiteralString, values: dict[str, Any]) -> Any:
@@ -266,7 +262,7 @@ class _Session:
     def _execute(self, statement: LiteralString, values: dict[str, Any] | None = None) -> Any:
         try:
             with self._connected() as connection, connection.cursor(row_factory=tuple_row) as cursor:
-                cursor.execute(statement, values, prepare=False)
+                cursor.execute(statement, values, prepare=self._prepare if values else False)
                 return cursor.fetchone() if cursor.description else None
         except psycopg.ProgrammingError:
             raise
@@ -278,7 +274,9 @@ class _Session:
         if self._pool is not None:
             return self._pool.connection(timeout=STEP_SECONDS)
         if self._connection is None:
-            self._connection = psycopg.connect(self._conninfo, autocommit=True)
+            connection = psycopg.connect(self._conninfo, autocommit=True)
+            self._prepare = _is_direct(connection, connection.execute(_BACKEND).fetchone())
+            self._connection = connection
         return nullcontext(self._connection)
 
     def close(self) -> None:
@@ -298,6 +296,7 @@ class _AsyncSession:
         self._conninfo = conninfo
         self._pool = pool
         self._connection: psycopg.AsyncConnection[Any] | None = None
+        self._prepare: bool | None = None
         self._pid = os.getpid()
 
     async def run(self, statement: LiteralString, values: dict[str, Any]) -> Any:
@@ -315,7 +314,7 @@ class _AsyncSession:
     async def _execute(self, statement: LiteralString, values: dict[str, Any] | None = None) -> Any:
         try:
             async with await self._connected() as connection, connection.cursor(row_factory=tuple_row) as cursor:
-                await cursor.execute(statement, values, prepare=False)
+                await cursor.execute(statement, values, prepare=self._prepare if values else False)
                 return await cursor.fetchone() if cursor.description else None
         except psycopg.ProgrammingError:
             raise
@@ -327,7 +326,9 @@ class _AsyncSession:
         if self._pool is not None:
             return self._pool.connection(timeout=STEP_SECONDS)
         if self._connection is None:
-            self._connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
+            connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
+            self._prepare = _is_direct(connection, await (await connection.execute(_BACKEND)).fetchone())
+            self._connection = connection
         return nullcontext(self._connection)
 
     async def aclose(self) -> None:
@@ -342,6 +343,14 @@ class _AsyncSession:
 
 _INHERITED: Final[list[object]] = []
 """Connections of the parent, in a forked child: it must neither use nor close them."""
+
+
+def _is_direct(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], backend: object) -> bool:
+    """Return whether no pooler stands in between, so that a prepared statement is this connection's alone.
+
+    A pooler gives each client a number of its own, and can give one connection of the server to several clients.
+    """
+    return backend == (connection.info.backend_pid,)
 
 
 def _leave(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any] | None, pid: int) -> None:
@@ -409,12 +418,12 @@ _REFUSED: Final[tuple[tuple[type[psycopg.Error], str], ...]] = (
 )
 """What another try cannot change."""
 
-_PASSWORD: Final = "PostgreSQL refuses the user or the password: check them in the conninfo; a URL percent-encodes them."
+_LOGIN: Final = "PostgreSQL refuses the user or the password: check them in the conninfo; a URL percent-encodes them."
 _TLS: Final = "PostgreSQL and this client agree on no TLS: check sslmode and sslrootcert in the conninfo."
 _REFUSED_AT_CONNECTING: Final = (
-    ("password authentication failed", _PASSWORD),
-    ("no password supplied", _PASSWORD),
-    ('role "', _PASSWORD),
+    ("password authentication failed", _LOGIN),
+    ("no password supplied", _LOGIN),
+    ('role "', _LOGIN),
     ("pg_hba.conf", "PostgreSQL lets this user, database or machine not in: see its pg_hba.conf."),
     ('database "', "PostgreSQL has no such database: check its name in the conninfo."),
     ("does not support SSL", _TLS),

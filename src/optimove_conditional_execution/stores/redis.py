@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import re
 from typing import Any, Final, final
+from urllib.parse import urlsplit
 
 from ..deadline import Deadline
 from ..errors import ConfigurationError, DeadlineExceeded, StoreError
@@ -54,7 +56,7 @@ return 1
 """,
     "update": _PROLOGUE
     + """
-if state and holder ~= owner then return 0 end
+if state and (holder ~= owner or state == 'settled' and ARGV[4] ~= 'settled') then return 0 end
 write(ARGV[4], ARGV[5])
 return 1
 """,
@@ -65,12 +67,19 @@ return 0
 """,
 }
 
-_TIMEOUTS: Final[dict[str, Any]] = {
+_OPTIONS: Final[dict[str, Any]] = {
     "socket_timeout": STEP_SECONDS,
     "socket_connect_timeout": STEP_SECONDS,
     "socket_keepalive": True,
     "health_check_interval": 0,
+    "retry_on_error": [exceptions.ConnectionError],
 }
+_RETRY: Final = (NoBackoff(), 1, (exceptions.ConnectionError,))
+"""At once and once, on a new connection: Redis may have ended an idle one. The receiver tries again with pauses."""
+
+_PATH: Final = re.compile("/?[0-9]*")
+"""redis-py takes another path for that of database 0."""
+
 _BATCH_STEPS: Final = 4_096
 """Steps of an event loop that wait for Redis at once; more wait for their turn."""
 
@@ -93,10 +102,10 @@ class RedisClaims(RemoteClaims):
         """Lazy: nothing is connected until first use.
 
         Args:
-            url_or_client: `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, or `unix://`; redis-py's
-                options can follow, such as `?ssl_ca_certs=/path&socket_timeout=0.5`. Or a client of your own: a
-                `redis.Redis`, or a `redis.asyncio.Redis` for an `AsyncWebhookReceiver`. Set its time limits: redis-py
-                has none by default.
+            url_or_client: `redis://[user:password@]host[:port][/database]`, `rediss://` for TLS, or `unix://`. Options
+                of redis-py can follow, such as `?ssl_ca_certs=/path&socket_timeout=0.5`. Or a client of your own: a
+                `redis.Redis`, or a `redis.asyncio.Redis` for an `AsyncWebhookReceiver`. Set its time limits:
+                earlier versions of redis-py have none by default.
             prefix: The start of each key. Gates of several tenants in one Redis need one each.
 
         Raises:
@@ -233,25 +242,26 @@ def _clients(url: object) -> tuple[redis.Redis, Any]:
     if not isinstance(url, str):
         raise ConfigurationError("RedisClaims needs a URL, such as redis://127.0.0.1:6379/0, or a client of redis-py.")
 
-    # A step that fails is tried again by the receiver, which knows its deadline.
     def make() -> _Batches:
         pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
             max_connections=MAX_CONNECTIONS,
             timeout=STEP_SECONDS,
-            retry=AsyncRetry(NoBackoff(), 0),
-            **_TIMEOUTS,
+            retry=AsyncRetry(*_RETRY),
+            **_OPTIONS,
         )
         return _Batches(redis.asyncio.Redis(connection_pool=pool))
 
     try:
+        if not _PATH.fullmatch(urlsplit(url).path) and not url.startswith("unix:"):
+            raise ValueError
         pool = redis.BlockingConnectionPool.from_url(
-            url, max_connections=MAX_CONNECTIONS, timeout=STEP_SECONDS, retry=Retry(NoBackoff(), 0), **_TIMEOUTS
+            url, max_connections=MAX_CONNECTIONS, timeout=STEP_SECONDS, retry=Retry(*_RETRY), **_OPTIONS
         )
-        pool.make_connection()  # which looks at the options, and does not connect
+        pool.make_connection()  # type: ignore[no-untyped-call]  # it looks at the options, and does not connect
     except (ValueError, TypeError, exceptions.RedisError):
         raise ConfigurationError(
-            "The URL of Redis is invalid: it must be redis://[user:password@]host[:port][/database], with rediss:// for "
+            "The URL of Redis is invalid; it must be redis://[user:password@]host[:port][/database], rediss:// for "
             "TLS, or unix:///path. Percent-encode what stands in user and password other than letters and digits."
         ) from None
     return redis.Redis(connection_pool=pool), make
@@ -270,10 +280,10 @@ def _reply(raw: Any) -> Reply:
     return (state if isinstance(state, str) else state.decode()), bool(mine), approval or None, lease / 1000
 
 
-_PASSWORD: Final = "Redis refuses the user or the password: check them in the URL, and percent-encode them."
+_LOGIN: Final = "Redis refuses the user or the password: check them in the URL, and percent-encode them."
 _REFUSED: Final[tuple[tuple[type[Exception], str], ...]] = (
-    (exceptions.AuthenticationError, _PASSWORD),
-    (exceptions.AuthenticationWrongNumberOfArgsError, _PASSWORD),
+    (exceptions.AuthenticationError, _LOGIN),
+    (exceptions.AuthenticationWrongNumberOfArgsError, _LOGIN),
     (
         exceptions.NoPermissionError,
         "The user of Redis lacks a permission: allow EVAL, TIME, HMGET, HSET, HDEL, PTTL, PEXPIRE and DEL on the keys "

@@ -1,0 +1,51 @@
+"""The stores over the servers of these tests, and a user of those who has a password and few permissions."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import psycopg
+import redis as redis_py
+
+from optimove_conditional_execution.stores.postgres import PostgresClaims
+from optimove_conditional_execution.stores.redis import RedisClaims
+from tests.servers.postgres import GUARDED, Postgres
+from tests.servers.redis import Redis
+
+Claims = RedisClaims | PostgresClaims
+Server = Redis | Postgres
+
+SECRET = "p/ss:w@rd"  # what a URL must percent-encode
+IN_URL = "p%2Fss%3Aw%40rd"
+
+
+def claims_of(url: str) -> Claims:
+    """Return a store on the server of a URL."""
+    return RedisClaims(url) if url.startswith("redis") else PostgresClaims(url)
+
+
+def clear(server: Server) -> None:
+    """Remove all claims, and PostgreSQL's table."""
+    if isinstance(server, Redis):
+        with redis_py.Redis.from_url(server.url) as client:
+            client.flushall()
+    else:
+        with psycopg.connect(server.conninfo) as connection:
+            connection.execute("DROP TABLE IF EXISTS optimove_claims")
+
+
+@contextlib.contextmanager
+def guarded(server: Server) -> Iterator[Callable[[str], str]]:
+    """Make the user; return a function that makes its URL of a password."""
+    if isinstance(server, Redis):
+        with redis_py.Redis.from_url(server.url) as client:
+            client.execute_command("ACL", "SETUSER", GUARDED, "on", f">{SECRET}", "~*", "+get")  # type: ignore[no-untyped-call]
+            yield lambda password: f"redis://{GUARDED}:{password}@127.0.0.1:{server.port}/0"
+            client.execute_command("ACL", "DELUSER", GUARDED)  # type: ignore[no-untyped-call]
+        return
+    with psycopg.connect(server.conninfo, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {GUARDED} LOGIN PASSWORD '{SECRET}'")
+        yield lambda password: f"postgresql://{GUARDED}:{password}@127.0.0.1:{server.port}/postgres"
+        connection.execute(f"DROP OWNED BY {GUARDED}")
+        connection.execute(f"DROP ROLE {GUARDED}")
