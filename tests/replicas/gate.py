@@ -16,7 +16,7 @@ import random
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import uvicorn
@@ -47,18 +47,13 @@ _STALLED: Final = 0.1
 
 def claims_of(url: str) -> ClaimStore | None:
     """Return the store of a URL; None when nothing is shared."""
-    scheme, _, rest = url.partition(":")
-    if scheme == "sqlite":
-        return SqliteClaims(rest)
-    if scheme == "redis":
-        from optimove_conditional_execution.stores.redis import RedisClaims
+    if url == "none":
+        return None
+    if url.startswith("sqlite:"):
+        return SqliteClaims(url.removeprefix("sqlite:"))
+    from tests.servers import claims  # which needs the extras
 
-        return RedisClaims(url)
-    if scheme == "postgresql":
-        from optimove_conditional_execution.stores.postgres import PostgresClaims
-
-        return PostgresClaims(url)
-    return None
+    return claims.claims_of(url)
 
 
 class Diary:
@@ -77,14 +72,15 @@ class Diary:
         """Append an outcome."""
         self.write("outcome", uid=outcome.request_uid, kind=outcome.kind, status=outcome.status, error=outcome.error)
 
-    async def stalls(self) -> None:
-        """Append each time at which this process did not run."""
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(0.02)
-            late = time.monotonic() - before - 0.02
-            if late > _STALLED:
-                self.write("stalled", since=before)
+
+async def stalls(note: Callable[[float, float], object]) -> None:
+    """Note each time at which this process did not run: its beginning and its end, on the monotonic clock."""
+    while True:
+        before = time.monotonic()
+        await asyncio.sleep(0.02)
+        now = time.monotonic()
+        if now - before > _STALLED:
+            note(before, now)
 
 
 def create_app(replica: int) -> Any:
@@ -123,7 +119,7 @@ def create_app(replica: int) -> Any:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        watching = asyncio.create_task(diary.stalls())
+        watching = asyncio.create_task(stalls(lambda since, until: diary.write("stalled", since=since, until=until)))
         yield
         watching.cancel()
 

@@ -28,7 +28,7 @@ from optimove_conditional_execution.flows.budget import longest_repeatable_handl
 from optimove_conditional_execution.testing import FakeOptimove, SentNotification, notification, signed_request
 from tests.adapters.servers import ROOT, head
 from tests.conftest import OverHTTP, served
-from tests.replicas.gate import UID
+from tests.replicas.gate import UID, stalls
 
 Sort = Literal["killed", "frozen"]
 
@@ -38,7 +38,7 @@ _RATE: Final = 12.0
 _PATIENCE: Final = 30.0
 
 _DELAY: Final = 0.2
-"""The share of the deadline in which a notification is posted, also on a loaded machine."""
+"""The share of the deadline that a loaded machine may take away."""
 
 FULL_MATRIX: Final = "REPLICAS_FULL_MATRIX"
 """The variable of the environment that asks for all scenarios, which take some ten minutes over three stores."""
@@ -114,7 +114,8 @@ class Report:
         outcomes: How many of each kind.
         asked_again_for: Notifications of which two handlers were asked, since a replica was killed or frozen.
         asked_twice: Notifications of which two were asked without such a reason.
-        delayed: Notifications that the machine was too loaded to bring to a running replica soon, which may be lost.
+        delayed: Notifications that the machine was too loaded to answer: they came late to the replica that runs, or it
+            or Optimove hardly ran. They may be lost, but not be answered twice.
         diary: Every line of the replicas' file.
     """
 
@@ -258,12 +259,18 @@ def judged(seed: int, traffic: _Traffic, diary: Path) -> Report:
         if line["what"] == "came":
             came[line["uid"]].append(line)
         elif line["what"] == "stalled":
-            unable[line["replica"]].append((line["since"], line["at"]))
+            unable[line["replica"]].append((line["since"], line["until"]))
         elif line["what"] == "asked":
             report.asked[line["uid"]].append(line["replica"])
     for uid, sent in report.sent.items():
-        until = sent + _DELAY * traffic.scenario.deadline
-        if not any(line["at"] < until and traffic.runs(line["replica"], sent) for line in came[uid]):
+        patience = _DELAY * traffic.scenario.deadline
+        due = sent + traffic.scenario.deadline
+        if overlap(traffic.stalls, sent, due) > patience or not any(
+            line["at"] < sent + patience
+            and traffic.runs(line["replica"], sent)
+            and overlap(unable[line["replica"]], sent, due) < patience
+            for line in came[uid]
+        ):
             report.delayed.add(uid)
     for uid, asked in report.asked.items():
         began = traffic.sent.get(uid, 0.0)
@@ -274,6 +281,11 @@ def judged(seed: int, traffic: _Traffic, diary: Path) -> Report:
         elif len(asked) > 1:
             report.asked_again_for.append(uid)
     return report
+
+
+def overlap(times: Sequence[tuple[float, float]], since: float, until: float) -> float:
+    """Return how many seconds of some times are between two moments."""
+    return sum(max(0.0, min(until, ended) - max(since, began)) for began, ended in times)
 
 
 def lines(diary: Path) -> Iterator[dict[str, Any]]:
@@ -296,6 +308,7 @@ class _Traffic:
         self._start = 0.0
         self.questions: list[SentNotification] = []
         self.sent: dict[str, float] = {}
+        self.stalls: list[tuple[float, float]] = []
         self.faults: dict[int, Fault] = {}
         if scenario.sorts:
             victims = chance.sample(range(len(replicas)), len(replicas) - 1)
@@ -308,6 +321,7 @@ class _Traffic:
 
     async def run(self, meanwhile: Callable[[], None] | None) -> None:
         """Post for a while, and wait until every deadline has passed."""
+        watching = asyncio.create_task(stalls(lambda since, until: self.stalls.append((since, until))))
         await asyncio.gather(*(self._warm(replica) for replica in range(len(self._replicas))))
         self._start = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
@@ -318,6 +332,7 @@ class _Traffic:
             for number in range(round(self.scenario.seconds * _RATE)):
                 await asyncio.sleep(self._start + number / _RATE - time.monotonic())
                 tasks.create_task(self._ask(self._chance.uniform(0, self.scenario.longest)))
+        watching.cancel()
 
     async def _half_time(self, meanwhile: Callable[[], None]) -> None:
         await asyncio.sleep(self.scenario.seconds / 2)
