@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 
-from benchmarks import asgi_throughput, calls, import_time, review, verify_parse
+from benchmarks import asgi_throughput, calls, import_time, review, stores, verify_parse
 from benchmarks.comparison.tables import compared
 from benchmarks.result import Result
 
@@ -15,6 +15,7 @@ BENCHMARKS = {
     "asgi_throughput": asgi_throughput.measure,
     "calls": calls.measure,
     "review": review.measure,
+    "stores": stores.measure,
 }
 
 COMPARISON = "comparison"

@@ -9,7 +9,7 @@ from typing import Final
 from tests.adapters.servers import ROOT
 
 EXAMPLES: Final = ROOT / "examples"
-ALL: Final = sorted(path.name for path in EXAMPLES.glob("**/*.py"))
+ALL: Final = sorted(path.name for path in EXAMPLES.glob("**/*.py") if path.parent.name != "compose")
 
 
 def docstring(name: str) -> str:
