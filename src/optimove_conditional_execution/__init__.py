@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from .models import (
         Approval,
         CampaignCustomer,
+        CampaignDetails,
         CampaignReadyEvent,
         CustomerPromotionStatus,
         EventListener,
@@ -71,6 +72,7 @@ __all__ = [
     "CallObserver",
     "CallRecord",
     "CampaignCustomer",
+    "CampaignDetails",
     "CampaignReadyEvent",
     "CampaignReview",
     "CampaignReviewer",
@@ -146,6 +148,7 @@ _PLACES: Final = {
     "models": (
         "Approval",
         "CampaignCustomer",
+        "CampaignDetails",
         "CampaignReadyEvent",
         "CustomerPromotionStatus",
         "EventListener",
