@@ -40,6 +40,7 @@ LEVELS = {
     "receivers": 5,
     "review": 5,
     "adapters": 6,
+    "integrations": 6,
     "telemetry": 6,
     "testing": 6,
     "rehearsal": 7,
@@ -52,6 +53,7 @@ SOLE_IMPORTERS = {
     "httpx": {"transport.http"},
     "aiohttp": {"transport.aiohttp_engine"},
     "opentelemetry": {"telemetry"},
+    "celery": {"integrations.celery"},
     "tenacity": {"transport.retry"},
     "sqlite3": {"stores.sqlite_file"},
 }

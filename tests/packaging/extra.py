@@ -28,11 +28,13 @@ BRINGS: Final = {
     "aiohttp": {"aiohttp"},
     "httpx2": {"httpx2"},
     "otel": {"opentelemetry"},
+    "celery": {"celery"},
     "cli": {"click", "rich", "uvicorn"},
 }
 URL: Final = "https://api4.optimove.net"
 NEEDS: Final = {
     f"{package.__name__}.cli": "cli",
+    f"{package.__name__}.integrations.celery": "celery",
     f"{package.__name__}.rehearsal": "cli",
     f"{package.__name__}.telemetry": "otel",
     f"{package.__name__}.transport.aiohttp_engine": "aiohttp",
@@ -48,7 +50,7 @@ def main(extra: str) -> None:
     fake = FakeOptimove()
     receiver = WebhookReceiver(lambda notification, deadline: True, client=fake.client(), secrets="fake-secret")
     assert fake.notify(receiver, "C100").approved
-    {"nothing": no_extra, "aiohttp": aiohttp, "httpx2": httpx2, "otel": otel, "cli": cli}[extra]()
+    {"nothing": no_extra, "aiohttp": aiohttp, "httpx2": httpx2, "otel": otel, "celery": celery, "cli": cli}[extra]()
     print(f"[{extra}] works: {imported} modules imported, {', '.join(sorted(present)) or 'no package'} used")
 
 
@@ -127,6 +129,21 @@ def otel() -> None:
     telemetry = importlib.import_module(f"{package.__name__}.telemetry").Telemetry()
     with optimove() as (fake, url), OptimoveClient(fake.api_key, base_url=url, on_call=telemetry.on_call) as client:
         client.ensure_webhook("https://gate.example.com/optimove")
+
+
+def celery() -> None:
+    app = importlib.import_module("celery").Celery("extra", task_always_eager=True)
+    task = app.task(approve_all)
+    reviewer = importlib.import_module(f"{package.__name__}.integrations.celery").CeleryReviewer(task)
+    fake = FakeOptimove()
+    campaign = fake.add_campaign(3)
+    with fake.client() as client:
+        report = package.CampaignReview(reviewer, client=client).run(campaign.event())
+    assert (report.complete, report.approved) == (True, 3), report
+
+
+def approve_all(customer_ids: list[str]) -> list[str]:
+    return customer_ids
 
 
 def cli() -> None:
