@@ -28,7 +28,7 @@ BRINGS: Final = {
     "aiohttp": {"aiohttp"},
     "httpx2": {"httpx2"},
     "otel": {"opentelemetry"},
-    "celery": {"celery"},
+    "celery": {"celery", "click"},
     "cli": {"click", "rich", "uvicorn"},
 }
 URL: Final = "https://api4.optimove.net"

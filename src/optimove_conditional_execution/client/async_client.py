@@ -338,6 +338,7 @@ class AsyncOptimoveClient(Client):
 
     async def aclose(self) -> None:
         """Close the connections; an `http_client` of yours stays open."""
+        self._is_closed = True
         await self._sender.engine.aclose()
 
     async def __aenter__(self) -> Self:

@@ -334,6 +334,7 @@ class OptimoveClient(Client):
 
     def close(self) -> None:
         """Close the connections; an `http_client` of yours stays open."""
+        self._is_closed = True
         self._sender.engine.close()
 
     def __enter__(self) -> Self:
