@@ -79,6 +79,7 @@ PAIRS = [
     (package.WebhookReceiver, package.AsyncWebhookReceiver, {}),
     (package.ListenerReceiver, package.AsyncListenerReceiver, {}),
     (package.CampaignReview, package.AsyncCampaignReview, {"close": "aclose"}),
+    (package.Health, package.AsyncHealth, {}),
 ]
 
 
