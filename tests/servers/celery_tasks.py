@@ -76,13 +76,15 @@ def kill_worker(customer_ids: list[str]) -> list[str]:
 class Worker:
     """A `celery worker` in processes of its own."""
 
-    def __init__(self, url: str, name: str, log: Path, *, concurrency: int = 2, app: str = __name__) -> None:
+    def __init__(
+        self, url: str, name: str, log: Path, *, concurrency: int = 2, app: str = __name__, directory: Path = ROOT
+    ) -> None:
         command = ["-m", "celery", "-A", app, "worker", "--concurrency", str(concurrency), "--hostname", f"{name}@test"]
         self._log = log
         with log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, *command, "--without-gossip", "--without-mingle", "--loglevel", "INFO"],
-                cwd=ROOT,
+                cwd=directory,
                 env={**os.environ, "REDIS_URL": url},
                 stdout=output,
                 stderr=subprocess.STDOUT,
