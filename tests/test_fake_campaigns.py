@@ -16,6 +16,7 @@ from optimove_conditional_execution import (
     APIError,
     AsyncListenerReceiver,
     CampaignCustomer,
+    CampaignDetails,
     CampaignReadyEvent,
     ConfigurationError,
     CustomerPromotionStatus,
@@ -122,6 +123,31 @@ def test_a_campaign_through_the_client(prefix: str) -> None:
     assert campaign.calls == [13]
     path = f"{prefix}{CUSTOMERS}"
     assert {call.request.path for call in fake.calls_of("get_processed_campaign_customers")} == {path}
+
+
+@pytest.mark.parametrize("prefix", ["", "/current"])
+def test_the_details_of_a_campaign(prefix: str) -> None:
+    fake = FakeOptimove(endpoints=Endpoints(path_prefix=prefix))
+    usual = fake.add_campaign(1, duration=3)
+    own = fake.add_campaign(1, details={"Notes": "vip", "Duration": 5, "Tags": ["a"]})
+
+    async def ask_async() -> CampaignDetails:
+        async with fake.async_client() as client:
+            return await client.get_campaign_details(own.campaign_id)
+
+    with fake.client() as client:
+        details = client.get_campaign_details(usual.campaign_id)
+        assert (details.target_group_id, details.duration, details.notes, details.tags) == (15, 3, "", ())
+        details = client.get_campaign_details(own.campaign_id)
+        assert details == asyncio.run(ask_async())
+        assert (details.duration, details.notes, details.tags) == (5, "vip", ("a",))
+        assert "vip" not in repr(details)
+        own.details["Notes"] = "all"
+        assert client.get_campaign_details(own.campaign_id).notes == "all"
+        with pytest.raises(NotFoundError):
+            client.get_campaign_details(7)
+    assert fake.calls_of("get_campaign_details")[0].request.path == f"{prefix}/Actions/GetCampaignDetails"
+    assert ask(fake, "GET", f"{prefix}/actions/getcampaigndetails", query="CampaignID=x").status == 400
 
 
 def test_over_real_http(fake_optimove: FakeOptimove, optimove_url: str) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         TransportError,
         UnexpectedResponseError,
     )
+    from .flows.listener import EventOutcome
     from .flows.outcome import Outcome
     from .flows.report import Progress, ReviewReport
     from .handlers import AsyncCampaignReviewer, AsyncWebhookHandler, CampaignReviewer, Decision, WebhookHandler
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from .models import (
         Approval,
         CampaignCustomer,
+        CampaignDetails,
         CampaignReadyEvent,
         CustomerPromotionStatus,
         EventListener,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     )
     from .operations import Endpoint, Endpoints, Operation
     from .receivers import AsyncListenerReceiver, AsyncWebhookReceiver, ListenerReceiver, WebhookReceiver
+    from .receivers.health import AsyncHealth, Health
     from .review import AsyncCampaignReview, CampaignReview
     from .review.per_customer import per_customer
     from .settings import webhook_secrets
@@ -63,6 +66,7 @@ __all__ = [
     "Approval",
     "AsyncCampaignReview",
     "AsyncCampaignReviewer",
+    "AsyncHealth",
     "AsyncListenerReceiver",
     "AsyncOptimoveClient",
     "AsyncWebhookHandler",
@@ -71,6 +75,7 @@ __all__ = [
     "CallObserver",
     "CallRecord",
     "CampaignCustomer",
+    "CampaignDetails",
     "CampaignReadyEvent",
     "CampaignReview",
     "CampaignReviewer",
@@ -83,6 +88,8 @@ __all__ = [
     "Endpoint",
     "Endpoints",
     "EventListener",
+    "EventOutcome",
+    "Health",
     "Journal",
     "ListenerEvent",
     "ListenerReceiver",
@@ -139,6 +146,7 @@ _PLACES: Final = {
         "TransportError",
         "UnexpectedResponseError",
     ),
+    "flows.listener": ("EventOutcome",),
     "flows.outcome": ("Outcome",),
     "flows.report": ("Progress", "ReviewReport"),
     "handlers": ("AsyncCampaignReviewer", "AsyncWebhookHandler", "CampaignReviewer", "Decision", "WebhookHandler"),
@@ -146,6 +154,7 @@ _PLACES: Final = {
     "models": (
         "Approval",
         "CampaignCustomer",
+        "CampaignDetails",
         "CampaignReadyEvent",
         "CustomerPromotionStatus",
         "EventListener",
@@ -156,6 +165,7 @@ _PLACES: Final = {
     ),
     "operations": ("Endpoint", "Endpoints", "Operation"),
     "receivers": ("AsyncListenerReceiver", "AsyncWebhookReceiver", "ListenerReceiver", "WebhookReceiver"),
+    "receivers.health": ("AsyncHealth", "Health"),
     "review": ("AsyncCampaignReview", "CampaignReview"),
     "review.per_customer": ("per_customer",),
     "settings": ("webhook_secrets",),

@@ -12,6 +12,7 @@ from pytest_httpx import HTTPXMock
 
 from optimove_conditional_execution import (
     Approval,
+    CampaignDetails,
     ConfigurationError,
     Endpoint,
     Endpoints,
@@ -127,6 +128,52 @@ def test_send_webhook_approval(caller: Caller, httpx_mock: HTTPXMock, sample: Sa
     assert request.content == b'{"timestamp":1234567890123,"request_uid":"string","approved":true,"additional_data":{}}'
     assert json.loads(request.content) == json.loads(sample("webhook-approval.json"))
     check_headers(request, has_body=True)
+
+
+DETAILS: dict[str, Any] = {
+    "TargetGroupID": 15, "CampaignType": "Test/Control", "Duration": 7, "LeadTime": 3, "Notes": "",
+    "IsMultiChannel": "false", "IsRecurrence": "false", "Status": "Successful", "Error": "",
+}  # fmt: skip
+
+
+def test_get_campaign_details(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_response(json=DETAILS)
+    details = caller.get_campaign_details(21)
+    request = only_request(httpx_mock)
+    url = f"{BASE_URL}/Actions/GetCampaignDetails?CampaignID=21"
+    assert (request.method, str(request.url), request.content) == ("GET", url, b"")
+    check_headers(request, has_body=False)
+    assert details == CampaignDetails.model_validate(DETAILS)
+    assert (details.target_group_id, details.campaign_type, details.duration) == (15, "Test/Control", 7)
+    assert (details.is_multi_channel, details.is_recurrence) == (False, False)
+
+
+def test_newer_details_and_those_of_a_failed_campaign(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    newer = {"targetgroupid": "15", "Channels": [{"ChannelID": 4}], "Tags": None, "IsRecurrence": True, "Brand": "b"}
+    failed = {**DETAILS, "Status": "Failed", "Error": "ESP unavailable"}
+    for body in (newer, failed):
+        httpx_mock.add_response(json=body)
+    details = caller.get_campaign_details(21)
+    assert (details.target_group_id, details.channels, details.tags) == (15, ({"ChannelID": 4},), ())
+    assert (details.is_recurrence, details.model_extra) == (True, {"Brand": "b"})
+    details = caller.get_campaign_details(21)
+    assert (details.status, details.error) == ("Failed", "ESP unavailable")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"{}", b"[]", b'"x"', b"<html>", b'{"Brand": 1}', b'{"Status": "Failed", "Error": "no"}']
+)
+def test_an_answer_without_details_is_no_campaign(caller: Caller, httpx_mock: HTTPXMock, body: bytes) -> None:
+    httpx_mock.add_response(content=body)
+    with pytest.raises(UnexpectedResponseError) as caught:
+        caller.get_campaign_details(21)
+    assert caught.value.operation == "get_campaign_details"
+
+
+@pytest.mark.parametrize("bad", [0, -1, True, "21", 1.5, None])
+def test_a_campaign_is_a_number(caller: Caller, bad: Any) -> None:
+    with pytest.raises(ConfigurationError, match="campaign_id"):
+        caller.get_campaign_details(bad)
 
 
 @pytest.mark.parametrize("body", [b"<html>Sign in</html>", b'"Request blocked"', b'  "x"'])

@@ -34,7 +34,16 @@ COMMANDS = {"script_gate.py"}
 
 OWN_TESTS = {f"test_{kind}_gate.py" for kind in ("fastapi", "flask", "django", "lambda", "script")}
 BACKENDS = {"http_backend_gate.py", "player_service.py", "lambda_local.py"}
-REVIEWS = {"promo_activation.py", "compliance_review.py", "fastapi_listener.py", "resume_reviews.py"}
+SERVERS = {"celery_review.py"}
+"""Run by `tests/servers`, since they need servers of other projects."""
+
+REVIEWS = {
+    "process_pool_review.py",
+    "promo_activation.py",
+    "compliance_review.py",
+    "fastapi_listener.py",
+    "resume_reviews.py",
+}
 
 
 @pytest.fixture
@@ -63,7 +72,7 @@ def asked(fake: FakeOptimove, user_id: str, *, is_visitor: bool = False) -> tupl
 
 
 def test_every_file_is_run_by_a_test_of_this_folder() -> None:
-    assert set(ALL) == {*GATES, *SCRIPTS, *REVIEWS, *BACKENDS, *COMMANDS, *OWN_TESTS}
+    assert set(ALL) == {*GATES, *SCRIPTS, *REVIEWS, *BACKENDS, *COMMANDS, *OWN_TESTS, *SERVERS}
 
 
 def test_the_readme_has_a_row_for_every_file_with_its_command() -> None:

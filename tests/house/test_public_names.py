@@ -17,6 +17,7 @@ CONTRACT = {
     "sign", "verify", "UNSIGNED", "Request", "Response", "Deadline",
     "WebhookNotification", "Approval", "Webhook", "TenantSettings",
     "ListenerEvent", "CampaignReadyEvent", "EventListener", "CampaignCustomer", "CustomerPromotionStatus",
+    "CampaignDetails",
     "OptimoveClient", "AsyncOptimoveClient", "RetryPolicy", "RateLimit", "Endpoints", "Operation",
     "WebhookHandler", "AsyncWebhookHandler", "Decision", "WebhookReceiver", "AsyncWebhookReceiver", "Outcome",
     "ClaimStore", "Journal", "CampaignReviewer", "AsyncCampaignReviewer", "CampaignReview", "AsyncCampaignReview",
@@ -78,6 +79,7 @@ PAIRS = [
     (package.WebhookReceiver, package.AsyncWebhookReceiver, {}),
     (package.ListenerReceiver, package.AsyncListenerReceiver, {}),
     (package.CampaignReview, package.AsyncCampaignReview, {"close": "aclose"}),
+    (package.Health, package.AsyncHealth, {}),
 ]
 
 

@@ -32,11 +32,13 @@ BRINGS: Final = {
     "otel": {"opentelemetry"},
     "redis": {"redis"},
     "postgres": {"psycopg", "psycopg_pool"},
+    "celery": {"celery", "click"},
     "cli": {"click", "rich", "uvicorn"},
 }
 URL: Final = "https://api4.optimove.net"
 NEEDS: Final = {
     f"{package.__name__}.cli": "cli",
+    f"{package.__name__}.integrations.celery": "celery",
     f"{package.__name__}.rehearsal": "cli",
     f"{package.__name__}.telemetry": "otel",
     f"{package.__name__}.stores.redis": "redis",
@@ -54,7 +56,7 @@ def main(extra: str) -> None:
     fake = FakeOptimove()
     receiver = WebhookReceiver(lambda notification, deadline: True, client=fake.client(), secrets="fake-secret")
     assert fake.notify(receiver, "C100").approved
-    use = {"redis": redis, "postgres": postgres, "cli": cli}
+    use = {"redis": redis, "postgres": postgres, "celery": celery, "cli": cli}
     {"nothing": no_extra, "aiohttp": aiohttp, "httpx2": httpx2, "otel": otel, **use}[extra]()
     print(f"[{extra}] works: {imported} modules imported, {', '.join(sorted(present)) or 'no package'} used")
 
@@ -158,6 +160,21 @@ def postgres() -> None:
         return
     claims = importlib.import_module(name).PostgresClaims(f"postgresql://127.0.0.1:{unused_port()}/none")
     assert refusal(lambda: claims.acquire("q", "owner", 1.0, 1.0)) == "PostgreSQL cannot be reached."
+
+
+def celery() -> None:
+    app = importlib.import_module("celery").Celery("extra", task_always_eager=True)
+    task = app.task(approve_all)
+    reviewer = importlib.import_module(f"{package.__name__}.integrations.celery").CeleryReviewer(task)
+    fake = FakeOptimove()
+    campaign = fake.add_campaign(3)
+    with fake.client() as client:
+        report = package.CampaignReview(reviewer, client=client).run(campaign.event())
+    assert (report.complete, report.approved) == (True, 3), report
+
+
+def approve_all(customer_ids: list[str]) -> list[str]:
+    return customer_ids
 
 
 def cli() -> None:

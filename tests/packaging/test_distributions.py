@@ -77,7 +77,7 @@ def test_the_metadata_says_who_may_install_it(metadata: email.message.Message) -
         "typing-extensions",
         "tzdata; sys_platform == 'win32'",
     }
-    assert set(metadata.get_all("Provides-Extra", [])) == {"aiohttp", "cli", "httpx2", "otel"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"aiohttp", "celery", "cli", "httpx2", "otel"}
     assert metadata["Description-Content-Type"] == "text/markdown"
 
 

@@ -28,7 +28,7 @@ from optimove_conditional_execution import (
     Request,
     Response,
 )
-from optimove_conditional_execution.flows.listener import REMEMBERED_EVENTS, EventDeduplicator
+from optimove_conditional_execution.flows.listener import REMEMBERED_EVENTS, EventDeduplicator, EventOutcome
 from optimove_conditional_execution.listener_token import ListenerToken
 from optimove_conditional_execution.models.events import CampaignReadyEvent, ListenerEvent
 from optimove_conditional_execution.receivers.listener import PLACES
@@ -868,6 +868,7 @@ def test_both_are_made_and_called_alike() -> None:
         "max_body": 65_536,
         "around": None,
         "token_header": None,
+        "on_outcome": None,
     }
     assert all(parameters[name].kind is inspect.Parameter.KEYWORD_ONLY for name in list(parameters)[1:])
 
@@ -989,3 +990,32 @@ def test_nothing_is_quoted_whatever_happens(rig: Rig, logged: Log) -> None:
         with pytest.raises(ConfigurationError) as caught:
             rig.make(token=nothing)
         assert TOKEN not in f"{caught.value!r}"
+
+
+def test_an_observer_is_told_of_every_post_and_changes_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[tuple[str, int]] = []
+
+    def observe(outcome: EventOutcome) -> None:
+        told.append((outcome.kind, outcome.status))
+        raise LookupError(TOKEN)
+
+    async def handle(receiver: AsyncListenerReceiver, request: Request) -> Response:
+        return await receiver.handle(request)
+
+    requests = [post(ready()), post(ready()), post(ready(), query="token=x"), post(b"{"), post({"EventTypeID": 7})]
+    expected = [("taken", 200), ("duplicate", 200), ("forged", 401), ("unreadable", 400), ("ignored", 200)]
+    sync = ListenerReceiver(lambda event: None, token=TOKEN, answer_within=PATIENCE, on_outcome=observe)
+    assert [sync.handle(request).status for request in requests] == [status for _, status in expected]
+    assert told == expected
+    told.clear()
+    twin = AsyncListenerReceiver(lambda event: None, token=TOKEN, answer_within=PATIENCE, on_outcome=observe)
+    with asyncio.Runner() as runner:
+        assert [runner.run(handle(twin, request)).status for request in requests] == [status for _, status in expected]
+    assert told == expected
+    assert "on_outcome raised LookupError" in caplog.text
+    assert TOKEN not in caplog.text
+    coroutine: Any = handle
+    wrongs: list[Any] = [coroutine, 7]
+    for wrong in wrongs:
+        with pytest.raises(ConfigurationError, match="on_outcome"):
+            ListenerReceiver(print, token=TOKEN, on_outcome=wrong)

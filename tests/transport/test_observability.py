@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -20,14 +21,18 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from optimove_conditional_execution import (
     CallRecord,
+    CampaignCustomer,
     CampaignReview,
     ConfigurationError,
     Deadline,
     Decision,
+    ListenerReceiver,
     NotFoundError,
     OptimoveClient,
     Outcome,
+    Progress,
     RetryPolicy,
+    ReviewReport,
     WebhookNotification,
     WebhookReceiver,
     operations,
@@ -329,3 +334,72 @@ def test_an_observer_that_breaks_changes_nothing(where: str, caplog: pytest.LogC
     assert FakeOptimove().client(on_call=Broken()).get_webhooks() == []
     assert [record.error for record in records] == [None]
     assert "on_call.around raised LookupError" in caplog.text
+
+
+def measured(seen: Seen) -> dict[tuple[str, str], float]:
+    """Return each metric's value, or the count of a histogram, by its name and its only attribute."""
+    values: dict[tuple[str, str], float] = {}
+    data = seen.reader.get_metrics_data()
+    for metric in [] if data is None else data.resource_metrics[0].scope_metrics[0].metrics:
+        for point in metric.data.data_points:
+            (told,) = (point.attributes or {"": ""}).values()
+            values[metric.name, str(told)] = point.value if hasattr(point, "value") else point.count
+    return values
+
+
+def test_reviews_and_listeners_are_measured(seen: Seen) -> None:
+    during: list[dict[tuple[str, str], float]] = []
+
+    def reviewer(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+        during.append(measured(seen))
+        return [customers[0].customer_id]
+
+    fake = FakeOptimove()
+    campaign = fake.add_campaign(6)
+    telemetry = seen.telemetry
+    assert "optimove.listener.campaign_ready.age" not in {name for name, _ in measured(seen)}
+    with (
+        fake.client() as client,
+        CampaignReview(
+            reviewer,
+            client=client,
+            batch_size=2,
+            progress=telemetry.progress,
+            on_report=telemetry.on_report,
+        ) as review,
+    ):
+        listener = ListenerReceiver(review.submit, token="t", on_outcome=telemetry.on_outcome)
+        assert fake.announce(listener, campaign, token="t").status == 200
+        assert fake.announce(listener, campaign, token="wrong").status == 401
+    found = measured(seen)
+    assert 0 <= found["optimove.listener.campaign_ready.age", ""] < 60
+    assert found["optimove.listener.events", "taken"] == found["optimove.listener.events", "forged"] == 1
+    assert found["optimove.review.duration", "True"] == 1
+    customers = {became: found["optimove.review.customers", became] for became in ("approved", "denied", "failed")}
+    assert customers == {"approved": 3, "denied": 3, "failed": 0}
+    assert found["optimove.review.running", ""] == 0
+    assert "optimove.review.slack" not in {name for name, _ in found}
+    assert during
+    text = str(seen.reader.get_metrics_data()) + str(during)
+    assert "C000000" not in text
+
+
+def test_the_progress_of_running_reviews(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = Progress(
+        campaign_id=1, rows=9, reviewed=6, approved=4, denied=1, failed=1, acknowledged=0,
+        all_read=False, rate=1.0, seconds=1.0, seconds_left=9.0, slack=-2.0,
+    )  # fmt: skip
+    telemetry = seen.telemetry
+    telemetry.progress(known)
+    telemetry.progress(dataclasses.replace(known, campaign_id=2, slack=5.0))
+    telemetry.progress(dataclasses.replace(known, campaign_id=3, slack=None))
+    found = measured(seen)
+    assert (found["optimove.review.running", ""], found["optimove.review.slack", ""]) == (3, -2.0)
+    assert (found["optimove.review.decided", ""], found["optimove.review.approved", ""]) == (18, 12)
+    telemetry.on_report(ReviewReport(campaign_id=1, complete=True, approved=4))
+    found = measured(seen)
+    assert (found["optimove.review.running", ""], found["optimove.review.slack", ""]) == (2, 5.0)
+    assert (found["optimove.review.duration", "True"], found["optimove.review.customers", "approved"]) == (1, 4)
+    # One whose review has no `on_report`, or was cancelled, does not stay for ever.
+    monkeypatch.setattr("optimove_conditional_execution.telemetry._SILENT_SECONDS", -1.0)
+    assert measured(seen)["optimove.review.running", ""] == 0

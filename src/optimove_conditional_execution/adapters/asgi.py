@@ -9,6 +9,7 @@ from typing import Any, Final, final
 from ..errors import ConfigurationError
 from ..messages import Request, Response, plain
 from ..receivers.base import DRAIN_SECONDS, Receiver
+from ..receivers.health import AsyncHealth
 from ..tracebacks import clear_own_locals
 from ..transport.connection_pool import running_loop
 from ..validation import is_async
@@ -35,6 +36,7 @@ class ASGIApp:
         *,
         body_timeout: float = _BODY_SECONDS,
         drain_timeout: float = DRAIN_SECONDS,
+        health: AsyncHealth | None = None,
     ) -> None:
         """Wrap a receiver.
 
@@ -45,13 +47,17 @@ class ASGIApp:
             drain_timeout: Seconds that the end of the server's lifespan waits for deliveries that still run; see
                 `AsyncWebhookReceiver.drain`. A framework that mounts this app does not forward lifespan events: call
                 `drain` in the framework's own lifespan.
+            health: Answers requests for its two paths; all others go to the receiver.
 
         Raises:
-            ConfigurationError: The receiver is not an async one.
+            ConfigurationError: The receiver is not an async one, or `health` is not an `AsyncHealth`.
         """
         if not is_async(getattr(receiver, "handle", None)):
             raise ConfigurationError("ASGIApp needs an AsyncWebhookReceiver; WSGIApp takes a WebhookReceiver.")
+        if health is not None and not isinstance(health, AsyncHealth):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("ASGIApp needs an AsyncHealth; WSGIApp takes a Health.")
         self._receiver = receiver
+        self._health = health
         self._body_timeout = body_timeout
         self._drain_timeout = drain_timeout
 
@@ -76,7 +82,10 @@ class ASGIApp:
             await self._lifespan(receive, send)
         elif scope["type"] == "http":
             running_loop("ASGIApp")
-            await self._answer(scope, receive, send)
+            if self._health is not None and self._health.handles(scope["path"]):
+                await _send(await self._health.handle(Request(scope["method"], scope["path"])), send)
+            else:
+                await self._answer(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
 

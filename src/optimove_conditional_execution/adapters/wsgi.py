@@ -9,6 +9,7 @@ from typing import Any, final
 from ..errors import ConfigurationError
 from ..messages import Request, Response, plain
 from ..receivers.base import Receiver
+from ..receivers.health import Health
 from ..tracebacks import clear_own_locals
 from ..validation import is_async
 
@@ -20,18 +21,22 @@ StartResponse = Callable[..., object]
 class WSGIApp:
     """A receiver as a WSGI application."""
 
-    def __init__(self, receiver: Receiver[Response]) -> None:
+    def __init__(self, receiver: Receiver[Response], *, health: Health | None = None) -> None:
         """Wrap a receiver.
 
         Args:
             receiver: A `WebhookReceiver`.
+            health: Answers requests for its two paths; all others go to the receiver.
 
         Raises:
-            ConfigurationError: It is not a receiver, or an async one.
+            ConfigurationError: It is not a receiver, or an async one, or `health` is not a `Health`.
         """
         if not callable(getattr(receiver, "handle", None)) or is_async(receiver.handle):
             raise ConfigurationError("WSGIApp needs a WebhookReceiver; ASGIApp takes an AsyncWebhookReceiver.")
+        if health is not None and not isinstance(health, Health):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("WSGIApp needs a Health; ASGIApp takes an AsyncHealth.")
         self._receiver = receiver
+        self._health = health
 
     def __call__(self, environ: Environ, start_response: StartResponse | None = None) -> Iterable[bytes]:
         """Answer one request.
@@ -55,6 +60,9 @@ class WSGIApp:
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
     def _answer(self, environ: Environ) -> Response:
+        path = environ.get("PATH_INFO", "") or "/"
+        if self._health is not None and self._health.handles(path):
+            return self._health.handle(Request(environ["REQUEST_METHOD"], path))
         declared = environ.get("CONTENT_LENGTH") or ""
         if declared and not (declared.isascii() and declared.isdigit()):
             return plain(400, "Content-Length is not a number.")
@@ -75,7 +83,7 @@ class WSGIApp:
         return self._receiver.handle(
             Request(
                 environ["REQUEST_METHOD"],
-                environ.get("PATH_INFO", "") or "/",
+                path,
                 environ.get("QUERY_STRING", ""),
                 list(_headers(environ)),
                 body,

@@ -15,7 +15,7 @@ from ..drivers import arun
 from ..flows.registration import ensure_event_listener, ensure_webhook
 from ..flows.status_updates import Statuses, update_statuses
 from ..models.approval import Approval
-from ..models.campaign import CampaignCustomer
+from ..models.campaign import CampaignCustomer, CampaignDetails
 from ..models.events import EventListener
 from ..models.webhook import TenantSettings, Webhook
 from ..operations import Operation
@@ -200,6 +200,19 @@ class AsyncOptimoveClient(Client):
         flow = ensure_event_listener(listener_url, event_type_id=event_type_id)
         return await arun(flow, call=lambda operation: self.send(operation, deadline=deadline))
 
+    async def get_campaign_details(self, campaign_id: int) -> CampaignDetails:
+        """Look up a campaign (GetCampaignDetails), for rules per target group or channel, or by its notes.
+
+        Args:
+            campaign_id: The `campaign_id` of a `CampaignReadyEvent`.
+
+        Raises:
+            NotFoundError: There is no such campaign, or no such path.
+            UnexpectedResponseError: The response has no details of a campaign.
+            OptimoveError: See `send`.
+        """
+        return await self.send(operations.get_campaign_details(campaign_id))
+
     def get_processed_campaign_customers(
         self,
         campaign_id: int,
@@ -323,6 +336,7 @@ class AsyncOptimoveClient(Client):
 
     async def aclose(self) -> None:
         """Close the connections; an `http_client` of yours stays open."""
+        self._is_closed = True
         await self._sender.engine.aclose()
 
     async def __aenter__(self) -> Self:

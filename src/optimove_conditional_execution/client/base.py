@@ -98,6 +98,7 @@ class Client(abc.ABC):
             raise ConfigurationError(f"engine must be one of {', '.join(ENGINES)}.")
         if http_client is not None and engine != "httpx":
             raise ConfigurationError("Pass http_client= or engine=, not both: a client of yours is an engine itself.")
+        self._is_closed = False
         self._connect(http_client, engine, max_connections)
 
     @abc.abstractmethod
@@ -113,6 +114,11 @@ class Client(abc.ABC):
     def rate_limit(self) -> RateLimit | None:
         """The limit for every call but approvals, or None."""
         return self._config.rate_limit
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the client has been closed, so that it sends nothing any more."""
+        return self._is_closed
 
     def _paging(
         self,

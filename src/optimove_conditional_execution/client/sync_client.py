@@ -15,7 +15,7 @@ from ..drivers import run
 from ..flows.registration import ensure_event_listener, ensure_webhook
 from ..flows.status_updates import Statuses, update_statuses
 from ..models.approval import Approval
-from ..models.campaign import CampaignCustomer
+from ..models.campaign import CampaignCustomer, CampaignDetails
 from ..models.events import EventListener
 from ..models.webhook import TenantSettings, Webhook
 from ..operations import Operation
@@ -201,6 +201,19 @@ class OptimoveClient(Client):
         flow = ensure_event_listener(listener_url, event_type_id=event_type_id)
         return run(flow, call=lambda operation: self.send(operation, deadline=deadline))
 
+    def get_campaign_details(self, campaign_id: int) -> CampaignDetails:
+        """Look up a campaign (GetCampaignDetails), for rules per target group or channel, or by its notes.
+
+        Args:
+            campaign_id: The `campaign_id` of a `CampaignReadyEvent`.
+
+        Raises:
+            NotFoundError: There is no such campaign, or no such path.
+            UnexpectedResponseError: The response has no details of a campaign.
+            OptimoveError: See `send`.
+        """
+        return self.send(operations.get_campaign_details(campaign_id))
+
     def get_processed_campaign_customers(
         self,
         campaign_id: int,
@@ -324,6 +337,7 @@ class OptimoveClient(Client):
 
     def close(self) -> None:
         """Close the connections; an `http_client` of yours stays open."""
+        self._is_closed = True
         self._sender.engine.close()
 
     def __enter__(self) -> Self:

@@ -34,10 +34,11 @@ EventKind = Literal[
 
 @dataclass(frozen=True, slots=True)
 class EventOutcome:
-    """The outcome of one request, for the log: nothing in it is secret or personal.
+    """The outcome of one request to a listener; nothing in it is secret or personal.
 
     Attributes:
-        kind: The kind of outcome, as one word.
+        kind: The kind of outcome, as one word. With 200: `taken`, `running` in the background, `duplicate`, `ignored`
+            because nothing takes its type. Otherwise: `forged`, `unreadable`, `overloaded`, `failed`, `cancelled`.
         status: The HTTP status of the response.
         event: The event, if one could be parsed; its repr names type, time and campaign only.
         error: The error, in words that quote nothing.

@@ -1,7 +1,7 @@
 """Payload models, one module per family; every class can be imported from the package itself."""
 
 from .approval import Approval
-from .campaign import CampaignCustomer, CustomerPromotionStatus
+from .campaign import CampaignCustomer, CampaignDetails, CustomerPromotionStatus
 from .events import CampaignReadyEvent, EventListener, ListenerEvent
 from .notification import (
     Action,
@@ -21,6 +21,7 @@ __all__ = [
     "Action",
     "Approval",
     "CampaignCustomer",
+    "CampaignDetails",
     "CampaignReadyEvent",
     "Channel",
     "CustomerPromotionStatus",

@@ -1,7 +1,7 @@
-"""The customers of a scheduled campaign, and their statuses.
+"""A scheduled campaign: its details, its customers, and their statuses.
 
-Source: Optimove's Conditional Execution article (the statuses), and `docs/explanation/optimove-api.md` for the
-customers' fields, of which only `CustomerID` is sure.
+Source: Optimove's Conditional Execution article (the statuses), and `docs/explanation/optimove-api.md` for the other
+fields, of which only `CustomerID` is sure.
 """
 
 from __future__ import annotations
@@ -18,7 +18,21 @@ from pydantic.fields import FieldInfo
 from pydantic_core import from_json
 
 from ..errors import PayloadError
-from .base import Id, LenientNumber, Name, Otherwise, WireModel, field_names, holds_constant, known_keys, payload_error
+from .base import (
+    CaselessModel,
+    EmptyIfNull,
+    Id,
+    Lenient,
+    LenientNumber,
+    Name,
+    Otherwise,
+    Unchecked,
+    WireModel,
+    field_names,
+    holds_constant,
+    known_keys,
+    payload_error,
+)
 
 CONTROL_GROUP: Final = 1
 """The action id of the control group. Source: developer.optimove.com/docs/customers-in-control-groups."""
@@ -175,3 +189,41 @@ class CustomerPromotionStatus(WireModel):
     status: Annotated[bool, Strict(), Field(alias="Status")]
 
     _repr_fields = ("status",)
+
+
+class CampaignDetails(CaselessModel):
+    """What Optimove knows of a campaign: the response of GetCampaignDetails.
+
+    Each field may be missing; a value of an undocumented type is kept unchanged. Keys are case-insensitive.
+
+    Attributes:
+        target_group_id: Whom the campaign is for.
+        campaign_type: Such as `Test/Control`.
+        duration: Presumably days.
+        lead_time: Presumably days.
+        notes: What the marketer wrote; some pass parameters to their services here.
+        is_multi_channel: Whether it goes out through several channels.
+        is_recurrence: Whether it is repeated.
+        status: Such as `Successful` or `Failed`.
+        error: Why it has failed; empty when it has not.
+        test_group_size: Customers in the test group.
+        control_group_size: Customers in the control group.
+        channels: An object for each channel; its keys are not documented.
+        tags: The campaign's tags.
+    """
+
+    target_group_id: Annotated[LenientNumber, Field(alias="TargetGroupID")] = None
+    campaign_type: Annotated[Unchecked[str | None], Field(alias="CampaignType")] = None
+    duration: Annotated[LenientNumber, Field(alias="Duration")] = None
+    lead_time: Annotated[LenientNumber, Field(alias="LeadTime")] = None
+    notes: Annotated[Unchecked[str | None], Field(alias="Notes")] = None
+    is_multi_channel: Annotated[Lenient[bool | None], Field(alias="IsMultiChannel")] = None
+    is_recurrence: Annotated[Lenient[bool | None], Field(alias="IsRecurrence")] = None
+    status: Annotated[Unchecked[str | None], Field(alias="Status")] = None
+    error: Annotated[Unchecked[str | None], Field(alias="Error")] = None
+    test_group_size: Annotated[LenientNumber, Field(alias="TestGroupSize")] = None
+    control_group_size: Annotated[LenientNumber, Field(alias="ControlGroupSize")] = None
+    channels: Annotated[EmptyIfNull[Any], Field(alias="Channels")] = ()
+    tags: Annotated[EmptyIfNull[Any], Field(alias="Tags")] = ()
+
+    _repr_fields = ("target_group_id", "campaign_type", "duration", "status")

@@ -11,6 +11,7 @@ from .operation import ENDPOINTS, NO_ROUTE, Endpoint, Endpoints, Operation, with
 from .scheduled import (
     DEFAULT_PAGE_SIZE,
     MAX_STATUSES,
+    get_campaign_details,
     get_processed_campaign_customers,
     get_registered_event_listeners,
     register_event_listener,
@@ -38,6 +39,7 @@ __all__ = [
     "Operation",
     "create_webhook",
     "delete_webhook",
+    "get_campaign_details",
     "get_processed_campaign_customers",
     "get_registered_event_listeners",
     "get_webhook_by_id",

@@ -26,6 +26,7 @@ PREFIXED: Final = frozenset(
         "register_event_listener",
         "unregister_event_listener",
         "get_registered_event_listeners",
+        "get_campaign_details",
         "get_processed_campaign_customers",
         "update_customer_promotion_status",
     }
@@ -82,6 +83,7 @@ class Endpoints:
     register_event_listener: Endpoint = Endpoint("POST", "/General/RegisterEventListener")
     unregister_event_listener: Endpoint = Endpoint("POST", "/General/UnregisterEventListener")
     get_registered_event_listeners: Endpoint = Endpoint("GET", "/General/GetRegisteredEventListeners")
+    get_campaign_details: Endpoint = Endpoint("GET", "/Actions/GetCampaignDetails")
     get_processed_campaign_customers: Endpoint = Endpoint("GET", "/Customers/GetProcessedCampaignCustomers")
     update_customer_promotion_status: Endpoint = Endpoint("POST", "/Integrations/UpdateCustomerPromotionStatus")
     path_prefix: str = ""

@@ -1,4 +1,4 @@
-"""Operations for scheduled campaigns: event listeners, a campaign's customers, their statuses.
+"""Operations for scheduled campaigns: event listeners, a campaign's details and customers, their statuses.
 
 Paths: developer.optimove.com/reference. Request and response bodies: `docs/explanation/optimove-api.md`, with what is a
     guess.
@@ -15,11 +15,11 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from ..errors import ConfigurationError, PayloadError
 from ..messages import Response
-from ..models.campaign import CampaignCustomer, CustomerPromotionStatus
+from ..models.campaign import CampaignCustomer, CampaignDetails, CustomerPromotionStatus
 from ..models.events import CAMPAIGN_READY, EventListener
 from ..tracebacks import sensitive_variables
 from ..validation import integer
-from .codec import decoded, json_body, many, model_of, nothing, required
+from .codec import decoded, json_body, json_object, many, model_of, nothing, refuse_error, required
 from .operation import ENDPOINTS, Operation
 
 MAX_STATUSES: Final = 10_000
@@ -100,6 +100,29 @@ def get_registered_event_listeners() -> Operation[list[EventListener]]:
         ENDPOINTS.get_registered_event_listeners,
         many(EventListener),
         idempotent=True,
+        private=True,
+    )
+
+
+def get_campaign_details(campaign_id: int) -> Operation[CampaignDetails]:
+    """GetCampaignDetails: look up a campaign, for rules per target group or channel, or by its notes.
+
+    Source: other programs (path and response), written from an older reference of Optimove's. Which fields there are is
+    not sure, so each may be missing; a response without any is an error.
+
+    Args:
+        campaign_id: The campaign.
+
+    Raises:
+        ConfigurationError: The number is invalid.
+    """
+    return Operation(
+        "get_campaign_details",
+        ENDPOINTS.get_campaign_details,
+        _details,
+        query=(("CampaignID", str(integer("campaign_id", campaign_id, minimum=1))),),
+        idempotent=True,
+        # Marketers pass parameters in a campaign's notes.
         private=True,
     )
 
@@ -209,6 +232,16 @@ def _updates(statuses: Sequence[Any] | Mapping[Any, Any]) -> list[dict[str, Any]
             raise PayloadError("statuses must be CustomerPromotionStatus objects.", path="statuses")
         named = [(status.customer_id, status.status) for status in statuses]
     return [{"CustomerID": name, "Status": status} for name, status in named]
+
+
+def _details(response: Response) -> CampaignDetails:
+    value = json_object(response)
+    details = model_of(CampaignDetails, value)
+    # A failed campaign has an error of its own, so only an error alone tells of a failed call.
+    if not details.model_fields_set & CampaignDetails.model_fields.keys() - {"status", "error"}:
+        refuse_error(value)
+        raise PayloadError("the answer has no details of a campaign")
+    return details
 
 
 def _customers(response: Response) -> list[CampaignCustomer]:

@@ -35,7 +35,7 @@ from ..flows.listener import (
 from ..listener_token import ListenerToken
 from ..messages import Request, Response, plain
 from ..models.events import CampaignReadyEvent, ListenerEvent
-from ..observers import SafeLogger
+from ..observers import SafeLogger, notify
 from ..signature import Unsigned
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import running_loop
@@ -78,6 +78,7 @@ class _Listener(BaseReceiver):
         max_body: int = MAX_BODY,
         around: Around | None = None,
         token_header: str | None = None,
+        on_outcome: Callable[[EventOutcome], None] | None = None,
     ) -> None:
         """Set up a receiver for a function.
 
@@ -99,6 +100,8 @@ class _Listener(BaseReceiver):
             token_header: The name of a header, in letters, digits and dashes. Then the token is looked for in this
                 header and not in the URL: for a proxy that takes it out of the URL and sets it as a header, so that it
                 is in no access log behind it.
+            on_outcome: Called with the outcome of every POST, in the thread or event loop that answers it; in an event
+                loop it must not block.
 
         Raises:
             ConfigurationError: A setting is invalid.
@@ -106,6 +109,9 @@ class _Listener(BaseReceiver):
         self._check_function("on_ready", on_ready)
         if on_event is not None:
             self._check_function("on_event", on_event)
+        if on_outcome is not None and (is_async(on_outcome) or not callable(on_outcome)):
+            raise ConfigurationError("on_outcome must be a function of an EventOutcome, not a coroutine function.")
+        self._on_outcome = on_outcome
         within = min(seconds("answer_within", answer_within), LONGEST_WAIT)
         self._max_body = integer("max_body", max_body)
         secret = ListenerToken(token, header=token_header)
@@ -124,7 +130,7 @@ class _Listener(BaseReceiver):
             answer_within=within,
             max_body=max_body,
             deduplicator=EventDeduplicator(),
-            log=_log,
+            log=self._record,
         )
         self._set_up()
 
@@ -144,7 +150,23 @@ class _Listener(BaseReceiver):
 
     def too_large(self) -> Response:
         """Return the response to a request whose body an adapter has not read completely, and log it."""
-        return _finish(event_too_large(self._max_body))
+        return self._finish(event_too_large(self._max_body))
+
+    def _finish(self, answer: Answer) -> Response:
+        response, outcome = answer
+        if outcome is not None:
+            self._record(outcome)
+        return response
+
+    def _record(self, outcome: EventOutcome) -> None:
+        _log(outcome)
+        if self._on_outcome is not None:
+            notify("on_outcome", self._on_outcome, outcome, _LOGGER)
+
+    def _crashed(self, error: Exception) -> Response:
+        # No known request reaches this. It fails closed, and logs no traceback, which could quote data.
+        what = f"The delivery failed inside the SDK: {exception_name(error)}"
+        return self._finish((plain(503, "Not available."), EventOutcome("failed", 503, error=what)))
 
     def _ended(self, event: ListenerEvent, handover: Handover, error: BaseException | None) -> None:
         try:
@@ -201,8 +223,8 @@ class ListenerReceiver(_Listener):
         try:
             answer = run(answer_event(request, self._context, host=deadline))
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
-            return _crashed(error)
-        return _finish(answer)
+            return self._crashed(error)
+        return self._finish(answer)
 
 
 class AsyncListenerReceiver(_Listener):
@@ -265,8 +287,8 @@ class AsyncListenerReceiver(_Listener):
         try:
             answer = await arun(answer_event(request, self._context, host=deadline))
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
-            return _crashed(error)
-        return _finish(answer)
+            return self._crashed(error)
+        return self._finish(answer)
 
     async def drain(self, *, within: float = DRAIN_SECONDS) -> bool:
         """Wait for the functions that still run in the background of this event loop.
@@ -307,19 +329,6 @@ def _how(error: BaseException) -> str:
     if isinstance(error, _UnawaitedError):
         return "returned a coroutine, which only AsyncListenerReceiver awaits"
     return f"raised {exception_name(error)}"  # its message may quote personal data
-
-
-def _crashed(error: Exception) -> Response:
-    # No known request reaches this. It fails closed, and logs no traceback, which could quote data.
-    what = f"The delivery failed inside the SDK: {exception_name(error)}"
-    return _finish((plain(503, "Not available."), EventOutcome("failed", 503, error=what)))
-
-
-def _finish(answer: Answer) -> Response:
-    response, outcome = answer
-    if outcome is not None:
-        _log(outcome)
-    return response
 
 
 def _log(outcome: EventOutcome) -> None:

@@ -54,6 +54,7 @@ class Campaign:
         added_ms: When it was processed, in milliseconds since 1970: the `TimeStamp` of its event.
         clearance_ms: Until when statuses count, in milliseconds since 1970.
         duration: Its `CampaignDuration`.
+        details: What GetCampaignDetails answers; yours to change.
         timezone: The zone of its event's time stamps.
         statuses: What was reported in time, by customer. The last one counts; that is the simulator's choice.
         updates: The updates, in order, late ones too.
@@ -73,12 +74,28 @@ class Campaign:
     _sizes: Iterator[int] | None = field(default=None, repr=False)
     _ignores_paging: bool = field(default=False, repr=False)
     _empty_page: Response = field(default=EMPTY_PAGES["[]"], repr=False)
+    details: dict[str, Any] = field(default_factory=dict, repr=False)
     statuses: dict[str, bool] = field(default_factory=dict, repr=False)
     updates: list[Update] = field(default_factory=list, repr=False)
     late: list[tuple[str, bool]] = field(default_factory=list, repr=False)
     twice: set[str] = field(default_factory=set, repr=False)
     contradictions: set[str] = field(default_factory=set, repr=False)
     unknown: set[str] = field(default_factory=set, repr=False)
+
+    def __post_init__(self) -> None:
+        """Fill in the details of a usual campaign."""
+        self.details = {
+            "TargetGroupID": 15,
+            "CampaignType": "Test/Control",
+            "Duration": self.duration,
+            "LeadTime": 3,
+            "Notes": "",
+            "IsMultiChannel": False,
+            "IsRecurrence": False,
+            "Status": "Successful",
+            "Error": "",
+            **self.details,
+        }
 
     @property
     def payload(self) -> dict[str, Any]:

@@ -246,6 +246,7 @@ class FakeOptimove(Service):
         channels: int = 1,
         empty_as: EmptyPage = "[]",
         control_every: int | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> Campaign:
         """Process a scheduled campaign, so that it is on hold until its clearance. No event is sent: see `announce`.
 
@@ -263,6 +264,7 @@ class FakeOptimove(Service):
             empty_as: The response where no rows are left: a body `[]` or `null`, an empty one, a 204 or a 404.
             control_every: Every nth customer is in the control group (`ActionID` 1); None for none. Rows of your
                 own stay as they are.
+            details: Fields of GetCampaignDetails, such as `{"Notes": "vip"}`, in place of those of a usual campaign.
 
         Raises:
             ConfigurationError: An argument is invalid.
@@ -286,6 +288,7 @@ class FakeOptimove(Service):
                 itertools.cycle(tuple(page_sizes)) if page_sizes else None,
                 ignores_paging,
                 EMPTY_PAGES[empty_as],
+                dict(details or {}),
             )
             self.campaigns[campaign.campaign_id] = campaign
             return campaign

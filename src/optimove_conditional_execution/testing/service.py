@@ -1,4 +1,4 @@
-"""The simulator's API: key, routes, the eleven calls, and a record of the requests."""
+"""The simulator's API: key, routes, the calls, and a record of the requests."""
 
 from __future__ import annotations
 
@@ -288,6 +288,14 @@ class Service:
             listener: dict[str, Any] = {"EventTypeID": event_type, "ListenerURL": url}
             listed.append(listener if channel is None else {**listener, "ChannelID": channel})
         return _json(200, listed)
+
+    def _get_campaign_details(self, request: Request, _: str) -> Response:
+        query = {name.lower(): value for name, value in parse_qsl(request.query, keep_blank_values=True)}
+        text = query.get("campaignid", "")
+        if not _NUMBER.fullmatch(text):
+            return _error(400, "CampaignID must be a number.")
+        campaign = self.campaigns.get(int(text))
+        return _error(404, "There is no such campaign.") if campaign is None else _json(200, campaign.details)
 
     def _get_processed_campaign_customers(self, request: Request, _: str) -> Response:
         query = {name.lower(): value for name, value in parse_qsl(request.query, keep_blank_values=True)}

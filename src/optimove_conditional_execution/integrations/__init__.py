@@ -1,0 +1,1 @@
+"""Reviews together with other projects' machinery, one module each."""

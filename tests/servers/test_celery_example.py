@@ -1,0 +1,42 @@
+"""`examples/celery_review.py` as its first lines say: a Redis, a worker, and the command."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.examples.commands import EXAMPLES, command_of, docstring
+from tests.servers.celery_tasks import Worker
+from tests.servers.processes import PATIENCE, free_port
+from tests.servers.redis_server import running_redis
+
+
+def test_the_command_of_the_example(tmp_path: Path) -> None:
+    folder = shutil.copytree(EXAMPLES, tmp_path / "copied", ignore=shutil.ignore_patterns("__pycache__"))
+    assert "celery -A celery_review worker --concurrency 2 " in docstring("celery_review.py")
+    command = re.sub(r"\b8000\b", str(free_port()), command_of("celery_review.py"))
+    command = command.replace("optimove-ce campaign", "optimove-ce campaign --customers 20")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("OPTIMOVE_")}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    with running_redis() as server:
+        worker = Worker(server.url, "example", tmp_path / "worker", app="celery_review", directory=Path(folder))
+        try:
+            worker.wait()
+            ran = subprocess.run(
+                ["sh", "-c", command],
+                cwd=folder,
+                env={**environment, "REDIS_URL": server.url},
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+            )
+        finally:
+            worker.kill()
+    said = ran.stdout + ran.stderr + (tmp_path / "worker").read_text()
+    assert ran.returncode == 0, said
+    assert re.search(r"^1 updates, of 19 at most: 19 approved, 0 denied, 0 unknown, 0 late", ran.stdout, re.M), said
+    assert "Traceback" not in said
