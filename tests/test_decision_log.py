@@ -468,8 +468,8 @@ def test_what_a_crash_kept_out_of_the_journal_is_never_completed(log: SqliteDeci
 
 
 def test_a_campaign_is_read_in_flat_memory(log: SqliteDecisionLog) -> None:
-    log.append([reviewed(number, f"C{number}") for number in range(1_500)])
-    log.append([of_range(0, 1_500)])
+    log.append([reviewed(number, f"C{number}") for number in range(2_500)])
+    log.append([of_range(0, 2_500)])
 
     def peak(read: Callable[[], object]) -> int:
         tracemalloc.start()
@@ -480,8 +480,8 @@ def test_a_campaign_is_read_in_flat_memory(log: SqliteDecisionLog) -> None:
             tracemalloc.stop()
 
     at_once = peak(lambda: list(log.decisions()))
-    assert peak(lambda: all(logged.completion for logged in log.decisions())) < at_once * 0.7
-    assert peak(log.verify) < at_once * 0.7
+    assert peak(lambda: all(logged.completion for logged in log.decisions())) < at_once / 1.5
+    assert peak(log.verify) < at_once / 1.5
 
 
 # ---- several threads and processes
