@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol, final, runtime_checkable
@@ -172,6 +172,30 @@ class LoggedDecision:
     record: DecisionRecord
     completion: Completion | None = None
     erased: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as a JSON object: the fields of the record and its subject, and the completion's in their own."""
+        record = self.record
+        told = {each.name: getattr(record, each.name) for each in fields(DecisionRecord) if each.name != "subject"}
+        subject = {each.name: getattr(record.subject, each.name) for each in fields(Subject)}
+        done: dict[str, Any] | None = None
+        if self.completion is not None:
+            wanted = [each.name for each in fields(Completion) if each.name not in ("completes", "numbers")]
+            done = {name: getattr(self.completion, name) for name in wanted}
+            done |= {"at": self.completion.at.isoformat(), "seconds": dict(self.completion.seconds)}
+        return {
+            "entry": self.entry,
+            **told,
+            **subject,
+            "at": record.at.isoformat(),
+            "channels": list(record.subject.channels),
+            "promotions": list(record.subject.promotions),
+            "evidence": dict(record.evidence),
+            "additional_data": dict(record.additional_data),
+            "seconds": dict(record.seconds),
+            "erased": self.erased,
+            "completion": done,
+        }
 
 
 @runtime_checkable
