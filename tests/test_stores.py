@@ -1,4 +1,7 @@
-"""Claims: one owner for each notification, in a process, over threads, over processes, after a fork."""
+"""Claims in memory and in SQLite: their bounds, over processes, after a fork, and questions.
+
+What every store does is in `tests.stores.claim_suite`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import multiprocessing
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from optimove_conditional_execution import (
     WebhookReceiver,
 )
 from optimove_conditional_execution.flows.claims import Questions, question_of
-from optimove_conditional_execution.stores import Claim, ClaimState, ClaimStore, MemoryClaims, SqliteClaims
+from optimove_conditional_execution.stores import Claim, ClaimState, MemoryClaims, SqliteClaims
 from optimove_conditional_execution.testing import FakeOptimove, notification
 from tests.conftest import forked
 
@@ -41,93 +44,9 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[MemoryClaims | SqliteClaims]:
-    if request.param == "memory":
-        yield MemoryClaims(clock=clock)
-        return
-    with SqliteClaims(tmp_path / "claims.sqlite", wall_clock=clock, monotonic=clock) as claims:
-        yield claims
-
-
-Store = MemoryClaims | SqliteClaims
-
-
-def test_the_protocol(store: Store) -> None:
-    assert isinstance(store, ClaimStore)
-    assert store.instant is isinstance(store, MemoryClaims)
-
-
-def test_the_first_claim_wins(store: Store) -> None:
-    assert store.look("r-1") is None
-    assert store.claim("r-1", 5.0) is None
-    assert store.claim("r-1", 5.0) == Claim(ClaimState.OPEN)
-    assert store.look("r-1") == Claim(ClaimState.OPEN)
-    assert store.claim("r-2", 5.0) is None
-
-
-def test_settled(store: Store) -> None:
-    store.claim("r-1", 5.0)
-    store.record("r-1", Claim(ClaimState.SETTLED))
-    assert store.claim("r-1", 5.0) == store.look("r-1") == Claim(ClaimState.SETTLED)
-
-
-def test_undelivered_is_handed_over_to_one(store: Store) -> None:
-    store.claim("r-1", 5.0)
-    store.record("r-1", Claim(ClaimState.UNDELIVERED, APPROVAL))
-    assert store.look("r-1") == Claim(ClaimState.UNDELIVERED, APPROVAL)
-    assert store.claim("r-1", 5.0) == Claim(ClaimState.UNDELIVERED, APPROVAL)
-    held = store.claim("r-1", 5.0)
-    assert held is not None
-    assert held.state is ClaimState.OPEN
-
-
-def test_released_is_free_again(store: Store) -> None:
-    store.claim("r-1", 5.0)
-    store.release("r-1")
-    assert store.look("r-1") is None
-    assert store.claim("r-1", 5.0) is None
-    store.release("never-seen")
-
-
-def test_claims_expire(store: Store, clock: Clock) -> None:
-    store.claim("r-1", 5.0)
-    clock.now += 4.9
-    assert store.claim("r-1", 5.0) == Claim(ClaimState.OPEN)
-    clock.now += 0.2
-    assert store.claim("r-1", 5.0) is None
-    clock.now += 6
-    store.record("r-1", Claim(ClaimState.SETTLED)) if isinstance(store, MemoryClaims) else None
-    assert store.claim("r-1", 5.0) is None
-
-
-def test_recording_what_is_forgotten_does_nothing(store: Store) -> None:
-    store.record("r-1", Claim(ClaimState.SETTLED))
-    assert store.look("r-1") is None
-
-
-def test_odd_names(store: Store) -> None:
-    for uid in ("", "'; DROP TABLE claims; --", "\u2028", "x" * 1_024, "\x00"):
-        assert store.claim(uid, 5.0) is None
-        assert store.claim(uid, 5.0) == Claim(ClaimState.OPEN)
-
-
-def test_one_winner_among_threads(store: Store) -> None:
-    winners: list[str] = []
-    barrier = threading.Barrier(8)
-
-    def race() -> None:
-        barrier.wait(10)
-        for turn in range(50):
-            if store.claim(f"r-{turn}", 60.0) is None:
-                winners.append(f"r-{turn}")
-
-    threads = [threading.Thread(target=race) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert sorted(winners) == sorted(f"r-{turn}" for turn in range(50))
+def acquired(store: MemoryClaims | SqliteClaims, question: str, owner: str = "a", seconds: float = 60.0) -> bool:
+    """Acquire a claim with a lease that lasts as long as the claim is kept; return whether it is the owner's."""
+    return store.acquire(question, owner, seconds, seconds).mine
 
 
 # ---- memory
@@ -136,12 +55,12 @@ def test_one_winner_among_threads(store: Store) -> None:
 def test_memory_is_never_unbounded(clock: Clock) -> None:
     store = MemoryClaims(capacity=100, clock=clock)
     for turn in range(100):
-        assert store.claim(f"r-{turn}", 5.0) is None
+        assert acquired(store, f"r-{turn}", seconds=5.0)
     with pytest.raises(OptimoveError, match="full"):
-        store.claim("one-more", 5.0)
-    assert store.claim("r-7", 5.0) == Claim(ClaimState.OPEN)  # what is known stays known
+        acquired(store, "one-more")
+    assert not acquired(store, "r-7", "b")  # what is known stays known
     clock.now += 6
-    assert store.claim("one-more", 5.0) is None
+    assert acquired(store, "one-more")
     assert len(store) == 1
     with pytest.raises(ConfigurationError):
         MemoryClaims(capacity=0)
@@ -150,10 +69,17 @@ def test_memory_is_never_unbounded(clock: Clock) -> None:
 def test_memory_forgets_the_expiry_of_what_was_released(clock: Clock) -> None:
     store = MemoryClaims(clock=clock)
     for turn in range(10_000):
-        store.claim(f"r-{turn}", 1e9)
-        store.release(f"r-{turn}")
+        acquired(store, f"r-{turn}", seconds=1e9)
+        store.release(f"r-{turn}", "a")
     assert len(store) == 0
     assert len(store._expiries) < 100
+    acquired(store, "r-1")
+    for _ in range(1_000):
+        clock.now += 1
+        store.renew("r-1", "a", 60.0, 60.0)
+    assert len(store._expiries) < 100
+    clock.now += 61
+    assert len(store) == 0
 
 
 def test_a_full_store_answers_503() -> None:
@@ -174,13 +100,13 @@ def test_a_full_store_answers_503() -> None:
 def test_sqlite_is_shared_and_survives(tmp_path: Path) -> None:
     path = tmp_path / "claims.sqlite"
     with SqliteClaims(path) as one, SqliteClaims(str(path)) as other:
-        assert one.claim("r-1", 60.0) is None
-        assert other.claim("r-1", 60.0) == Claim(ClaimState.OPEN)
-        other.record("r-1", Claim(ClaimState.UNDELIVERED, APPROVAL))
+        assert acquired(one, "r-1")
+        assert not acquired(other, "r-1", "b")
+        other.update("r-1", "a", Claim(ClaimState.UNDELIVERED, APPROVAL), 60.0, 60.0)
     with SqliteClaims(path) as again:
-        assert again.look("r-1") == Claim(ClaimState.UNDELIVERED, APPROVAL)
+        assert again.acquire("r-1", "a", 60.0, 60.0).approval == APPROVAL
         again.close()
-        assert again.look("r-1") is not None  # opened anew
+        assert again.acquire("r-1", "b", 60.0, 60.0).state is ClaimState.UNDELIVERED  # opened anew
 
 
 @pytest.mark.parametrize("step", [3_600.0, -3_600.0])
@@ -189,14 +115,21 @@ def test_a_wall_clock_that_is_set_forgets_no_claim_before_its_time(tmp_path: Pat
     monotonic.now = 5.0
     path = tmp_path / "claims.sqlite"
     stores = [SqliteClaims(path, wall_clock=wall, monotonic=monotonic) for _ in range(2)]
-    assert stores[0].claim("u-1", 5.0) is None
+    assert acquired(stores[0], "u-1", seconds=5.0)
     wall.now += step
-    assert stores[1].claim("u-1", 5.0) == Claim(ClaimState.OPEN)
-    assert stores[1].claim("u-2", 5.0) is None  # and none that is made after it
+    assert not acquired(stores[1], "u-1", "b")  # neither its lease nor its time has run out
+    assert acquired(stores[1], "u-2", seconds=5.0)  # and none that is made after it
     wall.now += 4.0
     monotonic.now += 4.0
-    for store in stores:
-        assert store.claim("u-2", 1.0) == Claim(ClaimState.OPEN)
+    for number, store in enumerate(stores):
+        assert not acquired(store, "u-2", f"c-{number}", seconds=1.0)
+    wall.now += 1.5
+    monotonic.now += 1.5
+    for question, store in zip(("u-2", "u-3"), stores, strict=True):
+        store.renew("u-3", "a", 1.0, 60.0)
+        wall.now += 1.5
+        monotonic.now += 1.5
+        assert acquired(store, question, "d")  # leases that begin after the step run out in time
         store.close()
 
 
@@ -204,11 +137,11 @@ def test_sqlite_forgets_what_has_expired(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "claims.sqlite"
     with SqliteClaims(path, wall_clock=clock, monotonic=clock) as store:
         for turn in range(50):
-            store.claim(f"r-{turn}", 5.0)
+            acquired(store, f"r-{turn}", seconds=5.0)
         clock.now += 6
-        store.claim("later", 5.0)
+        acquired(store, "later")
     connection = sqlite3.connect(path)
-    assert connection.execute("SELECT count(*) FROM claims").fetchone() == (1,)
+    assert connection.execute("SELECT count(*) FROM leased_claims").fetchone() == (1,)
     connection.close()
 
 
@@ -223,7 +156,7 @@ def test_what_is_no_database_is_said_at_once(tmp_path: Path) -> None:
 
 def _race(path: str, results: Any) -> None:
     with SqliteClaims(path) as store:
-        results.put([turn for turn in range(40) if store.claim(f"r-{turn}", 60.0) is None])
+        results.put([turn for turn in range(40) if acquired(store, f"r-{turn}", str(os.getpid()))])
 
 
 def test_one_winner_among_processes(tmp_path: Path) -> None:
@@ -242,27 +175,25 @@ def test_one_winner_among_processes(tmp_path: Path) -> None:
 
 def test_a_forked_child_opens_a_connection_of_its_own(tmp_path: Path) -> None:
     with SqliteClaims(tmp_path / "claims.sqlite") as store:
-        store.claim("r-1", 60.0)
+        acquired(store, "r-1")
         child = forked()
         if child == 0:
-            held = store.claim("r-1", 60.0)
-            fresh = store.claim("r-2", 60.0)
-            os._exit(0 if held == Claim(ClaimState.OPEN) and fresh is None else 1)
+            os._exit(0 if not acquired(store, "r-1", "b") and acquired(store, "r-2", "b") else 1)
         _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
-        assert store.claim("r-2", 60.0) == Claim(ClaimState.OPEN)
+        assert not acquired(store, "r-2")
 
 
 def test_a_fork_while_another_thread_holds_the_lock(tmp_path: Path) -> None:
     with SqliteClaims(tmp_path / "claims.sqlite") as store:
-        store.claim("r-1", 60.0)
+        acquired(store, "r-1")
         with store._file._mine().lock:
             child = forked()
             if child == 0:
-                os._exit(0 if store.claim("r-1", 60.0) == Claim(ClaimState.OPEN) else 1)
+                os._exit(0 if not acquired(store, "r-1", "b") else 1)
             _, status = os.waitpid(child, 0)
         assert os.waitstatus_to_exitcode(status) == 0
-        assert store.look("r-1") == Claim(ClaimState.OPEN)
+        assert not acquired(store, "r-1", "b")
 
 
 def test_a_file_that_is_locked_for_a_moment(tmp_path: Path) -> None:
@@ -272,7 +203,7 @@ def test_a_file_that_is_locked_for_a_moment(tmp_path: Path) -> None:
     timer = threading.Timer(0.2, other.execute, args=("COMMIT",))
     timer.start()
     with SqliteClaims(path) as store:
-        assert store.claim("r-1", 60.0) is None
+        assert acquired(store, "r-1")
     timer.join()
     other.close()
 
@@ -375,13 +306,13 @@ def folder(tmp_path: Path) -> Path:
 def test_claims_whose_file_is_replaced_refuse_everything(folder: Path, vandal: Vandal) -> None:
     path = folder / "claims.db"
     with SqliteClaims(path) as store:
-        store.claim("r-1", 60.0)
+        acquired(store, "r-1")
         vandal(path)
         uses: list[Callable[[], object]] = [
-            lambda: store.claim("r-2", 60.0),
-            lambda: store.look("r-1"),
-            lambda: store.record("r-1", Claim(ClaimState.SETTLED)),
-            lambda: store.release("r-1"),
+            lambda: acquired(store, "r-2"),
+            lambda: store.renew("r-1", "a", 60.0, 60.0),
+            lambda: store.update("r-1", "a", Claim(ClaimState.SETTLED), 0.0, 60.0),
+            lambda: store.release("r-1", "a"),
         ]
         for use in uses:
             with pytest.raises(StoreError, match=r"of the stores/claims\.db.* restart all processes"):
@@ -391,23 +322,23 @@ def test_claims_whose_file_is_replaced_refuse_everything(folder: Path, vandal: V
 def test_a_store_that_was_closed_does_not_make_its_file_anew(folder: Path) -> None:
     path = folder / "claims.db"
     store = SqliteClaims(path)
-    store.claim("r-1", 60.0)
+    acquired(store, "r-1")
     store.close()
     path.unlink()
     with pytest.raises(StoreError):
-        store.claim("r-1", 60.0)
+        acquired(store, "r-1")
     assert not path.exists()
 
 
 def test_a_file_that_is_put_back_is_used_again(folder: Path) -> None:
     path = folder / "claims.db"
     with SqliteClaims(path) as store:
-        store.claim("r-1", 60.0)
+        acquired(store, "r-1")
         folder.rename(folder.with_name("elsewhere"))
         with pytest.raises(StoreError):
-            store.look("r-1")
+            acquired(store, "r-1")
         folder.with_name("elsewhere").rename(folder)
-        assert store.claim("r-1", 60.0) == Claim(ClaimState.OPEN)
+        assert not acquired(store, "r-1", "b")
 
 
 def test_a_link_that_is_pointed_elsewhere_is_noticed(folder: Path) -> None:
@@ -415,11 +346,11 @@ def test_a_link_that_is_pointed_elsewhere_is_noticed(folder: Path) -> None:
     (folder / "two").mkdir()
     (folder / "current").symlink_to("one")
     with SqliteClaims(folder / "current" / "claims.db") as store:
-        store.claim("r-1", 60.0)
+        acquired(store, "r-1")
         (folder / "new").symlink_to("two")
         (folder / "new").replace(folder / "current")
         with pytest.raises(StoreError):
-            store.claim("r-1", 60.0)
+            acquired(store, "r-1")
 
 
 def test_a_file_that_is_replaced_while_a_claim_waits_for_a_lock(folder: Path) -> None:
@@ -435,7 +366,7 @@ def test_a_file_that_is_replaced_while_a_claim_waits_for_a_lock(folder: Path) ->
         timer = threading.Timer(0.3, let_go)
         timer.start()
         with pytest.raises(StoreError):
-            store.claim("r-1", 60.0)
+            acquired(store, "r-1")
         timer.join()
         other.close()
 
@@ -443,12 +374,12 @@ def test_a_file_that_is_replaced_while_a_claim_waits_for_a_lock(folder: Path) ->
 def test_a_forked_child_does_not_make_the_file_anew(folder: Path) -> None:
     path = folder / "claims.db"
     with SqliteClaims(path) as store:
-        store.claim("r-1", 60.0)
+        acquired(store, "r-1")
         _unlink_all(path)
         child = forked()
         if child == 0:
             try:
-                store.claim("r-1", 60.0)
+                acquired(store, "r-1")
             except StoreError:
                 os._exit(0)
             os._exit(1)
@@ -462,11 +393,11 @@ def test_a_relative_path_means_the_same_claims_after_a_change_of_directory(
 ) -> None:
     monkeypatch.chdir(folder)
     with SqliteClaims("claims.db") as store:
-        store.claim("r-1", 60.0)
+        acquired(store, "r-1")
         monkeypatch.chdir(folder.parent)
-        assert store.claim("r-1", 60.0) == Claim(ClaimState.OPEN)
+        assert not acquired(store, "r-1", "b")
         store.close()
-        assert store.claim("r-1", 60.0) == Claim(ClaimState.OPEN)
+        assert not acquired(store, "r-1", "b")
     assert not (folder.parent / "claims.db").exists()
 
 
@@ -486,7 +417,7 @@ def test_a_notification_is_not_answered_in_two_ways_after_the_file_was_removed(f
     assert optimove.notify(first).responses[-1].status == 200
     _unlink_all(path)
     second = replica(False)
-    asked = optimove.notify(first, request_uid="after")
+    asked = optimove.notify(first, request_uid="after", timeout_ms=500)
     assert asked.responses[-1].status == 503
     assert optimove.notify(second, request_uid="after").responses[-1].status == 200
     assert not asked.approved

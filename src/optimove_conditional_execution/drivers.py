@@ -97,7 +97,12 @@ def _perform(
     assert pools is not None  # noqa: S101 - the flow's driver was set up without pools
     future = getattr(pools, effect.whose).submit(effect.function, effect.arguments)
     defer = None if effect.whose == "handler" else functools.partial(interruption.defer, effect.within)
-    return _not_awaitable(result_by(future, effect.within, defer=defer))
+    meanwhile = effect.meanwhile and functools.partial(_run_meanwhile, effect.meanwhile, pools)
+    return _not_awaitable(result_by(future, effect.within, defer=defer, meanwhile=meanwhile, every=effect.every))
+
+
+def _run_meanwhile(flow: Callable[[], Flow[None]], pools: Pools) -> None:
+    run(flow(), pools=pools)
 
 
 async def arun(flow: Flow[R], *, call: Callable[..., Awaitable[Any]] | None = None, pools: Pools | None = None) -> R:
@@ -164,19 +169,20 @@ async def _aperform(
     assert pools is not None  # noqa: S101 - the flow's driver was set up without pools
     pool: DaemonThreadPool = getattr(pools, effect.whose)
     if is_async(effect.function):
-        answer = await _in_time(effect.function(*effect.arguments), effect, pool, interruption)
+        answer = await _in_time(effect.function(*effect.arguments), effect, pools, interruption)
     else:
         future = asyncio.wrap_future(pool.submit(effect.function, effect.arguments))
-        answer = await _wait(future, effect, interruption)
+        answer = await _wait(future, effect, pools, interruption)
         if inspect.iscoroutine(answer):  # a lambda around a coroutine function, say
-            answer = await _in_time(answer, effect, pool, interruption)
+            answer = await _in_time(answer, effect, pools, interruption)
     return _not_awaitable(answer)
 
 
 async def _in_time(
-    coroutine: Coroutine[Any, Any, Any], effect: Ask, pool: DaemonThreadPool, interruption: _DeferredCancellation
+    coroutine: Coroutine[Any, Any, Any], effect: Ask, pools: Pools, interruption: _DeferredCancellation
 ) -> object:
     """Await a coroutine in a task of its own, so that one which ignores its cancellation is abandoned."""
+    pool: DaemonThreadPool = getattr(pools, effect.whose)
     try:
         pool.acquire()
     except BaseException:
@@ -189,7 +195,7 @@ async def _in_time(
     clock = asyncio.get_running_loop().time
     due = clock() + effect.within.remaining()
     try:
-        answer = await _wait(task, effect, interruption)
+        answer = await _wait(task, effect, pools, interruption)
     except Late:
         raise Late(blocked=_standstill(clock() - due)) from None
     if effect.whose == "handler" and _standstill(clock() - due):
@@ -201,10 +207,12 @@ def _standstill(overdue: float) -> float:
     return overdue if overdue > _STANDSTILL else 0.0
 
 
-async def _wait(future: asyncio.Future[Any], effect: Ask, interruption: _DeferredCancellation) -> object:
+async def _wait(future: asyncio.Future[Any], effect: Ask, pools: Pools, interruption: _DeferredCancellation) -> object:
     assert effect.within is not None  # noqa: S101 - only effects with a deadline get here
     defer = None if effect.whose == "handler" else functools.partial(interruption.defer, effect.within)
-    return await aresult_by(future, effect.within, defer=defer)
+    flow = effect.meanwhile
+    meanwhile = None if flow is None else lambda: arun(flow(), pools=pools)
+    return await aresult_by(future, effect.within, defer=defer, meanwhile=meanwhile, every=effect.every)
 
 
 @contextlib.contextmanager

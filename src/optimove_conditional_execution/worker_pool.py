@@ -8,7 +8,7 @@ import contextvars
 import math
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, Final, Literal, TypeVar, final
 
@@ -121,7 +121,14 @@ Defer = Callable[[BaseException], Deadline]
 """Is called with the exception that interrupts a wait, and returns the deadline to go on waiting until."""
 
 
-def result_by(future: Future[T], deadline: Deadline, *, defer: Defer | None = None) -> T:
+def result_by(
+    future: Future[T],
+    deadline: Deadline,
+    *,
+    defer: Defer | None = None,
+    meanwhile: Callable[[], object] | None = None,
+    every: float = math.inf,
+) -> T:
     """Return the result of a future, or abandon it: at a deadline, or when this thread is interrupted.
 
     Args:
@@ -129,6 +136,8 @@ def result_by(future: Future[T], deadline: Deadline, *, defer: Defer | None = No
         deadline: When it is abandoned.
         defer: What to do about an interruption: SystemExit out of a signal handler, Ctrl-C, or how gevent ends a
             greenlet. None: the future is abandoned and the interruption raised.
+        meanwhile: Called each time that `every` seconds have passed without a result, unless fewer are left.
+        every: Seconds; also how long `meanwhile` may take, so that it never outlasts the deadline.
 
     Raises:
         Late: It was not done by the deadline.
@@ -137,22 +146,30 @@ def result_by(future: Future[T], deadline: Deadline, *, defer: Defer | None = No
     end = deadline
     while not future.done():
         try:
-            concurrent.futures.wait([future], timeout=_timeout(end))
+            concurrent.futures.wait([future], timeout=_timeout(end, every))
+            if meanwhile is not None and not future.done() and end.remaining() > every:
+                meanwhile()
         except BaseException as error:
             if defer is None:
                 future.cancel()
                 raise
             end = defer(error)
-            if not end.expired:
-                continue
-        break
+        if end.expired:
+            break
     if not future.done():
         future.cancel()
         raise Late
     return future.result()
 
 
-async def aresult_by(future: asyncio.Future[T], deadline: Deadline, *, defer: Defer | None = None) -> T:
+async def aresult_by(
+    future: asyncio.Future[T],
+    deadline: Deadline,
+    *,
+    defer: Defer | None = None,
+    meanwhile: Callable[[], Awaitable[object]] | None = None,
+    every: float = math.inf,
+) -> T:
     """Return the result of a future, or abandon it: at a deadline, or when this task is cancelled; see `result_by`.
 
     Not `asyncio.wait_for`, which waits for a task that ignores its cancellation.
@@ -160,15 +177,16 @@ async def aresult_by(future: asyncio.Future[T], deadline: Deadline, *, defer: De
     end = deadline
     while not future.done():
         try:
-            await asyncio.wait((future,), timeout=_timeout(end))
+            await asyncio.wait((future,), timeout=_timeout(end, every))
+            if meanwhile is not None and not future.done() and end.remaining() > every:
+                await meanwhile()
         except BaseException as error:
             if defer is None or not isinstance(error, asyncio.CancelledError):
                 _abandon(future)
                 raise
-            end = defer(error)
-            if not end.expired:
-                continue  # anyio, for example, cancels at every await until the task ends
-        break
+            end = defer(error)  # and again: anyio, for example, cancels at every await until the task ends
+        if end.expired:
+            break
     if not future.done():
         _abandon(future)
         raise Late
@@ -184,6 +202,6 @@ def _abandon(future: asyncio.Future[Any]) -> None:
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
 
-def _timeout(deadline: Deadline) -> float | None:
-    seconds = deadline.remaining()
+def _timeout(deadline: Deadline, every: float) -> float | None:
+    seconds = min(deadline.remaining(), every)
     return None if seconds == math.inf else seconds

@@ -20,6 +20,7 @@ import pytest
 
 from optimove_conditional_execution import (
     UNSIGNED,
+    Approval,
     AsyncWebhookReceiver,
     ConfigurationError,
     Deadline,
@@ -32,7 +33,8 @@ from optimove_conditional_execution import (
     WebhookNotification,
     WebhookReceiver,
 )
-from optimove_conditional_execution.stores import Claim, MemoryClaims, SqliteClaims
+from optimove_conditional_execution.flows.claims import question_of
+from optimove_conditional_execution.stores import Claim, ClaimState, MemoryClaims, SqliteClaims
 from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
 from tests.receivers.conftest import MakeRig
 
@@ -587,8 +589,10 @@ class Broken:
 @pytest.mark.parametrize("instant", [True, False])
 def test_the_claim_store_is_unreachable(rig: MakeRig, instant: bool) -> None:
     handler = Counting()
-    made = rig(handler, claims=Broken("claim", instant=instant))
-    assert made.notify().responses[0].status == 503
+    made = rig(handler, claims=Broken("acquire", instant=instant))
+    before = time.monotonic()
+    assert made.notify(timeout_ms=400).responses[0].status == 503
+    assert time.monotonic() - before >= 0.3, "it was tried until shortly before the deadline"
     assert made.outcome.kind == "failed"
     assert made.outcome.error is not None
     assert made.outcome.error.startswith("The claim store is unreachable: ConnectionError at test_behaviour_table.py:")
@@ -602,9 +606,9 @@ class Hanging(Broken):
     def __init__(self) -> None:
         super().__init__("", instant=False)
 
-    def claim(self, request_uid: str, seconds: float, /) -> Claim | None:
+    def acquire(self, *_: object) -> Claim:
         time.sleep(1.0)
-        return None
+        return Claim(ClaimState.OPEN, mine=True)
 
 
 def test_the_claim_store_hangs(rig: MakeRig) -> None:
@@ -615,8 +619,75 @@ def test_the_claim_store_hangs(rig: MakeRig) -> None:
     assert not made.optimove.calls
 
 
+@pytest.mark.parametrize("instant", [True, False])
+def test_the_claim_store_is_unreachable_but_to_decide_twice_is_preferred(rig: MakeRig, instant: bool) -> None:
+    handler = Counting()
+    made = rig(handler, claims=Broken("acquire", instant=instant), on_store_failure="decide")
+    question = made.notify(timeout_ms=3_000)
+    assert question.responses[0].status == 200
+    assert question.approved
+    assert made.outcome.kind == "approved"
+    assert (made.outcome.error or "").startswith("The claim store is unreachable")
+    assert len(handler.asked) == 1
+
+
+@pytest.mark.parametrize("state", ["open", "undelivered"])
+def test_a_claim_of_a_replica_that_died_is_taken_over(rig: MakeRig, tmp_path: Path, state: str) -> None:
+    claims = SqliteClaims(tmp_path / "claims.db")
+    handler = Counting(False)
+    made = rig(handler, claims=claims)
+    payload = made_payload(made, request_uid="r-1", timeout_ms=20_000)
+    question = question_of(WebhookNotification.model_validate(payload))
+    assert claims.acquire(question, "one that dies", 0.3, 20.0).mine
+    if state == "undelivered":
+        known = Approval(timestamp=5, request_uid="r-1", approved=True)
+        assert claims.update(question, "one that dies", Claim(ClaimState.UNDELIVERED, known), 0.3, 20.0)
+    assert made.send(payload).status == 200
+    assert made.outcome.kind == ("denied" if state == "open" else "approved")
+    assert made.outcome.claim_seconds > 0.2
+    assert len(handler.asked) == (1 if state == "open" else 0)
+    assert [sent["approved"] for sent in made.approvals()] == [state == "undelivered"]
+
+
+def test_a_claim_that_is_taken_over_while_it_is_decided(rig: MakeRig) -> None:
+    moved = [0.0]
+    claims = MemoryClaims(clock=lambda: time.monotonic() + moved[0])
+    payload = notification(request_uid="r-1", timeout_ms=60_000)
+    question = question_of(WebhookNotification.model_validate(payload))
+
+    def stalls(notification: WebhookNotification, deadline: Deadline) -> bool:
+        moved[0] += 10.0
+        assert claims.acquire(question, "another", 20.0, 20.0).mine
+        return True
+
+    made = rig(stalls, claims=claims, lease=5.0)
+    made.optimove.expect(payload)
+    assert made.send(payload).status == 200
+    assert made.outcome.kind == "superseded"
+    assert not made.approvals()
+
+
+def test_the_claim_store_breaks_while_the_handler_is_asked(rig: MakeRig) -> None:
+    """The answer cannot be recorded, so another delivery might decide otherwise: it is not sent."""
+    made = rig(yes, claims=Broken("update", instant=True))
+    assert made.notify(timeout_ms=400).responses[0].status == 503
+    assert made.outcome.kind == "failed"
+    assert made.outcome.error is not None
+    assert made.outcome.error.startswith("The claim store is unreachable: ConnectionError at ")
+    assert not made.approvals()
+
+
+class BreaksAtTheEnd(Broken):
+    """A claim store that cannot be reached once the answer is delivered."""
+
+    def update(self, question: str, owner: str, claim: Claim, lease: float, ttl: float, /) -> bool:
+        if claim.state is ClaimState.SETTLED:
+            raise ConnectionError("no route to the store")
+        return self._claims.update(question, owner, claim, lease, ttl)
+
+
 def test_the_claim_store_breaks_after_the_answer(rig: MakeRig) -> None:
-    made = rig(yes, claims=Broken("record", instant=True))
+    made = rig(yes, claims=BreaksAtTheEnd("", instant=True))
     assert made.notify().responses[0].status == 200
     assert made.outcome.kind == "approved"
     assert made.outcome.error is not None
@@ -734,7 +805,19 @@ def test_handlers_and_clients_of_the_wrong_colour() -> None:
         AsyncWebhookReceiver(yes, client=sync_client, secrets="s")
 
 
-@pytest.mark.parametrize("options", [{"on_failure": "approve"}, {"max_concurrency": 0}, {"max_body": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"on_failure": "approve"},
+        {"on_store_failure": "approve"},
+        {"lease": 0},
+        {"lease": -1},
+        {"lease": "1"},
+        {"lease": float("nan")},
+        {"max_concurrency": 0},
+        {"max_body": 0},
+    ],
+)
 def test_settings_that_make_no_sense(rig: MakeRig, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         rig(yes, **options)
@@ -759,8 +842,8 @@ def test_mistakes_show_when_the_receiver_is_made() -> None:
     async def observe(outcome: Outcome) -> None: ...
 
     class AsyncStore(Broken):
-        async def claim(self, request_uid: str, seconds: float, /) -> Claim | None:
-            return None
+        async def acquire(self, *_: object) -> Claim:
+            return Claim(ClaimState.OPEN, mine=True)
 
     wrong: Any
     for wrong in (one, lambda: True, lambda a, b, c: True, lambda *, notification, deadline: True):
@@ -870,10 +953,10 @@ class Slow(Broken):
         super().__init__("", instant=False)
         self.claiming = threading.Event()
 
-    def claim(self, request_uid: str, seconds: float, /) -> Claim | None:
+    def acquire(self, question: str, owner: str, lease: float, ttl: float, /) -> Claim:
         self.claiming.set()
         time.sleep(0.2)
-        return self._claims.claim(request_uid, seconds)
+        return self._claims.acquire(question, owner, lease, ttl)
 
 
 def test_a_function_that_returns_a_coroutine(rig: MakeRig, kind: str) -> None:

@@ -23,7 +23,7 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.adapters.wsgi import WSGIApp
-from optimove_conditional_execution.stores import Claim, MemoryClaims
+from optimove_conditional_execution.stores import Claim, ClaimState, MemoryClaims
 from optimove_conditional_execution.testing import FakeOptimove, SentNotification, notification, signed_request
 
 PATIENCE = 30.0
@@ -31,35 +31,35 @@ PATIENCE = 30.0
 
 
 class Slow:
-    """A claim store that takes its time for one method."""
+    """A claim store that takes its time for one step: acquire, record (an answer), settle or release."""
 
     instant = False
 
-    def __init__(self, method: str = "claim", seconds: float = 0.3) -> None:
+    def __init__(self, step: str = "acquire", seconds: float = 0.3) -> None:
         self._claims = MemoryClaims()
-        self._method = method
+        self.step = step
         self._seconds = seconds
         self.asked = threading.Event()
 
-    def _wait(self, method: str) -> None:
-        if method == self._method:
+    def _wait(self, step: str) -> None:
+        if step == self.step:
             self.asked.set()
             time.sleep(self._seconds)
 
-    def claim(self, request_uid: str, seconds: float, /) -> Claim | None:
-        self._wait("claim")
-        return self._claims.claim(request_uid, seconds)
+    def acquire(self, question: str, owner: str, lease: float, ttl: float, /) -> Claim:
+        self._wait("acquire")
+        return self._claims.acquire(question, owner, lease, ttl)
 
-    def look(self, request_uid: str, /) -> Claim | None:
-        return self._claims.look(request_uid)
+    def renew(self, question: str, owner: str, lease: float, ttl: float, /) -> bool:
+        return self._claims.renew(question, owner, lease, ttl)
 
-    def record(self, request_uid: str, claim: Claim, /) -> None:
-        self._wait("record")
-        self._claims.record(request_uid, claim)
+    def update(self, question: str, owner: str, claim: Claim, lease: float, ttl: float, /) -> bool:
+        self._wait("settle" if claim.state is ClaimState.SETTLED else "record")
+        return self._claims.update(question, owner, claim, lease, ttl)
 
-    def release(self, request_uid: str, /) -> None:
+    def release(self, question: str, owner: str, /) -> None:
         self._wait("release")
-        self._claims.release(request_uid)
+        self._claims.release(question, owner)
 
 
 class Gate:
@@ -288,7 +288,7 @@ def test_a_delivery_that_is_cancelled_while_claiming_gives_its_claim_back(times:
 
 
 def test_what_was_delivered_stays_so_when_the_loop_ends_while_it_is_written_down() -> None:
-    claims = Slow("record")
+    claims = Slow("settle")
     gate = Gate(claims=claims)
     gate.go_on.set()
 
@@ -374,7 +374,7 @@ INTERRUPTIONS = [SystemExit(1), KeyboardInterrupt(), Ended()]
 
 
 @pytest.mark.parametrize("error", INTERRUPTIONS)
-@pytest.mark.parametrize("stage", ["claim", "decide", "deliver", "record"])
+@pytest.mark.parametrize("stage", ["acquire", "decide", "record", "deliver", "settle"])
 def test_a_thread_that_is_interrupted(
     stage: str, error: BaseException, interrupt: Callable[[BaseException, float], None]
 ) -> None:
@@ -406,10 +406,10 @@ def test_a_thread_that_is_interrupted(
     with pytest.raises(type(error)):
         optimove.notify(receiver, request_uid="r-1", timeout_ms=20_000)
     slow.clear()
-    settled = stage == "record"  # the answer was delivered, and is written down before the thread ends
+    settled = stage == "settle"  # the answer was delivered, and is written down before the thread ends
     assert [outcome.kind for outcome in outcomes] == ["approved" if settled else "cancelled"]
-    assert (outcomes[0].decision is not None) is (stage in ("deliver", "record"))
-    claims._method = ""
+    assert (outcomes[0].decision is not None) is (stage in ("record", "deliver", "settle"))
+    claims.step = ""
     repeat = optimove.notify(receiver, request_uid="r-1", timeout_ms=20_000)
     assert repeat.responses[0].status == 200
     assert outcomes[-1].kind == ("duplicate" if settled else "approved")

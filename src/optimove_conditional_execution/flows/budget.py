@@ -18,6 +18,8 @@ RESERVE_WINDOW_SECONDS: Final = 300.0
 LONGEST_BUDGET: Final = 3_600.0
 """Maximum budget in seconds; a later deadline of a notification is capped, so that every wait has a bound."""
 
+SHORTEST_LEASE: Final = 0.5
+
 _FACTOR: Final = 1.5
 _FEWEST: Final = 5
 _SAMPLES: Final = 1_024
@@ -76,6 +78,25 @@ class Reserve:
         ):
             _, gone = self._seen.popleft()
             del self._durations[bisect_left(self._durations, gone)]
+
+
+def default_lease(budget: float) -> float:
+    """Return the seconds of a lease on a claim, for a budget of so many seconds."""
+    return max(SHORTEST_LEASE, budget / 6)
+
+
+def longest_repeatable_handler(budget: float, *, lease: float | None = None, reserve: float = FIRST_RESERVE) -> float:
+    """Return for how many seconds a handler may run so that another replica can still answer when its own one dies.
+
+    In the worst case a replica dies just before its handler is done, its lease has just been renewed, and the handler
+    of another one takes as long: 2 x handler + lease + reserve must fit within the budget.
+
+    Args:
+        budget: Seconds from a notification to its deadline.
+        lease: Seconds of a lease; None is the default for this budget.
+        reserve: Seconds to deliver the answer.
+    """
+    return max(0.0, (budget - (default_lease(budget) if lease is None else lease) - reserve) / 2)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,19 +9,30 @@ from __future__ import annotations
 import enum
 import hashlib
 import json
+import math
+import random
+import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, final, runtime_checkable
 
-from ..deadline import Deadline
+from ..deadline import Clock, Deadline
+from ..errors import ConfigurationError, OptimoveError
 from ..models.approval import Approval
 from ..models.notification import Action, NotificationEnvelope, Occurrence, WebhookNotification
 from .effects import Ask, Flow
 
-_LOOK_AGAIN: Final = 0.02
-"""Seconds between two polls of a claim that another process or thread holds."""
+_STEP: Final = 1.0
+"""Seconds that a step of the store may take before it is tried again."""
+
+_LAST_TRY: Final = 0.1
+"""Seconds before the deadline after which a step that failed is not tried again."""
+
+_FIRST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 0.25
 
 _REMEMBERED: Final = 10_000
 """Recent notifications among which a `request_uid` with two questions is detected."""
@@ -43,15 +54,19 @@ class ClaimState(enum.Enum):
 @final
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The stored state of a claimed notification.
+    """The stored state of a claimed notification, as a step of a store returns it.
 
     Attributes:
         state: Its progress.
-        approval: The answer, when it is decided and has one.
+        approval: The answer, when it is decided and undelivered, and only to its owner.
+        mine: Whether the caller owns it now.
+        lease: Seconds that are left of its owner's lease; 0 without one.
     """
 
     state: ClaimState
     approval: Approval | None = None
+    mine: bool = False
+    lease: float = 0.0
 
 
 @runtime_checkable
@@ -59,11 +74,15 @@ class ClaimStore(Protocol):
     """A store of claims: which questions are being answered, or have been, until their deadline.
 
     A question is an opaque text in ASCII: a notification's `request_uid`, and a digest of its customer, action and
-    occurrence. It holds no customer id.
+    occurrence. It holds no customer id. An owner is a random text, one for each delivery of a notification.
 
-    With a store shared between replicas, a notification is decided once however many of them receive it. A method may
-    be a plain function or a coroutine function (the latter for `AsyncWebhookReceiver` only). Any exception of a method
-    counts as "unreachable": nothing is approved.
+    With a store shared between replicas, a notification is decided once however many of them receive it, and no answer
+    is lost with a replica that dies: its claims are leases, which others take over when they run out. Each step is
+    atomic in the store, and leases and expiry are measured by the store's own clock. A step may be repeated, since its
+    result can be lost. `ttl` says how long the record must be kept; the later of the old and the new expiry counts.
+
+    A method may be a plain function or a coroutine function (the latter for `AsyncWebhookReceiver` only). Any exception
+    of a method counts as "unreachable": the step is tried again while there is time.
 
     Attributes:
         instant: True when methods never block on a disk or a network, so that they may be called in an event loop.
@@ -71,91 +90,177 @@ class ClaimStore(Protocol):
 
     instant: bool
 
-    def claim(self, question: str, seconds: float, /) -> Claim | Awaitable[Claim | None] | None:
-        """Claim a notification, atomically.
+    def acquire(self, question: str, owner: str, lease: float, ttl: float, /) -> Claim | Awaitable[Claim]:
+        """Claim a notification, or take over a claim whose lease has run out.
 
         Args:
             question: The question.
-            seconds: How long the store must keep the claim.
+            owner: The caller.
+            lease: Seconds of the caller's lease.
+            ttl: Seconds for which the record must be kept.
 
         Returns:
-            None: the caller holds the claim, now `OPEN`. `UNDELIVERED`: the caller holds it too, now `OPEN`, and is to
-            deliver the approval in it. `OPEN` or `SETTLED`: another caller holds it.
+            `mine`: the caller owns the claim, and its lease starts now. `OPEN`: it is to decide. `UNDELIVERED`: it is
+            to deliver the approval in it. A caller that owned the claim before owns it still, in its state. Not `mine`:
+            `SETTLED`, or another owner's, with the seconds left of its lease and without its approval.
         """
         ...
 
-    def look(self, question: str, /) -> Claim | Awaitable[Claim | None] | None:
-        """Return the claim on a notification without claiming it.
+    def renew(self, question: str, owner: str, lease: float, ttl: float, /) -> bool | Awaitable[bool]:
+        """Extend a lease, also one that has run out; a claim that the store has forgotten is written anew, as `OPEN`.
 
         Args:
             question: The question.
+            owner: The caller.
+            lease: Seconds of the lease from now on.
+            ttl: Seconds for which the record must be kept.
 
         Returns:
-            None when there is no claim, or it has expired.
+            False when another owner has the claim, or it is settled.
         """
         ...
 
-    def record(self, question: str, claim: Claim, /) -> Awaitable[None] | None:
-        """Update a claim that the caller holds; without effect when it has expired.
+    def update(self, question: str, owner: str, claim: Claim, lease: float, ttl: float, /) -> bool | Awaitable[bool]:
+        """Write the state of a claim that is the caller's, whether or not its lease has run out, or that is forgotten.
 
         Args:
             question: The question.
-            claim: `UNDELIVERED` with the approval, or `SETTLED`.
+            owner: The caller.
+            claim: `UNDELIVERED` with the approval, or `SETTLED`. What it says of `mine` and `lease` is ignored.
+            lease: Seconds of the lease from now on; 0 lets the next caller take over at once.
+            ttl: Seconds for which the record must be kept.
+
+        Returns:
+            False when another owner has the claim, or it is settled otherwise: nothing was written.
         """
         ...
 
-    def release(self, question: str, /) -> Awaitable[None] | None:
-        """Delete a claim that the caller holds: nothing was decided, so a repeat is decided anew.
+    def release(self, question: str, owner: str, /) -> Awaitable[None] | None:
+        """Delete an `OPEN` claim of the caller: nothing was decided, so a repeat is decided anew.
 
         Args:
             question: The question.
+            owner: The caller.
         """
         ...
 
 
-def claim_notification(
-    claims: ClaimStore, question: str, deadline: Deadline, *, pause: Callable[[float], Any]
-) -> Flow[Claim | None]:
-    """Claim a notification, or wait until the holder of its claim is done or the deadline comes.
+class StoreFullError(OptimoveError):
+    """A store in memory has no room for another claim; to try again would only add to the load."""
 
-    Returns:
-        None when we hold the claim; an `UNDELIVERED` claim with the approval that is ours to deliver; otherwise the
-        other holder's claim, without its approval.
+
+@dataclass(slots=True)
+class StoreOutage:
+    """When a step of the store last failed, in any delivery.
+
+    Attributes:
+        at: On the clock of the deliveries.
     """
+
+    at: float = -math.inf
+
+
+def backoff() -> Iterator[float]:
+    """Yield the pauses between tries, in seconds: from 0.02 to 0.25 s, less up to half of each as jitter."""
+    pause = _FIRST_PAUSE
     while True:
-        held: Claim | None = yield _ask(claims, claims.claim, (question, deadline.remaining()), deadline)
-        if held is None or held.state is not ClaimState.OPEN:
-            return held
-        while held is not None and held.state is ClaimState.OPEN:
-            if deadline.expired:
-                return held
-            yield Ask(pause, (min(_LOOK_AGAIN, deadline.remaining()),))
-            held = yield _ask(claims, claims.look, (question,), deadline)
-        if held is not None:
-            return Claim(held.state)
-        if deadline.expired:
-            return Claim(ClaimState.OPEN)
-        # The first delivery released it undecided, so this one tries.
+        yield random.uniform(pause / 2, pause)  # noqa: S311 - no secret
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
-def update_claim(claims: ClaimStore, question: str, claim: Claim | None, *, within: Deadline) -> Flow[Exception | None]:
-    """Update the claim on a notification, or release it when `claim` is None.
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeasedClaim:
+    """One delivery's claim on its notification, kept by a lease.
 
-    Returns:
-        What the store raised, or None.
+    Attributes:
+        store: The claim store.
+        question: The question of the notification.
+        lease: Seconds of the lease.
+        deadline: When the notification must be answered.
+        kept: Until when the claim must be kept: Optimove's deadline, which a host's can precede.
+        patience: Seconds for which a step that fails is tried again; None: until shortly before the deadline.
+        pause: Sleeps for a number of seconds.
+        clock: Monotonic, in seconds.
+        outage: Is told of every step that fails.
+        owner: The token of this delivery.
     """
-    try:
+
+    store: ClaimStore
+    question: str
+    lease: float
+    deadline: Deadline
+    kept: Deadline
+    patience: float | None
+    pause: Callable[[float], Any]
+    clock: Clock
+    outage: StoreOutage
+    owner: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    @property
+    def renewal(self) -> float:
+        """Seconds after which the lease is to be renewed, and that this may take."""
+        return self.lease / 3
+
+    def acquire(self) -> Flow[Claim]:
+        """Acquire the claim; while another delivery holds it, wait until it is done, its lease ends or the deadline."""
+        pauses = backoff()
+        while True:
+            claim: Claim = yield from self._retried("acquire", (self.lease, self.kept.remaining()), Claim)
+            if claim.mine or claim.state is ClaimState.SETTLED or self.deadline.expired:
+                return claim
+            # A lease of 0 is a store's that cannot tell: the holder has it.
+            yield Ask(self.pause, (min(next(pauses), claim.lease or math.inf, self.deadline.remaining()),))
+
+    def renew(self) -> Flow[None]:
+        """Extend the lease. A failure is ignored, and so is a claim that was lost: `record` will tell."""
+        within = Deadline.after(self.renewal, clock=self.clock)
+        with suppress(Exception):
+            yield from self._step("renew", (self.lease, self.kept.remaining()), bool, within)
+
+    def record(self, approval: Approval) -> Flow[bool]:
+        """Write an answer down before it is sent; False: another delivery has the claim, and nothing may be sent."""
+        claim = Claim(ClaimState.UNDELIVERED, approval)
+        recorded: bool = yield from self._retried("update", (claim, self.lease, self.kept.remaining()), bool)
+        return recorded
+
+    def finish(self, claim: Claim | None, *, within: Deadline) -> Flow[bool]:
+        """Write the final state, without a lease, or release the claim when it is None; False: it was lost."""
         if claim is None:
-            yield _ask(claims, claims.release, (question,), within)
-        else:
-            yield _ask(claims, claims.record, (question, claim), within)
-    except Exception as error:  # noqa: BLE001 - a store may raise anything
-        return error
-    return None
+            yield from self._step("release", (), object, within)
+            return True
+        finished: bool = yield from self._step("update", (claim, 0.0, self.kept.remaining()), bool, within)
+        return finished
 
+    def _retried(self, name: str, arguments: tuple[object, ...], returns: type) -> Flow[Any]:
+        until, within = self.deadline.earlier_by(_LAST_TRY), self.deadline
+        if self.patience is not None:
+            patience = min(self.patience, self.deadline.remaining() / 2)
+            until = within = Deadline.after(patience, clock=self.clock)
+        pauses = backoff()
+        while True:
+            try:
+                return (yield from self._step(name, arguments, returns, within))
+            except StoreFullError:
+                raise
+            except Exception:
+                if until.expired:
+                    raise
+            yield Ask(self.pause, (min(next(pauses), until.remaining()),))
 
-def _ask(claims: ClaimStore, method: Callable[..., Any], arguments: tuple[object, ...], within: Deadline) -> Ask:
-    return Ask(method, arguments) if claims.instant else Ask(method, arguments, within, "store")
+    def _step(self, name: str, arguments: tuple[object, ...], returns: type, within: Deadline) -> Flow[Any]:
+        """Call a method of the store once."""
+        within = min(within, Deadline.after(_STEP, clock=self.clock), key=Deadline.remaining)
+        try:
+            method = getattr(self.store, name)
+            arguments = (self.question, self.owner, *arguments)
+            result = yield Ask(method, arguments) if self.store.instant else Ask(method, arguments, within, "store")
+        except Exception:
+            self.outage.at = self.clock()
+            raise
+        if not isinstance(result, returns):
+            raise ConfigurationError(f"{type(self.store).__name__}.{name} must return a {returns.__name__}.")
+        return result
 
 
 def question_of(notification: WebhookNotification | NotificationEnvelope) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -36,12 +37,17 @@ class Ask:
             None, it is called in place; the function itself must be quick or bounded.
         whose: The pool. The handlers' pool is bounded, and when it is full, `Overloaded` is thrown at once. The stores'
             pool queues callers until their deadline.
+        meanwhile: Makes a flow that the driver runs each time the call, which has a deadline, has gone on for another
+            `every` seconds, unless fewer are left.
+        every: Seconds; also how long that flow may take.
     """
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
     within: Deadline | None = None
     whose: Literal["handler", "store"] = "handler"
+    meanwhile: Callable[[], Flow[None]] | None = None
+    every: float = math.inf
 
 
 Effect = Call | Ask

@@ -27,6 +27,7 @@ OutcomeKind = Literal[
     "overloaded",
     "undelivered",
     "cancelled",
+    "superseded",
 ]
 
 
@@ -45,7 +46,8 @@ class Outcome:
             its deadline. `forged`: the signature was missing or wrong. `unreadable`: it could not be understood, was
             too large, or its chunks were lost. `overloaded`: no handler was free. `undelivered`: it was decided, but
             Optimove did not accept the answer. `cancelled`: the event loop or the process ended while it was being
-            answered, so no answer was given; a repeat is asked about again.
+            answered, so no answer was given; a repeat is asked about again. `superseded`: its claim's lease ran out
+            while it was being decided, and another delivery took over; nothing was sent for this one.
         status: The HTTP status of the webhook's response.
         request_uid: The notification's, when it could be read.
         request_uid_reused: Whether this process has seen the same `request_uid` with another customer, action or

@@ -8,6 +8,7 @@ A file of its own, since a flow does no IO; `receivers.webhook` adds threads and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
@@ -22,19 +23,20 @@ from ..models.notification import NotificationEnvelope, WebhookNotification, rea
 from ..operations import DEFAULT_TIMEOUT_MS, send_webhook_approval
 from ..signature import SIGNATURE_HEADERS, UNSIGNED, Keys, match, received_signature
 from .bodies import LOST_IN_CHUNKS, body_fault, is_lost_in_chunks
-from .budget import Budget, BudgetEstimator
-from .claims import Claim, ClaimState, ClaimStore, Questions, claim_notification, question_of, update_claim
+from .budget import Budget, BudgetEstimator, default_lease
+from .claims import Claim, ClaimState, ClaimStore, LeasedClaim, Questions, StoreOutage, backoff, question_of
 from .effects import Ask, Call, Flow, Late, Overloaded
 from .outcome import Outcome, OutcomeBuilder, OutcomeKind
 
 OnFailure = Literal["abstain", "deny"]
+OnStoreFailure = Literal["refuse", "decide"]
 Answer = tuple[Response, Outcome | None]
 
-_SAVING: Final = 2.0
-"""Seconds that a claim store may take to record an answer; Optimove's deadline may have passed by then."""
-
 _HURRIED_SAVING: Final = 0.1
-"""The same after the host's deadline; hosts are asked to reserve more than that."""
+"""Seconds that a claim store may take to record a result after the host's deadline; hosts reserve more than that."""
+
+_UNCLAIMED_PATIENCE: Final = 0.1
+"""Seconds for which an answer that was decided without a claim is tried to be recorded before it is sent."""
 
 _NO_TIME: Final = "The deadline of the host, that is handle's deadline=, leaves no time to ask."
 
@@ -52,7 +54,10 @@ class WebhookContext:
         max_body: Bytes.
         estimator: Estimates the time budget of a notification.
         clock: Monotonic, in seconds.
+        lease: Seconds of a claim's lease; None: by the budget.
+        on_store_failure: What to do when the claim store stays unreachable.
         questions: The questions of recent notifications.
+        outage: When the claim store last failed.
     """
 
     handler: Callable[[WebhookNotification, Deadline], Any]
@@ -63,7 +68,28 @@ class WebhookContext:
     max_body: int
     estimator: BudgetEstimator
     clock: Clock
+    lease: float | None = None
+    on_store_failure: OnStoreFailure = "refuse"
     questions: Questions = field(default_factory=Questions)
+    outage: StoreOutage = field(default_factory=StoreOutage)
+
+    def claim_of(self, question: str, started: float, budget: Budget) -> LeasedClaim:
+        """Return the claim that a delivery which has started at a moment is to acquire."""
+        seconds = budget.deadline.remaining()
+        lease = patience = default_lease(seconds) if self.lease is None else min(self.lease, seconds)
+        if self.lease is None and self.claims.instant:
+            lease = seconds  # what is in memory dies with its owner, so nobody has to take over
+        return LeasedClaim(
+            store=self.claims,
+            question=question,
+            lease=lease,
+            deadline=budget.deadline,
+            kept=Deadline.after(started + budget.seconds - self.clock(), clock=self.clock),
+            patience=patience if self.on_store_failure == "decide" else None,
+            pause=self.pause,
+            clock=self.clock,
+            outage=self.outage,
+        )
 
 
 def answer_notification(
@@ -113,8 +139,9 @@ def answer_notification(
         return plain(200), outcome.build("expired", 200)
     question = question_of(notification)
     outcome.request_uid_reused = context.questions.contradict(notification.request_uid, question)
+    claim = context.claim_of(question, outcome.started, outcome.budget)
     kind, status = yield from _Processing(
-        context, outcome, question, notification.request_uid, notification.timestamp, outcome.budget, notification, host
+        context, outcome, claim, notification.request_uid, notification.timestamp, outcome.budget, notification, host
     ).run()
     return plain(status), outcome.build(kind, status)
 
@@ -170,7 +197,8 @@ def _deny_unread(
     )
     if not outcome.budget.deadline.expired:
         uid = envelope.request_uid
-        yield from _Processing(context, outcome, question_of(envelope), uid, sent_ms, outcome.budget, None, host).run()
+        claim = context.claim_of(question_of(envelope), outcome.started, outcome.budget)
+        yield from _Processing(context, outcome, claim, uid, sent_ms, outcome.budget, None, host).run()
 
 
 _ADVICE: Final = {
@@ -190,7 +218,7 @@ class _Processing:
 
     context: WebhookContext
     outcome: OutcomeBuilder
-    question: str
+    claim: LeasedClaim
     uid: str
     sent_ms: int
     budget: Budget
@@ -198,26 +226,26 @@ class _Processing:
     host: Deadline | None
 
     def run(self) -> Flow[_Result]:
-        """Claim, decide, deliver, save."""
-        context, outcome = self.context, self.outcome
+        """Claim, decide, record, deliver, settle."""
+        outcome, claim = self.outcome, self.claim
         try:
             with outcome.timing("claim"):
-                held = yield from claim_notification(
-                    context.claims, self.question, self.budget.deadline, pause=context.pause
-                )
+                held = yield from claim.acquire()
         except Exception as error:  # noqa: BLE001 - a store may raise anything; whatever it is, nothing is approved
             outcome.set_error("The claim store is unreachable", error)
-            return "failed", 503
-        if held is not None and held.state is ClaimState.SETTLED:
+            if self.context.on_store_failure == "refuse":
+                return "failed", 503
+            held = Claim(ClaimState.OPEN, mine=True)
+            claim = replace(claim, patience=_UNCLAIMED_PATIENCE)
+        if held.state is ClaimState.SETTLED:
             return "duplicate", 200
-        if held is not None and held.approval is None:
+        if not held.mine:
             outcome.set_error("The first delivery of this notification has not been settled.")
             return "duplicate", 503
-        approval: Approval | None = None
+        approval = held.approval
         try:
-            if held is not None:
-                approval = held.approval
-                kind: OutcomeKind = self._redeliver(held)
+            if approval is not None:
+                kind: OutcomeKind = self._redeliver(approval)
             else:
                 kind, decision = yield from self._decide()
                 if decision is None:
@@ -225,8 +253,12 @@ class _Processing:
                     return kind, 503
                 outcome.decision = decision
                 approval = self._build_approval(decision)
+                # Recorded before it is sent: whoever takes over the claim from now on sends the same answer.
+                stopped = None if approval is None else (yield from self._record(claim, approval))
+                if stopped is not None:
+                    return stopped
             failure = None if approval is None else (yield from self._deliver(approval))
-        except GeneratorExit:  # no effect can be yielded any more; the claim stays open, which approves nothing
+        except GeneratorExit:  # no effect can be yielded any more; the claim's lease runs out
             raise
         except BaseException:
             # The event loop or the process ends. A repeat may ask again, but must not send a second answer.
@@ -237,8 +269,22 @@ class _Processing:
             yield from self._save(Claim(ClaimState.UNDELIVERED, approval))
             return "undelivered", 503
         outcome.kind = kind  # whatever happens from here on
-        yield from self._save(Claim(ClaimState.SETTLED))
-        return kind, 200
+        is_ours = yield from self._save(Claim(ClaimState.SETTLED))
+        return kind if is_ours or approval is not None else self._superseded(), 200
+
+    def _record(self, claim: LeasedClaim, approval: Approval) -> Flow[_Result | None]:
+        """Record an answer before it is sent; the result is None if it may be sent."""
+        try:
+            with self.outcome.timing("claim"):
+                is_ours = yield from claim.record(approval)
+        except Exception as error:  # noqa: BLE001 - a store may raise anything
+            self.outcome.set_error("The claim store is unreachable", error)
+            return None if self.context.on_store_failure == "decide" else ("failed", 503)
+        return None if is_ours else (self._superseded(), 200)
+
+    def _superseded(self) -> OutcomeKind:
+        self.outcome.set_error("Its lease ran out, and another delivery of this notification took over.")
+        return "superseded"
 
     def _decide(self) -> Flow[tuple[OutcomeKind, Decision | None]]:
         """Call the handler; the decision is None when it could not be called."""
@@ -247,7 +293,7 @@ class _Processing:
         due = self.budget.handler_deadline
         try:
             with self.outcome.timing("decide"):
-                answer: object = yield Ask(self.context.handler, (self.notification, due), due)
+                answer = yield from self._ask_handler(self.notification, due)
             if due.expired:
                 raise Late
         except Overloaded:
@@ -275,6 +321,26 @@ class _Processing:
         self.outcome.set_error(f"The handler returned {kind}; it must return a bool or a Decision.{advice}")
         return "failed", self._fallback()
 
+    def _ask_handler(self, notification: WebhookNotification, due: Deadline) -> Flow[object]:
+        """Call the handler, and renew the lease meanwhile; after an outage of the store, wait until one is free."""
+        context, claim = self.context, self.claim
+        ask = Ask(context.handler, (notification, due), due, meanwhile=claim.renew, every=claim.renewal)
+        pauses = backoff()
+        renewal = Deadline.after(claim.renewal, clock=context.clock)
+        while True:
+            try:
+                answer: object = yield ask
+            except Overloaded:
+                # What has waited for the store comes all at once.
+                if due.expired or context.clock() - context.outage.at > self.budget.seconds:
+                    raise
+            else:
+                return answer
+            yield Ask(context.pause, (min(next(pauses), due.remaining()),))
+            if renewal.expired:
+                yield from claim.renew()
+                renewal = Deadline.after(claim.renewal, clock=context.clock)
+
     def _fallback(self) -> Decision:
         return Decision.deny() if self.context.on_failure == "deny" else Decision.abstain()
 
@@ -290,10 +356,8 @@ class _Processing:
             additional_data=dict(decision.additional_data),
         )
 
-    def _redeliver(self, held: Claim) -> OutcomeKind:
+    def _redeliver(self, approval: Approval) -> OutcomeKind:
         """Record the decision of an earlier delivery, which is sent again."""
-        approval = held.approval
-        assert approval is not None  # noqa: S101 - `run` has ruled it out
         verdict: Literal["approve", "deny"] = "approve" if approval.approved else "deny"
         self.outcome.decision = Decision(verdict, None, approval.additional_data)
         return _KINDS[verdict]
@@ -310,14 +374,15 @@ class _Processing:
             self.context.estimator.reserve.observe(self.outcome.seconds("deliver"))
         return failure
 
-    def _save(self, claim: Claim | None) -> Flow[None]:
-        """Save the state of the claim; the answer to Optimove stands even if that fails."""
-        within = _SAVING if self.host is None else min(_SAVING, max(self.host.remaining(), _HURRIED_SAVING))
-        until = Deadline.after(within, clock=self.context.clock)
-        with self.outcome.timing("claim"):
-            lost = yield from update_claim(self.context.claims, self.question, claim, within=until)
-        if lost is not None:
-            self.outcome.set_error("The claim store lost the answer", lost)
+    def _save(self, claim: Claim | None) -> Flow[bool]:
+        """Save the state of the claim; the answer to Optimove stands even if that fails. False: it was not ours."""
+        within = math.inf if self.host is None else max(self.host.remaining(), _HURRIED_SAVING)
+        try:
+            with self.outcome.timing("claim"):
+                return (yield from self.claim.finish(claim, within=Deadline.after(within, clock=self.context.clock)))
+        except Exception as error:  # noqa: BLE001 - a store may raise anything
+            self.outcome.set_error("The claim store lost the answer", error)
+            return True
 
 
 def _blocked_loop(late: Late) -> str:

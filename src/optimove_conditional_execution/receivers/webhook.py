@@ -18,7 +18,15 @@ from ..flows.budget import BudgetEstimator, Reserve
 from ..flows.claims import ClaimStore
 from ..flows.effects import Flow
 from ..flows.outcome import Outcome, OutcomeBuilder
-from ..flows.webhook import Answer, OnFailure, WebhookContext, answer_notification, interrupted, too_large
+from ..flows.webhook import (
+    Answer,
+    OnFailure,
+    OnStoreFailure,
+    WebhookContext,
+    answer_notification,
+    interrupted,
+    too_large,
+)
 from ..handlers import AsyncWebhookHandler, WebhookHandler
 from ..messages import Request, Response, plain
 from ..models.approval import Approval
@@ -28,7 +36,7 @@ from ..signature import Secrets, Unsigned, receiver_keys
 from ..stores.claims import MemoryClaims
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import running_loop
-from ..validation import check_callable, integer, is_async, warn_of_copies
+from ..validation import check_callable, integer, is_async, seconds, warn_of_copies
 from .base import (
     DRAIN_SECONDS,
     Around,
@@ -44,6 +52,8 @@ MAX_BODY: Final = 262_144
 
 _LOGGER: Final = SafeLogger("webhook")
 _EXPECTED: Final = frozenset({"approved", "denied", "abstained", "duplicate"})
+
+_STEPS: Final = ("acquire", "renew", "update", "release")
 
 _REUSED: Final = (
     " (the same request_uid has come with another customer, action or occurrence; each was answered on its own)"
@@ -65,6 +75,8 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
         secrets: Secrets | Literal[Unsigned.UNSIGNED],
         on_failure: OnFailure = "abstain",
         claims: ClaimStore | None = None,
+        lease: float | None = None,
+        on_store_failure: OnStoreFailure = "refuse",
         reserve: float | None = None,
         max_concurrency: int = 100,
         max_body: int = MAX_BODY,
@@ -84,6 +96,12 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
                 nothing, so that another webhook of the tenant may still approve; `"deny"` denies.
             claims: The claim store, which ensures that each notification is answered once; None keeps claims in this
                 process. Processes that share a webhook should share a store, such as `stores.SqliteClaims`.
+            lease: Seconds after which another replica takes over the notifications of one that died. None: a sixth of
+                each notification's time, at least 0.5. A lease is renewed while the handler runs.
+            on_store_failure: What to do when the claim store stays unreachable. `"refuse"`: it is tried until shortly
+                before the deadline, then the notification is answered 503, and nothing is sent. `"decide"`: it is tried
+                for as long as a lease, then the notification is decided as if there were no store, so several replicas
+                may ask their handlers about it and send different answers, of which Optimove keeps the first.
             reserve: Seconds reserved to deliver the handler's answer; None follows the measured round trips.
             max_concurrency: Handlers that run concurrently, late ones included; further notifications get a 503.
             max_body: Bytes of a notification at most.
@@ -108,6 +126,12 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
             raise ConfigurationError("on_outcome must be a function of an Outcome; a coroutine would never be awaited.")
         if on_failure not in ("abstain", "deny"):
             raise ConfigurationError('on_failure must be "abstain" (say nothing) or "deny" (say no).')
+        if on_store_failure not in ("refuse", "decide"):
+            raise ConfigurationError(
+                'on_store_failure must be "refuse" (send nothing) or "decide" (without the store).'
+            )
+        if lease is not None:
+            seconds("lease", lease, above_zero=True)
         integer("max_concurrency", max_concurrency)
         self._max_body = integer("max_body", max_body)
         # pydantic builds models at first use, and the first notification must not wait for that.
@@ -131,6 +155,8 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
                 wall_clock=time.time,
             ),
             clock=time.monotonic,
+            lease=lease,
+            on_store_failure=on_store_failure,
         )
         self._pools = Pools.of(max_concurrency)
         self._on_outcome = on_outcome
@@ -192,7 +218,7 @@ class WebhookReceiver(_WebhookReceiver[WebhookHandler, OptimoveClient]):
             raise ConfigurationError(
                 "WebhookReceiver needs an OptimoveClient; AsyncWebhookReceiver takes the async one."
             )
-        if any(is_async(inspect.getattr_static(type(claims), name, None)) for name in ("claim", "look", "record")):
+        if any(is_async(inspect.getattr_static(type(claims), name, None)) for name in _STEPS):
             raise ConfigurationError("A claim store with coroutine methods needs AsyncWebhookReceiver.")
 
     def _pause(self, seconds: float, /) -> None:

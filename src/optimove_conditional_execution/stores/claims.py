@@ -7,16 +7,53 @@ import threading
 import time
 from contextlib import AbstractContextManager, closing
 from os import PathLike, fspath
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 from .. import validation
 from ..deadline import Clock
-from ..errors import OptimoveError
-from ..flows.claims import Claim, ClaimState
+from ..flows.claims import Claim, ClaimState, StoreFullError
 from ..models.approval import Approval
 from .sqlite_file import Connection, SqliteFile
 
-_OPEN: Final = Claim(ClaimState.OPEN)
+
+class _Record(NamedTuple):
+    """A claim as it is stored; what is left of its lease is 0 or less when that has run out."""
+
+    owner: str
+    state: ClaimState
+    approval: Approval | None
+    lease: float
+    ttl: float
+
+    def for_caller(self, *, mine: bool) -> Claim:
+        """Return the claim as a caller sees it."""
+        lease = 0.0 if self.state is ClaimState.SETTLED else max(0.0, self.lease)
+        return Claim(self.state, self.approval if mine else None, mine, lease)
+
+
+def _acquired(known: _Record | None, owner: str, lease: float, ttl: float) -> tuple[_Record, bool]:
+    """Return the claim after `acquire`, and whether it is the caller's, so that it must be written."""
+    if known is None:
+        return _Record(owner, ClaimState.OPEN, None, lease, ttl), True
+    if known.state is ClaimState.SETTLED or (known.owner != owner and known.lease > 0):
+        return known, False
+    return _Record(owner, known.state, known.approval, lease, max(known.ttl, ttl)), True
+
+
+def _renewed(known: _Record | None, owner: str, lease: float, ttl: float) -> _Record | None:
+    """Return the claim to write by `renew`; None when it is not the caller's."""
+    if known is not None and (known.owner != owner or known.state is ClaimState.SETTLED):
+        return None
+    return _acquired(known, owner, lease, ttl)[0]
+
+
+def _updated(known: _Record | None, owner: str, claim: Claim, lease: float, ttl: float) -> _Record | None:
+    """Return the claim to write by `update`; None when it is not the caller's."""
+    if known is not None and known.owner != owner:
+        return None
+    if known is not None and known.state is ClaimState.SETTLED and claim.state is not ClaimState.SETTLED:
+        return None
+    return _Record(owner, claim.state, claim.approval, lease, ttl if known is None else max(known.ttl, ttl))
 
 
 @final
@@ -39,49 +76,43 @@ class MemoryClaims:
         self._capacity = validation.integer("capacity", capacity)
         self._clock = clock
         self._lock = threading.Lock()
-        self._claims: dict[str, tuple[float, Claim]] = {}
+        self._claims: dict[str, _Record] = {}  # lease and ttl are when they end, by the clock
         self._expiries: list[tuple[float, str]] = []
 
-    def claim(self, question: str, seconds: float, /) -> Claim | None:
-        """Claim a notification; see `ClaimStore.claim`.
+    def acquire(self, question: str, owner: str, lease: float, ttl: float, /) -> Claim:
+        """Claim a notification; see `ClaimStore.acquire`.
 
         Raises:
             OptimoveError: The store is full.
         """
         with self._lock:
             now = self._clock()
-            self._forget(now)
-            known = self._claims.get(question)
-            if known is not None:
-                expiry, claim = known
-                if claim.state is ClaimState.UNDELIVERED:
-                    self._claims[question] = (expiry, Claim(ClaimState.OPEN, claim.approval))
-                return claim
-            if len(self._claims) >= self._capacity:
-                raise OptimoveError("MemoryClaims is full: too many notifications are before their deadline.")
-            expiry = now + seconds
-            self._claims[question] = (expiry, _OPEN)
-            heapq.heappush(self._expiries, (expiry, question))
-            return None
+            known = self._known(question, now)
+            if known is None and len(self._claims) >= self._capacity:
+                raise StoreFullError("MemoryClaims is full: too many notifications are before their deadline.")
+            record, mine = _acquired(known, owner, lease, ttl)
+            if mine:
+                self._write(question, record, now)
+            return record.for_caller(mine=mine)
 
-    def look(self, question: str, /) -> Claim | None:
-        """Return the claim on a notification; see `ClaimStore.look`."""
+    def renew(self, question: str, owner: str, lease: float, ttl: float, /) -> bool:
+        """Extend a lease; see `ClaimStore.renew`."""
         with self._lock:
-            self._forget(self._clock())
-            known = self._claims.get(question)
-            return None if known is None else known[1]
+            now = self._clock()
+            return self._write(question, _renewed(self._known(question, now), owner, lease, ttl), now)
 
-    def record(self, question: str, claim: Claim, /) -> None:
-        """Update a claim; see `ClaimStore.record`."""
+    def update(self, question: str, owner: str, claim: Claim, lease: float, ttl: float, /) -> bool:
+        """Write the state of a claim; see `ClaimStore.update`."""
         with self._lock:
-            known = self._claims.get(question)
-            if known is not None:
-                self._claims[question] = (known[0], claim)
+            now = self._clock()
+            return self._write(question, _updated(self._known(question, now), owner, claim, lease, ttl), now)
 
-    def release(self, question: str, /) -> None:
+    def release(self, question: str, owner: str, /) -> None:
         """Delete a claim; see `ClaimStore.release`."""
         with self._lock:
-            self._claims.pop(question, None)
+            known = self._claims.get(question)
+            if known is not None and known.owner == owner and known.state is ClaimState.OPEN:
+                del self._claims[question]
 
     def __len__(self) -> int:
         """Return the number of claims."""
@@ -89,39 +120,70 @@ class MemoryClaims:
             self._forget(self._clock())
             return len(self._claims)
 
+    def _known(self, question: str, now: float) -> _Record | None:
+        self._forget(now)
+        known = self._claims.get(question)
+        return known and known._replace(lease=known.lease - now, ttl=known.ttl - now)
+
+    def _write(self, question: str, record: _Record | None, now: float) -> bool:
+        if record is None:
+            return False
+        if question not in self._claims:
+            heapq.heappush(self._expiries, (now + record.ttl, question))
+        self._claims[question] = record._replace(lease=now + record.lease, ttl=now + record.ttl)
+        return True
+
     def _forget(self, now: float) -> None:
         while self._expiries and self._expiries[0][0] <= now:
-            expiry, question = heapq.heappop(self._expiries)
+            _, question = heapq.heappop(self._expiries)
             known = self._claims.get(question)
-            if known is not None and known[0] == expiry:
+            if known is None:
+                continue
+            if known.ttl <= now:
                 del self._claims[question]
+            else:  # extended since
+                heapq.heappush(self._expiries, (known.ttl, question))
         # Released claims leave their expiry in the heap; rebuild it before those outnumber the others.
         if len(self._expiries) > 2 * len(self._claims) + 64:
-            self._expiries = [(expiry, question) for question, (expiry, _) in self._claims.items()]
+            self._expiries = [(known.ttl, question) for question, known in self._claims.items()]
             heapq.heapify(self._expiries)
 
 
 _BUSY_SECONDS: Final = 2.0
 
 _SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS claims (  -- request_uid is the question; the name is that of earlier versions
-    request_uid TEXT PRIMARY KEY,
-    expires REAL NOT NULL,
+CREATE TABLE IF NOT EXISTS leased_claims (
+    question TEXT PRIMARY KEY,
+    owner TEXT NOT NULL,
     state TEXT NOT NULL,
-    approval TEXT
+    approval TEXT,
+    leased REAL NOT NULL,
+    leased_monotonic REAL NOT NULL,
+    expires REAL NOT NULL
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS claims_expires ON claims (expires);
+CREATE INDEX IF NOT EXISTS leased_claims_expires ON leased_claims (expires);
 """
+
+_READ: Final = "SELECT owner, state, approval, leased, leased_monotonic, expires FROM leased_claims WHERE question = ?"
+
+
+class _Now(NamedTuple):
+    """One moment on the clocks of a process."""
+
+    wall: float
+    monotonic: float
+    steady: float
+    """The wall clock as it would be if it had not been set since the process started."""
 
 
 @final
 class SqliteClaims(AbstractContextManager["SqliteClaims"]):
     """A claim store in an SQLite file, shared by all processes that open it. Safe for threads, asyncio and forks.
 
-    Claims expire by the machine's wall clock, since processes share no other. When that is set, a claim is kept until
-    it has expired by both the wall clock and the process's monotonic clock: deleted too early, it would be decided
-    again. The file holds the answers that Optimove has not accepted yet, `additional_data` included, until their
-    deadline.
+    Claims expire by the machine's wall clock. When that is set, a claim is kept until it has expired by both the wall
+    clock and the process's monotonic clock, and a lease runs until it has run out by both: deleted or taken over too
+    early, a claim would be decided again. The file holds the answers that Optimove has not accepted yet,
+    `additional_data` included, until their deadline.
     """
 
     instant = False
@@ -134,7 +196,7 @@ class SqliteClaims(AbstractContextManager["SqliteClaims"]):
         Args:
             path: The path of the file; its directory must exist, on a local disk.
             wall_clock: Seconds since 1970.
-            monotonic: A monotonic clock, seconds.
+            monotonic: The machine's monotonic clock, seconds.
 
         Raises:
             sqlite3.Error: The file cannot be opened, or is not an SQLite database.
@@ -145,41 +207,36 @@ class SqliteClaims(AbstractContextManager["SqliteClaims"]):
         self._offset = wall_clock() - monotonic()
         self._file = SqliteFile(fspath(path), _SCHEMA, synchronous="NORMAL", busy_seconds=_BUSY_SECONDS)
 
-    def claim(self, question: str, seconds: float, /) -> Claim | None:
-        """Claim a notification; see `ClaimStore.claim`."""
-        wall, steady = self._wall_clock(), self._monotonic() + self._offset
-        expires = max(wall, steady) + seconds
+    def acquire(self, question: str, owner: str, lease: float, ttl: float, /) -> Claim:
+        """Claim a notification; see `ClaimStore.acquire`."""
         with self._file.writing() as connection:
-            connection.execute("DELETE FROM claims WHERE expires <= ?", (min(wall, steady),))
-            known = _read(connection, question)
-            if known is None:
-                connection.execute(
-                    "INSERT INTO claims VALUES (?, ?, ?, NULL)", (question, expires, ClaimState.OPEN.value)
-                )
-            elif known.state is ClaimState.UNDELIVERED:
-                connection.execute(
-                    "UPDATE claims SET state = ? WHERE request_uid = ?", (ClaimState.OPEN.value, question)
-                )
-            return known
+            now = self._now()
+            connection.execute("DELETE FROM leased_claims WHERE expires <= ?", (min(now.wall, now.steady),))
+            record, mine = _acquired(_read(connection, question, now), owner, lease, ttl)
+            if mine:
+                _write(connection, question, record, now)
+            return record.for_caller(mine=mine)
 
-    def look(self, question: str, /) -> Claim | None:
-        """Return the claim on a notification; see `ClaimStore.look`."""
-        with self._file.connection() as connection:
-            return _read(connection, question)
+    def renew(self, question: str, owner: str, lease: float, ttl: float, /) -> bool:
+        """Extend a lease; see `ClaimStore.renew`."""
+        with self._file.writing() as connection:
+            now = self._now()
+            return _write(connection, question, _renewed(_read(connection, question, now), owner, lease, ttl), now)
 
-    def record(self, question: str, claim: Claim, /) -> None:
-        """Update a claim; see `ClaimStore.record`."""
-        approval = None if claim.approval is None else claim.approval.model_dump_json(by_alias=True)
-        with self._file.connection() as connection:
-            connection.execute(
-                "UPDATE claims SET state = ?, approval = ? WHERE request_uid = ?",
-                (claim.state.value, approval, question),
-            )
+    def update(self, question: str, owner: str, claim: Claim, lease: float, ttl: float, /) -> bool:
+        """Write the state of a claim; see `ClaimStore.update`."""
+        with self._file.writing() as connection:
+            now = self._now()
+            known = _read(connection, question, now)
+            return _write(connection, question, _updated(known, owner, claim, lease, ttl), now)
 
-    def release(self, question: str, /) -> None:
+    def release(self, question: str, owner: str, /) -> None:
         """Delete a claim; see `ClaimStore.release`."""
         with self._file.connection() as connection:
-            connection.execute("DELETE FROM claims WHERE request_uid = ?", (question,))
+            connection.execute(
+                "DELETE FROM leased_claims WHERE question = ? AND owner = ? AND state = ?",
+                (question, owner, ClaimState.OPEN.value),
+            )
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
@@ -188,10 +245,37 @@ class SqliteClaims(AbstractContextManager["SqliteClaims"]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _now(self) -> _Now:
+        monotonic = self._monotonic()
+        return _Now(self._wall_clock(), monotonic, monotonic + self._offset)
 
-def _read(connection: Connection, question: str) -> Claim | None:
-    with closing(connection.execute("SELECT state, approval FROM claims WHERE request_uid = ?", (question,))) as rows:
-        row: tuple[str, str | None] | None = rows.fetchone()
+
+def _read(connection: Connection, question: str, now: _Now) -> _Record | None:
+    with closing(connection.execute(_READ, (question,))) as rows:
+        row: tuple[str, str, str | None, float, float, float] | None = rows.fetchone()
     if row is None:
         return None
-    return Claim(ClaimState(row[0]), None if row[1] is None else Approval.from_json(row[1]))
+    owner, state, approval, leased, leased_monotonic, expires = row
+    if expires <= min(now.wall, now.steady):
+        return None
+    return _Record(
+        owner,
+        ClaimState(state),
+        None if approval is None else Approval.from_json(approval),
+        # On every system, Python's monotonic clock is the same in all processes of a machine.
+        max(leased - now.wall, leased_monotonic - now.monotonic),
+        expires - max(now.wall, now.steady),
+    )
+
+
+def _write(connection: Connection, question: str, record: _Record | None, now: _Now) -> bool:
+    if record is None:
+        return False
+    approval = None if record.approval is None else record.approval.model_dump_json(by_alias=True)
+    leased, leased_monotonic = now.wall + record.lease, now.monotonic + record.lease
+    expires = max(now.wall, now.steady) + record.ttl
+    connection.execute(
+        "INSERT OR REPLACE INTO leased_claims VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (question, record.owner, record.state.value, approval, leased, leased_monotonic, expires),
+    )
+    return True
