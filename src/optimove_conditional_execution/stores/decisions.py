@@ -348,10 +348,10 @@ def _logged(connection: Connection, row: Row) -> LoggedDecision:
     record = hash_chain.record_of(row.content)
     scheduled = record.event_key is not None and record.number is not None
     completes = record.event_key if scheduled else record.id
-    condition, values = "completes = ? AND number > ?", [hash_chain.ascii_text(str(completes)), row.number]
-    if scheduled:
-        condition += " AND low <= ? AND high > ?"
-        values += [record.number, record.number]
+    condition, values = "completes = ?", list[object]([hash_chain.ascii_text(str(completes))])
+    if scheduled:  # not those before it, which are about another record with its number
+        condition += " AND low <= ? AND high > ? AND number > ?"
+        values += [record.number, record.number, row.number]
     # Without the name of the index SQLite may walk the whole table, since that is in the wanted order.
     found = connection.execute(
         f"SELECT {_COLUMNS} FROM decision_log INDEXED BY decision_log_completes"  # noqa: S608
