@@ -34,6 +34,7 @@ class Pools:
 
     handler: DaemonThreadPool
     store: DaemonThreadPool
+    log: DaemonThreadPool
 
     @classmethod
     def of(cls, max_concurrency: int) -> Pools:
@@ -41,6 +42,8 @@ class Pools:
         return cls(
             DaemonThreadPool(max_concurrency, on_full="refuse", name="optimove-handler"),
             DaemonThreadPool(_STORE_PLACES, on_full="queue", name="optimove-store"),
+            # Of its own: a log that hangs must not keep the claim store waiting.
+            DaemonThreadPool(_STORE_PLACES, on_full="queue", name="optimove-log"),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, final
+from typing import Any, Literal, Protocol, cast, final
 
 from .deadline import Deadline
 from .errors import ConfigurationError, PayloadError
@@ -24,13 +24,16 @@ class Decision:
 
     Attributes:
         verdict: `"approve"`, `"deny"` or `"abstain"`.
-        reason: Your words, for `on_outcome`; never sent and never logged.
+        reason: Your words, for `on_outcome` and the decision log; never sent, and in no log line.
         additional_data: Sent with an approval or a denial; JSON only.
+        evidence: What the decision rests on, for the decision log alone: the rule and its version, a reference of a
+            register's answer; JSON only. Never sent.
     """
 
     verdict: Verdict
     reason: str | None = field(default=None, repr=False)
     additional_data: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    evidence: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         """Validate at construction, so that the traceback points at the handler's own line."""
@@ -38,11 +41,12 @@ class Decision:
             raise ConfigurationError(
                 'A verdict is "approve", "deny" or "abstain": use Decision.approve(), .deny() or .abstain().'
             )
-        given: object = self.additional_data
-        if not isinstance(given, Mapping):
-            raise PayloadError("additional_data must be a dictionary.", path="additional_data")
-        if given:
-            object.__setattr__(self, "additional_data", json_object(dict(given)))
+        for name in ("additional_data", "evidence"):
+            given: object = getattr(self, name)
+            if not isinstance(given, Mapping):
+                raise PayloadError(f"{name} must be a dictionary.", path=name)
+            if given:
+                object.__setattr__(self, name, json_object(dict(cast("Mapping[str, Any]", given)), name))
 
     def __bool__(self) -> bool:
         """Raise: a denial that is truthy in an `if` would approve.
@@ -53,38 +57,61 @@ class Decision:
         raise TypeError("A Decision has no truth value: return it as it is, or look at its verdict.")
 
     @classmethod
-    def approve(cls, additional_data: Mapping[str, Any] | None = None) -> Decision:
+    def approve(
+        cls,
+        additional_data: Mapping[str, Any] | None = None,
+        *,
+        reason: str | None = None,
+        evidence: Mapping[str, Any] | None = None,
+    ) -> Decision:
         """Approve: the campaign may go out to the customer.
 
         Args:
             additional_data: A JSON object to send along.
+            reason: The reason, for your own records.
+            evidence: A JSON object for the decision log; never sent.
 
         Raises:
-            PayloadError: `additional_data` has no JSON form.
+            PayloadError: `additional_data` or `evidence` has no JSON form.
         """
-        return cls("approve", None, {} if additional_data is None else additional_data)
+        return cls("approve", reason, _given(additional_data), _given(evidence))
 
     @classmethod
-    def deny(cls, reason: str | None = None, additional_data: Mapping[str, Any] | None = None) -> Decision:
+    def deny(
+        cls,
+        reason: str | None = None,
+        additional_data: Mapping[str, Any] | None = None,
+        *,
+        evidence: Mapping[str, Any] | None = None,
+    ) -> Decision:
         """Deny, finally: no other webhook of the tenant can approve any more.
 
         Args:
             reason: The reason, for your own records.
             additional_data: A JSON object to send along.
+            evidence: A JSON object for the decision log; never sent.
 
         Raises:
-            PayloadError: `additional_data` has no JSON form.
+            PayloadError: `additional_data` or `evidence` has no JSON form.
         """
-        return cls("deny", reason, {} if additional_data is None else additional_data)
+        return cls("deny", reason, _given(additional_data), _given(evidence))
 
     @classmethod
-    def abstain(cls, reason: str | None = None) -> Decision:
+    def abstain(cls, reason: str | None = None, *, evidence: Mapping[str, Any] | None = None) -> Decision:
         """Abstain: the campaign does not go out unless another webhook of the tenant approves in time.
 
         Args:
             reason: The reason, for your own records.
+            evidence: A JSON object for the decision log; never sent.
+
+        Raises:
+            PayloadError: `evidence` has no JSON form.
         """
-        return cls("abstain", reason)
+        return cls("abstain", reason, evidence=_given(evidence))
+
+
+def _given(value: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    return {} if value is None else value
 
 
 def kind_of(answer: object) -> str:

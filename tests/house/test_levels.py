@@ -39,6 +39,7 @@ LEVELS = {
     "client": 4,
     "receivers": 5,
     "review": 5,
+    "policy": 5,
     "adapters": 6,
     "integrations": 6,
     "telemetry": 6,

@@ -11,6 +11,7 @@ from .. import __version__
 from ..errors import OptimoveError
 from ..tracebacks import sensitive_variables
 from .completion import completion
+from .decisions import decisions
 from .doctor.command import doctor
 from .init import init
 from .rehearse import campaign, demo, simulate, trigger
@@ -90,6 +91,7 @@ program.add_command(webhooks)
 program.add_command(listeners)
 program.add_command(settings)
 program.add_command(review)
+program.add_command(decisions)
 program.add_command(init)
 program.add_command(doctor)
 program.add_command(schema)

@@ -12,6 +12,7 @@ from ..deadline import Clock
 from ..errors import OptimoveError
 from ..handlers import Decision
 from .budget import Budget
+from .decision_log import DecisionRecord, Subject, Told
 from .effects import original
 
 OutcomeKind = Literal[
@@ -31,7 +32,7 @@ OutcomeKind = Literal[
 ]
 
 
-Stage = Literal["verify", "parse", "claim", "decide", "deliver"]
+Stage = Literal["verify", "parse", "claim", "decide", "log", "deliver"]
 
 
 @final
@@ -50,6 +51,12 @@ class Outcome:
             while it was being decided, and another delivery took over; nothing was sent for this one.
         status: The HTTP status of the webhook's response.
         request_uid: The notification's, when it could be read.
+        series_id: The campaign series, as text; this and the next four are None or empty when the notification could
+            not be read, or does not say.
+        occurrence_id: The occurrence, or else its date.
+        action_id: The action.
+        channel_ids: The channels.
+        user_id: The customer, for you to join with; the repr leaves it out, and no log line has it.
         request_uid_reused: Whether this process has seen the same `request_uid` with another customer, action or
             occurrence: then it was asked about, and answered, on its own.
         decision: The decision; after a failure that of `on_failure`. None without one.
@@ -62,6 +69,7 @@ class Outcome:
         claim_seconds: Seconds that the claim store took, waiting for a first delivery of the same notification
             included.
         decide_seconds: Seconds that the handler took.
+        log_seconds: Seconds that the decision log took before the answer was sent.
         deliver_seconds: Seconds that Optimove took to accept the answer, retries included.
         total_seconds: Seconds from arrival to response.
         budget_seconds: Seconds from arrival to Optimove's deadline; None when that could not be parsed.
@@ -70,6 +78,11 @@ class Outcome:
     kind: OutcomeKind
     status: int
     request_uid: str | None = None
+    series_id: str | None = None
+    occurrence_id: str | None = None
+    action_id: str | None = None
+    channel_ids: tuple[str, ...] = ()
+    user_id: str | None = field(default=None, repr=False)
     decision: Decision | None = None
     error: str | None = None
     exception: BaseException | None = field(default=None, repr=False)
@@ -79,6 +92,7 @@ class Outcome:
     parse_seconds: float = 0.0
     claim_seconds: float = 0.0
     decide_seconds: float = 0.0
+    log_seconds: float = 0.0
     deliver_seconds: float = 0.0
     total_seconds: float = 0.0
     budget_seconds: float | None = None
@@ -113,6 +127,11 @@ class OutcomeBuilder:
 
     Attributes:
         kind: The kind of the outcome if the delivery is interrupted now.
+        subject: What the notification asks about.
+        record: The record of the decision, once the decision log was given it.
+        is_recorded: Whether the log has confirmed it.
+        told: What was sent to Optimove.
+        taken: Whether Optimove accepted it; None when nothing was sent.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -124,6 +143,11 @@ class OutcomeBuilder:
         self.started = clock()
         self.request_uid: str | None = None
         self.request_uid_reused = False
+        self.subject = Subject()
+        self.record: DecisionRecord | None = None
+        self.is_recorded = False
+        self.told: Told = "nothing"
+        self.taken: bool | None = None
         self.decision: Decision | None = None
         self.secret_index: int | None = None
         self.budget: Budget | None = None
@@ -142,6 +166,16 @@ class OutcomeBuilder:
         finally:
             name = f"{stage}_seconds"
             self._seconds[name] = self._seconds.get(name, 0.0) + self._clock() - started
+
+    @property
+    def error(self) -> str | None:
+        """The error, in words that hold no personal data; None without one."""
+        return self._error
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """The seconds that each stage has taken so far, by its name."""
+        return {name.removesuffix("_seconds"): seconds for name, seconds in self._seconds.items()}
 
     def seconds(self, stage: Stage) -> float:
         """Return the seconds that a stage has taken so far."""
@@ -170,6 +204,11 @@ class OutcomeBuilder:
             kind=kind,
             status=status,
             request_uid=self.request_uid,
+            series_id=self.subject.campaign,
+            occurrence_id=self.subject.occurrence,
+            action_id=self.subject.action,
+            channel_ids=self.subject.channels,
+            user_id=self.subject.customer_id,
             request_uid_reused=self.request_uid_reused,
             decision=self.decision,
             error=self._error,

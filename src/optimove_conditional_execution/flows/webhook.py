@@ -25,6 +25,8 @@ from ..signature import SIGNATURE_HEADERS, UNSIGNED, Keys, match, received_signa
 from .bodies import LOST_IN_CHUNKS, body_fault, is_lost_in_chunks
 from .budget import Budget, BudgetEstimator, default_lease
 from .claims import Claim, ClaimState, ClaimStore, LeasedClaim, Questions, StoreOutage, backoff, question_of
+from .decision_log import subject_of
+from .delivery_log import DeliveryLog
 from .effects import Ask, Call, Flow, Late, Overloaded
 from .outcome import Outcome, OutcomeBuilder, OutcomeKind
 
@@ -56,6 +58,7 @@ class WebhookContext:
         clock: Monotonic, in seconds.
         lease: Seconds of a claim's lease; None: by the budget.
         on_store_failure: What to do when the claim store stays unreachable.
+        decisions: The decision log; None without one.
         questions: The questions of recent notifications.
         outage: When the claim store last failed.
     """
@@ -70,6 +73,7 @@ class WebhookContext:
     clock: Clock
     lease: float | None = None
     on_store_failure: OnStoreFailure = "refuse"
+    decisions: DeliveryLog | None = None
     questions: Questions = field(default_factory=Questions)
     outage: StoreOutage = field(default_factory=StoreOutage)
 
@@ -95,7 +99,9 @@ class WebhookContext:
 def answer_notification(
     request: Request, context: WebhookContext, outcome: OutcomeBuilder, *, host: Deadline | None = None
 ) -> Flow[Answer]:
-    """Answer a request to a webhook; the flow's result is the response, and its outcome if there is one.
+    """Answer a request to a webhook, and complete its record in the decision log.
+
+    The flow's result is the response, and its outcome if there is one.
 
     Args:
         request: The request.
@@ -103,6 +109,13 @@ def answer_notification(
         outcome: The builder of the outcome, so that the caller can record an interrupted delivery too.
         host: The deadline of a host that ends the call, such as AWS Lambda; None without one.
     """
+    response, result = yield from _answer(request, context, outcome, host)
+    if result is not None and context.decisions is not None:
+        result = yield from context.decisions.finish(outcome, result, host=host)
+    return response, result
+
+
+def _answer(request: Request, context: WebhookContext, outcome: OutcomeBuilder, host: Deadline | None) -> Flow[Answer]:
     if request.method != "POST":
         return plain(405, "Only POST is answered here.", headers={"allow": "POST"}), None
     if len(request.body) > context.max_body:
@@ -126,6 +139,7 @@ def answer_notification(
         outcome.set_error((unsure and body_fault(request)) or str(error))
         return (yield from _unreadable(request.body, context, outcome, host))
     outcome.request_uid = notification.request_uid
+    outcome.subject = subject_of(notification)
     outcome.budget = context.estimator.budget(
         sent_ms=notification.timestamp,
         deadline_ms=notification.conditional_execution_approval_deadline,
@@ -245,12 +259,13 @@ class _Processing:
         approval = held.approval
         try:
             if approval is not None:
-                kind: OutcomeKind = self._redeliver(approval)
+                kind: OutcomeKind = yield from self._redeliver(approval)
             else:
                 kind, decision = yield from self._decide()
                 if decision is None:
                     yield from self._save(None)
                     return kind, 503
+                kind, decision = yield from self._log(kind, decision)
                 outcome.decision = decision
                 approval = self._build_approval(decision)
                 if approval is not None:
@@ -259,7 +274,7 @@ class _Processing:
                     if not isinstance(recorded, Approval):
                         return recorded
                     if recorded is not approval:
-                        approval, kind = recorded, self._redeliver(recorded)
+                        approval, kind = recorded, (yield from self._redeliver(recorded))
             failure = None if approval is None else (yield from self._deliver(approval))
         except GeneratorExit:  # no effect can be yielded any more; the claim's lease runs out
             raise
@@ -274,6 +289,22 @@ class _Processing:
         outcome.kind = kind  # whatever happens from here on
         is_ours = yield from self._save(Claim(ClaimState.SETTLED))
         return kind if is_ours or approval is not None else self._superseded(), 200
+
+    def _log(self, kind: OutcomeKind, decision: Decision, *, again: bool = False) -> Flow[tuple[OutcomeKind, Decision]]:
+        """Write a decision to the log before it counts; if that fails, an approval becomes what `on_failure` says."""
+        if self.context.decisions is None:
+            return kind, decision
+        left, unused = self.budget.deadline.remaining(), self.budget.handler_deadline.remaining()
+        may_leave = yield from self.context.decisions.record(
+            self.outcome,
+            kind,
+            decision,
+            within=self.budget.deadline.earlier_by((left - unused) / 2),  # the rest of the reserve is for the answer
+            redelivered=again,
+            meanwhile=self.claim.renew,
+            every=self.claim.renewal,
+        )
+        return (kind, decision) if may_leave else ("failed", self._fallback())
 
     def _record(self, claim: LeasedClaim, approval: Approval) -> Flow[Approval | _Result]:
         """Record an answer before it is sent; the result is the answer to send, unless it is that of the delivery.
@@ -370,22 +401,26 @@ class _Processing:
             additional_data=dict(decision.additional_data),
         )
 
-    def _redeliver(self, approval: Approval) -> OutcomeKind:
+    def _redeliver(self, approval: Approval) -> Flow[OutcomeKind]:
         """Record the decision of an earlier delivery, which is sent again."""
         verdict: Literal["approve", "deny"] = "approve" if approval.approved else "deny"
-        self.outcome.decision = Decision(verdict, None, approval.additional_data)
-        return _KINDS[verdict]
+        decision = self.outcome.decision = Decision(verdict, None, approval.additional_data)
+        kind, _ = yield from self._log(_KINDS[verdict], decision, again=True)
+        return kind
 
     def _deliver(self, approval: Approval) -> Flow[Exception | None]:
         """Send the answer; return the error if Optimove did not accept it, or None."""
         failure: Exception | None = None
+        self.outcome.told = "approved" if approval.approved else "denied"
         try:
             with self.outcome.timing("deliver"):
                 yield Call(send_webhook_approval(approval), self.budget.deadline)
         except Exception as error:  # noqa: BLE001 - whatever the client raises, the answer was not accepted
             failure = error
+        self.outcome.taken = failure is None
         if failure is None or isinstance(failure, TimeoutError):  # it would have taken at least as long
-            self.context.estimator.reserve.observe(self.outcome.seconds("deliver"))
+            took = self.outcome.seconds("log") + self.outcome.seconds("deliver")
+            self.context.estimator.reserve.observe(took)
         return failure
 
     def _save(self, claim: Claim | None) -> Flow[bool]:

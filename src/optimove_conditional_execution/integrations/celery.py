@@ -109,7 +109,7 @@ class _Reviewer:
         return DaemonThreadPool(1, on_full="queue", name="optimove-celery")
 
     def _pools(self) -> Pools:
-        return Pools(handler=self._calls, store=self._calls)
+        return Pools(self._calls, self._calls, self._calls)
 
     def _review(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> Flow[object]:
         """Send the task, and poll its result until the deadline.

@@ -13,8 +13,12 @@ from .base import EchoedId, Milliseconds, WireModel
 from .json_text import decoded, no_constant
 
 
-def json_object(value: dict[str, Any]) -> dict[str, Any]:
+def json_object(value: dict[str, Any], name: str = "additional_data") -> dict[str, Any]:
     """Return a copy with JSON types only: dates, decimals, UUIDs and models are converted.
+
+    Args:
+        value: The object.
+        name: What it was passed as, for the error.
 
     Raises:
         PayloadError: A value has no JSON form (`NaN` and infinity have none), or contains itself.
@@ -27,12 +31,12 @@ def json_object(value: dict[str, Any]) -> dict[str, Any]:
             copy = decoded(json.dumps(value, default=to_jsonable_python, allow_nan=False))
     except (PydanticSerializationError, ValueError, RecursionError, TypeError) as error:
         raise PayloadError(
-            f"additional_data cannot be written as JSON ({type(error).__name__}): "
+            f"{name} cannot be written as JSON ({type(error).__name__}): "
             "use dictionaries with string keys, lists, strings, finite numbers, booleans and None.",
-            path="additional_data",
+            path=name,
         ) from None
     if not isinstance(copy, dict):
-        raise PayloadError("additional_data must be a dictionary.", path="additional_data")
+        raise PayloadError(f"{name} must be a dictionary.", path=name)
     return copy
 
 

@@ -18,6 +18,7 @@ from ..flows.effects import Ask, Flow, Late, Overloaded, exception_name
 from ..flows.journal import Journal
 from ..messages import Request, Response, plain
 from ..validation import is_async, seconds
+from ..worker_pool import DaemonThreadPool
 from .base import BaseReceiver
 
 C = TypeVar("C", OptimoveClient, AsyncOptimoveClient)
@@ -78,8 +79,8 @@ class _Health(BaseReceiver, Generic[C]):
         self._client: C = client
         self._last: tuple[float, Response] | None = None
         self._check()
-        pool = Pools.of(_CHECKS_AT_ONCE)
-        self._pools = Pools(handler=pool.handler, store=pool.handler)
+        pool = DaemonThreadPool(_CHECKS_AT_ONCE, on_full="refuse", name="optimove-health")
+        self._pools = Pools(pool, pool, pool)
 
     @abc.abstractmethod
     def _check(self) -> None:

@@ -16,6 +16,8 @@ from ..drivers import Pools, arun, run
 from ..errors import ConfigurationError
 from ..flows.budget import BudgetEstimator, Reserve
 from ..flows.claims import ClaimStore
+from ..flows.decision_log import DecisionLog
+from ..flows.delivery_log import DeliveryLog, OnLogFailure
 from ..flows.effects import Flow
 from ..flows.outcome import Outcome, OutcomeBuilder
 from ..flows.webhook import (
@@ -77,6 +79,8 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
         claims: ClaimStore | None = None,
         lease: float | None = None,
         on_store_failure: OnStoreFailure = "refuse",
+        decision_log: DecisionLog | None = None,
+        on_log_failure: OnLogFailure = "refuse",
         reserve: float | None = None,
         max_concurrency: int = 100,
         max_body: int = MAX_BODY,
@@ -102,6 +106,11 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
                 before the deadline, then the notification is answered 503, and nothing is sent. `"decide"`: it is tried
                 for as long as a lease, then the notification is decided as if there were no store, so several replicas
                 may ask their handlers about it and send different answers, of which Optimove keeps the first.
+            decision_log: Gets a record of every decision before the answer leaves, and what became of it after, such as
+                `stores.SqliteDecisionLog`. None records nothing.
+            on_log_failure: What becomes of an approval that cannot be recorded. `"refuse"`: it is not sent, and
+                `on_failure` applies, since an approval without evidence is worse than none. `"decide"`: it is sent, and
+                the outcome's `error` says that there is no record of it. A denial is sent either way.
             reserve: Seconds reserved to deliver the handler's answer; None follows the measured round trips.
             max_concurrency: Handlers that run concurrently, late ones included; further notifications get a 503.
             max_body: Bytes of a notification at most.
@@ -130,6 +139,14 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
             raise ConfigurationError(
                 'on_store_failure must be "refuse" (send nothing) or "decide" (without the store).'
             )
+        if decision_log is not None and not isinstance(decision_log, DecisionLog):
+            raise ConfigurationError("decision_log must be a DecisionLog, such as stores.SqliteDecisionLog(path).")
+        if is_async(getattr(decision_log, "append", None)):
+            raise ConfigurationError("decision_log.append must be a plain function; it is called in a thread.")
+        if on_log_failure not in ("refuse", "decide"):
+            raise ConfigurationError(
+                'on_log_failure must be "refuse" (an approval is not sent) or "decide" (it is, without a record).'
+            )
         if lease is not None:
             seconds("lease", lease, above_zero=True)
         integer("max_concurrency", max_concurrency)
@@ -157,6 +174,9 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
             clock=time.monotonic,
             lease=lease,
             on_store_failure=on_store_failure,
+            decisions=None
+            if decision_log is None
+            else DeliveryLog(log=decision_log, on_failure=on_log_failure, clock=time.monotonic, wall_clock=time.time),
         )
         self._pools = Pools.of(max_concurrency)
         self._on_outcome = on_outcome
@@ -340,6 +360,7 @@ def _log(outcome: Outcome) -> None:
             "optimove_kind": outcome.kind,
             "optimove_request_uid": outcome.request_uid,
             "optimove_status": outcome.status,
+            "optimove_error": outcome.error,
             "optimove_total_seconds": outcome.total_seconds,
             "optimove_budget_seconds": outcome.budget_seconds,
         },

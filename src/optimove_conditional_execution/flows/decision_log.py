@@ -1,0 +1,219 @@
+"""The log of decisions: why each customer got a campaign or did not. The protocol, and its values.
+
+Not the journal: that lets a review go on after a crash, and is pruned when the review is done. The log is evidence.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Final, Literal, Protocol, final, runtime_checkable
+
+from ..handlers import Verdict
+from ..models.notification import Action, Channel, Occurrence, Promotion, WebhookNotification
+
+CampaignFlow = Literal["triggered", "scheduled"]
+Told = Literal["approved", "denied", "nothing"]
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What was asked: may this customer get this campaign? The repr shows no customer.
+
+    Attributes:
+        customer_id: The customer; None when it is not known, as in a forged request.
+        is_visitor: Whether that is a visitor's id.
+        campaign: The campaign: a triggered one's series id, a scheduled one's `CampaignID`. Ids are kept as text.
+        occurrence: The occurrence's id, or else its date.
+        action: The action's id.
+        channels: The channels' ids.
+        promotions: The codes of the promotions that the campaign promises, or else their names.
+    """
+
+    customer_id: str | None = field(default=None, repr=False)
+    is_visitor: bool = False
+    campaign: str | None = None
+    occurrence: str | None = None
+    action: str | None = None
+    channels: tuple[str, ...] = ()
+    promotions: tuple[str, ...] = ()
+
+
+def subject_of(notification: WebhookNotification) -> Subject:
+    """Return what a notification asks about; a value of an undocumented type is left out."""
+    # A field of an undocumented type is kept as received, so no type is assumed here.
+    occurrence: object = notification.occurrence
+    user = notification.user
+    if not isinstance(occurrence, Occurrence):
+        return Subject(customer_id=user.user_id, is_visitor=user.is_visitor is True)
+    action: object = occurrence.action
+    channels: object = action.channels if isinstance(action, Action) else ()
+    promotions: object = action.promotions if isinstance(action, Action) else ()
+    return Subject(
+        customer_id=user.user_id,
+        is_visitor=user.is_visitor is True,
+        campaign=text_of(occurrence.series_id),
+        occurrence=text_of(occurrence.occurrence_id) or text_of(occurrence.date),
+        action=text_of(action.id) if isinstance(action, Action) else None,
+        channels=_texts([each.id for each in _items(channels) if isinstance(each, Channel)]),
+        promotions=_texts([each.code or each.name for each in _items(promotions) if isinstance(each, Promotion)]),
+    )
+
+
+def _items(value: object) -> Sequence[object]:
+    return value if isinstance(value, tuple | list) else ()
+
+
+def _texts(values: Sequence[object]) -> tuple[str, ...]:
+    return tuple([text for value in values if (text := text_of(value)) is not None])
+
+
+def text_of(value: object) -> str | None:
+    """Return an id as text; None when it is of another type, or a number that Python refuses to write."""
+    try:
+        return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
+    except ValueError:
+        return None
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRecord:
+    """One decision about one customer, or a request about which nobody was asked. The repr shows no personal data.
+
+    It is written before the answer leaves; what became of the answer is in a `Completion`.
+
+    Attributes:
+        id: Identifies the record; a random one by default.
+        at: When it was decided, in UTC.
+        flow: `"triggered"` or `"scheduled"`.
+        kind: `approved`, `denied`, `abstained`, or why nobody decided: a kind of `Outcome`, such as `failed`, `late`,
+            `forged`, `expired` or `overloaded`; for a review also `not_reached`.
+        subject: The customer and the campaign.
+        request_uid: The notification's `request_uid`; None for a scheduled campaign.
+        event_key: The event's `CampaignReadyEvent.key`; None for a triggered campaign.
+        number: The number of the status in the review's journal, as in `Journal`: from 0 when approved, from 2**62 when
+            denied. None for a triggered campaign, and when there is no status.
+        verdict: What was decided; after a failure what `on_failure` says. None when there is no decision.
+        reason: The handler's words.
+        evidence: What the handler gave as `Decision.evidence`.
+        additional_data: What Optimove was to be sent along with the answer.
+        redelivered: Whether this is the answer of an earlier delivery, given again.
+        error: What went wrong, in words that hold no personal data; None when nothing did.
+        seconds: How long each stage took until now, by name, such as `decide`.
+    """
+
+    id: str = field(default_factory=lambda: secrets.token_hex(16))
+    at: datetime
+    flow: CampaignFlow
+    kind: str
+    subject: Subject = Subject()
+    request_uid: str | None = None
+    event_key: str | None = None
+    number: int | None = None
+    verdict: Verdict | None = None
+    reason: str | None = field(default=None, repr=False)
+    evidence: Mapping[str, Any] = field(default=_NOTHING, repr=False)
+    additional_data: Mapping[str, Any] = field(default=_NOTHING, repr=False)
+    redelivered: bool = False
+    error: str | None = None
+    seconds: Mapping[str, float] = field(default=_NOTHING)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completion:
+    """What became of decisions that were recorded before. It holds no personal data.
+
+    Attributes:
+        at: When that was known, in UTC.
+        completes: The `DecisionRecord.id`; for a scheduled campaign the event's key, and `numbers` says which.
+        numbers: The range `(start, end)` of the numbers of statuses; None for a single record.
+        kind: The kind of the final `Outcome`, such as `approved` or `undelivered`. For a review: `acknowledged`,
+            `undelivered`, or `discarded` for decisions that a crash kept out of the journal: they were never sent, and
+            their customers are asked about again under the same numbers.
+        told: What was sent to Optimove: `"approved"`, `"denied"` or `"nothing"`; None when each was told what its
+            record says.
+        taken: Whether Optimove accepted it with a 2xx. None when nothing was sent, or it is not known.
+        error: What went wrong, in words that hold no personal data; None when nothing did.
+        seconds: How long each stage took, by name, such as `deliver`.
+    """
+
+    at: datetime
+    completes: str
+    numbers: tuple[int, int] | None = None
+    kind: str
+    told: Told | None = None
+    taken: bool | None = None
+    error: str | None = None
+    seconds: Mapping[str, float] = field(default=_NOTHING)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedDecision:
+    """A decision as the log holds it.
+
+    Attributes:
+        entry: Its number in the log.
+        record: What was recorded before the answer left.
+        completion: What became of it; None while the answer is on its way, and when the process ended before it was
+            known.
+        erased: Whether the personal part was erased.
+    """
+
+    entry: int
+    record: DecisionRecord
+    completion: Completion | None = None
+    erased: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as a JSON object: the fields of the record and its subject, and the completion's in their own."""
+        record = self.record
+        told = {each.name: getattr(record, each.name) for each in fields(DecisionRecord) if each.name != "subject"}
+        subject = {each.name: getattr(record.subject, each.name) for each in fields(Subject)}
+        done: dict[str, Any] | None = None
+        if self.completion is not None:
+            wanted = [each.name for each in fields(Completion) if each.name not in ("completes", "numbers")]
+            done = {name: getattr(self.completion, name) for name in wanted}
+            done |= {"at": self.completion.at.isoformat(), "seconds": dict(self.completion.seconds)}
+        return {
+            "entry": self.entry,
+            **told,
+            **subject,
+            "at": record.at.isoformat(),
+            "channels": list(record.subject.channels),
+            "promotions": list(record.subject.promotions),
+            "evidence": dict(record.evidence),
+            "additional_data": dict(record.additional_data),
+            "seconds": dict(record.seconds),
+            "erased": self.erased,
+            "completion": done,
+        }
+
+
+@runtime_checkable
+class DecisionLog(Protocol):
+    """A log of decisions. With one method it can be anything that keeps records: a table, a queue, a log of yours.
+
+    `append` is a plain function, called from several threads, and may block on a disk or a network: receivers call it
+    in a pool, with a deadline. Whatever it raises counts as "unreachable", and then nothing is approved, unless the
+    receiver's `on_log_failure` says otherwise.
+    """
+
+    def append(self, entries: Sequence[DecisionRecord | Completion], /) -> None:
+        """Append entries in order, all or none; they are safe when this returns.
+
+        Called again with the same record, because a reply was lost, it must not add a second one: `DecisionRecord.id`
+        tells. A `Completion` may stand twice.
+
+        Args:
+            entries: A few for a receiver, up to a batch of customers for a review.
+        """
+        ...

@@ -1,0 +1,168 @@
+"""Records of deliveries in a log of decisions: one before the answer leaves, its completion after.
+
+A file of its own, so that the flow of a notification says what is recorded when, and not how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from ..deadline import Clock, Deadline
+from ..handlers import Decision
+from .decision_log import Completion, DecisionLog, DecisionRecord
+from .effects import Ask, Flow, Late, exception_name
+from .outcome import Outcome, OutcomeBuilder, OutcomeKind
+
+OnLogFailure = Literal["refuse", "decide"]
+
+_COMPLETING: Final = 2.0
+"""Seconds that the log may take after the answer has left."""
+
+_UNREAD: Final = frozenset({411, 413})
+"""Responses to requests that were not read to their end: there is nothing to record about them."""
+
+_FORGED_A_MINUTE: Final = 60
+"""Records of forged requests: whoever sends more must fill neither the disk nor the log's threads."""
+
+_MINUTE: Final = 60.0
+
+
+@dataclass(slots=True)
+class _ForgedRequests:
+    """How many forged requests were recorded in this minute, and how many were not. A race miscounts a few."""
+
+    until: float = float("-inf")
+    recorded: int = 0
+    left_out: int = 0
+
+    def admit(self, now: float) -> bool:
+        if now >= self.until:
+            self.until, self.recorded = now + _MINUTE, 0
+        self.recorded += 1
+        if self.recorded > _FORGED_A_MINUTE:
+            self.left_out += 1
+        return self.recorded <= _FORGED_A_MINUTE
+
+    def take(self) -> int:
+        left_out, self.left_out = self.left_out, 0
+        return left_out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryLog:
+    """The log of a receiver's decisions.
+
+    Attributes:
+        log: The log.
+        on_failure: What becomes of an approval that cannot be recorded.
+        clock: Monotonic, in seconds.
+        wall_clock: Seconds since 1970.
+    """
+
+    log: DecisionLog
+    on_failure: OnLogFailure
+    clock: Clock
+    wall_clock: Clock
+    _forged: _ForgedRequests = field(default_factory=_ForgedRequests)
+
+    def record(
+        self,
+        outcome: OutcomeBuilder,
+        kind: OutcomeKind,
+        decision: Decision,
+        *,
+        within: Deadline,
+        redelivered: bool = False,
+        meanwhile: Callable[[], Flow[None]] | None = None,
+        every: float = float("inf"),
+    ) -> Flow[bool]:
+        """Record a decision before its answer leaves; the result is False when it must not leave.
+
+        Args:
+            outcome: The delivery.
+            kind: What it becomes when the answer is accepted.
+            decision: The decision.
+            within: How long to wait for the log.
+            redelivered: Whether it is the decision of an earlier delivery, which has recorded it.
+            meanwhile: A flow to run while the log takes long; see `Ask`.
+            every: Seconds between two of its runs.
+        """
+        record = DecisionRecord(
+            at=self._now(),
+            flow="triggered",
+            kind=kind,
+            subject=outcome.subject,
+            request_uid=outcome.request_uid,
+            verdict=decision.verdict,
+            reason=decision.reason,
+            evidence=decision.evidence,
+            additional_data=decision.additional_data,
+            redelivered=redelivered,
+            error=outcome.error,
+            seconds=outcome.stages,
+        )
+        outcome.record = record
+        try:
+            with outcome.timing("log"):
+                yield Ask(self.log.append, ([record],), within, "log", meanwhile=meanwhile, every=every)
+        except Exception as error:  # noqa: BLE001 - a log may raise anything
+            if outcome.error is None:  # or else that of the handler counts
+                late = isinstance(error, Late)
+                what = "The decision log did not answer in time." if late else "The decision log is unreachable"
+                outcome.set_error(what, None if late else error)
+        else:
+            outcome.is_recorded = True
+            return True
+        # Without evidence nobody is approved; what approves nobody may leave, and what was recorded before.
+        return self.on_failure == "decide" or decision.verdict != "approve" or redelivered
+
+    def finish(self, outcome: OutcomeBuilder, result: Outcome, *, host: Deadline | None) -> Flow[Outcome]:
+        """Record what became of a delivery: the completion of its record, or that nobody was asked.
+
+        Args:
+            outcome: The delivery.
+            result: Its outcome.
+            host: The deadline of a host that ends the call; None without one.
+
+        Returns:
+            The outcome; it has an error if the log could not be written and there was none.
+        """
+        entries = self._last_words(outcome, result)
+        if not entries:
+            return result
+        outcome.kind = result.kind  # whatever happens from here on
+        seconds = _COMPLETING if host is None else min(_COMPLETING, host.remaining())
+        try:
+            yield Ask(self.log.append, (entries,), Deadline.after(seconds, clock=self.clock), "log")
+        except Exception as error:  # noqa: BLE001 - a log may raise anything, and the answer has left
+            if result.error is None:
+                return replace(result, error=f"The decision log lost what became of it: {exception_name(error)}")
+        return result
+
+    def _last_words(self, outcome: OutcomeBuilder, result: Outcome) -> Sequence[DecisionRecord | Completion]:
+        given: dict[str, Any] = {
+            "at": self._now(),
+            "kind": result.kind,
+            "error": result.error,
+            "seconds": {**outcome.stages, "total": result.total_seconds},
+        }
+        if outcome.record is not None:
+            completion = Completion(completes=outcome.record.id, told=outcome.told, taken=outcome.taken, **given)
+            # A log that was down may be there again.
+            return [completion] if outcome.is_recorded else [outcome.record, completion]
+        if result.kind == "duplicate" or result.status in _UNREAD:
+            return ()
+        if result.kind == "forged":
+            if not self._forged.admit(self.clock()):
+                return ()
+            left_out = self._forged.take()
+            given["evidence"] = {"forged_requests_not_recorded": left_out} if left_out else {}
+        return [
+            DecisionRecord(flow="triggered", subject=outcome.subject, request_uid=result.request_uid, **given),
+        ]
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self.wall_clock(), UTC)

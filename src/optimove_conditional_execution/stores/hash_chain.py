@@ -1,0 +1,333 @@
+"""Entries of a decision log as rows, each chained to the one before by a hash.
+
+The hash of a row covers every column, and of the personal part a commitment: an HMAC of it under a random salt. When
+the personal part and its salt are deleted, the commitment says nothing about it, and the hash still fits. A file of its
+own, since it knows no database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple, final
+
+from ..errors import ConfigurationError, PayloadError
+from ..flows.decision_log import Completion, DecisionRecord, Subject
+
+GENESIS: Final = hashlib.sha256(b"optimove-ce decision log, version 1").digest()
+SALT_BYTES: Final = 16
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+_NULL: Final = "\x00"
+"""Stands for NULL in what is hashed; JSON writes no control character as it is."""
+
+
+class Content(NamedTuple):
+    """The columns of a row but for its number and hash; all texts are ASCII, as JSON escapes it."""
+
+    type: str
+    id: str | None
+    completes: str | None
+    at: str
+    campaign: str | None
+    low: int | None
+    high: int | None
+    entry: str
+    commitment: bytes | None
+    customer: str | None = None
+    personal: str | None = None
+    salt: bytes | None = None
+
+
+_PERSONAL: Final = Content._fields.index("customer")
+
+
+class Row(NamedTuple):
+    """A row of the log."""
+
+    number: int
+    content: Content
+    hash: bytes
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ChainFault:
+    """The first entry of a log that does not fit.
+
+    Attributes:
+        entry: Its number.
+        problem: What is wrong, in words.
+    """
+
+    entry: int
+    problem: str
+
+
+def ascii_text(text: str) -> str:
+    """Return a text as any database can store it, whatever its sender has put into it: a NUL, a lone surrogate."""
+    return text if text.isascii() and text.isprintable() and "\\" not in text and '"' not in text else _escaped(text)
+
+
+def _escaped(text: str) -> str:
+    return json.dumps(text)[1:-1]
+
+
+def plain_text(stored: str) -> str:
+    """Return the text that `ascii_text` was given."""
+    text: str = json.loads(f'"{stored}"')
+    return text
+
+
+def _optional(text: str | None) -> str | None:
+    return None if text is None else ascii_text(text)
+
+
+def _json(value: object) -> str:
+    try:
+        return _ENCODER.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PayloadError(
+            f"A record for the decision log cannot be written as JSON ({type(error).__name__})."
+        ) from None
+
+
+def stamp(moment: datetime, name: str) -> str:
+    """Return a moment in UTC as text, which sorts chronologically.
+
+    Raises:
+        ConfigurationError: It has no zone.
+    """
+    if moment.tzinfo is None:
+        raise ConfigurationError(f"{name} must have a zone, such as datetime.now(UTC).")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def of_record(record: DecisionRecord, identify: Callable[[str], str] | None, salt: bytes) -> Content:
+    """Return the content of a decision's row.
+
+    Args:
+        record: The decision.
+        identify: Replaces the customer's id, or None.
+        salt: Random bytes.
+
+    Raises:
+        PayloadError: It cannot be written as JSON.
+        ConfigurationError: Its time has no zone.
+    """
+    subject = record.subject
+    public = {
+        "flow": record.flow,
+        "kind": record.kind,
+        "verdict": record.verdict,
+        "request_uid": record.request_uid,
+        "event_key": record.event_key,
+        "is_visitor": subject.is_visitor,
+        "occurrence": subject.occurrence,
+        "action": subject.action,
+        "channels": subject.channels,
+        "promotions": subject.promotions,
+        "redelivered": record.redelivered,
+        "error": record.error,
+        "seconds": dict(record.seconds),
+    }
+    private = {
+        "reason": record.reason,
+        "evidence": dict(record.evidence),
+        "additional_data": dict(record.additional_data),
+    }
+    customer = subject.customer_id
+    if customer is not None:
+        customer = ascii_text(customer if identify is None else identify(customer))
+    content = Content(
+        "decision",
+        ascii_text(record.id),
+        None,
+        stamp(record.at, "DecisionRecord.at"),
+        _optional(subject.campaign),
+        record.number,
+        None,
+        _json({name: value for name, value in public.items() if value}),
+        None,
+    )
+    given = {name: value for name, value in private.items() if value is not None and value != {}}
+    if customer is None and not given:
+        return content
+    personal = _json(given)
+    return content._replace(
+        commitment=commitment(salt, customer, personal), customer=customer, personal=personal, salt=salt
+    )
+
+
+def of_completion(completion: Completion) -> Content:
+    """Return the content of a completion's row; raises as `of_record` does."""
+    public = {
+        "kind": completion.kind,
+        "told": completion.told,
+        "taken": completion.taken,
+        "error": completion.error,
+        "seconds": dict(completion.seconds),
+    }
+    low, high = completion.numbers or (None, None)
+    return Content(
+        "completion",
+        None,
+        ascii_text(completion.completes),
+        stamp(completion.at, "Completion.at"),
+        None,
+        low,
+        high,
+        _json({name: value for name, value in public.items() if value not in (None, {})}),
+        None,
+    )
+
+
+def of_maintenance(kind: str, at: datetime, details: dict[str, Any]) -> Content:
+    """Return the content of a row which says that the log was pruned, or a customer erased."""
+    return Content(kind, None, None, stamp(at, "at"), None, None, None, _json(details), None)
+
+
+def record_of(content: Content) -> DecisionRecord:
+    """Return the decision of a row."""
+    public: dict[str, Any] = json.loads(content.entry)
+    private: dict[str, Any] = {} if content.personal is None else json.loads(content.personal)
+    assert content.id is not None  # noqa: S101 - every decision has one
+    return DecisionRecord(
+        id=plain_text(content.id),
+        at=datetime.fromisoformat(content.at),
+        flow=public["flow"],
+        kind=public["kind"],
+        subject=Subject(
+            customer_id=None if content.customer is None else plain_text(content.customer),
+            is_visitor=public.get("is_visitor", False),
+            campaign=None if content.campaign is None else plain_text(content.campaign),
+            occurrence=public.get("occurrence"),
+            action=public.get("action"),
+            channels=tuple(public.get("channels", ())),
+            promotions=tuple(public.get("promotions", ())),
+        ),
+        request_uid=public.get("request_uid"),
+        event_key=public.get("event_key"),
+        number=content.low,
+        verdict=public.get("verdict"),
+        reason=private.get("reason"),
+        evidence=private.get("evidence", {}),
+        additional_data=private.get("additional_data", {}),
+        redelivered=public.get("redelivered", False),
+        error=public.get("error"),
+        seconds=public.get("seconds", {}),
+    )
+
+
+def completion_of(content: Content) -> Completion:
+    """Return the completion of a row."""
+    public: dict[str, Any] = json.loads(content.entry)
+    assert content.completes is not None  # noqa: S101 - every completion names a record
+    numbers = None if content.low is None or content.high is None else (content.low, content.high)
+    return Completion(
+        at=datetime.fromisoformat(content.at),
+        completes=plain_text(content.completes),
+        numbers=numbers,
+        kind=public["kind"],
+        told=public.get("told"),
+        taken=public.get("taken"),
+        error=public.get("error"),
+        seconds=public.get("seconds", {}),
+    )
+
+
+def final_completion(completions: Iterable[Completion]) -> Completion | None:
+    """Return the one that counts of those that follow a record: that Optimove took it, else the last word.
+
+    Nothing counts after `discarded`: later completions are about another record with the same number.
+    """
+    last: Completion | None = None
+    for each in completions:
+        last = each
+        if each.taken or each.kind == "discarded":
+            break
+    return last
+
+
+def commitment(salt: bytes, customer: str | None, personal: str) -> bytes:
+    """Return the commitment to the personal part of a row."""
+    return hmac.digest(salt, f"{_NULL if customer is None else customer}\n{personal}".encode(), "sha256")
+
+
+def chained(previous: bytes, number: int, content: Content) -> bytes:
+    """Return the hash of a row.
+
+    Args:
+        previous: The hash of the row before, or `GENESIS`.
+        number: The row's number.
+        content: The row's content, of which the personal part counts by its commitment alone.
+    """
+    committed = None if content.commitment is None else content.commitment.hex()
+    values = (number, *content[: _PERSONAL - 1], committed)
+    text = "\n".join([_NULL if value is None else str(value) for value in values])
+    return hashlib.sha256(previous + text.encode()).digest()
+
+
+class Verifier:
+    """Checks the rows of a log in their order."""
+
+    def __init__(self, number: int, digest: bytes) -> None:
+        """Start behind a row.
+
+        Args:
+            number: The number of the last row before; 0 for none.
+            digest: Its hash, or `GENESIS`.
+        """
+        self.number = number
+        self.digest = digest
+        self._blank: set[int] = set()
+
+    def check(self, row: Row) -> ChainFault | None:
+        """Check the next row."""
+        if row.number != self.number + 1:
+            return ChainFault(self.number + 1, "was removed")
+        content = row.content
+        try:
+            fits = hmac.compare_digest(chained(self.digest, row.number, content), row.hash)
+            if content.commitment is None or content.salt is None:
+                fits = fits and content[_PERSONAL:] == (None, None, None)
+                if content.commitment is not None:
+                    self._blank.add(row.number)
+            else:
+                made = commitment(content.salt, content.customer, str(content.personal))
+                fits = fits and hmac.compare_digest(made, content.commitment)
+            if fits and content.type == "erasure":
+                for low, high in json.loads(content.entry)["numbers"]:
+                    self._blank.difference_update(range(low, high))
+        except (TypeError, ValueError, AttributeError, KeyError):  # a column of another type than was written
+            fits = False
+        if not fits:
+            return ChainFault(row.number, "was changed, or moved, or replaced by another one")
+        self.number, self.digest = row.number, row.hash
+        return None
+
+    def finish(self, last: int) -> ChainFault | None:
+        """Check that the log ends where it should, and that what was erased was erased by `erase`.
+
+        Args:
+            last: The highest number that was ever given to a row.
+        """
+        if self._blank:
+            return ChainFault(min(self._blank), "has lost its personal part, and no erasure says so")
+        return ChainFault(self.number + 1, "was removed") if self.number < last else None
+
+
+def ranges_of(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Return ascending numbers as ranges `(start, end)`."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and found[-1][1] == number:
+            found[-1] = (found[-1][0], number + 1)
+        else:
+            found.append((number, number + 1))
+    return found

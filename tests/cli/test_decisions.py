@@ -1,0 +1,171 @@
+"""`optimove-ce decisions`: a timeline in plain words, an export, and whether the log was changed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from optimove_conditional_execution.stores import Completion, DecisionRecord, SqliteDecisionLog, Subject
+from tests.cli.conftest import Run
+
+NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
+ASKED = Subject(
+    customer_id="C7", campaign="29", occurrence="19", action="2", channels=("15", "490"), promotions=("BONUS",)
+)
+EVENT = "5:77:2026-03-03T12:00:00:2026-03-03T13:00:00"
+
+
+def record(minute: int, kind: str, verdict: str | None = None, **fields: object) -> DecisionRecord:
+    given = {"flow": "triggered", "subject": ASKED, **fields}
+    return DecisionRecord(at=NOON + timedelta(minutes=minute), kind=kind, verdict=verdict, **given)  # type: ignore[arg-type]
+
+
+def completion(of: DecisionRecord, kind: str, told: str | None, taken: bool | None, **fields: object) -> Completion:
+    return Completion(at=of.at, completes=of.id, kind=kind, told=told, taken=taken, **fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "decisions.db"
+    denied = record(0, "denied", "deny", reason="self_exclusion", evidence={"rule": 4, "name": "ü"})
+    approved, undelivered = record(1, "approved", "approve"), record(2, "approved", "approve")
+    again, superseded = record(3, "approved", "approve", redelivered=True), record(4, "approved", "approve")
+    late = record(5, "late", "abstain", error="The handler did not answer in time.")
+    scheduled = record(
+        8, "approved", "approve", flow="scheduled", subject=Subject(customer_id="C7", campaign="77"),
+        event_key=EVENT, number=0,
+    )  # fmt: skip
+    with SqliteDecisionLog(path) as log:
+        log.append([denied, completion(denied, "denied", "denied", True)])
+        log.append([approved, completion(approved, "approved", "approved", True), undelivered])
+        log.append(
+            [completion(undelivered, "undelivered", "approved", False, error="ServerError: 500"), again, superseded]
+        )
+        log.append([completion(superseded, "superseded", "nothing", None), late])
+        log.append([completion(late, "late", "nothing", None)])
+        log.append([record(6, "overloaded", subject=Subject(customer_id="C8")), record(7, "forged", subject=Subject())])
+        log.append([scheduled, Completion(at=NOON, completes=EVENT, numbers=(0, 1), kind="discarded")])
+    return path
+
+
+TIMELINE = """\
+2026-03-03 12:00:00 UTC  {asked}: denied (self_exclusion). Optimove was told no, and took it.
+    evidence: {{"rule": 4, "name": "ü"}}
+2026-03-03 12:01:00 UTC  {asked}: approved. Optimove was told yes, and took it.
+2026-03-03 12:02:00 UTC  {asked}: approved. Optimove did not take the yes: ServerError: 500.
+2026-03-03 12:03:00 UTC  {asked}: the same answer was given again: approved. Whether Optimove was told is not known: it is being answered, or the process ended.
+2026-03-03 12:04:00 UTC  {asked}: approved. It was not sent: another replica had taken over.
+2026-03-03 12:05:00 UTC  {asked}: the rule did not answer in time: The handler did not answer in time. Optimove was told nothing.
+2026-03-03 12:08:00 UTC  campaign 77: approved. It was never sent: the process ended first, and the customer was asked about again.
+""".format(asked="campaign 29, occurrence 19, action 2, channels 15, 490, promotions BONUS")  # noqa: E501
+
+
+def test_a_timeline_in_plain_words(optimove_ce: Run, path: Path) -> None:
+    done = optimove_ce("decisions", "C7", "--log", str(path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == TIMELINE
+    assert optimove_ce("decisions", "show", "C7", "--log", str(path)).stdout == TIMELINE
+    assert optimove_ce("decisions", "--log", str(path), "C7").stdout == TIMELINE
+
+
+def test_a_part_of_the_timeline(optimove_ce: Run, path: Path) -> None:
+    log = ("--log", str(path))
+    assert optimove_ce("decisions", "C7", *log, "--campaign", "77").stdout == TIMELINE.splitlines(keepends=True)[-1]
+    assert optimove_ce("decisions", "C7", *log, "--since", "2026-03-03T13:08+01:00").stdout.count("UTC") == 1
+    assert optimove_ce("decisions", "C7", *log, "--since", "2026-03-04").stdout == "The log holds no such decision.\n"
+    assert optimove_ce("decisions", "C9", *log).stdout == "The log holds no such decision.\n"
+    wrong = optimove_ce("decisions", "C7", *log, "--since", "yesterday")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "must be a date" in wrong.stderr
+
+
+def test_json(optimove_ce: Run, path: Path) -> None:
+    first, *_, last = json.loads(optimove_ce("decisions", "C7", "--log", str(path), "--json").stdout)
+    assert (first["customer_id"], first["campaign"], first["channels"]) == ("C7", "29", ["15", "490"])
+    assert (first["reason"], first["evidence"]["rule"], first["at"]) == ("self_exclusion", 4, NOON.isoformat())
+    assert (first["completion"]["told"], first["completion"]["taken"]) == ("denied", True)
+    assert last["completion"]["kind"] == "discarded"
+    with SqliteDecisionLog(path) as log:
+        assert next(log.decisions(customer_id="C7")).as_json() == first
+
+
+def test_export(optimove_ce: Run, path: Path) -> None:
+    done = optimove_ce("decisions", "export", "--csv", "--log", str(path))
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert len(rows) == 9
+    assert (rows[0]["customer_id"], rows[0]["channels"], rows[0]["told"], rows[0]["taken"]) == (
+        "C7", "15, 490", "denied", "True",
+    )  # fmt: skip
+    assert json.loads(rows[0]["evidence"]) == {"rule": 4, "name": "ü"}
+    assert [row["kind"] for row in rows if not row["customer_id"]] == ["forged"]
+    lines = optimove_ce("decisions", "export", "--json", "--log", str(path), "--campaign", "77").stdout.splitlines()
+    assert [json.loads(line)["event_key"] for line in lines] == [EVENT]
+    assert optimove_ce("decisions", "export", "--json", "--csv", "--log", str(path)).returncode == 2
+
+
+def test_verify(optimove_ce: Run, path: Path) -> None:
+    log = ("--log", str(path))
+    done = optimove_ce("decisions", "verify", *log)
+    assert done.returncode == 0
+    head = done.stdout.removeprefix("The log is intact. Its head is ").strip()
+    assert json.loads(optimove_ce("decisions", "verify", *log, "--head", head, "--json").stdout) == {
+        "ok": True, "entry": None, "problem": None, "head": head,
+    }  # fmt: skip
+    assert optimove_ce("decisions", "verify", *log, "--head", "7").returncode == 2
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE decision_log SET entry = replace(entry, 'approve', 'deny') WHERE number = 3")
+    done = optimove_ce("decisions", "verify", *log)
+    assert (done.returncode, done.stdout) == (1, "Entry 3 was changed, or moved, or replaced by another one.\n")
+    assert json.loads(optimove_ce("decisions", "verify", *log, "--json").stdout)["entry"] == 3
+
+
+def test_an_entry_that_cannot_be_read_any_more(optimove_ce: Run, path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE decision_log SET entry = '{' WHERE number = 1")
+    done = optimove_ce("decisions", "C7", "--log", str(path))
+    assert done.returncode == 2
+    assert "optimove-ce decisions verify" in done.stderr
+
+
+def test_files_that_are_no_log(optimove_ce: Run, tmp_path: Path) -> None:
+    missing = optimove_ce("decisions", "C7", "--log", str(tmp_path / "missing.db"))
+    assert (missing.returncode, (tmp_path / "missing.db").exists()) == (2, False)
+    assert "There is no log" in missing.stderr
+    (tmp_path / "text.db").write_text("no database at all, but long enough to be looked at" * 50)
+    other = optimove_ce("decisions", "verify", "--log", str(tmp_path / "text.db"))
+    assert other.returncode == 2
+    assert "must be an SQLite file of ours" in other.stderr
+
+
+def test_a_log_of_pseudonyms(optimove_ce: Run, tmp_path: Path) -> None:
+    path = tmp_path / "decisions.db"
+    with SqliteDecisionLog(path, identify="hush") as log:
+        log.append([record(0, "denied", "deny")])
+    asked = ("decisions", "C7", "--log", str(path))
+    assert "no such decision" in optimove_ce(*asked).stdout
+    assert "denied" in optimove_ce(*asked, variables={"OPTIMOVE_DECISION_LOG_SECRET": "hush"}).stdout
+
+
+def test_text_cannot_steer_the_terminal(optimove_ce: Run, tmp_path: Path) -> None:
+    path = tmp_path / "decisions.db"
+    with SqliteDecisionLog(path) as log:
+        log.append([record(0, "denied", "deny", reason="\x1b[2J\nC8: approved\ud800")])
+    lines = optimove_ce("decisions", "C7", "--log", str(path)).stdout.splitlines()
+    assert len(lines) == 1
+    assert "(?[2J?C8: approved?)" in lines[0]
+    exported = optimove_ce("decisions", "export", "--log", str(path)).stdout
+    assert "approved\\ud800" in exported
+
+
+@pytest.mark.parametrize("command", [(), ("show",), ("export",), ("verify",)])
+def test_help(optimove_ce: Run, command: tuple[str, ...]) -> None:
+    done = optimove_ce("decisions", *command, "--help")
+    assert done.returncode == 0
+    assert "optimove-ce decisions" in done.stdout
