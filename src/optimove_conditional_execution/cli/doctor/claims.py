@@ -20,7 +20,7 @@ _POSTGRES: Final = ("postgresql", "postgres")
 _TRIES: Final = 5
 _SLOW_SECONDS: Final = 0.05
 _CLOCK_SECONDS: Final = 5.0
-CLAIMS_NAMES: Final = ("claims", "claims-clock", "claims-kept", "pooler")
+_NAMES: Final = ("claims-clock", "claims-kept")
 
 
 def claims_checks(url: str) -> Iterator[Check]:
@@ -35,7 +35,7 @@ def claims_checks(url: str) -> Iterator[Check]:
         what, _, remedy = str(error).partition(": ")
         remedy = remedy or f"Is the server started, and does a firewall let this machine through? Check {VARIABLE}."
         yield Check("claims", "problem", f"{what.rstrip('.')}.", f"{remedy[:1].upper()}{remedy[1:]}")
-        for name in CLAIMS_NAMES[1:3]:
+        for name in _NAMES:
             yield not_checked(name, "The claim store is not usable.")
         return
     yield check_of("claims", f"{kind} takes claims; a step takes {took * 1000:.1f} ms.", _pace(kind, took))
