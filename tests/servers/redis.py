@@ -64,7 +64,9 @@ def running_redis() -> Iterator[Redis]:
     """Run a Redis of its own, as an ordinary user."""
     server, user, port = program("redis-server", "redis-server"), ordinary_user(), free_port()
     with own_folder(user) as folder:
-        options = ["--bind", "127.0.0.1", "--dir", str(folder), "--save", "", "--appendonly", "yes"]
+        # By default Redis confirms before it writes, for up to two seconds, while a disk is busy with an fsync.
+        kept = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
+        options = ["--bind", "127.0.0.1", "--dir", str(folder), *kept]
         running = Redis(ServerProcess([server, "--port", str(port), *options], folder=folder, user=user), port)
         try:
             running.start()
