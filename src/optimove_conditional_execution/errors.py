@@ -194,7 +194,11 @@ class PayloadError(OptimoveError):
 
 
 class StoreError(OptimoveError):
-    """A claim store or a journal cannot be relied on any more: its file was removed or replaced while it was in use."""
+    """A claim store or a journal cannot be reached, or cannot be relied on any more.
+
+    Its server is away or takes no writes, which a later try may find over; or its file was removed or replaced while it
+    was in use, which only a restart of all processes ends.
+    """
 
 
 class SupersededError(StoreError):

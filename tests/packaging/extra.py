@@ -6,6 +6,7 @@ It runs in an environment that has the wheel, one of its extras, and nothing of 
 from __future__ import annotations
 
 import asyncio
+import ctypes.util
 import importlib
 import importlib.util
 import pkgutil
@@ -151,12 +152,11 @@ def redis() -> None:
 
 
 def postgres() -> None:
-    try:
-        stores = importlib.import_module(f"{package.__name__}.stores.postgres")
-    except ImportError as error:
-        assert "psycopg[binary]" in str(error), error  # this system has no libpq
+    name = f"{package.__name__}.stores.postgres"
+    if ctypes.util.find_library("pq") is None:
+        assert "psycopg[binary]" in refusal(lambda: importlib.import_module(name))
         return
-    claims = stores.PostgresClaims(f"postgresql://127.0.0.1:{unused_port()}/none")
+    claims = importlib.import_module(name).PostgresClaims(f"postgresql://127.0.0.1:{unused_port()}/none")
     assert refusal(lambda: claims.acquire("q", "owner", 1.0, 1.0)) == "PostgreSQL cannot be reached."
 
 

@@ -40,9 +40,9 @@ def guarded(server: Server) -> Iterator[Callable[[str], str]]:
     """Make the user; return a function that makes its URL of a password."""
     if isinstance(server, Redis):
         with redis_py.Redis.from_url(server.url) as client:
-            client.execute_command("ACL", "SETUSER", GUARDED, "on", f">{SECRET}", "~*", "+get")  # type: ignore[no-untyped-call]
+            client.execute_command("ACL", "SETUSER", GUARDED, "on", f">{SECRET}", "~*", "+get")
             yield lambda password: f"redis://{GUARDED}:{password}@127.0.0.1:{server.port}/0"
-            client.execute_command("ACL", "DELUSER", GUARDED)  # type: ignore[no-untyped-call]
+            client.execute_command("ACL", "DELUSER", GUARDED)
         return
     with psycopg.connect(server.conninfo, autocommit=True) as connection:
         connection.execute(f"CREATE ROLE {GUARDED} LOGIN PASSWORD '{SECRET}'")

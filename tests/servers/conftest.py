@@ -1,4 +1,4 @@
-"""A server of each kind for the tests of this folder, which `nox -s servers` runs."""
+"""A server of each kind for the tests of this folder, which `nox -s stores` runs."""
 
 from __future__ import annotations
 

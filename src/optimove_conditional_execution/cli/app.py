@@ -15,6 +15,7 @@ from .doctor.command import doctor
 from .init import init
 from .rehearse import campaign, demo, simulate, trigger
 from .review import review
+from .schema import schema
 from .signals import Interrupted
 from .signature import sign_command, verify_command
 from .tenant import listeners, settings, webhooks
@@ -91,4 +92,5 @@ program.add_command(settings)
 program.add_command(review)
 program.add_command(init)
 program.add_command(doctor)
+program.add_command(schema)
 program.add_command(completion)

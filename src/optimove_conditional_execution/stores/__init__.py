@@ -1,7 +1,8 @@
 """Stores: claims on notifications, and journals of reviews.
 
 `MemoryClaims` and `MemoryJournal` are for one process, `SqliteClaims` and `SqliteJournal` for several on one machine.
-For several machines implement `ClaimStore` and `Journal` over your own database.
+`stores.redis.RedisClaims` and `stores.postgres.PostgresClaims` are for several machines, each with its own extra;
+or implement `ClaimStore` and `Journal` over your own database.
 """
 
 from ..flows.claims import Claim, ClaimState, ClaimStore

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import time
@@ -14,7 +15,17 @@ from ..fork import detect_fork, reset_after_fork
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import ConnectionPool, PoolPerLoop
 from .postgres_schema import CLAIMS_SCHEMA
-from .remote import MAX_CONNECTIONS, STEP_SECONDS, AsyncRemoteClaims, RemoteClaims, Reply, Step, async_only, busy
+from .remote import (
+    MAX_CONNECTIONS,
+    STEP_SECONDS,
+    AsyncRemoteClaims,
+    RemoteClaims,
+    Reply,
+    ServerFacts,
+    Step,
+    async_only,
+    busy,
+)
 
 try:
     import psycopg
@@ -82,6 +93,8 @@ DELETE FROM optimove_claims WHERE key IN (
 )
 """
 _FORGET_EVERY: Final = 60.0
+_ABANDON_AFTER: Final = 5.0
+"""Seconds after which a connection that does not answer is closed."""
 _CREATE: Final = "SELECT pg_advisory_xact_lock(hashtext('optimove_claims')); " + CLAIMS_SCHEMA
 """In one transaction: two that create a table at once would collide, IF NOT EXISTS or not."""
 
@@ -181,6 +194,29 @@ class PostgresClaims(RemoteClaims):
             session.close()
 
 
+_FACTS: Final = """
+SELECT extract(epoch FROM clock_timestamp())::float8, current_setting('fsync'), current_setting('synchronous_commit'),
+    set_config('optimove_ce.pooled', 'transaction', false)
+"""
+
+
+@sensitive_variables
+def postgres_facts(conninfo: str) -> ServerFacts:
+    """Return what `optimove-ce doctor` wants to know of a PostgreSQL; raises as a step does."""
+    conninfo = _checked(conninfo)
+    try:
+        with psycopg.connect(conninfo, autocommit=True) as first, psycopg.connect(conninfo, autocommit=True) as second:
+            clock, fsync, synchronous_commit, _ = first.execute(_FACTS, prepare=False).fetchone() or (0.0, "", "", "")
+            settings = {"fsync": fsync, "synchronous_commit": synchronous_commit}
+            if not _is_direct(first, first.execute(_BACKEND, prepare=False).fetchone()):
+                # Of one client's session nothing is seen in another's, unless both share a connection of the server.
+                seen = second.execute("SELECT current_setting('optimove_ce.pooled', true)", prepare=False).fetchone()
+                settings["pooler"] = "transaction" if seen == ("transaction",) else "session"
+            return ServerFacts(clock, settings)
+    except (psycopg.Error, OSError) as error:
+        raise _translated(error) from None
+
+
 @final
 class AsyncPostgresClaims(AsyncRemoteClaims):
     """The claims of a `PostgresClaims` for an event loop."""
@@ -191,6 +227,7 @@ class AsyncPostgresClaims(AsyncRemoteClaims):
             make, _AsyncSession.aclose, max_connections=MAX_CONNECTIONS
         )
         self._forget = _Timer()
+        self._running: set[asyncio.Task[Any]] = set()
 
     async def _acquire(self, step: Step) -> Reply:
         reply = await self._run(step) or await self._run(step)
@@ -210,12 +247,32 @@ class AsyncPostgresClaims(AsyncRemoteClaims):
             session = await pool.aacquire(Deadline.after(STEP_SECONDS))
         except DeadlineExceeded:
             raise busy() from None
+        # Not cancelled with the step: psycopg would open a connection to cancel the statement, and the one that is being
+        # opened would be lost. Where both are slow, the next step would begin with that again, and so on.
+        running = asyncio.create_task(self._finish(pool, session, statement, values))
+        self._running.add(running)
+        running.add_done_callback(self._ended)
+        return await asyncio.shield(running)
+
+    async def _finish(
+        self,
+        pool: ConnectionPool[_AsyncSession],
+        session: _AsyncSession,
+        statement: LiteralString,
+        values: dict[str, Any],
+    ) -> Any:
         try:
-            return await session.run(statement, values)
+            async with asyncio.timeout(_ABANDON_AFTER):
+                return await session.run(statement, values)
         except (psycopg.Error, OSError) as error:
             raise _translated(error) from None
         finally:
             pool.release(session)
+
+    def _ended(self, running: asyncio.Task[Any]) -> None:
+        self._running.discard(running)
+        if not running.cancelled():
+            running.exception()  # its step may have given up
 
 
 # Another delivery has claimed it while this statement ran; two such statements in a row find nothing of it.
@@ -371,11 +428,11 @@ def _checked(conninfo: object) -> str:
     try:
         given = libpq.conninfo_to_dict(conninfo)
         if not given:
-            raise ConfigurationError(f"The conninfo of PostgreSQL is empty; it must be such as {wanted}.")
+            raise ConfigurationError(f"The conninfo of PostgreSQL is empty: it must be such as {wanted}.")
         return libpq.make_conninfo(conninfo, **{name: value for name, value in _DEFAULTS.items() if name not in given})
     except psycopg.Error:
         raise ConfigurationError(
-            f"The conninfo of PostgreSQL is invalid; it must be such as {wanted}. In a URL, percent-encode what stands "
+            f"The conninfo of PostgreSQL is invalid: it must be such as {wanted}. In a URL, percent-encode what stands "
             "in user and password other than letters and digits."
         ) from None
 

@@ -6,6 +6,7 @@ import asyncio
 import math
 import os
 import re
+from contextlib import suppress
 from typing import Any, Final, final
 from urllib.parse import urlsplit
 
@@ -13,7 +14,17 @@ from ..deadline import Deadline
 from ..errors import ConfigurationError, DeadlineExceeded, StoreError
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import PoolPerLoop
-from .remote import MAX_CONNECTIONS, STEP_SECONDS, AsyncRemoteClaims, RemoteClaims, Reply, Step, async_only, busy
+from .remote import (
+    MAX_CONNECTIONS,
+    STEP_SECONDS,
+    AsyncRemoteClaims,
+    RemoteClaims,
+    Reply,
+    ServerFacts,
+    Step,
+    async_only,
+    busy,
+)
 
 try:
     import redis
@@ -147,6 +158,26 @@ class RedisClaims(RemoteClaims):
             self._client.connection_pool.disconnect()
 
 
+@sensitive_variables
+def redis_facts(url: str) -> ServerFacts:
+    """Return what `optimove-ce doctor` wants to know of a Redis; raises as a step does."""
+    client, _ = _clients(url)
+    try:
+        seconds, microseconds = client.time()
+        told: dict[str, Any] = {}
+        with suppress(exceptions.ResponseError):  # a user who may not ask
+            for section in ("persistence", "memory"):
+                told |= client.info(section)
+        names = ("aof_enabled", "aof_last_write_status", "maxmemory", "maxmemory_policy")
+        return ServerFacts(
+            seconds + microseconds / 1_000_000, {name: str(told[name]) for name in names if name in told}
+        )
+    except (exceptions.RedisError, OSError) as error:
+        raise _translated(error) from None
+    finally:
+        client.connection_pool.disconnect()
+
+
 @final
 class AsyncRedisClaims(AsyncRemoteClaims):
     """The claims of a `RedisClaims` for an event loop: the steps of one tick of the loop are sent together."""
@@ -261,7 +292,7 @@ def _clients(url: object) -> tuple[redis.Redis, Any]:
         pool.make_connection()  # type: ignore[no-untyped-call]  # it looks at the options, and does not connect
     except (ValueError, TypeError, exceptions.RedisError):
         raise ConfigurationError(
-            "The URL of Redis is invalid; it must be redis://[user:password@]host[:port][/database], rediss:// for "
+            "The URL of Redis is invalid: it must be redis://[user:password@]host[:port][/database], rediss:// for "
             "TLS, or unix:///path. Percent-encode what stands in user and password other than letters and digits."
         ) from None
     return redis.Redis(connection_pool=pool), make
@@ -305,6 +336,8 @@ def _translated(error: Exception) -> ConfigurationError | StoreError:
         return ConfigurationError(_REFUSED[-2][1])
     if "DB index" in text:
         return ConfigurationError("Redis has no such database: correct the number at the end of the URL's path.")
+    if "certificate verify failed" in text.lower():
+        return ConfigurationError("Redis' certificate is not accepted: name its authority by ssl_ca_certs in the URL.")
     if isinstance(error, exceptions.TimeoutError):
         return StoreError("Redis does not answer in time.")
     if isinstance(error, exceptions.BusyLoadingError):

@@ -7,6 +7,7 @@ repeated: it is the same owner's.
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal, final
 
@@ -112,3 +113,17 @@ def async_only(what: str) -> ConfigurationError:
 def busy() -> StoreError:
     """Return the error of a step that has found no free connection."""
     return StoreError("All connections of the claim store are busy.")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """What `optimove-ce doctor` wants to know of a server.
+
+    Attributes:
+        clock: The server's, in seconds since 1970.
+        settings: By their names; without those that it does not tell.
+    """
+
+    clock: float
+    settings: Mapping[str, str]

@@ -8,6 +8,7 @@ import os
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, replace
+from itertools import chain
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -21,6 +22,8 @@ from ...transport.http import HttpEngine
 from ...urls import is_loopback
 from ..given_urls import checked_url
 from ..tenant import without_token
+from .claims import VARIABLE as CLAIMS_VARIABLE
+from .claims import claims_checks
 from .connection import Probe
 from .environment import accepted, key_check, secret_check, timezone_check, token_check, url_check, versions_check
 from .finding import Check, State, not_checked
@@ -35,6 +38,13 @@ _SERVICE: Final = "it must be registered, be reachable from here, and refuse"
 @click.command(epilog="\b\nExample:\n  optimove-ce doctor --webhook https://gate.example.com/optimove")
 @click.option("--webhook", metavar="URL", callback=checked_url, help=f"Your webhook: {_SERVICE} what is unsigned.")
 @click.option("--listener", metavar="URL", callback=checked_url, help=f"Your listener: {_SERVICE} what has no token.")
+@click.option(
+    "--claims",
+    envvar=CLAIMS_VARIABLE,
+    metavar="URL",
+    help="The claim store of your replicas, redis:// or postgresql://: a claim is written and deleted again. Others on "
+    f"this machine can read options, so set {CLAIMS_VARIABLE} instead when the URL has a password.",
+)
 @click.option(
     "--timeout",
     "seconds",
@@ -57,6 +67,7 @@ _SERVICE: Final = "it must be registered, be reachable from here, and refuse"
 def doctor(
     webhook: str | None,
     listener: str | None,
+    claims: str | None,
     seconds: float,
     timeout_ms: int,
     path_prefix: str,
@@ -70,6 +81,7 @@ def doctor(
     nothing there: it only lists webhooks and listeners. Key, secret and token are never printed.
 
     With --webhook and --listener it also posts {} to your service, without signature or token, which must be rejected.
+    With --claims it tries the claim store that your replicas share, and looks whether it keeps what it confirms.
 
     Exit status: 0 no problem, 1 a problem (with --strict also a warning), 2 a usage error.
     """
@@ -77,7 +89,7 @@ def doctor(
     logging.getLogger("optimove_conditional_execution.client").addHandler(logging.NullHandler())
     plan = DoctorOptions(seconds, timeout_ms, Endpoints(path_prefix=path_prefix), webhook, listener)
     checks: list[Check] = []
-    for check in _checks(os.environ, plan):
+    for check in chain(_checks(os.environ, plan), claims_checks(claims) if claims else ()):
         if not as_json:
             _show(check, checks[-1].remedy if checks else "")
         checks.append(check)
