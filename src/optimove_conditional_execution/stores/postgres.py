@@ -247,7 +247,7 @@ class AsyncPostgresClaims(AsyncRemoteClaims):
             session = await pool.aacquire(Deadline.after(STEP_SECONDS))
         except DeadlineExceeded:
             raise busy() from None
-        # Not cancelled with the step: psycopg would open a connection to cancel the statement, and the one that is being
+        # Not cancelled with the step: psycopg would open a connection to cancel the statement, and one that is being
         # opened would be lost. Where both are slow, the next step would begin with that again, and so on.
         running = asyncio.create_task(self._finish(pool, session, statement, values))
         self._running.add(running)
