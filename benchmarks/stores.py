@@ -44,7 +44,7 @@ from optimove_conditional_execution.testing import notification, signed_request
 
 IN_FLIGHT: Final = 32
 NOTIFICATIONS: Final = 320
-ROUNDS: Final = 7
+ROUNDS: Final = 5
 WORKERS: Final = 4
 BUDGET: Final = 5.0
 TAKEN_OVER: Final = 20
