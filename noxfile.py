@@ -140,7 +140,8 @@ def stores(session: nox.Session) -> None:
         quiet = {"DEBIAN_FRONTEND": "noninteractive"}
         session.run("apt-get", "update", external=True, silent=True)
         session.run("apt-get", "install", "-y", *packages, external=True, silent=True, env=quiet)
-    session.run("pytest", *(session.posargs or (*PARALLEL, "tests/servers")))
+    # Each file has servers of its own; few at once, since some of them measure time.
+    session.run("pytest", *(session.posargs or ("-n", "2", "--dist", "loadfile", "tests/servers")))
 
 
 @nox.session(python=OLDEST)

@@ -43,6 +43,8 @@ from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.adapters.aws_lambda import lambda_handler
 from optimove_conditional_execution.adapters.wsgi import WSGIApp
 from optimove_conditional_execution.stores import MemoryClaims, SqliteClaims
+from optimove_conditional_execution.stores.postgres import PostgresClaims
+from optimove_conditional_execution.stores.redis import RedisClaims
 from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
 
 client = OptimoveClient(
@@ -93,7 +95,8 @@ areceiver = AsyncWebhookReceiver(Gate(), client=aclient, secrets=UNSIGNED, claim
 threaded = AsyncWebhookReceiver(decide, client=aclient, secrets="secret")
 asgi, wsgi, handler = ASGIApp(areceiver), WSGIApp(receiver), lambda_handler(receiver)
 
-stores: Sequence[ClaimStore] = [MemoryClaims(), SqliteClaims("c.sqlite")]
+shared: Sequence[ClaimStore] = [RedisClaims("redis://localhost", prefix="gate:"), PostgresClaims("postgresql:///gate")]
+stores: Sequence[ClaimStore] = [MemoryClaims(), SqliteClaims("c.sqlite"), *shared]
 
 
 def use(optimove: OptimoveClient) -> None:

@@ -235,4 +235,5 @@ def test_the_reference_names_every_check() -> None:
     page = (DOCS / "reference" / "command-line.md").read_text("utf-8")
     table = page.partition("| check | what it looks at |\n| --- | --- |\n")[2].partition("\n\n")[0]
     named = [name for row in table.splitlines() for name in row.split("|")[1].strip().split(", ")]
-    assert sorted(named) == sorted([*NAMES, "own-webhook", "own-listener"])
+    of_claims = ["claims", "claims-clock", "claims-kept", "pooler"]
+    assert sorted(named) == sorted([*NAMES, "own-webhook", "own-listener", *of_claims])
