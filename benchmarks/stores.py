@@ -25,7 +25,7 @@ import uvicorn
 from tests.servers.postgres import running_postgres
 from tests.servers.redis import running_redis
 
-from benchmarks.asgi_throughput import REQUESTS, SECRET, listening, load
+from benchmarks.asgi_throughput import SECRET, listening, load
 from benchmarks.calls import optimove, taken
 from benchmarks.result import Result
 from optimove_conditional_execution import (
@@ -136,8 +136,8 @@ def serve(url: str, make: Callable[[], ClaimStore], listener: socket.socket) -> 
 async def loads(ports: list[int]) -> float:
     """Return how many notifications a second the workers answer together."""
     began = time.perf_counter()
-    await asyncio.gather(*(load(port) for port in ports))
-    return len(ports) * REQUESTS / (time.perf_counter() - began)
+    await asyncio.gather(*(load(port, requests=NOTIFICATIONS) for port in ports))
+    return len(ports) * NOTIFICATIONS / (time.perf_counter() - began)
 
 
 def workers(url: str, opened: Stores) -> Iterator[Result]:
@@ -155,7 +155,7 @@ def workers(url: str, opened: Stores) -> Iterator[Result]:
             listener.close()
     try:
         rates: dict[str, list[float]] = {name: [] for name in ports}
-        for turn in range(4):
+        for turn in range(ROUNDS + 1):
             for name, each in ports.items():
                 rate = asyncio.run(loads(each))
                 if turn:  # the first round warms up
