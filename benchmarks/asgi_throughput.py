@@ -136,7 +136,7 @@ def optimove_server(listener: socket.socket) -> None:
     asyncio.run(main())
 
 
-async def load(port: int) -> tuple[float, float]:
+async def load(port: int, *, requests: int = REQUESTS) -> tuple[float, float]:
     """Send the notifications; return how many a second were answered, and the p99 of the seconds each took."""
     seconds: list[float] = []
 
@@ -157,8 +157,8 @@ async def load(port: int) -> tuple[float, float]:
         writer.close()
 
     began = time.perf_counter()
-    await asyncio.gather(*(connection(REQUESTS // CONNECTIONS) for _ in range(CONNECTIONS)))
-    return REQUESTS / (time.perf_counter() - began), sorted(seconds)[round(0.99 * len(seconds)) - 1]
+    await asyncio.gather(*(connection(requests // CONNECTIONS) for _ in range(CONNECTIONS)))
+    return requests / (time.perf_counter() - began), sorted(seconds)[round(0.99 * len(seconds)) - 1]
 
 
 def measure() -> list[Result]:

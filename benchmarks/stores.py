@@ -25,7 +25,7 @@ import uvicorn
 from tests.servers.postgres import running_postgres
 from tests.servers.redis import running_redis
 
-from benchmarks.asgi_throughput import REQUESTS, SECRET, listening, load
+from benchmarks.asgi_throughput import SECRET, listening, load
 from benchmarks.calls import optimove, taken
 from benchmarks.result import Result
 from optimove_conditional_execution import (
@@ -44,9 +44,11 @@ from optimove_conditional_execution.testing import notification, signed_request
 
 IN_FLIGHT: Final = 32
 NOTIFICATIONS: Final = 320
-ROUNDS: Final = 7
+ROUNDS: Final = 5
 WORKERS: Final = 4
-BUDGET: Final = 5.0
+LEASE: Final = default_lease(5.0)
+"""Seconds, with the default timeout."""
+
 TAKEN_OVER: Final = 20
 """Notifications that a replica is deciding when it is killed."""
 
@@ -77,8 +79,8 @@ def stores() -> Iterator[Stores]:
         }
 
 
-def asked(count: int, *, budget: float = 60.0) -> list[Request]:
-    return [signed_request(notification(timeout_ms=round(budget * 1e3)), secret=SECRET) for _ in range(count)]
+def asked(count: int) -> list[Request]:
+    return [signed_request(notification(timeout_ms=60_000), secret=SECRET) for _ in range(count)]
 
 
 def deciding(seconds: float) -> Handler:
@@ -134,8 +136,8 @@ def serve(url: str, make: Callable[[], ClaimStore], listener: socket.socket) -> 
 async def loads(ports: list[int]) -> float:
     """Return how many notifications a second the workers answer together."""
     began = time.perf_counter()
-    await asyncio.gather(*(load(port) for port in ports))
-    return len(ports) * REQUESTS / (time.perf_counter() - began)
+    await asyncio.gather(*(load(port, requests=NOTIFICATIONS) for port in ports))
+    return len(ports) * NOTIFICATIONS / (time.perf_counter() - began)
 
 
 def workers(url: str, opened: Stores) -> Iterator[Result]:
@@ -153,7 +155,7 @@ def workers(url: str, opened: Stores) -> Iterator[Result]:
             listener.close()
     try:
         rates: dict[str, list[float]] = {name: [] for name in ports}
-        for turn in range(4):
+        for turn in range(ROUNDS + 1):
             for name, each in ports.items():
                 rate = asyncio.run(loads(each))
                 if turn:  # the first round warms up
@@ -177,12 +179,12 @@ def die(url: str, make: Callable[[], ClaimStore], requests: list[Request], start
 
     async def never(given: WebhookNotification, deadline: Deadline) -> bool:
         started.send(None)
-        await asyncio.sleep(10 * BUDGET)
+        await asyncio.sleep(60)
         return True
 
     async def main() -> None:
         async with AsyncOptimoveClient("key", base_url=url) as client:
-            receiver = AsyncWebhookReceiver(never, client=client, secrets=SECRET, claims=make())
+            receiver = AsyncWebhookReceiver(never, client=client, secrets=SECRET, claims=make(), lease=LEASE)
             await asyncio.gather(*(receiver.handle(request) for request in requests))
 
     asyncio.run(main())
@@ -199,7 +201,7 @@ async def takeovers(
         return True
 
     async with AsyncOptimoveClient("key", base_url=url) as client:
-        receiver = AsyncWebhookReceiver(decide, client=client, secrets=SECRET, claims=make())
+        receiver = AsyncWebhookReceiver(decide, client=client, secrets=SECRET, claims=make(), lease=LEASE)
         waiting = [asyncio.create_task(receiver.handle(request)) for request in requests]
         await asyncio.sleep(random.uniform(0.5, 1.0))
         kill()
@@ -213,14 +215,13 @@ async def takeovers(
 
 def takeover(url: str, opened: Stores) -> Iterator[Result]:
     context = multiprocessing.get_context("fork")
-    lease = default_lease(BUDGET) * 1e3
-    goal = (lease + LATE * 1e3) / lease
+    lease, goal = LEASE * 1e3, (LEASE + LATE) / LEASE
     for name, make in opened.items():
         if name == "memory":
             continue
         took: list[float] = []
         for _ in range(ROUNDS):
-            requests = asked(TAKEN_OVER, budget=BUDGET)
+            requests = asked(TAKEN_OVER)
             receiving, sending = context.Pipe(duplex=False)
             victim = context.Process(target=die, args=(url, make, requests, sending), daemon=True)
             victim.start()

@@ -658,6 +658,7 @@ def test_a_claim_that_is_taken_over_while_it_is_decided(rig: MakeRig) -> None:
     def stalls(notification: WebhookNotification, deadline: Deadline) -> bool:
         moved[0] += 10.0
         assert claims.acquire(question, "another", 20.0, 20.0).mine
+        assert claims.update(question, "another", Claim(ClaimState.SETTLED), 0.0, 20.0)
         return True
 
     made = rig(stalls, claims=claims, lease=5.0)

@@ -584,6 +584,8 @@ class Away:
         self._until = 0.0
 
     def __getattr__(self, name: str) -> Any:
+        if name == "asynchronous":
+            raise AttributeError(name)
         self._until = self._until or time.monotonic() + 1.0
         if time.monotonic() < self._until:
             raise ConnectionError("no route to the store")

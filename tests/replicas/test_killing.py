@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.replicas.killing import Scenario, run, scenarios
+from tests.replicas.killing import Scenario, check, run, scenarios
 
 
 @pytest.mark.parametrize("scenario", scenarios(), ids=str)
 def test_nothing_is_lost_over_sqlite(scenario: Scenario, tmp_path: Path) -> None:
-    report = run(scenario, f"sqlite:{tmp_path / 'claims.db'}", tmp_path)
-    print(report)
-    report.check()
+    check(scenario, f"sqlite:{tmp_path / 'claims.db'}", tmp_path)
 
 
 def test_replicas_that_share_nothing_ask_twice_and_contradict_each_other(tmp_path: Path) -> None:
