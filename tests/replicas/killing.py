@@ -115,7 +115,7 @@ class Report:
         asked_again_for: Notifications of which two handlers were asked, since a replica was killed or frozen.
         asked_twice: Notifications of which two were asked without such a reason.
         delayed: Notifications that the machine was too loaded to answer: they came late to the replica that runs, or it
-            or Optimove hardly ran. They may be lost, but not be answered twice.
+            or Optimove hardly ran, for the length of a lease. They may be lost, but not be answered twice.
         diary: Every line of the replicas' file.
     """
 
@@ -287,6 +287,8 @@ def judged(seed: int, traffic: _Traffic, diary: Path) -> Report:
             unable[line["replica"]].append((line["since"], line["until"]))
         elif line["what"] == "asked":
             report.asked[line["uid"]].append(line["replica"])
+        elif line["what"] == "outcome" and line["kind"] == "superseded" and line["replica"] not in traffic.faults:
+            report.delayed.add(line["uid"])  # the replica that runs stood still for longer than its lease
     for uid, sent in report.sent.items():
         patience = _DELAY * traffic.scenario.deadline
         due = sent + traffic.scenario.deadline

@@ -268,13 +268,10 @@ class _Processing:
                 kind, decision = yield from self._log(kind, decision)
                 outcome.decision = decision
                 approval = self._build_approval(decision)
-                if approval is not None:
-                    # Recorded before it is sent: whoever takes over the claim from now on sends the same answer.
-                    recorded = yield from self._record(claim, approval)
-                    if not isinstance(recorded, Approval):
-                        return recorded
-                    if recorded is not approval:
-                        approval, kind = recorded, (yield from self._redeliver(recorded))
+                # Recorded before it is sent: whoever takes over the claim from now on sends the same answer.
+                stopped = None if approval is None else (yield from self._record(claim, approval))
+                if stopped is not None:
+                    return stopped
             failure = None if approval is None else (yield from self._deliver(approval))
         except GeneratorExit:  # no effect can be yielded any more; the claim's lease runs out
             raise
@@ -306,26 +303,15 @@ class _Processing:
         )
         return (kind, decision) if may_leave else ("failed", self._fallback())
 
-    def _record(self, claim: LeasedClaim, approval: Approval) -> Flow[Approval | _Result]:
-        """Record an answer before it is sent; the result is the answer to send, unless it is that of the delivery.
-
-        A delivery that has lost its claim waits as a repeat does: the one that has taken over can die, too.
-        """
-        is_lost = False
+    def _record(self, claim: LeasedClaim, approval: Approval) -> Flow[_Result | None]:
+        """Record an answer before it is sent; the result is None if it may be sent."""
         try:
             with self.outcome.timing("claim"):
-                while not (yield from claim.record(approval)):
-                    is_lost = True
-                    held = yield from claim.acquire()
-                    if not held.mine:
-                        return self._superseded(), 200
-                    if held.approval is not None:
-                        return held.approval
+                is_ours = yield from claim.record(approval)
         except Exception as error:  # noqa: BLE001 - a store may raise anything
             self.outcome.set_error("The claim store is unreachable", error)
-            if is_lost or self.context.on_store_failure == "refuse":
-                return "failed", 503
-        return approval
+            return None if self.context.on_store_failure == "decide" else ("failed", 503)
+        return None if is_ours else (self._superseded(), 200)
 
     def _superseded(self) -> OutcomeKind:
         self.outcome.set_error("Its lease ran out, and another delivery of this notification took over.")
