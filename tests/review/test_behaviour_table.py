@@ -30,7 +30,7 @@ from optimove_conditional_execution import (
     UnexpectedResponseError,
     per_customer,
 )
-from optimove_conditional_execution.flows.journal import DecidedBatch
+from optimove_conditional_execution.flows.journal import DecidedBatch, Ranges
 from optimove_conditional_execution.review import pipeline
 from optimove_conditional_execution.stores import MemoryJournal, SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove
@@ -70,9 +70,9 @@ class Order:
         self.journal.record(key, batches, run=run)
         self.events.append(("recorded", sum(len(batch.approved) for batch in batches)))
 
-    def acknowledge(self, key: str, start: int, end: int, *, run: int) -> None:
+    def acknowledge(self, key: str, ranges: Ranges, *, run: int) -> None:
         self.events.append(("acknowledged", self.sent()))
-        self.journal.acknowledge(key, start, end, run=run)
+        self.journal.acknowledge(key, ranges, run=run)
 
 
 def test_decide_record_send_mark(rig: Rig) -> None:
@@ -289,7 +289,7 @@ def test_what_cannot_be_marked_as_sent_is_sent_again_with_the_same_answer(
     rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken(SqliteJournal):  # type: ignore[misc]
-        def acknowledge(self, key: str, start: int, end: int, /, *, run: int | None = None) -> None:
+        def acknowledge(self, key: str, ranges: Ranges, /, *, run: int | None = None) -> None:
             raise sqlite3.OperationalError("disk I/O error")
 
     monkeypatch.setattr(pipeline, "_LAST_MARKS_SECONDS", 0.5)

@@ -404,8 +404,7 @@ class Pipeline:
         """Mark acknowledged updates in the journal, until cancelled."""
         while True:
             chunk = await self._sent.get()
-            for start, end in chunk.ranges:
-                await self._retry(self.clearance, self._acknowledge, start, end)
+            await self._retry(self.clearance, self._acknowledge, chunk.ranges)
             self._sent.task_done()
 
     async def _wait_for_marks(self, marking: asyncio.Future[None]) -> None:
