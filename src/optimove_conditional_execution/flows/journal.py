@@ -86,7 +86,7 @@ class DecidedBatch:
         return len(self.approved) - len(self.revoked)
 
     def to_json(self) -> str:
-        """Return the batch as a JSON object without its empty fields; in ASCII, since an id may hold lone surrogates."""
+        """Return the batch as a JSON object without empty fields; in ASCII, since an id may hold a lone surrogate."""
         values = {name: getattr(self, name) for name in _FIELDS}
         return json.dumps({name: value for name, value in values.items() if value or value == 0})
 
