@@ -13,12 +13,14 @@ from optimove_conditional_execution import (
     CampaignCustomer,
     CampaignReadyEvent,
     CampaignReview,
+    CustomerBatch,
     Deadline,
     ReviewReport,
 )
+from optimove_conditional_execution.review import asking
 from optimove_conditional_execution.testing import FakeOptimove
 
-Reviewer = Callable[[Sequence[CampaignCustomer], Deadline], Any]
+Reviewer = Callable[[CustomerBatch, Deadline], Any]
 
 
 class Rig:
@@ -35,7 +37,7 @@ class Rig:
                 plain: Any = reviewer
                 return CampaignReview(plain, client=client, **options).run(event)
 
-        async def coroutine(customers: Sequence[CampaignCustomer], deadline: Deadline) -> Any:
+        async def coroutine(customers: CustomerBatch, deadline: Deadline) -> Any:
             return reviewer(customers, deadline)
 
         async def go() -> ReviewReport:
@@ -52,7 +54,7 @@ class Rig:
             with self.fake.client() as client:
                 return CampaignReview(plain, client=client, **options).resume()
 
-        async def coroutine(customers: Sequence[CampaignCustomer], deadline: Deadline) -> Any:
+        async def coroutine(customers: CustomerBatch, deadline: Deadline) -> Any:
             return reviewer(customers, deadline)
 
         async def go() -> list[ReviewReport]:
@@ -75,7 +77,7 @@ class Rig:
                 review.submit(event)
             return told
 
-        async def coroutine(customers: Sequence[CampaignCustomer], deadline: Deadline) -> Any:
+        async def coroutine(customers: CustomerBatch, deadline: Deadline) -> Any:
             return reviewer(customers, deadline)
 
         async def go() -> None:
@@ -88,6 +90,12 @@ class Rig:
 
         asyncio.run(go())
         return told
+
+
+@pytest.fixture(autouse=True)
+def short_pauses_before_another_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask again about customers whose decision failed after hundredths of a second."""
+    monkeypatch.setattr(asking, "_FIRST_PAUSE", 0.02)
 
 
 @pytest.fixture(params=["sync", "async", "async, plain reviewer"])

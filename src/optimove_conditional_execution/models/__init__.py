@@ -1,7 +1,8 @@
 """Payload models, one module per family; every class can be imported from the package itself."""
 
 from .approval import Approval
-from .campaign import CampaignCustomer, CampaignDetails, CustomerPromotionStatus
+from .campaign import CampaignCustomer, CampaignDetails, CustomerPromotionStatus, CustomerRow
+from .customer_batch import CustomerBatch
 from .events import CampaignReadyEvent, EventListener, ListenerEvent
 from .notification import (
     Action,
@@ -24,7 +25,9 @@ __all__ = [
     "CampaignDetails",
     "CampaignReadyEvent",
     "Channel",
+    "CustomerBatch",
     "CustomerPromotionStatus",
+    "CustomerRow",
     "EventListener",
     "ListenerEvent",
     "Occurrence",
