@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import redis
 from celery import Celery
 
 from tests.adapters.servers import ROOT
@@ -23,6 +24,7 @@ app.conf.update(
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
+    broker_transport_options={"visibility_timeout": 3},
 )
 
 
@@ -43,6 +45,15 @@ def approve_channel(rows: list[dict[str, Any]]) -> list[str]:
 @app.task
 def sleep(customer_ids: list[str]) -> list[str]:
     time.sleep(0.2)
+    return customer_ids
+
+
+@app.task
+def count(customer_ids: list[str]) -> list[str]:
+    """Approve all, slowly; Redis counts how often each batch is decided."""
+    time.sleep(0.1)
+    with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
+        client.hincrby("decided", customer_ids[0], 1)
     return customer_ids
 
 
