@@ -157,7 +157,7 @@ class _Reviewer:
             raise TaskFailedError(f"The task {self._task.name} ended as {reading.state}: {name}.")
         return reading.value
 
-    def _send(self, task_id: str, argument: object, deadline: Deadline) -> AsyncResult[Any]:
+    def _send(self, task_id: str, argument: object, deadline: Deadline) -> AsyncResult:
         left = deadline.remaining()
         if not left:
             raise Late
@@ -186,7 +186,7 @@ class _Reviewer:
             _LOGGER.warning("a late task could not be revoked: %s", type(error).__name__)
 
 
-def _read(result: AsyncResult[Any]) -> _Reading:
+def _read(result: AsyncResult) -> _Reading:
     try:
         if not result.ready():
             return _Reading(False)
