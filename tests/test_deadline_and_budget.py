@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 
 from optimove_conditional_execution import ConfigurationError, Deadline, OptimoveClient
 from optimove_conditional_execution.deadline import TransitEstimate, zone_of
-from optimove_conditional_execution.flows.budget import LONGEST_BUDGET, Budget, BudgetEstimator, Reserve
+from optimove_conditional_execution.flows.budget import (
+    LONGEST_BUDGET,
+    Budget,
+    BudgetEstimator,
+    Reserve,
+    default_lease,
+    longest_repeatable_handler,
+)
 
 
 class Clock:
@@ -480,3 +487,15 @@ def test_a_wrong_name_is_told_where_there_is_a_database() -> None:
     with pytest.raises(ConfigurationError, match="not known") as caught:
         zone_of("Nowhere/Atall")
     assert "tzdata" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("budget", "lease"), [(0.1, 0.5), (2.0, 0.5), (3.0, 0.5), (5.0, 5 / 6), (60.0, 10.0)])
+def test_a_lease_is_a_sixth_of_the_budget_or_half_a_second(budget: float, lease: float) -> None:
+    assert default_lease(budget) == pytest.approx(lease)
+
+
+def test_what_fits_twice_into_a_budget() -> None:
+    longest = longest_repeatable_handler(5.0)
+    assert 2 * longest + default_lease(5.0) + 0.5 == pytest.approx(5.0)
+    assert longest_repeatable_handler(5.0, lease=2.0, reserve=1.0) == 1.0
+    assert longest_repeatable_handler(0.8) == 0.0

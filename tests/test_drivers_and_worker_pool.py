@@ -95,6 +95,82 @@ def test_late_and_overloaded(drive: Callable[..., Any]) -> None:
     assert kinds == [Late, Late, Overloaded]
 
 
+@pytest.mark.parametrize("kind", ["function", "coroutine"])
+def test_a_flow_that_runs_while_a_call_goes_on(drive: Callable[..., Any], kind: str) -> None:
+    enough = threading.Event()
+    ran: list[float] = []
+
+    def function() -> str:
+        return "done" if enough.wait(30) else "never"
+
+    async def coroutine() -> str:
+        return await asyncio.to_thread(function)
+
+    def meanwhile() -> AnyFlow:
+        ran.append((yield Ask(time.monotonic, (), Deadline.after(10), "store")))
+        if len(ran) == 3:
+            enough.set()
+
+    def flow() -> AnyFlow:
+        called = coroutine if kind == "coroutine" and drive is drive_async else function
+        return (yield Ask(called, (), Deadline.after(60), meanwhile=meanwhile, every=0.05))
+
+    assert drive(flow()) == "done"
+    assert len(ran) >= 3
+    assert ran[1] - ran[0] >= 0.045
+
+
+def test_it_does_not_run_when_the_call_is_quick_or_no_time_is_left(drive: Callable[..., Any]) -> None:
+    ran: list[str] = []
+
+    def meanwhile() -> AnyFlow:
+        ran.append((yield Ask(str, ("ran",))))
+
+    def flow() -> AnyFlow:
+        yield Ask(time.sleep, (0.05,), Deadline.after(60), meanwhile=meanwhile, every=30.0)
+        try:
+            yield Ask(time.sleep, (1.0,), Deadline.after(0.2), meanwhile=meanwhile, every=0.15)
+        except Late:
+            return "late"
+
+    assert drive(flow()) == "late"
+    assert ran == []
+
+
+def test_a_request_that_is_cancelled_while_it_runs_abandons_the_call() -> None:
+    cancelled = threading.Event()
+
+    async def main() -> None:
+        running = asyncio.Event()
+
+        async def handler() -> None:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+        async def hang() -> None:
+            running.set()
+            await asyncio.sleep(60)
+
+        def meanwhile() -> AnyFlow:
+            yield Ask(hang)
+
+        def flow() -> AnyFlow:
+            yield Ask(handler, (), Deadline.after(60), meanwhile=meanwhile, every=0.01)
+
+        task = asyncio.ensure_future(arun(flow(), pools=Pools.of(2)))
+        await running.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0)
+
+    asyncio.run(main())
+    assert cancelled.is_set()
+
+
 def test_a_flow_is_closed_when_it_raises(drive: Callable[..., Any]) -> None:
     closed: list[bool] = []
 

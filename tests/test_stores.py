@@ -10,6 +10,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,28 @@ def test_sqlite_forgets_what_has_expired(tmp_path: Path, clock: Clock) -> None:
     connection = sqlite3.connect(path)
     assert connection.execute("SELECT count(*) FROM leased_claims").fetchone() == (1,)
     connection.close()
+
+
+def test_sqlite_takes_over_what_an_earlier_version_has_left(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "claims.sqlite"
+    with closing(sqlite3.connect(path)) as old, old:
+        old.execute(
+            "CREATE TABLE claims (request_uid TEXT PRIMARY KEY, expires REAL NOT NULL, state TEXT NOT NULL, "
+            "approval TEXT) WITHOUT ROWID"
+        )
+        approval = APPROVAL.model_dump_json(by_alias=True)
+        rows = [("open", None), ("undelivered", approval), ("settled", None)]
+        old.executemany(
+            "INSERT INTO claims VALUES (?, ?, ?, ?)", [(state, clock.now + 5, state, known) for state, known in rows]
+        )
+    for owner in ("a", "b"):
+        with SqliteClaims(path, wall_clock=clock, monotonic=clock) as store:
+            claims = {state: store.acquire(state, owner, 1.0, 5.0) for state, _ in rows}
+        assert claims["settled"] == Claim(ClaimState.SETTLED)
+        assert claims["open"].state is ClaimState.OPEN
+        assert claims["undelivered"].state is ClaimState.UNDELIVERED
+        assert claims["open"].mine is claims["undelivered"].mine is (owner == "a")
+        assert claims["undelivered"].approval == (APPROVAL if owner == "a" else None)
 
 
 def test_what_is_no_database_is_said_at_once(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import pytest
 
 from optimove_conditional_execution import (
     UNSIGNED,
+    Approval,
     AsyncWebhookReceiver,
     ConfigurationError,
     Deadline,
@@ -32,6 +33,7 @@ from optimove_conditional_execution import (
     WebhookNotification,
     WebhookReceiver,
 )
+from optimove_conditional_execution.flows.claims import question_of
 from optimove_conditional_execution.stores import Claim, ClaimState, MemoryClaims, SqliteClaims
 from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
 from tests.receivers.conftest import MakeRig
@@ -615,6 +617,54 @@ def test_the_claim_store_hangs(rig: MakeRig) -> None:
     assert made.notify(timeout_ms=200).responses[0].status == 503
     assert time.monotonic() - before < 0.9
     assert not made.optimove.calls
+
+
+@pytest.mark.parametrize("instant", [True, False])
+def test_the_claim_store_is_unreachable_but_to_decide_twice_is_preferred(rig: MakeRig, instant: bool) -> None:
+    handler = Counting()
+    made = rig(handler, claims=Broken("acquire", instant=instant), on_store_failure="decide")
+    question = made.notify(timeout_ms=3_000)
+    assert question.responses[0].status == 200
+    assert question.approved
+    assert made.outcome.kind == "approved"
+    assert (made.outcome.error or "").startswith("The claim store is unreachable")
+    assert len(handler.asked) == 1
+
+
+@pytest.mark.parametrize("state", ["open", "undelivered"])
+def test_a_claim_of_a_replica_that_died_is_taken_over(rig: MakeRig, tmp_path: Path, state: str) -> None:
+    claims = SqliteClaims(tmp_path / "claims.db")
+    handler = Counting(False)
+    made = rig(handler, claims=claims)
+    payload = made_payload(made, request_uid="r-1", timeout_ms=20_000)
+    question = question_of(WebhookNotification.model_validate(payload))
+    assert claims.acquire(question, "one that dies", 0.3, 20.0).mine
+    if state == "undelivered":
+        known = Approval(timestamp=5, request_uid="r-1", approved=True)
+        assert claims.update(question, "one that dies", Claim(ClaimState.UNDELIVERED, known), 0.3, 20.0)
+    assert made.send(payload).status == 200
+    assert made.outcome.kind == ("denied" if state == "open" else "approved")
+    assert made.outcome.claim_seconds > 0.2
+    assert len(handler.asked) == (1 if state == "open" else 0)
+    assert [sent["approved"] for sent in made.approvals()] == [state == "undelivered"]
+
+
+def test_a_claim_that_is_taken_over_while_it_is_decided(rig: MakeRig) -> None:
+    moved = [0.0]
+    claims = MemoryClaims(clock=lambda: time.monotonic() + moved[0])
+    payload = notification(request_uid="r-1", timeout_ms=60_000)
+    question = question_of(WebhookNotification.model_validate(payload))
+
+    def stalls(notification: WebhookNotification, deadline: Deadline) -> bool:
+        moved[0] += 10.0
+        assert claims.acquire(question, "another", 20.0, 20.0).mine
+        return True
+
+    made = rig(stalls, claims=claims, lease=5.0)
+    made.optimove.expect(payload)
+    assert made.send(payload).status == 200
+    assert made.outcome.kind == "superseded"
+    assert not made.approvals()
 
 
 def test_the_claim_store_breaks_while_the_handler_is_asked(rig: MakeRig) -> None:

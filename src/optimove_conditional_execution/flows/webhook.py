@@ -76,17 +76,16 @@ class WebhookContext:
     def claim_of(self, question: str, started: float, budget: Budget) -> LeasedClaim:
         """Return the claim that a delivery which has started at a moment is to acquire."""
         seconds = budget.deadline.remaining()
-        if self.lease is not None:
-            lease = min(self.lease, seconds)
-        else:  # what is in memory dies with its owner, so there a lease only has to last
-            lease = seconds if self.claims.instant else default_lease(seconds)
+        lease = patience = default_lease(seconds) if self.lease is None else min(self.lease, seconds)
+        if self.lease is None and self.claims.instant:
+            lease = seconds  # what is in memory dies with its owner, so nobody has to take over
         return LeasedClaim(
             store=self.claims,
             question=question,
             lease=lease,
             deadline=budget.deadline,
             kept=Deadline.after(started + budget.seconds - self.clock(), clock=self.clock),
-            patience=lease if self.on_store_failure == "decide" else None,
+            patience=patience if self.on_store_failure == "decide" else None,
             pause=self.pause,
             clock=self.clock,
             outage=self.outage,

@@ -162,6 +162,12 @@ CREATE TABLE IF NOT EXISTS leased_claims (
     expires REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS leased_claims_expires ON leased_claims (expires);
+-- What an earlier version has left, which knew no leases.
+CREATE TABLE IF NOT EXISTS claims (
+    request_uid TEXT PRIMARY KEY, expires REAL NOT NULL, state TEXT NOT NULL, approval TEXT
+) WITHOUT ROWID;
+INSERT OR IGNORE INTO leased_claims SELECT request_uid, '', state, approval, 0, 0, expires FROM claims;
+DELETE FROM claims;
 """
 
 _READ: Final = "SELECT owner, state, approval, leased, leased_monotonic, expires FROM leased_claims WHERE question = ?"

@@ -253,6 +253,12 @@ def test_the_budget(seconds: list[float], timeout_ms: int, state: str, said: str
     assert said in check.finding
 
 
+def test_the_budget_says_when_another_replica_can_take_over() -> None:
+    finding = budget_check([0.02], timeout_ms=5_000).finding
+    assert "If it takes at most 2058 ms, another replica can take over" in finding
+    assert "2 x handler + lease + reserve fit." in finding
+
+
 def test_the_budget_says_which_timeout_would_do() -> None:
     assert "settings set --timeout-ms 1800" in budget_check([0.4, 0.4], timeout_ms=1_000).remedy
     assert budget_check([0.4, 0.4], timeout_ms=1_800).state == "ok"

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from ... import operations
 from ...errors import APIError, AuthenticationError, NotFoundError, RateLimitError, ServerError
-from ...flows.budget import Reserve
+from ...flows.budget import Reserve, longest_repeatable_handler
 from ...models.events import CAMPAIGN_READY, EventListener
 from ...models.webhook import Webhook
 from ...operations import Endpoint, Endpoints, Operation
@@ -332,10 +332,14 @@ def budget_check(seconds: Sequence[float], *, timeout_ms: int) -> Check:
     reserve = Reserve(clock=time.monotonic)
     for each in seconds:
         reserve.observe(each)
-    kept, wanted = _ms(reserve.for_budget(timeout_ms / 1000)), _ms(reserve.for_budget(math.inf))
+    budget = timeout_ms / 1000
+    kept, wanted = _ms(reserve.for_budget(budget)), _ms(reserve.for_budget(math.inf))
+    repeatable = _ms(longest_repeatable_handler(budget, reserve=reserve.for_budget(budget)))
     finding = (
         f"Round trips ({len(seconds)}) took {_ms(min(seconds))} to {_ms(max(seconds))} ms. Of {timeout_ms} ms a "
-        f"receiver keeps {kept} ms to deliver its answer; {timeout_ms - kept} ms are left for your handler."
+        f"receiver keeps {kept} ms to deliver its answer; {timeout_ms - kept} ms are left for your handler. If it "
+        f"takes at most {repeatable} ms, another replica can take over from one that died: 2 x handler + lease + "
+        "reserve fit."
     )
     if 3 * wanted <= timeout_ms:
         return Check("budget", "ok", finding)
