@@ -154,7 +154,7 @@ def test_reading_while_writing(journal: Store) -> None:
     journal.record(KEY, [batch(number) for number in range(50)])
     seen = []
     for number, each in enumerate(journal.batches(KEY)):
-        journal.acknowledge(KEY, 2 * number, 2 * number + 2)
+        journal.acknowledge(KEY, [(2 * number, 2 * number + 2)])
         seen.append(each)
     assert seen == [batch(number) for number in range(50)]
     assert journal.acknowledged(KEY) == [(0, 100)]
@@ -178,7 +178,7 @@ def test_ranges_are_merged(journal: Store) -> None:
         (401, 402, [(0, 60), (90, 400), (401, 402)]),
         (0, 1_000_000, [(0, 1_000_000)]),
     ]:
-        journal.acknowledge(KEY, start, end)
+        journal.acknowledge(KEY, [(start, end)])
         assert journal.acknowledged(KEY) == now
         assert journal.reviews()[0].acknowledged == sum(high - low for low, high in now)
 
@@ -191,7 +191,7 @@ def test_ranges_in_any_order_say_what_was_said(journal: Store) -> None:
         start = dice.randrange(300)
         end = start + dice.randrange(1, 12)
         taken |= set(range(start, end))
-        journal.acknowledge(KEY, start, end)
+        journal.acknowledge(KEY, [(start, end)])
     ranges = journal.acknowledged(KEY)
     assert {position for start, end in ranges for position in range(start, end)} == taken
     assert all(end < start for (_, end), (start, _) in itertools.pairwise(ranges))
@@ -201,7 +201,7 @@ def test_ranges_in_any_order_say_what_was_said(journal: Store) -> None:
 def test_what_is_no_range_is_refused(journal: Store, start: int, end: int) -> None:
     journal.add(EVENT)
     with pytest.raises(OptimoveError, match="range"):
-        journal.acknowledge(KEY, start, end)
+        journal.acknowledge(KEY, [(start, end)])
     assert journal.acknowledged(KEY) == []
 
 
@@ -209,8 +209,9 @@ def test_unknown_reviews(journal: Store) -> None:
     writes: list[Callable[[], None]] = [
         lambda: journal.record("unknown", [batch(1)]),
         lambda: journal.record("unknown", []),
-        lambda: journal.acknowledge("unknown", 0, 1),
+        lambda: journal.acknowledge("unknown", [(0, 1)]),
         lambda: journal.finish("unknown", "{}"),
+        lambda: journal.keep_report("unknown", "{}"),
     ]
     for write in writes:
         with pytest.raises(OptimoveError, match="No such review"):
@@ -229,8 +230,8 @@ def test_two_reviews_of_one_campaign_are_apart(journal: Store) -> None:
     journal.record(first.key, [batch(1)])
     journal.record(second.key, [batch(2)])
     journal.record(first.key, [batch(2)])
-    journal.acknowledge(first.key, 0, 4)
-    journal.acknowledge(second.key, 1, 2)
+    journal.acknowledge(first.key, [(0, 4)])
+    journal.acknowledge(second.key, [(1, 2)])
     journal.finish(second.key, "{}")
     assert list(journal.batches(first.key)) == [batch(1), batch(2)]
     assert list(journal.batches(second.key)) == [batch(2)]
@@ -260,7 +261,7 @@ def test_forgetting(journal: Store) -> None:
     for each in events:
         journal.add(each)
         journal.record(each.key, [batch(1)])
-        journal.acknowledge(each.key, 0, 2)
+        journal.acknowledge(each.key, [(0, 2)])
     for each in events[1:]:
         journal.finish(each.key, "{}")
     assert journal.prune(datetime(2025, 3, 1, 12, 3)) == 2
@@ -296,7 +297,7 @@ def test_threads_lose_nothing(journal: Store) -> None:
     def work() -> None:
         for number in numbers:
             journal.record(KEY, [batch(2 * number), batch(2 * number + 1)])
-            journal.acknowledge(KEY, 4 * number, 4 * number + 4)
+            journal.acknowledge(KEY, [(4 * number, 4 * number + 4)])
             journal.acknowledged(KEY)
 
     in_threads(4, work)
@@ -317,7 +318,7 @@ def opened(journal: Store, announced: CampaignReadyEvent = EVENT) -> int:
 def test_opening_tells_how_far_a_review_has_got(journal: Store) -> None:
     assert journal.open(EVENT) == OpenReview(1)
     journal.record(KEY, [batch(1)])
-    journal.acknowledge(KEY, 0, 2)
+    journal.acknowledge(KEY, [(0, 2)])
     journal.unlock(KEY)
     review = journal.open(EVENT)
     assert review is not None
@@ -345,14 +346,14 @@ def test_a_run_that_is_superseded_writes_nothing(journal: Store) -> None:
     journal.add(EVENT)
     first = opened(journal)
     journal.record(KEY, [batch(1)], run=first)
-    journal.acknowledge(KEY, 0, 1, run=first)
+    journal.acknowledge(KEY, [(0, 1)], run=first)
     journal.unlock(KEY)
     journal.record(KEY, [batch(2)], run=first)  # nobody else has taken it yet
     second = opened(journal)
     late: list[Callable[[], object]] = [
         lambda: journal.record(KEY, [batch(3)], run=first),
         lambda: journal.record(KEY, [], run=first),
-        lambda: journal.acknowledge(KEY, 1, 2, run=first),
+        lambda: journal.acknowledge(KEY, [(1, 2)], run=first),
         lambda: journal.acknowledged(KEY, run=first),
         lambda: journal.finish(KEY, "{}", run=first),
     ]
@@ -362,7 +363,7 @@ def test_a_run_that_is_superseded_writes_nothing(journal: Store) -> None:
     assert list(journal.batches(KEY)) == [batch(1), batch(2)]
     assert journal.acknowledged(KEY, run=second) == [(0, 1)]
     journal.record(KEY, [batch(3)], run=second)
-    journal.acknowledge(KEY, 1, 2, run=second)
+    journal.acknowledge(KEY, [(1, 2)], run=second)
     journal.finish(KEY, "{}", run=second)
     assert journal.reviews()[0].report == "{}"
 
@@ -381,6 +382,69 @@ def test_the_number_of_a_run_never_comes_again(journal: Store) -> None:
     journal.add(EVENT)
     with pytest.raises(SupersededError):
         journal.record(KEY, [batch(1)], run=runs[-1])
+
+
+WHOLE = DecidedBatch(
+    approved=("a",),
+    denied=("b", "d"),
+    abstained=("c",),
+    confirmed=("e",),
+    revoked=("b",),
+    failed={"ServerError 503": ("f", "g"), "KeyError": ("h",)},
+    unanswered=("i",),
+    not_reached=("j",),
+    skipped=("k",),
+    reasons={"b": "self-excluded \ud800"},
+    row_sets=('[[504,19,7,["WB23"]]]', "[[504,19,7,[]],[505,19,7,[]]]"),
+    row_set_of=(0, 0, 1, 0, 1, 0, 0, 0, 0, 0),
+)
+
+
+def test_a_batch_says_what_became_of_everybody(journal: Store) -> None:
+    assert WHOLE.ids == tuple("abdcefghij")
+    journal.add(EVENT)
+    journal.record(KEY, [DecidedBatch(("b",))])
+    journal.record(KEY, [WHOLE])
+    journal.record(KEY, [DecidedBatch(released=1)])
+    journal.record(KEY, [DecidedBatch(released=1), DecidedBatch(released=2)])
+    assert list(journal.batches(KEY)) == [
+        DecidedBatch(("b",)),
+        WHOLE,
+        DecidedBatch(released=1),
+        DecidedBatch(released=2),
+    ]
+    (kept,) = journal.reviews()
+    assert (kept.decided, kept.approved) == (4, 1), "a, b, c and d are decided about, and b is revoked"
+    assert not any(word in repr(WHOLE) for word in ("self-excluded", "504", "503"))
+
+
+def test_the_report_of_an_incomplete_run_is_kept_until_the_next(journal: Store) -> None:
+    journal.add(EVENT)
+    first = opened(journal)
+    journal.keep_report(KEY, '{"failed": 1}', run=first)
+    assert journal.reviews() == [ReviewState(EVENT, 0, 0, 0, False, '{"failed": 1}')]
+    assert journal.unfinished() == [EVENT]
+    journal.unlock(KEY)
+    review = journal.open(EVENT)
+    assert review is not None
+    assert review.report is None
+    with pytest.raises(SupersededError):
+        journal.keep_report(KEY, "{}", run=first)
+    journal.keep_report(KEY, '{"failed": 2}', run=review.run)
+    journal.finish(KEY, '{"failed": 0}', run=review.run)
+    journal.keep_report(KEY, '{"failed": 3}', run=review.run)
+    assert journal.reviews()[0].report == '{"failed": 0}'
+    assert journal.prune(datetime(2100, 1, 1)) == 1
+
+
+def test_ranges_are_acknowledged_all_or_none(journal: Store) -> None:
+    journal.add(EVENT)
+    journal.acknowledge(KEY, [(0, 3), (5, 6), (2**62, 2**62 + 4)])
+    journal.acknowledge(KEY, [])
+    with pytest.raises(OptimoveError, match="range"):
+        journal.acknowledge(KEY, [(10, 12), (3, 3)])
+    assert journal.acknowledged(KEY) == [(0, 3), (5, 6), (2**62, 2**62 + 4)]
+    assert journal.reviews()[0].acknowledged == 8
 
 
 def test_a_repr_names_no_customer(journal: Store) -> None:
@@ -455,7 +519,7 @@ def test_sqlite_is_shared_and_survives(path: Path) -> None:
         assert not other.add(EVENT)
         one.record(KEY, [batch(1)])
         other.record(KEY, [batch(1), batch(2)])
-        other.acknowledge(KEY, 0, 3)
+        other.acknowledge(KEY, [(0, 3)])
     with SqliteJournal(path) as again:
         assert again.unfinished() == [EVENT]
         assert list(again.batches(KEY)) == [batch(1), batch(2)]
@@ -790,7 +854,7 @@ def test_processes_that_lose_their_lock_are_superseded(path: Path) -> None:
         assert list(journal.batches(KEY)) == [DecidedBatch(("a",), ())]
 
 
-BEFORE_RUNS = """
+EARLIER_TABLES = """
 CREATE TABLE reviews (
     id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, event TEXT NOT NULL, clearance TEXT NOT NULL,
     decided INTEGER NOT NULL DEFAULT 0, approved INTEGER NOT NULL DEFAULT 0, report TEXT
@@ -806,26 +870,22 @@ CREATE TABLE acknowledged (
 """
 
 
-def test_a_file_from_before_runs_had_numbers_goes_on(path: Path) -> None:
+def test_a_file_of_an_earlier_version_is_refused_and_kept(path: Path) -> None:
     old = sqlite3.connect(path)
     old.execute("PRAGMA journal_mode = WAL")
-    old.executescript(BEFORE_RUNS)
+    old.executescript(EARLIER_TABLES)
     old.execute(
         "INSERT INTO reviews VALUES (1, ?, ?, ?, 2, 1, NULL)",
         (KEY, EVENT.model_dump_json(by_alias=True), EVENT.clearance_required_by.isoformat()),
     )
     old.execute("INSERT INTO batches VALUES (1, 1, x'00', '[\"a\"]', '[\"b\"]')")
-    old.execute("INSERT INTO acknowledged VALUES (1, 0, 1)")
     old.commit()
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match=r"written by an earlier version.*use another file"):
+            SqliteJournal(path)
+    assert old.execute("SELECT approved, denied FROM batches").fetchall() == [('["a"]', '["b"]')]
+    assert old.execute("SELECT key, decided, approved FROM reviews").fetchall() == [(KEY, 2, 1)]
     old.close()
-    with SqliteJournal(path) as journal:
-        assert journal.unfinished() == [EVENT]
-        run = opened(journal)
-        assert list(journal.batches(KEY)) == [DecidedBatch(("a",), ("b",))]
-        assert journal.acknowledged(KEY, run=run) == [(0, 1)]
-        journal.record(KEY, [batch(1)], run=run)
-        journal.finish(KEY, "{}", run=run)
-        assert journal.reviews() == [ReviewState(EVENT, 6, 3, 1, True, "{}")]
 
 
 def test_a_journal_whose_file_is_replaced_refuses_everything(path: Path) -> None:
@@ -839,9 +899,10 @@ def test_a_journal_whose_file_is_replaced_refuses_everything(path: Path) -> None
             lambda: journal.open(ANOTHER),
             lambda: journal.record(KEY, [batch(2)], run=run),
             lambda: list(journal.batches(KEY)),
-            lambda: journal.acknowledge(KEY, 0, 1, run=run),
+            lambda: journal.acknowledge(KEY, [(0, 1)], run=run),
             lambda: journal.acknowledged(KEY),
             lambda: journal.finish(KEY, "{}", run=run),
+            lambda: journal.keep_report(KEY, "{}", run=run),
             journal.unfinished,
             journal.reviews,
             lambda: journal.prune(datetime(2100, 1, 1)),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, final
 
 from .deadline import Deadline
 from .errors import ConfigurationError, PayloadError
 from .models.approval import json_object
-from .models.campaign import CampaignCustomer
+from .models.customer_batch import CustomerBatch
 from .models.notification import WebhookNotification
 
 Verdict = Literal["approve", "deny", "abstain"]
@@ -24,7 +24,7 @@ class Decision:
 
     Attributes:
         verdict: `"approve"`, `"deny"` or `"abstain"`.
-        reason: Your words, for `on_outcome`; never sent and never logged.
+        reason: Your words, for `on_outcome` and for a review's journal; never sent and never logged.
         additional_data: Sent with an approval or a denial; JSON only.
     """
 
@@ -53,16 +53,17 @@ class Decision:
         raise TypeError("A Decision has no truth value: return it as it is, or look at its verdict.")
 
     @classmethod
-    def approve(cls, additional_data: Mapping[str, Any] | None = None) -> Decision:
+    def approve(cls, additional_data: Mapping[str, Any] | None = None, *, reason: str | None = None) -> Decision:
         """Approve: the campaign may go out to the customer.
 
         Args:
             additional_data: A JSON object to send along.
+            reason: The reason, for your own records.
 
         Raises:
             PayloadError: `additional_data` has no JSON form.
         """
-        return cls("approve", None, {} if additional_data is None else additional_data)
+        return cls("approve", reason, {} if additional_data is None else additional_data)
 
     @classmethod
     def deny(cls, reason: str | None = None, additional_data: Mapping[str, Any] | None = None) -> Decision:
@@ -123,18 +124,26 @@ class AsyncWebhookHandler(Protocol):
 class CampaignReviewer(Protocol):
     """A reviewer: decides about a batch of customers of a scheduled campaign."""
 
-    def __call__(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> Iterable[str]:
-        """Return the `customer_id` of each customer who may get the campaign; the others may not.
+    def __call__(self, customers: CustomerBatch, deadline: Deadline) -> Iterable[str] | Mapping[str, bool | Decision]:
+        """Decide about each customer of a batch.
 
-        Called from several threads at once when the review's `concurrency` is above 1.
+        Called from several threads at once when the review's `concurrency` is above 1. A customer in several rows is
+        asked about again when a row brings a new channel, action, template or promo code: `rows` of the customer has
+        all that are known, and only who is approved by every answer is approved.
 
         Args:
-            customers: Up to `batch_size` of them, each once in the whole review.
+            customers: Up to `batch_size` of them, each once: a `Sequence[CampaignCustomer]` that also says which
+                campaign, batch and attempt it is.
             deadline: When to return, with those who are approved by then; a result that comes more than a moment later
                 is ignored, and nobody in the batch is approved.
 
+        Returns:
+            The `customer_id` of each customer who may get the campaign; the others may not. Or a mapping of
+            `customer_id` to `True`, `False` or a `Decision`; who is missing may not. A customer for whom it holds
+            anything else counts as failed. Abstaining means: not approved, and never reported.
+
         Raises:
-            Exception: Whatever you raise fails this batch: nobody in it is approved.
+            Exception: Whatever you raise fails this batch: nobody in it is approved. It is asked about again.
         """
         ...
 
@@ -142,6 +151,8 @@ class CampaignReviewer(Protocol):
 class AsyncCampaignReviewer(Protocol):
     """A reviewer that is a coroutine function; see `CampaignReviewer`."""
 
-    async def __call__(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> Iterable[str]:
-        """Return the `customer_id` of each customer who may get the campaign."""
+    async def __call__(
+        self, customers: CustomerBatch, deadline: Deadline
+    ) -> Iterable[str] | Mapping[str, bool | Decision]:
+        """Decide about each customer of a batch."""
         ...

@@ -16,6 +16,7 @@ from optimove_conditional_execution import (
     Deadline,
     ReviewReport,
 )
+from optimove_conditional_execution.review import asking
 from optimove_conditional_execution.testing import FakeOptimove
 
 Reviewer = Callable[[Sequence[CampaignCustomer], Deadline], Any]
@@ -88,6 +89,12 @@ class Rig:
 
         asyncio.run(go())
         return told
+
+
+@pytest.fixture(autouse=True)
+def short_pauses_before_another_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask again about customers whose decision failed after hundredths of a second."""
+    monkeypatch.setattr(asking, "_FIRST_PAUSE", 0.02)
 
 
 @pytest.fixture(params=["sync", "async", "async, plain reviewer"])

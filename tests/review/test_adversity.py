@@ -79,7 +79,8 @@ def test_a_review_that_is_resumed_too_late_reports_what_was_done_before(rig: Rig
     rig.run(first_half, campaign.event(), journal=journal, batch_size=10, concurrency=1)
     late = campaign.event().clearance_required_by.replace(tzinfo=dt.UTC).timestamp() + 60
     report = rig.run(everybody, campaign.event(), journal=journal, wall_clock=lambda: late)
-    assert (report.reviewed, report.approved, report.acknowledged, report.complete) == (10, 10, 10, False)
+    assert (report.reviewed, report.approved, report.acknowledged, report.complete) == (20, 10, 10, False)
+    assert report.failed == 10, "the journal knows them"
     assert isinstance(report.error, DeadlineExceeded)
 
 

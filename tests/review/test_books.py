@@ -13,11 +13,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimove_conditional_execution import CampaignCustomer, Deadline, PayloadError
-from optimove_conditional_execution.flows.id_set import IdSet
+from optimove_conditional_execution import (
+    CampaignCustomer,
+    CampaignReadyEvent,
+    Deadline,
+    Decision,
+    PayloadError,
+    Response,
+    ServerError,
+)
 from optimove_conditional_execution.flows.journal import DecidedBatch
-from optimove_conditional_execution.flows.ledger import Ledger
-from optimove_conditional_execution.flows.reviewer_answer import Batch, InvalidAnswer, parse_answer
+from optimove_conditional_execution.flows.known_customers import KnownCustomers, Standing
+from optimove_conditional_execution.flows.ledger import Answered, Ledger
+from optimove_conditional_execution.flows.reviewer_answer import InvalidAnswer, failure_of, parse_answer
+from optimove_conditional_execution.flows.row_sets import RowSets
 from optimove_conditional_execution.operations import update_customer_promotion_status
 
 NOW = datetime(2026, 11, 23, 9)
@@ -28,29 +37,65 @@ def customers(*ids: str) -> list[CampaignCustomer]:
     return [CampaignCustomer.model_validate({"CustomerID": name}) for name in ids]
 
 
-def batch(*ids: str) -> Batch:
-    return Batch(tuple(customers(*ids)), ids)
+EVENT = CampaignReadyEvent(event_type_id=5, timestamp=NOW, campaign_id=5, clearance_required_by=NOW)
+ROWS = [(channel, 19, 7, codes) for channel in (504, 505, "x", None, [1]) for codes in ((), ("A",), ("A", "B"), ("B",))]
 
 
-@given(st.lists(st.lists(st.text(max_size=3))))
-def test_seen_ids_are_a_set(parts: list[list[str]]) -> None:
-    seen, model = IdSet(), set[str]()
-    for part in parts:
-        for name, is_new in zip(part, seen.add(part), strict=True):
-            assert is_new == (name not in model) or name == ""
-            model.add(name)
-    assert all(name in seen for name in model if name)
-    assert "never" not in seen
+@given(st.lists(st.tuples(FEW_IDS, st.integers(0, len(ROWS) - 1)), max_size=40), st.integers(1, 5))
+def test_who_is_asked_about_again(read: list[tuple[str, int]], block: int) -> None:
+    """Against sets of pairs: a row brings something new when its channel, or a code for its channel, is not known."""
+    sets = RowSets()
+    known, model, numbers = KnownCustomers(sets), dict[str, set[tuple[str, str]]](), dict[str, int]()
+    for start in range(0, len(read), block):
+        part = read[start : start + block]
+        asked, _ = known.read([name for name, _ in part], [ROWS[index] for _, index in part])
+        for (name, index), number in zip(part, asked, strict=True):
+            channel, _, _, codes = ROWS[index]
+            pairs = {(str(channel), ""), *((str(channel), code) for code in codes)}
+            assert bool(number) == bool(pairs - model.get(name, set()))
+            model.setdefault(name, set()).update(pairs)
+            numbers[name] = number or numbers[name]
+    for name, number in numbers.items():
+        rows = sets.rows(number)
+        shown = {(str(one.channel_id), code) for one in rows for code in ("", *one.promo_codes)}
+        assert shown == model[name]
+        assert sets.rows(sets.number(sets.text(number))) == rows
+    assert known.counts[Standing.OPEN] == len(known) == len(model)
 
 
-def test_seen_ids_grow() -> None:
-    seen = IdSet()
+def test_a_table_of_customers_grows_and_keeps_what_it_knows() -> None:
+    sets = RowSets()
+    known = KnownCustomers(sets)
+    row = [(504, 19, 7, ())]
     for start in range(0, 200_000, 5_000):
-        assert all(seen.add([f"C{number}" for number in range(start, start + 5_000)]))
-    assert len(seen) == 200_000
-    assert not any(seen.add([f"C{number}" for number in range(0, 200_000, 7)]))
-    assert len(seen) == 200_000
-    assert all(f"C{number}" not in seen for number in range(200_000, 201_000))
+        asked, again = known.read([f"C{number}" for number in range(start, start + 5_000)], row * 5_000)
+        assert (set(asked), again) == ({1}, 0)
+        if start == 10_000:
+            known.refuse([f"C{number}" for number in range(15_000)], [1] * 15_000, Standing.DENIED)
+    assert len(known) == 200_000
+    everybody = [f"C{number}" for number in range(200_000)]
+    assert known.read(everybody, row * 200_000) == ([0] * 200_000, 200_000)
+    assert known.those_who(everybody, Standing.DENIED) == [number < 15_000 for number in range(200_000)]
+    assert known.counts[: Standing.ABSTAINED] == [185_000, 0, 15_000]
+
+
+def test_personal_promo_codes_do_not_confuse_anybody() -> None:
+    """More sets than are shared, and than two bytes can number."""
+    sets = RowSets()
+    known = KnownCustomers(sets)
+    names = [f"C{number}" for number in range(70_000)]
+    rows = [(504, 19, 7, (f"CODE-{number}",)) for number in range(70_000)]
+    first, _ = known.read(names, rows)
+    assert known.approve(names, first) == [True] * 70_000
+    again, _ = known.read(names, rows)
+    assert set(again) == {0}
+    second, _ = known.read(names[-2:], [(505, 19, 7, ())] * 2)
+    assert [len(sets.rows(number)) for number in second] == [2, 2]
+    assert sets.rows(second[1])[0].promo_codes == ("CODE-69999",)
+    assert known.counts[Standing.APPROVED] == 69_998
+    restored = KnownCustomers(RowSets())
+    assert restored.approve(names, map(restored._row_sets.number, map(sets.text, first))) == [True] * 70_000
+    assert set(restored.read(names, rows)[0]) == {0}
 
 
 class Text(str):
@@ -80,7 +125,7 @@ class Int64(int):
     ids=range(12),
 )
 def test_answers(answer: Any, approved: set[str], unknown: int) -> None:
-    read = parse_answer(batch("A", "B"), answer)
+    read = parse_answer(("A", "B"), answer)
     assert read.approved == approved
     assert read.unknown_ids == unknown
     assert {type(name) for name in read.approved} <= {str, Text}
@@ -102,27 +147,78 @@ def test_answers(answer: Any, approved: set[str], unknown: int) -> None:
 )
 def test_an_answer_that_knows_nobody_of_the_batch_is_none(answer: Any, named: str) -> None:
     with pytest.raises(InvalidAnswer, match=f"{named}.*customer_id, which is a str"):
-        parse_answer(batch("1", "2"), answer)
+        parse_answer(("1", "2"), answer)
 
 
-@pytest.mark.parametrize("answer", [None, True, "A", b"A", {"A": True}, 7, object()], ids=range(7))
+MAPPINGS: list[tuple[dict[Any, Any], set[str], set[str], dict[str, str]]] = [
+    ({}, set(), set(), {}),
+    ({"A": True, "B": False}, {"A"}, set(), {}),
+    ({"B": True}, {"B"}, set(), {}),
+    ({"A": Decision.approve(reason="vip"), "B": Decision.deny("minor")}, {"A"}, set(), {"A": "vip", "B": "minor"}),
+    ({"A": Decision.abstain("?"), "B": Decision.approve({"x": 1})}, {"B"}, {"A"}, {"A": "?"}),
+]
+
+
+@pytest.mark.parametrize(("answer", "approved", "abstained", "reasons"), MAPPINGS, ids=range(len(MAPPINGS)))
+def test_mappings(answer: Any, approved: set[str], abstained: set[str], reasons: dict[str, str]) -> None:
+    read = parse_answer(("A", "B"), answer)
+    assert (read.approved, read.abstained, read.reasons, read.failed) == (approved, abstained, reasons, {})
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [(1, "int"), ("yes", "str"), ("approve", "str"), (None, "NoneType"), ([True], "list"), ((True, "x"), "tuple")],
+)
+def test_odd_values_of_a_mapping_fail_alone(value: object, named: str) -> None:
+    read = parse_answer(("A", "B", "C"), {"A": value, "B": True, "Z": True})
+    assert (read.approved, read.failed.keys(), read.unknown_ids) == ({"B"}, {"A"}, 1)
+    text = f"The reviewer's mapping holds a {named}; it must hold True, False or a Decision."
+    assert read.failed["A"].text == text
+
+
+class Refused(Exception):  # noqa: N818 - any
+    response: Any = None
+    status_code: Any = None
+
+
+@pytest.mark.parametrize(
+    ("attributes", "kind"),
+    [
+        ({}, "Refused"),
+        ({"status_code": 503}, "Refused 503"),
+        ({"response": Response(429)}, "Refused 429"),
+        ({"status": "ok"}, "Refused"),
+        ({"status": True}, "Refused"),
+        ({"status": 7}, "Refused"),
+    ],
+    ids=range(6),
+)
+def test_the_kind_of_a_failure_has_the_status_of_http(attributes: dict[str, Any], kind: str) -> None:
+    error = Refused("customer-5")
+    error.__dict__.update(attributes)
+    failure = failure_of(error)
+    assert (failure.kind, failure.text) == (kind, "The reviewer raised Refused.")
+    assert failure_of(ServerError("", status=502, operation="")).kind == "ServerError 502"
+
+
+@pytest.mark.parametrize("answer", [None, True, "A", b"A", {"Z": True}, {1: True}, 7, object()], ids=range(8))
 def test_what_is_no_answer(answer: object) -> None:
-    with pytest.raises(InvalidAnswer, match="must return"):
-        parse_answer(batch("A"), answer)
+    with pytest.raises(InvalidAnswer, match=r"must return|customer_id, which is a str"):
+        parse_answer(("A",), answer)
     with pytest.raises(InvalidAnswer, match="customer_ids"):
-        parse_answer(batch("A"), customers("A"))
+        parse_answer(("A",), customers("A"))
 
 
 def test_an_answer_without_an_end_is_none() -> None:
     with pytest.raises(InvalidAnswer, match="must return those of its batch"):
-        parse_answer(batch("A"), itertools.repeat("A"))
+        parse_answer(("A",), itertools.repeat("A"))
 
 
 def test_an_answer_is_read_until_the_deadline() -> None:
     clock = itertools.count()
     deadline = Deadline.after(10, clock=lambda: float(next(clock)))
     with pytest.raises(TimeoutError):
-        parse_answer(batch("A"), itertools.repeat("A"), deadline)
+        parse_answer(("A",), itertools.repeat("A"), deadline)
     assert next(clock) < 20
 
 
@@ -187,8 +283,9 @@ class Disk:
         self.log: list[DecidedBatch] = []
         self.taken: list[tuple[int, int]] = []
         self.told: list[dict[str, bool]] = []
-        self.asked: Counter[str] = Counter()
-        self.decided_on_disk: set[str] = set()
+        self.asked: Counter[tuple[str, int]] = Counter()
+        self.decided_on_disk: set[tuple[str, int]] = set()
+        self.runs = 0
         self._crashes = list(crashes)
         self._steps = 0
 
@@ -199,77 +296,142 @@ class Disk:
             del self._crashes[0]
             raise Crash
 
+    def record(self, ledger: Ledger, batch: DecidedBatch) -> None:
+        self.step()
+        self.log.append(DecidedBatch.from_json(batch.to_json()))
+        self.step()
+        ledger.mark_recorded([batch])
 
-def run(disk: Disk, pages: list[list[str]], *, size: int, chunk: int, report_denied: bool) -> Ledger:
-    """Do what the pipeline does, one thing after the other, with a crash between any two of them."""
-    ledger = Ledger(chunk_size=chunk, report_denied=report_denied, skip_control_group=False, taken=disk.taken)
 
-    def send(*, flush: bool = False) -> None:
-        while (update := ledger.next_chunk(flush=flush)) is not None:
+Rows = list[tuple[str, int]]
+"""Customers, each with a channel."""
+
+
+def says_no(name: str, channels: set[Any]) -> bool:
+    """Whether the reviewer denies: by the channels that it is shown, so that one of them can revoke another."""
+    return any((sum(map(ord, name)) + channel) % 5 == 0 for channel in channels)
+
+
+def run(disk: Disk, pages: list[Rows], *, size: int, chunk: int, report_denied: bool, missing: int) -> Ledger:
+    """Do what the pipeline does, one thing after the other, with a crash between any two of them.
+
+    Args:
+        disk: What survives.
+        pages: The rows of the campaign.
+        size: Customers per batch.
+        chunk: Statuses per update.
+        report_denied: Whether denials are reported.
+        missing: Pages that this run does not get: as at the safety margin, it sends all the same.
+    """
+    disk.runs += 1
+    ledger = Ledger(
+        event=EVENT,
+        chunk_size=chunk,
+        report_denied=report_denied,
+        skip_control_group=False,
+        taken=merged(disk.taken),
+    )
+
+    def send() -> None:
+        while (update := ledger.next_chunk()) is not None:
             disk.step()
             disk.told.append(update.statuses)
             ledger.mark_acknowledged(update)
             disk.step()
-            for start, end in update.ranges:
-                disk.taken = sorted([*disk.taken, (start, end)])
-                disk.step()
+            disk.taken = sorted([*disk.taken, *update.ranges])
+            disk.step()
 
     for decided in disk.log:
         ledger.restore(decided)
-        send()
-    for page in pages:
-        ledger.add_rows(customers(*page))
-        while (asked := ledger.next_batch(size, flush=page is pages[-1])) is not None:
-            disk.asked.update(asked.ids)
-            assert not disk.decided_on_disk & set(asked.ids), "decided about twice"
-            answer = parse_answer(asked, [name for name in asked.ids if sum(map(ord, name)) % 2])
+    ledger.send_released()
+    send()
+    come = pages[: len(pages) - missing]
+    for page in come:
+        rows = [{"CustomerID": name, "ChannelID": channel} for name, channel in page]
+        ledger.add_rows([CampaignCustomer.model_validate(each) for each in rows])
+        while (asked := ledger.next_batch(size, flush=page is come[-1])) is not None:
+            for one in asked.customers:
+                about = {(one.customer_id, row.channel_id) for row in one.rows}
+                assert not about <= disk.decided_on_disk, "decided about twice"
+                disk.asked[one.customer_id, len(one.rows)] += 1
+            shown = {one.customer_id: {row.channel_id for row in one.rows} for one in asked.customers}
+            answer = parse_answer(asked.ids, [name for name in asked.ids if not says_no(name, shown[name])])
             disk.step()
-            disk.log.append(ledger.apply(asked, answer))
-            disk.decided_on_disk.update(asked.ids)
-            disk.step()
-            ledger.mark_recorded([disk.log[-1]])
-            send()
-    send(flush=True)
+            disk.record(ledger, ledger.decide(Answered(asked.ids, asked.row_sets, answer)))
+            disk.decided_on_disk |= {(name, channel) for name, channels in shown.items() for channel in channels}
+    if ledger.unreleased:
+        disk.record(ledger, DecidedBatch(released=disk.runs))
+    ledger.send_all()
+    send()
     return ledger
 
 
-@settings(max_examples=300, deadline=None)
+def merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return ranges as a journal keeps them."""
+    told: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if told and start <= told[-1][1]:
+            told[-1] = (told[-1][0], max(end, told[-1][1]))
+        else:
+            told.append((start, end))
+    return told
+
+
+@settings(max_examples=400, deadline=None)
 @given(
-    pages=st.lists(st.lists(FEW_IDS, max_size=6), min_size=1, max_size=5),
+    pages=st.lists(st.lists(st.tuples(FEW_IDS, st.integers(1, 3)), max_size=6), min_size=1, max_size=5),
     size=st.integers(1, 5),
     chunk=st.integers(1, 4),
     reporting=st.lists(st.booleans(), min_size=1, max_size=4),
+    missing=st.lists(st.integers(0, 2), max_size=3),
     crashes=st.lists(st.integers(1, 12), max_size=6),
 )
 def test_runs_that_crash_anywhere(
-    pages: list[list[str]], size: int, chunk: int, reporting: list[bool], crashes: list[int]
+    pages: list[Rows],
+    size: int,
+    chunk: int,
+    reporting: list[bool],
+    missing: list[int],
+    crashes: list[int],
 ) -> None:
-    """Whether denials are reported may change with every run: what was not reported is not taken for reported."""
+    """Whether denials are reported, and how many pages come, may change with every run."""
     disk = Disk(crashes)
     runs = 0
     while True:
         report_denied = reporting[min(runs, len(reporting) - 1)]
+        left_out = min(missing[runs], len(pages)) if runs < len(missing) else 0
         runs += 1
         try:
-            ledger = run(disk, pages, size=size, chunk=chunk, report_denied=report_denied)
+            ledger = run(disk, pages, size=size, chunk=chunk, report_denied=report_denied, missing=left_out)
         except Crash:
             continue
-        break
-    everybody = {name for page in pages for name in page}
-    approved = {name for name in everybody if sum(map(ord, name)) % 2}
-    wanted = {name: name in approved for name in everybody if report_denied or name in approved}
+        if not left_out:
+            break
+    channels: dict[str, set[Any]] = {}
+    for page in pages:
+        for name, channel in page:
+            channels.setdefault(name, set()).add(channel)
     told: dict[str, set[bool]] = {}
     for statuses in disk.told:
-        assert len(statuses) <= chunk
+        assert 0 < len(statuses) <= chunk
         for name, status in statuses.items():
             told.setdefault(name, set()).add(status)
+    assert all(len(statuses) == 1 for statuses in told.values()), "nobody is told two things"
+    approved = {name for name, known in channels.items() if not says_no(name, known)}
+    # Who was sent while pages were missing stays approved, whatever those pages say.
+    too_early = {name for name, statuses in told.items() if statuses == {True}} - approved
+    assert not too_early or any(missing)
+    wanted = {name: name in approved | too_early for name in channels if report_denied or name in approved | too_early}
     assert told.items() >= {name: {status} for name, status in wanted.items()}.items()
-    assert all(statuses == {name in approved} for name, statuses in told.items())
-    if any(reporting) == all(reporting):
-        assert told.keys() == wanted.keys()
     assert sum(map(len, disk.told)) <= len(told) + chunk * (runs - 1), "more than a chunk a crash was sent again"
     assert ledger.settled
-    assert sum(end - start for start, end in disk.taken) == ledger.acknowledged <= len(told)
-    assert (ledger.approved, ledger.denied) == (len(approved), len(everybody) - len(approved))
-    assert ledger.waiting == ledger.unsent == ledger.failed == 0
-    assert all(disk.asked[name] <= runs for name in everybody)
+    assert sum(end - start for start, end in merged(disk.taken)) == ledger.acknowledged <= len(told)
+    assert (ledger.approved, ledger.denied) == (
+        len(wanted_yes := approved | too_early),
+        len(channels) - len(wanted_yes),
+    )
+    assert ledger.waiting == ledger.unsent == ledger.failed == ledger.unreleased == 0
+    assert sum(batch.newly_decided for batch in disk.log) == len(channels)
+    if not too_early:
+        assert sum(batch.newly_approved for batch in disk.log) == len(approved)
+    assert all(count <= runs for count in disk.asked.values())

@@ -19,8 +19,8 @@ from optimove_conditional_execution import (
     Response,
     ReviewReport,
 )
-from optimove_conditional_execution.review import base
-from optimove_conditional_execution.review.base import Passes
+from optimove_conditional_execution.review import passes as all_passes
+from optimove_conditional_execution.review.passes import Passes
 from optimove_conditional_execution.stores import MemoryJournal, SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.review.conftest import Rig, everybody, odd
@@ -47,7 +47,7 @@ READ, UPDATE = "GetProcessedCampaignCustomers", "UpdateCustomerPromotionStatus"
 @pytest.fixture(autouse=True)
 def short_pauses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "fake_optimove" in request.fixturenames:
-        monkeypatch.setattr(base, "_FIRST_PAUSE", 0.1)
+        monkeypatch.setattr(all_passes, "_FIRST_PAUSE", 0.1)
 
 
 @pytest.mark.parametrize("answer", [BAD], ids=["a refusal"])
@@ -122,8 +122,14 @@ def test_it_ends_at_clearance_and_says_so(rig: Rig) -> None:
 
 
 def test_within_the_safety_margin_it_sends_and_asks_nobody(rig: Rig) -> None:
-    campaign = rig.fake.add_campaign(200, lead_seconds=5)
-    refusing(rig.fake, UPDATE, *[BAD] * 5)  # passes after 0, 0.1, 0.3, 0.7, 1.5 and 3.1 s; the margin begins before 3
+    campaign = rig.fake.add_campaign(200, lead_seconds=6)
+    handle = rig.fake.handle
+
+    def refuses_until_the_margin(request: Request) -> Response:
+        is_early = request.path.endswith(UPDATE) and time.monotonic() - begun < 3.1
+        return BAD if is_early else handle(request)
+
+    rig.fake.handle = refuses_until_the_margin  # type: ignore[method-assign]
     asked: list[float] = []
     begun = time.monotonic()
 
@@ -134,7 +140,7 @@ def test_within_the_safety_margin_it_sends_and_asks_nobody(rig: Rig) -> None:
         return everybody(customers, deadline)
 
     (report,) = rig.submit(half, campaign.event(), batch_size=100, concurrency=1, safety_margin=10)
-    assert (report.acknowledged, report.not_reached, report.complete) == (100, 100, False)
+    assert (report.acknowledged, report.failed, report.complete) == (100, 100, False)
     assert len(campaign.recipients()) == 100
     assert max(asked) < 3.1, "half of the time was left for the reviewer, since the margin is longer"
 
@@ -266,7 +272,7 @@ def test_no_pass_begins_when_nobody_would_be_asked_and_nothing_is_left_to_send()
     assert passes.pause(32.5) == 1.0
     assert passes.pause(31.5) is None
     passes.all_sent = False
-    assert passes.pause(31.5) == 2.0, "what is decided is still sent"
+    assert passes.pause(31.5) == 1.5, "what is decided is sent, as soon as the margin comes"
 
 
 def test_who_was_left_over_by_a_pass_that_read_less_is_not_reached() -> None:

@@ -39,7 +39,20 @@ def approve_even(customer_ids: list[str]) -> list[str]:
 
 @app.task
 def approve_channel(rows: list[dict[str, Any]]) -> list[str]:
-    return [row["CustomerID"] for row in rows if row["ChannelID"] == 504 and row["PromoCode"] == ["WB23"]]
+    def all_rows(customer: dict[str, Any]) -> bool:
+        return all(row["ChannelID"] == 504 and row["PromoCode"] == ["WB23"] for row in customer["Rows"])
+
+    return [row["CustomerID"] for row in rows if row["ChannelID"] == 504 and all_rows(row)]
+
+
+@app.task
+def mapping(customer_ids: list[str]) -> dict[str, bool]:
+    return {customer_id: even(customer_id) for customer_id in customer_ids}
+
+
+@app.task
+def odd_mapping(customer_ids: list[str]) -> dict[str, str]:
+    return dict.fromkeys(customer_ids, "yes")
 
 
 @app.task

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+import json
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import compress
+from heapq import merge
+from itertools import chain, compress, islice, repeat
 from operator import attrgetter
 from typing import Final
 
 from ..models.campaign import CONTROL_GROUP, CampaignCustomer
-from .id_set import IdSet
-from .journal import FIRST_DENIAL, DecidedBatch
+from ..models.customer_batch import CustomerBatch
+from ..models.events import CampaignReadyEvent
+from .journal import FIRST_DENIAL, DecidedBatch, Ranges
+from .known_customers import KnownCustomers, Standing
 from .reviewer_answer import Batch, BatchResult
+from .row_sets import RowSets, row_of
 
 _action_of: Final = attrgetter("action_id")
 _id_of: Final = attrgetter("customer_id")
@@ -45,52 +52,90 @@ class Chunk:
         return Chunk(tuple(front), dict(items[:middle])), Chunk(tuple(back), dict(items[middle:]))
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer to a batch, or to what was left of it after earlier attempts.
+
+    Attributes:
+        ids: The customers.
+        row_sets: The numbers of the row sets that they were asked about with.
+        result: The answer; None when there was none before time was up.
+        was_asked: Whether the reviewer was asked.
+    """
+
+    ids: Sequence[str]
+    row_sets: Sequence[int]
+    result: BatchResult | None
+    was_asked: bool = True
+
+
 class Ledger:
-    """Counters and queues of one run of a review. Not thread-safe."""
+    """Counters and queues of one run of a review. Not thread-safe.
+
+    Approvals and denials wait here as compressed text until they are released; a million cost some megabytes.
+    """
 
     def __init__(
-        self, *, chunk_size: int, report_denied: bool, skip_control_group: bool, taken: Sequence[tuple[int, int]] = ()
+        self,
+        *,
+        event: CampaignReadyEvent,
+        chunk_size: int,
+        report_denied: bool,
+        skip_control_group: bool,
+        taken: Ranges = (),
     ) -> None:
         """Start with empty queues.
 
         Args:
+            event: The campaign.
             chunk_size: Statuses per update, at most.
             report_denied: Whether denied customers are reported too.
             skip_control_group: Whether rows of the control group are left out.
             taken: Ranges of statuses that Optimove acknowledged in earlier runs.
         """
+        self._event = event
         self._chunk_size = chunk_size
+        self._report_denied = report_denied
         self._skip_control_group = skip_control_group
-        self._before = IdSet()
-        self._seen = IdSet()
-        self._customers: list[CampaignCustomer] = []
+        self._row_sets = RowSets()
+        self._known = KnownCustomers(self._row_sets)
+        self._queue: dict[str, tuple[CampaignCustomer, int]] = {}
         self._ids: list[str] = []
-        self._approvals = _Log(0, [each for each in taken if each[0] < FIRST_DENIAL], is_sent=True)
-        self._denials = _Log(FIRST_DENIAL, [each for each in taken if each[0] >= FIRST_DENIAL], is_sent=report_denied)
+        self._approvals = _Log(0, [each for each in taken if each[0] < FIRST_DENIAL])
+        self._denials = _Log(FIRST_DENIAL, [each for each in taken if each[0] >= FIRST_DENIAL])
+        self._emission: Iterator[tuple[int, str]] = iter(())
         self.rows = self.repeated_rows = self.control_group_rows = 0
-        self.admitted = self.answered = self.unknown_ids = 0
-        self.approved = self.denied = self.failed = 0
-        self.chunks = 0
+        self.batches = self.answered = self.chunks = 0
 
     @property
     def waiting(self) -> int:
-        """Customers read and not yet reviewed."""
-        return self.admitted - self.answered
+        """Customers read and not yet decided about."""
+        return self._known.counts[Standing.OPEN]
+
+    @property
+    def approved(self) -> int:
+        """Customers approved by every answer, about all rows that are known, in all runs."""
+        return self._known.counts[Standing.APPROVED]
+
+    @property
+    def abstained(self) -> int:
+        """Customers whom the reviewer abstained about, in all runs."""
+        return self._known.counts[Standing.ABSTAINED]
+
+    @property
+    def denied(self) -> int:
+        """Customers not approved, in all runs; those included whom the reviewer abstained about."""
+        return self._known.counts[Standing.DENIED] + self.abstained
+
+    @property
+    def failed(self) -> int:
+        """Customers whose decision failed, in all runs."""
+        return self._known.counts[Standing.FAILED]
 
     @property
     def reviewed(self) -> int:
         """Customers whom the reviewer was asked about, in all runs."""
         return self.approved + self.denied + self.failed
-
-    def counts(self) -> dict[str, int]:
-        """Return the counts that `Progress` and `ReviewReport` have in common, by name."""
-        names = ("rows", "reviewed", "approved", "denied", "failed", "acknowledged")
-        return {name: getattr(self, name) for name in names}
-
-    @property
-    def unsent(self) -> int:
-        """Statuses that are to be sent and are in no update yet."""
-        return self._approvals.waiting + self._denials.waiting
 
     @property
     def acknowledged(self) -> int:
@@ -98,79 +143,172 @@ class Ledger:
         return self._approvals.acknowledged + self._denials.acknowledged
 
     @property
-    def settled(self) -> bool:
-        """Whether Optimove has acknowledged every status that is to be sent."""
-        return self._approvals.settled and self._denials.settled
+    def unsent(self) -> int:
+        """Statuses decided and to be sent, but not acknowledged yet."""
+        denials = self._known.counts[Standing.DENIED] - self._denials.acknowledged if self._report_denied else 0
+        return self.approved - self._approvals.acknowledged + denials
+
+    @property
+    def unreleased(self) -> int:
+        """Approvals that are to be sent once they are released."""
+        return self._known.count_unreleased()
+
+    @property
+    def rows_too_late(self) -> int:
+        """Rows that were read when an approval of their customer was final already."""
+        return self._known.rows_too_late
+
+    def counts(self) -> dict[str, int]:
+        """Return the counts that `Progress` and `ReviewReport` have in common, by name."""
+        names = ("rows", "reviewed", "approved", "denied", "failed", "acknowledged")
+        return {name: getattr(self, name) for name in names}
 
     def restore(self, batch: DecidedBatch) -> None:
-        """Restore a batch that an earlier run decided."""
-        self._before.add(batch.approved)
-        self._before.add(batch.denied)
-        self._enter(batch)
+        """Restore a batch that an earlier run recorded."""
+        known, numbers = self._known, [self._row_sets.number(text) for text in batch.row_sets] or [0]
+        asked = iter([numbers[index] for index in batch.row_set_of] or repeat(numbers[0]))
+        known.approve(batch.approved, _as_many(asked, batch.approved))
+        known.refuse(batch.denied, _as_many(asked, batch.denied), Standing.DENIED)
+        known.refuse(batch.abstained, _as_many(asked, batch.abstained), Standing.ABSTAINED)
+        known.approve(batch.confirmed, _as_many(asked, batch.confirmed))
+        for ids in batch.failed.values():
+            known.leave_open(ids, _as_many(asked, ids), Standing.FAILED)
+        known.leave_open(batch.unanswered, _as_many(asked, batch.unanswered), Standing.OPEN)
+        known.leave_open(batch.not_reached, _as_many(asked, batch.not_reached), Standing.OPEN)
+        known.finish(self._approvals.add(batch.approved))
+        self._denials.add(batch.denied)
+        if batch.released is not None:
+            known.release()
 
-    def add_rows(self, customers: list[CampaignCustomer]) -> None:
-        """Add rows; new customers are queued for a batch."""
+    def add_rows(self, customers: list[CampaignCustomer]) -> DecidedBatch | None:
+        """Add rows; customers with a row that brings something new are queued for a batch.
+
+        Returns:
+            Customers of the control group to record as skipped, if there are new ones.
+        """
         self.rows += len(customers)
+        skipped: list[str] = []
         actions = list(map(_action_of, customers))
         if CONTROL_GROUP in actions:
             self.control_group_rows += actions.count(CONTROL_GROUP)
             if self._skip_control_group:
-                customers = [one for one, action in zip(customers, actions, strict=True) if action != CONTROL_GROUP]
+                control = [action == CONTROL_GROUP for action in actions]
+                skipped, again = self._known.skip([*map(_id_of, compress(customers, control))])
+                self.repeated_rows += again
+                customers = [one for one, is_control in zip(customers, control, strict=True) if not is_control]
         ids = list(map(_id_of, customers))
-        new = self._seen.add(ids)
-        if not all(new):
-            self.repeated_rows += len(new) - sum(new)
-            customers = list(compress(customers, new))
-            ids = list(compress(ids, new))
-        if len(self._before):
-            open_ = [name not in self._before for name in ids]
-            customers = list(compress(customers, open_))
-            ids = list(compress(ids, open_))
-        self.admitted += len(ids)
-        self._customers += customers
-        self._ids += ids
+        asked, again = self._known.read(ids, map(row_of, customers))
+        self.repeated_rows += again
+        queue = self._queue
+        for name, customer, number in zip(ids, customers, asked, strict=True):
+            if number:
+                if name not in queue:
+                    self._ids.append(name)
+                queue[name] = customer, number
+        return DecidedBatch(skipped=tuple(skipped)) if skipped else None
 
     def next_batch(self, size: int, *, flush: bool = False) -> Batch | None:
         """Return the next batch for the reviewer: a full one, or with `flush` what there is."""
         if not self._ids or (len(self._ids) < size and not flush):
             return None
-        batch = Batch(tuple(self._customers[:size]), self._ids[:size])
-        del self._customers[:size], self._ids[:size]
-        return batch
+        ids = tuple(self._ids[:size])
+        del self._ids[:size]
+        queued = list(map(self._queue.pop, ids))
+        self.batches += 1
+        customers = CustomerBatch(map(self._with_rows, queued), event=self._event, number=self.batches)
+        return Batch(customers, ids, tuple([number for _, number in queued]))
 
-    def apply(self, batch: Batch, answer: BatchResult) -> DecidedBatch:
-        """Apply a reviewer's answer, and return the batch to record."""
-        self.unknown_ids += answer.unknown_ids
-        approved, open_ids = answer.approved, answer.failed | answer.not_reached
-        yes = tuple([name for name in batch.ids if name in approved])
-        no = tuple([name for name in batch.ids if name not in approved and name not in open_ids])
-        self.answered += len(answer.failed)
-        self.failed += len(answer.failed)
-        return DecidedBatch(yes, no)
+    def _with_rows(self, queued: tuple[CampaignCustomer, int]) -> CampaignCustomer:
+        customer, number = queued
+        if self._row_sets.is_only(number, row_of(customer)):
+            return customer
+        return customer.with_rows(self._row_sets.rows(number))
 
-    def mark_failed(self, batch: Batch) -> None:
-        """Record that a batch failed."""
-        self.answered += len(batch.ids)
-        self.failed += len(batch.ids)
+    def decide(self, answered: Answered) -> DecidedBatch:
+        """Apply an answer, in the order in which answers are recorded, and return what to record."""
+        ids, numbers, result, known = answered.ids, answered.row_sets, answered.result, self._known
+        asked_about = dict(zip(ids, numbers, strict=True))
+
+        def numbers_of(names: Sequence[str]) -> list[int]:
+            return [asked_about[name] for name in names]
+
+        if result is None:
+            known.leave_open(ids, numbers, Standing.OPEN)
+            unanswered, not_reached = (tuple(ids), ()) if answered.was_asked else ((), tuple(ids))
+            batch = DecidedBatch(unanswered=unanswered, not_reached=not_reached)
+        else:
+            approved, abstained = result.approved, result.abstained
+            left = result.failed.keys() | result.not_reached
+            yes = [name for name in ids if name in approved]
+            withheld = [name for name in ids if name in abstained]
+            no = [name for name in ids if name not in approved and name not in abstained and name not in left]
+            is_first = known.approve(yes, numbers_of(yes))
+            is_denied, is_revoked = known.refuse(no, numbers_of(no), Standing.DENIED)
+            is_withheld, is_withdrawn = known.refuse(withheld, numbers_of(withheld), Standing.ABSTAINED)
+            failed: defaultdict[str, list[str]] = defaultdict(list)
+            for name in ids:
+                if (failure := result.failed.get(name)) is not None:
+                    failed[failure.kind].append(name)
+            for names in failed.values():
+                known.leave_open(names, numbers_of(names), Standing.FAILED)
+            not_reached = tuple([name for name in ids if name in result.not_reached])
+            known.leave_open(not_reached, numbers_of(not_reached), Standing.OPEN)
+            self.answered += len(ids) - len(not_reached)
+            again = chain(_without(yes, is_first), _without(no, is_denied), _without(withheld, is_withheld))
+            batch = DecidedBatch(
+                approved=tuple(compress(yes, is_first)),
+                denied=tuple(compress(no, is_denied)),
+                abstained=tuple(compress(withheld, is_withheld)),
+                confirmed=tuple(again),
+                revoked=(*compress(no, is_revoked), *compress(withheld, is_withdrawn)),
+                failed={kind: tuple(names) for kind, names in failed.items()},
+                not_reached=not_reached,
+                reasons=dict(result.reasons),
+            )
+        return self._with_row_sets(batch, asked_about)
+
+    def _with_row_sets(self, batch: DecidedBatch, asked_about: Mapping[str, int]) -> DecidedBatch:
+        numbers = [asked_about[name] for name in batch.ids]
+        distinct = {number: index for index, number in enumerate(dict.fromkeys(numbers))}
+        return dataclasses.replace(
+            batch,
+            row_sets=tuple(map(self._row_sets.text, distinct)),
+            row_set_of=tuple([distinct[number] for number in numbers]) if len(distinct) > 1 else (),
+        )
 
     def mark_recorded(self, batches: Iterable[DecidedBatch]) -> None:
-        """Queue the statuses of batches that are in the journal, so that they can be sent."""
+        """Number the statuses of batches that are in the journal, so that they can be sent once they are released."""
         for batch in batches:
-            self.answered += len(batch.approved) + len(batch.denied)
-            self._enter(batch)
+            self._approvals.add(batch.approved)
+            self._denials.add(batch.denied)
+            if batch.released is not None:
+                self._known.release()
 
-    def next_chunk(self, *, flush: bool = False) -> Chunk | None:
-        """Return the next status update: a full one, or with `flush` what there is; approvals go before denials."""
-        if not self.unsent or (self.unsent < self._chunk_size and not flush):
-            return None
+    def take_back(self, batches: Iterable[DecidedBatch]) -> None:
+        """Take back what may not be in the journal: none of these customers is approved."""
+        for batch in batches:
+            self._known.reopen(batch.ids, Standing.APPROVED, Standing.FAILED)
+            self._known.reopen((*batch.denied, *batch.abstained), Standing.DENIED, Standing.ABSTAINED)
+
+    def send_released(self) -> None:
+        """Let `next_chunk` return what an earlier run released, and Optimove has not acknowledged."""
+        self._emission = self._approvals.emit(self._known, Standing.APPROVED, only_final=True)
+
+    def send_all(self) -> None:
+        """Let `next_chunk` return every status that is to be sent, and was not returned before."""
+        self._emission = self._approvals.emit(self._known, Standing.APPROVED)
+        if self._report_denied:
+            self._emission = chain(self._emission, self._denials.emit(self._known, Standing.DENIED))
+
+    def next_chunk(self) -> Chunk | None:
+        """Return the next status update; approvals go before denials."""
         statuses: dict[str, bool] = {}
         ranges: list[tuple[int, int]] = []
-        for log, status in ((self._approvals, True), (self._denials, False)):
-            for start, ids in log.take(self._chunk_size - len(statuses)):
-                statuses.update(dict.fromkeys(ids, status))
-                goes_on = bool(ranges) and ranges[-1][1] == start
-                ranges.append((ranges.pop()[0] if goes_on else start, start + len(ids)))
-        return Chunk(tuple(ranges), statuses)
+        for at, name in islice(self._emission, self._chunk_size):
+            statuses[name] = at < FIRST_DENIAL
+            goes_on = bool(ranges) and ranges[-1][1] == at
+            ranges.append((ranges.pop()[0] if goes_on else at, at + 1))
+        return Chunk(tuple(ranges), statuses) if statuses else None
 
     def cut_smaller(self, size: int) -> None:
         """Limit further updates to this many statuses, after a larger one was rejected for its size."""
@@ -183,55 +321,67 @@ class Ledger:
             log = self._approvals if start < FIRST_DENIAL else self._denials
             log.acknowledged += end - start
 
-    def _enter(self, batch: DecidedBatch) -> None:
-        self.approved += len(batch.approved)
-        self.denied += len(batch.denied)
-        self._approvals.add(batch.approved)
-        self._denials.add(batch.denied)
+    @property
+    def settled(self) -> bool:
+        """Whether Optimove has acknowledged every status that is to be sent."""
+        return self.unsent == 0
 
 
 class _Log:
-    """Ids with one status, numbered in the order of the journal, and a queue of those still to be sent."""
+    """Ids with one status, numbered in the order of the journal, until they are sent."""
 
-    def __init__(self, first: int, taken: Iterable[tuple[int, int]], *, is_sent: bool) -> None:
-        self._first = self._end = first
-        self._taken = deque(taken)
-        self._is_sent = is_sent
-        self._waiting: deque[tuple[int, tuple[str, ...]]] = deque()
-        self.waiting = 0
+    def __init__(self, first: int, taken: Ranges) -> None:
+        self._end = first
+        self._taken = list(taken)
+        self._next_taken = 0
+        self._blocks: list[tuple[int, bytes]] = []
         self.acknowledged = 0
 
-    @property
-    def settled(self) -> bool:
-        return not self._is_sent or self.acknowledged == self._end - self._first
-
-    def add(self, ids: tuple[str, ...]) -> None:
-        """Number ids, and queue those that were not acknowledged before."""
-        first = at = self._end
-        self._end = end = first + len(ids)
-        while self._taken and self._taken[0][0] < end:
-            start, stop = self._taken[0]
-            start, stop = max(start, at), min(stop, end)
-            self._wait(at, ids[at - first : start - first])
-            self.acknowledged += stop - start
-            at = stop
-            if self._taken[0][1] > end:
+    def add(self, ids: tuple[str, ...]) -> list[str]:
+        """Number ids, and return those that were acknowledged before."""
+        if not ids:
+            return []
+        start, end = self._end, self._end + len(ids)
+        self._end = end
+        taken: list[str] = []
+        while self._next_taken < len(self._taken) and self._taken[self._next_taken][0] < end:
+            low, high = self._taken[self._next_taken]
+            taken += ids[max(low, start) - start : min(high, end) - start]
+            if high > end:
                 break
-            self._taken.popleft()
-        self._wait(at, ids[at - first :])
+            self._next_taken += 1
+        self.acknowledged += len(taken)
+        if len(taken) < len(ids):
+            self._blocks.append((start, zlib.compress(json.dumps(ids).encode(), 1)))
+        return taken
 
-    def take(self, most: int) -> Iterator[tuple[int, tuple[str, ...]]]:
-        """Yield queued ids, each piece with the number of its first."""
-        while self._waiting and most > 0:
-            at, ids = self._waiting.popleft()
-            if len(ids) > most:
-                self._waiting.appendleft((at + most, ids[most:]))
-                ids = ids[:most]
-            most -= len(ids)
-            self.waiting -= len(ids)
-            yield at, ids
+    def emit(self, known: KnownCustomers, standing: Standing, *, only_final: bool = False) -> Iterator[tuple[int, str]]:
+        """Yield the ids, with their numbers, of those who stand so, and were neither acknowledged nor yielded before.
 
-    def _wait(self, at: int, ids: tuple[str, ...]) -> None:
-        if ids and self._is_sent:
-            self._waiting.append((at, ids))
-            self.waiting += len(ids)
+        Args:
+            known: The customers.
+            standing: How they must stand.
+            only_final: Whether their approval must be final.
+        """
+        taken, emitted, at_taken = self._taken, list[tuple[int, int]](), 0
+        for start, packed in self._blocks:
+            ids: list[str] = json.loads(zlib.decompress(packed))
+            wanted = known.those_who(ids, standing, only_final=only_final)
+            for number, name in compress(enumerate(ids, start), wanted):
+                while at_taken < len(taken) and taken[at_taken][1] <= number:
+                    at_taken += 1
+                if at_taken == len(taken) or number < taken[at_taken][0]:
+                    yield number, name
+                    if only_final:
+                        goes_on = bool(emitted) and emitted[-1][1] == number
+                        emitted.append((emitted.pop()[0] if goes_on else number, number + 1))
+        if emitted:
+            self._taken = list(merge(taken, emitted))
+
+
+def _as_many(asked: Iterator[int], ids: Sequence[str]) -> list[int]:
+    return list(islice(asked, len(ids)))
+
+
+def _without(names: Sequence[str], those: Iterable[bool]) -> Iterator[str]:
+    return (name for name, is_one in zip(names, those, strict=True) if not is_one)

@@ -33,6 +33,10 @@ _LONGEST_PAUSE: Final = 30.0
 """Seconds; the pauses before an empty first page is requested again double from the first to the longest."""
 
 
+class UnreadableRows(UnexpectedResponseError):  # noqa: N818 - a kind of it, told apart by reviews
+    """All rows were received, and some of them name no customer."""
+
+
 class Paging:
     """Reads a campaign's customers page by page, without IO.
 
@@ -237,7 +241,8 @@ class Paging:
     def _unread(self) -> UnexpectedResponseError:
         return self._unexpected(
             f"But {self._unreadable} of {self.rows} rows name no customer; the first is {self._first_unreadable} The "
-            "others were all received. These cannot be reviewed: report them to Optimove."
+            "others were all received. These cannot be reviewed: report them to Optimove.",
+            kind=UnreadableRows,
         )
 
     def _repeated(self) -> UnexpectedResponseError:
@@ -246,9 +251,11 @@ class Paging:
             "altogether and sends all customers at once, use page_size=None."
         )
 
-    def _unexpected(self, what: str, body: bytes = b"") -> UnexpectedResponseError:
+    def _unexpected(
+        self, what: str, body: bytes = b"", *, kind: type[UnexpectedResponseError] = UnexpectedResponseError
+    ) -> UnexpectedResponseError:
         operation = self._operation
-        return UnexpectedResponseError(
+        return kind(
             f"{operation.name}: {operation.method} {operation.path} answered 200 OK. {what}",
             status=_OK,
             operation=operation.name,

@@ -19,9 +19,9 @@ class Progress:
         campaign_id: The campaign.
         rows: Rows received.
         reviewed: Customers whose batch has been reviewed, or has failed.
-        approved: Customers who are approved.
+        approved: Customers who are approved so far; a further row can still say no.
         denied: Customers who are not.
-        failed: Customers whose batch raised.
+        failed: Customers whose decision failed at the last attempt; some may be asked about again.
         acknowledged: Customers whose status Optimove has acknowledged.
         all_read: Whether the last row has been received; until then the number of customers is unknown.
         rate: Customers reviewed per second, so far.
@@ -60,9 +60,11 @@ class ReviewReport:
         reviewed: Customers whom the reviewer was asked about: `approved + denied + failed`.
         approved: Customers whom it approved.
         denied: Customers whom it did not.
-        failed: Customers whose batch failed: the reviewer raised or returned an invalid value. Not approved; a further
-            run of the same event asks about them again.
-        not_reached: Customers who were read, but not decided about before time was up. Not approved.
+        abstained: Those of them whom it abstained about, who are never reported.
+        failed: Customers whose decision failed at every attempt: the reviewer raised, was too slow for `batch_timeout`,
+            or returned an invalid value. Not approved; a further run of the same event asks about them again.
+        not_reached: Customers who were read, but not decided about, with all their rows, before time was up. Not
+            approved.
         acknowledged: Customers whose status Optimove acknowledged with a 2xx.
         rows: Rows received, in this run.
         repeated_rows: Further rows of the same customers, such as one per channel, in this run.
@@ -81,6 +83,7 @@ class ReviewReport:
     reviewed: int = 0
     approved: int = 0
     denied: int = 0
+    abstained: int = 0
     failed: int = 0
     not_reached: int = 0
     acknowledged: int = 0

@@ -1,15 +1,20 @@
-"""Reviewer answers: only ids of the batch, as strings, are approved."""
+"""Batches for a reviewer, and its answers: only ids of the batch, as strings, are approved."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, cast
 
 from ..deadline import Deadline
 from ..errors import OptimoveError
+from ..handlers import Decision, kind_of
 from ..models.campaign import CampaignCustomer
+from ..models.customer_batch import CustomerBatch
+from .effects import exception_name, original
 
 
 class InvalidAnswer(OptimoveError):  # noqa: N818 - a kind of failure of the reviewer's, told by name in a log
@@ -17,22 +22,39 @@ class InvalidAnswer(OptimoveError):  # noqa: N818 - a kind of failure of the rev
 
 
 @dataclass(frozen=True, slots=True)
+class Failure:
+    """Why the decision about a customer failed; it quotes no customer's data.
+
+    Attributes:
+        text: The reason in a sentence, for logs and reports.
+        kind: The class of what was raised, and the HTTP status where there is one, such as `ServerError 503`.
+    """
+
+    text: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
 class BatchResult:
     """The result of a batch; iterating yields the approved ids, as a reviewer's return value does.
 
+    Customers of the batch who are in none of the collections are denied.
+
     Attributes:
         approved: Ids of the batch that are approved.
-        failed: Ids for which the decision raised.
+        abstained: Ids that the reviewer abstained about.
+        failed: Ids for which the decision failed, each with the reason.
         not_reached: Ids that were not decided about before time was up.
         unknown_ids: The number of returned ids that are not in the batch.
-        reasons: Reasons of failures, each with the number of customers.
+        reasons: The reviewer's words, by id.
     """
 
     approved: Set[str]
-    failed: Set[str] = frozenset()
+    abstained: Set[str] = frozenset()
+    failed: Mapping[str, Failure] = field(default_factory=dict[str, Failure])
     not_reached: Set[str] = frozenset()
     unknown_ids: int = 0
-    reasons: Mapping[str, int] = field(default_factory=dict[str, int])
+    reasons: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.approved)
@@ -40,37 +62,87 @@ class BatchResult:
 
 _LISTS: Final = (list, tuple, set, frozenset)
 
+_MAPPING: Final = "reviewer's mapping holds a %s; it must hold"
+
+_STATUSES: Final = (100, 599)
+
 _MOST_ITEMS: Final = 1_000_000
 """Ids that a reviewer may return beyond ten times its batch; a generator with more counts as endless."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Batch:
-    """A batch of customers for a reviewer.
+    """A batch of customers for a reviewer. It shrinks to those whose decision failed, who are asked about again.
 
     Attributes:
-        customers: The customers, each once.
+        customers: The customers, each once, as the reviewer gets them.
         ids: Their ids, in that order.
+        row_sets: The numbers of their row sets, in that order.
     """
 
-    customers: tuple[CampaignCustomer, ...]
+    customers: CustomerBatch
     ids: Sequence[str]
+    row_sets: Sequence[int]
+
+    def shrink_to(self, ids: Set[str], *, attempt: int) -> None:
+        """Keep those customers who still need an answer.
+
+        Args:
+            ids: Their ids.
+            attempt: The number of the attempt that is to give it.
+        """
+        keep = [name in ids for name in self.ids]
+        self.row_sets = tuple(itertools.compress(self.row_sets, keep))
+        self.ids = tuple(itertools.compress(self.ids, keep))
+        self.customers = CustomerBatch(
+            itertools.compress(self.customers, keep),
+            event=self.customers.event,
+            number=self.customers.number,
+            attempt=attempt,
+        )
 
 
-def parse_answer(batch: Batch, answer: object, deadline: Deadline | None = None) -> BatchResult:
+def failure_of(error: BaseException, *, who: str = "reviewer") -> Failure:
+    """Return the failure that an exception is; its message may hold personal data, except that of `InvalidAnswer`."""
+    name = exception_name(error)
+    text = str(error) if isinstance(error, InvalidAnswer) else f"The {who} raised {name}."
+    status = _http_status(original(error))
+    return Failure(text, name if status is None else f"{name} {status}")
+
+
+def _http_status(error: BaseException) -> int | None:
+    """Return the status of an HTTP library's error: its own, or that of its response."""
+    with contextlib.suppress(Exception):  # an attribute of a foreign class may raise anything
+        for owner in (error, getattr(error, "response", None)):
+            for name in ("status", "status_code"):
+                status: object = getattr(owner, name, None)
+                if type(status) is int and _STATUSES[0] <= status <= _STATUSES[1]:
+                    return status
+    return None
+
+
+def parse_answer(ids: Sequence[str], answer: object, deadline: Deadline | None = None) -> BatchResult:
     """Validate a reviewer's return value; a generator is iterated here, until the deadline at most.
 
+    Args:
+        ids: The ids of the batch.
+        answer: What the reviewer returned.
+        deadline: When a generator counts as late.
+
     Raises:
-        InvalidAnswer: It is not a list of ids, is endless, or holds only unknown ids.
+        InvalidAnswer: It is neither a list of ids nor a mapping, is endless, or holds only unknown ids.
         TimeoutError: The deadline passed before the generator was exhausted.
     """
     if isinstance(answer, BatchResult):  # from `per_customer`
         return answer
-    if isinstance(answer, str | bytes | Mapping) or not isinstance(answer, Iterable):
+    if isinstance(answer, Mapping):
+        return parse_decisions(ids, cast("Mapping[Any, object]", answer))
+    if isinstance(answer, str | bytes) or not isinstance(answer, Iterable):
         raise InvalidAnswer(
-            f"The reviewer returned a {type(answer).__name__}; it must return the customer_ids that are approved."
+            f"The reviewer returned a {kind_of(answer)}; it must return the customer_ids that are approved, or a "
+            "mapping of customer_ids to True, False or a Decision."
         )
-    known = frozenset(batch.ids)
+    known = frozenset(ids)
     if type(answer) in _LISTS and (approved_ids := _fast_path(known, answer)) is not None:
         return BatchResult(approved_ids)
     approved: set[str] = set()
@@ -90,6 +162,44 @@ def parse_answer(batch: Batch, answer: object, deadline: Deadline | None = None)
     if unknown and not approved:
         raise InvalidAnswer(_only_unknown_ids(unknown))
     return BatchResult(frozenset(approved), unknown_ids=unknown.total())
+
+
+def parse_decisions(ids: Sequence[str], answer: Mapping[Any, object], what: str = _MAPPING) -> BatchResult:
+    """Validate a mapping of ids to decisions; a `Failure` in it stands for itself.
+
+    Args:
+        ids: The ids of the batch.
+        answer: The mapping; who is missing in it is denied.
+        what: What to say of a value of another type, which `%s` stands for.
+
+    Raises:
+        InvalidAnswer: It is not empty, and holds only unknown ids.
+    """
+    approved: dict[str, None] = {}
+    abstained: dict[str, None] = {}
+    failed: dict[str, Failure] = {}
+    reasons: dict[str, str] = {}
+    found = 0
+    for name in ids:
+        if name not in answer:
+            continue
+        found += 1
+        value = answer[name]
+        if isinstance(value, Decision):
+            if value.reason is not None:
+                reasons[name] = str(value.reason)
+            if value.verdict == "abstain":
+                abstained[name] = None
+            value = value.verdict == "approve"
+        if value is True:
+            approved[name] = None
+        elif isinstance(value, Failure):
+            failed[name] = value
+        elif value is not False:
+            failed[name] = Failure(f"The {what % kind_of(value)} True, False or a Decision.", InvalidAnswer.__name__)
+    if not found and len(answer):
+        raise InvalidAnswer(_only_unknown_ids(Counter(type(key).__name__ for key in answer)))
+    return BatchResult(approved.keys(), abstained.keys(), failed, unknown_ids=len(answer) - found, reasons=reasons)
 
 
 def _only_unknown_ids(kinds: Counter[str]) -> str:

@@ -1,7 +1,7 @@
 """Payload models, one module per family; every class can be imported from the package itself."""
 
 from .approval import Approval
-from .campaign import CampaignCustomer, CampaignDetails, CustomerPromotionStatus
+from .campaign import CampaignCustomer, CampaignDetails, CustomerPromotionStatus, CustomerRow
 from .events import CampaignReadyEvent, EventListener, ListenerEvent
 from .notification import (
     Action,
@@ -24,7 +24,9 @@ __all__ = [
     "CampaignDetails",
     "CampaignReadyEvent",
     "Channel",
+    "CustomerBatch",
     "CustomerPromotionStatus",
+    "CustomerRow",
     "EventListener",
     "ListenerEvent",
     "Occurrence",

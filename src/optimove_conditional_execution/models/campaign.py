@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Annotated, Any, Final, Self, cast
@@ -72,11 +72,29 @@ def _key(documented: str, *others: str) -> FieldInfo:
     return cast("FieldInfo", Field(alias=documented, validation_alias=AliasChoices(*known)))
 
 
+@dataclass(frozen=True, slots=True)
+class CustomerRow:
+    """What one row of a customer says about the campaign.
+
+    Attributes:
+        channel_id: The channel.
+        action_id: The action; 1 is the control group.
+        template_id: The template.
+        promo_codes: The promotions that the row promises.
+    """
+
+    channel_id: int | str | None
+    action_id: int | str | None
+    template_id: int | str | None
+    promo_codes: tuple[str, ...] = field(repr=False)
+
+
 class CampaignCustomer(WireModel):
     """A customer whom a scheduled campaign would reach: one row of GetProcessedCampaignCustomers.
 
-    A customer can have several rows, one per channel. Only `customer_id` is required; a value of an undocumented type
-    is kept unchanged. Keys are case-insensitive. The repr shows no personal data.
+    A customer can have several rows, such as one per channel; a review puts all that it knows into `rows`. Only
+    `customer_id` is required; a value of an undocumented type is kept unchanged. Keys are case-insensitive. The repr
+    shows no personal data.
 
     Attributes:
         customer_id: The customer's id; a number becomes text, nothing else is changed.
@@ -101,6 +119,21 @@ class CampaignCustomer(WireModel):
     ] = ()
 
     _repr_fields = ("action_id", "channel_id", "template_id")
+
+    @functools.cached_property
+    def rows(self) -> tuple[CustomerRow, ...]:
+        """All rows of the customer that are known so far; outside of a review, this one alone."""
+        return (CustomerRow(self.channel_id, self.action_id, self.template_id, self.promo_codes),)
+
+    def with_rows(self, rows: Iterable[CustomerRow]) -> Self:
+        """Return a copy with other `rows`, as a review makes it of a customer in several; for tests of a reviewer.
+
+        Args:
+            rows: All rows of the customer.
+        """
+        copied = self.model_copy()
+        copied.__dict__["rows"] = tuple(rows)  # where a cached property looks first
+        return copied
 
     @property
     def is_control(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -24,9 +25,10 @@ from ..models.events import CampaignReadyEvent
 from ..observers import notify
 from ..operations import DEFAULT_PAGE_SIZE, MAX_STATUSES
 from ..stores.journals import MemoryJournal
-from .config import ReviewConfig
+from .config import LOGGER, ReviewConfig
 from .journal_access import JournalAccess, ReviewLock, is_temporary, safe_text
-from .pipeline import LOGGER, Pipeline
+from .passes import Passes
+from .pipeline import Pipeline
 from .runtime import UPDATES_AT_ONCE, Runtime
 
 T = TypeVar("T")
@@ -42,87 +44,6 @@ _LAST_WORDS_SECONDS: Final = 2.0
 _LAST_TRIES_SECONDS: Final = 15.0
 """Seconds that a completed review retries a failing journal, before clearance: longer than a backup locks it."""
 
-_FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 60.0
-"""Seconds between two passes of a review; the pause doubles."""
-
-_SHORTEST_PASS: Final = 1.0
-"""Seconds before clearance after which no further pass begins."""
-
-
-class Passes:
-    """The passes of a review: each is a run of its pipeline, and an incomplete review is run again while there is time.
-
-    Attributes:
-        margin: Seconds before clearance from which the reviewer is not called any more; None before the first pass.
-        all_decided: Whether every customer has been read and decided about, so that only sending is left.
-        all_sent: Whether Optimove has acknowledged every decided status, so that only reviewing is left.
-    """
-
-    def __init__(self, *, clock: Clock = time.monotonic) -> None:
-        """Start before the first pass.
-
-        Args:
-            clock: A monotonic clock, seconds.
-        """
-        self._clock = clock
-        self._begun = clock()
-        self._count = 0
-        self._report: ReviewReport | None = None
-        self._next_pause = _FIRST_PAUSE
-        self._last_began = self._begun
-        self.margin: float | None = None
-        self.all_decided = False
-        self.all_sent = False
-
-    def added(self, report: ReviewReport) -> ReviewReport:
-        """Add the report of a pass, and return the report of all passes together."""
-        self._count += 1
-        before = self._report
-        if before is not None:
-            again = () if self._count > 2 else (f"The first pass was incomplete: {_reason(before)}",)
-            report = dataclasses.replace(
-                report,
-                # Customers who were read in an earlier pass, and not in this one, are still undecided.
-                not_reached=report.not_reached + max(0, _known(before) - _known(report)),
-                rows=max(before.rows, report.rows),
-                repeated_rows=max(before.repeated_rows, report.repeated_rows),
-                control_group_rows=max(before.control_group_rows, report.control_group_rows),
-                chunks=before.chunks + report.chunks,
-                retries=before.retries + report.retries,
-                seconds=self._clock() - self._begun,
-                warnings=tuple(dict.fromkeys((*before.warnings, *again, *report.warnings))),
-            )
-        self._report = report
-        return report
-
-    def pause(self, left: float) -> float | None:
-        """Return the seconds to wait before the next pass; None when there is no time for one.
-
-        Args:
-            left: Seconds until clearance.
-        """
-        # At least as long as the last pass took: reading a large campaign again uses up the shared rate limit.
-        took = self._clock() - self._last_began
-        pause = min(max(self._next_pause, took), left / 2)
-        if left - pause < _SHORTEST_PASS:
-            return None
-        if self.all_sent and self.margin is not None and left - pause <= self.margin:
-            return None  # the reviewer would not be called any more, and nothing is left to send
-        self._next_pause = min(2 * self._next_pause, _LONGEST_PAUSE)
-        self._last_began = self._clock() + pause
-        return pause
-
-
-def _known(report: ReviewReport) -> int:
-    return report.approved + report.denied + report.failed + report.not_reached
-
-
-def _reason(report: ReviewReport) -> str:
-    if report.error is not None:
-        return str(report.error)
-    return f"{report.failed} customers failed, {report.not_reached} were not reached."
-
 
 class Review(abc.ABC, Generic[R, C]):
     """Base class of both reviews."""
@@ -136,6 +57,8 @@ class Review(abc.ABC, Generic[R, C]):
         journal: Journal | None = None,
         batch_size: int = 1_000,
         concurrency: int = 4,
+        batch_timeout: float | None = None,
+        batch_attempts: int = 3,
         safety_margin: float = 30.0,
         report_denied: bool = False,
         progress: Callable[[Progress], None] | None = None,
@@ -157,6 +80,10 @@ class Review(abc.ABC, Generic[R, C]):
                 Unset, a `MemoryJournal`, which is lost in a crash.
             batch_size: Customers per batch, at most.
             concurrency: Batches that are reviewed concurrently.
+            batch_timeout: Seconds after which the reviewer is asked again about a batch; its first answer that is
+                recorded counts. None waits until the safety margin. A plain reviewer that hangs occupies a thread.
+            batch_attempts: How often the reviewer is asked about a customer whose decision fails, with growing pauses,
+                in one run.
             safety_margin: Seconds before clearance from which the reviewer is not called any more and the remaining
                 decisions are sent; at most half of the time left. The reviewer's deadline is up to half a second before
                 that, so that what it returns at its deadline is sent too.
@@ -188,6 +115,8 @@ class Review(abc.ABC, Generic[R, C]):
             timezone=zone,
             batch_size=batch_size,
             concurrency=concurrency,
+            batch_timeout=batch_timeout,
+            batch_attempts=batch_attempts,
             safety_margin=safety_margin,
             report_denied=report_denied,
             progress=progress,
@@ -288,6 +217,7 @@ class Review(abc.ABC, Generic[R, C]):
         passes: Passes | None = None,
     ) -> ReviewReport | None:
         """Run one pass of a review; None when another thread or process holds its lock."""
+        is_last = passes is None
         passes = Passes() if passes is None else passes
         lock = ReviewLock(self._journal.journal, event)
         try:
@@ -296,9 +226,11 @@ class Review(abc.ABC, Generic[R, C]):
                 return None
             if opened.report is not None:
                 return ReviewReport.from_json(opened.report)
-            report = passes.added(await self._execute(event, opened, passes, fresh=fresh, expected=expected))
-            if report.complete or self._config.seconds_left(event) <= 0:
-                report = await self._finish(event, opened, report)
+            report = passes.added(
+                await self._execute(event, opened, passes, fresh=fresh, expected=expected, is_last=is_last)
+            )
+            is_over = report.complete or self._config.seconds_left(event) <= 0
+            report = await self._write_report(event, opened, report, is_over=is_over)
         finally:
             if failed := await self._failure(lock.release, patience=_LAST_WORDS_SECONDS):
                 LOGGER.error(
@@ -330,7 +262,14 @@ class Review(abc.ABC, Generic[R, C]):
         raise DeadlineExceeded("The journal had not answered when clearance came.", request_sent=False)
 
     async def _execute(
-        self, event: CampaignReadyEvent, opened: OpenReview, passes: Passes, *, fresh: bool, expected: int | None
+        self,
+        event: CampaignReadyEvent,
+        opened: OpenReview,
+        passes: Passes,
+        *,
+        fresh: bool,
+        expected: int | None,
+        is_last: bool,
     ) -> ReviewReport:
         config = self._config
         now = config.wall_clock()
@@ -338,6 +277,7 @@ class Review(abc.ABC, Generic[R, C]):
         clearance, doubtful = event.clearance(config.timezone, now=now)
         left = clearance.timestamp() - now
         ledger = Ledger(
+            event=event,
             chunk_size=config.chunk_size,
             report_denied=config.report_denied,
             skip_control_group=config.control_group == "skip",
@@ -376,6 +316,7 @@ class Review(abc.ABC, Generic[R, C]):
             clock=clock,
             warnings=warnings,
             only_sending=passes.all_decided,
+            is_last=is_last,
         )
         report = await pipeline.run()
         passes.all_decided, passes.all_sent = pipeline.all_decided, ledger.settled
@@ -394,6 +335,8 @@ class Review(abc.ABC, Generic[R, C]):
         return ReviewReport(
             campaign_id=event.campaign_id,
             **ledger.counts(),
+            abstained=ledger.abstained,
+            not_reached=ledger.waiting,
             complete=False,
             finished_before_clearance=False,
             seconds_to_spare=left,
@@ -428,20 +371,23 @@ class Review(abc.ABC, Generic[R, C]):
             LOGGER.warning("campaign %d: %s", event.campaign_id, doubt)
         return doubts
 
-    async def _finish(self, event: CampaignReadyEvent, opened: OpenReview, report: ReviewReport) -> ReviewReport:
+    async def _write_report(
+        self, event: CampaignReadyEvent, opened: OpenReview, report: ReviewReport, *, is_over: bool
+    ) -> ReviewReport:
         """Write the report to the journal.
 
-        The statuses have been sent: a journal that fails now must neither lose the report nor delay it past clearance.
+        Statuses may have been sent: a journal that fails now must neither lose the report nor delay it past clearance.
         """
-
-        def finish() -> None:
-            self._journal.journal.finish(event.key, report.to_json(), run=opened.run)
-
-        failed = await self._failure(finish, patience=report.seconds_to_spare)
-        if failed is None:
+        journal = self._journal.journal
+        write = functools.partial(journal.finish if is_over else journal.keep_report, event.key, run=opened.run)
+        # An incomplete review goes on: what it waits here, it lacks then.
+        patience = report.seconds_to_spare if is_over else 0.0
+        failed = await self._failure(lambda: write(report.to_json()), patience=patience)
+        if failed is None or (not is_over and not isinstance(failed, StoreError)):
             return report
         if isinstance(failed, StoreError):
-            return dataclasses.replace(report, complete=False, finished_before_clearance=False, error=failed)
+            error = failed if is_over or report.error is None else report.error
+            return dataclasses.replace(report, complete=False, finished_before_clearance=False, error=error)
         text = f"The journal raised {safe_text(failed)} when the review was over; a further run only writes that down."
         return dataclasses.replace(report, warnings=(*report.warnings, text))
 

@@ -47,7 +47,7 @@ class CampaignReview(Review[CampaignReviewer, OptimoveClient]):
         self._at_work: set[Future[ReviewReport | None]] = set()
 
     def _runtime(self) -> Runtime:
-        return ThreadRuntime(self._client, self._reviewer, self._config.concurrency)
+        return ThreadRuntime(self._client, self._reviewer, self._config.reviewer_threads)
 
     async def _publish(self, report: ReviewReport) -> None:
         await self._journal.call(publish, self._config, report)  # in a thread
@@ -129,7 +129,7 @@ class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, Async
         self._tasks: set[asyncio.Task[ReviewReport | None]] = set()
 
     def _runtime(self) -> Runtime:
-        return AsyncRuntime(self._client, self._reviewer, self._config.concurrency)
+        return AsyncRuntime(self._client, self._reviewer, self._config.reviewer_threads)
 
     async def _publish(self, report: ReviewReport) -> None:
         publish(self._config, report)

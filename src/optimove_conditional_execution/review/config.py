@@ -1,11 +1,11 @@
-"""Settings of a review, validated once. A file of its own, since both the review and its pipeline read them."""
+"""Settings of a review, validated once, and its logger. A file of its own, since all parts of a review use them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 from zoneinfo import ZoneInfo
 
 from .. import validation
@@ -13,7 +13,10 @@ from ..deadline import Clock
 from ..errors import ConfigurationError
 from ..flows.report import Progress, ReviewReport
 from ..models.events import CampaignReadyEvent
+from ..observers import SafeLogger
 from ..operations import MAX_STATUSES
+
+LOGGER: Final = SafeLogger("review")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +26,8 @@ class ReviewConfig:
     timezone: ZoneInfo
     batch_size: int
     concurrency: int
+    batch_timeout: float | None
+    batch_attempts: int
     safety_margin: float
     report_denied: bool
     progress: Callable[[Progress], None] | None
@@ -41,6 +46,9 @@ class ReviewConfig:
         """
         validation.integer("batch_size", self.batch_size)
         validation.integer("concurrency", self.concurrency)
+        validation.integer("batch_attempts", self.batch_attempts)
+        if self.batch_timeout is not None:
+            validation.seconds("batch_timeout", self.batch_timeout)
         validation.seconds("safety_margin", self.safety_margin)
         if self.page_size is not None:
             validation.integer("page_size", self.page_size)
@@ -48,6 +56,11 @@ class ReviewConfig:
             raise ConfigurationError(f"chunk_size must be {MAX_STATUSES} at most: Optimove takes no more in a call.")
         if self.control_group not in ("ask", "skip"):
             raise ConfigurationError('control_group must be "ask" or "skip".')
+
+    @property
+    def reviewer_threads(self) -> int:
+        """How many calls of the reviewer can run at the same time, those included that have been abandoned."""
+        return self.concurrency * (1 if self.batch_timeout is None else self.batch_attempts)
 
     def local_time(self) -> datetime:
         """Return the current time in the tenant's zone, as a naive datetime."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import dataclasses
 import threading
 import weakref
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, cast, overload
@@ -14,9 +15,8 @@ from typing import Any, cast, overload
 from .. import validation
 from ..deadline import Deadline
 from ..drivers import contained
-from ..flows.effects import exception_name
-from ..flows.reviewer_answer import BatchResult
-from ..handlers import AsyncCampaignReviewer, CampaignReviewer, Decision, kind_of
+from ..flows.reviewer_answer import BatchResult, failure_of, parse_decisions
+from ..handlers import AsyncCampaignReviewer, CampaignReviewer, Decision
 from ..models.campaign import CampaignCustomer
 from ..validation import is_async
 from ..worker_pool import DaemonThreadPool
@@ -62,7 +62,7 @@ class _Work:
         self._todo = deque(customers)
         self._deadline = deadline
         self._customers = customers
-        self._answers: dict[str, bool | str] = {}  # by customer; a string is the reason of a failure
+        self._answers: dict[str, object] = {}  # by customer
 
     def next(self) -> CampaignCustomer | None:
         if self._deadline.expired:
@@ -73,25 +73,16 @@ class _Work:
             return None
 
     def add(self, customer: CampaignCustomer, answer: object) -> None:
-        if isinstance(answer, Decision):
-            answer = answer.verdict == "approve"  # abstaining leaves the status out, which Optimove treats as denied
-        if not isinstance(answer, bool):
-            answer = f"The function returned a {kind_of(answer)}; it must return True, False or a Decision."
         self._answers[customer.customer_id] = answer
 
     def add_error(self, customer: CampaignCustomer, error: BaseException) -> None:
-        # The exception's message may hold personal data.
-        self._answers[customer.customer_id] = f"The function raised {exception_name(error)}."
+        self._answers[customer.customer_id] = failure_of(error, who="function")
 
     def answer(self) -> BatchResult:
         answers = self._answers.copy()
-        failures = {name: reason for name, reason in answers.items() if isinstance(reason, str)}
-        return BatchResult(
-            {name: None for name, answer in answers.items() if answer is True}.keys(),
-            failures.keys(),
-            {one.customer_id for one in self._customers} - answers.keys(),
-            reasons=Counter(failures.values()),
-        )
+        ids = [customer.customer_id for customer in self._customers]
+        result = parse_decisions(ids, answers, what="function returned a %s; it must return")
+        return dataclasses.replace(result, not_reached=frozenset(ids) - answers.keys())
 
 
 class _InThreads:

@@ -1,9 +1,11 @@
-"""The pipeline of one pass of a review: concurrent stages that read, review, record, send and mark.
+"""The pipeline of one pass of a review: concurrent stages that read, review and record; then it sends and marks.
 
-The order for every customer is: decide, record, send, mark. So a process may crash at any time: decisions are in the
-journal, and a status that was not marked is sent again with the same value. A failing journal holds back only what it
-does not hold yet; it is retried while there is time. A journal that reports that another run has taken over (see
-`flows.journal.Journal`), or that is unusable, ends the pass at once. Locks and further passes are in `review.base`.
+The order for every customer is: decide, record, release, send, mark. So a process may crash at any time: decisions are
+in the journal, and a status that was not marked is sent again with the same value. Since a later row of a customer can
+still say no, nothing is released before the last page has been read, or the safety margin has come. A failing journal
+holds back only what it does not hold yet; it is retried while there is time. A journal that reports that another run
+has taken over (see `flows.journal.Journal`), or that is unusable, ends the pass at once. Locks and further passes are
+in `review.base`.
 """
 
 from __future__ import annotations
@@ -11,33 +13,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, Literal, TypeVar
+from typing import Final, TypeVar
 
-from .. import operations
 from ..deadline import Deadline, WallAwareClock
-from ..errors import TOO_LARGE, APIError, DeadlineExceeded, OptimoveError, StoreError
+from ..errors import DeadlineExceeded, OptimoveError, StoreError
 from ..flows.completion_estimate import CompletionEstimate
-from ..flows.effects import exception_name
-from ..flows.journal import DecidedBatch, Ranges
-from ..flows.ledger import Chunk, Ledger
-from ..flows.paging import seconds_for_customers
+from ..flows.journal import DecidedBatch
+from ..flows.ledger import Answered, Ledger
+from ..flows.paging import UnreadableRows, seconds_for_customers
 from ..flows.report import Progress, ReviewReport
-from ..flows.reviewer_answer import Batch, InvalidAnswer
-from ..flows.status_updates import is_too_large
 from ..models.events import CampaignReadyEvent
-from ..observers import SafeLogger, notify
-from ..transport.send import RequestCounter
-from .config import ReviewConfig
+from ..observers import notify
+from .asking import HANDING_OVER_SECONDS, Asking
+from .config import LOGGER, ReviewConfig
 from .journal_access import JournalAccess, safe_text
-from .runtime import UPDATES_AT_ONCE, Runtime
+from .runtime import Runtime
+from .updates import Updates
 
 R = TypeVar("R")
-
-LOGGER: Final = SafeLogger("review")
 
 _LOOK_SECONDS: Final = 0.25
 """Seconds between two checks of the progress and of the clocks."""
@@ -55,14 +51,9 @@ _NOT_ALL_READ: Final = "Not all customers had been read when it was time to send
 
 _REPLAYED_AT_ONCE: Final = 20
 
-_HANDING_OVER_SECONDS: Final = 0.5
-"""Seconds of grace: a result returned at the deadline still has to reach the event loop, perhaps from a thread."""
-
-_JOURNAL_SECONDS: Final = 1.0
-"""Seconds that an update waits for a slow journal to check the run, or to mark the update before."""
-
-_LAST_MARKS_SECONDS: Final = 15.0
-"""Seconds that a pass that has sent everything waits for a journal that cannot mark it: longer than a backup locks."""
+_NEAR_SECONDS: Final = 30.0
+"""Seconds before the safety margin in which the last pass waits for it, if reading has failed: reading ends when its next
+try would come too late, and what is decided is to be sent."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -82,6 +73,7 @@ class Pipeline:
         margin: Seconds before clearance from which the reviewer is not called any more.
         warnings: Warnings about the event and the pass.
         only_sending: Whether an earlier pass has read and decided about all customers.
+        is_last: Whether no further pass follows by itself.
     """
 
     config: ReviewConfig
@@ -96,6 +88,7 @@ class Pipeline:
     margin: float
     warnings: list[str]
     only_sending: bool
+    is_last: bool
 
     def __post_init__(self) -> None:
         """Prepare a pass."""
@@ -103,32 +96,47 @@ class Pipeline:
         # A failing journal is retried until then, so that there is time to send what it holds.
         self._record_until = self.clearance.earlier_by(self.margin / 2)
         # A result returned at the deadline must still be counted; a tenth of the time, when there is little.
-        self._answer_until = self._ask_until.earlier_by(min(_HANDING_OVER_SECONDS, self._ask_until.remaining() / 10))
-        journal, key, run = self.journal.journal, self.event.key, self.run_number
-        self._record = functools.partial(journal.record, key, run=run)
-        self._acknowledge = functools.partial(journal.acknowledge, key, run=run)
-        self._acknowledged = functools.partial(journal.acknowledged, key, run=run)
-        self._requests = RequestCounter()
-        self._all_read = False
+        grace = min(HANDING_OVER_SECONDS, self._ask_until.remaining() / 10)
+        self._answer_until = self._ask_until.earlier_by(grace)
+        self._record = functools.partial(self.journal.journal.record, self.event.key, run=self.run_number)
+        self._all_read = self._last_page_read = False
         self._error: OptimoveError | None = None
         self._behind = False
         self._stepped = False
         self._replayed = asyncio.Event()
-        self._failures: Counter[tuple[str, str]] = Counter()  # by unit and reason
-        self._batches: asyncio.Queue[Batch | None] = asyncio.Queue(self.config.concurrency)
-        self._decided: asyncio.Queue[DecidedBatch | None] = asyncio.Queue(8 * self.config.concurrency)
-        self._chunks: asyncio.Queue[Chunk | None] = asyncio.Queue(1)
-        self._sent: asyncio.Queue[Chunk] = asyncio.Queue()
+        self._decided: asyncio.Queue[Answered | DecidedBatch | None] = asyncio.Queue(8 * self.config.concurrency)
         self._journal_error: Exception | None = None
-        self._checking: asyncio.Future[Ranges] | None = None
+        self._asking = Asking(
+            self.config,
+            self.runtime,
+            campaign_id=self.event.campaign_id,
+            answer_until=self._answer_until,
+            ask_until=self._ask_until,
+            on_answer=self._decided.put,
+            on_asked=self.estimate.first_batch,
+        )
+        self._updates = Updates(
+            self.config,
+            self.runtime,
+            self.ledger,
+            self.journal,
+            campaign_id=self.event.campaign_id,
+            key=self.event.key,
+            run=self.run_number,
+            clearance=self.clearance,
+            estimate=self.estimate,
+            look_at_clock=self._look_at_clock,
+            on_error=self._record_error,
+            on_journal_error=self._journal_failed,
+        )
 
     async def run(self) -> ReviewReport:
         """Run the pass until it is complete or clearance comes."""
         asking = asyncio.ensure_future(self._run_reviewer())
         ending = asyncio.ensure_future(self._end(asking))
         recording = asyncio.ensure_future(self._record_batches())
-        marking = asyncio.ensure_future(self._mark_updates())
-        sending = asyncio.ensure_future(self._send_updates(marking))
+        marking = asyncio.ensure_future(self._updates.mark())
+        sending = asyncio.ensure_future(self._updates.send(marking))
         watching = asyncio.ensure_future(self._watch())
         stages = (asking, ending, recording, sending, marking)
         open_stages: set[asyncio.Future[None]] = set(stages)
@@ -143,8 +151,7 @@ class Pipeline:
         finally:
             for task in (*stages, watching):
                 task.cancel()
-            if self._checking is not None:
-                self._checking.cancel()
+            self._updates.cancel()
             outcomes = await asyncio.gather(*stages, watching, return_exceptions=True)
         for outcome in outcomes[:-1]:
             if isinstance(outcome, Exception):
@@ -164,9 +171,11 @@ class Pipeline:
 
     async def _run_reviewer(self) -> None:
         await self._replay()
+        self.ledger.send_released()
+        await self._updates.queue()
         self._replayed.set()
         if self.only_sending:
-            self._all_read = True
+            self._all_read = self._last_page_read = True
             return
         if self._ask_until.expired:
             self._record_error(DeadlineExceeded(_NOT_ALL_READ, request_sent=False))
@@ -174,10 +183,10 @@ class Pipeline:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read())
             for _ in range(self.config.concurrency):
-                group.create_task(self._review_batches())
+                group.create_task(self._asking.work(group))
 
     async def _replay(self) -> None:
-        """Restore what an earlier run decided, and queue what Optimove has not acknowledged."""
+        """Restore what earlier runs recorded."""
         replayed = 0
         batches: Iterator[DecidedBatch] | None = None
 
@@ -195,7 +204,6 @@ class Pipeline:
             replayed += len(some)
             for batch in some:
                 self.ledger.restore(batch)
-            await self._queue_updates()
 
     async def _read(self) -> None:
         customers = self.runtime.customers(
@@ -203,7 +211,7 @@ class Pipeline:
             customer_attributes=self.config.customer_attributes,
             page_size=self.config.page_size,
             deadline=self._ask_until,
-            counter=self._requests,
+            counter=self._updates.requests,
             wait_for_customers=seconds_for_customers(self.clearance.remaining(), until=self._ask_until.remaining()),
             on_warning=self._warn,
         )
@@ -211,67 +219,34 @@ class Pipeline:
         try:
             async with contextlib.aclosing(customers) as blocks:
                 async for block in blocks:
-                    self.ledger.add_rows(block)
+                    skipped = self.ledger.add_rows(block)
                     block.clear()
+                    if skipped is not None:
+                        await self._decided.put(skipped)
                     while (batch := self.ledger.next_batch(self.config.batch_size)) is not None:
-                        await self._batches.put(batch)
-            self._all_read = True
+                        await self._asking.put(batch)
+            self._all_read = self._last_page_read = True
         except OptimoveError as error:
+            self._last_page_read = isinstance(error, UnreadableRows)
             self._record_error(error)
         finally:
             flushing.cancel()
         if (batch := self.ledger.next_batch(self.config.batch_size, flush=True)) is not None:
-            await self._batches.put(batch)
-        for _ in range(self.config.concurrency):
-            await self._batches.put(None)
+            await self._asking.put(batch)
+        await self._asking.end()
 
     async def _flush_when_idle(self) -> None:
         """Queue an incomplete batch for the reviewer while the next page is slow: it may never arrive."""
         while True:
             rows = self.ledger.rows
             await asyncio.sleep(_IDLE_SECONDS)
-            if self.ledger.rows == rows and not self._batches.full():
+            if self.ledger.rows == rows and not self._asking.is_full:
                 batch = self.ledger.next_batch(self.config.batch_size, flush=True)
                 if batch is not None:
-                    self._batches.put_nowait(batch)
-
-    async def _review_batches(self) -> None:
-        while (batch := await self._batches.get()) is not None:
-            if self._answer_until.expired:
-                continue
-            self.estimate.first_batch()
-            try:
-                answer = await self.runtime.ask(batch, self._answer_until, at_last=self._ask_until)
-            except Exception as error:  # noqa: BLE001 - a reviewer may raise anything
-                # Late: no customer of the batch counts as reached.
-                if not (isinstance(error, TimeoutError) and self._answer_until.expired):
-                    self.ledger.mark_failed(batch)
-                    # The exception's message may hold personal data; the SDK's own says what to do.
-                    is_invalid = isinstance(error, InvalidAnswer)
-                    self._count_failure(
-                        "batches", str(error) if is_invalid else f"The reviewer raised {exception_name(error)}."
-                    )
-            else:
-                for reason, count in answer.reasons.items():
-                    self._count_failure("customers", reason, count)
-                if answer.unknown_ids and not self.ledger.unknown_ids:  # logged once; the report has the total
-                    LOGGER.warning(
-                        "campaign %d: the reviewer returned %d ids that are not in its batch of %d; not sent",
-                        self.event.campaign_id,
-                        answer.unknown_ids,
-                        len(batch.ids),
-                    )
-                await self._decided.put(self.ledger.apply(batch, answer))
-            del batch  # so that it is not kept alive while waiting for the next one
-
-    def _count_failure(self, unit: Literal["batches", "customers"], reason: str, count: int = 1) -> None:
-        """Count what failed, and log each reason once; it quotes no customer's data."""
-        if (unit, reason) not in self._failures:
-            LOGGER.error("campaign %d: %s failed: %s", self.event.campaign_id, unit, reason)
-        self._failures[unit, reason] += count
+                    await self._asking.put(batch)
 
     async def _end(self, asking: asyncio.Future[None]) -> None:
-        """End the later stages when reviewing has ended, or its time is up, and earlier decisions have been queued."""
+        """End recording when reviewing has ended, or its time is up, and earlier decisions have been restored."""
         await self._replayed.wait()
         while not asking.done() and not self._ask_until.expired:
             await asyncio.wait((asking,), timeout=self._until(self._ask_until))
@@ -280,6 +255,15 @@ class Pipeline:
             await asyncio.wait((asking,))
             if not self._all_read:
                 self._record_error(DeadlineExceeded(_NOT_ALL_READ))
+        self._asking.count_failures()
+        for answered in self._asking.unanswered():
+            await self._decided.put(answered)
+        while (batch := self.ledger.next_batch(self.config.batch_size, flush=True)) is not None:
+            await self._decided.put(Answered(batch.ids, batch.row_sets, None, was_asked=False))
+        is_near = self.ledger.rows > 0 and self._ask_until.remaining() <= _NEAR_SECONDS
+        if self.is_last and is_near and not self._last_page_read:
+            while not self._ask_until.expired:
+                await asyncio.sleep(self._until(self._ask_until))
         await self._decided.put(None)
 
     async def _record_batches(self) -> None:
@@ -291,22 +275,48 @@ class Pipeline:
             while not self._decided.empty():
                 group.append(self._decided.get_nowait())
             closing = None in group
-            batches = [batch for batch in group if batch is not None and (batch.approved or batch.denied)]
-            if batches and writable:
-                writable = await self._write(batches)
-                if writable:
-                    self.ledger.mark_recorded(batches)
-                    await self._queue_updates()
-        await self._queue_updates(flush=True)
-        await self._chunks.put(None)
+            batches = [
+                self.ledger.decide(each) if isinstance(each, Answered) else each for each in group if each is not None
+            ]
+            if batches:
+                writable = writable and await self._write(batches)
+                if not writable:
+                    self.ledger.take_back(batches)
+        if self._last_page_read or self._ask_until.expired:
+            await self._release(writable=writable)
+        elif unreleased := self.ledger.unreleased:
+            self._warn(
+                f"{unreleased} approvals were not sent by this run, since pages are missing whose rows could still say "
+                "no. The next run reads them; from the safety margin on it sends what it has."
+            )
+        await self._updates.end()
+
+    async def _release(self, *, writable: bool) -> None:
+        """Record that sending begins, and queue what is to be sent."""
+        unreleased = self.ledger.unreleased
+        if unreleased:
+            released = writable and await self._write([DecidedBatch(released=self.run_number)])
+            # A later run that does not know of the release could deny, and report, who is approved now. It does not
+            # when it reads the same rows, or reports no denials.
+            if not released and not self._last_page_read and self.config.report_denied:
+                return
+            if not self._last_page_read:
+                self._warn(
+                    f"{unreleased} approvals are sent though pages are missing, since the safety margin has come: a "
+                    "further row of these customers could have said no."
+                )
+        self.ledger.send_all()
+        await self._updates.queue()
 
     async def _write(self, batches: list[DecidedBatch]) -> bool:
         """Record batches. After a failure it is unknown whether they were written, so no more may be recorded."""
         self._journal_error = None
         in_time = asyncio.timeout(self._record_until.remaining())
+        recorded = False
         try:
             async with in_time:
                 await self._retry(self._record_until, self._record, batches)
+            recorded = True
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 - a journal may raise anything
@@ -318,8 +328,12 @@ class Pipeline:
                 self._record_error(cause)
                 if isinstance(self._error, DeadlineExceeded):  # the customers who had to wait for it were too late
                     self._error = cause
-            return False
-        return True
+        finally:
+            if recorded:
+                self.ledger.mark_recorded(batches)
+            else:
+                self.ledger.take_back(batches)
+        return recorded
 
     async def _retry(self, until: Deadline, function: Callable[..., R], *arguments: object) -> R:
         """Call the journal, with retries."""
@@ -331,91 +345,6 @@ class Pipeline:
         LOGGER.error("campaign %d: %s", self.event.campaign_id, text)
         if text not in self.warnings:
             self.warnings.append(text)
-
-    async def _queue_updates(self, *, flush: bool = False) -> None:
-        while (chunk := self.ledger.next_chunk(flush=flush)) is not None:
-            await self._chunks.put(chunk)
-
-    async def _send_updates(self, marking: asyncio.Future[None]) -> None:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(UPDATES_AT_ONCE):
-                group.create_task(self._send_chunks())
-        await self._wait_for_marks(marking)
-
-    async def _send_chunks(self) -> None:
-        while (chunk := await self._chunks.get()) is not None:
-            await self._send_chunk(chunk)
-        self._chunks.put_nowait(None)  # for the next sender task
-
-    async def _send_chunk(self, chunk: Chunk) -> bool:
-        """Send an update, in halves when it is too large; return whether the next update is worth a try."""
-        await self._check_run()
-        self._look_at_clock()
-        if self.clearance.expired:
-            self._record_error(DeadlineExceeded("Clearance came before all statuses were sent.", request_sent=False))
-            return False
-        begun = self.estimate.seconds()
-        operation = operations.update_customer_promotion_status(
-            self.event.campaign_id, chunk.statuses, timestamp=self.config.local_time()
-        )
-        counter = RequestCounter()
-        try:
-            await self.runtime.send(operation, self.clearance, counter)
-        except OptimoveError as error:
-            if is_too_large(error, len(chunk.statuses)):
-                first, second = chunk.halves()
-                if not await self._send_chunk(first):
-                    return False
-                self.ledger.cut_smaller(len(first.statuses))
-                return await self._send_chunk(second)
-            self._record_error(error)
-            return not (isinstance(error, APIError) and error.status == TOO_LARGE)
-        finally:
-            self._requests.calls += counter.calls
-            self._requests.requests += counter.requests
-        self.ledger.mark_acknowledged(chunk)
-        self.estimate.update_sent(self.estimate.seconds() - begun)
-        await self._hand_to_mark(chunk)
-        return True
-
-    async def _check_run(self) -> None:
-        """Stop if another run has taken over; see `Journal`.
-
-        A journal that cannot answer now does not delay what it already holds: every run would send the same.
-        """
-        checking = self._checking
-        if checking is None or checking.done():
-            self._checking = checking = asyncio.ensure_future(self.journal.call(self._acknowledged))
-        await asyncio.wait((checking,), timeout=_JOURNAL_SECONDS)
-        error = checking.exception() if checking.done() else None
-        if isinstance(error, StoreError):
-            raise error
-
-    async def _hand_to_mark(self, chunk: Chunk) -> None:
-        """Queue an update to be marked, and wait for that before the next one is sent, unless the journal is slow."""
-        is_behind = not self._sent.empty()
-        self._sent.put_nowait(chunk)
-        if not is_behind:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_JOURNAL_SECONDS):
-                    await self._sent.join()
-
-    async def _mark_updates(self) -> None:
-        """Mark acknowledged updates in the journal, until cancelled."""
-        while True:
-            chunk = await self._sent.get()
-            for start, end in chunk.ranges:
-                await self._retry(self.clearance, self._acknowledge, start, end)
-            self._sent.task_done()
-
-    async def _wait_for_marks(self, marking: asyncio.Future[None]) -> None:
-        try:
-            async with asyncio.timeout(_LAST_MARKS_SECONDS):
-                await self._sent.join()
-        except TimeoutError:
-            text = "The journal could not mark all that was sent; a further run sends it again, with the same answers."
-            self._record_error(OptimoveError(text))
-        marking.cancel()
 
     async def _watch(self) -> None:
         while True:
@@ -478,17 +407,23 @@ class Pipeline:
         complete = self.all_decided and self._error is None and ledger.settled
         if not complete and not in_time and self._error is None:
             self._error = DeadlineExceeded("Clearance came before the review was complete.")
-        if ledger.unknown_ids:
-            self._warn(f"The reviewer returned {ledger.unknown_ids} ids that were not in its batch; not sent.")
-        failed = (f"{count} {unit} failed: {reason}" for (unit, reason), count in self._failures.items())
+        if unknown := self._asking.unknown_ids:
+            self._warn(f"The reviewer returned {unknown} ids that were not in its batch; not sent.")
+        if ledger.rows_too_late:
+            self._warn(
+                f"{ledger.rows_too_late} rows were read too late to ask about them: their customers' approval may have "
+                "been sent before."
+            )
+        failed = (f"{count} {unit} failed: {reason}" for (unit, reason), count in self._asking.failed.items())
         return ReviewReport(
             campaign_id=self.event.campaign_id,
             **ledger.counts(),
+            abstained=ledger.abstained,
             not_reached=ledger.waiting,
             repeated_rows=ledger.repeated_rows,
             control_group_rows=ledger.control_group_rows,
             chunks=ledger.chunks,
-            retries=self._requests.requests - self._requests.calls,
+            retries=self._updates.requests.requests - self._updates.requests.calls,
             seconds=self.estimate.seconds(),
             seconds_to_spare=self.estimate.seconds_to_spare(),
             complete=complete,

@@ -9,7 +9,7 @@ import abc
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 from ..client import AsyncOptimoveClient, OptimoveClient
@@ -18,6 +18,7 @@ from ..drivers import contained
 from ..flows.effects import as_exception
 from ..flows.reviewer_answer import Batch, BatchResult, parse_answer
 from ..models.campaign import CampaignCustomer
+from ..models.customer_batch import CustomerBatch
 from ..operations import Operation
 from ..transport.send import RequestCounter
 from ..validation import is_async
@@ -45,10 +46,10 @@ _STALL_SECONDS: Final = 0.05
 class Runtime(abc.ABC):
     """Calls the client and the reviewer for one run of a review."""
 
-    def __init__(self, reviewer: Callable[..., Any], concurrency: int) -> None:
+    def __init__(self, reviewer: Callable[..., Any], threads: int) -> None:
         self._reviewer = reviewer
         # Of this run alone: a hanging reviewer occupies its worker, and must not occupy those of later runs.
-        self._reviewers = workers(DaemonThreadPool(concurrency, on_full="queue", name="optimove-reviewer"))
+        self._reviewers = workers(DaemonThreadPool(threads, on_full="queue", name="optimove-reviewer"))
 
     @abc.abstractmethod
     def customers(self, campaign_id: int, **options: Any) -> AsyncGenerator[list[CampaignCustomer], None]:
@@ -63,33 +64,46 @@ class Runtime(abc.ABC):
     async def send(self, operation: Operation[R], deadline: Deadline, counter: RequestCounter) -> R:
         """Send an operation."""
 
-    async def ask(self, batch: Batch, deadline: Deadline, *, at_last: Deadline) -> BatchResult:
+    async def ask(
+        self,
+        batch: Batch,
+        deadline: Deadline,
+        *,
+        at_last: Deadline,
+        on_late: Callable[[BatchResult], None] | None = None,
+    ) -> BatchResult:
         """Call the reviewer. Its exceptions propagate; `TimeoutError` when it is late and abandoned.
 
         Args:
             batch: The customers.
             deadline: The deadline that is passed to it.
             at_last: When it is abandoned: a little later, so that what it returns at its deadline counts.
+            on_late: Called with what an abandoned thread returns in the end.
         """
+        customers, ids = batch.customers, batch.ids
         if is_async(self._reviewer):
-            return await _in_time(asyncio.ensure_future(self._awaited(batch, deadline, at_last)), at_last)
-        asked = self._reviewers.submit(self._asked, (batch, deadline, at_last))
-        return await _in_time(asyncio.wrap_future(asked), at_last)
+            return await _in_time(asyncio.ensure_future(self._awaited(customers, ids, deadline, at_last)), at_last)
+        asked = self._reviewers.submit(self._asked, (customers, ids, deadline, at_last if on_late is None else None))
+        return await _in_time(asyncio.wrap_future(asked), at_last, on_late)
 
-    def _asked(self, batch: Batch, deadline: Deadline, at_last: Deadline) -> BatchResult:
+    def _asked(
+        self, customers: CustomerBatch, ids: Sequence[str], deadline: Deadline, at_last: Deadline | None
+    ) -> BatchResult:
         # The return value can be a generator, so it is iterated in the reviewer's thread.
-        return parse_answer(batch, self._reviewer(batch.customers, deadline), at_last)
+        return parse_answer(ids, self._reviewer(customers, deadline), at_last)
 
-    async def _awaited(self, batch: Batch, deadline: Deadline, at_last: Deadline) -> BatchResult:
+    async def _awaited(
+        self, customers: CustomerBatch, ids: Sequence[str], deadline: Deadline, at_last: Deadline
+    ) -> BatchResult:
         with contained():
-            return parse_answer(batch, await self._reviewer(batch.customers, deadline), at_last)
+            return parse_answer(ids, await self._reviewer(customers, deadline), at_last)
 
 
 class ThreadRuntime(Runtime):
     """For `OptimoveClient`, in threads."""
 
-    def __init__(self, client: OptimoveClient, reviewer: Callable[..., Any], concurrency: int) -> None:
-        super().__init__(reviewer, concurrency)
+    def __init__(self, client: OptimoveClient, reviewer: Callable[..., Any], threads: int) -> None:
+        super().__init__(reviewer, threads)
         self._client = client
         # Separate pools, so that slow updates do not delay the next page.
         self._pages = workers(DaemonThreadPool(_PAGE_THREADS, on_full="queue", name="optimove-review"))
@@ -133,8 +147,8 @@ class ThreadRuntime(Runtime):
 class AsyncRuntime(Runtime):
     """For `AsyncOptimoveClient`, in the event loop."""
 
-    def __init__(self, client: AsyncOptimoveClient, reviewer: Callable[..., Any], concurrency: int) -> None:
-        super().__init__(reviewer, concurrency)
+    def __init__(self, client: AsyncOptimoveClient, reviewer: Callable[..., Any], threads: int) -> None:
+        super().__init__(reviewer, threads)
         self._client = client
 
     def customers(self, campaign_id: int, **options: Any) -> AsyncGenerator[list[CampaignCustomer], None]:
@@ -158,15 +172,24 @@ def _fill(came: deque[list[CampaignCustomer]], blocks: Iterator[list[CampaignCus
     return False
 
 
-async def _in_time(asked: asyncio.Future[BatchResult], deadline: Deadline) -> BatchResult:
+async def _in_time(
+    asked: asyncio.Future[BatchResult], deadline: Deadline, on_late: Callable[[BatchResult], None] | None = None
+) -> BatchResult:
     try:
         # Not wait_for, which waits for a coroutine that ignores its cancellation.
         await asyncio.wait((asked,), timeout=deadline.remaining())
         late = not asked.done()
+    except asyncio.CancelledError:
+        on_late = None  # the pass ends
+        raise
     finally:
         if not asked.done():
-            asked.cancel()
-            asked.add_done_callback(lambda done: done.cancelled() or done.exception())
+            if on_late is None:
+                asked.cancel()
+                asked.add_done_callback(lambda done: done.cancelled() or done.exception())
+            else:
+                tell = on_late
+                asked.add_done_callback(lambda done: done.cancelled() or done.exception() or tell(done.result()))
     if late:
         raise TimeoutError
     raised = asyncio.CancelledError() if asked.cancelled() else asked.exception()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from hashlib import blake2b
 from os import PathLike, fspath
-from typing import Final, final
+from typing import Final, Literal, final
 
 from ..errors import ConfigurationError, OptimoveError, SupersededError
 from ..flows.journal import DecidedBatch, OpenReview, Ranges, ReviewState
@@ -29,14 +28,14 @@ CREATE TABLE IF NOT EXISTS reviews (
     clearance TEXT NOT NULL,
     decided INTEGER NOT NULL DEFAULT 0,
     approved INTEGER NOT NULL DEFAULT 0,
+    finished INTEGER NOT NULL DEFAULT 0,
     report TEXT
 );
 CREATE TABLE IF NOT EXISTS batches (
     number INTEGER PRIMARY KEY,
     review INTEGER NOT NULL,
     digest BLOB NOT NULL,
-    approved TEXT NOT NULL,
-    denied TEXT NOT NULL,
+    batch TEXT NOT NULL,
     UNIQUE (review, digest)
 );
 CREATE INDEX IF NOT EXISTS batches_review ON batches (review);
@@ -79,7 +78,9 @@ class _Tables:
                 # AUTOINCREMENT: each row gets a number above all earlier ones, also of deleted rows.
                 run = connection.execute("INSERT OR REPLACE INTO runs (key) VALUES (?)", (key,)).lastrowid
                 assert run is not None  # noqa: S101 - a row was inserted
-                (report,) = connection.execute("SELECT report FROM reviews WHERE key = ?", (key,)).fetchone()
+                (report,) = connection.execute(
+                    "SELECT CASE WHEN finished THEN report END FROM reviews WHERE key = ?", (key,)
+                ).fetchone()
                 others = connection.execute(
                     "SELECT event FROM reviews WHERE clearance = ? AND key != ?", (_clearance(event), key)
                 ).fetchall()
@@ -104,17 +105,16 @@ class _Tables:
             review = _known(connection, key, run)
             decided = approved = 0
             for batch in batches:
-                # As ASCII: an id may hold a lone surrogate, which SQLite does not accept as text.
-                texts = (json.dumps(batch.approved), json.dumps(batch.denied))
-                digest = blake2b("\n".join(texts).encode(), digest_size=16).digest()
+                text = batch.to_json()
+                digest = blake2b(text.encode(), digest_size=16).digest()
                 added = connection.execute(
-                    "INSERT INTO batches (review, digest, approved, denied) VALUES (?, ?, ?, ?)"
+                    "INSERT INTO batches (review, digest, batch) VALUES (?, ?, ?)"
                     " ON CONFLICT (review, digest) DO NOTHING",
-                    (review, digest, *texts),
+                    (review, digest, text),
                 )
                 if added.rowcount == 1:
-                    decided += len(batch.approved) + len(batch.denied)
-                    approved += len(batch.approved)
+                    decided += batch.newly_decided
+                    approved += batch.newly_approved
             connection.execute(
                 "UPDATE reviews SET decided = decided + ?, approved = approved + ? WHERE id = ?",
                 (decided, approved, review),
@@ -127,35 +127,30 @@ class _Tables:
             with self._file.connection() as connection:
                 # By key each time: if the review was pruned since, its number could be another one's.
                 rows = connection.execute(
-                    "SELECT number, approved, denied FROM batches"
+                    "SELECT number, batch FROM batches"
                     " WHERE review = (SELECT id FROM reviews WHERE key = ?) AND number > ? ORDER BY number LIMIT ?",
                     (key, last, _BATCHES_AT_ONCE),
                 ).fetchall()
-            for _, approved, denied in rows:
-                yield DecidedBatch(tuple(json.loads(approved)), tuple(json.loads(denied)))
+            for _, batch in rows:
+                yield DecidedBatch.from_json(batch)
             if len(rows) < _BATCHES_AT_ONCE:
                 return
             last = rows[-1][0]
 
-    def acknowledge(self, key: str, start: int, end: int, /, *, run: int | None = None) -> None:
+    def acknowledge(self, key: str, ranges: Ranges, /, *, run: int | None = None) -> None:
         """Record which statuses Optimove has acknowledged; see `Journal.acknowledge`.
 
         Raises:
-            OptimoveError: The journal has no such review, or the range is empty.
+            OptimoveError: The journal has no such review, or a range is empty.
             SupersededError: A later run has opened the review.
         """
-        if not 0 <= start < end:
-            raise OptimoveError(f"Statuses [{start}, {end}) are not a range.")
+        for start, end in ranges:
+            if not 0 <= start < end:
+                raise OptimoveError(f"Statuses [{start}, {end}) are not a range.")
         with self._file.writing() as connection:
             review = _known(connection, key, run)
-            touching = (review, end, start)
-            low, high = connection.execute(
-                "SELECT min(low), max(high) FROM acknowledged WHERE review = ? AND low <= ? AND high >= ?", touching
-            ).fetchone()
-            if low is not None:
-                start, end = min(low, start), max(high, end)
-                connection.execute("DELETE FROM acknowledged WHERE review = ? AND low <= ? AND high >= ?", touching)
-            connection.execute("INSERT INTO acknowledged VALUES (?, ?, ?)", (review, start, end))
+            for start, end in ranges:
+                _add_range(connection, review, start, end)
 
     def acknowledged(self, key: str, /, *, run: int | None = None) -> Ranges:
         """Return the ranges of statuses that Optimove has acknowledged; see `Journal.acknowledged`.
@@ -176,12 +171,25 @@ class _Tables:
         """
         with self._file.writing() as connection:
             review = _known(connection, key, run)
-            connection.execute("UPDATE reviews SET report = ? WHERE id = ? AND report IS NULL", (report, review))
+            connection.execute(
+                "UPDATE reviews SET report = ?, finished = 1 WHERE id = ? AND NOT finished", (report, review)
+            )
+
+    def keep_report(self, key: str, report: str, /, *, run: int | None = None) -> None:
+        """Keep the report of a run that leaves the review incomplete; see `Journal.keep_report`.
+
+        Raises:
+            OptimoveError: The journal has no such review.
+            SupersededError: A later run has opened the review.
+        """
+        with self._file.writing() as connection:
+            review = _known(connection, key, run)
+            connection.execute("UPDATE reviews SET report = ? WHERE id = ? AND NOT finished", (report, review))
 
     def unfinished(self) -> list[CampaignReadyEvent]:
         """Return the events of unfinished reviews, in the order of `add`."""
         with self._file.connection() as connection:
-            rows = connection.execute("SELECT event FROM reviews WHERE report IS NULL ORDER BY id").fetchall()
+            rows = connection.execute("SELECT event FROM reviews WHERE NOT finished ORDER BY id").fetchall()
         return [CampaignReadyEvent.from_json(event) for (event,) in rows]
 
     def reviews(self) -> list[ReviewState]:
@@ -189,14 +197,12 @@ class _Tables:
         with self._file.connection() as connection:
             rows = connection.execute(
                 "SELECT event, decided, approved,"
-                " (SELECT coalesce(sum(high - low), 0) FROM acknowledged WHERE review = reviews.id), report"
+                " (SELECT coalesce(sum(high - low), 0) FROM acknowledged WHERE review = reviews.id), finished, report"
                 " FROM reviews ORDER BY id"
             ).fetchall()
         return [
-            ReviewState(
-                CampaignReadyEvent.from_json(event), decided, approved, acknowledged, report is not None, report
-            )
-            for event, decided, approved, acknowledged, report in rows
+            ReviewState(CampaignReadyEvent.from_json(event), decided, approved, acknowledged, bool(finished), report)
+            for event, decided, approved, acknowledged, finished, report in rows
         ]
 
     def prune(self, before: datetime, /) -> int:
@@ -212,7 +218,7 @@ class _Tables:
         with self._file.writing() as connection:
             # ISO 8601 texts sort chronologically.
             old = connection.execute(
-                "SELECT id FROM reviews WHERE report IS NOT NULL AND clearance < ?", (before.isoformat(),)
+                "SELECT id FROM reviews WHERE finished AND clearance < ?", (before.isoformat(),)
             ).fetchall()
             for statement in (
                 "DELETE FROM batches WHERE review = ?",
@@ -241,6 +247,7 @@ class SqliteJournal(_Tables, AbstractContextManager["SqliteJournal"]):
 
         Raises:
             ConfigurationError: `path` is `:memory:`.
+            ConfigurationError: It is the journal of another version of the SDK.
             sqlite3.Error: The file cannot be opened, or is not an SQLite database.
             StoreError: Here and in all methods: the file has been removed or replaced. Restart all processes.
         """
@@ -248,6 +255,15 @@ class SqliteJournal(_Tables, AbstractContextManager["SqliteJournal"]):
             raise ConfigurationError("SqliteJournal needs a file; in memory there is MemoryJournal.")
         place = fspath(path)
         self._file = SqliteFile(place, _SCHEMA, synchronous="FULL", busy_seconds=_BUSY_SECONDS, private=True)
+        with self._file.connection() as connection:
+            columns = {name for table in ("reviews", "batches") for name in _columns(connection, table)}
+        if not {"finished", "batch"} <= columns:
+            self._file.close()
+            raise ConfigurationError(
+                f"{place} was written by an earlier version of this SDK, which kept its batches in another form. "
+                "None of its reviews was changed. Let that version finish them, or wait for their clearance; then use "
+                "another file."
+            )
         # The lock files must be the same for all paths to this file.
         self._locks = self._lock_files = SqliteLocks(os.path.realpath(place), guard=self._file.writing)
 
@@ -282,7 +298,7 @@ class MemoryJournal(_Tables):
         super().finish(key, report, run=run)
         with self._file.connection() as connection:
             connection.execute(
-                "DELETE FROM batches WHERE review IN (SELECT id FROM reviews WHERE report IS NOT NULL"
+                "DELETE FROM batches WHERE review IN (SELECT id FROM reviews WHERE finished"
                 " ORDER BY id DESC LIMIT -1 OFFSET ?)",
                 (_REMEMBERED_REVIEWS,),
             )
@@ -310,6 +326,21 @@ def _add(connection: Connection, event: CampaignReadyEvent) -> bool:
 
 def _clearance(event: CampaignReadyEvent) -> str:
     return event.clearance_required_by.isoformat()
+
+
+def _columns(connection: Connection, table: Literal["reviews", "batches"]) -> list[str]:
+    return [name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
+
+
+def _add_range(connection: Connection, review: int, start: int, end: int) -> None:
+    touching = (review, end, start)
+    low, high = connection.execute(
+        "SELECT min(low), max(high) FROM acknowledged WHERE review = ? AND low <= ? AND high >= ?", touching
+    ).fetchone()
+    if low is not None:
+        start, end = min(low, start), max(high, end)
+        connection.execute("DELETE FROM acknowledged WHERE review = ? AND low <= ? AND high >= ?", touching)
+    connection.execute("INSERT INTO acknowledged VALUES (?, ?, ?)", (review, start, end))
 
 
 def _acknowledged(connection: Connection, key: str) -> Ranges:

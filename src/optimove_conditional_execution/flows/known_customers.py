@@ -1,0 +1,266 @@
+"""What is known of each customer of a review, in a few bytes: open addressing over 64-bit hashes.
+
+A file of its own, since it is a data structure that neither reads nor decides.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import Final
+
+from .row_sets import Row, RowSets
+
+_SIZES: Final = (13, 16, 19, 21)
+"""The first table has two to the power of this many slots; each further one is twice as large."""
+
+_FULL: Final = 0.6
+_WIDE: Final = 1 << 16
+"""Row sets from which on their numbers no longer fit into two bytes."""
+
+
+class Standing(IntEnum):
+    """How a customer stands: by all answers about all rows that are known."""
+
+    OPEN = 0
+    APPROVED = 1
+    DENIED = 2
+    ABSTAINED = 3
+    FAILED = 4
+    SKIPPED = 5
+
+
+_STANDING: Final = 0b0111
+_READ: Final = 0b0000_1000
+"""A row of the customer was read in this run."""
+
+_QUEUED: Final = 0b0001_0000
+"""The reviewer is asked, in this run, about all rows that are known."""
+
+_EVER_APPROVED: Final = 0b0010_0000
+_FINAL: Final = 0b0100_0000
+"""The approval may have been sent, so nothing can change it."""
+
+_DECIDED: Final = frozenset({Standing.DENIED, Standing.ABSTAINED})
+_ASKED_AGAIN: Final = frozenset({Standing.OPEN, Standing.FAILED, Standing.SKIPPED})
+
+_RELEASED: Final = bytes(flag | _FINAL if flag & _STANDING == Standing.APPROVED else flag for flag in range(256))
+
+
+class KnownCustomers:
+    """Customers by the hash of their id, each with a set of rows, a standing and some flags.
+
+    It takes 11 bytes a slot, 13 when there are many row sets: 18 to 37 bytes for each of a million customers.
+
+    The hashes are Python's keyed 64-bit ones. The chance that two of a million customers share a hash is 1 in 37
+    million; what is known of one then counts for the other too, which can only deny.
+
+    Attributes:
+        counts: Customers by their `Standing`.
+        rows_too_late: Rows that would have been asked about, but for an approval that is final.
+    """
+
+    def __init__(self, row_sets: RowSets) -> None:
+        """Start empty.
+
+        Args:
+            row_sets: The row sets of all customers.
+        """
+        self._row_sets = row_sets
+        self._bits = _SIZES[0]
+        slots = 1 << self._bits
+        self._hashes = array("q", bytes(8)) * slots
+        self._sets = array("H", bytes(2)) * slots
+        self._flags = bytearray(slots)
+        self._count = 0
+        self.counts = [0] * len(Standing)
+        self.rows_too_late = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def read(self, ids: Sequence[str], rows: Iterable[Row]) -> tuple[list[int], int]:
+        """Add rows, and say which the reviewer is to be asked about.
+
+        Returns:
+            For each row the number of the row set to ask about, all rows that are known of the customer; 0 when the row
+            brings nothing new. And the number of rows of customers who had been read before.
+        """
+        places = self._places(ids)
+        add, flags, sets = self._row_sets.add, self._flags, self._sets
+        asked: list[int] = []
+        again = 0
+        for place, row in zip(places, rows, strict=True):
+            flag, known = flags[place], sets[place]
+            if flag & _READ:
+                again += 1
+            number = add(known, row)
+            if number == known and (flag & _QUEUED or flag & _STANDING not in _ASKED_AGAIN):
+                flags[place] = flag | _READ
+                asked.append(0)
+            elif flag & _FINAL:
+                self.rows_too_late += 1
+                flags[place] = flag | _READ
+                asked.append(0)
+            else:
+                if number != known:
+                    self._set(place, number)
+                    sets = self._sets
+                if flag & _STANDING not in _DECIDED:
+                    flag = self._stand(flag, Standing.OPEN)
+                flags[place] = flag | _READ | _QUEUED
+                asked.append(number)
+        return asked, again
+
+    def skip(self, ids: Sequence[str]) -> tuple[list[str], int]:
+        """Add rows that are not to be asked about.
+
+        Returns:
+            The ids of customers of whom nothing else is known. And the number of rows of customers who had been read
+            before.
+        """
+        skipped: list[str] = []
+        again = 0
+        for name, place in zip(ids, self._places(ids), strict=True):
+            flag = self._flags[place]
+            again += flag & _READ != 0
+            if not flag and not self._sets[place]:
+                flag = self._stand(flag, Standing.SKIPPED)
+                skipped.append(name)
+            self._flags[place] = flag | _READ
+        return skipped, again
+
+    def approve(self, ids: Sequence[str], asked: Iterable[int]) -> list[bool]:
+        """Apply approvals, each of the rows that were asked about; return for each whether it is the customer's first.
+
+        A customer whose other rows are known is approved only once an answer about all of them approves.
+        """
+        first: list[bool] = []
+        for place, number in zip(self._places(ids), asked, strict=True):
+            covers = self._covers(place, number)
+            flag = self._flags[place]
+            is_open = flag & _STANDING not in _DECIDED
+            first.append(is_open and not flag & _EVER_APPROVED)
+            if is_open:
+                if covers:
+                    flag = self._stand(flag, Standing.APPROVED)
+                self._flags[place] = flag | _EVER_APPROVED
+        return first
+
+    def refuse(self, ids: Sequence[str], asked: Iterable[int], standing: Standing) -> tuple[list[bool], list[bool]]:
+        """Apply denials or abstentions; one of any row is one of the customer, unless an approval is final.
+
+        Returns:
+            For each whether it is the customer's first. And for each whether it revokes an approval.
+        """
+        first: list[bool] = []
+        revoked: list[bool] = []
+        for place, number in zip(self._places(ids), asked, strict=True):
+            self._covers(place, number)
+            flag = self._flags[place]
+            is_new = flag & _STANDING not in _DECIDED and not flag & _FINAL
+            first.append(is_new)
+            revoked.append(is_new and flag & _EVER_APPROVED != 0)
+            if is_new:
+                self._flags[place] = self._stand(flag, standing)
+        return first, revoked
+
+    def leave_open(self, ids: Sequence[str], asked: Iterable[int], standing: Standing) -> None:
+        """Apply that there was no answer about rows: `Standing.FAILED` or `Standing.OPEN`.
+
+        It changes nothing for a customer of whom the same rows are decided about by another answer.
+        """
+        for place, number in zip(self._places(ids), asked, strict=True):
+            known = self._sets[place]
+            self._covers(place, number)
+            flag = self._flags[place]
+            kept = flag & _STANDING == Standing.APPROVED and self._sets[place] == known
+            if not kept and flag & _STANDING not in _DECIDED and not flag & _FINAL:
+                self._flags[place] = self._stand(flag, standing)
+
+    def reopen(self, ids: Sequence[str], *standings: Standing) -> None:
+        """Take back what may not be in the journal, of customers who stand in one of these ways."""
+        for place in self._places(ids):
+            flag = self._flags[place]
+            if flag & _STANDING in standings and not flag & _FINAL:
+                self._flags[place] = self._stand(flag, Standing.OPEN)
+
+    def release(self) -> None:
+        """Make all approvals final."""
+        self._flags = self._flags.translate(_RELEASED)
+
+    def count_unreleased(self) -> int:
+        """Return how many approvals are not final."""
+        return sum(self._flags.count(flag) for flag in range(256) if _RELEASED[flag] != flag)
+
+    def finish(self, ids: Sequence[str]) -> None:
+        """Make approvals final that were acknowledged."""
+        for place in self._places(ids):
+            self._flags[place] = self._stand(self._flags[place], Standing.APPROVED) | _FINAL
+
+    def those_who(self, ids: Sequence[str], standing: Standing, *, only_final: bool = False) -> list[bool]:
+        """Return for each customer whether they stand so; with `only_final` also whether an approval is final."""
+        flags = self._flags
+        wanted = (standing | _FINAL, _STANDING | _FINAL) if only_final else (standing, _STANDING)
+        return [flags[place] & wanted[1] == wanted[0] for place in self._places(ids)]
+
+    def _covers(self, place: int, asked: int) -> bool:
+        """Add rows that were asked about, and return whether they are all that is known of the customer."""
+        known = self._sets[place]
+        if known == asked:
+            return True
+        merged = self._row_sets.merge(known, asked)
+        if merged != known:
+            self._set(place, merged)
+        return self._row_sets.merge(asked, known) == asked
+
+    def _set(self, place: int, number: int) -> None:
+        if number >= _WIDE and self._sets.typecode == "H":
+            self._sets = array("I", self._sets)
+        self._sets[place] = number
+
+    def _stand(self, flag: int, standing: Standing) -> int:
+        self.counts[flag & _STANDING] -= 1
+        self.counts[standing] += 1
+        return flag & ~_STANDING | standing
+
+    def _places(self, ids: Sequence[str]) -> list[int]:
+        """Return the slot of each customer; a new one is added, as open."""
+        self._grow_for(len(ids))
+        hashes, mask = self._hashes, len(self._hashes) - 1
+        places: list[int] = []
+        new = 0
+        for name in ids:
+            value = hash(name) or 1  # 0 marks a free slot
+            place = value & mask
+            found = hashes[place]
+            while found and found != value:
+                place = place + 1 & mask
+                found = hashes[place]
+            if not found:
+                hashes[place] = value
+                new += 1
+            places.append(place)
+        self._count += new
+        self.counts[Standing.OPEN] += new
+        return places
+
+    def _grow_for(self, more: int) -> None:
+        bits = self._bits
+        while (self._count + more) > _FULL * (1 << bits):
+            bits = next((size for size in _SIZES if size > bits), bits + 1)
+        if bits == self._bits:
+            return
+        old, old_sets, old_flags = self._hashes, self._sets, self._flags
+        slots, self._bits = 1 << bits, bits
+        hashes = self._hashes = array("q", bytes(8)) * slots
+        sets = self._sets = array(old_sets.typecode, bytes(old_sets.itemsize)) * slots
+        flags = self._flags = bytearray(slots)
+        mask = slots - 1
+        for at, value in enumerate(old):
+            if value:
+                place = value & mask
+                while hashes[place]:
+                    place = place + 1 & mask
+                hashes[place], sets[place], flags[place] = value, old_sets[at], old_flags[at]

@@ -1,0 +1,181 @@
+"""Sends the status updates of one pass, and marks in the journal what Optimove has acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import Callable
+from typing import Final
+
+from .. import operations
+from ..deadline import Deadline
+from ..errors import TOO_LARGE, APIError, DeadlineExceeded, OptimoveError, StoreError
+from ..flows.completion_estimate import CompletionEstimate
+from ..flows.journal import Ranges
+from ..flows.ledger import Chunk, Ledger
+from ..flows.status_updates import is_too_large
+from ..transport.send import RequestCounter
+from .config import ReviewConfig
+from .journal_access import JournalAccess
+from .runtime import UPDATES_AT_ONCE, Runtime
+
+_JOURNAL_SECONDS: Final = 1.0
+"""Seconds that an update waits for a slow journal to check the run, or to mark the update before."""
+
+_LAST_MARKS_SECONDS: Final = 15.0
+"""Seconds that a pass that has sent everything waits for a journal that cannot mark it: longer than a backup locks."""
+
+
+class Updates:
+    """The updates of one pass: a few at the same time, each sent, then marked."""
+
+    def __init__(
+        self,
+        config: ReviewConfig,
+        runtime: Runtime,
+        ledger: Ledger,
+        journal: JournalAccess,
+        *,
+        campaign_id: int,
+        key: str,
+        run: int,
+        clearance: Deadline,
+        estimate: CompletionEstimate,
+        look_at_clock: Callable[[], None],
+        on_error: Callable[[OptimoveError], None],
+        on_journal_error: Callable[[Exception], None],
+    ) -> None:
+        """Prepare a pass.
+
+        Args:
+            config: The review's settings.
+            runtime: Calls the client.
+            ledger: Has the statuses.
+            journal: Calls the journal.
+            campaign_id: The campaign.
+            key: The review.
+            run: The number of the run in the journal.
+            clearance: The deadline for statuses.
+            estimate: Estimates when the pass will be complete.
+            look_at_clock: Called before each update.
+            on_error: Takes what prevents a status from being sent or marked.
+            on_journal_error: Takes what the journal raised, when it is tried again.
+        """
+        self._config = config
+        self._runtime = runtime
+        self._ledger = ledger
+        self._journal = journal
+        self._campaign_id = campaign_id
+        self._clearance = clearance
+        self._estimate = estimate
+        self._look_at_clock = look_at_clock
+        self._on_error = on_error
+        self._on_journal_error = on_journal_error
+        self._acknowledge = functools.partial(journal.journal.acknowledge, key, run=run)
+        self._acknowledged = functools.partial(journal.journal.acknowledged, key, run=run)
+        self._chunks: asyncio.Queue[Chunk | None] = asyncio.Queue(1)
+        self._sent: asyncio.Queue[Chunk] = asyncio.Queue()
+        self._checking: asyncio.Future[Ranges] | None = None
+        self.requests = RequestCounter()
+
+    async def queue(self) -> None:
+        """Queue the updates that the ledger has."""
+        while (chunk := self._ledger.next_chunk()) is not None:
+            await self._chunks.put(chunk)
+
+    async def end(self) -> None:
+        """Let `send` end after the updates that are queued."""
+        await self._chunks.put(None)
+
+    def cancel(self) -> None:
+        """Abandon a check of the run."""
+        if self._checking is not None:
+            self._checking.cancel()
+
+    async def send(self, marking: asyncio.Future[None]) -> None:
+        """Send the updates that are queued, until `end`, and wait until they are marked.
+
+        Args:
+            marking: Runs `mark`; cancelled at the end.
+        """
+        async with asyncio.TaskGroup() as group:
+            for _ in range(UPDATES_AT_ONCE):
+                group.create_task(self._send_chunks())
+        await self._wait_for_marks(marking)
+
+    async def _send_chunks(self) -> None:
+        while (chunk := await self._chunks.get()) is not None:
+            await self._send_chunk(chunk)
+        self._chunks.put_nowait(None)  # for the next sender task
+
+    async def _send_chunk(self, chunk: Chunk) -> bool:
+        """Send an update, in halves when it is too large; return whether the next update is worth a try."""
+        await self._check_run()
+        self._look_at_clock()
+        if self._clearance.expired:
+            self._on_error(DeadlineExceeded("Clearance came before all statuses were sent.", request_sent=False))
+            return False
+        begun = self._estimate.seconds()
+        operation = operations.update_customer_promotion_status(
+            self._campaign_id, chunk.statuses, timestamp=self._config.local_time()
+        )
+        counter = RequestCounter()
+        try:
+            await self._runtime.send(operation, self._clearance, counter)
+        except OptimoveError as error:
+            if is_too_large(error, len(chunk.statuses)):
+                first, second = chunk.halves()
+                if not await self._send_chunk(first):
+                    return False
+                self._ledger.cut_smaller(len(first.statuses))
+                return await self._send_chunk(second)
+            self._on_error(error)
+            return not (isinstance(error, APIError) and error.status == TOO_LARGE)
+        finally:
+            self.requests.calls += counter.calls
+            self.requests.requests += counter.requests
+        self._ledger.mark_acknowledged(chunk)
+        self._estimate.update_sent(self._estimate.seconds() - begun)
+        await self._hand_to_mark(chunk)
+        return True
+
+    async def _check_run(self) -> None:
+        """Stop if another run has taken over; see `Journal`.
+
+        A journal that cannot answer now does not delay what it already holds: every run would send the same.
+        """
+        checking = self._checking
+        if checking is None or checking.done():
+            self._checking = checking = asyncio.ensure_future(self._journal.call(self._acknowledged))
+        await asyncio.wait((checking,), timeout=_JOURNAL_SECONDS)
+        error = checking.exception() if checking.done() else None
+        if isinstance(error, StoreError):
+            raise error
+
+    async def _hand_to_mark(self, chunk: Chunk) -> None:
+        """Queue an update to be marked, and wait for that before the next one is sent, unless the journal is slow."""
+        is_behind = not self._sent.empty()
+        self._sent.put_nowait(chunk)
+        if not is_behind:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_JOURNAL_SECONDS):
+                    await self._sent.join()
+
+    async def mark(self) -> None:
+        """Mark acknowledged updates in the journal, until cancelled."""
+        while True:
+            chunk = await self._sent.get()
+            await self._journal.retry(
+                self._acknowledge, chunk.ranges, until=self._clearance, on_error=self._on_journal_error
+            )
+            self._sent.task_done()
+
+    async def _wait_for_marks(self, marking: asyncio.Future[None]) -> None:
+        try:
+            async with asyncio.timeout(_LAST_MARKS_SECONDS):
+                await self._sent.join()
+        except TimeoutError:
+            text = "The journal could not mark all that was sent; a further run sends it again, with the same answers."
+            self._on_error(OptimoveError(text))
+        marking.cancel()
