@@ -2,6 +2,7 @@
 
 from .approval import Approval
 from .campaign import CampaignCustomer, CampaignDetails, CustomerPromotionStatus, CustomerRow
+from .customer_batch import CustomerBatch
 from .events import CampaignReadyEvent, EventListener, ListenerEvent
 from .notification import (
     Action,
