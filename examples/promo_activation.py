@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+import threading
 from contextlib import closing
-from functools import partial
 
 import optimove_conditional_execution as optimove_ce
 from optimove_conditional_execution.adapters.wsgi import WSGIApp
@@ -26,11 +25,11 @@ ACTIVATE = "INSERT INTO bonuses VALUES (?, ?, ?) ON CONFLICT (campaign, customer
 ACTIVE = "SELECT code FROM bonuses WHERE campaign = ? AND customer = ?"
 
 
-def activate(
-    campaign: int, customers: Sequence[optimove_ce.CampaignCustomer], deadline: optimove_ce.Deadline
-) -> list[str]:
+def activate(customers: optimove_ce.CustomerBatch, deadline: optimove_ce.Deadline) -> list[str]:
     """Activate each customer's promotions once a campaign, however often it is asked for; approve who has them all."""
-    wanted = {customer.customer_id: set(customer.promo_codes) for customer in customers if customer.promo_codes}
+    campaign = customers.campaign_id
+    # Of all rows: a customer may get a message, and with it another promotion, through each of several channels.
+    wanted = {each.customer_id: {code for row in each.rows for code in row.promo_codes} for each in customers}
     where = os.environ.get("PROMOTIONS_DB", "promotions.db")
     with closing(sqlite3.connect(where, timeout=deadline.remaining())) as promotions:
         promotions.execute(SCHEMA)
@@ -40,20 +39,18 @@ def activate(
                 raise TimeoutError("too late to approve: a bonus without a message would be left")
         # Only what is committed counts. After a crash this batch is asked again, and finds what it has committed.
         active = {who: {code for (code,) in promotions.execute(ACTIVE, (campaign, who))} for who in wanted}
-    return [who for who, codes in wanted.items() if codes <= active[who]]
+    return [who for who, codes in wanted.items() if codes and codes <= active[who]]
 
 
 def create_app() -> WSGIApp:
     """Return the listener; it begins with reviews that a crash left unfinished."""
-    client, journal = optimove_ce.OptimoveClient(), SqliteJournal("reviews.db")
-
-    def review(event: optimove_ce.CampaignReadyEvent) -> None:
-        reviewer = partial(activate, event.campaign_id)
-        # One at a time, as SQLite has one writer. The control group is measured without the bonus, so it gets none.
-        optimove_ce.CampaignReview(
-            reviewer, client=client, journal=journal, concurrency=1, control_group="skip"
-        ).submit(event)
-
-    for event in journal.unfinished():
-        review(event)
-    return WSGIApp(optimove_ce.ListenerReceiver(review, token=os.environ["OPTIMOVE_LISTENER_TOKEN"]))
+    # One batch at a time, as SQLite has one writer. The control group is measured without the bonus, so it gets none.
+    review = optimove_ce.CampaignReview(
+        activate,
+        client=optimove_ce.OptimoveClient(),
+        journal=SqliteJournal("reviews.db"),
+        concurrency=1,
+        control_group="skip",
+    )
+    threading.Thread(target=review.resume, name="resume", daemon=True).start()
+    return WSGIApp(optimove_ce.ListenerReceiver(review.submit, token=os.environ["OPTIMOVE_LISTENER_TOKEN"]))

@@ -13,13 +13,14 @@ from optimove_conditional_execution import (
     CampaignCustomer,
     CampaignReadyEvent,
     CampaignReview,
+    CustomerBatch,
     Deadline,
     ReviewReport,
 )
 from optimove_conditional_execution.review import asking
 from optimove_conditional_execution.testing import FakeOptimove
 
-Reviewer = Callable[[Sequence[CampaignCustomer], Deadline], Any]
+Reviewer = Callable[[CustomerBatch, Deadline], Any]
 
 
 class Rig:
@@ -36,7 +37,7 @@ class Rig:
                 plain: Any = reviewer
                 return CampaignReview(plain, client=client, **options).run(event)
 
-        async def coroutine(customers: Sequence[CampaignCustomer], deadline: Deadline) -> Any:
+        async def coroutine(customers: CustomerBatch, deadline: Deadline) -> Any:
             return reviewer(customers, deadline)
 
         async def go() -> ReviewReport:
@@ -53,7 +54,7 @@ class Rig:
             with self.fake.client() as client:
                 return CampaignReview(plain, client=client, **options).resume()
 
-        async def coroutine(customers: Sequence[CampaignCustomer], deadline: Deadline) -> Any:
+        async def coroutine(customers: CustomerBatch, deadline: Deadline) -> Any:
             return reviewer(customers, deadline)
 
         async def go() -> list[ReviewReport]:
@@ -76,7 +77,7 @@ class Rig:
                 review.submit(event)
             return told
 
-        async def coroutine(customers: Sequence[CampaignCustomer], deadline: Deadline) -> Any:
+        async def coroutine(customers: CustomerBatch, deadline: Deadline) -> Any:
             return reviewer(customers, deadline)
 
         async def go() -> None:

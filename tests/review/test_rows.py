@@ -289,8 +289,7 @@ def test_a_batch_says_what_it_is_about(rig: Rig) -> None:
             raise ConnectionError
         return everybody(customers, deadline)
 
-    odd: Any = reviewer
-    report = rig.run(odd, campaign.event(), batch_size=10)
+    report = rig.run(reviewer, campaign.event(), batch_size=10)
     assert (report.complete, report.approved) == (True, 25)
     assert sorted((each.number, each.attempt, len(each)) for each in batches) == [
         (1, 1, 10),

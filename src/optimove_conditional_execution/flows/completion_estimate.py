@@ -8,7 +8,7 @@ from ..deadline import Clock, Deadline
 
 
 class CompletionEstimate:
-    """Estimates when the known work will be complete; the slowest stage sets the pace.
+    """Estimates when the known work will be complete: deciding, and then sending.
 
     The number of customers is known only after the last row. Until then the estimate covers those read so far; so it
     can be too optimistic, but not too pessimistic.
@@ -85,7 +85,7 @@ class CompletionEstimate:
             return None
         deciding = waiting / rate if waiting else 0.0
         a_chunk = max(self._chunk_seconds / self._chunks if self._chunks else 0.0, self._pause)
-        # Assume that all are approved, and that the last chunk is sent when the last customer is decided.
+        # Assume that all are approved; nothing is sent before the last customer is decided.
         chunks = math.ceil((unsent + waiting) / self._chunk_size)
         sending = max(a_chunk * math.ceil(chunks / self._updates_at_once), self._pause * chunks)
-        return self._clearance.remaining() - max(sending, deciding + (a_chunk if waiting else 0.0))
+        return self._clearance.remaining() - deciding - sending

@@ -48,7 +48,7 @@ class ReviewConfig:
         validation.integer("concurrency", self.concurrency)
         validation.integer("batch_attempts", self.batch_attempts)
         if self.batch_timeout is not None:
-            validation.seconds("batch_timeout", self.batch_timeout)
+            validation.seconds("batch_timeout", self.batch_timeout, above_zero=True)
         validation.seconds("safety_margin", self.safety_margin)
         if self.page_size is not None:
             validation.integer("page_size", self.page_size)
