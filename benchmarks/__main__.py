@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 
-from benchmarks import asgi_throughput, calls, import_time, review, stores, verify_parse
+from benchmarks import asgi_throughput, calls, celery_workers, import_time, review, stores, verify_parse
 from benchmarks.comparison.tables import compared
 from benchmarks.result import Result
 
@@ -16,7 +16,10 @@ BENCHMARKS = {
     "calls": calls.measure,
     "review": review.measure,
     "stores": stores.measure,
+    "celery_workers": celery_workers.measure,
 }
+NAMED_ONLY = {"celery_workers", "stores"}
+"""They need servers of other projects: Redis, PostgreSQL."""
 
 COMPARISON = "comparison"
 """It prints tables of its own, and runs only when it is named: it needs the dependency group of that name."""
@@ -27,7 +30,7 @@ def main() -> int:
         for table in compared():
             print(f"{table}\n", flush=True)
         return 0
-    names = sys.argv[1:] or list(BENCHMARKS)
+    names = sys.argv[1:] or [name for name in BENCHMARKS if name not in NAMED_ONLY]
     unknown = set(names) - set(BENCHMARKS)
     if unknown:
         print(

@@ -49,6 +49,7 @@ def create_app() -> WSGIApp:
         CeleryReviewer(decide, send="rows"),
         client=OptimoveClient(),
         journal=SqliteJournal("reviews.db"),
+        batch_timeout=60,  # seconds; then a batch is sent again, as when its worker was lost
         concurrency=8,  # tasks that are sent and not done: twice as many as the workers have processes
     )
     threading.Thread(target=review.resume, daemon=True).start()

@@ -120,9 +120,11 @@ def test_what_is_not_ready_is_named_without_its_words(made: Client) -> None:
 
 def test_probes_do_not_pile_up_behind_a_store_that_hangs(made: Client) -> None:
     hanging = Hanging()
-    health = made.health(journal=hanging, timeout=0.05)
-    found = [answer(health)[1].json()["journal"] for _ in range(8)]
-    assert found == ["no answer in time"] * 4 + ["earlier checks hang"] * 4
+    health = made.health(journal=hanging, timeout=0.2)
+    found: list[str] = []
+    while found[-2:] != ["earlier checks hang"] * 2:
+        found.append(answer(health)[1].json()["journal"])
+        assert len(found) < 40, found  # a check that had no thread yet when time was up frees its place
     assert hanging.calls == 4
     hanging.go_on.set()
 

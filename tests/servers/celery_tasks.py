@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import redis
 from celery import Celery
 
 from tests.adapters.servers import ROOT
@@ -23,6 +24,7 @@ app.conf.update(
     task_reject_on_worker_lost=True,
     worker_prefetch_multiplier=1,
     broker_connection_retry_on_startup=True,
+    broker_transport_options={"visibility_timeout": 3},
 )
 
 
@@ -37,12 +39,34 @@ def approve_even(customer_ids: list[str]) -> list[str]:
 
 @app.task
 def approve_channel(rows: list[dict[str, Any]]) -> list[str]:
-    return [row["CustomerID"] for row in rows if row["ChannelID"] == 504 and row["PromoCode"] == ["WB23"]]
+    def all_rows(customer: dict[str, Any]) -> bool:
+        return all(row["ChannelID"] == 504 and row["PromoCode"] == ["WB23"] for row in customer["Rows"])
+
+    return [row["CustomerID"] for row in rows if row["ChannelID"] == 504 and all_rows(row)]
+
+
+@app.task
+def mapping(customer_ids: list[str]) -> dict[str, bool]:
+    return {customer_id: even(customer_id) for customer_id in customer_ids}
+
+
+@app.task
+def odd_mapping(customer_ids: list[str]) -> dict[str, str]:
+    return dict.fromkeys(customer_ids, "yes")
 
 
 @app.task
 def sleep(customer_ids: list[str]) -> list[str]:
     time.sleep(0.2)
+    return customer_ids
+
+
+@app.task
+def count(customer_ids: list[str]) -> list[str]:
+    """Approve all, slowly; Redis counts how often each batch is decided."""
+    time.sleep(0.1)
+    with redis.Redis.from_url(os.environ["REDIS_URL"]) as client:
+        client.hincrby("decided", customer_ids[0], 1)
     return customer_ids
 
 

@@ -51,13 +51,18 @@ def batch(count: int = 10) -> Any:
 
 
 @pytest.mark.usefixtures("worker")
-@pytest.mark.parametrize("send", ["ids", "rows", "function"])
+@pytest.mark.parametrize("send", ["ids", "rows", "function", "mapping"])
 def test_a_review_by_workers(send: str, redis_server: RedisServer, fake_optimove: FakeOptimove) -> None:
-    wanted: Any = (lambda customers: [one.customer_id for one in customers]) if send == "function" else send
-    task = tasks.approve_channel if send == "rows" else tasks.approve_even
+    settings: dict[str, Any] = {
+        "ids": {},
+        "rows": {"send": "rows"},
+        "function": {"send": lambda customers: [customer.customer_id for customer in customers]},
+        "mapping": {},
+    }
+    task = {"rows": tasks.approve_channel, "mapping": tasks.mapping}.get(send, tasks.approve_even)
     campaign = fake_optimove.add_campaign(2_500)
     with fake_optimove.client() as client:
-        report = CampaignReview(CeleryReviewer(task, send=wanted), client=client).run(campaign.event())
+        report = CampaignReview(CeleryReviewer(task, **settings[send]), client=client).run(campaign.event())
     assert (report.complete, report.approved, report.failed) == (True, 2_500 if send == "rows" else 1_250, 0), report
     assert len(campaign.recipients()) == report.approved
     with redis_server.connect() as client:
@@ -96,12 +101,19 @@ def test_a_task_that_fails(task: Any, error: type[Exception], words: str) -> Non
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize(
     ("task", "words"),
-    [(tasks.pairs, "list"), (tasks.nothing, "NoneType"), (tasks.fail, "TaskFailedError")],
+    [
+        (tasks.pairs, "list"),
+        (tasks.nothing, "NoneType"),
+        (tasks.odd_mapping, "str"),
+        (tasks.fail, "TaskFailedError"),
+    ],
 )
 def test_the_report_says_how_many_failed(task: Any, words: str, fake_optimove: FakeOptimove) -> None:
     campaign = fake_optimove.add_campaign(30)
     with fake_optimove.client() as client:
-        report = CampaignReview(CeleryReviewer(task), client=client, batch_size=10).run(campaign.event())
+        report = CampaignReview(CeleryReviewer(task), client=client, batch_size=10, batch_attempts=1).run(
+            campaign.event()
+        )
     assert (report.complete, report.approved, report.failed) == (False, 0, 30)
     assert not campaign.recipients()
     assert words in " ".join(report.warnings)
@@ -165,7 +177,7 @@ def test_a_broker_that_is_down(fake_optimove: FakeOptimove) -> None:
     assert "hidden" not in str(caught.value)
     campaign = fake_optimove.add_campaign(30)
     with fake_optimove.client() as client:
-        report = CampaignReview(reviewer, client=client, batch_size=10).run(campaign.event())
+        report = CampaignReview(reviewer, client=client, batch_size=10, batch_attempts=1).run(campaign.event())
     assert (report.complete, report.approved, report.failed) == (False, 0, 30)
     assert "BrokerError" in " ".join(report.warnings)
 
@@ -218,5 +230,7 @@ def test_a_task_that_is_called_in_place(fake_optimove: FakeOptimove) -> None:
         report = CampaignReview(reviewer, client=client).run(campaign.event())
         assert (report.complete, report.approved) == (True, 15)
         campaign = fake_optimove.add_campaign(30)
-        report = CampaignReview(CeleryReviewer(app.task(tasks.fail.run)), client=client).run(campaign.event())
+        report = CampaignReview(CeleryReviewer(app.task(tasks.fail.run)), client=client, batch_attempts=1).run(
+            campaign.event()
+        )
         assert (report.complete, report.failed) == (False, 30)

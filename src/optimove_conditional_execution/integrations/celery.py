@@ -20,7 +20,7 @@ from ..deadline import Deadline
 from ..drivers import Pools, arun, run
 from ..errors import ConfigurationError, OptimoveError
 from ..flows.effects import Ask, Flow, Late
-from ..models.campaign import CampaignCustomer
+from ..models.campaign import CampaignCustomer, CustomerRow
 from ..observers import SafeLogger
 from ..validation import check_callable
 from ..worker_pool import DaemonThreadPool
@@ -76,8 +76,9 @@ class _Reviewer:
         Args:
             task: Your task. It takes one argument, and returns the ids of the customers who are approved, or a mapping
                 of id to bool, in a form that the task serializer knows.
-            send: What the task gets. `"ids"`: a list of `customer_id`. `"rows"`: a list of JSON objects as Optimove
-                sent them, for `CampaignCustomer.model_validate`. Or a function of the batch that returns the argument.
+            send: What the task gets. `"ids"`: a list of `customer_id`. `"rows"`: a list of JSON objects, one a customer
+                as Optimove sent it, with all rows of the customer that are known as `Rows`: objects with `ChannelID`,
+                `ActionID`, `TemplateID` and `PromoCode`, a list. Or a function of the batch that returns the argument.
 
         Raises:
             ConfigurationError: It is not a task, it takes other arguments, its result would not be stored, or `send` is
@@ -157,7 +158,7 @@ class _Reviewer:
             raise TaskFailedError(f"The task {self._task.name} ended as {reading.state}: {name}.")
         return reading.value
 
-    def _send(self, task_id: str, argument: object, deadline: Deadline) -> AsyncResult[Any]:
+    def _send(self, task_id: str, argument: object, deadline: Deadline) -> AsyncResult:
         left = deadline.remaining()
         if not left:
             raise Late
@@ -186,7 +187,7 @@ class _Reviewer:
             _LOGGER.warning("a late task could not be revoked: %s", type(error).__name__)
 
 
-def _read(result: AsyncResult[Any]) -> _Reading:
+def _read(result: AsyncResult) -> _Reading:
     try:
         if not result.ready():
             return _Reading(False)
@@ -204,7 +205,19 @@ def _ids(customers: Sequence[CampaignCustomer]) -> list[str]:
 
 
 def _rows(customers: Sequence[CampaignCustomer]) -> list[dict[str, Any]]:
-    return [customer.model_dump(mode="json", by_alias=True, exclude_unset=True) for customer in customers]
+    return [
+        {**customer.model_dump(mode="json", by_alias=True, exclude_unset=True), "Rows": list(map(_row, customer.rows))}
+        for customer in customers
+    ]
+
+
+def _row(row: CustomerRow) -> dict[str, Any]:
+    return {
+        "ChannelID": row.channel_id,
+        "ActionID": row.action_id,
+        "TemplateID": row.template_id,
+        "PromoCode": list(row.promo_codes),
+    }
 
 
 _ARGUMENTS: Final[dict[object, Argument]] = {"ids": _ids, "rows": _rows}
