@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, cast, final
+from typing import Any, Final, Literal, Protocol, cast, final
 
 from .deadline import Clock, Deadline
 from .drivers import contained
@@ -330,6 +330,30 @@ class _Run:
         return Decision.approve(evidence=evidence)
 
 
+class AsyncHandler(Protocol):
+    """A coroutine function that handles a notification."""
+
+    async def __call__(self, notification: WebhookNotification, deadline: Deadline, /) -> Decision:
+        """Decide before the deadline."""
+        ...
+
+
+class Reviewer(Protocol):
+    """A reviewer of a batch that returns a decision for each customer."""
+
+    def __call__(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> dict[str, Decision]:
+        """Decide before the deadline."""
+        ...
+
+
+class AsyncReviewer(Protocol):
+    """A coroutine function that reviews a batch, and returns a decision for each customer."""
+
+    async def __call__(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> dict[str, Decision]:
+        """Decide before the deadline."""
+        ...
+
+
 @final
 class Policy:
     """Named checks of which each must say yes; from `all_of`.
@@ -367,12 +391,12 @@ class Policy:
         return self._handle
 
     @property
-    def async_handler(self) -> Callable[[WebhookNotification, Deadline], Any]:
+    def async_handler(self) -> AsyncHandler:
         """The handler of a notification, a coroutine function."""
         return self._ahandle
 
     @property
-    def reviewer(self) -> Callable[[Sequence[CampaignCustomer], Deadline], dict[str, Decision]]:
+    def reviewer(self) -> Reviewer:
         """The reviewer of a batch, a plain function; it returns a decision for each customer.
 
         Raises:
@@ -382,7 +406,7 @@ class Policy:
         return self._review
 
     @property
-    def async_reviewer(self) -> Callable[[Sequence[CampaignCustomer], Deadline], Any]:
+    def async_reviewer(self) -> AsyncReviewer:
         """The reviewer of a batch, a coroutine function; it returns a decision for each customer."""
         return self._areview
 

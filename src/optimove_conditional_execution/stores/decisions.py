@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from os import PathLike, fspath
-from typing import Any, Final, Literal, final
+from typing import Any, Final, Literal, cast, final
 
 from pydantic import SecretBytes, SecretStr
 
@@ -349,8 +349,7 @@ def _identifier(identify: Identify | None) -> Callable[[str], str] | None:
         return pseudonym
     if not callable(given):
         raise ConfigurationError("identify must be a secret that is not blank, or a function of a customer id.")
-    function: Callable[[str], str] = given
-    return function
+    return cast("Callable[[str], str]", given)
 
 
 def _parsed(head: str) -> tuple[int, bytes]:
