@@ -1,11 +1,4 @@
-"""Rules from parts: a handler and a reviewer from named checks, of which each must say yes.
-
-from optimove_conditional_execution import policy
-
-rules = policy.all_of(self_exclusion=not_excluded, consent=has_consent)
-WebhookReceiver(rules.handler, ...)
-CampaignReview(rules.reviewer, ...)
-"""
+"""Rules from parts: a handler and a reviewer from named checks, of which each must say yes. Start with `all_of`."""
 
 from __future__ import annotations
 
@@ -82,7 +75,6 @@ class Answer:
         raise TypeError("An Answer has no truth value: return it as it is, or look at allowed.")
 
 
-OneAnswer = bool | Answer | Decision
 OneCheck = Callable[[Any, Deadline], Any]
 """A function, or a coroutine function, of a notification or a `CampaignCustomer`, and a deadline."""
 
@@ -441,7 +433,7 @@ class Policy:
 
     def _perform(self, run: _Run, *, until_refused: bool = False) -> bool:
         """Ask until all have answered or the deadline comes; return whether it ended at a no."""
-        pending = set(self._submitted(run, self._pools))
+        pending = set(self._submitted(run))
         while pending and not run.deadline.expired:
             if until_refused and run.is_refused():
                 break
@@ -457,7 +449,7 @@ class Policy:
             asyncio.ensure_future(self._awork(run, name)) for name in self._awaited for _ in range(run.workers(name))
         }
         try:
-            pending |= {asyncio.wrap_future(each) for each in self._submitted(run, self._pools)}
+            pending |= {asyncio.wrap_future(each) for each in self._submitted(run)}
             while pending and not run.deadline.expired:
                 if until_refused and run.is_refused():
                     break
@@ -472,8 +464,8 @@ class Policy:
                 worker.cancel()
         return until_refused and run.is_refused()
 
-    def _submitted(self, run: _Run, pools: Mapping[str, DaemonThreadPool]) -> Iterator[Future[None]]:
-        for name, pool in pools.items():
+    def _submitted(self, run: _Run) -> Iterator[Future[None]]:
+        for name, pool in self._pools.items():
             for number in range(run.workers(name)):
                 try:
                     yield pool.submit(self._work, (run, name))
