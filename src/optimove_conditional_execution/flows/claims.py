@@ -33,6 +33,7 @@ _LAST_TRY: Final = 0.1
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.25
+_SHORTEST_PAUSE: Final = 0.001
 
 _REMEMBERED: Final = 10_000
 """Recent notifications among which a `request_uid` with two questions is detected."""
@@ -210,13 +211,13 @@ class LeasedClaim:
             if claim.mine or claim.state is ClaimState.SETTLED or self.deadline.expired:
                 return claim
             # A lease of 0 is a store's that cannot tell: the holder has it.
-            yield Ask(self.pause, (min(next(pauses), claim.lease or math.inf, self.deadline.remaining()),))
+            pause = min(next(pauses), claim.lease or math.inf, self.deadline.remaining())
+            yield Ask(self.pause, (max(pause, _SHORTEST_PAUSE),))
 
     def renew(self) -> Flow[None]:
         """Extend the lease. A failure is ignored, and so is a claim that was lost: `record` will tell."""
-        within = Deadline.after(self.renewal, clock=self.clock)
         with suppress(Exception):
-            yield from self._step("renew", (self.lease, self.kept.remaining()), bool, within)
+            yield from self._step("renew", (self.lease, self.kept.remaining()), bool, self.renewal)
 
     def record(self, approval: Approval) -> Flow[bool]:
         """Write an answer down before it is sent; False: another delivery has the claim, and nothing may be sent."""
@@ -224,7 +225,7 @@ class LeasedClaim:
         recorded: bool = yield from self._retried("update", (claim, self.lease, self.kept.remaining()), bool)
         return recorded
 
-    def finish(self, claim: Claim | None, *, within: Deadline) -> Flow[bool]:
+    def finish(self, claim: Claim | None, *, within: float = math.inf) -> Flow[bool]:
         """Write the final state, without a lease, or release the claim when it is None; False: it was lost."""
         if claim is None:
             yield from self._step("release", (), object, within)
@@ -233,28 +234,31 @@ class LeasedClaim:
         return finished
 
     def _retried(self, name: str, arguments: tuple[object, ...], returns: type) -> Flow[Any]:
-        until, within = self.deadline.earlier_by(_LAST_TRY), self.deadline
+        last, end = _LAST_TRY, self.deadline
         if self.patience is not None:
-            patience = min(self.patience, self.deadline.remaining() / 2)
-            until = within = Deadline.after(patience, clock=self.clock)
-        pauses = backoff()
+            last, end = 0.0, Deadline.after(min(self.patience, end.remaining() / 2), clock=self.clock)
+        pauses: Iterator[float] | None = None
         while True:
             try:
-                return (yield from self._step(name, arguments, returns, within))
+                return (yield from self._step(name, arguments, returns, end.remaining()))
             except StoreFullError:
                 raise
             except Exception:
-                if until.expired:
+                left = end.remaining() - last
+                if left < _SHORTEST_PAUSE:
                     raise
-            yield Ask(self.pause, (min(next(pauses), until.remaining()),))
+            pauses = pauses or backoff()
+            yield Ask(self.pause, (min(next(pauses), left),))
 
-    def _step(self, name: str, arguments: tuple[object, ...], returns: type, within: Deadline) -> Flow[Any]:
-        """Call a method of the store once."""
-        within = min(within, Deadline.after(_STEP, clock=self.clock), key=Deadline.remaining)
+    def _step(self, name: str, arguments: tuple[object, ...], returns: type, within: float) -> Flow[Any]:
+        """Call a method of the store once, for a number of seconds at most."""
         try:
             method = getattr(self.store, name)
             arguments = (self.question, self.owner, *arguments)
-            result = yield Ask(method, arguments) if self.store.instant else Ask(method, arguments, within, "store")
+            if self.store.instant:
+                result = yield Ask(method, arguments)
+            else:
+                result = yield Ask(method, arguments, Deadline.after(min(within, _STEP), clock=self.clock), "store")
         except Exception:
             self.outage.at = self.clock()
             raise

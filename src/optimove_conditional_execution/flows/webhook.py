@@ -9,7 +9,7 @@ A file of its own, since a flow does no IO; `receivers.webhook` adds threads and
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -356,8 +356,8 @@ class _Processing:
         """Call the handler, and renew the lease meanwhile; after an outage of the store, wait until one is free."""
         context, claim = self.context, self.claim
         ask = Ask(context.handler, (notification, due), due, meanwhile=claim.renew, every=claim.renewal)
-        pauses = backoff()
-        renewal = Deadline.after(claim.renewal, clock=context.clock)
+        renewed = context.clock()
+        pauses: Iterator[float] | None = None
         while True:
             try:
                 answer: object = yield ask
@@ -367,10 +367,11 @@ class _Processing:
                     raise
             else:
                 return answer
+            pauses = pauses or backoff()
             yield Ask(context.pause, (min(next(pauses), due.remaining()),))
-            if renewal.expired:
+            if context.clock() - renewed >= claim.renewal:
                 yield from claim.renew()
-                renewal = Deadline.after(claim.renewal, clock=context.clock)
+                renewed = context.clock()
 
     def _fallback(self) -> Decision:
         return Decision.deny() if self.context.on_failure == "deny" else Decision.abstain()
@@ -414,7 +415,7 @@ class _Processing:
         within = math.inf if self.host is None else max(self.host.remaining(), _HURRIED_SAVING)
         try:
             with self.outcome.timing("claim"):
-                return (yield from self.claim.finish(claim, within=Deadline.after(within, clock=self.context.clock)))
+                return (yield from self.claim.finish(claim, within=within))
         except Exception as error:  # noqa: BLE001 - a store may raise anything
             self.outcome.set_error("The claim store lost the answer", error)
             return True
