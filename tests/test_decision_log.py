@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -468,8 +469,8 @@ def test_what_a_crash_kept_out_of_the_journal_is_never_completed(log: SqliteDeci
 
 
 def test_a_campaign_is_read_in_flat_memory(log: SqliteDecisionLog) -> None:
-    log.append([reviewed(number, f"C{number}") for number in range(2_500)])
-    log.append([of_range(0, 2_500)])
+    log.append([reviewed(number, f"C{number}") for number in range(2_000)])
+    log.append([of_range(0, 2_000)])
 
     def peak(read: Callable[[], object]) -> int:
         tracemalloc.start()
@@ -499,6 +500,47 @@ def test_threads_append_to_one_chain(log: SqliteDecisionLog) -> None:
         thread.join(60)
     assert log.verify() is None
     assert len({logged.record.request_uid for logged in log.decisions()}) == 80
+
+
+def test_threads_that_wait_for_the_file_are_written_together(log: SqliteDecisionLog, path: Path) -> None:
+    log.append([record(0)])
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        threads = [threading.Thread(target=log.append, args=([record(number)],)) for number in range(1, 6)]
+        for thread in threads:
+            thread.start()
+        end = time.monotonic() + 5
+        while len(log._waiting) < 4 and time.monotonic() < end:
+            time.sleep(0.01)
+        waiting = len(log._waiting)
+        other.execute("COMMIT")
+    for thread in threads:
+        thread.join(60)
+    assert waiting == 4  # one writes, and takes those with it who come later
+    assert {logged.record.request_uid for logged in log.decisions()} == {f"r-{number}" for number in range(6)}
+    assert log.verify() is None
+
+
+def test_an_entry_that_cannot_be_written_fails_no_other(log: SqliteDecisionLog) -> None:
+    for number in (-1, 2**63, True, 1.5):
+        with pytest.raises(PayloadError, match="number of a status"):
+            log.append([replace(record(1), number=number)])  # type: ignore[arg-type]
+        with pytest.raises(PayloadError, match="number of a status"):
+            log.append([Completion(at=NOON, completes=EVENT, numbers=(0, number), kind="x")])  # type: ignore[arg-type]
+    assert not list(log.decisions())
+
+
+@pytest.mark.parametrize("synchronous", ["FULL", "NORMAL"])
+def test_how_far_a_record_is_flushed(tmp_path: Path, synchronous: str) -> None:
+    with SqliteDecisionLog(tmp_path / "decisions.db", synchronous=synchronous) as log:  # type: ignore[arg-type]
+        log.append([record(0)])
+        with log._file.connection() as connection:
+            assert connection.execute("PRAGMA synchronous").fetchone() == (2 if synchronous == "FULL" else 1,)
+        log.append([completion(record(0))])
+        with log._file.connection() as connection:
+            assert connection.execute("PRAGMA synchronous").fetchone() == (1,)
+    with pytest.raises(ConfigurationError, match="synchronous must be"):
+        SqliteDecisionLog(tmp_path / "decisions.db", synchronous="OFF")  # type: ignore[arg-type]
 
 
 APPENDS = """

@@ -1,11 +1,4 @@
-"""Rules from parts: a handler and a reviewer from named checks, of which each must say yes.
-
-from optimove_conditional_execution import policy
-
-rules = policy.all_of(self_exclusion=not_excluded, consent=has_consent)
-WebhookReceiver(rules.handler, ...)
-CampaignReview(rules.reviewer, ...)
-"""
+"""Rules from parts: a handler and a reviewer from named checks, of which each must say yes. Start with `all_of`."""
 
 from __future__ import annotations
 
@@ -20,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, cast, final
+from typing import Any, Final, Literal, Protocol, cast, final
 
 from .deadline import Clock, Deadline
 from .drivers import contained
@@ -82,7 +75,6 @@ class Answer:
         raise TypeError("An Answer has no truth value: return it as it is, or look at allowed.")
 
 
-OneAnswer = bool | Answer | Decision
 OneCheck = Callable[[Any, Deadline], Any]
 """A function, or a coroutine function, of a notification or a `CampaignCustomer`, and a deadline."""
 
@@ -330,6 +322,30 @@ class _Run:
         return Decision.approve(evidence=evidence)
 
 
+class AsyncHandler(Protocol):
+    """A coroutine function that handles a notification."""
+
+    async def __call__(self, notification: WebhookNotification, deadline: Deadline, /) -> Decision:
+        """Decide before the deadline."""
+        ...
+
+
+class Reviewer(Protocol):
+    """A reviewer of a batch that returns a decision for each customer."""
+
+    def __call__(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> dict[str, Decision]:
+        """Decide before the deadline."""
+        ...
+
+
+class AsyncReviewer(Protocol):
+    """A coroutine function that reviews a batch, and returns a decision for each customer."""
+
+    async def __call__(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> dict[str, Decision]:
+        """Decide before the deadline."""
+        ...
+
+
 @final
 class Policy:
     """Named checks of which each must say yes; from `all_of`.
@@ -367,12 +383,12 @@ class Policy:
         return self._handle
 
     @property
-    def async_handler(self) -> Callable[[WebhookNotification, Deadline], Any]:
+    def async_handler(self) -> AsyncHandler:
         """The handler of a notification, a coroutine function."""
         return self._ahandle
 
     @property
-    def reviewer(self) -> Callable[[Sequence[CampaignCustomer], Deadline], dict[str, Decision]]:
+    def reviewer(self) -> Reviewer:
         """The reviewer of a batch, a plain function; it returns a decision for each customer.
 
         Raises:
@@ -382,7 +398,7 @@ class Policy:
         return self._review
 
     @property
-    def async_reviewer(self) -> Callable[[Sequence[CampaignCustomer], Deadline], Any]:
+    def async_reviewer(self) -> AsyncReviewer:
         """The reviewer of a batch, a coroutine function; it returns a decision for each customer."""
         return self._areview
 
@@ -417,7 +433,7 @@ class Policy:
 
     def _perform(self, run: _Run, *, until_refused: bool = False) -> bool:
         """Ask until all have answered or the deadline comes; return whether it ended at a no."""
-        pending = set(self._submitted(run, self._pools))
+        pending = set(self._submitted(run))
         while pending and not run.deadline.expired:
             if until_refused and run.is_refused():
                 break
@@ -433,7 +449,7 @@ class Policy:
             asyncio.ensure_future(self._awork(run, name)) for name in self._awaited for _ in range(run.workers(name))
         }
         try:
-            pending |= {asyncio.wrap_future(each) for each in self._submitted(run, self._pools)}
+            pending |= {asyncio.wrap_future(each) for each in self._submitted(run)}
             while pending and not run.deadline.expired:
                 if until_refused and run.is_refused():
                     break
@@ -448,8 +464,8 @@ class Policy:
                 worker.cancel()
         return until_refused and run.is_refused()
 
-    def _submitted(self, run: _Run, pools: Mapping[str, DaemonThreadPool]) -> Iterator[Future[None]]:
-        for name, pool in pools.items():
+    def _submitted(self, run: _Run) -> Iterator[Future[None]]:
+        for name, pool in self._pools.items():
             for number in range(run.workers(name)):
                 try:
                     yield pool.submit(self._work, (run, name))

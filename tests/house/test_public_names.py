@@ -136,6 +136,8 @@ def test_the_signatures_of_the_contract() -> None:
         "claims": None,
         "lease": None,
         "on_store_failure": "refuse",
+        "decision_log": None,
+        "on_log_failure": "refuse",
         "reserve": None,
         "max_concurrency": 100,
         "max_body": 262_144,

@@ -12,8 +12,10 @@ from optimove_conditional_execution import (
     UNSIGNED,
     APIError,
     Approval,
+    AsyncCampaignReview,
     AsyncOptimoveClient,
     AsyncWebhookReceiver,
+    CampaignReview,
     ClaimStore,
     Deadline,
     DeadlineExceeded,
@@ -36,13 +38,22 @@ from optimove_conditional_execution import (
     WebhookNotification,
     WebhookReceiver,
     operations,
+    policy,
     sign,
     verify,
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.adapters.aws_lambda import lambda_handler
 from optimove_conditional_execution.adapters.wsgi import WSGIApp
-from optimove_conditional_execution.stores import MemoryClaims, SqliteClaims
+from optimove_conditional_execution.stores import (
+    Completion,
+    DecisionLog,
+    DecisionRecord,
+    LoggedDecision,
+    MemoryClaims,
+    SqliteClaims,
+    SqliteDecisionLog,
+)
 from optimove_conditional_execution.stores.postgres import PostgresClaims
 from optimove_conditional_execution.stores.redis import RedisClaims
 from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
@@ -146,3 +157,25 @@ def with_hidden_values(key: SecretStr, secret: SecretStr, older: SecretBytes, to
         client.update_webhook_settings(secret=secret)
     ListenerReceiver(lambda _event: None, token=token)
     verify(b"{}", signature=sign(b"{}", secret=secret), secrets=older)
+
+
+class OwnLog:
+    def append(self, entries: Sequence[DecisionRecord | Completion], /) -> None: ...
+
+
+def with_a_log(client: OptimoveClient, aclient: AsyncOptimoveClient) -> None:
+    own: DecisionLog = OwnLog()
+    log = SqliteDecisionLog("decisions.db", identify=SecretStr("secret"))
+    for each in log.decisions(customer_id="C1", campaign=29):
+        assert_type(each, LoggedDecision)
+    Decision.approve(reason="fine", evidence={"rule": 4})
+
+    @policy.chunked(1_000)
+    def not_excluded(ids: Sequence[str], deadline: Deadline) -> dict[str, bool]:
+        return dict.fromkeys(ids, True)
+
+    rules = policy.all_of(register=not_excluded, ours=lambda asked, deadline: policy.Answer(True))
+    WebhookReceiver(rules.handler, client=client, secrets="s", decision_log=log, on_log_failure="decide")
+    AsyncWebhookReceiver(rules.async_handler, client=aclient, secrets="s", decision_log=own)
+    CampaignReview(rules.reviewer, client=client)
+    AsyncCampaignReview(rules.async_reviewer, client=aclient)

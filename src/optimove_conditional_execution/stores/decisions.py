@@ -6,17 +6,20 @@ import hmac
 import json
 import os
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from os import PathLike, fspath
-from typing import Any, Final, final
+from typing import Any, Final, Literal, cast, final
 
 from pydantic import SecretBytes, SecretStr
 
 from ..credentials import revealed
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, OptimoveError
 from ..flows.decision_log import Completion, DecisionRecord, LoggedDecision
+from ..fork import detect_fork, reset_after_fork
 from ..tracebacks import sensitive_variables
 from . import hash_chain
 from .hash_chain import GENESIS, SALT_BYTES, ChainFault, Content, Row
@@ -54,6 +57,15 @@ _HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 _KNOWN: Final = "SELECT 1 FROM decision_log WHERE id = ?"
 
 
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """What one thread appends."""
+
+    contents: Sequence[Content]
+    done: bool = False
+    error: Exception | None = None
+
+
 @final
 class SqliteDecisionLog(AbstractContextManager["SqliteDecisionLog"]):
     """A decision log in an SQLite file, shared by all processes that open it; it survives a crash and a power failure.
@@ -67,7 +79,13 @@ class SqliteDecisionLog(AbstractContextManager["SqliteDecisionLog"]):
     """
 
     @sensitive_variables
-    def __init__(self, path: str | PathLike[str], *, identify: Identify | None = None) -> None:
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        identify: Identify | None = None,
+        synchronous: Literal["FULL", "NORMAL"] = "FULL",
+    ) -> None:
         """Open or create the file.
 
         Args:
@@ -75,16 +93,33 @@ class SqliteDecisionLog(AbstractContextManager["SqliteDecisionLog"]):
             identify: For those who must not keep customer ids: a secret, and the log holds an HMAC-SHA256 of each id
                 under it, or a function that returns the text to keep. All methods take the id itself. With another
                 secret, earlier records are not found any more.
+            synchronous: SQLite's setting. With `"FULL"` a record is on the disk before its answer leaves, which takes
+                the disk's time to flush. With `"NORMAL"` it survives the end of the process, however that ends, but the
+                last ones may be lost when the machine loses power.
 
         Raises:
-            ConfigurationError: `path` is `:memory:`, or `identify` is empty, blank or of another type.
+            ConfigurationError: `path` is `:memory:`; or `identify` is empty, blank or of another type; or
+                `synchronous` is neither.
             sqlite3.Error: The file cannot be opened, or is not an SQLite database.
             StoreError: Here and in all methods: the file has been removed or replaced. Restart all processes.
         """
         if path == IN_MEMORY:
             raise ConfigurationError("SqliteDecisionLog needs a file: what is kept in memory is no evidence.")
+        if synchronous not in ("FULL", "NORMAL"):
+            raise ConfigurationError('synchronous must be "FULL" or "NORMAL".')
         self._identify = _identifier(identify)
-        self._file = SqliteFile(fspath(path), _SCHEMA, synchronous="FULL", busy_seconds=_BUSY_SECONDS, private=True)
+        self._synchronous = synchronous
+        self._file = SqliteFile(
+            fspath(path), _SCHEMA, synchronous=synchronous, busy_seconds=_BUSY_SECONDS, private=True
+        )
+        self._waiting: list[_Pending] = []
+        self.after_fork()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Drop what the parent's threads are appending; a child has other threads."""
+        self._waiting = []
+        self._queue, self._writer = threading.Lock(), threading.Lock()
 
     def append(self, entries: Sequence[DecisionRecord | Completion], /) -> None:
         """Append entries; see `DecisionLog.append`.
@@ -101,8 +136,36 @@ class SqliteDecisionLog(AbstractContextManager["SqliteDecisionLog"]):
             else hash_chain.of_completion(each)
             for index, each in enumerate(entries)
         ]
-        with self._file.writing() as connection:
-            _append(connection, contents)
+        detect_fork()
+        # Threads that append at the same time share one transaction, since flushing the disk takes most of the time.
+        mine = _Pending(contents)
+        with self._queue:
+            self._waiting.append(mine)
+        with self._writer:
+            if not mine.done:
+                with self._queue:
+                    group, self._waiting = self._waiting, []
+                self._write(group)
+        if mine.error is not None:
+            raise mine.error
+
+    def _write(self, group: Sequence[_Pending]) -> None:
+        # A completion that is lost in a power failure leaves a record without one, which says what is known.
+        is_decided = any(content.type == "decision" for each in group for content in each.contents)
+        try:
+            with self._file.connection() as connection:
+                connection.execute(f"PRAGMA synchronous = {self._synchronous if is_decided else 'NORMAL'}")
+                connection.execute("BEGIN IMMEDIATE")
+                for each in group:
+                    _append(connection, each.contents)
+        except BaseException as error:  # the writer of this group raises it in all of its threads
+            for each in group:
+                each.error = error if isinstance(error, Exception) else OptimoveError("Appending was interrupted.")
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for each in group:
+                each.done = True
 
     def decisions(
         self,
@@ -286,8 +349,7 @@ def _identifier(identify: Identify | None) -> Callable[[str], str] | None:
         return pseudonym
     if not callable(given):
         raise ConfigurationError("identify must be a secret that is not blank, or a function of a customer id.")
-    function: Callable[[str], str] = given
-    return function
+    return cast("Callable[[str], str]", given)
 
 
 def _parsed(head: str) -> tuple[int, bytes]:

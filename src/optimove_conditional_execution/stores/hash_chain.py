@@ -97,6 +97,12 @@ def _json(value: object) -> str:
         ) from None
 
 
+def _number(value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
+        raise PayloadError("The number of a status must be a whole number from 0 to below 2**63.", path="number")
+    return value
+
+
 def stamp(moment: datetime, name: str) -> str:
     """Return a moment in UTC as text, which sorts chronologically.
 
@@ -150,7 +156,7 @@ def of_record(record: DecisionRecord, identify: Callable[[str], str] | None, sal
         None,
         stamp(record.at, "DecisionRecord.at"),
         _optional(subject.campaign),
-        record.number,
+        None if record.number is None else _number(record.number),
         None,
         _json({name: value for name, value in public.items() if value}),
         None,
@@ -173,7 +179,7 @@ def of_completion(completion: Completion) -> Content:
         "error": completion.error,
         "seconds": dict(completion.seconds),
     }
-    low, high = completion.numbers or (None, None)
+    low, high = (None, None) if completion.numbers is None else map(_number, completion.numbers)
     return Content(
         "completion",
         None,
