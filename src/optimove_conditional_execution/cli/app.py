@@ -6,11 +6,11 @@ import os
 from typing import Any, Final, final
 
 import click
+from click.shell_completion import get_completion_class
 
 from .. import __version__
 from ..errors import OptimoveError
 from ..tracebacks import sensitive_variables
-from .completion import completion
 from .doctor.command import doctor
 from .init import init
 from .rehearse import campaign, demo, simulate, trigger
@@ -59,7 +59,7 @@ class _Program(click.Group):
 
 @click.group(
     cls=_Program,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
     epilog="\b\nStart with:\n  optimove-ce demo",
 )
 @click.version_option(__version__, prog_name="optimove-ce", message="%(prog)s %(version)s")
@@ -79,16 +79,27 @@ def _keep_proxies_out_of_loopback() -> None:
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = value
 
 
-program.add_command(demo)
-program.add_command(simulate)
-program.add_command(trigger)
-program.add_command(campaign)
-program.add_command(sign_command)
-program.add_command(verify_command)
-program.add_command(webhooks)
-program.add_command(listeners)
-program.add_command(settings)
-program.add_command(review)
-program.add_command(init)
-program.add_command(doctor)
-program.add_command(completion)
+for _command in (
+    *(demo, simulate, trigger, campaign, sign_command, verify_command),
+    *(webhooks, listeners, settings, review, init, doctor),
+):
+    program.add_command(_command)
+
+
+@program.command(
+    epilog="\b\nInstall it once, and open a new shell:\n"
+    "  bash: optimove-ce completion bash > ~/.optimove-ce-complete.bash\n"
+    "        echo '. ~/.optimove-ce-complete.bash' >> ~/.bashrc\n"
+    "  zsh:  optimove-ce completion zsh > ~/.optimove-ce-complete.zsh\n"
+    "        echo '. ~/.optimove-ce-complete.zsh' >> ~/.zshrc\n"
+    "  fish: optimove-ce completion fish > ~/.config/fish/completions/optimove-ce.fish"
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print the script that completes commands and options in SHELL: bash, zsh or fish."""
+    root = ctx.find_root()
+    chosen = get_completion_class(shell)
+    assert chosen is not None  # noqa: S101 - click has all three
+    name = root.info_name or "optimove-ce"
+    click.echo(chosen(root.command, {}, name, f"_{name}_COMPLETE".replace("-", "_").upper()).source())

@@ -63,37 +63,35 @@ def write_page(path: Path, *, title: str, sections: Sequence[Section], made: dat
         raise ConfigurationError(f"The report {path} could not be written: {error.strerror}.") from None
 
 
-def _checked(_: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    try:
-        return None if path is None else _writable(path)
-    except OSError as error:
-        reason = f"{path} cannot be written: {error.strerror or type(error).__name__}."
-        raise click.BadParameter(reason, param=parameter) from None
-    except ValueError as error:
-        raise click.BadParameter(str(error), param=parameter) from None
-
-
-def _writable(path: Path) -> Path:
-    """Return a path with its links followed.
+def _checked(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+    """Return a path with its links followed, if a page can be written there.
 
     Raises:
-        ValueError: It does not name an HTML file.
-        OSError: Nothing can be written there.
+        BadParameter: It does not name an HTML file, or nothing can be written there.
     """
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: name a file in it, such as {path / 'report.html'}.")
-    if path.suffix.lower() not in _SUFFIXES:
-        raise ValueError(f"{path} must end in .html: so that no other file is overwritten by mistake.")
-    real = path.resolve()
-    if real.exists() and not real.is_file():
-        raise ValueError(f"{path} is not a regular file.")
-    if not real.parent.is_dir():
-        raise ValueError(f"There is no folder {path.parent}: make it first.")
-    # Permissions are known only by trying. A write-protected page is kept.
-    if real.exists():
-        real.open("r+b").close()
-    with _beside(real) as (_, descriptor):
-        os.close(descriptor)
+    if path is None:
+        return None
+    complaint = ""
+    try:
+        real = path.resolve()
+        if path.is_dir():
+            complaint = f"{path} is a folder: name a file in it, such as {path / 'report.html'}."
+        elif path.suffix.lower() not in _SUFFIXES:
+            complaint = f"{path} must end in .html: so that no other file is overwritten by mistake."
+        elif real.exists() and not real.is_file():
+            complaint = f"{path} is not a regular file."
+        elif not real.parent.is_dir():
+            complaint = f"There is no folder {path.parent}: make it first."
+        else:
+            # Permissions are known only by trying. A write-protected page is kept.
+            if real.exists():
+                real.open("r+b").close()
+            with _beside(real) as (_file, descriptor):
+                os.close(descriptor)
+    except OSError as error:
+        complaint = f"{path} cannot be written: {error.strerror or type(error).__name__}."
+    if complaint:
+        raise click.BadParameter(complaint)
     return real
 
 
