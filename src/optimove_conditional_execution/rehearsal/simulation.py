@@ -141,7 +141,7 @@ class Simulation:
             self._latencies.append(result.latency_ms)
         self._finished.append(question.request_uid)
         if len(self._finished) > _KEPT:
-            self._fake.questions.pop(self._finished.popleft(), None)
+            self._fake.notifications.pop(self._finished.popleft(), None)
         del self._fake.calls[:-_KEPT]
         self.on_result(result)
 

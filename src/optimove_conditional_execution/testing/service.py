@@ -124,7 +124,7 @@ class Service:
         timezone: The zone of time stamps that have none.
         calls: Every request so far.
         webhooks: URLs by id.
-        questions: Notifications by `request_uid`.
+        notifications: Those that were sent, by `request_uid`.
         listeners: URLs by event type and channel.
         campaigns: Campaigns by number.
     """
@@ -146,7 +146,7 @@ class Service:
         self.timezone = zone_of(timezone)
         self.calls: list[Call] = []
         self.webhooks: dict[str, str] = {}
-        self.questions: dict[str, SentNotification] = {}
+        self.notifications: dict[str, SentNotification] = {}
         self.listeners: dict[tuple[int, int | None], str] = {}
         self.campaigns: dict[int, Campaign] = {}
         self._endpoints = endpoints
@@ -253,7 +253,7 @@ class Service:
             approval = Approval.model_validate(_decoded(request))
         except ValidationError:
             return _error(400, "The approval is not of the documented shape.")
-        question = self.questions.get(approval.request_uid)
+        question = self.notifications.get(approval.request_uid)
         if question is None:
             return _error(404, "No such request_uid was sent.")
         now = self._now_ms()

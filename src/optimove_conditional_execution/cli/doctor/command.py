@@ -34,20 +34,16 @@ _SERVICE: Final = "it must be registered, be reachable from here, and refuse"
 @click.command(epilog="\b\nExample:\n  optimove-ce doctor --webhook https://gate.example.com/optimove")
 @click.option("--webhook", type=url, help=f"Your webhook: {_SERVICE} what is unsigned.")
 @click.option("--listener", type=url, help=f"Your listener: {_SERVICE} what has no token.")
-@click.option(
-    "--timeout",
-    "seconds",
-    type=Seconds(0.1, 60),
-    default=5.0,
-    help="How long one request may take.",
-)
+@click.option("--timeout", "seconds", type=Seconds(0.1, 60), default=5.0, help="How long one request may take.")
 @click.option(
     "--timeout-ms",
     type=click.IntRange(1, MAX_TIMEOUT_MS),
     default=DEFAULT_TIMEOUT_MS,
     help="Milliseconds that Optimove waits for an answer, as you have set it: it cannot be read.",
 )
-@click.option("--path-prefix", default="", show_default=False, help="The path_prefix of your Endpoints, such as /current.")
+@click.option(
+    "--path-prefix", default="", show_default=False, help="The path_prefix of your Endpoints, such as /current."
+)
 @click.option("--strict", is_flag=True, help="Exit with status 1 on warnings, too.")
 @json_option
 def doctor(
