@@ -74,9 +74,8 @@ def program() -> None:
 def _keep_proxies_out_of_loopback() -> None:
     """Reach loopback without the proxy of the environment; the sample service inherits this."""
     listed = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
-    hosts = [host for host in (part.strip() for part in listed.split(",")) if host]
-    value = ",".join([*hosts, *(host for host in _LOOPBACK if host not in hosts)])
-    os.environ["no_proxy"] = os.environ["NO_PROXY"] = value
+    hosts = dict.fromkeys([*filter(None, map(str.strip, listed.split(","))), *_LOOPBACK])
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)
 
 
 for _command in (
