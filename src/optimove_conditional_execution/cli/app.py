@@ -1,4 +1,4 @@
-"""The root command: its subcommands and exit statuses."""
+"""The root command: its subcommands, each a module of this package, and exit statuses."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
     if not as_json:
         show_section(section)
     _finish("A rehearsal of a triggered campaign", [section], result.as_json() if as_json else None, report)
-    _exit(interrupted.exit_status if interrupted else int(not result.ok))
+    raise click.exceptions.Exit(interrupted.exit_status if interrupted else int(not result.ok))
 
 
 @click.command(
@@ -272,7 +272,7 @@ def campaign(
     if recipients is not None:
         recipients.writelines(f"{customer_id}\n" for customer_id in result.recipients)
     _finish("A campaign of the simulator", [section], result.as_json() if as_json else None, report)
-    _exit(int(not result.reported))
+    raise click.exceptions.Exit(int(not result.reported))
 
 
 def _told(status: int | None) -> str:
@@ -414,7 +414,7 @@ def demo(count: int, timeout_ms: int, customers: int, seed: int | None, report: 
     ok = triggered.ok and scheduled.ok
     numbers = {**triggered.as_json(), "ok": ok, "campaign": scheduled.as_json()}
     _finish("Demonstration of Conditional Execution", sections, numbers if as_json else None, report)
-    _exit(int(not ok))
+    raise click.exceptions.Exit(int(not ok))
 
 
 def _introduce(environment: Mapping[str, str], as_json: bool, **further: Any) -> None:
@@ -440,8 +440,3 @@ def _finish(title: str, sections: Sequence[Section], numbers: object, report: Pa
         click.echo(json.dumps(numbers))
     if report is not None:
         write_page(report, title=title, sections=sections)
-
-
-def _exit(status: int) -> None:
-    if status:
-        raise click.exceptions.Exit(status)

@@ -1,4 +1,7 @@
-"""The simulator as a server: notifications at a rate and campaigns, to all registered URLs."""
+"""The simulator as a server: notifications at a rate and campaigns, to all registered URLs.
+
+A separate module, although only the command uses it: it checks nothing, and runs until it is stopped.
+"""
 
 from __future__ import annotations
 

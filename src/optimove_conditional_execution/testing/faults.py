@@ -1,4 +1,7 @@
-"""Faults of a server, or of the network in front of it, for `FaultServer`."""
+"""Faults of a server, or of the network in front of it, for `FaultServer`.
+
+A separate module, since tests name its members: `faults.HANG`, `faults.unavailable()`.
+"""
 
 from __future__ import annotations
 

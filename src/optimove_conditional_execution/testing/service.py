@@ -1,4 +1,7 @@
-"""The simulator's API: key, routes, the eleven calls, and a record of the requests."""
+"""The simulator's API: key, routes, the eleven calls, and a record of the requests.
+
+Separate from `FakeOptimove`: this is the server that clients call, that is what tests call.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, final
@@ -12,7 +13,6 @@ from ..._version import __version__
 from ...deadline import Deadline
 from ...errors import DeadlineExceeded, TransportError
 from ...messages import Response
-from ...transport import proxies
 from ...transport.engine import Engine, OutgoingRequest, read_all
 from ...urls import address_of, is_loopback, origin
 from .finding import Check, not_checked
@@ -88,9 +88,13 @@ class Probe:
 
 def proxy_for(url: str) -> str | None:
     """Return the proxy of the environment for a URL, as host and port; None for none."""
-    proxy = proxies.proxy_for(url)
+    parts = urlsplit(url)
+    if urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
     # Without its user name and password.
-    return None if proxy is None else urlsplit(proxy).netloc.rpartition("@")[2]
+    return None if not proxy else urlsplit(proxy if "://" in proxy else f"//{proxy}").netloc.rpartition("@")[2]
 
 
 def connection_checks(url: str, result: Answer | NoAnswer) -> list[Check]:
