@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -50,15 +47,9 @@ def write_page(path: Path, *, title: str, sections: Sequence[Section], made: dat
     """
     text = page(title, sections, made=datetime.now(UTC) if made is None else made)
     try:
-        with _beside(path) as (file, descriptor):
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(text.encode())
-                stream.flush()
-                os.fsync(stream.fileno())
-            # It names customers: keep the permissions of an older page.
-            with contextlib.suppress(FileNotFoundError):
-                shutil.copymode(path, file)
-            file.replace(path)
+        # It names customers: the permissions of an older page are kept.
+        with click.open_file(path, "w", encoding="utf-8", atomic=True) as file:
+            file.write(text)
     except OSError as error:
         raise ConfigurationError(f"The report {path} could not be written: {error.strerror}.") from None
 
@@ -86,22 +77,9 @@ def _checked(_: click.Context, __: click.Parameter, path: Path | None) -> Path |
             # Permissions are known only by trying. A write-protected page is kept.
             if real.exists():
                 real.open("r+b").close()
-            with _beside(real) as (_file, descriptor):
-                os.close(descriptor)
+            tempfile.TemporaryFile(dir=real.parent).close()
     except OSError as error:
         complaint = f"{path} cannot be written: {error.strerror or type(error).__name__}."
     if complaint:
         raise click.BadParameter(complaint)
     return real
-
-
-@contextlib.contextmanager
-def _beside(path: Path) -> Iterator[tuple[Path, int]]:
-    """Create a temporary file in the same folder; it is removed unless it was renamed."""
-    file = path.with_name(f".report-{secrets.token_hex(8)}.tmp")
-    # With the permissions of any new file, by the umask.
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        yield file, descriptor
-    finally:
-        file.unlink(missing_ok=True)
