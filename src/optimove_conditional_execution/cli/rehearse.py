@@ -51,7 +51,8 @@ _DEFAULT_PERCENT: Final = 10.0
 def _fault_share(given: str) -> tuple[FaultKind, float]:
     """Return how many of a hundred notifications have which fault, from `KIND` or `KIND=PERCENT`."""
     word, is_equal, number = given.partition("=")
-    kind = next((kind for kind in FAULT_KINDS if kind == word), None)
+    kinds: dict[str, FaultKind] = {kind: kind for kind in FAULT_KINDS}
+    kind = kinds.get(word)
     if kind is None:
         raise click.BadParameter(f"{word!r} is none of {', '.join(FAULT_KINDS)}.")
     try:

@@ -62,7 +62,6 @@ def _checked(_: click.Context, __: click.Parameter, path: Path | None) -> Path |
     """
     if path is None:
         return None
-    complaint = ""
     try:
         real = path.resolve()
         if path.is_dir():
@@ -78,8 +77,7 @@ def _checked(_: click.Context, __: click.Parameter, path: Path | None) -> Path |
             if real.exists():
                 real.open("r+b").close()
             tempfile.TemporaryFile(dir=real.parent).close()
+            return real
     except OSError as error:
         complaint = f"{path} cannot be written: {error.strerror or type(error).__name__}."
-    if complaint:
-        raise click.BadParameter(complaint)
-    return real
+    raise click.BadParameter(complaint)
