@@ -60,7 +60,7 @@ class Table:
 
     def unknown_to_optimove(self) -> Row:
         _, body = self.question("VIP-5")
-        self.fake.questions.clear()
+        self.fake.notifications.clear()
         return Row(self.post(body).status_code, None)
 
     def unsigned(self) -> Row:

@@ -232,7 +232,7 @@ class TestEveryShape:
 
     def test_optimove_refuses(self, shape: Shape, handler: Handler, fake_optimove: FakeOptimove) -> None:
         _, body = asked(fake_optimove)
-        fake_optimove.questions.clear()
+        fake_optimove.notifications.clear()
         assert handler(shape(body, signed(body)), None)["statusCode"] == 503
 
     def test_signed_twice(self, shape: Shape, handler: Handler, fake_optimove: FakeOptimove) -> None:

@@ -228,7 +228,7 @@ def test_a_page_says_what_the_sections_say() -> None:
             "24 November 2026, 20:31:05 UTC",
             "A triggered campaign",
             "✓ Nothing lost.",
-            "! Look at this.",
+            "? Look at this.",
         ),
         *("sent 40", "Customers over time, against clearance", "That was 58 s before clearance."),
     ):

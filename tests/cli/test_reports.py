@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from optimove_conditional_execution.cli import rehearse
 from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.cli.charts import BurnUp, ReviewSamples
-from optimove_conditional_execution.cli.console import charts_of
+from optimove_conditional_execution.cli.console import review_sections
 from optimove_conditional_execution.flows.report import Progress, ReviewReport
 from optimove_conditional_execution.rehearsal import ScheduledResult
 from optimove_conditional_execution.rehearsal.demo import demo_scheduled
@@ -110,12 +110,10 @@ def test_a_review_draws_its_burn_up_and_writes_the_page(
     status, printed, complaints = review(tmp_path, fake_optimove, optimove_url, *arguments, given=given)
     assert (status, complaints) == (0, "")
     lines = printed.splitlines()
-    assert lines[0].startswith("campaign 1359  complete  reviewed 3000")
-    assert lines[2:4] == [
-        "Customers over time, against clearance",
-        ". decided   # acknowledged",
-    ]
-    assert max(map(len, lines[1:])) <= 80
+    assert lines[1:3] == ["campaign     1359", "reviewed     3,000"]
+    assert lines[14:16] == ["Customers over time, against clearance", ". decided   # acknowledged"]
+    assert lines[-1] == "Complete: every customer was decided, and every status to report was acknowledged."
+    assert max(map(len, lines)) <= 90
     page = (tmp_path / "review.html").read_text("utf-8")
     text = words(page)
     assert "Campaign 1359 ✓ Complete" in text
@@ -155,21 +153,26 @@ def told(seconds: float, decided: int, *, all_read: bool = True) -> Progress:
     )  # fmt: skip
 
 
+def burn_ups(reports: list[ReviewReport], samples: ReviewSamples) -> list[BurnUp]:
+    sections = review_sections(reports, samples, safety_margin=30.0, nothing="")
+    return [chart for section in sections for chart in section.charts if isinstance(chart, BurnUp)]
+
+
 def test_two_reviews_of_one_campaign_are_not_mixed() -> None:
     samples = ReviewSamples()
     for moment in range(3):
         samples(told(moment, 10 * moment))
     one = ReviewReport(campaign_id=7, reviewed=20)
-    (alone,) = charts_of([one], samples, safety_margin=30.0)
+    (alone,) = burn_ups([one], samples)
     assert (alone.drawable, alone.total) == (True, 20)
-    assert [chart.drawable for chart in charts_of([one, one], samples, safety_margin=30.0)] == [False, False]
+    assert [chart.drawable for chart in burn_ups([one, one], samples)] == [False, False]
 
 
 def test_how_many_customers_there_are_is_not_guessed() -> None:
     samples = ReviewSamples()
     samples(told(0, 0, all_read=False))
     samples(told(1, 10, all_read=False))
-    (chart,) = charts_of([ReviewReport(campaign_id=7, reviewed=10)], samples, safety_margin=30.0)
+    (chart,) = burn_ups([ReviewReport(campaign_id=7, reviewed=10)], samples)
     assert (chart.drawable, chart.total) == (True, None)
 
 

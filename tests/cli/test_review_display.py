@@ -64,7 +64,7 @@ def test_nothing_is_said_twice() -> None:
     [
         (None, 50.0, "50 s left, ? slack"),
         (-3.0, 50.0, "50 s left, -3 s slack"),
-        (9_000.0, 7_200.0, "2.0 h left, 2.5 h slack"),
+        (9_000.0, 7_200.0, "2 h left, 2.5 h slack"),
     ],
 )
 def test_times(slack: float | None, left: float, shown: str) -> None:

@@ -149,7 +149,7 @@ def test_a_full_register_is_not_queued_for_and_a_failing_one_is_left_alone(
         first = shed.burst(60)
         assert await shed.until_answered(40) == {"abstained": 40}
         assert register.asked == 20
-        assert not any(question.approved for question in fake_optimove.questions.values())
+        assert not any(question.approved for question in fake_optimove.notifications.values())
         # The twenty fail: from now on nobody is asked, until the pause is over.
         register.healthy = False
         register.answers.set()

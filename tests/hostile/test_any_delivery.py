@@ -115,7 +115,7 @@ def delivered(request: Request, handler: Callable[..., Any], *, on_failure: OnFa
     fake = FakeOptimove(secret=SECRET)
     question = fake.trigger("C1", request_uid=UID, timeout_ms=3_600_000)[0]
     if not known:
-        fake.questions.clear()
+        fake.notifications.clear()
     outcomes: list[Outcome] = []
     options: Any = {
         "secrets": SECRET,

@@ -77,7 +77,7 @@ class TestAHostThatEndsUs:
     @staticmethod
     def ask(made: Rig, seconds: float, **options: Any) -> Response:
         payload = notification(timeout_ms=30_000, **options)
-        if not any(question.request_uid == payload["request_uid"] for question in made.optimove.questions.values()):
+        if not any(question.request_uid == payload["request_uid"] for question in made.optimove.notifications.values()):
             made.optimove.expect(payload)
         request = signed_request(payload, secret=made.optimove.secret)
         return made.handle(request, deadline=Deadline.after(seconds))

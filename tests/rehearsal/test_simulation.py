@@ -23,7 +23,7 @@ def test_it_forgets_what_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     assert endless.as_json()["unanswered"] == 20
     assert len(results) == 20
     assert len({result.planned.user_id for result in results}) == 20
-    assert len(endless._fake.questions) == 5
+    assert len(endless._fake.notifications) == 5
 
 
 def test_what_was_missed_is_not_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:

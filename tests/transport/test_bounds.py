@@ -59,7 +59,7 @@ def test_three_hundred_notifications_at_once_are_all_acknowledged(engine: Any) -
 
     with FaultServer() as server:
         assert asyncio.run(go(server)) == [200] * 300
-        assert sum(question.approved for question in server.optimove.questions.values()) == 300
+        assert sum(question.approved for question in server.optimove.notifications.values()) == 300
         assert len(server.optimove.calls_of("send_webhook_approval")) == 300
         assert server.connections <= 64
 

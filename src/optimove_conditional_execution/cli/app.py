@@ -1,4 +1,4 @@
-"""The root command: its subcommands and exit statuses."""
+"""The root command: its subcommands, each a module of this package, and exit statuses."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 from typing import Any, Final, final
 
 import click
+from click.shell_completion import get_completion_class
 
 from .. import __version__
 from ..errors import OptimoveError
 from ..tracebacks import sensitive_variables
-from .completion import completion
 from .decisions import decisions
 from .doctor.command import doctor
 from .init import init
@@ -61,7 +61,7 @@ class _Program(click.Group):
 
 @click.group(
     cls=_Program,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
     epilog="\b\nStart with:\n  optimove-ce demo",
 )
 @click.version_option(__version__, prog_name="optimove-ce", message="%(prog)s %(version)s")
@@ -76,23 +76,31 @@ def program() -> None:
 def _keep_proxies_out_of_loopback() -> None:
     """Reach loopback without the proxy of the environment; the sample service inherits this."""
     listed = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
-    hosts = [host for host in (part.strip() for part in listed.split(",")) if host]
-    value = ",".join([*hosts, *(host for host in _LOOPBACK if host not in hosts)])
-    os.environ["no_proxy"] = os.environ["NO_PROXY"] = value
+    hosts = dict.fromkeys([*filter(None, map(str.strip, listed.split(","))), *_LOOPBACK])
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)
 
 
-program.add_command(demo)
-program.add_command(simulate)
-program.add_command(trigger)
-program.add_command(campaign)
-program.add_command(sign_command)
-program.add_command(verify_command)
-program.add_command(webhooks)
-program.add_command(listeners)
-program.add_command(settings)
-program.add_command(review)
-program.add_command(decisions)
-program.add_command(init)
-program.add_command(doctor)
-program.add_command(schema)
-program.add_command(completion)
+for _command in (
+    *(demo, simulate, trigger, campaign, sign_command, verify_command),
+    *(webhooks, listeners, settings, review, decisions, init, doctor, schema),
+):
+    program.add_command(_command)
+
+
+@program.command(
+    epilog="\b\nInstall it once, and open a new shell:\n"
+    "  bash: optimove-ce completion bash > ~/.optimove-ce-complete.bash\n"
+    "        echo '. ~/.optimove-ce-complete.bash' >> ~/.bashrc\n"
+    "  zsh:  optimove-ce completion zsh > ~/.optimove-ce-complete.zsh\n"
+    "        echo '. ~/.optimove-ce-complete.zsh' >> ~/.zshrc\n"
+    "  fish: optimove-ce completion fish > ~/.config/fish/completions/optimove-ce.fish"
+)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print the script that completes commands and options in SHELL: bash, zsh or fish."""
+    root = ctx.find_root()
+    chosen = get_completion_class(shell)
+    assert chosen is not None  # noqa: S101 - click has all three
+    name = root.info_name or "optimove-ce"
+    click.echo(chosen(root.command, {}, name, f"_{name}_COMPLETE".replace("-", "_").upper()).source())

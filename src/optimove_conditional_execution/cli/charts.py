@@ -10,17 +10,15 @@ from __future__ import annotations
 import bisect
 import html
 import io
-import itertools
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, final
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.table import Table
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
@@ -36,6 +34,8 @@ _STEPS: Final = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 _DECADES: Final = range(-3, 10)
 _LATE: Final = "bold red"
 _STYLES: Final = ("green", "cyan")
+_BAD: Final = ("wrong", "lost", "late")
+"""Facts that are an error unless they are 0."""
 
 
 def number(value: float) -> str:
@@ -78,15 +78,12 @@ class Histogram:
     @property
     def bins(self) -> list[tuple[float, float, int]]:
         """Lower edge, upper edge and count of each bin; adjacent empty bins are merged, and the deadline is an edge."""
-        ordered = sorted(self.latencies_ms)
         edges = sorted({self.deadline_ms, *(step * 10.0**decade for decade in _DECADES for step in _STEPS)})
-        first = max(0, bisect.bisect_left(edges, min(ordered[0], self.deadline_ms)) - 1)
-        last = bisect.bisect_left(edges, max(ordered[-1], self.deadline_ms))
+        counts = Counter(bisect.bisect_left(edges, latency) for latency in self.latencies_ms)
+        deadline = edges.index(self.deadline_ms)
         bins: list[tuple[float, float, int]] = []
-        for low, high in itertools.pairwise(edges[first : last + 1]):
-            # The first bin has no lower edge, so that it includes 0 ms.
-            below = 0 if not bins else bisect.bisect_right(ordered, low)
-            count = bisect.bisect_right(ordered, high) - below
+        for index in range(min(deadline, *counts), max(deadline, *counts) + 1):
+            low, high, count = edges[index - 1] if index else 0.0, edges[index], counts[index]
             if not count and bins and not bins[-1][2] and low != self.deadline_ms:
                 bins[-1] = (bins[-1][0], high, 0)
             else:
@@ -261,15 +258,14 @@ def _bar(console: Console, parts: Sequence[tuple[int, str]], most: int, room: in
 
 
 def show(chart: Chart, console: Console | None = None) -> None:
-    """Print a chart on standard output: in colours on a terminal, in plain ASCII in a pipe.
+    """Print a chart: in colours on a terminal, in plain ASCII in a pipe.
 
     Args:
         chart: What to draw.
-        console: A terminal to draw on instead.
+        console: Where to; unset, standard output.
     """
-    if console is None or not console.is_terminal:
-        console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _WIDTH)
-    console.print(chart, width=min(_WIDTH, console.width))
+    console = Console(file=sys.stdout) if console is None else console
+    console.print(chart, width=min(_WIDTH, console.width) if console.is_terminal else _WIDTH)
 
 
 @final
@@ -295,18 +291,44 @@ class Section:
     findings: Sequence[str] = ()
     warnings: Sequence[str] = ()
 
-    def parts(self) -> Iterator[RenderableType]:
-        """Yield the parts of the section, in order."""
-        yield Text(f"\n{self.title}\n", style="bold underline")
-        yield Text(f"{'✓' if self.ok else '✗'} {self.verdict}", style=_STYLES[0] if self.ok else _LATE)
-        yield from (Text(f"! {finding}", style=_LATE) for finding in self.findings)
-        yield from (Text(f"! {warning}", style="yellow") for warning in self.warnings)
-        facts = Table(box=None, show_header=False, pad_edge=False)
-        for name, value in self.facts:
-            facts.add_row(Text(name, style="bold"), Text(value))
-        yield from (Text(), facts)
-        for chart in self.charts:
-            yield from (Text(), chart)
+    def lines(self) -> list[Text]:
+        """Return the facts."""
+        width = max(11, *(len(name) for name, _ in self.facts), 0)
+        return [
+            Text(f"{name:<{width}} {value}", _LATE if name in _BAD and value != "0" else "")
+            for name, value in self.facts
+        ]
+
+    def notes(self) -> list[Text]:
+        """Return the findings and warnings."""
+        findings = [Text(f"! {finding}", _LATE) for finding in self.findings]
+        return findings + [Text(f"? {warning}", "yellow") for warning in self.warnings]
+
+    def result(self, mark: str = "") -> Text:
+        """Return the verdict."""
+        return Text(f"{mark}{self.verdict}", _STYLES[0] if self.ok else _LATE)
+
+
+def show_section(section: Section, console: Console | None = None) -> None:
+    """Print a section without its title, the verdict last: in colours on a terminal, in plain ASCII in a pipe.
+
+    Args:
+        section: What to print.
+        console: Where to; unset, standard output.
+    """
+    console = Console(file=sys.stdout) if console is None else console
+
+    def write(lines: Sequence[Text]) -> None:
+        for line in lines:
+            console.print(line, soft_wrap=True)
+
+    if section.facts:
+        write([Text(), *section.lines(), Text()])
+    for chart in section.charts:
+        if chart.drawable:
+            show(chart, console)
+            write([Text()])
+    write([*section.notes(), section.result()])
 
 
 # Middle tones, which can be read on white, on black and on paper.
@@ -336,8 +358,11 @@ def page(title: str, sections: Sequence[Section], *, made: datetime) -> str:
     console.print(Text(title, style="bold"))
     console.print(Text(f"{made:%d %B %Y, %H:%M:%S %Z}; optimove-conditional-execution {__version__}"))
     for section in sections:
-        for part in section.parts():
+        console.print(Text(f"\n{section.title}\n", style="bold underline"))
+        for part in (section.result("✓ " if section.ok else "✗ "), *section.notes(), Text(), *section.lines()):
             console.print(part)
+        for chart in section.charts:
+            console.print(Text(), chart, sep="\n")
     text = console.export_html(theme=_THEME, code_format=_PAGE).replace("TITLE", html.escape(title), 1)
     # Control characters and lone surrogates are invalid in HTML, and a right-to-left override would reverse the text.
     return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)

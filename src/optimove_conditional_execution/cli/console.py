@@ -1,18 +1,14 @@
-"""Output for people: live tables on a terminal, lines in a pipe, results with their charts."""
+"""Output for people: live tables on a terminal, lines in a pipe, results as sections."""
 
 from __future__ import annotations
 
-import json
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, final
 
-import click
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -24,17 +20,15 @@ from ..flows.report import Progress, ReviewReport
 from ..rehearsal import Observation, ScheduledResult, TriggeredResult
 from ..rehearsal.demo import DemoScheduled, DemoTriggered
 from ..rehearsal.result import sentences
-from .charts import BurnUp, Histogram, ReviewSamples, Section, counted, show
-from .report_file import write_page
+from .charts import BurnUp, Histogram, ReviewSamples, Section, counted, duration
 
 _BAR_WIDTH: Final = 16
-_LATENCY_WIDTH: Final = 8
 _SECONDS_A_LINE: Final = 1.0
-_HOUR: Final = 3_600
 _LONGEST_TABLE: Final = 200
 _OTHER_LINES: Final = 8
 """Lines of a terminal for the table's frame and the line above it."""
 
+_NAMES: Final = {"not_reached": "not reached", "chunks": "updates"}
 _STYLES: Final = {
     "approved": "green",
     "denied": "yellow",
@@ -50,21 +44,18 @@ class _LiveTable(ABC):
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        is_live = console.is_terminal and not console.is_dumb_terminal
-        self._live = (
-            Live(console=console, get_renderable=self._now, refresh_per_second=8, transient=True) if is_live else None
-        )
+        self.is_live = console.is_terminal and not console.is_dumb_terminal
+        self._live = Live(console=console, get_renderable=self._now, refresh_per_second=8, transient=True)
 
     def __enter__(self) -> Self:
-        if self._live is not None:
+        if self.is_live:
             self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._live.stop()
         self._finish()
 
     @abstractmethod
@@ -85,6 +76,9 @@ class ReviewDisplay(_LiveTable):
             CampaignReview(reviewer, client=client, progress=display).run(event)
 
     In a pipe it prints a line a second, and the last one of each review. It needs the extra `cli`.
+
+    Attributes:
+        samples: What it was told, for a chart.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -93,21 +87,23 @@ class ReviewDisplay(_LiveTable):
         Args:
             console: Where to; unset, standard error.
         """
+        self.samples = ReviewSamples()
         self._latest: dict[int, Progress] = {}
         self._printed: dict[int, tuple[float, Progress]] = {}
         super().__init__(Console(stderr=True) if console is None else console)
 
     def __call__(self, progress: Progress) -> None:
         """Show the progress of a review; called by the review, in its own thread."""
+        self.samples(progress)
         self._latest[progress.campaign_id] = progress
         printed = self._printed.get(progress.campaign_id)
-        if self._live is None and (printed is None or time.monotonic() - printed[0] >= _SECONDS_A_LINE):
+        if not self.is_live and (printed is None or time.monotonic() - printed[0] >= _SECONDS_A_LINE):
             self._print(progress)
 
     def _finish(self) -> None:
-        if self._live is not None and self._latest:
+        if self.is_live and self._latest:
             self.console.print(self._now())
-        for progress in self._latest.values() if self._live is None else ():
+        for progress in () if self.is_live else self._latest.values():
             if self._printed[progress.campaign_id][1] is not progress:
                 self._print(progress)
 
@@ -136,40 +132,28 @@ def _numbers(progress: Progress) -> list[tuple[str, str]]:
         ("decided", f"{progress.approved + progress.denied:,}"),
         ("approved", f"{progress.approved:,}"),
         ("rate", f"{progress.rate:,.0f}/s"),
-        ("left", _duration(progress.seconds_left)),
-        ("slack", "?" if progress.slack is None else _duration(progress.slack)),
+        ("left", duration(progress.seconds_left)),
+        ("slack", "?" if progress.slack is None else duration(progress.slack)),
     ]
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:,.0f} s" if abs(seconds) < _HOUR else f"{seconds / _HOUR:,.1f} h"
 
 
 @final
 class NotificationDisplay(_LiveTable):
     """Display of the demo's notifications: a table, or in a pipe a line for each when it is over."""
 
-    def __init__(self, console: Console, *, deadline_ms: int) -> None:
-        """Lazy: nothing is shown until the first call.
-
-        Args:
-            console: Where to.
-            deadline_ms: Milliseconds that an answer may take.
-        """
-        self._deadline_ms = deadline_ms
+    def __init__(self, console: Console) -> None:
+        """Lazy: nothing is shown until the first call."""
         self._seen: dict[str, Observation] = {}
         super().__init__(console)
 
     def __call__(self, one: Observation) -> None:
         """Show the state of a notification."""
         self._seen[one.request_uid] = one
-        if self._live is None and one.over and not self.console.quiet:
-            user, scenario, statuses, kinds = _cells(one)
-            against = "" if one.latency_ms is None else f"{one.latency_ms} of {self._deadline_ms} ms"
-            click.echo(f"{user:<15} {scenario:<16} {statuses:<9} {kinds:<19} {against}".rstrip())
+        if one.over and not self.is_live:
+            self.console.print(Text(line_of(one)), soft_wrap=True)
 
     def _finish(self) -> None:
-        if self._live is not None:
+        if self.is_live:
             self.console.print(self._table(list(self._seen.values())[-_LONGEST_TABLE:]))
 
     def _now(self) -> Group:
@@ -180,64 +164,27 @@ class NotificationDisplay(_LiveTable):
     def _table(self, seen: Sequence[Observation]) -> Table:
         # Narrow enough for 80 columns.
         table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0)
-        for name in ("user", "scenario", "HTTP", "decision", f"of {self._deadline_ms} ms"):
+        for name in ("user", "scenario", "HTTP", "decision", "latency"):
             table.add_column(name, no_wrap=True)
         for one in seen:
-            user, scenario, statuses, kinds = _cells(one)
+            *cells, kinds, latency = _cells(one)
             coloured = Text(", ").join(Text(kind, style=_STYLES.get(kind, "dim")) for kind in kinds.split(", "))
-            table.add_row(user, scenario, statuses, coloured, self._bar(one.latency_ms))
+            table.add_row(*cells, coloured, latency)
         return table
 
-    def _bar(self, latency_ms: int | None) -> Text:
-        if latency_ms is None:
-            return Text("")
-        filled = min(_LATENCY_WIDTH, -(-latency_ms * _LATENCY_WIDTH // self._deadline_ms))
-        style = "green" if filled <= _LATENCY_WIDTH // 2 else "yellow"
-        return Text.assemble(("#" * filled, style), ("." * (_LATENCY_WIDTH - filled), "dim"), f" {latency_ms} ms")
 
-
-def _cells(one: Observation) -> tuple[str, str, str, str]:
-    """Return user, scenario or fault, HTTP answers, and the result."""
+def _cells(one: Observation) -> tuple[str, str, str, str, str]:
+    """Return user, scenario or fault, HTTP answers, the result, and the latency."""
     kinds = ", ".join(check.kind for check in one.checks()) if one.over else "..."
     statuses = ", ".join(str(reply) for reply in one.replies)
-    return one.planned.user_id, one.planned.scenario or one.planned.fault or "", statuses, kinds
+    latency = "" if one.latency_ms is None else f"{one.latency_ms} of {one.deadline_ms} ms"
+    return one.planned.user_id, one.planned.scenario or one.planned.fault or "", statuses, kinds, latency
 
 
 def line_of(one: Observation) -> str:
     """Return a notification that is over as a line."""
-    user, fault, statuses, kinds = _cells(one)
-    against = "" if one.latency_ms is None else f"{one.latency_ms} of {one.deadline_ms} ms"
-    return f"{user:<14} {fault:<10} HTTP {statuses:<9} {kinds:<20} {against}".rstrip()
-
-
-def show_section(section: Section, console: Console | None = None) -> None:
-    """Print a result: numbers, charts, findings and verdict.
-
-    Args:
-        section: As on the page of `--report`.
-        console: Where to; unset, standard output.
-    """
-    target = Console(file=sys.stdout) if console is None else console
-
-    def line(text: str, style: str = "") -> None:
-        if target.is_terminal:
-            target.print(Text(text, style=style), soft_wrap=True)
-        else:
-            click.echo(text)
-
-    line("")
-    for name, value in section.facts:
-        line(f"{name:<11} {value}", "bold red" if name in ("wrong", "lost", "late") and value != "0" else "")
-    line("")
-    for chart in section.charts:
-        if chart.drawable:
-            show(chart, target)
-            line("")
-    for finding in section.findings:
-        line(f"! {finding}", "red")
-    for warning in section.warnings:
-        line(f"? {warning}", "yellow")
-    line(section.verdict, "bold green" if section.ok else "bold red")
+    user, fault, statuses, kinds, latency = _cells(one)
+    return f"{user:<14} {fault:<16} HTTP {statuses:<9} {kinds:<20} {latency}".rstrip()
 
 
 # ---- rehearsals that are over
@@ -309,96 +256,43 @@ def demo_section(title: str, half: DemoTriggered | DemoScheduled, chart: Histogr
 # ---- reviews that are over
 
 
-def tell(reports: Sequence[ReviewReport], charts: Sequence[BurnUp], *, nothing: str = "") -> None:
-    """Print reports with their charts.
-
-    Args:
-        reports: In order.
-        charts: One for each; those with nothing to draw are left out.
-        nothing: What is printed when there is no report.
-    """
-    for report, chart in zip(reports, charts, strict=True):
-        state = "complete" if report.complete else "INCOMPLETE"
-        numbers = "  ".join(f"{name} {value}" for name, value in _counts(report))
-        click.echo(f"campaign {report.campaign_id}  {state}  {numbers}  to spare {report.seconds_to_spare:.0f} s")
-        for line in [*_errors(report), *report.warnings]:
-            click.echo(f"  {line}")
-        if chart.drawable:
-            click.echo()
-            show(chart)
-            click.echo()
-    if not reports:
-        click.echo(nothing)
-
-
-def tell_json(reports: Sequence[ReviewReport]) -> None:
-    """Print reports as one JSON array."""
-    click.echo(json.dumps([json.loads(report.to_json()) for report in reports]))
-
-
-def write_reviews(path: Path, reports: Sequence[ReviewReport], charts: Sequence[BurnUp], *, nothing: str = "") -> None:
-    """Write reports as a page, a section for each.
-
-    Args:
-        path: From `--report`.
-        reports: In order.
-        charts: One for each.
-        nothing: What the page says when there is no report.
-
-    Raises:
-        ConfigurationError: It cannot be written.
-    """
-    sections = [_section(report, chart) for report, chart in zip(reports, charts, strict=True)]
-    sections = sections or [Section(title="No review", ok=True, verdict=nothing)]
-    write_page(path, title="Review of scheduled campaigns", sections=sections)
-
-
-def charts_of(reports: Sequence[ReviewReport], samples: ReviewSamples, *, safety_margin: float) -> list[BurnUp]:
-    """Return a chart for each report; that of a review that did nothing is empty.
+def review_sections(
+    reports: Sequence[ReviewReport], samples: ReviewSamples, *, safety_margin: float, nothing: str
+) -> list[Section]:
+    """Return a section for each report, with a chart; that of a review that did nothing is empty.
 
     Args:
         reports: In order.
         samples: The progress of the reviews.
         safety_margin: Seconds, as the reviews were given.
+        nothing: What to say when there is no report.
     """
     campaigns = Counter(report.campaign_id for report in reports)
-    charts = []
+    sections = []
     for report in reports:
         # Progress has only the campaign id: it cannot be assigned if two reviews have the same campaign.
         told = samples.of(report.campaign_id) if campaigns[report.campaign_id] == 1 else ()
         total = report.reviewed + report.not_reached if told and told[-1].all_read else None
-        charts.append(BurnUp.of_review(told, total=total, safety_margin=safety_margin))
-    return charts
-
-
-def _counts(report: ReviewReport) -> list[tuple[str, int]]:
-    names = ("reviewed", "approved", "denied", "failed", "not_reached", "acknowledged")
-    return [(name.replace("_", " "), getattr(report, name)) for name in names]
-
-
-def _errors(report: ReviewReport) -> list[str]:
-    return [] if report.error is None else [str(report.error)]
-
-
-def _section(report: ReviewReport, chart: BurnUp) -> Section:
-    facts = [(name, f"{count:,}") for name, count in _counts(report)]
-    facts += [
-        ("rows", f"{report.rows:,}"),
-        ("updates", f"{report.chunks:,}"),
-        ("retries", f"{report.retries:,}"),
-        ("took", f"{report.seconds:,.1f} s"),
-        ("to spare", f"{report.seconds_to_spare:,.0f} s before clearance"),
-    ]
-    if report.complete:
-        verdict = "Complete: every customer was decided, and every status to report was acknowledged."
-    else:
-        verdict = "INCOMPLETE: customers who were not approved and acknowledged do not get the campaign."
-    return Section(
-        title=f"Campaign {report.campaign_id}",
-        ok=report.complete,
-        verdict=verdict,
-        facts=facts,
-        charts=[chart],
-        findings=_errors(report),
-        warnings=report.warnings,
-    )
+        chart = BurnUp.of_review(told, total=total, safety_margin=safety_margin)
+        names = ("reviewed", "approved", "denied", "failed", "not_reached", "acknowledged", "rows", "chunks", "retries")
+        if report.complete:
+            verdict = "Complete: every customer was decided, and every status to report was acknowledged."
+        else:
+            verdict = "INCOMPLETE: customers who were not approved and acknowledged do not get the campaign."
+        sections.append(
+            Section(
+                title=f"Campaign {report.campaign_id}",
+                ok=report.complete,
+                verdict=verdict,
+                facts=[
+                    ("campaign", str(report.campaign_id)),
+                    *((_NAMES.get(name, name), f"{getattr(report, name):,}") for name in names),
+                    ("took", duration(report.seconds)),
+                    ("to spare", f"{duration(report.seconds_to_spare)} before clearance"),
+                ],
+                charts=[chart],
+                findings=[] if report.error is None else [str(report.error)],
+                warnings=report.warnings,
+            )
+        )
+    return sections or [Section(title="No review", ok=True, verdict=nothing)]

@@ -14,6 +14,7 @@ from typing import Final
 import click
 
 from ..errors import ConfigurationError
+from .options import json_option
 
 REQUIREMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "fastapi": ("fastapi", "uvicorn"),
@@ -51,7 +52,7 @@ _IGNORED: Final = ".env\n.venv/\n__pycache__/\n.pytest_cache/\npackage/\n*.zip\n
 @click.argument("kind", type=click.Choice(list(REQUIREMENTS)))
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path), default=".")
 @click.option("--force", is_flag=True, help="Overwrite files that are there already; only those that it writes.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@json_option
 def init(kind: str, directory: Path, force: bool, as_json: bool) -> None:
     """Write a small project into DIRECTORY, the current one by default: a gate, its service, and its tests.
 

@@ -6,23 +6,30 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TextIO, TypeVar
+from typing import Any, Final, TextIO
 
 import click
 from rich.console import Console
 
-from ..flows.report import Progress
 from ..operations import DEFAULT_TIMEOUT_MS
 from ..rehearsal import Observation, ScheduledRehearsal, ScheduledResult, TriggeredRehearsal
 from ..rehearsal.demo import DEMO_CUSTOMERS, SAFETY_MARGIN, demo_scheduled, demo_triggered
 from ..rehearsal.plan import ALL_SCENARIOS_COUNT, FAULT_KINDS, FaultKind
-from ..rehearsal.server import LOOPBACK, is_loopback
+from ..rehearsal.server import LOOPBACK
 from ..rehearsal.service import START_SECONDS
 from ..rehearsal.simulation import Simulation
-from ..settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, SECRET_VARIABLE, TIMEZONE_VARIABLE, TOKEN_VARIABLE
-from .charts import BurnUp, ReviewSamples, show
+from ..settings import (
+    API_KEY_VARIABLE,
+    BASE_URL_VARIABLE,
+    SECRET_VARIABLE,
+    TIMEZONE_VARIABLE,
+    TOKEN_VARIABLE,
+    secret_variables,
+)
+from ..urls import is_loopback
+from .charts import BurnUp, Section, show, show_section
 from .console import (
     NotificationDisplay,
     ReviewDisplay,
@@ -31,26 +38,18 @@ from .console import (
     demo_section,
     histogram,
     line_of,
-    show_section,
     triggered_section,
 )
-from .given_urls import checked_url, checked_urls, required_url
+from .options import MAX_TIMEOUT_MS, Seconds, as_text, given_secrets, json_option, url
 from .report_file import report_option, write_page
-from .secret_variables import secret_or_new
 from .signals import Interrupted, run_interruptibly
 from .tenant import token_of, with_token
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 _DEFAULT_PERCENT: Final = 10.0
 
 
-def _fault_shares(_: click.Context, __: click.Parameter, given: Sequence[str]) -> dict[FaultKind, float]:
-    """Return how many of a hundred notifications have which fault, from `KIND` or `KIND=PERCENT`."""
-    return dict(_fault_share(one) for one in given)
-
-
 def _fault_share(given: str) -> tuple[FaultKind, float]:
+    """Return how many of a hundred notifications have which fault, from `KIND` or `KIND=PERCENT`."""
     word, is_equal, number = given.partition("=")
     kinds: dict[str, FaultKind] = {kind: kind for kind in FAULT_KINDS}
     kind = kinds.get(word)
@@ -75,30 +74,16 @@ def _check_host(_: click.Context, __: click.Parameter, host: str) -> str:
     return host
 
 
-def _option(*names: str, of: Any, default: float | None = None, **more: Any) -> Callable[[F], F]:
-    return click.option(*names, type=of, default=default, show_default=default is not None, **more)
-
-
-_SECONDS: Final = click.FloatRange(0.1, 86_400)
-_MILLISECONDS: Final = click.IntRange(1, 3_600_000)
 _CUSTOMERS: Final = click.IntRange(0, 10_000_000)
-_PORT: Final = click.IntRange(0, 65_535)
+_MILLISECONDS: Final = click.IntRange(1, MAX_TIMEOUT_MS)
 
 _command: Final = click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ...]")
 _host: Final = click.option(
-    "--host",
-    default=LOOPBACK,
-    show_default=True,
-    callback=_check_host,
-    help="Where to listen; other machines cannot reach loopback.",
+    "--host", default=LOOPBACK, callback=_check_host, help="Where to listen; other machines cannot reach loopback."
 )
-_port: Final = click.option("--port", type=_PORT, default=0, help="0, the default, takes a free one.")
-_start_within: Final = _option(
-    "--start-within",
-    of=click.FloatRange(0, 3_600),
-    default=START_SECONDS,
-    metavar="SECONDS",
-    help="How long your service may take to listen.",
+_port: Final = click.option("--port", type=click.IntRange(0, 65_535), default=0, help="0 takes a free one.")
+_start_within: Final = click.option(
+    "--start-within", type=Seconds(0, 3_600), default=START_SECONDS, help="How long your service may take to listen."
 )
 _users: Final = click.option(
     "--user", "users", multiple=True, metavar="ID", help="Ask about this customer; may be repeated."
@@ -107,10 +92,8 @@ _timezone: Final = click.option(
     "--timezone",
     envvar=TIMEZONE_VARIABLE,
     default="UTC",
-    show_default=True,
     help="The zone of a scheduled campaign's times; read from OPTIMOVE_TIMEZONE too.",
 )
-_seed: Final = click.option("--seed", type=int, help="Repeat a run with the same customers and faults.")
 _json_lines: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
 
@@ -119,13 +102,13 @@ _json_lines: Final = click.option("--json", "as_json", is_flag=True, help="Print
     "  optimove-ce trigger http://127.0.0.1:8000/optimove --count 20 -- uvicorn gate:app --port 8000\n"
     "  optimove-ce trigger http://127.0.0.1:8000/optimove --port 8900 --fault forged --fault late=20 --json"
 )
-@click.argument("url", metavar="URL", callback=required_url)
+@click.argument("url", type=url)
 @_command
-@_option("--count", of=click.IntRange(1, 10_000), default=20, help="Customers who are asked about.")
-@_option("--rate", of=click.FloatRange(0, 1_000, min_open=True), default=10.0, help="Notifications a second.")
-@_option(
+@click.option("--count", type=click.IntRange(1, 10_000), default=20, help="Customers who are asked about.")
+@click.option("--rate", type=click.FloatRange(0, 1_000, min_open=True), default=10.0, help="Notifications a second.")
+@click.option(
     "--deadline-ms",
-    of=_MILLISECONDS,
+    type=_MILLISECONDS,
     default=DEFAULT_TIMEOUT_MS,
     help="Milliseconds that an answer may take, unless your service sets it.",
 )
@@ -134,20 +117,20 @@ _json_lines: Final = click.option("--json", "as_json", is_flag=True, help="Print
     "faults",
     multiple=True,
     metavar="KIND[=PERCENT]",
-    callback=_fault_shares,
+    type=_fault_share,
+    callback=lambda _, __, given: dict(given),
     shell_complete=_complete_fault,
     help="Give so many of a hundred a fault: duplicate, late, forged or oversize; may be repeated. "
     f"Without a number it is {_DEFAULT_PERCENT:g}.",
 )
-@_option(
+@click.option(
     "--skew",
     "skew_seconds",
-    of=click.FloatRange(-86_400, 86_400),
+    type=Seconds(-86_400, 86_400),
     default=0.0,
-    metavar="SECONDS",
     help="How far Optimove's clock is ahead of ours, for the whole run; no result may change.",
 )
-@_seed
+@click.option("--seed", type=int, help="Repeat a run with the same customers and faults.")
 @_users
 @_host
 @_port
@@ -169,8 +152,8 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
     ended by Ctrl-C.
     """
     given_key = os.environ.get(API_KEY_VARIABLE)
-    secret, is_new = secret_or_new(os.environ)
-    known = {name for name, is_known in ((API_KEY_VARIABLE, given_key), (SECRET_VARIABLE, not is_new)) if is_known}
+    secret = as_text(given_secrets()[0]) if secret_variables(os.environ) else None
+    known = {name for name, value in ((API_KEY_VARIABLE, given_key), (SECRET_VARIABLE, secret)) if value}
 
     def introduce(environment: Mapping[str, str]) -> None:
         # A service that is started here gets them in its environment, and given settings are known already.
@@ -185,7 +168,7 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
         **options,  # they have the names of its fields
         command=command,
         api_key=given_key,
-        secret=None if is_new else secret,
+        secret=secret,
         on_ready=introduce,
         on_note=lambda note: click.echo(note, err=True),
         on_change=show_over,
@@ -193,13 +176,10 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
     interrupted = _run(rehearsal.arun())
     result = rehearsal.result()
     section = triggered_section(result, is_interrupted=interrupted is not None)
-    if as_json:
-        click.echo(json.dumps(result.as_json()))
-    else:
+    if not as_json:
         show_section(section)
-    if report is not None:
-        write_page(report, title="A rehearsal of a triggered campaign", sections=[section])
-    _exit(interrupted.exit_status if interrupted else int(not result.ok))
+    _finish("A rehearsal of a triggered campaign", [section], result.as_json() if as_json else None, report)
+    raise click.exceptions.Exit(interrupted.exit_status if interrupted else int(not result.ok))
 
 
 @click.command(
@@ -210,27 +190,16 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
     "  optimove-ce campaign --customers 100000 --lead 600 --json"
 )
 @_command
+@click.option("--listener", type=url, help="Your listener. Without it, the one that your service registers.")
+@click.option("--campaign-id", type=click.IntRange(1), default=1359, help="The CampaignID.")
+@click.option("--customers", type=_CUSTOMERS, default=100, help="Customers on hold.")
 @click.option(
-    "--listener",
-    metavar="URL",
-    callback=checked_url,
-    help="Your listener. Without it, the one that your service registers.",
-)
-@_option("--campaign-id", of=click.IntRange(1), default=1359, help="The CampaignID.")
-@_option("--customers", of=_CUSTOMERS, default=100, help="Customers on hold.")
-@_option(
-    "--lead",
-    "lead_seconds",
-    of=_SECONDS,
-    default=60.0,
-    metavar="SECONDS",
-    help="From the event to ClearanceRequiredBy.",
+    "--lead", "lead_seconds", type=Seconds(0.1, 86_400), default=60.0, help="From the event to ClearanceRequiredBy."
 )
 @_timezone
-@_option(
+@click.option(
     "--wait",
-    of=click.FloatRange(0, min_open=True),
-    metavar="SECONDS",
+    type=Seconds(0, min_open=True),
     help="End this long after the event, when clearance is later.",
 )
 @_host
@@ -295,9 +264,7 @@ def campaign(
     if not result.listener_statuses:  # it was interrupted first
         raise click.exceptions.Exit(1)
     section = campaign_section(result)
-    if as_json:
-        click.echo(json.dumps(result.as_json()))
-    else:
+    if not as_json:
         click.echo(campaign_lines(result))
         for chart in section.charts:
             if chart.drawable:
@@ -305,9 +272,8 @@ def campaign(
                 show(chart)
     if recipients is not None:
         recipients.writelines(f"{customer_id}\n" for customer_id in result.recipients)
-    if report is not None:
-        write_page(report, title="A campaign of the simulator", sections=[section])
-    _exit(int(not result.reported))
+    _finish("A campaign of the simulator", [section], result.as_json() if as_json else None, report)
+    raise click.exceptions.Exit(int(not result.reported))
 
 
 def _told(status: int | None) -> str:
@@ -325,36 +291,33 @@ def _told(status: int | None) -> str:
 )
 @_host
 @_port
-@_option("--rate", of=click.FloatRange(0, 100, min_open=True), default=1.0, help="Notifications a second.")
-@_option("--count", of=click.IntRange(1), help="End after this many; without it Ctrl-C ends it.")
-@_option(
+@click.option("--rate", type=click.FloatRange(0, 100, min_open=True), default=1.0, help="Notifications a second.")
+@click.option("--count", type=click.IntRange(1), help="End after this many; without it Ctrl-C ends it.")
+@click.option(
     "--timeout-ms",
-    of=_MILLISECONDS,
+    type=_MILLISECONDS,
     default=DEFAULT_TIMEOUT_MS,
     help="Milliseconds that an answer may take, until your service sets it.",
 )
 @click.option(
     "--webhook",
     "webhooks",
+    type=url,
     multiple=True,
-    metavar="URL",
-    callback=checked_urls,
     help="Register this URL, as ensure_webhook would; may be repeated.",
 )
 @_users
-@_option(
+@click.option(
     "--campaign-every",
-    of=click.FloatRange(0.1),
-    metavar="SECONDS",
+    type=Seconds(0.1),
     help="Announce a scheduled campaign at this interval, once a listener is registered; without it none.",
 )
-@_option("--customers", of=_CUSTOMERS, default=100, help="Customers of a scheduled campaign.")
-@_option(
+@click.option("--customers", type=_CUSTOMERS, default=100, help="Customers of a scheduled campaign.")
+@click.option(
     "--lead",
     "lead_seconds",
-    of=_SECONDS,
+    type=Seconds(0.1, 86_400),
     default=30.0,
-    metavar="SECONDS",
     help="From a scheduled campaign's event to its clearance.",
 )
 @_timezone
@@ -406,22 +369,24 @@ def simulate(as_json: bool, **options: Any) -> None:
 
 
 @click.command(epilog="\b\nExamples:\n  optimove-ce demo\n  optimove-ce demo --count 100 --json")
-@_option(
+@click.option(
     "--count",
-    of=click.IntRange(1, 10_000),
+    type=click.IntRange(1, 10_000),
     default=40,
     help=f"Notifications to post; with {ALL_SCENARIOS_COUNT} or more every scenario is played.",
 )
-@_option("--timeout-ms", of=click.IntRange(100, 60_000), default=2_000, help="Milliseconds that an answer may take.")
-@_option(
+@click.option(
+    "--timeout-ms", type=click.IntRange(100, 60_000), default=2_000, help="Milliseconds that an answer may take."
+)
+@click.option(
     "--customers",
-    of=click.IntRange(1, 1_000_000),
+    type=click.IntRange(1, 1_000_000),
     default=DEMO_CUSTOMERS,
     help="Customers of the scheduled campaign.",
 )
 @click.option("--seed", type=int, help="Repeat a run with the same customers in the same order.")
 @report_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
+@json_option
 def demo(count: int, timeout_ms: int, customers: int, seed: int | None, report: Path | None, as_json: bool) -> None:
     """Show a triggered campaign and then a scheduled one, against a sample service.
 
@@ -434,31 +399,23 @@ def demo(count: int, timeout_ms: int, customers: int, seed: int | None, report: 
     """
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     console = Console(file=sys.stdout, quiet=as_json)
-    with NotificationDisplay(console, deadline_ms=timeout_ms) as notifications:
+    with NotificationDisplay(console) as notifications:
         triggered = run_interruptibly(demo_triggered(count, seed=seed, timeout_ms=timeout_ms, on_change=notifications))
     sections = [demo_section("A triggered campaign", triggered, histogram(triggered.result))]
-    if not as_json:
-        show_section(sections[0], console)
-        click.echo("\nA scheduled campaign is on hold: its event is posted to a listener, which reviews it.\n")
-    samples = ReviewSamples()
+    show_section(sections[0], console)
+    console.print(
+        "\nA scheduled campaign is on hold: its event is posted to a listener, which reviews it.\n", soft_wrap=True
+    )
     with ReviewDisplay(console) as display:
-
-        def on_progress(progress: Progress) -> None:
-            samples(progress)
-            display(progress)
-
-        scheduled = run_interruptibly(demo_scheduled(customers, on_progress=on_progress))
-    told = () if scheduled.report is None else samples.of(scheduled.report.campaign_id)
+        scheduled = run_interruptibly(demo_scheduled(customers, on_progress=display))
+    told = () if scheduled.report is None else display.samples.of(scheduled.report.campaign_id)
     burn_up = BurnUp.of_review(told, total=customers - scheduled.control, safety_margin=SAFETY_MARGIN)
     sections.append(demo_section("A scheduled campaign", scheduled, burn_up))
+    show_section(sections[1], console)
     ok = triggered.ok and scheduled.ok
-    if as_json:
-        click.echo(json.dumps({**triggered.as_json(), "ok": ok, "campaign": scheduled.as_json()}))
-    else:
-        show_section(sections[1], console)
-    if report is not None:
-        write_page(report, title="Demonstration of Conditional Execution", sections=sections)
-    _exit(int(not ok))
+    numbers = {**triggered.as_json(), "ok": ok, "campaign": scheduled.as_json()}
+    _finish("Demonstration of Conditional Execution", sections, numbers if as_json else None, report)
+    raise click.exceptions.Exit(int(not ok))
 
 
 def _introduce(environment: Mapping[str, str], as_json: bool, **further: Any) -> None:
@@ -478,6 +435,9 @@ def _run(main: Coroutine[Any, Any, object]) -> Interrupted | None:
     return None
 
 
-def _exit(status: int) -> None:
-    if status:
-        raise click.exceptions.Exit(status)
+def _finish(title: str, sections: Sequence[Section], numbers: object, report: Path | None) -> None:
+    """Print the numbers as JSON, if they are asked for, and write the page."""
+    if numbers is not None:
+        click.echo(json.dumps(numbers))
+    if report is not None:
+        write_page(report, title=title, sections=sections)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -50,60 +47,37 @@ def write_page(path: Path, *, title: str, sections: Sequence[Section], made: dat
     """
     text = page(title, sections, made=datetime.now(UTC) if made is None else made)
     try:
-        with _beside(path) as (file, descriptor):
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(text.encode())
-                stream.flush()
-                os.fsync(stream.fileno())
-            # It names customers: keep the permissions of an older page.
-            with contextlib.suppress(FileNotFoundError):
-                shutil.copymode(path, file)
-            file.replace(path)
+        # It names customers: the permissions of an older page are kept.
+        with click.open_file(path, "w", encoding="utf-8", atomic=True) as file:
+            file.write(text)
     except OSError as error:
         raise ConfigurationError(f"The report {path} could not be written: {error.strerror}.") from None
 
 
-def _checked(_: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    try:
-        return None if path is None else _writable(path)
-    except OSError as error:
-        reason = f"{path} cannot be written: {error.strerror or type(error).__name__}."
-        raise click.BadParameter(reason, param=parameter) from None
-    except ValueError as error:
-        raise click.BadParameter(str(error), param=parameter) from None
-
-
-def _writable(path: Path) -> Path:
-    """Return a path with its links followed.
+def _checked(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+    """Return a path with its links followed, if a page can be written there.
 
     Raises:
-        ValueError: It does not name an HTML file.
-        OSError: Nothing can be written there.
+        BadParameter: It does not name an HTML file, or nothing can be written there.
     """
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: name a file in it, such as {path / 'report.html'}.")
-    if path.suffix.lower() not in _SUFFIXES:
-        raise ValueError(f"{path} must end in .html: so that no other file is overwritten by mistake.")
-    real = path.resolve()
-    if real.exists() and not real.is_file():
-        raise ValueError(f"{path} is not a regular file.")
-    if not real.parent.is_dir():
-        raise ValueError(f"There is no folder {path.parent}: make it first.")
-    # Permissions are known only by trying. A write-protected page is kept.
-    if real.exists():
-        real.open("r+b").close()
-    with _beside(real) as (_, descriptor):
-        os.close(descriptor)
-    return real
-
-
-@contextlib.contextmanager
-def _beside(path: Path) -> Iterator[tuple[Path, int]]:
-    """Create a temporary file in the same folder; it is removed unless it was renamed."""
-    file = path.with_name(f".report-{secrets.token_hex(8)}.tmp")
-    # With the permissions of any new file, by the umask.
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    if path is None:
+        return None
     try:
-        yield file, descriptor
-    finally:
-        file.unlink(missing_ok=True)
+        real = path.resolve()
+        if path.is_dir():
+            complaint = f"{path} is a folder: name a file in it, such as {path / 'report.html'}."
+        elif path.suffix.lower() not in _SUFFIXES:
+            complaint = f"{path} must end in .html: so that no other file is overwritten by mistake."
+        elif real.exists() and not real.is_file():
+            complaint = f"{path} is not a regular file."
+        elif not real.parent.is_dir():
+            complaint = f"There is no folder {path.parent}: make it first."
+        else:
+            # Permissions are known only by trying. A write-protected page is kept.
+            if real.exists():
+                real.open("r+b").close()
+            tempfile.TemporaryFile(dir=real.parent).close()
+            return real
+    except OSError as error:
+        complaint = f"{path} cannot be written: {error.strerror or type(error).__name__}."
+    raise click.BadParameter(complaint)

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import click
+from rich.console import Console
 
 from ..client import AsyncOptimoveClient
 from ..errors import ConfigurationError
 from ..flows.journal import ReviewState
-from ..flows.report import Progress, ReviewReport
+from ..flows.report import ReviewReport
 from ..models.events import CampaignReadyEvent
 from ..review import AsyncCampaignReview, per_customer
 from ..signature_diagnosis import UTF_16, utf_16
 from ..stores import SqliteJournal
-from .charts import ReviewSamples
-from .console import ReviewDisplay, charts_of, tell, tell_json, write_reviews
-from .report_file import report_option
+from .charts import show_section
+from .console import ReviewDisplay, review_sections
+from .options import json_option
+from .report_file import report_option, write_page
 from .signals import run_interruptibly
 
-_AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _REVIEWER: Final = click.argument("reviewer", metavar="MODULE:FUNCTION")
 _JOURNAL: Final = click.option(
     "--journal",
@@ -55,16 +55,8 @@ def review() -> None:
 @_ONE
 @_DENIED
 @report_option
-@_AS_JSON
-def run_review(
-    reviewer: str,
-    event: Any,
-    journal: Path,
-    one_by_one: bool,
-    report_denied: bool,
-    report: Path | None,
-    as_json: bool,
-) -> None:
+@json_option
+def run_review(event: BinaryIO, **options: Any) -> None:
     """Review the campaign of EVENT: a file with what Optimove posted to the listener, or - for stdin.
 
     Exit status: 0 the review is complete, 1 it is not, 2 a usage or configuration error.
@@ -73,15 +65,11 @@ def run_review(
     if utf_16(content) is not None:
         raise ConfigurationError(f"EVENT is in UTF-16, and JSON is UTF-8. {UTF_16}")
     ready = CampaignReadyEvent.from_json(content)
-    samples = ReviewSamples()
 
-    async def go() -> list[ReviewReport]:
-        async with AsyncOptimoveClient() as client:
-            with _progress(samples, as_json) as progress:
-                made = _review(reviewer, journal, client, progress, one_by_one=one_by_one, report_denied=report_denied)
-                return [await made.run(ready)]
+    async def run(review: AsyncCampaignReview) -> list[ReviewReport]:
+        return [await review.run(ready)]
 
-    _finish(run_interruptibly(go()), samples, report, as_json)
+    _review(run, **options)
 
 
 @review.command("resume", epilog="\b\nExample:\n  optimove-ce review resume gate:reviewer --journal reviews.db")
@@ -90,32 +78,18 @@ def run_review(
 @_ONE
 @_DENIED
 @report_option
-@_AS_JSON
-def resume_reviews(
-    reviewer: str, journal: Path, one_by_one: bool, report_denied: bool, report: Path | None, as_json: bool
-) -> None:
+@json_option
+def resume_reviews(journal: Path, **options: Any) -> None:
     """Run what a crash left unfinished.
 
     Exit status: 0 every review is complete, 1 one is not, 2 a usage or configuration error.
     """
-    _existing(journal)
-    samples = ReviewSamples()
-
-    async def go() -> list[ReviewReport]:
-        async with AsyncOptimoveClient() as client:
-            with _progress(samples, as_json) as progress:
-                made = _review(reviewer, journal, client, progress, one_by_one=one_by_one, report_denied=report_denied)
-                return await made.resume()
-
-    reports = run_interruptibly(go())
-    left = sum(not kept.finished for kept in _kept(journal)) if not reports else 0
-    nothing = f"Others are at {left} unfinished reviews." if left else "Nothing is left to do."
-    _finish(reports, samples, report, as_json, nothing=nothing)
+    _review(AsyncCampaignReview.resume, journal=_existing(journal), **options)
 
 
 @review.command("status", epilog="\b\nExample:\n  optimove-ce review status --journal reviews.db --json")
 @_JOURNAL
-@_AS_JSON
+@json_option
 def review_status(journal: Path, as_json: bool) -> None:
     """List the reviews of a journal with their progress."""
     rows = [
@@ -141,40 +115,46 @@ def review_status(journal: Path, as_json: bool) -> None:
         click.echo("The journal holds no review.")
 
 
-@contextlib.contextmanager
-def _progress(samples: ReviewSamples, as_json: bool) -> Iterator[Callable[[Progress], None]]:
-    # On standard error, so that the report can be piped; and cron mails what is written there.
-    if as_json or not sys.stderr.isatty():
-        yield samples
-        return
-    with ReviewDisplay() as display:
-
-        def both(progress: Progress) -> None:
-            samples(progress)
-            display(progress)
-
-        yield both
-
-
 def _review(
+    work: Callable[[AsyncCampaignReview], Awaitable[list[ReviewReport]]],
+    *,
     reviewer: str,
     journal: Path,
-    client: AsyncOptimoveClient,
-    progress: Callable[[Progress], None],
-    *,
     one_by_one: bool,
-    report_denied: bool = False,
-) -> AsyncCampaignReview:
+    report_denied: bool,
+    report: Path | None,
+    as_json: bool,
+) -> None:
     function = _function(reviewer)
     asked: Any = per_customer(function, concurrency=16) if one_by_one else function
-    return AsyncCampaignReview(
-        asked,
-        client=client,
-        journal=_journal(journal),
-        safety_margin=_SAFETY_MARGIN,
-        report_denied=report_denied,
-        progress=progress,
-    )
+    # On standard error, so that the report can be piped; and cron mails what is written there.
+    display = ReviewDisplay(Console(stderr=True, quiet=as_json or not sys.stderr.isatty()))
+
+    async def go() -> list[ReviewReport]:
+        async with AsyncOptimoveClient() as client:
+            with display:
+                made = AsyncCampaignReview(
+                    asked,
+                    client=client,
+                    journal=_journal(journal),
+                    safety_margin=_SAFETY_MARGIN,
+                    report_denied=report_denied,
+                    progress=display,
+                )
+                return await work(made)
+
+    reports = run_interruptibly(go())
+    left = 0 if reports else sum(not kept.finished for kept in _kept(journal))
+    nothing = f"Others are at {left} unfinished reviews." if left else "Nothing is left to do."
+    sections = review_sections(reports, display.samples, safety_margin=_SAFETY_MARGIN, nothing=nothing)
+    if as_json:
+        click.echo(json.dumps([json.loads(one.to_json()) for one in reports]))
+    for section in () if as_json else sections:
+        show_section(section)
+    if report is not None:
+        write_page(report, title="Review of scheduled campaigns", sections=sections)
+    if not all(one.complete for one in reports):
+        raise click.exceptions.Exit(1)
 
 
 def _journal(path: Path) -> SqliteJournal:
@@ -222,17 +202,3 @@ def _existing(journal: Path) -> Path:
     if not journal.is_file():
         raise ConfigurationError(f"There is no journal {journal}.")
     return journal
-
-
-def _finish(
-    reports: list[ReviewReport], samples: ReviewSamples, report: Path | None, as_json: bool, *, nothing: str = ""
-) -> None:
-    charts = charts_of(reports, samples, safety_margin=_SAFETY_MARGIN)
-    if as_json:
-        tell_json(reports)
-    else:
-        tell(reports, charts, nothing=nothing)
-    if report is not None:
-        write_reviews(report, reports, charts, nothing=nothing)
-    if not all(one.complete for one in reports):
-        raise click.exceptions.Exit(1)

@@ -10,15 +10,14 @@ import click
 from ..errors import SignatureError
 from ..signature import sign, verify
 from ..signature_diagnosis import UTF_16, diagnose, remarks, utf_16
-from .secret_variables import given_secrets
+from .options import given_secrets, json_option
 
-_AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 _BODY: Final = click.argument("file", type=click.File("rb"), default="-")
 
 
 @click.command("sign", epilog="\b\nExample:\n  optimove-ce sign notification.json")
 @_BODY
-@_AS_JSON
+@json_option
 def sign_command(file: BinaryIO, as_json: bool) -> None:
     """Print the signature that Optimove would send with the bytes of FILE, or of standard input.
 
@@ -37,7 +36,7 @@ def sign_command(file: BinaryIO, as_json: bool) -> None:
 @click.option(
     "--signature", required=True, metavar="HEX", help="The value of the request's header optimove-signature-content."
 )
-@_AS_JSON
+@json_option
 def verify_command(file: BinaryIO, signature: str, as_json: bool) -> None:
     """Check a signature of the bytes of FILE, or of standard input; say which mistake explains one that does not fit.
 

@@ -13,18 +13,14 @@ from ..client import OptimoveClient
 from ..errors import ConfigurationError, NotFoundError
 from ..models.events import CAMPAIGN_READY
 from ..settings import TOKEN_VARIABLE as TOKEN_VARIABLE
-from .given_urls import checked_url
-from .secret_variables import as_text, given_secrets
+from .options import MAX_TIMEOUT_MS, as_text, given_secrets, json_option
+from .options import url as url_type
 
-_MOST_MS: Final = 3_600_000
-
-_AS_JSON: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _FULL: Final = click.option("--full", is_flag=True, help="Print whole URLs, with the tokens that they can hold.")
 _EVENT_TYPE: Final = click.option(
     "--event-type",
     type=click.IntRange(1),
     default=CAMPAIGN_READY,
-    show_default=True,
     help="The EventTypeID; 5 is a campaign that waits for clearance.",
 )
 _CHANNEL: Final = click.option("--channel", type=click.IntRange(0), help="The ChannelID; event type 5 takes none.")
@@ -43,7 +39,7 @@ def webhooks() -> None:
 
 @webhooks.command("list", epilog="\b\nExample:\n  optimove-ce webhooks list --json")
 @_FULL
-@_AS_JSON
+@json_option
 def list_webhooks(full: bool, as_json: bool) -> None:
     """List the registered webhooks."""
     with OptimoveClient() as client:
@@ -55,7 +51,7 @@ def list_webhooks(full: bool, as_json: bool) -> None:
 @webhooks.command("show", epilog="\b\nExample:\n  optimove-ce webhooks show webhook1")
 @click.argument("webhook_id", metavar="ID")
 @_FULL
-@_AS_JSON
+@json_option
 def show_webhook(webhook_id: str, full: bool, as_json: bool) -> None:
     """Look up the webhook ID.
 
@@ -71,8 +67,8 @@ def show_webhook(webhook_id: str, full: bool, as_json: bool) -> None:
 
 
 @webhooks.command("create", epilog="\b\nExample:\n  optimove-ce webhooks create https://gate.example.com/optimove")
-@click.argument("url", metavar="URL")
-@_AS_JSON
+@click.argument("url")
+@json_option
 def create_webhook(url: str, as_json: bool) -> None:
     """Register URL, unless it is registered already."""
     with OptimoveClient() as client:
@@ -82,7 +78,7 @@ def create_webhook(url: str, as_json: bool) -> None:
 
 @webhooks.command("delete", epilog="\b\nExample:\n  optimove-ce webhooks delete webhook1")
 @click.argument("webhook_id", metavar="ID")
-@_AS_JSON
+@json_option
 def delete_webhook(webhook_id: str, as_json: bool) -> None:
     """Stop the notifications to the webhook ID.
 
@@ -109,7 +105,7 @@ def listeners() -> None:
 
 @listeners.command("list", epilog="\b\nExample:\n  optimove-ce listeners list --json")
 @_FULL
-@_AS_JSON
+@json_option
 def list_listeners(full: bool, as_json: bool) -> None:
     """List the registered listeners."""
     with OptimoveClient() as client:
@@ -135,10 +131,10 @@ def list_listeners(full: bool, as_json: bool) -> None:
     epilog="\b\nExample:\n  OPTIMOVE_LISTENER_TOKEN=... optimove-ce listeners register "
     "https://gate.example.com/campaigns",
 )
-@click.argument("url", metavar="URL", callback=checked_url)
+@click.argument("url", type=url_type)
 @_EVENT_TYPE
 @_CHANNEL
-@_AS_JSON
+@json_option
 def register_listener(url: str, event_type: int, channel: int | None, as_json: bool) -> None:
     """Register URL for the events of a type. Whether it replaces another URL is not documented.
 
@@ -157,7 +153,7 @@ def register_listener(url: str, event_type: int, channel: int | None, as_json: b
 @listeners.command("unregister", epilog="\b\nExample:\n  optimove-ce listeners unregister --event-type 5")
 @_EVENT_TYPE
 @_CHANNEL
-@_AS_JSON
+@json_option
 def unregister_listener(event_type: int, channel: int | None, as_json: bool) -> None:
     """Stop the events of a type."""
     with OptimoveClient() as client:
@@ -183,14 +179,14 @@ def settings() -> None:
 @settings.command("set", epilog="\b\nExample:\n  optimove-ce settings set --timeout-ms 5000 --new-secret")
 @click.option(
     "--timeout-ms",
-    type=click.IntRange(1, _MOST_MS),
+    type=click.IntRange(1, MAX_TIMEOUT_MS),
     required=True,
     help="Milliseconds that an answer may take. It is always sent.",
 )
 @click.option(
     "--new-secret", is_flag=True, help="Set the secret too: that of OPTIMOVE_WEBHOOK_SECRET, else from a hidden prompt."
 )
-@_AS_JSON
+@json_option
 def set_settings(timeout_ms: int, new_secret: bool, as_json: bool) -> None:
     """Set how long Optimove waits for answers, and what it signs with. The secret is never printed.
 

@@ -110,11 +110,3 @@ def _url(host: str, listener: socket.socket) -> str:
     if ipaddress.ip_address(name).is_unspecified:
         host = LOOPBACK if listener.family is socket.AF_INET else "::1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,4 +1,7 @@
-"""The simulator as a server: notifications at a rate and campaigns, to all registered URLs."""
+"""The simulator as a server: notifications at a rate and campaigns, to all registered URLs.
+
+A separate module, although only the command uses it: it checks nothing, and runs until it is stopped.
+"""
 
 from __future__ import annotations
 
@@ -141,7 +144,7 @@ class Simulation:
             self._latencies.append(result.latency_ms)
         self._finished.append(question.request_uid)
         if len(self._finished) > _KEPT:
-            self._fake.questions.pop(self._finished.popleft(), None)
+            self._fake.notifications.pop(self._finished.popleft(), None)
         del self._fake.calls[:-_KEPT]
         self.on_result(result)
 

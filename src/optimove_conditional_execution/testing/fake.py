@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
@@ -15,9 +15,10 @@ from pydantic import SecretStr
 from ..client import AsyncOptimoveClient, OptimoveClient
 from ..deadline import Clock
 from ..errors import ConfigurationError
-from ..messages import Request, Response
+from ..messages import Response
 from ..models.events import CAMPAIGN_READY
 from ..operations import DEFAULT_TIMEOUT_MS, ENDPOINTS, Endpoints
+from ..receivers.base import Receiver
 from ..signature import UNSIGNED, Unsigned
 from ..transport.http import local_async_client, local_client
 from ..validation import integer, is_async
@@ -28,22 +29,6 @@ from .rows import make_rows
 from .service import Result, SentNotification, Service
 
 _FIRST_CAMPAIGN: Final = 1_359
-
-
-class Receiver(Protocol):
-    """Receiver of Optimove's requests in the same process: `WebhookReceiver`, `ListenerReceiver`."""
-
-    def handle(self, request: Request) -> Response:
-        """Answer a request."""
-        ...
-
-
-class AsyncReceiver(Protocol):
-    """Async receiver of Optimove's requests in the same process: `AsyncWebhookReceiver`, `AsyncListenerReceiver`."""
-
-    def handle(self, request: Request) -> Awaitable[Response]:
-        """Answer a request."""
-        ...
 
 
 class FakeOptimove(Service):
@@ -103,7 +88,7 @@ class FakeOptimove(Service):
 
     def __repr__(self) -> str:
         return (
-            f"<FakeOptimove: {len(self.webhooks)} webhooks, {len(self.questions)} notifications, "
+            f"<FakeOptimove: {len(self.webhooks)} webhooks, {len(self.notifications)} notifications, "
             f"{len(self.listeners)} listeners, {len(self.campaigns)} campaigns>"
         )
 
@@ -172,16 +157,16 @@ class FakeOptimove(Service):
         """
         with self._lock:
             uid = str(payload["request_uid"])  # a number is as good
-            if uid not in self.questions:
-                self.questions[uid] = SentNotification(
+            if uid not in self.notifications:
+                self.notifications[uid] = SentNotification(
                     uid,
                     str(payload["user"]["user_id"]),
                     payload["timestamp"],
                     payload["conditional_execution_approval_deadline"],
                 )
-            return self.questions[uid]
+            return self.notifications[uid]
 
-    def notify(self, receiver: Receiver, user_id: str | int = "C234638", **options: Any) -> SentNotification:
+    def notify(self, receiver: Receiver[Response], user_id: str | int = "C234638", **options: Any) -> SentNotification:
         """Send a notification to a webhook in this process and return its result.
 
         Args:
@@ -192,20 +177,20 @@ class FakeOptimove(Service):
         Raises:
             TypeError: The receiver is an async one.
         """
-        _refuse_async(receiver, "notify", "WebhookReceiver")
+        _check_flavour(receiver, "WebhookReceiver", "notify", awaited=False)
         payload, question = self._made(user_id, options)
         question.responses.append(receiver.handle(signed_request(payload, secret=self.secret)))
         return question
 
     async def anotify(
-        self, receiver: AsyncReceiver, user_id: str | int = "C234638", **options: Any
+        self, receiver: Receiver[Awaitable[Response]], user_id: str | int = "C234638", **options: Any
     ) -> SentNotification:
         """Same as `notify`, for an `AsyncWebhookReceiver`.
 
         Raises:
             TypeError: The receiver is not an async one.
         """
-        _refuse_sync(receiver, "notify", "WebhookReceiver")
+        _check_flavour(receiver, "WebhookReceiver", "notify", awaited=True)
         payload, question = self._made(user_id, options)
         question.responses.append(await receiver.handle(signed_request(payload, secret=self.secret)))
         return question
@@ -220,7 +205,7 @@ class FakeOptimove(Service):
             KeyError: It was never sent.
         """
         with self._lock:
-            question = self.questions[request_uid]
+            question = self.notifications[request_uid]
             if question.answer is not None:
                 return "approved" if question.answer.approved else "denied"
             return "pending" if self._now_ms() <= question.deadline_ms else "unanswered"
@@ -304,7 +289,7 @@ class FakeOptimove(Service):
             urls = [url for (event_type, _), url in self.listeners.items() if event_type == CAMPAIGN_READY]
         return [listener_delivery(url, campaign, token=token) for url in urls]
 
-    def announce(self, receiver: Receiver, campaign: Campaign, *, token: str | None = None) -> Response:
+    def announce(self, receiver: Receiver[Response], campaign: Campaign, *, token: str | None = None) -> Response:
         """Post the event of a campaign to a listener in this process, and return its answer.
 
         Args:
@@ -315,16 +300,18 @@ class FakeOptimove(Service):
         Raises:
             TypeError: The receiver is an async one.
         """
-        _refuse_async(receiver, "announce", "ListenerReceiver")
+        _check_flavour(receiver, "ListenerReceiver", "announce", awaited=False)
         return receiver.handle(listener_request(campaign.payload, token=token))
 
-    async def aannounce(self, receiver: AsyncReceiver, campaign: Campaign, *, token: str | None = None) -> Response:
+    async def aannounce(
+        self, receiver: Receiver[Awaitable[Response]], campaign: Campaign, *, token: str | None = None
+    ) -> Response:
         """Same as `announce`, for an `AsyncListenerReceiver`.
 
         Raises:
             TypeError: The receiver is not an async one.
         """
-        _refuse_sync(receiver, "announce", "ListenerReceiver")
+        _check_flavour(receiver, "ListenerReceiver", "announce", awaited=True)
         return await receiver.handle(listener_request(campaign.payload, token=token))
 
 
@@ -347,11 +334,8 @@ def _plain(secret: str | SecretStr) -> str:
     return secret if isinstance(secret, str) else secret.get_secret_value()
 
 
-def _refuse_async(receiver: Receiver, method: str, kind: str) -> None:
-    if is_async(receiver.handle):
-        raise TypeError(f"{method} needs a {kind}; for Async{kind} use: await a{method}(...).")
-
-
-def _refuse_sync(receiver: AsyncReceiver, method: str, kind: str) -> None:
-    if not is_async(receiver.handle):
+def _check_flavour(receiver: Receiver[Any], kind: str, method: str, *, awaited: bool) -> None:
+    if awaited and not is_async(receiver.handle):
         raise TypeError(f"a{method} needs an Async{kind}; for {kind} use {method}(...).")
+    if not awaited and is_async(receiver.handle):
+        raise TypeError(f"{method} needs a {kind}; for Async{kind} use: await a{method}(...).")

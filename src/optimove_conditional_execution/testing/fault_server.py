@@ -15,7 +15,7 @@ from urllib.parse import unquote
 from ..client import AsyncOptimoveClient, OptimoveClient
 from ..messages import Request, Response
 from .fake import FakeOptimove
-from .faults import GARBAGE, Connection, Fault
+from .faults import GARBAGE, Connection, Fault, written
 
 Faults = Iterable[Fault | None] | Callable[[Request], Fault | None]
 """The faults of the requests, in order or by a function of the request; None is a good answer."""
@@ -178,7 +178,7 @@ class FaultServer:
         if fault is not None:
             await fault.play(line)
             return not fault.closes
-        await line.send(_written(response))
+        await line.send(written(response))
         return True
 
     def _meet(self, request: Request) -> Fault | None:
@@ -205,19 +205,3 @@ def _parsed(head: bytes) -> tuple[Request, int]:
     request = Request(method, unquote(path), query, headers)
     length = request.header_values("content-length")
     return request, int(length[0]) if length else 0
-
-
-def _written(response: Response) -> bytes:
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    if response.status != HTTPStatus.NO_CONTENT:
-        headers["content-length"] = str(len(response.body))
-    lines = [f"HTTP/1.1 {response.status} {_phrase(response.status)}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + response.body
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return ""

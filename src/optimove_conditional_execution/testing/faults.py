@@ -1,10 +1,14 @@
-"""Faults of a server, or of the network in front of it, for `FaultServer`."""
+"""Faults of a server, or of the network in front of it, for `FaultServer`.
+
+A separate module, since tests name its members: `faults.HANG`, `faults.unavailable()`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import email.utils
 import gzip
+import http.client
 import itertools
 import socket
 import struct
@@ -211,10 +215,10 @@ def redirect(location: str = "/elsewhere", status: int = 307) -> Fault:
 def _answer(
     name: str, status: int, headers: Mapping[str, str], body: bytes, *, handled: bool = False, closes: bool = False
 ) -> Fault:
-    framed = {"content-length": str(len(body)), **{key.lower(): value for key, value in headers.items()}}
+    data = written(Response(status, headers, body))
 
     async def play(connection: Connection) -> None:
-        await connection.send(_head(status, framed) + body)
+        await connection.send(data)
 
     return Fault(name, play, handled=handled, closes=closes)
 
@@ -226,8 +230,17 @@ def _sent(name: str, data: bytes) -> Fault:
     return Fault(name, play)
 
 
+def written(response: Response) -> bytes:
+    """Return a response as the bytes of HTTP/1.1, with a `content-length` where it can have one."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    if response.status != HTTPStatus.NO_CONTENT:
+        headers.setdefault("content-length", str(len(response.body)))
+    return _head(response.status, headers) + response.body
+
+
 def _head(status: int, headers: Mapping[str, str]) -> bytes:
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", *(f"{name}: {value}" for name, value in headers.items())]
+    phrase = http.client.responses.get(status, "")
+    lines = [f"HTTP/1.1 {status} {phrase}", *(f"{name}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "", ""]).encode("latin-1")
 
 

@@ -1,4 +1,7 @@
-"""The simulator's API: key, routes, the calls, and a record of the requests."""
+"""The simulator's API: key, routes, the calls, and a record of the requests.
+
+Separate from `FakeOptimove`: this is the server that clients call, that is what tests call.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ import json
 import re
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Final, Literal, TypeGuard
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl, unquote
 from zoneinfo import ZoneInfo
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ..deadline import Clock, zone_of
 from ..messages import Request, Response
@@ -112,6 +115,50 @@ class Route:
         return unquote("".join(found.groups())) if found else None
 
 
+# The bodies of requests, as Optimove documents them.
+
+
+def _check_timestamp(value: str) -> str:
+    dt.datetime.strptime(value, TIMESTAMP)
+    return value
+
+
+_Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _WebhookBody(_Body):
+    url: _Text
+
+
+class _SettingsBody(_Body):
+    timeout: int = Field(ge=1)
+    secret: str | None = None
+
+
+class _ListenerBody(_Body):
+    EventTypeID: int
+    ChannelID: int | None = None
+
+
+class _RegisterBody(_ListenerBody):
+    ListenerURL: _Text
+
+
+class _Status(_Body):
+    CustomerID: str = Field(pattern=r"\S")
+    Status: bool
+
+
+class _UpdateBody(_Body):
+    CampaignID: int
+    TimeStamp: Annotated[str, AfterValidator(_check_timestamp)]
+    PromosUpdated: list[_Status] = Field(min_length=1, max_length=MAX_STATUSES)
+
+
 class Service:
     """An API without IO: `Request -> Response`, with a record of what was called. Safe for threads.
 
@@ -124,7 +171,7 @@ class Service:
         timezone: The zone of time stamps that have none.
         calls: Every request so far.
         webhooks: URLs by id.
-        questions: Notifications by `request_uid`.
+        notifications: Those that were sent, by `request_uid`.
         listeners: URLs by event type and channel.
         campaigns: Campaigns by number.
     """
@@ -146,7 +193,7 @@ class Service:
         self.timezone = zone_of(timezone)
         self.calls: list[Call] = []
         self.webhooks: dict[str, str] = {}
-        self.questions: dict[str, SentNotification] = {}
+        self.notifications: dict[str, SentNotification] = {}
         self.listeners: dict[tuple[int, int | None], str] = {}
         self.campaigns: dict[int, Campaign] = {}
         self._endpoints = endpoints
@@ -205,7 +252,12 @@ class Service:
         fitting = [(route, found) for route in self._routes if (found := route.parameter(request.path)) is not None]
         for route, found in fitting:
             if route.endpoint.method == request.method:
-                return route.name, route.answer(request, found)
+                try:
+                    return route.name, route.answer(request, found)
+                except ValidationError as error:
+                    first = error.errors(include_url=False, include_input=False)[0]
+                    field = ".".join(map(str, first["loc"])) or "The body"
+                    return route.name, _error(400, f"{field}: {first['msg']}.")
         if fitting:
             allowed = sorted({route.endpoint.method for route, _ in fitting})
             return "", _error(405, f"Allowed: {', '.join(allowed)}.")
@@ -217,9 +269,7 @@ class Service:
         return {"url": self.webhooks[webhook_id], "id": int(webhook_id) if self._numeric_ids else webhook_id}
 
     def _create_webhook(self, request: Request, _: str) -> Response:
-        url = _decoded(request).get("url")
-        if not isinstance(url, str) or not url:
-            return _error(400, "url must be a string.")
+        url = _WebhookBody.model_validate_json(request.body).url
         self._made_ids += 1
         webhook_id = str(self._made_ids) if self._numeric_ids else f"webhook{self._made_ids}"
         self.webhooks[webhook_id] = url
@@ -239,21 +289,15 @@ class Service:
         return Response(204)
 
     def _update_webhook_settings(self, request: Request, _: str) -> Response:
-        settings = _decoded(request)
-        timeout, secret = settings.get("timeout"), settings.get("secret", self.secret)
-        if not _is_number(timeout) or timeout < 1:
-            return _error(400, "timeout must be a number of milliseconds.")
-        if secret is not None and not isinstance(secret, str):
-            return _error(400, "secret must be a string.")
-        self.timeout_ms, self.secret = timeout, secret or None
-        return _json(200, {"timeout": timeout, "secret": secret})
+        settings = _SettingsBody.model_validate_json(request.body)
+        if "secret" in settings.model_fields_set:
+            self.secret = settings.secret or None
+        self.timeout_ms = settings.timeout
+        return _json(200, {"timeout": settings.timeout, "secret": self.secret})
 
     def _send_webhook_approval(self, request: Request, _: str) -> Response:
-        try:
-            approval = Approval.model_validate(_decoded(request))
-        except ValidationError:
-            return _error(400, "The approval is not of the documented shape.")
-        question = self.questions.get(approval.request_uid)
+        approval = Approval.model_validate_json(request.body)
+        question = self.notifications.get(approval.request_uid)
         if question is None:
             return _error(404, "No such request_uid was sent.")
         now = self._now_ms()
@@ -266,20 +310,15 @@ class Service:
     # ---- scheduled campaigns
 
     def _register_event_listener(self, request: Request, _: str) -> Response:
-        body = _decoded(request)
-        url, key = body.get("ListenerURL"), _listener_key(body)
-        if key is None or not isinstance(url, str) or not url:
-            return _error(400, "EventTypeID must be a number, ListenerURL a string.")
-        if key[0] == CAMPAIGN_READY and key[1] is not None:
+        body = _RegisterBody.model_validate_json(request.body)
+        if body.EventTypeID == CAMPAIGN_READY and body.ChannelID is not None:
             return _error(400, "EventTypeID 5 takes no ChannelID.")
-        self.listeners[key] = url
+        self.listeners[body.EventTypeID, body.ChannelID] = body.ListenerURL
         return Response(200)
 
     def _unregister_event_listener(self, request: Request, _: str) -> Response:
-        key = _listener_key(_decoded(request))
-        if key is None:
-            return _error(400, "EventTypeID must be a number.")
-        self.listeners.pop(key, None)
+        body = _ListenerBody.model_validate_json(request.body)
+        self.listeners.pop((body.EventTypeID, body.ChannelID), None)
         return Response(200)
 
     def _get_registered_event_listeners(self, _request: Request, _: str) -> Response:
@@ -312,38 +351,13 @@ class Service:
         return campaign.page(skip=skip or 0, top=top, attributes=attributes)
 
     def _update_customer_promotion_status(self, request: Request, _: str) -> Response:
-        body = _decoded(request)
-        campaign_id, timestamp = body.get("CampaignID"), body.get("TimeStamp")
-        statuses = _statuses(body.get("PromosUpdated"))
-        if not _is_number(campaign_id) or not _is_timestamp(timestamp) or not statuses:
-            return _error(400, "The update is not of the documented shape.")
-        if len(statuses) > MAX_STATUSES:
-            return _error(400, f"At most {MAX_STATUSES} customers in a call.")
-        campaign = self.campaigns.get(campaign_id)
+        body = _UpdateBody.model_validate_json(request.body)
+        campaign = self.campaigns.get(body.CampaignID)
         if campaign is None:
             return _error(404, "There is no such campaign.")
-        campaign.take(statuses, timestamp=timestamp, at_ms=self._now_ms())
+        statuses = [(each.CustomerID, each.Status) for each in body.PromosUpdated]
+        campaign.take(statuses, timestamp=body.TimeStamp, at_ms=self._now_ms())
         return Response(200)
-
-
-def _decoded(request: Request) -> dict[str, Any]:
-    """Return the JSON object of a body; an empty one for anything else."""
-    try:
-        decoded: object = json.loads(request.body)
-    except (ValueError, RecursionError):
-        return {}
-    return decoded if isinstance(decoded, dict) else {}
-
-
-def _is_number(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_timestamp(value: object) -> TypeGuard[str]:
-    try:
-        return isinstance(value, str) and bool(dt.datetime.strptime(value, TIMESTAMP))
-    except ValueError:
-        return False
 
 
 def _json(status: int, value: object) -> Response:
@@ -354,22 +368,3 @@ def _json(status: int, value: object) -> Response:
 def _error(status: int, message: str) -> Response:
     """Return an error in the shape of Optimove's documented 429."""
     return _json(status, {"status": status, "error": HTTPStatus(status).phrase, "message": message})
-
-
-def _listener_key(body: Mapping[str, Any]) -> tuple[int, int | None] | None:
-    event_type, channel = body.get("EventTypeID"), body.get("ChannelID")
-    if not _is_number(event_type) or not (channel is None or _is_number(channel)):
-        return None
-    return event_type, channel
-
-
-def _statuses(given: object) -> list[tuple[str, bool]]:
-    """Return the statuses of an update; none at all when one of them is not of the documented shape."""
-    statuses: list[tuple[str, bool]] = []
-    for each in given if isinstance(given, list) else ():
-        customer_id = each.get("CustomerID") if isinstance(each, dict) else None
-        status = each.get("Status") if isinstance(each, dict) else None
-        if not isinstance(customer_id, str) or not customer_id.strip() or not isinstance(status, bool):
-            return []
-        statuses.append((customer_id, status))
-    return statuses

@@ -20,7 +20,7 @@ from ...operations import DEFAULT_TIMEOUT_MS, Endpoints
 from ...settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TOKEN_VARIABLE
 from ...transport.http import HttpEngine
 from ...urls import is_loopback
-from ..given_urls import checked_url
+from ..options import MAX_TIMEOUT_MS, Seconds, json_option, url
 from ..tenant import without_token
 from .claims import VARIABLE as CLAIMS_VARIABLE
 from .claims import claims_checks
@@ -31,13 +31,12 @@ from .own_service import own_service_check
 from .tenant import NAMES, DoctorOptions, Tenant, campaign_urls, skipped, tenant_checks
 
 _COLOURS: Final[dict[State, str]] = {"ok": "green", "warning": "yellow", "problem": "red", "not checked": "blue"}
-_MAX_TIMEOUT_MS: Final = 3_600_000
 _SERVICE: Final = "it must be registered, be reachable from here, and refuse"
 
 
 @click.command(epilog="\b\nExample:\n  optimove-ce doctor --webhook https://gate.example.com/optimove")
-@click.option("--webhook", metavar="URL", callback=checked_url, help=f"Your webhook: {_SERVICE} what is unsigned.")
-@click.option("--listener", metavar="URL", callback=checked_url, help=f"Your listener: {_SERVICE} what has no token.")
+@click.option("--webhook", type=url, help=f"Your webhook: {_SERVICE} what is unsigned.")
+@click.option("--listener", type=url, help=f"Your listener: {_SERVICE} what has no token.")
 @click.option(
     "--claims",
     envvar=CLAIMS_VARIABLE,
@@ -45,25 +44,18 @@ _SERVICE: Final = "it must be registered, be reachable from here, and refuse"
     help="The claim store of your replicas, redis:// or postgresql://: a claim is written and deleted again. Others on "
     f"this machine can read options, so set {CLAIMS_VARIABLE} instead when the URL has a password.",
 )
-@click.option(
-    "--timeout",
-    "seconds",
-    type=click.FloatRange(0.1, 60),
-    default=5.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long one request may take.",
-)
+@click.option("--timeout", "seconds", type=Seconds(0.1, 60), default=5.0, help="How long one request may take.")
 @click.option(
     "--timeout-ms",
-    type=click.IntRange(1, _MAX_TIMEOUT_MS),
+    type=click.IntRange(1, MAX_TIMEOUT_MS),
     default=DEFAULT_TIMEOUT_MS,
-    show_default=True,
     help="Milliseconds that Optimove waits for an answer, as you have set it: it cannot be read.",
 )
-@click.option("--path-prefix", default="", help="The path_prefix of your Endpoints, such as /current.")
+@click.option(
+    "--path-prefix", default="", show_default=False, help="The path_prefix of your Endpoints, such as /current."
+)
 @click.option("--strict", is_flag=True, help="Exit with status 1 on warnings, too.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else.")
+@json_option
 def doctor(
     webhook: str | None,
     listener: str | None,

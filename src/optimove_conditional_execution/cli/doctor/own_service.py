@@ -1,4 +1,7 @@
-"""Checks of your own service: reachable, and rejecting unauthenticated requests."""
+"""Checks of your own service: reachable, and rejecting unauthenticated requests.
+
+A separate module: all other checks are about the environment and Optimove's server.
+"""
 
 from __future__ import annotations
 

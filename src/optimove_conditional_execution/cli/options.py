@@ -1,0 +1,66 @@
+"""What several commands take: URLs, `--json`, and webhook secrets, which are never options."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Final, final
+
+import click
+
+from ..errors import ConfigurationError
+from ..settings import SECRET_VARIABLE, secret_variables, webhook_secrets
+from ..urls import split_absolute
+
+MAX_TIMEOUT_MS: Final = 3_600_000
+
+NamedSecret = tuple[str, bytes]
+"""The variable, and its value as bytes."""
+
+json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+
+
+@final
+class Seconds(click.FloatRange):
+    """A number of seconds in a range."""
+
+    name = "seconds"
+
+
+def url(value: str) -> str:
+    """Return an absolute URL; the type of options and arguments.
+
+    Raises:
+        BadParameter: It is none.
+    """
+    if split_absolute(value) is None:
+        raise click.BadParameter("give an absolute URL, such as http://127.0.0.1:8000/optimove")
+    return value
+
+
+def given_secrets() -> list[NamedSecret]:
+    """Return the webhook secrets of this process's environment, or ask for one on a terminal.
+
+    Raises:
+        ConfigurationError: There is none, or one of them is blank.
+    """
+    environment: Mapping[str, str] = os.environ
+    if not secret_variables(environment) and sys.stdin is not None and sys.stdin.isatty():
+        # Unstripped: white space around a secret is a mistake that `verify` can tell.
+        environment = {SECRET_VARIABLE: click.prompt("Webhook secret", hide_input=True, err=True)}
+    webhook_secrets(environment)  # checks them
+    return list(secret_variables(environment).items())
+
+
+def as_text(secret: NamedSecret) -> str:
+    """Return a secret as text for JSON.
+
+    Raises:
+        ConfigurationError: It is not UTF-8 text.
+    """
+    name, value = secret
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{name} is not UTF-8 text: it cannot be sent as JSON.") from None
