@@ -10,7 +10,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.10"
-nox.options.default_venv_backend = "virtualenv"
+nox.options.default_venv_backend = "uv"
 nox.options.error_on_missing_interpreters = True
 
 ROOT = Path(__file__).parent
@@ -24,6 +24,9 @@ for _bin in sorted((Path.home() / ".pyenv" / "versions").glob("3.*/bin"), revers
 
 # The tests start hundreds of processes, each of which would compile the package again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# uv brings certificates of its own; pip trusts the system's, and so does everything here.
+os.environ.setdefault("UV_SYSTEM_CERTS", "1")
 
 
 def _runs(version: str) -> bool:
@@ -84,10 +87,12 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Mypy strict over everything, pyright over what users see; the user program on every supported Python."""
     session.install("-e", ".[cli]", *group("types"))
+    # As on the oldest Python, which pyproject.toml names; the user program is among the files.
     session.run("mypy")
-    for version in SUPPORTED:
+    session.run("pyright")
+    for version in SUPPORTED[1:]:
         session.run("mypy", "--python-version", version, "tests/typing")
-        session.run("pyright", "--pythonversion", version)
+        session.run("pyright", "--pythonversion", version, "tests/typing")
 
 
 @nox.session(python=FOUND)
@@ -143,8 +148,8 @@ def build(session: nox.Session) -> None:
     """Build the sdist, the wheel out of it, and check what is in them."""
     session.install(*group("build"))
     shutil.rmtree(DIST, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(DIST), silent=True)
-    session.run("twine", "check", "--strict", *map(str, sorted(DIST.iterdir())))
+    session.run("uv", "build", "--quiet", "--out-dir", str(DIST))
+    session.run("twine", "check", "--strict", *map(str, sorted([*DIST.glob("*.tar.gz"), *DIST.glob("*.whl")])))
     session.run("pytest", "--noconftest", "tests/packaging", env={"DISTRIBUTIONS": str(DIST)})
 
 
@@ -157,10 +162,9 @@ def wheel(session: nox.Session) -> None:
     """
     requirements = [f"{the_wheel()}[cli]", *group("test")]
     if session.python == OLDEST:
-        session.install("uv")
         lowest = DIST / "lowest.txt"
         extras = [f"--extra={extra}" for extra in PROJECT["project"]["optional-dependencies"]]
-        resolve = ("uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct", "--system-certs", *extras)
+        resolve = ("uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct", *extras)
         session.run(*resolve, "--output-file", str(lowest), "pyproject.toml", silent=True)
         session.install(*requirements, "--constraint", str(lowest))
     else:
@@ -181,10 +185,9 @@ def wheel(session: nox.Session) -> None:
 @nox.session(python=OLDEST, requires=["build"])
 def extras(session: nox.Session) -> None:
     """Install the wheel with each extra alone, and use what it brings with nothing else around."""
-    session.install("uv")
     for extra in ("", *PROJECT["project"]["optional-dependencies"]):
         wanted = f"{the_wheel()}[{extra}]" if extra else str(the_wheel())
-        alone = ("uv", "run", "--quiet", "--isolated", "--no-project", "--system-certs", "--python", OLDEST)
+        alone = ("uv", "run", "--quiet", "--isolated", "--no-project", "--python", OLDEST)
         session.run(*alone, "--with", wanted, "python", "tests/packaging/extra.py", extra or "nothing")
 
 
