@@ -52,10 +52,16 @@ ROOMS = {
     "hostile": {OLDEST, NEWEST},
     "house": {OLDEST, NEWEST},
     "rehearsal": {OLDEST},
-    # The slowest of the rest.
+    # The slowest of the rest: processes, servers, broken networks.
+    "adapters/test_disconnects.py": {OLDEST, NEWEST},
+    "adapters/test_wsgi.py": {OLDEST, NEWEST},
+    "receivers/test_gevent.py": {OLDEST, NEWEST},
     "review/test_adversity.py": {OLDEST, NEWEST},
+    "review/test_gevent.py": {OLDEST, NEWEST},
     "review/test_kill.py": {NEWEST},
     "review/test_memory.py": {NEWEST},
+    "transport/test_bounds.py": {OLDEST, NEWEST},
+    "transport/test_faults.py": {OLDEST, NEWEST},
     "transport/test_leaks.py": {OLDEST, NEWEST},
 }
 
@@ -165,8 +171,8 @@ def build(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """The test suite on the installed wheel, with the source out of the way.
 
-    On the oldest Python with the lowest versions that pyproject.toml allows, on the others with the newest. What
-    differs least from one Python to the next runs on one of them; the examples use the command, so it meets both.
+    On the oldest Python with the lowest versions that pyproject.toml allows, on the others with the newest. `ROOMS`
+    says what does not run on each; the examples use the command, so it meets both.
     """
     requirements = [f"{the_wheel()}[cli]", *group("test")]
     if session.python == OLDEST:
@@ -174,9 +180,9 @@ def wheel(session: nox.Session) -> None:
         extras = [f"--extra={extra}" for extra in PROJECT["project"]["optional-dependencies"]]
         resolve = ("uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct", *extras)
         session.run(*resolve, "--output-file", str(lowest), "pyproject.toml", silent=True)
-        session.install(*requirements, "--constraint", str(lowest))
-    else:
-        session.install(*requirements)
+        requirements += ["--constraint", str(lowest)]
+    # Otherwise each of the tests' workers would compile the packages as it starts, all at the same time.
+    session.install("--compile-bytecode", *requirements)
     # Not `create_tmp`: it would put the tests' temporary files below this project and its settings.
     away = ROOT / ".nox" / f"away-{session.python}"
     shutil.rmtree(away, ignore_errors=True)
