@@ -27,6 +27,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # uv brings certificates of its own; pip trusts the system's, and so does everything here.
 os.environ.setdefault("UV_SYSTEM_CERTS", "1")
+# Seconds without a byte; uv's own 30 are few for large wheels over a slow line.
+os.environ.setdefault("UV_HTTP_TIMEOUT", "180")
 
 
 def _runs(version: str) -> bool:
