@@ -47,14 +47,17 @@ def environment(fake: FakeOptimove, url: str) -> dict[str, str]:
 
 def review(folder: Path, fake: FakeOptimove, url: str, *arguments: str, given: str = "") -> tuple[int, str, str]:
     """Run the command in this process: to start one takes longer than most of what it does."""
+    names = ["gate", "broken"]  # of which other tests may have modules too
+    others = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     with (
         contextlib.chdir(folder),
         mock.patch.object(sys, "path", [*sys.path]),
         mock.patch.dict(os.environ, environment(fake, url), clear=True),
     ):
         done = CliRunner().invoke(program, ["review", *arguments], input=given, prog_name="optimove-ce")
-    for module in ("gate", "broken"):
-        sys.modules.pop(module, None)
+    for name in names:
+        sys.modules.pop(name, None)
+    sys.modules.update(others)
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done.exit_code, done.stdout, done.stderr
