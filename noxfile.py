@@ -10,7 +10,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.10"
-nox.options.default_venv_backend = "virtualenv"
+nox.options.default_venv_backend = "uv"
 nox.options.error_on_missing_interpreters = True
 
 ROOT = Path(__file__).parent
@@ -24,6 +24,11 @@ for _bin in sorted((Path.home() / ".pyenv" / "versions").glob("3.*/bin"), revers
 
 # The tests start hundreds of processes, each of which would compile the package again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# uv brings certificates of its own; pip trusts the system's, and so does everything here.
+os.environ.setdefault("UV_SYSTEM_CERTS", "1")
+# Seconds without a byte; uv's own 30 are few for large wheels over a slow line.
+os.environ.setdefault("UV_HTTP_TIMEOUT", "180")
 
 
 def _runs(version: str) -> bool:
@@ -39,7 +44,9 @@ OLDEST = FOUND[0]
 PARALLEL = ("-n", str((os.cpu_count() or 1) * 2), "--dist", "worksteal")
 
 DIST = ROOT / ".nox" / "dist"
-# Parts of the suite that hardly depend on the Python, and the Pythons that run them; where there is one, it runs all.
+# Folders and files of `tests` that hardly depend on the Python, and the Pythons that run them. What depends on the
+# versions of other packages runs on the oldest Python, which has the lowest, and on the newest. Where there is one
+# Python, it runs all.
 ROOMS = {
     "cli": {NEWEST},
     "docs": {NEWEST},
@@ -47,6 +54,17 @@ ROOMS = {
     "hostile": {OLDEST, NEWEST},
     "house": {OLDEST, NEWEST},
     "rehearsal": {OLDEST},
+    # The slowest of the rest: processes, servers, broken networks.
+    "adapters/test_disconnects.py": {OLDEST, NEWEST},
+    "adapters/test_wsgi.py": {OLDEST, NEWEST},
+    "receivers/test_gevent.py": {OLDEST, NEWEST},
+    "review/test_adversity.py": {OLDEST, NEWEST},
+    "review/test_gevent.py": {OLDEST, NEWEST},
+    "review/test_kill.py": {NEWEST},
+    "review/test_memory.py": {NEWEST},
+    "transport/test_bounds.py": {OLDEST, NEWEST},
+    "transport/test_faults.py": {OLDEST, NEWEST},
+    "transport/test_leaks.py": {OLDEST, NEWEST},
 }
 
 nox.options.sessions = [
@@ -82,12 +100,15 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=NEWEST)
 def types(session: nox.Session) -> None:
-    """Mypy strict over everything, pyright over what users see; the user program on every supported Python."""
+    """Mypy strict over everything, pyright over what users see, as on the oldest Python; and a user's program.
+
+    What the oldest and the newest Python agree upon, those in between do.
+    """
     session.install("-e", ".[cli]", *group("types"))
     session.run("mypy")
-    for version in SUPPORTED:
-        session.run("mypy", "--python-version", version, "tests/typing")
-        session.run("pyright", "--pythonversion", version)
+    session.run("pyright")
+    session.run("mypy", "--python-version", SUPPORTED[-1], "tests/typing")
+    session.run("pyright", "--pythonversion", SUPPORTED[-1], "tests/typing")
 
 
 @nox.session(python=FOUND)
@@ -149,8 +170,8 @@ def build(session: nox.Session) -> None:
     """Build the sdist, the wheel out of it, and check what is in them."""
     session.install(*group("build"))
     shutil.rmtree(DIST, ignore_errors=True)
-    session.run("python", "-m", "build", "--outdir", str(DIST), silent=True)
-    session.run("twine", "check", "--strict", *map(str, sorted(DIST.iterdir())))
+    session.run("uv", "build", "--quiet", "--out-dir", str(DIST))
+    session.run("twine", "check", "--strict", *map(str, sorted([*DIST.glob("*.tar.gz"), *DIST.glob("*.whl")])))
     session.run("pytest", "--noconftest", "tests/packaging", env={"DISTRIBUTIONS": str(DIST)})
 
 
@@ -158,19 +179,18 @@ def build(session: nox.Session) -> None:
 def wheel(session: nox.Session) -> None:
     """The test suite on the installed wheel, with the source out of the way.
 
-    On the oldest Python with the lowest versions that pyproject.toml allows, on the others with the newest. What
-    differs least from one Python to the next runs on one of them; the examples use the command, so it meets both.
+    On the oldest Python with the lowest versions that pyproject.toml allows, on the others with the newest. `ROOMS`
+    says what does not run on each; the examples use the command, so it meets both.
     """
     requirements = [f"{the_wheel()}[cli]", *group("test")]
     if session.python == OLDEST:
-        session.install("uv")
         lowest = DIST / "lowest.txt"
         extras = [f"--extra={extra}" for extra in PROJECT["project"]["optional-dependencies"]]
-        resolve = ("uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct", "--system-certs", *extras)
+        resolve = ("uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct", *extras)
         session.run(*resolve, "--output-file", str(lowest), "pyproject.toml", silent=True)
-        session.install(*requirements, "--constraint", str(lowest))
-    else:
-        session.install(*requirements)
+        requirements += ["--constraint", str(lowest)]
+    # Otherwise each of the tests' workers would compile the packages as it starts, all at the same time.
+    session.install("--compile-bytecode", *requirements)
     # Not `create_tmp`: it would put the tests' temporary files below this project and its settings.
     away = ROOT / ".nox" / f"away-{session.python}"
     shutil.rmtree(away, ignore_errors=True)
@@ -187,10 +207,9 @@ def wheel(session: nox.Session) -> None:
 @nox.session(python=OLDEST, requires=["build"])
 def extras(session: nox.Session) -> None:
     """Install the wheel with each extra alone, and use what it brings with nothing else around."""
-    session.install("uv")
     for extra in ("", *PROJECT["project"]["optional-dependencies"]):
         wanted = f"{the_wheel()}[{extra}]" if extra else str(the_wheel())
-        alone = ("uv", "run", "--quiet", "--isolated", "--no-project", "--system-certs", "--python", OLDEST)
+        alone = ("uv", "run", "--quiet", "--isolated", "--no-project", "--python", OLDEST)
         session.run(*alone, "--with", wanted, "python", "tests/packaging/extra.py", extra or "nothing")
 
 

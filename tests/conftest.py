@@ -31,10 +31,16 @@ def sample() -> Callable[[str], bytes]:
 
 
 def pytest_configure() -> None:
-    """Let processes that tests start have the default signals, also under `nohup` or as a shell's background job.
+    """Prepare this process, and with it those that tests start.
 
-    There the suite is started with signals ignored, which processes inherit. A handler is not inherited.
+    They trust one authority. A client loads those it trusts, which takes the hundred or more of a machine longer than
+    most tests: 50 ms for each client.
+
+    They have the default signals, also under `nohup` or as a shell's background job. There the suite is started with
+    signals ignored, which processes inherit. A handler is not inherited.
     """
+    os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "authority.pem")
+    os.environ.pop("SSL_CERT_DIR", None)
     for name in ("SIGINT", "SIGHUP", "SIGQUIT", "SIGTERM"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:

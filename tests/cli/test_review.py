@@ -1,7 +1,8 @@
-"""`optimove-ce review`, as a process, against Optimove's stand-in over HTTP."""
+"""`optimove-ce review` against Optimove's stand-in over HTTP."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -9,9 +10,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from click.testing import CliRunner
 
+from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.stores import SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove
 
@@ -43,6 +47,26 @@ def environment(fake: FakeOptimove, url: str) -> dict[str, str]:
 
 
 def review(folder: Path, fake: FakeOptimove, url: str, *arguments: str, given: str = "") -> tuple[int, str, str]:
+    """Run the command in this process: to start one takes longer than most of what it does."""
+    names = ["gate", "broken"]  # of which other tests may have modules too
+    others = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    with (
+        contextlib.chdir(folder),
+        mock.patch.object(sys, "path", [*sys.path]),
+        mock.patch.dict(os.environ, environment(fake, url), clear=True),
+    ):
+        done = CliRunner().invoke(program, ["review", *arguments], input=given, prog_name="optimove-ce")
+    for name in names:
+        sys.modules.pop(name, None)
+    sys.modules.update(others)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def review_process(
+    folder: Path, fake: FakeOptimove, url: str, *arguments: str, given: str = ""
+) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, "-m", "optimove_conditional_execution.cli", "review", *arguments],
         cwd=folder,
@@ -78,16 +102,18 @@ def test_a_review_that_is_not_complete_is_resumed(folder: Path, fake_optimove: F
     campaign = fake_optimove.add_campaign(100)
     (folder / "event.json").write_text(json.dumps(campaign.payload))
     journal = ["--journal", "reviews.db"]
-    status, printed, _ = review(folder, fake_optimove, optimove_url, "run", "gate:broken", "event.json", *journal)
+    status, printed, _ = review_process(
+        folder, fake_optimove, optimove_url, "run", "gate:broken", "event.json", *journal
+    )
     assert status == 1
     assert "INCOMPLETE" in printed
     assert "ValueError" in printed
-    status, printed, _ = review(folder, fake_optimove, optimove_url, "status", *journal)
+    status, printed, _ = review_process(folder, fake_optimove, optimove_url, "status", *journal)
     assert "unfinished" in printed
-    status, printed, _ = review(folder, fake_optimove, optimove_url, "resume", "gate:odd", *journal, "--json")
+    status, printed, _ = review_process(folder, fake_optimove, optimove_url, "resume", "gate:odd", *journal, "--json")
     assert status == 0
     assert [(one["approved"], one["complete"]) for one in json.loads(printed)] == [(50, True)]
-    status, printed, _ = review(folder, fake_optimove, optimove_url, "resume", "gate:odd", *journal)
+    status, printed, _ = review_process(folder, fake_optimove, optimove_url, "resume", "gate:odd", *journal)
     assert (status, printed) == (0, "Nothing is left to do.\n")
     assert len(SqliteJournal(folder / "reviews.db").reviews()) == 1
 

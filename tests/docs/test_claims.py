@@ -67,7 +67,7 @@ def test_the_readme_has_two_commands_and_each_is_a_line() -> None:
     text = README.read_text("utf-8")
     assert re.findall(r"<!-- command: (\w+) -->", text) == ["demo", "test"]
     assert command("demo") == "python3 -m venv .venv && .venv/bin/pip install -q '.[cli]' && .venv/bin/optimove-ce demo"
-    assert command("test") == "python3 -m venv .venv && .venv/bin/pip install -q nox && .venv/bin/nox"
+    assert command("test") == "python3 -m venv .venv && .venv/bin/pip install -q 'nox[uv]' && .venv/bin/nox"
 
 
 def test_ci_runs_the_commands_of_the_readme() -> None:

@@ -103,6 +103,8 @@ def test_certificates(
     if trusted:
         authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    else:
+        monkeypatch.delenv("SSL_CERT_FILE")  # then it is the library's own list
     error = failure(engine, serve(authority.issue_cert(*names, **dates)))
     assert (error.cause, error.reason, error.request_sent) == ("tls", reason, False)
     assert error.detail

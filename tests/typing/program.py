@@ -1,4 +1,4 @@
-"""Reads like a user's program; mypy strict and pyright strict accept it on every supported Python. Nothing runs it."""
+"""Reads like a user's program; mypy strict and pyright strict accept it on the oldest and newest Python. Not run."""
 
 from __future__ import annotations
 
