@@ -132,6 +132,8 @@ def test_the_signatures_of_the_contract() -> None:
     assert {name: receiver[name].default for name in list(receiver)[3:]} == {
         "on_failure": "abstain",
         "claims": None,
+        "lease": None,
+        "on_store_failure": "refuse",
         "reserve": None,
         "max_concurrency": 100,
         "max_body": 262_144,
