@@ -93,8 +93,7 @@ DELETE FROM optimove_claims WHERE key IN (
 )
 """
 _FORGET_EVERY: Final = 60.0
-_ABANDON_AFTER: Final = 5.0
-"""Seconds after which a connection that does not answer is closed."""
+_ABANDON_AFTER: Final = 5.0  # seconds; then the connection is closed
 _CREATE: Final = "SELECT pg_advisory_xact_lock(hashtext('optimove_claims')); " + CLAIMS_SCHEMA
 """In one transaction: two that create a table at once would collide, IF NOT EXISTS or not."""
 
@@ -227,7 +226,6 @@ class AsyncPostgresClaims(AsyncRemoteClaims):
             make, _AsyncSession.aclose, max_connections=MAX_CONNECTIONS
         )
         self._forget = _Timer()
-        self._running: set[asyncio.Task[Any]] = set()
 
     async def _acquire(self, step: Step) -> Reply:
         reply = await self._run(step) or await self._run(step)
@@ -247,20 +245,13 @@ class AsyncPostgresClaims(AsyncRemoteClaims):
             session = await pool.aacquire(Deadline.after(STEP_SECONDS))
         except DeadlineExceeded:
             raise busy() from None
-        # Not cancelled with the step: psycopg would open a connection to cancel the statement, and one that is being
-        # opened would be lost. Where both are slow, the next step would begin with that again, and so on.
+        # Not cancelled with the step: psycopg would connect once more to cancel it, and a slow server get ever slower.
         running = asyncio.create_task(self._finish(pool, session, statement, values))
-        self._running.add(running)
-        running.add_done_callback(self._ended)
+        running.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # its step may have given up
         return await asyncio.shield(running)
 
-    async def _finish(
-        self,
-        pool: ConnectionPool[_AsyncSession],
-        session: _AsyncSession,
-        statement: LiteralString,
-        values: dict[str, Any],
-    ) -> Any:
+    @staticmethod
+    async def _finish(pool: Any, session: _AsyncSession, statement: LiteralString, values: dict[str, Any]) -> Any:
         try:
             async with asyncio.timeout(_ABANDON_AFTER):
                 return await session.run(statement, values)
@@ -268,11 +259,6 @@ class AsyncPostgresClaims(AsyncRemoteClaims):
             raise _translated(error) from None
         finally:
             pool.release(session)
-
-    def _ended(self, running: asyncio.Task[Any]) -> None:
-        self._running.discard(running)
-        if not running.cancelled():
-            running.exception()  # its step may have given up
 
 
 # Another delivery has claimed it while this statement ran; two such statements in a row find nothing of it.
