@@ -19,6 +19,8 @@ def main() -> None:
     """
     try:
         from .app import program
+
+        program(prog_name="optimove-ce")  # which imports the subcommand
     except ImportError as error:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRA:
@@ -27,4 +29,3 @@ def main() -> None:
         raise SystemExit(2) from None
     except KeyboardInterrupt:  # the imports take long enough to be interrupted
         raise SystemExit(130) from None
-    program(prog_name="optimove-ce")

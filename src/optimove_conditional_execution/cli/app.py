@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Any, Final, final
 
@@ -11,15 +12,16 @@ from click.shell_completion import get_completion_class
 from .. import __version__
 from ..errors import OptimoveError
 from ..tracebacks import sensitive_variables
-from .decisions import decisions
-from .doctor.command import doctor
-from .init import init
-from .rehearse import campaign, demo, simulate, trigger
-from .review import review
-from .schema import schema
 from .signals import Interrupted
-from .signature import sign_command, verify_command
-from .tenant import listeners, settings, webhooks
+
+_COMMANDS: Final = {
+    **{name: f"rehearse:{name}" for name in ("demo", "simulate", "trigger", "campaign")},
+    **{name: f"signature:{name}_command" for name in ("sign", "verify")},
+    **{name: f"tenant:{name}" for name in ("webhooks", "listeners", "settings")},
+    **{name: f"{name}:{name}" for name in ("review", "decisions", "init", "schema")},
+    "doctor": "doctor.command:doctor",
+}
+"""Module and name of each command; the module is imported when the command is asked for."""
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _INTERRUPTED_STATUS: Final = 130
@@ -38,9 +40,19 @@ _WHOLE: Final = 1_000
 
 @final
 class _Program(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*_COMMANDS, *self.commands})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _COMMANDS and cmd_name not in self.commands:
+            module, _, name = _COMMANDS[cmd_name].partition(":")
+            self.add_command(getattr(importlib.import_module(f".{module}", __package__), name))
+        return super().get_command(ctx, cmd_name)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands with their whole first sentences."""
-        rows = [(name, self.commands[name].get_short_help_str(_WHOLE)) for name in self.list_commands(ctx)]
+        commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
+        rows = [(name, command.get_short_help_str(_WHOLE)) for name, command in commands if command is not None]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
@@ -78,13 +90,6 @@ def _keep_proxies_out_of_loopback() -> None:
     listed = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
     hosts = dict.fromkeys([*filter(None, map(str.strip, listed.split(","))), *_LOOPBACK])
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)
-
-
-for _command in (
-    *(demo, simulate, trigger, campaign, sign_command, verify_command),
-    *(webhooks, listeners, settings, review, decisions, init, doctor, schema),
-):
-    program.add_command(_command)
 
 
 @program.command(
