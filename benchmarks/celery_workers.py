@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.servers import celery_tasks
-from tests.servers.redis_server import running_redis
+from tests.servers.redis import running_redis
 
 from benchmarks.result import Result
 from optimove_conditional_execution import CampaignReview
@@ -40,7 +40,7 @@ def seconds(url: str, workers: int) -> float:
 
 def measure() -> Iterator[Result]:
     """Yield the line of the table."""
-    with running_redis() as server:
+    with running_redis(durable=False) as server:
         celery_tasks.app.conf.update(broker_url=server.url, result_backend=server.url)
         four, one = (BATCHES / seconds(server.url, workers) for workers in (4, 1))
     yield Result("a review by 4 Celery workers / by 1", "/s", four, one, 3.2, more_is_better=True)

@@ -1,4 +1,4 @@
-"""Redis for tests: it keeps what it has confirmed, also when it is killed."""
+"""Redis for tests."""
 
 from __future__ import annotations
 
@@ -25,11 +25,15 @@ class Redis:
         self.url = f"redis://127.0.0.1:{port}/0"
         self._server = server
 
+    def connect(self) -> redis.Redis:
+        """Return a client."""
+        return redis.Redis(port=self.port)
+
     def start(self) -> None:
         """Start it, and wait until it answers."""
         self._server.start()
         end = time.monotonic() + PATIENCE
-        with redis.Redis(port=self.port) as client:
+        with self.connect() as client:
             while True:
                 self._server.check()
                 try:
@@ -60,13 +64,13 @@ class Redis:
 
 
 @contextlib.contextmanager
-def running_redis() -> Iterator[Redis]:
-    """Run a Redis of its own, as an ordinary user."""
+def running_redis(*, durable: bool = True) -> Iterator[Redis]:
+    """Run a Redis of its own, as an ordinary user; a durable one keeps what it has confirmed when it is killed."""
     server, user, port = program("redis-server", "redis-server"), ordinary_user(), free_port()
     with own_folder(user) as folder:
         # By default Redis confirms before it writes, for up to two seconds, while a disk is busy with an fsync.
-        kept = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"]
-        options = ["--bind", "127.0.0.1", "--dir", str(folder), *kept]
+        kept = ["--appendonly", "yes", "--appendfsync", "always"] if durable else []
+        options = ["--bind", "127.0.0.1", "--dir", str(folder), "--save", "", *kept]
         running = Redis(ServerProcess([server, "--port", str(port), *options], folder=folder, user=user), port)
         try:
             running.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -22,24 +23,29 @@ from optimove_conditional_execution.integrations.celery import (
 )
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.servers import celery_tasks as tasks
-from tests.servers.redis_server import RedisServer, running_redis
+from tests.servers.redis import Redis, running_redis
+
+KILLS = 3
+BATCHES = 60
+BATCH = 100
+WORKERS = 2
 
 IDS = [f"C{number}" for number in range(10)]
 
 
 @pytest.fixture(scope="module")
-def redis_server() -> Iterator[RedisServer]:
-    with running_redis() as running:
+def redis_server() -> Iterator[Redis]:
+    with running_redis(durable=False) as running:
         yield running
 
 
 @pytest.fixture(scope="module", autouse=True)
-def connected(redis_server: RedisServer) -> None:
+def connected(redis_server: Redis) -> None:
     tasks.app.conf.update(broker_url=redis_server.url, result_backend=redis_server.url)
 
 
 @pytest.fixture(scope="module")
-def worker(redis_server: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def worker(redis_server: Redis, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with tasks.workers(redis_server.url, 1, tmp_path_factory.mktemp("worker"), concurrency=2):
         yield
 
@@ -52,7 +58,7 @@ def batch(count: int = 10) -> Any:
 
 @pytest.mark.usefixtures("worker")
 @pytest.mark.parametrize("send", ["ids", "rows", "function", "mapping"])
-def test_a_review_by_workers(send: str, redis_server: RedisServer, fake_optimove: FakeOptimove) -> None:
+def test_a_review_by_workers(send: str, redis_server: Redis, fake_optimove: FakeOptimove) -> None:
     settings: dict[str, Any] = {
         "ids": {},
         "rows": {"send": "rows"},
@@ -119,7 +125,7 @@ def test_the_report_says_how_many_failed(task: Any, words: str, fake_optimove: F
     assert words in " ".join(report.warnings)
 
 
-def test_a_task_that_is_late_is_revoked(redis_server: RedisServer, tmp_path: Path) -> None:
+def test_a_task_that_is_late_is_revoked(redis_server: Redis, tmp_path: Path) -> None:
     """The second waits behind the first, which hangs: it is never begun."""
     with tasks.workers(redis_server.url, 1, tmp_path):
         reviewer = CeleryReviewer(tasks.hang)
@@ -184,7 +190,7 @@ def test_a_broker_that_is_down(fake_optimove: FakeOptimove) -> None:
 
 def test_a_broker_that_goes_away(fake_optimove: FakeOptimove) -> None:
     """And one that returns in time costs nothing, apart from what it has lost itself."""
-    with running_redis() as redis_server:
+    with running_redis(durable=False) as redis_server:
         app = Celery("away", broker=redis_server.url, backend=redis_server.url)
         reviewer = CeleryReviewer(app.task(tasks.even))
         stopped = threading.Timer(1.0, redis_server.stop)
@@ -234,3 +240,43 @@ def test_a_task_that_is_called_in_place(fake_optimove: FakeOptimove) -> None:
             campaign.event()
         )
         assert (report.complete, report.failed) == (False, 30)
+
+
+# ---- workers that are killed: nothing is lost, and little is decided again
+
+
+def test_a_review_is_complete_although_workers_are_killed(
+    tmp_path: Path, redis_server: Redis, fake_optimove: FakeOptimove
+) -> None:
+    over = threading.Event()
+    killed = 0
+
+    def kill() -> None:
+        """Kill a random worker at a random time, and start another, until there are enough or the review is over."""
+        nonlocal killed
+        while killed < KILLS and not over.wait(random.uniform(0.1, 0.8)):
+            number = random.randrange(WORKERS)
+            running[number].kill()
+            killed += 1
+            running[number] = tasks.Worker(
+                redis_server.url, f"again{killed}", tmp_path / f"again{killed}", concurrency=1
+            )
+            running[number].wait()
+
+    with tasks.workers(redis_server.url, WORKERS, tmp_path) as running:
+        campaign = fake_optimove.add_campaign(BATCHES * BATCH)
+        killing = threading.Thread(target=kill)
+        killing.start()
+        with fake_optimove.client() as client:
+            reviewer = CeleryReviewer(tasks.count)
+            report = CampaignReview(reviewer, client=client, batch_size=BATCH, concurrency=6).run(campaign.event())
+        over.set()
+        killing.join()
+        with redis_server.connect() as connection:
+            decided = [int(times) for times in connection.hvals("decided")]
+    assert (report.complete, report.failed, report.approved) == (True, 0, BATCHES * BATCH), report
+    assert killed
+    assert len(campaign.recipients()) == BATCHES * BATCH
+    assert not campaign.contradictions
+    assert len(decided) == BATCHES
+    assert sum(decided) - BATCHES <= killed, "decided again"

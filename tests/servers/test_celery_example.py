@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.examples.commands import EXAMPLES, command_of, docstring
 from tests.servers.celery_tasks import Worker
 from tests.servers.processes import PATIENCE, free_port
-from tests.servers.redis_server import running_redis
+from tests.servers.redis import running_redis
 
 
 def test_the_command_of_the_example(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_the_command_of_the_example(tmp_path: Path) -> None:
     command = command.replace("optimove-ce campaign", "optimove-ce campaign --customers 20")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("OPTIMOVE_")}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    with running_redis() as server:
+    with running_redis(durable=False) as server:
         worker = Worker(server.url, "example", tmp_path / "worker", app="celery_review", directory=Path(folder))
         try:
             worker.wait()
