@@ -82,10 +82,9 @@ class _Tables:
                     "SELECT CASE WHEN finished THEN report END FROM reviews WHERE key = ?", (key,)
                 ).fetchone()
                 others = connection.execute(
-                    "SELECT event FROM reviews WHERE clearance = ? AND key != ?", (_clearance(event), key)
+                    "SELECT event FROM reviews WHERE clearance = ? AND key != ?", (clearance_text(event), key)
                 ).fetchall()
-                twice = any(CampaignReadyEvent.from_json(text).campaign_id == event.campaign_id for (text,) in others)
-                return OpenReview(run, tuple(_acknowledged(connection, key)), report, twice)
+                return OpenReview(run, tuple(_acknowledged(connection, key)), report, is_announced_in(others, event))
         except BaseException:
             self._locks.leave(key)
             raise
@@ -105,8 +104,7 @@ class _Tables:
             review = _known(connection, key, run)
             decided = approved = 0
             for batch in batches:
-                text = batch.to_json()
-                digest = blake2b(text.encode(), digest_size=16).digest()
+                text, digest = text_and_digest(batch)
                 added = connection.execute(
                     "INSERT INTO batches (review, digest, batch) VALUES (?, ?, ?)"
                     " ON CONFLICT (review, digest) DO NOTHING",
@@ -144,9 +142,7 @@ class _Tables:
             OptimoveError: The journal has no such review, or a range is empty.
             SupersededError: A later run has opened the review.
         """
-        for start, end in ranges:
-            if not 0 <= start < end:
-                raise OptimoveError(f"Statuses [{start}, {end}) are not a range.")
+        check_ranges(ranges)
         with self._file.writing() as connection:
             review = _known(connection, key, run)
             for start, end in ranges:
@@ -211,12 +207,8 @@ class _Tables:
         Raises:
             ConfigurationError: `before` has a zone.
         """
-        if before.tzinfo is not None:
-            raise ConfigurationError(
-                "before must have no zone: it is compared with ClearanceRequiredBy, which has none."
-            )
+        check_naive(before)
         with self._file.writing() as connection:
-            # ISO 8601 texts sort chronologically.
             old = connection.execute(
                 "SELECT id FROM reviews WHERE finished AND clearance < ?", (before.isoformat(),)
             ).fetchall()
@@ -317,15 +309,58 @@ class _MemoryLocks:
 
 
 def _add(connection: Connection, event: CampaignReadyEvent) -> bool:
-    row = (event.key, event.model_dump_json(by_alias=True), _clearance(event))
+    row = (event.key, event.model_dump_json(by_alias=True), clearance_text(event))
     added = connection.execute(
         "INSERT INTO reviews (key, event, clearance) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING", row
     )
     return added.rowcount == 1
 
 
-def _clearance(event: CampaignReadyEvent) -> str:
+def clearance_text(event: CampaignReadyEvent) -> str:
+    """Return the clearance as a text, without a zone; such texts sort chronologically."""
     return event.clearance_required_by.isoformat()
+
+
+def text_and_digest(batch: DecidedBatch) -> tuple[str, bytes]:
+    """Return a batch as a journal stores it."""
+    text = batch.to_json()
+    return text, blake2b(text.encode(), digest_size=16).digest()
+
+
+def is_announced_in(others: Sequence[tuple[str]], event: CampaignReadyEvent) -> bool:
+    """Return whether one of other events, as stored, announces the same campaign."""
+    return any(CampaignReadyEvent.from_json(text).campaign_id == event.campaign_id for (text,) in others)
+
+
+def check_ranges(ranges: Ranges) -> None:
+    """Reject what is no range.
+
+    Raises:
+        OptimoveError: A range is empty.
+    """
+    for start, end in ranges:
+        if not 0 <= start < end:
+            raise OptimoveError(f"Statuses [{start}, {end}) are not a range.")
+
+
+def check_naive(before: datetime) -> None:
+    """Reject a moment with a zone.
+
+    Raises:
+        ConfigurationError: It has one.
+    """
+    if before.tzinfo is not None:
+        raise ConfigurationError("before must have no zone: it is compared with ClearanceRequiredBy, which has none.")
+
+
+def unknown_review() -> OptimoveError:
+    """Return the error for a review that was never added."""
+    return OptimoveError("No such review is in this journal.")
+
+
+def superseded() -> SupersededError:
+    """Return the error for a run that is not the latest one of its review."""
+    return SupersededError("Another run has taken over this review, so this one records and sends nothing more.")
 
 
 def _columns(connection: Connection, table: Literal["reviews", "batches"]) -> list[str]:
@@ -352,7 +387,7 @@ def _acknowledged(connection: Connection, key: str) -> Ranges:
 def _known(connection: Connection, key: str, run: int | None) -> int:
     rows: list[tuple[int]] = connection.execute("SELECT id FROM reviews WHERE key = ?", (key,)).fetchall()
     if not rows:
-        raise OptimoveError("No such review is in this journal.")
+        raise unknown_review()
     _check_run(connection, key, run)
     return rows[0][0]
 
@@ -361,4 +396,4 @@ def _check_run(connection: Connection, key: str, run: int | None) -> None:
     """Reject a run that is not the latest one of its review."""
     latest: list[tuple[int]] = connection.execute("SELECT run FROM runs WHERE key = ?", (key,)).fetchall()
     if run is not None and latest != [(run,)]:
-        raise SupersededError("Another run has taken over this review, so this one records and sends nothing more.")
+        raise superseded()
