@@ -2,23 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import psycopg
+import psycopg_pool
 import pytest
+from click.testing import CliRunner
+from psycopg.rows import dict_row
 
-from optimove_conditional_execution.stores import Journal
+from optimove_conditional_execution import (
+    CampaignCustomer,
+    CampaignReview,
+    ConfigurationError,
+    Deadline,
+    ReviewReport,
+    SupersededError,
+)
+from optimove_conditional_execution.adapters.asgi import ASGIApp
+from optimove_conditional_execution.cli.schema import schema
+from optimove_conditional_execution.stores import DecidedBatch, Journal, ReviewState
+from optimove_conditional_execution.stores import postgres_locks as locks_module
 from optimove_conditional_execution.stores.postgres import PostgresJournal
-from tests.servers.postgres import Postgres
-from tests.stores.journal_suite import JournalSuite
+from optimove_conditional_execution.testing import FakeOptimove
+from tests.conftest import OverHTTP, forked, forked_in_c, served
+from tests.servers.claims import IN_URL, SECRET, guarded
+from tests.servers.pgbouncer import running_pgbouncer
+from tests.servers.postgres import GUARDED, Postgres
+from tests.servers.processes import PATIENCE
+from tests.stores.journal_suite import ANOTHER, EVENT, KEY, JournalSuite, batch, event, in_threads, opened
+
+TABLES = "optimove_reviews, optimove_review_batches"
 
 
 @pytest.fixture
 def server(postgres: Postgres) -> Postgres:
     """A PostgreSQL without the journal's tables."""
     with psycopg.connect(postgres.conninfo) as connection:
-        connection.execute("DROP TABLE IF EXISTS optimove_reviews, optimove_review_batches")
+        connection.execute(f"DROP TABLE IF EXISTS {TABLES}")
     return postgres
+
+
+@pytest.fixture
+def journal(server: Postgres) -> Iterator[PostgresJournal]:
+    """A journal in it."""
+    with PostgresJournal(server.url) as journal:
+        yield journal
+
+
+@pytest.fixture
+def other(server: Postgres) -> Iterator[PostgresJournal]:
+    """The same journal, as another process has it."""
+    with PostgresJournal(server.conninfo) as journal:
+        yield journal
+
+
+@pytest.fixture
+def looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each write look whether the locks are lost."""
+    monkeypatch.setattr(locks_module, "_LOOK_EVERY", 0.0)
 
 
 class TestInPostgres(JournalSuite):
@@ -26,3 +77,434 @@ class TestInPostgres(JournalSuite):
     def journal(self, server: Postgres) -> Iterator[Journal]:
         with PostgresJournal(server.conninfo) as journal:
             yield journal
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for what the server does in a moment."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def locks(server: Postgres) -> list[int]:
+    """Return the backends that hold a lock of a review."""
+    with psycopg.connect(server.conninfo) as connection:
+        query = "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"
+        return [pid for (pid,) in connection.execute(query).fetchall()]
+
+
+def terminate(server: Postgres) -> None:
+    """End the connection that holds the locks, and wait until they are free."""
+    for pid in locks(server):
+        with psycopg.connect(server.conninfo, autocommit=True) as connection:
+            connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
+    until(lambda: not locks(server))
+
+
+# ---- locks
+
+
+def test_journals_of_one_database_exclude_each_other(
+    server: Postgres, journal: PostgresJournal, other: PostgresJournal
+) -> None:
+    assert opened(journal) == 1
+    assert other.open(EVENT) is None
+    other.unlock(KEY)
+    assert other.open(EVENT) is None
+    assert other.open(ANOTHER)
+    journal.unlock(KEY)
+    assert opened(other) == 3
+    other.close()
+    assert opened(journal) == 4
+    assert journal.open(ANOTHER)
+    assert len(set(locks(server))) == 1
+    journal.close()
+    until(lambda: not locks(server))
+    assert journal.unfinished() == [EVENT, ANOTHER]  # it connects again
+
+
+def test_one_winner_among_journals(server: Postgres) -> None:
+    won: list[int] = []
+    barrier = threading.Barrier(6)
+
+    def race() -> None:
+        with PostgresJournal(server.conninfo) as mine:
+            barrier.wait(PATIENCE)
+            won.extend(turn for turn in range(10) if mine.open(event(turn + 1)))
+            barrier.wait(PATIENCE)
+
+    in_threads(6, race)
+    assert sorted(won) == list(range(10))
+
+
+def test_journals_in_two_schemas_of_one_database_are_apart(server: Postgres) -> None:
+    with psycopg.connect(server.conninfo) as connection:
+        connection.execute("CREATE SCHEMA brand_a; CREATE SCHEMA brand_b")
+    try:
+        conninfos = [f"{server.conninfo} options='-c search_path={schema}'" for schema in ("brand_a", "brand_b")]
+        with PostgresJournal(conninfos[0]) as one, PostgresJournal(conninfos[1]) as two:
+            assert (opened(one), opened(two)) == (1, 1)
+            one.record(KEY, [batch(1)])
+            assert list(two.batches(KEY)) == []
+    finally:
+        with psycopg.connect(server.conninfo) as connection:
+            connection.execute("DROP SCHEMA brand_a, brand_b CASCADE")
+
+
+def test_a_lock_that_was_lost_is_acquired_again_when_nobody_took_over(
+    server: Postgres,
+    journal: PostgresJournal,
+    other: PostgresJournal,
+    looking: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = opened(journal)
+    second = opened(journal, ANOTHER)
+    terminate(server)
+    journal.record(KEY, [batch(1)], run=run)
+    assert other.open(EVENT) is None
+    assert other.open(ANOTHER) is None
+    assert journal.open(EVENT) is None, "its own run goes on"
+    assert "held the locks of 2 open reviews was lost; 2 are locked again" in caplog.text
+    journal.acknowledge(KEY, [(0, 1)], run=run)
+    journal.record(ANOTHER.key, [batch(1)], run=second)
+    journal.unlock(KEY)
+    assert other.open(EVENT)
+    assert other.open(ANOTHER) is None
+    assert not any(each in caplog.text for each in ("127.0.0.1", str(server.port)))
+
+
+def test_a_run_whose_lock_was_lost_is_superseded_by_who_took_over(
+    server: Postgres, journal: PostgresJournal, other: PostgresJournal, looking: None
+) -> None:
+    first = opened(journal)
+    journal.record(KEY, [batch(1)], run=first)
+    terminate(server)
+    second = opened(other)
+    assert list(other.batches(KEY)) == [batch(1)]
+    writes: list[Callable[[], object]] = [
+        lambda: journal.acknowledged(KEY, run=first),
+        lambda: journal.record(KEY, [batch(2)], run=first),
+        lambda: journal.acknowledge(KEY, [(0, 1)], run=first),
+        lambda: journal.keep_report(KEY, "{}", run=first),
+        lambda: journal.finish(KEY, "{}", run=first),
+    ]
+    for write in writes:
+        with pytest.raises(SupersededError):
+            write()
+    journal.unlock(KEY)
+    assert journal.open(EVENT) is None, "the other's lock"
+    other.record(KEY, [batch(2)], run=second)
+    assert other.reviews() == [ReviewState(EVENT, 8, 4, 0, False, None)]
+
+
+def test_another_review_is_opened_after_the_locks_were_lost(
+    server: Postgres, journal: PostgresJournal, other: PostgresJournal
+) -> None:
+    opened(journal)
+    terminate(server)
+    assert journal.open(ANOTHER)
+    assert other.open(EVENT) is None, "locked again with it"
+
+
+# ---- processes
+
+
+@contextlib.contextmanager
+def another_process(program: str, server: Postgres) -> Iterator[subprocess.Popen[str]]:
+    prelude = f"""
+        import os, sys, time
+        from optimove_conditional_execution.models.events import CampaignReadyEvent
+        from optimove_conditional_execution.stores import DecidedBatch
+        from optimove_conditional_execution.stores.postgres import PostgresJournal
+        EVENT = CampaignReadyEvent.from_json({EVENT.model_dump_json(by_alias=True)!r})
+        journal = PostgresJournal({server.url!r})
+        def say(word):
+            print(word, flush=True)
+        """
+    source = textwrap.dedent(prelude) + textwrap.dedent(program)
+    process = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, encoding="utf-8")
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_a_killed_process_holds_nothing(server: Postgres, journal: PostgresJournal) -> None:
+    program = """
+        run = journal.open(EVENT).run
+        journal.record(EVENT.key, [DecidedBatch(("a",), ())], run=run)
+        say("taken")
+        time.sleep(600)
+        """
+    with another_process(program, server) as process:
+        assert said(process) == "taken"
+        assert journal.open(EVENT) is None
+        process.kill()
+        process.wait(PATIENCE)
+        until(lambda: journal.open(EVENT))
+        assert list(journal.batches(KEY)) == [DecidedBatch(("a",), ())]
+
+
+@pytest.mark.parametrize("fork", [forked, forked_in_c])
+def test_a_forked_child_has_not_what_its_parent_took(
+    server: Postgres, journal: PostgresJournal, other: PostgresJournal, fork: Callable[[], int]
+) -> None:
+    run = opened(journal)
+    child = fork()
+    if child == 0:
+        refused = journal.open(EVENT) is None
+        journal.unlock(KEY)
+        still = journal.open(EVENT) is None
+        own = journal.open(ANOTHER)
+        journal.record(KEY, [batch(1)])
+        os._exit(0 if refused and still and own else 1)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert other.open(EVENT) is None
+    journal.record(KEY, [batch(2)], run=run)
+    assert list(journal.batches(KEY)) == [batch(1), batch(2)]
+    until(lambda: other.open(ANOTHER))  # the child's, which is dead
+    journal.unlock(KEY)
+    assert other.open(EVENT)
+
+
+def test_a_forked_child_takes_over_from_its_dead_parent(server: Postgres) -> None:
+    program = """
+        assert journal.open(EVENT)
+        reader, writer = os.pipe()
+        if os.fork() == 0:
+            os.close(writer)
+            say(journal.open(EVENT))
+            os.read(reader, 1)  # until the parent is dead
+            end = time.monotonic() + 60
+            while time.monotonic() < end:
+                if journal.open(EVENT):
+                    say("mine")
+                    break
+                time.sleep(0.02)
+            os._exit(0)
+        time.sleep(600)
+        """
+    with another_process(program, server) as process:
+        assert said(process) == "None"
+        process.kill()
+        assert said(process) == "mine"
+
+
+def test_the_server_notices_a_machine_that_vanished(server: Postgres) -> None:
+    with locks_module.connect_directly(server.conninfo) as connection:
+        names = ("tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count")
+        seconds = [connection.execute("SELECT current_setting(%s)", (name,)).fetchone() for name in names]
+        assert seconds == [("10",), ("5",), ("3",)]
+        idle = connection.execute("SHOW idle_in_transaction_session_timeout").fetchone()
+        assert idle == ("1min",)
+
+
+# ---- reviews
+
+
+def reviewed(journal: Journal, fake: FakeOptimove, in_the_middle: Callable[[], object]) -> ReviewReport:
+    """Review a campaign over HTTP; something happens before the third answer."""
+    campaign = fake.add_campaign(4_000, lead_seconds=600)
+    asked: list[str] = []
+    answers = iter(range(100))
+
+    def reviewer(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+        if next(answers) == 2:
+            in_the_middle()
+        asked.extend(customer.customer_id for customer in customers)
+        return [customer.customer_id for customer in customers[::2]]
+
+    with fake.client(timezone="UTC") as client:
+        review = CampaignReview(
+            reviewer, client=client, journal=journal, batch_size=500, chunk_size=1_000, concurrency=1
+        )
+        report = review.run(campaign.event())
+    assert not campaign.contradictions
+    assert sorted(asked) == sorted(set(asked))
+    return report
+
+
+def test_a_review_goes_on_after_a_restart_of_the_server(
+    server: Postgres, journal: PostgresJournal, other: PostgresJournal, looking: None
+) -> None:
+    fake = FakeOptimove()
+    report = reviewed(journal, fake, server.restart)
+    assert (report.complete, report.approved, report.acknowledged) == (True, 2_000, 2_000)
+    assert [kept.finished for kept in other.reviews()] == [True]
+    until(lambda: not locks(server))
+
+
+def test_a_review_whose_lock_is_lost_stops_when_another_has_taken_over(
+    server: Postgres, journal: PostgresJournal, other: PostgresJournal
+) -> None:
+    fake = FakeOptimove()
+
+    def take_over() -> None:
+        terminate(server)
+        (kept,) = other.unfinished()
+        opened(other, kept)
+
+    report = reviewed(journal, fake, take_over)
+    assert isinstance(report.error, SupersededError)
+    assert (report.complete, report.acknowledged) == (False, 0)
+
+
+def test_a_coordinator_is_killed_and_another_machine_resumes(server: Postgres, other: PostgresJournal) -> None:
+    fake = FakeOptimove()
+    campaign = fake.add_campaign(10_000, lead_seconds=600)
+    key = campaign.event().key
+
+    def decided() -> int:
+        return sum(kept.decided for kept in other.reviews())
+
+    with served(ASGIApp(OverHTTP(fake))) as url:
+        command = [sys.executable, "-m", "tests.review.kill_worker", url, fake.api_key, server.url]
+
+        def coordinator() -> subprocess.Popen[str]:
+            return subprocess.Popen(
+                [*command, json.dumps(campaign.payload), "0.05"], stdout=subprocess.PIPE, encoding="utf-8"
+            )
+
+        with coordinator() as killed:
+            until(decided)
+            killed.kill()
+        assert 0 < decided() < 10_000, "killed in the middle"
+        until(lambda: not locks(server))
+        with coordinator() as last:
+            assert said(last) == "begun"
+            report = json.loads(said(last))
+    approved = {name for each in other.batches(key) for name in each.approved}
+    assert report["complete"]
+    assert report["approved"] == report["acknowledged"] == len(approved)
+    assert set(campaign.recipients()) == approved
+    assert not campaign.contradictions
+    ever = [name for each in other.batches(key) for name in each.ids]
+    assert len(ever) == len(set(ever)) == 10_000, "each is decided about once"
+
+
+# ---- what is wrong with the server, or with what was given
+
+
+def shown(error: Exception) -> str:
+    text = "".join(traceback.format_exception(error))
+    assert not any(secret in text for secret in (SECRET, IN_URL, GUARDED, "127.0.0.1", "localhost")), text
+    return str(error)
+
+
+def refusal(journal: PostgresJournal) -> str:
+    """Return why an event is refused, and will be."""
+    with journal, pytest.raises(ConfigurationError) as caught:
+        journal.open(EVENT)
+    return shown(caught.value)
+
+
+def test_a_server_that_is_away_is_worth_another_try(server: Postgres, journal: PostgresJournal) -> None:
+    run = opened(journal)
+    server.stop()
+    try:
+        uses: list[Callable[[], object]] = [
+            lambda: journal.open(ANOTHER),
+            lambda: journal.record(KEY, [batch(1)], run=run),
+            lambda: journal.acknowledged(KEY, run=run),
+            journal.reviews,
+        ]
+        for use in uses:
+            with pytest.raises(ConnectionError, match="cannot be reached") as caught:
+                use()
+            shown(caught.value)
+    finally:
+        server.start()
+    journal.record(KEY, [batch(1)], run=run)
+    assert journal.open(ANOTHER), "not locked by the try that failed"
+
+
+def test_a_wrong_password(server: Postgres) -> None:
+    with guarded(server) as url:
+        assert "refuses the user or the password" in refusal(PostgresJournal(url("wrong")))
+
+
+def test_tables_that_another_role_has_created(server: Postgres) -> None:
+    printed = CliRunner().invoke(schema)
+    assert printed.exit_code == 0
+    with guarded(server) as url:
+        assert "optimove-ce schema" in refusal(PostgresJournal(url(IN_URL)))
+        with psycopg.connect(server.conninfo) as connection:
+            connection.execute(printed.output)
+        assert "GRANT SELECT, INSERT, UPDATE, DELETE" in refusal(PostgresJournal(url(IN_URL)))
+        with psycopg.connect(server.conninfo) as connection:
+            connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {TABLES} TO {GUARDED}")
+        with PostgresJournal(url(IN_URL)) as journal:
+            run = opened(journal)
+            journal.record(KEY, [batch(1)], run=run)
+            journal.finish(KEY, "{}", run=run)
+            assert journal.prune(EVENT.clearance_required_by.replace(year=2100)) == 1
+            assert list(journal.batches(KEY)) == []
+
+
+def test_tables_of_another_version(server: Postgres) -> None:
+    with psycopg.connect(server.conninfo) as connection:
+        connection.execute("CREATE TABLE optimove_reviews (key text PRIMARY KEY)")
+    assert "compare it with what `optimove-ce schema` prints" in refusal(PostgresJournal(server.url))
+
+
+def test_a_read_only_server(server: Postgres, journal: PostgresJournal) -> None:
+    journal.add(EVENT)
+    read_only = PostgresJournal(f"{server.conninfo} options='-c default_transaction_read_only=on'")
+    assert "takes no writes, as a replica" in refusal(read_only)
+
+
+def test_a_database_that_does_not_exist(server: Postgres) -> None:
+    assert "no such database" in refusal(PostgresJournal(server.url.rpartition("/")[0] + "/99"))
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+def test_a_pooler_is_refused(server: Postgres, mode: str) -> None:
+    with running_pgbouncer(server, mode, size=2) as url:
+        assert "a conninfo that leads to PostgreSQL itself" in refusal(PostgresJournal(url))
+        with psycopg_pool.ConnectionPool(url, min_size=2, open=True) as pool:
+            assert "a conninfo that leads to PostgreSQL itself" in refusal(PostgresJournal(pool))
+    assert not locks(server)
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_pools_of_psycopg(server: Postgres, other: PostgresJournal, autocommit: bool) -> None:
+    given: dict[str, Any] = {"row_factory": dict_row, "autocommit": autocommit}
+    with psycopg_pool.ConnectionPool(server.conninfo, kwargs=given, min_size=2, max_size=2, open=True) as pool:
+        journal = PostgresJournal(pool)
+        run = opened(journal)
+        assert other.open(EVENT) is None
+        in_threads(4, lambda: journal.record(KEY, [batch(1)], run=run))
+        journal.acknowledge(KEY, [(0, 2)], run=run)
+        assert list(journal.batches(KEY)) == [batch(1)]
+        journal.unlock(KEY)
+        assert other.open(EVENT)
+        assert pool.get_stats()["pool_available"] == 2, "all are given back"
+        assert journal.open(ANOTHER)
+        terminate(server)
+        journal.unlock(ANOTHER.key)
+        assert journal.open(ANOTHER)
+        journal.close()
+        assert other.open(ANOTHER)
+        assert not pool.closed
+
+
+def test_what_cannot_be_a_journal(server: Postgres) -> None:
+    with pytest.raises(ConfigurationError, match="called in threads"):
+        PostgresJournal(psycopg_pool.AsyncConnectionPool(server.conninfo, open=False))  # type: ignore[arg-type]
+    with (
+        psycopg_pool.ConnectionPool(server.conninfo, min_size=1, max_size=1, open=False) as pool,
+        pytest.raises(ConfigurationError, match="max_size=2"),
+    ):
+        PostgresJournal(pool)
+    for invalid in ("", "postgresql://[", 5):
+        with pytest.raises(ConfigurationError, match="conninfo"):
+            PostgresJournal(invalid)  # type: ignore[arg-type]

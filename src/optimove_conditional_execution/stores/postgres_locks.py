@@ -36,6 +36,9 @@ _POOLER: Final = (
 _NAME: Final = "hashtextextended(%s, 'optimove_reviews'::regclass::oid::bigint)"
 
 
+_TRY_LOCK: Final = f"SELECT pg_try_advisory_lock({_NAME})"
+
+
 class AdvisoryLocks:
     """The locks of the reviews that are open here, on one connection, which is opened with the first of them."""
 
@@ -98,11 +101,7 @@ class AdvisoryLocks:
             if key not in self._held:
                 return
             self._held.discard(key)
-            if self._connection is not None:
-                try:
-                    self._execute(f"SELECT pg_advisory_unlock({_NAME})", key)
-                except (psycopg.Error, OSError):
-                    self._end()
+            self._unlock(key)
             self._end_if_unused()
 
     def look(self) -> None:
@@ -114,14 +113,12 @@ class AdvisoryLocks:
             if not self._held:
                 return
             self._look_at = time.monotonic() + _LOOK_EVERY
-            is_lost = self._connection is None
             with suppress(psycopg.Error, OSError, ConfigurationError):  # what is written next meets it, too
-                if not is_lost:
+                if self._connection is not None:
                     with suppress(psycopg.OperationalError):
                         self._execute("SELECT %s::text", "")
                         return
-                self._end()
-                again = [self._try_lock(key) for key in sorted(self._held)]
+                again = self._relock()
                 LOGGER.warning(
                     "the connection to PostgreSQL that held the locks of %d open reviews was lost; %d are locked again",
                     len(again),
@@ -133,19 +130,35 @@ class AdvisoryLocks:
     def close(self) -> None:
         """Release all."""
         with self._using:
-            self._held.clear()
-            self._end()
+            while self._held:
+                self._unlock(self._held.pop())
+            self._end_if_unused()
 
-    def _try_lock(self, key: str) -> bool:
-        statement = f"SELECT pg_try_advisory_lock({_NAME})"
+    def _unlock(self, key: str) -> None:
         if self._connection is not None:
             try:
-                return self._execute(statement, key)
+                self._execute(f"SELECT pg_advisory_unlock({_NAME})", key)
+            except (psycopg.Error, OSError):
+                self._lose()
+
+    def _try_lock(self, key: str) -> bool:
+        if self._connection is None:
+            self._relock()
+        else:
+            try:
+                return self._execute(_TRY_LOCK, key)
             except psycopg.OperationalError:
-                self._end()
-                for other in self._held:
-                    self._execute(statement, other)
-        return self._execute(statement, key)
+                self._relock()
+        return self._execute(_TRY_LOCK, key)
+
+    def _relock(self) -> list[bool]:
+        """Acquire all locks on a new connection, once each: twice acquired, they would have to be released twice."""
+        self._lose()
+        try:
+            return [self._execute(_TRY_LOCK, key) for key in sorted(self._held)]
+        except BaseException:
+            self._lose()
+            raise
 
     def _execute(self, statement: LiteralString, value: str) -> bool:
         if self._connection is None:
@@ -156,6 +169,12 @@ class AdvisoryLocks:
         with self._connection.transaction(), self._connection.cursor(row_factory=tuple_row) as cursor:
             cursor.execute(statement, (value,))
             return cursor.fetchone() == (True,)
+
+    def _lose(self) -> None:
+        """Close the connection, which may hold locks still; it must not come back to a pool with them."""
+        if self._connection is not None:
+            self._connection.close()
+            self._end()
 
     def _end_if_unused(self) -> None:
         if not self._held:
