@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -29,6 +30,7 @@ from optimove_conditional_execution import (
     SupersededError,
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
+from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.cli.schema import schema
 from optimove_conditional_execution.stores import DecidedBatch, Journal, ReviewState
 from optimove_conditional_execution.stores import postgres_locks as locks_module
@@ -238,13 +240,13 @@ def said(process: subprocess.Popen[str]) -> str:
 
 
 def test_a_killed_process_holds_nothing(server: Postgres, journal: PostgresJournal) -> None:
-    program = """
+    source = """
         run = journal.open(EVENT).run
         journal.record(EVENT.key, [DecidedBatch(("a",), ())], run=run)
         say("taken")
         time.sleep(600)
         """
-    with another_process(program, server) as process:
+    with another_process(source, server) as process:
         assert said(process) == "taken"
         assert journal.open(EVENT) is None
         process.kill()
@@ -277,7 +279,7 @@ def test_a_forked_child_has_not_what_its_parent_took(
 
 
 def test_a_forked_child_takes_over_from_its_dead_parent(server: Postgres) -> None:
-    program = """
+    source = """
         assert journal.open(EVENT)
         reader, writer = os.pipe()
         if os.fork() == 0:
@@ -293,7 +295,7 @@ def test_a_forked_child_takes_over_from_its_dead_parent(server: Postgres) -> Non
             os._exit(0)
         time.sleep(600)
         """
-    with another_process(program, server) as process:
+    with another_process(source, server) as process:
         assert said(process) == "None"
         process.kill()
         assert said(process) == "mine"
@@ -389,6 +391,41 @@ def test_a_coordinator_is_killed_and_another_machine_resumes(server: Postgres, o
     assert not campaign.contradictions
     ever = [name for each in other.batches(key) for name in each.ids]
     assert len(ever) == len(set(ever)) == 10_000, "each is decided about once"
+
+
+def test_the_command_takes_a_url(
+    server: Postgres, other: PostgresJournal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = FakeOptimove()
+    campaign = fake.add_campaign(100, lead_seconds=600)
+    other.add(campaign.event())
+    (tmp_path / "pg_gate.py").write_text(
+        "def everybody(customers, deadline):\n    return [c.customer_id for c in customers]\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def command(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(program, ["review", *arguments, "--journal", server.url], prog_name="optimove-ce")
+        return done.exit_code, done.output
+
+    with served(ASGIApp(OverHTTP(fake))) as url:
+        monkeypatch.setenv("OPTIMOVE_API_KEY", fake.api_key)
+        monkeypatch.setenv("OPTIMOVE_BASE_URL", url)
+        monkeypatch.setenv("OPTIMOVE_TIMEZONE", "UTC")
+        assert command("resume", "pg_gate:everybody")[0] == 0
+        assert len(campaign.recipients()) == 100
+        status, printed = command("status", "--json")
+        assert (status, json.loads(printed)[0]["finished"]) == (0, True)
+        server.stop()
+        try:
+            for arguments in (["resume", "pg_gate:everybody"], ["status"]):
+                status, printed = command(*arguments)
+                assert status == 2
+                assert "The journal cannot be used: PostgreSQL cannot be reached." in printed
+                assert str(server.port) not in printed
+        finally:
+            server.start()
 
 
 # ---- what is wrong with the server, or with what was given
