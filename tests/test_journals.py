@@ -6,11 +6,10 @@ import contextlib
 import os
 import sqlite3
 import subprocess
-import sys
-import textwrap
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from optimove_conditional_execution.stores import (
     SqliteJournal,
 )
 from tests.conftest import forked
-from tests.stores.journal_suite import ANOTHER, EVENT, KEY, JournalSuite, batch, event, opened
+from tests.stores.journal_suite import ANOTHER, EVENT, KEY, JournalSuite, batch, event, opened, process_with, said
 
 
 class TestInMemory(JournalSuite):
@@ -66,34 +65,8 @@ def test_memory_keeps_the_ids_of_the_last_reviews_only() -> None:
 # ---- SQLite
 
 
-@contextlib.contextmanager
-def another_process(program: str, path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a program that has `journal` over `path`, `EVENT` and `KEY`, and says what it has done line by line."""
-    prelude = f"""
-        import os, sys, time
-        from pathlib import Path
-        from optimove_conditional_execution.models.events import CampaignReadyEvent
-        from optimove_conditional_execution.stores import DecidedBatch, SqliteJournal
-        EVENT = CampaignReadyEvent.from_json({EVENT.model_dump_json(by_alias=True)!r})
-        KEY = EVENT.key
-        journal = SqliteJournal({str(path)!r})
-        def say(word):
-            print(word, flush=True)
-        """
-    source = textwrap.dedent(prelude) + textwrap.dedent(program)
-    process = subprocess.Popen(
-        [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def said(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
+def another_process(program: str, path: Path) -> AbstractContextManager[subprocess.Popen[str]]:
+    return process_with(f"SqliteJournal({str(path)!r})", program)
 
 
 def killed(process: subprocess.Popen[str]) -> None:

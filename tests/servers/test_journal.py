@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,18 @@ from tests.servers.claims import IN_URL, SECRET, guarded
 from tests.servers.pgbouncer import running_pgbouncer
 from tests.servers.postgres import GUARDED, Postgres
 from tests.servers.processes import PATIENCE
-from tests.stores.journal_suite import ANOTHER, EVENT, KEY, JournalSuite, batch, event, in_threads, opened
+from tests.stores.journal_suite import (
+    ANOTHER,
+    EVENT,
+    KEY,
+    JournalSuite,
+    batch,
+    event,
+    in_threads,
+    opened,
+    process_with,
+    said,
+)
 
 TABLES = "optimove_reviews, optimove_review_batches"
 
@@ -213,30 +223,8 @@ def test_another_review_is_opened_after_the_locks_were_lost(
 # ---- processes
 
 
-@contextlib.contextmanager
-def another_process(program: str, server: Postgres) -> Iterator[subprocess.Popen[str]]:
-    prelude = f"""
-        import os, sys, time
-        from optimove_conditional_execution.models.events import CampaignReadyEvent
-        from optimove_conditional_execution.stores import DecidedBatch
-        from optimove_conditional_execution.stores.postgres import PostgresJournal
-        EVENT = CampaignReadyEvent.from_json({EVENT.model_dump_json(by_alias=True)!r})
-        journal = PostgresJournal({server.url!r})
-        def say(word):
-            print(word, flush=True)
-        """
-    source = textwrap.dedent(prelude) + textwrap.dedent(program)
-    process = subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, encoding="utf-8")
-    with process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def said(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
-    return process.stdout.readline().strip()
+def another_process(program: str, server: Postgres) -> AbstractContextManager[subprocess.Popen[str]]:
+    return process_with(f"PostgresJournal({server.url!r})", program, module="stores.postgres")
 
 
 def test_a_killed_process_holds_nothing(server: Postgres, journal: PostgresJournal) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import random
+import subprocess
+import sys
+import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -75,6 +79,44 @@ WHOLE = DecidedBatch(
     row_sets=('[[504,19,7,["WB23"]]]', "[[504,19,7,[]],[505,19,7,[]]]"),
     row_set_of=(0, 0, 1, 0, 1, 0, 0, 0, 0, 0),
 )
+
+
+@contextlib.contextmanager
+def process_with(journal: str, program: str, *, module: str = "stores") -> Iterator[subprocess.Popen[str]]:
+    """Run a program that has `journal`, `EVENT` and `KEY`, and says what it has done line by line.
+
+    Args:
+        journal: The expression that makes it.
+        program: Its lines.
+        module: The module of the package that has its class.
+    """
+    prelude = f"""
+        import os, sys, time
+        from pathlib import Path
+        from optimove_conditional_execution.models.events import CampaignReadyEvent
+        from optimove_conditional_execution.stores import DecidedBatch
+        from optimove_conditional_execution.{module} import *
+        EVENT = CampaignReadyEvent.from_json({EVENT.model_dump_json(by_alias=True)!r})
+        KEY = EVENT.key
+        journal = {journal}
+        def say(word):
+            print(word, flush=True)
+        """
+    source = textwrap.dedent(prelude) + textwrap.dedent(program)
+    process = subprocess.Popen(
+        [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, encoding="utf-8"
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    """Return the next line of a process."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
 
 
 class JournalSuite:

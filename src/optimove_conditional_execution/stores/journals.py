@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from hashlib import blake2b
@@ -16,7 +16,7 @@ from ..models.events import CampaignReadyEvent
 from .sqlite_file import IN_MEMORY, Connection, SqliteFile, SqliteLocks
 
 _BUSY_SECONDS: Final = 10.0
-_BATCHES_AT_ONCE: Final = 16
+BATCHES_AT_ONCE: Final = 16
 _REMEMBERED_REVIEWS: Final = 8
 """Finished reviews whose customer ids a `MemoryJournal` keeps."""
 
@@ -120,20 +120,17 @@ class _Tables:
 
     def batches(self, key: str, /) -> Iterator[DecidedBatch]:
         """Yield all batches, read in small portions; concurrent writes are allowed. See `Journal.batches`."""
-        last = -1
-        while True:
+
+        def read(last: int) -> list[tuple[int, str]]:
             with self._file.connection() as connection:
                 # By key each time: if the review was pruned since, its number could be another one's.
-                rows = connection.execute(
+                return connection.execute(
                     "SELECT number, batch FROM batches"
                     " WHERE review = (SELECT id FROM reviews WHERE key = ?) AND number > ? ORDER BY number LIMIT ?",
-                    (key, last, _BATCHES_AT_ONCE),
+                    (key, last, BATCHES_AT_ONCE),
                 ).fetchall()
-            for _, batch in rows:
-                yield DecidedBatch.from_json(batch)
-            if len(rows) < _BATCHES_AT_ONCE:
-                return
-            last = rows[-1][0]
+
+        return in_portions(read)
 
     def acknowledge(self, key: str, ranges: Ranges, /, *, run: int | None = None) -> None:
         """Record which statuses Optimove has acknowledged; see `Journal.acknowledge`.
@@ -325,6 +322,18 @@ def text_and_digest(batch: DecidedBatch) -> tuple[str, bytes]:
     """Return a batch as a journal stores it."""
     text = batch.to_json()
     return text, blake2b(text.encode(), digest_size=16).digest()
+
+
+def in_portions(read: Callable[[int], list[tuple[int, str]]]) -> Iterator[DecidedBatch]:
+    """Yield the batches that a function reads, `BATCHES_AT_ONCE` after a number, as their numbers and texts."""
+    last = 0
+    while True:
+        rows = read(last)
+        for _, batch in rows:
+            yield DecidedBatch.from_json(batch)
+        if len(rows) < BATCHES_AT_ONCE:
+            return
+        last = rows[-1][0]
 
 
 def is_announced_in(others: Sequence[tuple[str]], event: CampaignReadyEvent) -> bool:

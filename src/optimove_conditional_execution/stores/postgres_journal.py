@@ -15,9 +15,11 @@ from ..models.events import CampaignReadyEvent
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import ConnectionPool
 from .journals import (
+    BATCHES_AT_ONCE,
     check_naive,
     check_ranges,
     clearance_text,
+    in_portions,
     is_announced_in,
     superseded,
     text_and_digest,
@@ -37,7 +39,6 @@ T = TypeVar("T")
 Cursor = psycopg.Cursor[Any]
 
 _BUSY_SECONDS: Final = 10.0
-_BATCHES_AT_ONCE: Final = 16
 
 
 @final
@@ -157,21 +158,16 @@ class PostgresJournal(AbstractContextManager["PostgresJournal"]):
 
     def batches(self, key: str, /) -> Iterator[DecidedBatch]:
         """Yield all batches, read in small portions; concurrent writes are allowed. See `Journal.batches`."""
-        last = 0
-        while True:
-            rows = self._transaction(
-                lambda cursor, last=last: cursor.execute(  # type: ignore[misc]
-                    "SELECT number, batch FROM optimove_review_batches"
-                    " WHERE review = (SELECT id FROM optimove_reviews WHERE key = %s) AND number > %s"
-                    " ORDER BY number LIMIT %s",
-                    (key, last, _BATCHES_AT_ONCE),
-                ).fetchall()
-            )
-            for _, batch in rows:
-                yield DecidedBatch.from_json(batch)
-            if len(rows) < _BATCHES_AT_ONCE:
-                return
-            last = rows[-1][0]
+        statement = (
+            "SELECT number, batch FROM optimove_review_batches"
+            " WHERE review = (SELECT id FROM optimove_reviews WHERE key = %s) AND number > %s ORDER BY number LIMIT %s"
+        )
+
+        def read(last: int) -> list[tuple[int, str]]:
+            values = (key, last, BATCHES_AT_ONCE)
+            return self._transaction(lambda cursor: cursor.execute(statement, values).fetchall())
+
+        return in_portions(read)
 
     def acknowledge(self, key: str, ranges: Ranges, /, *, run: int | None = None) -> None:
         """Record which statuses Optimove has acknowledged; see `Journal.acknowledge`.
