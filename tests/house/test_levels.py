@@ -58,8 +58,8 @@ SOLE_IMPORTERS = {
     "tenacity": {"transport.retry"},
     "sqlite3": {"stores.sqlite_file"},
     "redis": {"stores.redis"},
-    "psycopg": {"stores.postgres"},
-    "psycopg_pool": {"stores.postgres"},
+    "psycopg": {"stores.postgres_connection"},
+    "psycopg_pool": {"stores.postgres_connection"},
 }
 
 

@@ -49,12 +49,13 @@ from optimove_conditional_execution.stores import (
     Completion,
     DecisionLog,
     DecisionRecord,
+    Journal,
     LoggedDecision,
     MemoryClaims,
     SqliteClaims,
     SqliteDecisionLog,
 )
-from optimove_conditional_execution.stores.postgres import PostgresClaims
+from optimove_conditional_execution.stores.postgres import PostgresClaims, PostgresJournal
 from optimove_conditional_execution.stores.redis import RedisClaims
 from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
 
@@ -108,6 +109,7 @@ asgi, wsgi, handler = ASGIApp(areceiver), WSGIApp(receiver), lambda_handler(rece
 
 shared: Sequence[ClaimStore] = [RedisClaims("redis://localhost", prefix="gate:"), PostgresClaims("postgresql:///gate")]
 stores: Sequence[ClaimStore] = [MemoryClaims(), SqliteClaims("c.sqlite"), *shared]
+journal: Journal = PostgresJournal("postgresql:///gate")
 
 
 def use(optimove: OptimoveClient) -> None:

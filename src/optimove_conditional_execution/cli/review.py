@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 from rich.console import Console
@@ -27,12 +27,15 @@ from .options import json_option
 from .report_file import report_option, write_page
 from .signals import run_interruptibly
 
+if TYPE_CHECKING:
+    from ..stores.postgres import PostgresJournal
+
 _REVIEWER: Final = click.argument("reviewer", metavar="MODULE:FUNCTION")
 _JOURNAL: Final = click.option(
     "--journal",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False),
     required=True,
-    help="The SQLite file that holds what was decided and sent.",
+    help="The SQLite file that holds what was decided and sent, or a postgresql:// URL.",
 )
 _DENIED: Final = click.option("--report-denied", is_flag=True, help="Report those who are not approved, too.")
 _SAFETY_MARGIN: Final = 30.0
@@ -79,7 +82,7 @@ def run_review(event: BinaryIO, **options: Any) -> None:
 @_DENIED
 @report_option
 @json_option
-def resume_reviews(journal: Path, **options: Any) -> None:
+def resume_reviews(journal: str, **options: Any) -> None:
     """Run what a crash left unfinished.
 
     Exit status: 0 every review is complete, 1 one is not, 2 a usage or configuration error.
@@ -90,7 +93,7 @@ def resume_reviews(journal: Path, **options: Any) -> None:
 @review.command("status", epilog="\b\nExample:\n  optimove-ce review status --journal reviews.db --json")
 @_JOURNAL
 @json_option
-def review_status(journal: Path, as_json: bool) -> None:
+def review_status(journal: str, as_json: bool) -> None:
     """List the reviews of a journal with their progress."""
     rows = [
         {
@@ -119,7 +122,7 @@ def _review(
     work: Callable[[AsyncCampaignReview], Awaitable[list[ReviewReport]]],
     *,
     reviewer: str,
-    journal: Path,
+    journal: str,
     one_by_one: bool,
     report_denied: bool,
     report: Path | None,
@@ -143,7 +146,10 @@ def _review(
                 )
                 return await work(made)
 
-    reports = run_interruptibly(go())
+    try:
+        reports = run_interruptibly(go())
+    except ConnectionError as error:
+        raise _unreachable(error) from error
     left = 0 if reports else sum(not kept.finished for kept in _kept(journal))
     nothing = f"Others are at {left} unfinished reviews." if left else "Nothing is left to do."
     sections = review_sections(reports, display.samples, safety_margin=_SAFETY_MARGIN, nothing=nothing)
@@ -157,7 +163,13 @@ def _review(
         raise click.exceptions.Exit(1)
 
 
-def _journal(path: Path) -> SqliteJournal:
+def _journal(path: str) -> SqliteJournal | PostgresJournal:
+    if _is_url(path):
+        try:
+            from ..stores.postgres import PostgresJournal
+        except ImportError as error:
+            raise ConfigurationError(str(error)) from None
+        return PostgresJournal(path)
     try:
         return SqliteJournal(path)
     except Exception as error:  # the file may be of any kind
@@ -166,10 +178,14 @@ def _journal(path: Path) -> SqliteJournal:
         ) from error
 
 
-def _kept(path: Path) -> list[ReviewState]:
+def _kept(path: str) -> list[ReviewState]:
     with _journal(path) as journal:
         try:
             return journal.reviews()
+        except ConfigurationError:
+            raise
+        except ConnectionError as error:
+            raise _unreachable(error) from error
         except Exception as error:  # the file may be of any kind
             raise ConfigurationError(f"The journal {path} cannot be read ({error}).") from error
 
@@ -197,8 +213,16 @@ def _function(reviewer: str) -> Callable[..., Any]:
     return found
 
 
-def _existing(journal: Path) -> Path:
+def _existing(journal: str) -> str:
     # A mistyped name must not create an empty journal that looks like a finished one.
-    if not journal.is_file():
+    if not _is_url(journal) and not Path(journal).is_file():
         raise ConfigurationError(f"There is no journal {journal}.")
     return journal
+
+
+def _unreachable(error: ConnectionError) -> ConfigurationError:
+    return ConfigurationError(f"The journal cannot be used: {error}")
+
+
+def _is_url(journal: str) -> bool:
+    return journal.startswith(("postgresql://", "postgres://"))

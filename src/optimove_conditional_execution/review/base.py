@@ -76,7 +76,8 @@ class Review(abc.ABC, Generic[R, C]):
                 `per_customer` makes one of a function of a single customer.
             client: Reads the customers and sends the statuses.
             timezone: The zone of Optimove's time stamps, an IANA name; unset, the client's.
-            journal: Stores what was decided and sent, so that a crash loses nothing: `stores.SqliteJournal(path)`.
+            journal: Stores what was decided and sent, so that a crash loses nothing: `stores.SqliteJournal(path)`, or
+                for several machines `stores.postgres.PostgresJournal(conninfo)`.
                 Unset, a `MemoryJournal`, which is lost in a crash.
             batch_size: Customers per batch, at most.
             concurrency: Batches that are reviewed concurrently.

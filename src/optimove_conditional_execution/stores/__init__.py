@@ -1,9 +1,9 @@
 """Stores: claims on notifications, journals of reviews, and logs of decisions.
 
 `MemoryClaims` and `MemoryJournal` are for one process, `SqliteClaims` and `SqliteJournal` for several on one machine.
-`SqliteDecisionLog` is the evidence of what was decided. `stores.redis.RedisClaims` and `stores.postgres.PostgresClaims`
-are for several machines, each with its own extra; or implement `ClaimStore`, `Journal` and `DecisionLog` over your own
-database.
+For several machines there are `stores.redis.RedisClaims`, `stores.postgres.PostgresClaims` and
+`stores.postgres.PostgresJournal`, with the extras `redis` and `postgres`; or implement `ClaimStore`, `Journal` and
+`DecisionLog` over your own database. `SqliteDecisionLog` is the evidence of what was decided.
 """
 
 from ..flows.claims import Claim, ClaimState, ClaimStore

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from hashlib import blake2b
@@ -16,7 +16,7 @@ from ..models.events import CampaignReadyEvent
 from .sqlite_file import IN_MEMORY, Connection, SqliteFile, SqliteLocks
 
 _BUSY_SECONDS: Final = 10.0
-_BATCHES_AT_ONCE: Final = 16
+BATCHES_AT_ONCE: Final = 16
 _REMEMBERED_REVIEWS: Final = 8
 """Finished reviews whose customer ids a `MemoryJournal` keeps."""
 
@@ -82,10 +82,9 @@ class _Tables:
                     "SELECT CASE WHEN finished THEN report END FROM reviews WHERE key = ?", (key,)
                 ).fetchone()
                 others = connection.execute(
-                    "SELECT event FROM reviews WHERE clearance = ? AND key != ?", (_clearance(event), key)
+                    "SELECT event FROM reviews WHERE clearance = ? AND key != ?", (clearance_text(event), key)
                 ).fetchall()
-                twice = any(CampaignReadyEvent.from_json(text).campaign_id == event.campaign_id for (text,) in others)
-                return OpenReview(run, tuple(_acknowledged(connection, key)), report, twice)
+                return OpenReview(run, tuple(_acknowledged(connection, key)), report, is_announced_in(others, event))
         except BaseException:
             self._locks.leave(key)
             raise
@@ -105,8 +104,7 @@ class _Tables:
             review = _known(connection, key, run)
             decided = approved = 0
             for batch in batches:
-                text = batch.to_json()
-                digest = blake2b(text.encode(), digest_size=16).digest()
+                text, digest = text_and_digest(batch)
                 added = connection.execute(
                     "INSERT INTO batches (review, digest, batch) VALUES (?, ?, ?)"
                     " ON CONFLICT (review, digest) DO NOTHING",
@@ -122,20 +120,17 @@ class _Tables:
 
     def batches(self, key: str, /) -> Iterator[DecidedBatch]:
         """Yield all batches, read in small portions; concurrent writes are allowed. See `Journal.batches`."""
-        last = -1
-        while True:
+
+        def read(last: int) -> list[tuple[int, str]]:
             with self._file.connection() as connection:
                 # By key each time: if the review was pruned since, its number could be another one's.
-                rows = connection.execute(
+                return connection.execute(
                     "SELECT number, batch FROM batches"
                     " WHERE review = (SELECT id FROM reviews WHERE key = ?) AND number > ? ORDER BY number LIMIT ?",
-                    (key, last, _BATCHES_AT_ONCE),
+                    (key, last, BATCHES_AT_ONCE),
                 ).fetchall()
-            for _, batch in rows:
-                yield DecidedBatch.from_json(batch)
-            if len(rows) < _BATCHES_AT_ONCE:
-                return
-            last = rows[-1][0]
+
+        return in_portions(read)
 
     def acknowledge(self, key: str, ranges: Ranges, /, *, run: int | None = None) -> None:
         """Record which statuses Optimove has acknowledged; see `Journal.acknowledge`.
@@ -144,9 +139,7 @@ class _Tables:
             OptimoveError: The journal has no such review, or a range is empty.
             SupersededError: A later run has opened the review.
         """
-        for start, end in ranges:
-            if not 0 <= start < end:
-                raise OptimoveError(f"Statuses [{start}, {end}) are not a range.")
+        check_ranges(ranges)
         with self._file.writing() as connection:
             review = _known(connection, key, run)
             for start, end in ranges:
@@ -211,12 +204,8 @@ class _Tables:
         Raises:
             ConfigurationError: `before` has a zone.
         """
-        if before.tzinfo is not None:
-            raise ConfigurationError(
-                "before must have no zone: it is compared with ClearanceRequiredBy, which has none."
-            )
+        check_naive(before)
         with self._file.writing() as connection:
-            # ISO 8601 texts sort chronologically.
             old = connection.execute(
                 "SELECT id FROM reviews WHERE finished AND clearance < ?", (before.isoformat(),)
             ).fetchall()
@@ -317,15 +306,70 @@ class _MemoryLocks:
 
 
 def _add(connection: Connection, event: CampaignReadyEvent) -> bool:
-    row = (event.key, event.model_dump_json(by_alias=True), _clearance(event))
+    row = (event.key, event.model_dump_json(by_alias=True), clearance_text(event))
     added = connection.execute(
         "INSERT INTO reviews (key, event, clearance) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING", row
     )
     return added.rowcount == 1
 
 
-def _clearance(event: CampaignReadyEvent) -> str:
+def clearance_text(event: CampaignReadyEvent) -> str:
+    """Return the clearance as a text, without a zone; such texts sort chronologically."""
     return event.clearance_required_by.isoformat()
+
+
+def text_and_digest(batch: DecidedBatch) -> tuple[str, bytes]:
+    """Return a batch as a journal stores it."""
+    text = batch.to_json()
+    return text, blake2b(text.encode(), digest_size=16).digest()
+
+
+def in_portions(read: Callable[[int], list[tuple[int, str]]]) -> Iterator[DecidedBatch]:
+    """Yield the batches that a function reads, `BATCHES_AT_ONCE` after a number, as their numbers and texts."""
+    last = 0
+    while True:
+        rows = read(last)
+        for _, batch in rows:
+            yield DecidedBatch.from_json(batch)
+        if len(rows) < BATCHES_AT_ONCE:
+            return
+        last = rows[-1][0]
+
+
+def is_announced_in(others: Sequence[tuple[str]], event: CampaignReadyEvent) -> bool:
+    """Return whether one of other events, as stored, announces the same campaign."""
+    return any(CampaignReadyEvent.from_json(text).campaign_id == event.campaign_id for (text,) in others)
+
+
+def check_ranges(ranges: Ranges) -> None:
+    """Reject what is no range.
+
+    Raises:
+        OptimoveError: A range is empty.
+    """
+    for start, end in ranges:
+        if not 0 <= start < end:
+            raise OptimoveError(f"Statuses [{start}, {end}) are not a range.")
+
+
+def check_naive(before: datetime) -> None:
+    """Reject a moment with a zone.
+
+    Raises:
+        ConfigurationError: It has one.
+    """
+    if before.tzinfo is not None:
+        raise ConfigurationError("before must have no zone: it is compared with ClearanceRequiredBy, which has none.")
+
+
+def unknown_review() -> OptimoveError:
+    """Return the error for a review that was never added."""
+    return OptimoveError("No such review is in this journal.")
+
+
+def superseded() -> SupersededError:
+    """Return the error for a run that is not the latest one of its review."""
+    return SupersededError("Another run has taken over this review, so this one records and sends nothing more.")
 
 
 def _columns(connection: Connection, table: Literal["reviews", "batches"]) -> list[str]:
@@ -352,7 +396,7 @@ def _acknowledged(connection: Connection, key: str) -> Ranges:
 def _known(connection: Connection, key: str, run: int | None) -> int:
     rows: list[tuple[int]] = connection.execute("SELECT id FROM reviews WHERE key = ?", (key,)).fetchall()
     if not rows:
-        raise OptimoveError("No such review is in this journal.")
+        raise unknown_review()
     _check_run(connection, key, run)
     return rows[0][0]
 
@@ -361,4 +405,4 @@ def _check_run(connection: Connection, key: str, run: int | None) -> None:
     """Reject a run that is not the latest one of its review."""
     latest: list[tuple[int]] = connection.execute("SELECT run FROM runs WHERE key = ?", (key,)).fetchall()
     if run is not None and latest != [(run,)]:
-        raise SupersededError("Another run has taken over this review, so this one records and sends nothing more.")
+        raise superseded()

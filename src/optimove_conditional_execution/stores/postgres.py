@@ -1,12 +1,10 @@
-"""Claims in PostgreSQL, shared by replicas on any number of machines (extra `postgres`). Only it imports psycopg."""
+"""Claims in PostgreSQL, shared by replicas on any number of machines; and the journal there (extra `postgres`)."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import time
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from typing import Any, Final, LiteralString, final
 
 from ..deadline import Deadline
@@ -14,6 +12,18 @@ from ..errors import ConfigurationError, DeadlineExceeded, StoreError
 from ..fork import detect_fork, reset_after_fork
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import ConnectionPool, PoolPerLoop
+from .postgres_connection import (
+    BACKEND,
+    AsyncSession,
+    Session,
+    checked_conninfo,
+    is_direct,
+    outage,
+    psycopg,
+    psycopg_pool,
+    refusal,
+)
+from .postgres_journal import PostgresJournal
 from .postgres_schema import CLAIMS_SCHEMA
 from .remote import (
     MAX_CONNECTIONS,
@@ -27,19 +37,7 @@ from .remote import (
     busy,
 )
 
-try:
-    import psycopg
-    import psycopg_pool
-    from psycopg import conninfo as libpq
-    from psycopg import errors
-    from psycopg.rows import tuple_row
-except ImportError as error:
-    # Without libpq, psycopg says itself how to get it.
-    raise ImportError(
-        'PostgresClaims needs psycopg: pip install "optimove-conditional-execution[postgres]", and if this machine has '
-        f'no libpq, "psycopg[binary]" ({str(error).splitlines()[0]})',
-        name="psycopg",
-    ) from None
+__all__ = ["AsyncPostgresClaims", "PostgresClaims", "PostgresJournal", "postgres_facts"]
 
 # `statement_timestamp` is one moment within a statement, which `clock_timestamp` is not, and is the moment of this
 # statement also in a transaction, which `now` is not. Claims and answers must be on the disk before they count. What
@@ -94,16 +92,6 @@ DELETE FROM optimove_claims WHERE key IN (
 """
 _FORGET_EVERY: Final = 60.0
 _ABANDON_AFTER: Final = 5.0  # seconds; then the connection is closed
-_CREATE: Final = "SELECT pg_advisory_xact_lock(hashtext('optimove_claims')); " + CLAIMS_SCHEMA
-"""In one transaction: two that create a table at once would collide, IF NOT EXISTS or not."""
-
-_BACKEND: Final = "SELECT pg_backend_pid()"
-
-_DEFAULTS: Final[dict[str, Any]] = {
-    "connect_timeout": 2,  # libpq knows no shorter one
-    "tcp_user_timeout": 2_000,
-    "application_name": "optimove-conditional-execution",
-}
 
 
 @final
@@ -136,19 +124,19 @@ class PostgresClaims(RemoteClaims):
             StoreError: In all methods: PostgreSQL cannot be reached, or does not take the claim. It can be tried again.
         """
         self.asynchronous: PostgresClaims | AsyncPostgresClaims = self
-        self._pool: ConnectionPool[_Session] | None = None
+        self._pool: ConnectionPool[Session] | None = None
         self._inherited: list[object] = []
         if isinstance(conninfo_or_pool, psycopg_pool.ConnectionPool):
             given = conninfo_or_pool
-            self._make = lambda: _Session(pool=given)
+            self._make = lambda: Session(CLAIMS_SCHEMA, pool=given)
         elif isinstance(conninfo_or_pool, psycopg_pool.AsyncConnectionPool):
             given_async = conninfo_or_pool
-            self.asynchronous = AsyncPostgresClaims(lambda: _AsyncSession(pool=given_async))
+            self.asynchronous = AsyncPostgresClaims(lambda: AsyncSession(CLAIMS_SCHEMA, pool=given_async))
             return
         else:
-            conninfo = _checked(conninfo_or_pool)
-            self._make = lambda: _Session(conninfo)
-            self.asynchronous = AsyncPostgresClaims(lambda: _AsyncSession(conninfo))
+            conninfo = checked_conninfo(conninfo_or_pool)
+            self._make = lambda: Session(CLAIMS_SCHEMA, conninfo)
+            self.asynchronous = AsyncPostgresClaims(lambda: AsyncSession(CLAIMS_SCHEMA, conninfo))
         self._pool = ConnectionPool(MAX_CONNECTIONS, self._make)
         self._forget = _Timer()
         reset_after_fork(self)
@@ -181,7 +169,7 @@ class PostgresClaims(RemoteClaims):
         try:
             return session.run(statement, values)
         except (psycopg.Error, OSError) as error:
-            raise _translated(error) from None
+            raise _as_step_error(error) from None
         finally:
             pool.release(session)
 
@@ -202,18 +190,18 @@ SELECT extract(epoch FROM clock_timestamp())::float8, current_setting('fsync'), 
 @sensitive_variables
 def postgres_facts(conninfo: str) -> ServerFacts:
     """Return what `optimove-ce doctor` wants to know of a PostgreSQL; raises as a step does."""
-    conninfo = _checked(conninfo)
+    conninfo = checked_conninfo(conninfo)
     try:
         with psycopg.connect(conninfo, autocommit=True) as first, psycopg.connect(conninfo, autocommit=True) as second:
             clock, fsync, synchronous_commit, _ = first.execute(_FACTS, prepare=False).fetchone() or (0.0, "", "", "")
             settings = {"fsync": fsync, "synchronous_commit": synchronous_commit}
-            if not _is_direct(first, first.execute(_BACKEND, prepare=False).fetchone()):
+            if not is_direct(first, first.execute(BACKEND, prepare=False).fetchone()):
                 # Of one client's session nothing is seen in another's, unless both share a connection of the server.
                 seen = second.execute("SELECT current_setting('optimove_ce.pooled', true)", prepare=False).fetchone()
                 settings["pooler"] = "transaction" if seen == ("transaction",) else "session"
             return ServerFacts(clock, settings)
     except (psycopg.Error, OSError) as error:
-        raise _translated(error) from None
+        raise _as_step_error(error) from None
 
 
 @final
@@ -222,9 +210,7 @@ class AsyncPostgresClaims(AsyncRemoteClaims):
 
     def __init__(self, make: Any) -> None:
         """As `PostgresClaims.asynchronous`."""
-        self._pools: PoolPerLoop[_AsyncSession] = PoolPerLoop(
-            make, _AsyncSession.aclose, max_connections=MAX_CONNECTIONS
-        )
+        self._pools: PoolPerLoop[AsyncSession] = PoolPerLoop(make, AsyncSession.aclose, max_connections=MAX_CONNECTIONS)
         self._forget = _Timer()
 
     async def _acquire(self, step: Step) -> Reply:
@@ -251,12 +237,12 @@ class AsyncPostgresClaims(AsyncRemoteClaims):
         return await asyncio.shield(running)
 
     @staticmethod
-    async def _finish(pool: Any, session: _AsyncSession, statement: LiteralString, values: dict[str, Any]) -> Any:
+    async def _finish(pool: Any, session: AsyncSession, statement: LiteralString, values: dict[str, Any]) -> Any:
         try:
             async with asyncio.timeout(_ABANDON_AFTER):
                 return await session.run(statement, values)
         except (psycopg.Error, OSError) as error:
-            raise _translated(error) from None
+            raise _as_step_error(error) from None
         finally:
             pool.release(session)
 
@@ -279,150 +265,6 @@ class _Timer:
         return True
 
 
-class _Session:
-    """One connection, opened when it is needed and whenever it was lost; or a pool of the user's."""
-
-    def __init__(self, conninfo: str = "", *, pool: psycopg_pool.ConnectionPool | None = None) -> None:
-        self._conninfo = conninfo
-        self._pool = pool
-        self._connection: psycopg.Connection[Any] | None = None
-        self._prepare: bool | None = None  # of the user's connections: as they are set up
-        self._pid = os.getpid()
-
-    def run(self, statement: LiteralString, values: dict[str, Any]) -> Any:
-        """Execute a statement; return its first row, if there is one."""
-        is_used = self._connection is not None
-        try:
-            return self._execute(statement, values)
-        except errors.UndefinedTable:
-            self._execute(_CREATE)
-        except psycopg.OperationalError:
-            # That the server has ended an idle connection says nothing about the server.
-            if not is_used:
-                raise
-        return self._execute(statement, values)
-
-    def _execute(self, statement: LiteralString, values: dict[str, Any] | None = None) -> Any:
-        try:
-            with self._connected() as connection, connection.cursor(row_factory=tuple_row) as cursor:
-                cursor.execute(statement, values, prepare=self._prepare if values else False)
-                return cursor.fetchone() if cursor.description else None
-        except psycopg.ProgrammingError:
-            raise
-        except BaseException:
-            self.close()
-            raise
-
-    def _connected(self) -> AbstractContextManager[psycopg.Connection[Any]]:
-        if self._pool is not None:
-            return self._pool.connection(timeout=STEP_SECONDS)
-        if self._connection is None:
-            connection = psycopg.connect(self._conninfo, autocommit=True)
-            self._prepare = _is_direct(connection, connection.execute(_BACKEND).fetchone())
-            self._connection = connection
-        return nullcontext(self._connection)
-
-    def close(self) -> None:
-        """Close the connection; the next use opens another."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    def __del__(self) -> None:
-        _leave(self._connection, self._pid)
-
-
-class _AsyncSession:
-    """A `_Session` for an event loop."""
-
-    def __init__(self, conninfo: str = "", *, pool: psycopg_pool.AsyncConnectionPool | None = None) -> None:
-        self._conninfo = conninfo
-        self._pool = pool
-        self._connection: psycopg.AsyncConnection[Any] | None = None
-        self._prepare: bool | None = None
-        self._pid = os.getpid()
-
-    async def run(self, statement: LiteralString, values: dict[str, Any]) -> Any:
-        """Execute a statement; see `_Session.run`."""
-        is_used = self._connection is not None
-        try:
-            return await self._execute(statement, values)
-        except errors.UndefinedTable:
-            await self._execute(_CREATE)
-        except psycopg.OperationalError:
-            if not is_used:
-                raise
-        return await self._execute(statement, values)
-
-    async def _execute(self, statement: LiteralString, values: dict[str, Any] | None = None) -> Any:
-        try:
-            async with await self._connected() as connection, connection.cursor(row_factory=tuple_row) as cursor:
-                await cursor.execute(statement, values, prepare=self._prepare if values else False)
-                return await cursor.fetchone() if cursor.description else None
-        except psycopg.ProgrammingError:
-            raise
-        except BaseException:
-            await self.aclose()
-            raise
-
-    async def _connected(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]:
-        if self._pool is not None:
-            return self._pool.connection(timeout=STEP_SECONDS)
-        if self._connection is None:
-            connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
-            self._prepare = _is_direct(connection, await (await connection.execute(_BACKEND)).fetchone())
-            self._connection = connection
-        return nullcontext(self._connection)
-
-    async def aclose(self) -> None:
-        """Close the connection, at the end of the event loop or when it is lost."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
-
-    def __del__(self) -> None:
-        _leave(self._connection, self._pid)
-
-
-_INHERITED: Final[list[object]] = []
-"""Connections of the parent, in a forked child: it must neither use nor close them."""
-
-
-def _is_direct(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], backend: object) -> bool:
-    """Return whether no pooler stands in between, so that a prepared statement is this connection's alone.
-
-    A pooler gives each client a number of its own, and can give one connection of the server to several clients.
-    """
-    return backend == (connection.info.backend_pid,)
-
-
-def _leave(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any] | None, pid: int) -> None:
-    """Close the connection of a store that was not closed; psycopg would warn."""
-    if connection is None:
-        return
-    if pid == os.getpid():
-        connection.pgconn.finish()
-    else:
-        _INHERITED.append(connection)
-
-
-def _checked(conninfo: object) -> str:
-    """Return a conninfo with our defaults."""
-    wanted = "postgresql://user:password@host/database, or host=... user=... dbname=..."
-    if not isinstance(conninfo, str):
-        raise ConfigurationError(f"PostgresClaims needs a conninfo, such as {wanted}, or a pool of psycopg_pool.")
-    try:
-        given = libpq.conninfo_to_dict(conninfo)
-        if not given:
-            raise ConfigurationError(f"The conninfo of PostgreSQL is empty: it must be such as {wanted}.")
-        return libpq.make_conninfo(conninfo, **{name: value for name, value in _DEFAULTS.items() if name not in given})
-    except psycopg.Error:
-        raise ConfigurationError(
-            f"The conninfo of PostgreSQL is invalid: it must be such as {wanted}. In a URL, percent-encode what stands "
-            "in user and password other than letters and digits."
-        ) from None
-
-
 def _values(step: Step) -> dict[str, Any]:
     return {
         # A question can be longer than an entry of an index.
@@ -435,59 +277,5 @@ def _values(step: Step) -> dict[str, Any]:
     }
 
 
-_SCHEMA_REMEDY: Final = (
-    "let a role that may create tables run what `optimove-ce schema` prints, in a schema of the gate's search_path, "
-    "and GRANT SELECT, INSERT, UPDATE, DELETE on the table to the gate's role"
-)
-_REFUSED: Final[tuple[tuple[type[psycopg.Error], str], ...]] = (
-    (
-        errors.ReadOnlySqlTransaction,
-        "This PostgreSQL takes no writes, as a replica: set the address of the primary, or several hosts and "
-        "target_session_attrs=read-write.",
-    ),
-    (errors.InsufficientPrivilege, f"The role lacks a permission in PostgreSQL: {_SCHEMA_REMEDY}."),
-    (errors.InvalidSchemaName, f"PostgreSQL has no schema to create the table in: {_SCHEMA_REMEDY}."),
-    (errors.UndefinedTable, f"PostgreSQL has no table optimove_claims: {_SCHEMA_REMEDY}."),
-    (
-        errors.ProgrammingError,
-        "The table optimove_claims in PostgreSQL is not the one that this version needs: compare it with what "
-        "`optimove-ce schema` prints.",
-    ),
-    (
-        psycopg.InterfaceError,
-        "psycopg cannot use this event loop: on Windows take asyncio.SelectorEventLoop, or give the store a "
-        "psycopg_pool.ConnectionPool, which is used in threads.",
-    ),
-)
-"""What another try cannot change."""
-
-_LOGIN: Final = "PostgreSQL refuses the user or the password: check them in the conninfo; a URL percent-encodes them."
-_TLS: Final = "PostgreSQL and this client agree on no TLS: check sslmode and sslrootcert in the conninfo."
-_REFUSED_AT_CONNECTING: Final = (
-    ("password authentication failed", _LOGIN),
-    ("no password supplied", _LOGIN),
-    ('role "', _LOGIN),
-    ("pg_hba.conf", "PostgreSQL lets this user, database or machine not in: see its pg_hba.conf."),
-    ('database "', "PostgreSQL has no such database: check its name in the conninfo."),
-    ("does not support SSL", _TLS),
-    ("certificate verify failed", _TLS),
-    ("root certificate file", _TLS),
-    ("server certificate for", _TLS),
-    ("session is read-only", _REFUSED[0][1]),
-    ("is in hot standby", _REFUSED[0][1]),
-)
-"""The same, by the text of libpq: it tells no code while it connects."""
-
-
-def _translated(error: Exception) -> ConfigurationError | StoreError:
-    """Return our error for one of psycopg, whose text can hold host, port, user and values."""
-    for kind, remedy in _REFUSED:
-        if isinstance(error, kind):
-            return ConfigurationError(remedy)
-    if isinstance(error, psycopg.Error) and error.sqlstate:
-        return StoreError(f"PostgreSQL does not take the claim: {type(error).__name__}.")
-    text = str(error)
-    for words, remedy in _REFUSED_AT_CONNECTING:
-        if words in text:
-            return ConfigurationError(remedy)
-    return StoreError("PostgreSQL cannot be reached.")
+def _as_step_error(error: Exception) -> ConfigurationError | StoreError:
+    return refusal(error) or StoreError(outage(error))
