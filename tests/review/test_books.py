@@ -377,6 +377,44 @@ def merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return told
 
 
+@pytest.mark.parametrize("crashed_after", [0, 1])
+def test_what_a_later_run_approves_is_not_taken_for_sent(crashed_after: int) -> None:
+    """The first run released its approvals, of which one is revoked, so there is a gap in their numbers."""
+
+    def ledger() -> Ledger:
+        taken = [(0, crashed_after)] if crashed_after else []
+        return Ledger(event=EVENT, chunk_size=10, report_denied=False, skip_control_group=False, taken=taken)
+
+    def decided(books: Ledger, rows: list[tuple[str, int]], approved: Sequence[str]) -> DecidedBatch:
+        books.add_rows([CampaignCustomer.model_validate({"CustomerID": name, "ChannelID": at}) for name, at in rows])
+        batch = books.next_batch(100, flush=True)
+        assert batch is not None
+        return books.decide(Answered(batch.ids, batch.row_sets, parse_answer(batch.ids, approved)))
+
+    before = ledger()
+    log = [
+        decided(before, [("A", 1), ("B", 1), ("C", 1)], ["A", "B", "C"]),
+        decided(before, [("C", 2)], []),
+        DecidedBatch(released=1),
+    ]
+    after = ledger()
+    for batch in log:
+        after.restore(batch)
+    after.send_released()
+    update = after.next_chunk()
+    assert update is not None
+    assert list(update.statuses) == ["A", "B"][crashed_after:]
+    after.mark_acknowledged(update)
+    after.mark_recorded([decided(after, [("D", 1), ("E", 1), ("F", 1)], ["D", "E", "F"])])
+    assert (after.acknowledged, after.unsent) == (2, 3)
+    after.send_all()
+    update = after.next_chunk()
+    assert update is not None
+    assert list(update.statuses) == ["D", "E", "F"]
+    after.mark_acknowledged(update)
+    assert (after.acknowledged, after.settled, after.next_chunk()) == (5, True, None)
+
+
 @settings(max_examples=400, deadline=None)
 @given(
     pages=st.lists(st.lists(st.tuples(FEW_IDS, st.integers(1, 3)), max_size=6), min_size=1, max_size=5),
