@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,9 +20,10 @@ from optimove_conditional_execution import (
     Decision,
     ReviewReport,
     ServerError,
+    StoreError,
     per_customer,
 )
-from optimove_conditional_execution.stores import MemoryJournal
+from optimove_conditional_execution.stores import DecidedBatch, MemoryJournal
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.review.conftest import Rig, everybody
 
@@ -138,6 +140,57 @@ def test_a_first_answer_that_is_late_counts_when_there_is_no_other(fake_optimove
     report = review.run(campaign.event())
     over.set()
     assert (report.complete, report.approved, report.denied) == (True, 2, 1)
+
+
+def test_whom_a_late_answer_did_not_reach_still_gets_the_next_one(fake_optimove: FakeOptimove) -> None:
+    campaign, again = fake_optimove.add_campaign(3), threading.Event()
+
+    def one(customer: CampaignCustomer) -> bool:
+        return customer.customer_id != C or again.wait(30)
+
+    one_by_one: Any = per_customer(one)
+
+    def reviewer(customers: CustomerBatch, deadline: Deadline) -> Any:
+        if customers.attempt == 1:
+            answer = one_by_one(customers, deadline)
+            again.wait(30)
+            return answer
+        again.set()
+        time.sleep(0.1)  # the late answer comes now
+        return everybody(customers, deadline)
+
+    report = CampaignReview(reviewer, client=fake_optimove.client(), batch_timeout=0.5).run(campaign.event())
+    assert (report.complete, report.approved, report.not_reached) == (True, 3, 0)
+
+
+def test_an_answer_after_the_end_of_the_pass_is_ignored(fake_optimove: FakeOptimove) -> None:
+    campaign, over, calls = fake_optimove.add_campaign(2), threading.Event(), list[dict[str, Any]]()
+
+    class Full(MemoryJournal):
+        def record(self, key: str, batches: Sequence[DecidedBatch], /, *, run: int | None = None) -> None:
+            if any(batch.approved for batch in batches):
+                raise StoreError("full")
+            super().record(key, batches, run=run)
+
+    def reviewer(customers: CustomerBatch, deadline: Deadline) -> list[str]:
+        if customers[0].customer_id == A:
+            over.wait(30)
+        else:
+            time.sleep(0.3)
+        return everybody(customers, deadline)
+
+    async def go() -> ReviewReport:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: calls.append(context))
+        review = AsyncCampaignReview(
+            reviewer, client=fake_optimove.async_client(), journal=Full(), batch_size=1, batch_timeout=0.1
+        )
+        report = await review.run(campaign.event())
+        over.set()
+        await asyncio.sleep(0.1)
+        return report
+
+    report = asyncio.run(go())
+    assert (report.complete, report.approved, campaign.statuses, calls) == (False, 0, {}, [])
 
 
 def test_a_coroutine_that_hangs_is_asked_again(fake_optimove: FakeOptimove) -> None:
