@@ -166,7 +166,7 @@ def test_whom_a_late_answer_did_not_reach_still_gets_the_next_one(fake_optimove:
 def test_an_answer_after_the_end_of_the_pass_is_ignored(fake_optimove: FakeOptimove) -> None:
     campaign, over, calls = fake_optimove.add_campaign(2), threading.Event(), list[dict[str, Any]]()
 
-    class Full(MemoryJournal):
+    class Full(MemoryJournal):  # type: ignore[misc]
         def record(self, key: str, batches: Sequence[DecidedBatch], /, *, run: int | None = None) -> None:
             if any(batch.approved for batch in batches):
                 raise StoreError("full")

@@ -79,6 +79,28 @@ def test_a_table_of_customers_grows_and_keeps_what_it_knows() -> None:
     assert known.counts[: Standing.ABSTAINED] == [185_000, 0, 15_000]
 
 
+@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize("values", [(1, True), (0, False), (1, "1"), (None, "null"), (1.0, True), ("", None)])
+def test_values_of_other_types_are_other_rows(at: int, values: tuple[object, object]) -> None:
+    """Each bring something new, whichever is read first; `True == 1` in Python."""
+    rows: list[Any] = [(*[7] * at, value, *[7] * (3 - at)) for value in values]
+    for first, second in itertools.permutations(rows):
+        sets = RowSets()
+        for _ in range(2):  # the second time from a cache
+            number = sets.add(0, first)
+            both = sets.add(number, second)
+            assert len(sets.rows(both)) == 2
+            assert sets.add(both, first) == sets.add(both, second) == both
+            assert sets.is_only(number, first)
+            assert not sets.is_only(number, second)
+
+
+def test_a_promo_code_that_is_no_number_is_new_once() -> None:
+    sets = RowSets()
+    number = sets.add(0, (1, 2, 3, [float("nan")]))
+    assert sets.add(number, (1, 2, 3, [float("nan")])) == number
+
+
 def test_personal_promo_codes_do_not_confuse_anybody() -> None:
     """More sets than are shared, and than two bytes can number."""
     sets = RowSets()
