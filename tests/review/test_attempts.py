@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,13 +22,14 @@ from optimove_conditional_execution import (
     ConfigurationError,
     CustomerBatch,
     Deadline,
+    DeadlineExceeded,
     Decision,
     ReviewReport,
     ServerError,
     StoreError,
     per_customer,
 )
-from optimove_conditional_execution.stores import DecidedBatch, MemoryJournal
+from optimove_conditional_execution.stores import DecidedBatch, MemoryJournal, SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.review.conftest import Rig, everybody
 
@@ -161,6 +167,64 @@ def test_whom_a_late_answer_did_not_reach_still_gets_the_next_one(fake_optimove:
 
     report = CampaignReview(reviewer, client=fake_optimove.client(), batch_timeout=0.5).run(campaign.event())
     assert (report.complete, report.approved, report.not_reached) == (True, 3, 0)
+
+
+def test_a_batch_that_waits_for_a_thread_is_not_begun_after_its_time(fake_optimove: FakeOptimove) -> None:
+    campaign, over, asked = fake_optimove.add_campaign(3), threading.Event(), list[int]()
+
+    def reviewer(customers: CustomerBatch, deadline: Deadline) -> list[str]:
+        asked.append(customers.number)
+        over.wait(30)
+        return everybody(customers, deadline)
+
+    review = CampaignReview(
+        reviewer,
+        client=fake_optimove.client(),
+        batch_size=1,
+        concurrency=1,
+        batch_timeout=0.1,
+        batch_attempts=1,
+    )
+    report = review.run(campaign.event())
+    over.set()
+    time.sleep(0.1)
+    assert (report.failed, report.approved, asked) == (3, 0, [1])
+
+
+def test_who_failed_is_still_counted_when_clearance_has_passed(tmp_path: Path, fake_optimove: FakeOptimove) -> None:
+    """A process that is killed while a minute is left, and a restart when it is over."""
+    campaign = fake_optimove.add_campaign([f"C{number}" for number in range(6)], lead_seconds=60)
+    program = """
+import os, sys, time
+from optimove_conditional_execution import CampaignReadyEvent, CampaignReview, Decision
+from optimove_conditional_execution.stores import SqliteJournal
+from optimove_conditional_execution.testing import FakeOptimove
+
+def reviewer(customers, deadline):
+    names = [each.customer_id for each in customers]
+    if customers.number == 2:
+        raise ConnectionError
+    if customers.number == 1:
+        return {names[0]: Decision.abstain(), names[1]: True}
+    while not any(batch.failed for batch in journal.batches(event.key)):
+        time.sleep(0.01)
+    os.kill(os.getpid(), 9)
+
+event, journal, optimove = CampaignReadyEvent.from_json(sys.argv[1]), SqliteJournal(sys.argv[2]), FakeOptimove()
+optimove.add_campaign([f"C{number}" for number in range(6)], campaign_id=event.campaign_id)
+CampaignReview(reviewer, client=optimove.client(), journal=journal, batch_size=2, concurrency=1).run(event)
+"""
+    path = tmp_path / "reviews.db"
+    command = [sys.executable, "-c", program, json.dumps(campaign.payload), str(path)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    journal, client = SqliteJournal(path), fake_optimove.client()
+    later = CampaignReview(everybody, client=client, journal=journal, wall_clock=lambda: time.time() + 120)
+    (report,) = later.resume()
+    assert isinstance(report.error, DeadlineExceeded)
+    assert (report.reviewed, report.approved, report.denied, report.abstained, report.failed) == (4, 1, 1, 1, 2)
+    (state,) = journal.reviews()
+    assert (state.finished, ReviewReport.from_json(str(state.report)).failed) == (True, 2)
+    assert not campaign.statuses
 
 
 def test_an_answer_after_the_end_of_the_pass_is_ignored(fake_optimove: FakeOptimove) -> None:
