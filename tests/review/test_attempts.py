@@ -217,13 +217,13 @@ CampaignReview(reviewer, client=optimove.client(), journal=journal, batch_size=2
     path = tmp_path / "reviews.db"
     command = [sys.executable, "-c", program, json.dumps(campaign.payload), str(path)]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    journal, client = SqliteJournal(path), fake_optimove.client()
-    later = CampaignReview(everybody, client=client, journal=journal, wall_clock=lambda: time.time() + 120)
-    (report,) = later.resume()
-    assert isinstance(report.error, DeadlineExceeded)
-    assert (report.reviewed, report.approved, report.denied, report.abstained, report.failed) == (4, 1, 1, 1, 2)
-    (state,) = journal.reviews()
-    assert (state.finished, ReviewReport.from_json(str(state.report)).failed) == (True, 2)
+    with SqliteJournal(path) as journal, fake_optimove.client() as client:
+        later = CampaignReview(everybody, client=client, journal=journal, wall_clock=lambda: time.time() + 120)
+        (report,) = later.resume()
+        assert isinstance(report.error, DeadlineExceeded)
+        assert (report.reviewed, report.approved, report.denied, report.abstained, report.failed) == (4, 1, 1, 1, 2)
+        (state,) = journal.reviews()
+        assert (state.finished, ReviewReport.from_json(str(state.report)).failed) == (True, 2)
     assert not campaign.statuses
 
 
