@@ -281,6 +281,23 @@ def test_a_call_that_fails_fails_its_chunk_alone() -> None:
     assert decided["C2"].evidence["checks"]["flaky"]["version"] == "2"
 
 
+class Breaks(dict[str, bool]):
+    def get(self, *_: object) -> bool:
+        raise KeyError("C0")
+
+
+@pytest.mark.parametrize("colour", [lambda check: check, awaited])
+@pytest.mark.parametrize("odd", [[["C0"]], Breaks()])
+def test_an_answer_that_cannot_be_read_fails_its_chunk_alone(colour: Callable[[Check], Check], odd: object) -> None:
+    def register(ids: Sequence[str], deadline: Deadline) -> object:
+        return odd if "C0" in ids else set(ids)
+
+    rules = policy.all_of(register=policy.check(policy.chunked(1)(colour(register)), concurrency=1))
+    decided = asyncio.run(rules.async_reviewer(customers(3), Deadline.after(20)))
+    assert [each.verdict for each in decided.values()] == ["deny", "approve", "approve"]
+    assert decided["C0"].reason == "register: failed"
+
+
 @pytest.mark.parametrize("colour", [lambda check: check, awaited])
 def test_a_check_of_one_is_asked_about_each_customer_of_a_batch(colour: Callable[[Check], Check]) -> None:
     def odd(customer: CampaignCustomer, deadline: Deadline) -> bool:

@@ -482,10 +482,9 @@ class Policy:
                 answer = call()
                 if inspect.iscoroutine(answer):
                     answer.close()  # or Python would warn that it was never awaited
+                run.answered(name, ids, answer, began)  # a mapping of the check's own may raise too
             except BaseException as error:  # noqa: BLE001 - a check may raise anything, SystemExit too
                 run.failed(name, ids, exception_name(error), began)
-            else:
-                run.answered(name, ids, answer, began)
 
     @staticmethod
     async def _awork(run: _Run, name: str) -> None:
@@ -493,7 +492,6 @@ class Policy:
             try:
                 with contained():
                     answer = await call()
+                run.answered(name, ids, answer, began)
             except Exception as error:  # noqa: BLE001 - a check may raise anything
                 run.failed(name, ids, exception_name(error), began)
-            else:
-                run.answered(name, ids, answer, began)

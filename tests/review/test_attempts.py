@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +22,14 @@ from optimove_conditional_execution import (
     ConfigurationError,
     CustomerBatch,
     Deadline,
+    DeadlineExceeded,
     Decision,
     ReviewReport,
     ServerError,
+    StoreError,
     per_customer,
 )
-from optimove_conditional_execution.stores import MemoryJournal
+from optimove_conditional_execution.stores import DecidedBatch, MemoryJournal, SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.review.conftest import Rig, everybody
 
@@ -138,6 +146,115 @@ def test_a_first_answer_that_is_late_counts_when_there_is_no_other(fake_optimove
     report = review.run(campaign.event())
     over.set()
     assert (report.complete, report.approved, report.denied) == (True, 2, 1)
+
+
+def test_whom_a_late_answer_did_not_reach_still_gets_the_next_one(fake_optimove: FakeOptimove) -> None:
+    campaign, again = fake_optimove.add_campaign(3), threading.Event()
+
+    def one(customer: CampaignCustomer) -> bool:
+        return customer.customer_id != C or again.wait(30)
+
+    one_by_one: Any = per_customer(one)
+
+    def reviewer(customers: CustomerBatch, deadline: Deadline) -> Any:
+        if customers.attempt == 1:
+            answer = one_by_one(customers, deadline)
+            again.wait(30)
+            return answer
+        again.set()
+        time.sleep(0.1)  # the late answer comes now
+        return everybody(customers, deadline)
+
+    report = CampaignReview(reviewer, client=fake_optimove.client(), batch_timeout=0.5).run(campaign.event())
+    assert (report.complete, report.approved, report.not_reached) == (True, 3, 0)
+
+
+def test_a_batch_that_waits_for_a_thread_is_not_begun_after_its_time(fake_optimove: FakeOptimove) -> None:
+    campaign, over, asked = fake_optimove.add_campaign(3), threading.Event(), list[int]()
+
+    def reviewer(customers: CustomerBatch, deadline: Deadline) -> list[str]:
+        asked.append(customers.number)
+        over.wait(30)
+        return everybody(customers, deadline)
+
+    review = CampaignReview(
+        reviewer,
+        client=fake_optimove.client(),
+        batch_size=1,
+        concurrency=1,
+        batch_timeout=0.1,
+        batch_attempts=1,
+    )
+    report = review.run(campaign.event())
+    over.set()
+    time.sleep(0.1)
+    assert (report.failed, report.approved, asked) == (3, 0, [1])
+
+
+def test_who_failed_is_still_counted_when_clearance_has_passed(tmp_path: Path, fake_optimove: FakeOptimove) -> None:
+    """A process that is killed while a minute is left, and a restart when it is over."""
+    campaign = fake_optimove.add_campaign([f"C{number}" for number in range(6)], lead_seconds=60)
+    program = """
+import os, sys, time
+from optimove_conditional_execution import CampaignReadyEvent, CampaignReview, Decision
+from optimove_conditional_execution.stores import SqliteJournal
+from optimove_conditional_execution.testing import FakeOptimove
+
+def reviewer(customers, deadline):
+    names = [each.customer_id for each in customers]
+    if customers.number == 2:
+        raise ConnectionError
+    if customers.number == 1:
+        return {names[0]: Decision.abstain(), names[1]: True}
+    while not any(batch.failed for batch in journal.batches(event.key)):
+        time.sleep(0.01)
+    os.kill(os.getpid(), 9)
+
+event, journal, optimove = CampaignReadyEvent.from_json(sys.argv[1]), SqliteJournal(sys.argv[2]), FakeOptimove()
+optimove.add_campaign([f"C{number}" for number in range(6)], campaign_id=event.campaign_id)
+CampaignReview(reviewer, client=optimove.client(), journal=journal, batch_size=2, concurrency=1).run(event)
+"""
+    path = tmp_path / "reviews.db"
+    command = [sys.executable, "-c", program, json.dumps(campaign.payload), str(path)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    with SqliteJournal(path) as journal, fake_optimove.client() as client:
+        later = CampaignReview(everybody, client=client, journal=journal, wall_clock=lambda: time.time() + 120)
+        (report,) = later.resume()
+        assert isinstance(report.error, DeadlineExceeded)
+        assert (report.reviewed, report.approved, report.denied, report.abstained, report.failed) == (4, 1, 1, 1, 2)
+        (state,) = journal.reviews()
+        assert (state.finished, ReviewReport.from_json(str(state.report)).failed) == (True, 2)
+    assert not campaign.statuses
+
+
+def test_an_answer_after_the_end_of_the_pass_is_ignored(fake_optimove: FakeOptimove) -> None:
+    campaign, over, calls = fake_optimove.add_campaign(2), threading.Event(), list[dict[str, Any]]()
+
+    class Full(MemoryJournal):  # type: ignore[misc]
+        def record(self, key: str, batches: Sequence[DecidedBatch], /, *, run: int | None = None) -> None:
+            if any(batch.approved for batch in batches):
+                raise StoreError("full")
+            super().record(key, batches, run=run)
+
+    def reviewer(customers: CustomerBatch, deadline: Deadline) -> list[str]:
+        if customers[0].customer_id == A:
+            over.wait(30)
+        else:
+            time.sleep(0.3)
+        return everybody(customers, deadline)
+
+    async def go() -> ReviewReport:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: calls.append(context))
+        review = AsyncCampaignReview(
+            reviewer, client=fake_optimove.async_client(), journal=Full(), batch_size=1, batch_timeout=0.1
+        )
+        report = await review.run(campaign.event())
+        over.set()
+        await asyncio.sleep(0.1)
+        return report
+
+    report = asyncio.run(go())
+    assert (report.complete, report.approved, campaign.statuses, calls) == (False, 0, {}, [])
 
 
 def test_a_coroutine_that_hangs_is_asked_again(fake_optimove: FakeOptimove) -> None:

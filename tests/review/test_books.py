@@ -79,6 +79,28 @@ def test_a_table_of_customers_grows_and_keeps_what_it_knows() -> None:
     assert known.counts[: Standing.ABSTAINED] == [185_000, 0, 15_000]
 
 
+@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize("values", [(1, True), (0, False), (1, "1"), (None, "null"), (1.0, True), ("", None)])
+def test_values_of_other_types_are_other_rows(at: int, values: tuple[object, object]) -> None:
+    """Each bring something new, whichever is read first; `True == 1` in Python."""
+    rows: list[Any] = [(*[7] * at, value, *[7] * (3 - at)) for value in values]
+    for first, second in itertools.permutations(rows):
+        sets = RowSets()
+        for _ in range(2):  # the second time from a cache
+            number = sets.add(0, first)
+            both = sets.add(number, second)
+            assert len(sets.rows(both)) == 2
+            assert sets.add(both, first) == sets.add(both, second) == both
+            assert sets.is_only(number, first)
+            assert not sets.is_only(number, second)
+
+
+def test_a_promo_code_that_is_no_number_is_new_once() -> None:
+    sets = RowSets()
+    number = sets.add(0, (1, 2, 3, [float("nan")]))
+    assert sets.add(number, (1, 2, 3, [float("nan")])) == number
+
+
 def test_personal_promo_codes_do_not_confuse_anybody() -> None:
     """More sets than are shared, and than two bytes can number."""
     sets = RowSets()
@@ -375,6 +397,44 @@ def merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             told.append((start, end))
     return told
+
+
+@pytest.mark.parametrize("crashed_after", [0, 1])
+def test_what_a_later_run_approves_is_not_taken_for_sent(crashed_after: int) -> None:
+    """The first run released its approvals, of which one is revoked, so there is a gap in their numbers."""
+
+    def ledger() -> Ledger:
+        taken = [(0, crashed_after)] if crashed_after else []
+        return Ledger(event=EVENT, chunk_size=10, report_denied=False, skip_control_group=False, taken=taken)
+
+    def decided(books: Ledger, rows: list[tuple[str, int]], approved: Sequence[str]) -> DecidedBatch:
+        books.add_rows([CampaignCustomer.model_validate({"CustomerID": name, "ChannelID": at}) for name, at in rows])
+        batch = books.next_batch(100, flush=True)
+        assert batch is not None
+        return books.decide(Answered(batch.ids, batch.row_sets, parse_answer(batch.ids, approved)))
+
+    before = ledger()
+    log = [
+        decided(before, [("A", 1), ("B", 1), ("C", 1)], ["A", "B", "C"]),
+        decided(before, [("C", 2)], []),
+        DecidedBatch(released=1),
+    ]
+    after = ledger()
+    for batch in log:
+        after.restore(batch)
+    after.send_released()
+    update = after.next_chunk()
+    assert update is not None
+    assert list(update.statuses) == ["A", "B"][crashed_after:]
+    after.mark_acknowledged(update)
+    after.mark_recorded([decided(after, [("D", 1), ("E", 1), ("F", 1)], ["D", "E", "F"])])
+    assert (after.acknowledged, after.unsent) == (2, 3)
+    after.send_all()
+    update = after.next_chunk()
+    assert update is not None
+    assert list(update.statuses) == ["D", "E", "F"]
+    after.mark_acknowledged(update)
+    assert (after.acknowledged, after.settled, after.next_chunk()) == (5, True, None)
 
 
 @settings(max_examples=400, deadline=None)

@@ -210,7 +210,7 @@ def test_who_was_sent_at_the_margin_is_not_asked_about_again(tmp_path: Path, fak
 
         def run(asked: Asked) -> Any:
             review = CampaignReview(
-                asked, client=client, journal=journal, page_size=2, report_denied=True, safety_margin=3.5
+                asked, client=client, journal=journal, report_denied=True, safety_margin=3.5, page_size=2, batch_size=2
             )
             return review.run(campaign.event())
 

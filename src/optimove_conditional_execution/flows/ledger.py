@@ -346,7 +346,8 @@ class _Log:
         taken: list[str] = []
         while self._next_taken < len(self._taken) and self._taken[self._next_taken][0] < end:
             low, high = self._taken[self._next_taken]
-            taken += ids[max(low, start) - start : min(high, end) - start]
+            # What `emit` has yielded before is in `_taken` too, and can be of earlier blocks.
+            taken += ids[max(low, start) - start : max(min(high, end) - start, 0)]
             if high > end:
                 break
             self._next_taken += 1

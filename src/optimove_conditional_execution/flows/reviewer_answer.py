@@ -199,7 +199,9 @@ def parse_decisions(ids: Sequence[str], answer: Mapping[Any, object], what: str 
             failed[name] = Failure(f"The {what % kind_of(value)} True, False or a Decision.", InvalidAnswer.__name__)
     if not found and len(answer):
         raise InvalidAnswer(_only_unknown_ids(Counter(type(key).__name__ for key in answer)))
-    return BatchResult(approved.keys(), abstained.keys(), failed, unknown_ids=len(answer) - found, reasons=reasons)
+    return BatchResult(
+        approved.keys(), abstained.keys(), failed, unknown_ids=max(0, len(answer) - found), reasons=reasons
+    )
 
 
 def _only_unknown_ids(kinds: Counter[str]) -> str:

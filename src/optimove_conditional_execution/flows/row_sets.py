@@ -36,7 +36,7 @@ class RowSets:
         self._texts = bytearray(b"[]")
         self._ends = array("Q", [0, 2])
         self._shared: dict[bytes, int] = {b"[]": 0}
-        self._added: dict[tuple[int, Row], int] = {}
+        self._added: dict[tuple[int, Row, tuple[type, ...]], int] = {}
         self._merged: dict[tuple[int, int], int] = {}
 
     def __len__(self) -> int:
@@ -44,21 +44,22 @@ class RowSets:
 
     def add(self, number: int, row: Row) -> int:
         """Return the number of a set with a row; the same number when the row adds nothing."""
+        key = _key(number, row)
         try:
-            known = self._added.get((number, row))
+            known = self._added.get(key)
         except TypeError:  # a value of an undocumented type, such as a list
             return self._add(number, row)
         if known is None:
             known = self._add(number, row)
             if len(self._added) >= _MOST_SHARED:
                 self._added.clear()
-            self._added[number, row] = known
+            self._added[key] = known
         return known
 
     def is_only(self, number: int, row: Row) -> bool:
         """Return whether a set has this row alone; False when that is not known without a search."""
         try:
-            return self._added.get((0, row)) == number
+            return self._added.get(_key(0, row)) == number
         except TypeError:
             return False
 
@@ -98,10 +99,10 @@ class RowSets:
     def _add(self, number: int, row: Row) -> int:
         rows = self._rows(number)
         # As JSON, since a value can be of any type; and `True` is another channel than 1.
-        kind = json.dumps(row[:3], default=repr)
+        kind = _json(row[:3])
         codes: list[Any] = list(cast("Iterable[Any]", row[3])) if isinstance(row[3], list | tuple) else [row[3]]
-        known = [other[3] for other in rows if json.dumps(other[:3], default=repr) == kind]
-        if known and all(any(code in others for others in known) for code in codes):
+        known = [set(map(_json, other[3])) for other in rows if _json(other[:3]) == kind]
+        if known and set(map(_json, codes)) <= set[str]().union(*known):
             return number
         return self._number(json.dumps([*rows, [*row[:3], codes]], separators=(",", ":"), default=repr).encode())
 
@@ -120,3 +121,12 @@ class RowSets:
             if len(self._shared) < _MOST_SHARED:
                 self._shared[text] = known
         return known
+
+
+def _key(number: int, row: Row) -> tuple[int, Row, tuple[type, ...]]:
+    """Return a key that tells `True` from 1, which are equal."""
+    return number, row, tuple(map(type, row))
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, default=repr)

@@ -132,7 +132,7 @@ class CampaignCustomer(WireModel):
             rows: All rows of the customer.
         """
         copied = self.model_copy()
-        copied.__dict__["rows"] = tuple(rows)  # where a cached property looks first
+        vars(copied)["rows"] = tuple(rows)  # where a cached property looks first
         return copied
 
     @property

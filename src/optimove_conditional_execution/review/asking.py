@@ -104,6 +104,10 @@ class Asking:
             if batch in self._asked or batch not in self._failures
         ]
 
+    def close(self) -> None:
+        """Ignore what comes later: the pass is over."""
+        self._open.clear()
+
     def count_failures(self) -> None:
         """Count, when asking is over, the failures of those who were to be asked about again."""
         for batch in list(self._failures):
@@ -146,7 +150,9 @@ class Asking:
         def on_late(result: BatchResult) -> None:
             # It is still the first answer when the next attempt has none, and may never have one.
             if batch in self._open and not self._answer_until.expired:
-                group.create_task(self._settle(batch, ids, row_sets, result))
+                came = [name not in result.not_reached for name in ids]
+                first = tuple(compress(ids, came)), tuple(compress(row_sets, came))
+                group.create_task(self._settle(batch, *first, result))
 
         unit: Unit = "customers"
         try:

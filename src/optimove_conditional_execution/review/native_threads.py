@@ -91,12 +91,11 @@ class _Greenlets:
 
     def submit(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
         future: Future[Any] = Future()
+        future.set_running_or_notify_cancel()  # no call waits for a worker, so none can be cancelled before it begins
         loop = asyncio.get_running_loop()
         context = contextvars.copy_context()
 
         def settle(result: object, error: Exception | None) -> None:
-            if not future.set_running_or_notify_cancel():
-                return
             if error is None:
                 future.set_result(result)
             else:

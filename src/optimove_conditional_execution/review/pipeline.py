@@ -152,6 +152,7 @@ class Pipeline:
             for task in (*stages, watching):
                 task.cancel()
             self._updates.cancel()
+            self._asking.close()
             outcomes = await asyncio.gather(*stages, watching, return_exceptions=True)
         for outcome in outcomes[:-1]:
             if isinstance(outcome, Exception):

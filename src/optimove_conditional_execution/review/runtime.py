@@ -84,7 +84,11 @@ class Runtime(abc.ABC):
         if is_async(self._reviewer):
             return await _in_time(asyncio.ensure_future(self._awaited(customers, ids, deadline, at_last)), at_last)
         asked = self._reviewers.submit(self._asked, (customers, ids, deadline, at_last if on_late is None else None))
-        return await _in_time(asyncio.wrap_future(asked), at_last, on_late)
+        try:
+            return await _in_time(asyncio.wrap_future(asked), at_last, on_late)
+        except TimeoutError:
+            asked.cancel()  # without effect on a call that has begun; one that has not must not begin any more
+            raise
 
     def _asked(
         self, customers: CustomerBatch, ids: Sequence[str], deadline: Deadline, at_last: Deadline | None
