@@ -863,6 +863,11 @@ def test_mistakes_show_when_the_receiver_is_made() -> None:
     wrong = AsyncStore("", instant=False)
     with pytest.raises(ConfigurationError, match="AsyncWebhookReceiver"):
         WebhookReceiver(yes, client=client, secrets="s", claims=wrong)
+    for wrong in (MemoryClaims, object(), "claims.db", False):
+        with pytest.raises(ConfigurationError, match="claims must be a ClaimStore"):
+            WebhookReceiver(yes, client=client, secrets="s", claims=wrong)
+        with pytest.raises(ConfigurationError, match="claims must be a ClaimStore"):
+            AsyncWebhookReceiver(yes, client=aclient, secrets="s", claims=wrong)
     for options in ({"max_concurrency": "5"}, {"reserve": "0.1"}, {"max_body": 1.5}):
         wrong = options
         with pytest.raises(ConfigurationError):

@@ -101,7 +101,11 @@ _BACKEND: Final = "SELECT pg_backend_pid()"
 
 _DEFAULTS: Final[dict[str, Any]] = {
     "connect_timeout": 2,  # libpq knows no shorter one
+    # A server that is gone does not end a connection; a step that waits for its reply would occupy it for two hours.
     "tcp_user_timeout": 2_000,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
     "application_name": "optimove-conditional-execution",
 }
 
@@ -144,7 +148,7 @@ class PostgresClaims(RemoteClaims):
         elif isinstance(conninfo_or_pool, psycopg_pool.AsyncConnectionPool):
             given_async = conninfo_or_pool
             self.asynchronous = AsyncPostgresClaims(lambda: _AsyncSession(pool=given_async))
-            return
+            return  # nothing for threads
         else:
             conninfo = _checked(conninfo_or_pool)
             self._make = lambda: _Session(conninfo)
@@ -188,9 +192,10 @@ class PostgresClaims(RemoteClaims):
     def close(self) -> None:
         """Close the connections of this process's threads; the next use opens new ones."""
         detect_fork()
-        pool, self._pool = self._pool, ConnectionPool(MAX_CONNECTIONS, self._make)
-        for session in pool.clients() if pool is not None else ():
-            session.close()
+        if self._pool is not None:
+            pool, self._pool = self._pool, ConnectionPool(MAX_CONNECTIONS, self._make)
+            for session in pool.clients():
+                session.close()
 
 
 _FACTS: Final = """
@@ -317,9 +322,9 @@ class _Session:
         if self._pool is not None:
             return self._pool.connection(timeout=STEP_SECONDS)
         if self._connection is None:
-            connection = psycopg.connect(self._conninfo, autocommit=True)
+            # Held before it is used, so that it is closed if that fails.
+            connection = self._connection = psycopg.connect(self._conninfo, autocommit=True)
             self._prepare = _is_direct(connection, connection.execute(_BACKEND).fetchone())
-            self._connection = connection
         return nullcontext(self._connection)
 
     def close(self) -> None:
@@ -369,9 +374,8 @@ class _AsyncSession:
         if self._pool is not None:
             return self._pool.connection(timeout=STEP_SECONDS)
         if self._connection is None:
-            connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
+            connection = self._connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
             self._prepare = _is_direct(connection, await (await connection.execute(_BACKEND)).fetchone())
-            self._connection = connection
         return nullcontext(self._connection)
 
     async def aclose(self) -> None:
