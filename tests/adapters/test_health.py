@@ -24,7 +24,7 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.adapters.wsgi import WSGIApp
 from optimove_conditional_execution.receivers import health as module
-from optimove_conditional_execution.stores import SqliteClaims, SqliteJournal
+from optimove_conditional_execution.stores import MemoryClaims, SqliteClaims, SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.adapters.test_listener_mounts import werkzeug
 from tests.conftest import served
@@ -70,7 +70,16 @@ def made(request: pytest.FixtureRequest) -> Client:
     return Client(request.param)
 
 
-class Broken:
+class OtherSteps:
+    instant = False
+
+    def acquire(self, *_: Any) -> Any:
+        raise AssertionError("a probe changes nothing")
+
+    renew = update = acquire
+
+
+class Broken(OtherSteps):
     def release(self, question: str, owner: str, /) -> None:
         raise ConnectionError("redis://:hush@store")
 
@@ -86,9 +95,7 @@ class Hanging:
         return []
 
 
-class AsyncClaims:
-    instant = False
-
+class AsyncClaims(OtherSteps):
     async def release(self, question: str, owner: str, /) -> None:
         raise TimeoutError
 
@@ -144,6 +151,24 @@ def test_a_store_with_coroutine_functions() -> None:
     assert (status, body.json()["claims"]) == (503, "TimeoutError")
     with pytest.raises(ConfigurationError, match="AsyncHealth"):
         Client("sync").health(claims=claims)
+
+
+def test_a_store_with_a_flavour_for_event_loops() -> None:
+    class Both(OtherSteps):
+        asynchronous = AsyncClaims()
+
+        def release(self, question: str, owner: str, /) -> None: ...
+
+    both: Any = Both()
+    assert answer(Client("async").health(claims=both))[1].json()["claims"] == "TimeoutError"
+    assert answer(Client("sync").health(claims=both))[1].json()["claims"] == "ready"
+
+
+def test_what_is_no_store(made: Client) -> None:
+    wrong: Any
+    for wrong in (MemoryClaims, object(), "claims.db"):
+        with pytest.raises(ConfigurationError, match="claims must be a ClaimStore"):
+            made.health(claims=wrong)
 
 
 def test_paths_and_methods(made: Client) -> None:

@@ -154,8 +154,9 @@ def test_a_mistake_is_named_with_its_remedy(path: str) -> None:
 def test_a_handler_that_approves_whatever_comes() -> None:
     with service_of_mistakes() as (url, port):
         done = rehearsed_here(
-            f"{url}/naive", "--count", "10", "--rate", "50", "--port", port, "--seed", "1", *ALL_FAULTS
-        )
+            f"{url}/naive", "--count", "10", "--rate", "50", "--deadline-ms", "20000", "--port", port, "--seed", "1",
+            *ALL_FAULTS,
+        )  # fmt: skip
     assert (done.status, done.summary["wrong"], done.summary["approved"]) == (1, 7, 5)
     assert {name: fault["as_expected"] for name, fault in done.summary["faults"].items()} == {
         "duplicate": 0, "late": 0, "forged": 0, "oversize": 0,

@@ -699,12 +699,13 @@ def test_the_claim_store_breaks_after_the_answer(rig: MakeRig) -> None:
 def test_optimove_refuses_the_approval(rig: MakeRig, status: int) -> None:
     made = rig(yes)
     made.optimove.answer_next(*[Response(status)] * 500)
-    assert made.notify(timeout_ms=300).responses[0].status == 503
+    # Only what is tried until the deadline takes this long; half of it is the handler's, which a busy machine delays.
+    assert made.notify(timeout_ms=1_500 if status >= 500 else 20_000).responses[0].status == 503
     assert made.outcome.kind == "undelivered"
     assert made.outcome.decision == Decision.approve()
     assert made.outcome.error is not None
     assert made.outcome.seconds_to_spare is not None
-    assert made.outcome.seconds_to_spare > -0.25
+    assert made.outcome.seconds_to_spare > -1.0
     tries = len(made.approvals())
     assert tries == 1 if status < 500 else tries > 4
 
@@ -863,6 +864,11 @@ def test_mistakes_show_when_the_receiver_is_made() -> None:
     wrong = AsyncStore("", instant=False)
     with pytest.raises(ConfigurationError, match="AsyncWebhookReceiver"):
         WebhookReceiver(yes, client=client, secrets="s", claims=wrong)
+    for wrong in (MemoryClaims, object(), "claims.db", False):
+        with pytest.raises(ConfigurationError, match="claims must be a ClaimStore"):
+            WebhookReceiver(yes, client=client, secrets="s", claims=wrong)
+        with pytest.raises(ConfigurationError, match="claims must be a ClaimStore"):
+            AsyncWebhookReceiver(yes, client=aclient, secrets="s", claims=wrong)
     for options in ({"max_concurrency": "5"}, {"reserve": "0.1"}, {"max_body": 1.5}):
         wrong = options
         with pytest.raises(ConfigurationError):

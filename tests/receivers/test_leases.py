@@ -17,6 +17,7 @@ import pytest
 
 from optimove_conditional_execution import (
     UNSIGNED,
+    Approval,
     AsyncWebhookReceiver,
     Deadline,
     Decision,
@@ -32,7 +33,7 @@ from optimove_conditional_execution.flows.claims import question_of
 from optimove_conditional_execution.flows.effects import Ask, Call, Flow, Overloaded
 from optimove_conditional_execution.flows.outcome import OutcomeBuilder
 from optimove_conditional_execution.flows.webhook import Answer, WebhookContext, answer_notification
-from optimove_conditional_execution.stores import Claim, MemoryClaims, SqliteClaims
+from optimove_conditional_execution.stores import Claim, ClaimState, MemoryClaims, SqliteClaims
 from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
 from tests.receivers.conftest import MakeRig
 
@@ -440,6 +441,56 @@ def test_a_store_that_answers_nonsense_approves_nothing(clock: Clock, payload: d
         assert f"Store.{step} must return a " in (outcome.error or "")
 
 
+NO_ANSWER: Any = None
+ELSEWHERE = Approval(timestamp=5, request_uid="another", approved=True)
+OURS = Approval(timestamp=5, request_uid="r-1", approved=True)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        Claim(ClaimState.UNDELIVERED, ELSEWHERE, mine=True),
+        Claim(ClaimState.UNDELIVERED, NO_ANSWER, mine=True),
+        Claim(ClaimState.UNDELIVERED, {"approved": True}, mine=True),  # type: ignore[arg-type]
+        Claim(ClaimState.OPEN, OURS, mine=True),
+        Claim("settled", mine=True),  # type: ignore[arg-type]
+        Claim(ClaimState.OPEN, mine="no"),  # type: ignore[arg-type]
+        Claim(ClaimState.OPEN, lease=None),  # type: ignore[arg-type]
+    ],
+)
+def test_a_claim_that_makes_no_sense_approves_nothing(clock: Clock, payload: dict[str, Any], claim: Claim) -> None:
+    store = Store(clock)
+    store.acquire = lambda *_: claim  # type: ignore[method-assign]
+    replica = Replica(store, clock, True)
+    before = clock.now
+    response, outcome = replica.receive(payload).finish()
+    assert (response.status, outcome.kind, replica.sent, replica.asked) == (503, "failed", [], 0)
+    assert (outcome.error or "").startswith("The claim store is unreachable: ConfigurationError: ")
+    assert clock.now == before, "another try would change nothing"
+
+
+@pytest.mark.parametrize("lease", [-5.0, float("nan"), float("inf"), 0])
+def test_a_rivals_lease_that_makes_no_sense_is_polled_with_pauses(
+    clock: Clock, payload: dict[str, Any], lease: float
+) -> None:
+    store = Store(clock)
+    store.acquire = lambda *_: Claim(ClaimState.OPEN, lease=lease)  # type: ignore[method-assign]
+    response, outcome = Replica(store, clock, True).receive(payload).finish()
+    assert (response.status, outcome.kind) == (503, "duplicate")
+    assert 20 < len(clock.pauses) < 80
+
+
+@pytest.mark.parametrize("on_store_failure", ["refuse", "decide"])
+def test_a_store_that_never_lets_an_answer_be_recorded_sends_none(
+    clock: Clock, payload: dict[str, Any], on_store_failure: Any
+) -> None:
+    store = Store(clock)
+    store.update = lambda *_: False  # type: ignore[method-assign]
+    replica = Replica(store, clock, True, on_store_failure=on_store_failure)
+    response, outcome = replica.receive(payload).finish()
+    assert (response.status, outcome.kind, replica.sent) == (200, "superseded", [])
+
+
 # ---- busy handlers
 
 
@@ -547,19 +598,19 @@ def test_a_lease_is_renewed_while_the_handler_runs(rig: MakeRig, kind: str, tmp_
 
 
 class Away:
-    """A store that is not reached for a second from its first step on."""
+    """A store that is not reached by its first steps: counted, since a busy machine takes its time between them."""
 
     instant = False
 
     def __init__(self) -> None:
         self._claims = MemoryClaims()
-        self._until = 0.0
+        self._unreached = 100
 
     def __getattr__(self, name: str) -> Any:
         if name == "asynchronous":
             raise AttributeError(name)
-        self._until = self._until or time.monotonic() + 1.0
-        if time.monotonic() < self._until:
+        self._unreached -= 1
+        if self._unreached >= 0:
             raise ConnectionError("no route to the store")
         return getattr(self._claims, name)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from psycopg.rows import dict_row
 from redis.asyncio import Redis as AsyncRedis
 
 from optimove_conditional_execution import AsyncWebhookReceiver, ConfigurationError, WebhookReceiver
+from optimove_conditional_execution.errors import StoreError
 from optimove_conditional_execution.stores import postgres as postgres_module
 from optimove_conditional_execution.stores.postgres import PostgresClaims
 from optimove_conditional_execution.stores.redis import RedisClaims
@@ -205,8 +207,48 @@ def test_pools_of_psycopg(postgres: Postgres, autocommit: bool) -> None:
             assert claim.approval == DECIDED.approval
             with pytest.raises(ConfigurationError, match="for AsyncWebhookReceiver only"):
                 claims.acquire("q", "b", 60.0, 60.0)
+            claims.close()
+            assert not pool.closed
 
     asyncio.run(run())
+
+
+def test_a_server_that_is_gone_is_noticed_soon(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a sign of life, the system closes a connection after five seconds, not after two hours."""
+    connections: list[psycopg.Connection[Any]] = []
+    connect = psycopg.connect
+
+    def connected(*arguments: Any, **options: Any) -> Any:
+        connections.append(connect(*arguments, **options))
+        return connections[-1]
+
+    monkeypatch.setattr(psycopg, "connect", connected)
+    store = PostgresClaims(postgres.conninfo)
+    store.acquire("gone", "a", 0.01, 0.01)
+    (connection,) = connections
+    with socket.socket(fileno=os.dup(connection.pgconn.socket)) as copy:
+        wanted = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+        assert copy.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert [copy.getsockopt(socket.IPPROTO_TCP, each) for each in wanted] == [2, 1, 3, 2_000]
+    store.close()
+
+
+def test_a_connection_that_fails_at_once_is_closed(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one whose server is killed just then; psycopg would warn of it, and the server keep it."""
+    made: list[psycopg.Connection[Any] | psycopg.AsyncConnection[Any]] = []
+
+    def fails(connection: Any, _backend: object) -> bool:
+        made.append(connection)
+        raise psycopg.OperationalError("the connection is lost")
+
+    monkeypatch.setattr(postgres_module, "_is_direct", fails)
+    store = PostgresClaims(postgres.conninfo)
+    with pytest.raises(StoreError):
+        store.acquire("q", "a", 1.0, 1.0)
+    with pytest.raises(StoreError):
+        acquired_in_a_loop(store, "q")
+    assert [connection.closed for connection in made] == [True, True]
+    store.close()
 
 
 # ---- PostgreSQL's table

@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -350,6 +351,24 @@ def test_a_client_that_is_closed_ends_its_thread_and_its_calls() -> None:
         with pytest.raises(ConfigurationError, match="closed"):
             client.get_webhooks()
     assert not in_time(loop_threads)
+
+
+@pytest.mark.parametrize("first", [None, faults.CLOSE_WITHOUT_ANSWER], ids=["shared", "of its own"])
+def test_a_client_that_is_closed_closes_its_streams(first: Any) -> None:
+    """Also one whose connection is its own, since a try before it was lost."""
+    with FaultServer([first, *[faults.drip_body(0.05)] * 2]) as server:
+        client = server.client(engine="aiohttp")
+        if first is None:
+            client.get_webhooks()
+        stream = client._sender.open_stream(operations.get_processed_campaign_customers(7), None)
+        assert stream.read()
+        with warnings.catch_warnings(record=True) as unclosed:
+            warnings.simplefilter("always")
+            client.close()
+            stream.close()
+            del stream, client
+            gc.collect()
+        assert [str(warning.message) for warning in unclosed] == []
 
 
 def test_a_client_that_is_dropped_ends_its_thread() -> None:

@@ -209,10 +209,12 @@ class LeasedClaim:
         pauses = backoff()
         while True:
             claim: Claim = yield from self._retried("acquire", (self.lease, self.kept.remaining()), Claim)
+            if not _is_consistent(claim):
+                raise ConfigurationError(f"{type(self.store).__name__}.acquire returned an inconsistent Claim.")
             if claim.mine or claim.state is ClaimState.SETTLED or self.deadline.expired:
                 return claim
             # A lease of 0 is a store's that cannot tell: the holder has it.
-            pause = min(next(pauses), claim.lease or math.inf, self.deadline.remaining())
+            pause = min(next(pauses), claim.lease if claim.lease > 0 else math.inf, self.deadline.remaining())
             yield Ask(self.pause, (max(pause, _SHORTEST_PAUSE),))
 
     def renew(self) -> Flow[None]:
@@ -266,6 +268,16 @@ class LeasedClaim:
         if not isinstance(result, returns):
             raise ConfigurationError(f"{type(self.store).__name__}.{name} must return a {returns.__name__}.")
         return result
+
+
+def _is_consistent(claim: Claim) -> bool:
+    """Return whether a store's answer can be acted on: it may be another's code, and an approval may come of it."""
+    state, approval, mine, lease = claim.state, claim.approval, claim.mine, claim.lease
+    given: tuple[object, ...] = (state, mine, lease)
+    if not all(isinstance(value, kind) for value, kind in zip(given, (ClaimState, bool, int | float), strict=True)):
+        return False
+    # Only a decided claim comes with an answer, and it always does.
+    return not mine or isinstance(approval, Approval if state is ClaimState.UNDELIVERED else type(None))
 
 
 def question_of(notification: WebhookNotification | NotificationEnvelope) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from ..deadline import Clock, Deadline, TransitEstimate
-from ..errors import PayloadError, SignatureError
+from ..errors import ConfigurationError, PayloadError, SignatureError
 from ..handlers import Decision, kind_of
 from ..messages import Request, Response, plain
 from ..models.approval import Approval
@@ -245,6 +245,8 @@ class _Processing:
         try:
             with outcome.timing("claim"):
                 held = yield from claim.acquire()
+            if held.approval is not None and held.approval.request_uid != self.uid:
+                raise ConfigurationError("The claim store returned the answer to another notification.")
         except Exception as error:  # noqa: BLE001 - a store may raise anything; whatever it is, nothing is approved
             outcome.set_error("The claim store is unreachable", error)
             if self.context.on_store_failure == "refuse":

@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 from .. import validation
 from ..deadline import Deadline
 from ..errors import ConfigurationError
+from ..flows.claims import ClaimStore
 from ..messages import Request, Response
 from ..validation import is_async
 
@@ -38,6 +39,26 @@ class Receiver(Protocol[Answer]):
     def handle(self, request: Request) -> Answer:
         """Answer a request with a `Response`, or an awaitable of one."""
         ...
+
+
+def check_store(claims: object) -> None:
+    """Reject what is no claim store.
+
+    Raises:
+        ConfigurationError: It lacks an attribute of `ClaimStore`, or is the class itself.
+    """
+    # A stand-in that passes everything on shows what it has only when it is called.
+    if isinstance(claims, type) or not (hasattr(type(claims), "__getattr__") or isinstance(claims, ClaimStore)):
+        raise ConfigurationError(
+            "claims must be a ClaimStore, such as stores.MemoryClaims(): an object with the attribute instant and the "
+            "methods acquire, renew, update and release."
+        )
+
+
+def flavour_for_loop(claims: ClaimStore) -> ClaimStore:
+    """Return a store as an event loop calls it: its `asynchronous`, if it has one."""
+    asynchronous = getattr(claims, "asynchronous", None)
+    return asynchronous if isinstance(asynchronous, ClaimStore) else claims
 
 
 class BaseReceiver(abc.ABC):

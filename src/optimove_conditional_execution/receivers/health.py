@@ -19,7 +19,7 @@ from ..flows.journal import Journal
 from ..messages import Request, Response, plain
 from ..validation import is_async, seconds
 from ..worker_pool import DaemonThreadPool
-from .base import BaseReceiver
+from .base import BaseReceiver, check_store, flavour_for_loop
 
 C = TypeVar("C", OptimoveClient, AsyncOptimoveClient)
 
@@ -73,7 +73,8 @@ class _Health(BaseReceiver, Generic[C]):
         self._max_body = 0
         self._checks: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {}
         if claims is not None:
-            self._checks["claims"] = (claims.release, (_QUESTION, secrets.token_hex(16)))
+            check_store(claims)
+            self._checks["claims"] = (self._flavour_of(claims).release, (_QUESTION, secrets.token_hex(16)))
         if journal is not None:
             self._checks["journal"] = (journal.unfinished, ())
         self._client: C = client
@@ -85,6 +86,10 @@ class _Health(BaseReceiver, Generic[C]):
     @abc.abstractmethod
     def _check(self) -> None:
         """Reject a store that only the other class can call."""
+
+    def _flavour_of(self, claims: ClaimStore) -> ClaimStore:
+        """Return the store as this class calls it."""
+        return claims
 
     def handles(self, path: str) -> bool:
         """Return whether a path is one of the two.
@@ -166,6 +171,9 @@ class AsyncHealth(_Health[AsyncOptimoveClient]):
 
     def _check(self) -> None:
         """Stores of both kinds can be called."""
+
+    def _flavour_of(self, claims: ClaimStore) -> ClaimStore:
+        return flavour_for_loop(claims)
 
     async def handle(self, request: Request) -> Response:
         """Answer a probe, within `timeout`.

@@ -45,6 +45,8 @@ from .base import (
     BackgroundTasks,
     BaseReceiver,
     check_arguments,
+    check_store,
+    flavour_for_loop,
     refuse_running_loop,
     with_context,
 )
@@ -130,6 +132,8 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
             raise ConfigurationError(
                 "client must be an OptimoveClient; for AsyncWebhookReceiver an AsyncOptimoveClient."
             )
+        if claims is not None:
+            check_store(claims)
         self._check(handler, client, claims)
         if on_outcome is not None and (is_async(on_outcome) or not callable(on_outcome)):
             raise ConfigurationError("on_outcome must be a function of an Outcome; a coroutine would never be awaited.")
@@ -291,8 +295,7 @@ class AsyncWebhookReceiver(_WebhookReceiver[AsyncWebhookHandler | WebhookHandler
         self._deliveries = BackgroundTasks()
 
     def _flavour_of(self, claims: ClaimStore) -> ClaimStore:
-        asynchronous = getattr(claims, "asynchronous", None)
-        return asynchronous if isinstance(asynchronous, ClaimStore) else claims
+        return flavour_for_loop(claims)
 
     async def _pause(self, seconds: float, /) -> None:
         await asyncio.sleep(seconds)

@@ -132,7 +132,7 @@ class PostgresClaims(RemoteClaims):
         elif isinstance(conninfo_or_pool, psycopg_pool.AsyncConnectionPool):
             given_async = conninfo_or_pool
             self.asynchronous = AsyncPostgresClaims(lambda: AsyncSession(CLAIMS_SCHEMA, pool=given_async))
-            return
+            return  # nothing for threads
         else:
             conninfo = checked_conninfo(conninfo_or_pool)
             self._make = lambda: Session(CLAIMS_SCHEMA, conninfo)
@@ -176,9 +176,10 @@ class PostgresClaims(RemoteClaims):
     def close(self) -> None:
         """Close the connections of this process's threads; the next use opens new ones."""
         detect_fork()
-        pool, self._pool = self._pool, ConnectionPool(MAX_CONNECTIONS, self._make)
-        for session in pool.clients() if pool is not None else ():
-            session.close()
+        if self._pool is not None:
+            pool, self._pool = self._pool, ConnectionPool(MAX_CONNECTIONS, self._make)
+            for session in pool.clients():
+                session.close()
 
 
 _FACTS: Final = """

@@ -51,7 +51,11 @@ _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('optimove_claims'
 
 _DEFAULTS: Final[dict[str, Any]] = {
     "connect_timeout": 2,  # libpq knows no shorter one
+    # A server that is gone does not end a connection; a step that waits for its reply would occupy it for two hours.
     "tcp_user_timeout": 2_000,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
     "application_name": "optimove-conditional-execution",
 }
 
@@ -135,13 +139,10 @@ class Session:
         if self._pool is not None:
             return self._pool.connection(timeout=self._timeout)
         if self._connection is None or self._connection.closed:
-            self._connection = self._connect()
+            # Held before it is used, so that it is closed if that fails.
+            connection = self._connection = psycopg.connect(self._conninfo, autocommit=True)
+            self._prepare = is_direct(connection, connection.execute(BACKEND).fetchone())
         return nullcontext(self._connection)
-
-    def _connect(self) -> psycopg.Connection[Any]:
-        connection = psycopg.connect(self._conninfo, autocommit=True)
-        self._prepare = is_direct(connection, connection.execute(BACKEND).fetchone())
-        return connection
 
     def close(self) -> None:
         """Close the connection; the next use opens another."""
@@ -194,9 +195,8 @@ class AsyncSession:
         if self._pool is not None:
             return self._pool.connection(timeout=STEP_SECONDS)
         if self._connection is None:
-            connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
+            connection = self._connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
             self._prepare = is_direct(connection, await (await connection.execute(BACKEND)).fetchone())
-            self._connection = connection
         return nullcontext(self._connection)
 
     async def aclose(self) -> None:

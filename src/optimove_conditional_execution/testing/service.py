@@ -21,6 +21,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ..deadline import Clock, zone_of
+from ..errors import PayloadError
 from ..messages import Request, Response
 from ..models.approval import Approval
 from ..models.events import CAMPAIGN_READY
@@ -296,7 +297,10 @@ class Service:
         return _json(200, {"timeout": settings.timeout, "secret": self.secret})
 
     def _send_webhook_approval(self, request: Request, _: str) -> Response:
-        approval = Approval.model_validate_json(request.body)
+        try:
+            approval = Approval.from_json(request.body)  # as a notification: half of an emoji in it comes back
+        except PayloadError as error:
+            return _error(400, str(error))
         question = self.notifications.get(approval.request_uid)
         if question is None:
             return _error(404, "No such request_uid was sent.")

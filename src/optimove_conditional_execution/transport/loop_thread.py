@@ -55,10 +55,11 @@ class LoopThreadEngine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stop: weakref.finalize[..., LoopThreadEngine] | None = None
+        self._streams: set[AsyncStream] = set()  # that are open
 
     def after_fork(self) -> None:
         """Drop the parent's thread, which a child does not have."""
-        _INHERITED.append(self._loop)
+        _INHERITED.extend((self._loop, self._streams))
         if self._stop is not None:
             self._stop.detach()
         self._start()
@@ -76,7 +77,8 @@ class LoopThreadEngine:
     async def _open(self, request: OutgoingRequest) -> Stream:
         source = await self._engine.open(request)
         if request.read_until is not None:
-            return _StreamInLoop(source, self._run)
+            self._streams.add(source)
+            return _StreamInLoop(source, self._run, self._streams.discard)
         return _ReceivedResponse(await aread_all(source))  # one switch between threads, rather than one per read
 
     def close(self) -> None:
@@ -106,7 +108,7 @@ class LoopThreadEngine:
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
             started: Future[tuple[asyncio.AbstractEventLoop, Callable[[], object]]] = Future()
-            arguments = (self._engine, started)
+            arguments = (self._engine, self._streams, started)
             self._thread = threading.Thread(target=_serve, args=arguments, name="optimove-aiohttp", daemon=True)
             self._thread.start()
             self._loop, stop = started.result()
@@ -114,7 +116,11 @@ class LoopThreadEngine:
         return self._loop
 
 
-def _serve(engine: AsyncEngine, started: Future[tuple[asyncio.AbstractEventLoop, Callable[[], object]]]) -> None:
+def _serve(
+    engine: AsyncEngine,
+    streams: set[AsyncStream],
+    started: Future[tuple[asyncio.AbstractEventLoop, Callable[[], object]]],
+) -> None:
     async def serve() -> None:
         loop, stopped = asyncio.get_running_loop(), asyncio.Event()
 
@@ -124,6 +130,9 @@ def _serve(engine: AsyncEngine, started: Future[tuple[asyncio.AbstractEventLoop,
 
         started.set_result((loop, stop))
         await stopped.wait()
+        # Their readers cannot close them any more, and one can have a connection that the engine does not share.
+        for stream in tuple(streams):
+            await stream.aclose()
         await engine.aclose()
 
     asyncio.run(serve())
@@ -151,16 +160,23 @@ class _ReceivedResponse:
 class _StreamInLoop:
     """A response that is read in the event loop."""
 
-    def __init__(self, source: AsyncStream, run: Callable[[Coroutine[Any, Any, Any]], Any]) -> None:
+    def __init__(
+        self,
+        source: AsyncStream,
+        run: Callable[[Coroutine[Any, Any, Any]], Any],
+        on_close: Callable[[AsyncStream], object],
+    ) -> None:
         self.response = source.response
         self.is_framed = source.is_framed
         self._source = source
         self._run = run
+        self._on_close = on_close
 
     def read(self) -> bytes:
         block: bytes = self._run(self._source.read())
         return block
 
     def close(self) -> None:
-        with contextlib.suppress(ConfigurationError):  # the engine is closed, and this connection with it
+        with contextlib.suppress(ConfigurationError):  # the engine is closed, and this stream with it
             self._run(self._source.aclose())
+        self._on_close(self._source)
