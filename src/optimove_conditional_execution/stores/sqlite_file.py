@@ -14,6 +14,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from hashlib import blake2b
@@ -86,7 +87,7 @@ class SqliteFile:
         mine = self._mine()
         with mine.lock:
             if mine.connection is None:
-                mine.connection = self._connect()
+                mine.hold(self._connect())
                 mine.files = self._files()
             self._check(mine)
             with mine.connection as connection:
@@ -187,12 +188,19 @@ class _Open:
         self.lock = threading.Lock()
         self.connection: Connection | None = None
         self.files: dict[str, Identity] = {}
-        self._pid = os.getpid()
 
-    def __del__(self) -> None:
-        # A store that was not closed; Python 3.13 would warn. An inherited connection is for the parent to close.
-        if self.connection is not None and self._pid == os.getpid():
-            self.connection.close()
+    def hold(self, connection: Connection) -> None:
+        """Keep a connection, and close it when the store is collected without having been closed.
+
+        Python 3.13 would warn. Not by `__del__`: in a cycle of references the connection can be finalized before.
+        """
+        self.connection = connection
+        weakref.finalize(self, _close, connection, os.getpid()).atexit = False
+
+
+def _close(connection: Connection, pid: int) -> None:
+    if pid == os.getpid():  # an inherited connection is for the parent to close
+        connection.close()
 
 
 def connected(path: str, *, timeout: float) -> Connection:
