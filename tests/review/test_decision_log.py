@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from optimove_conditional_execution import (
     Response,
     policy,
 )
+from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.flows.journal import FIRST_DENIAL
 from optimove_conditional_execution.flows.review_log import Decided, RunRecords
 from optimove_conditional_execution.review.run_log import ReviewLog, RunLog
@@ -38,6 +42,7 @@ from optimove_conditional_execution.stores import (
     SqliteJournal,
 )
 from optimove_conditional_execution.testing import FakeOptimove
+from tests.conftest import OverHTTP, served
 from tests.review.conftest import Rig, everybody, odd
 from tests.review.test_late_customers import answering
 from tests.review.test_rows import EMAIL, PAGED, SMS, Asked, row
@@ -327,23 +332,58 @@ review.run(event)
 """
 
 
-def test_kill_between_the_log_and_the_journal(rig: Rig, tmp_path: Path) -> None:
-    campaign = rig.fake.add_campaign(["A", "B"])
+def test_kill_between_the_log_and_the_journal(fake_optimove: FakeOptimove, tmp_path: Path) -> None:
+    campaign = fake_optimove.add_campaign(["A", "B"])
     command = [sys.executable, "-c", KILLED, str(tmp_path), json.dumps(campaign.payload)]
     done = subprocess.run(command, timeout=60, check=False)
     assert done.returncode == -9
-    with SqliteDecisionLog(tmp_path / "decisions.db") as log:
+    journal = SqliteJournal(tmp_path / "journal.db")
+    with closing(journal), SqliteDecisionLog(tmp_path / "decisions.db") as log:
         # The same numbers, the other way round: nobody may be taken for the other one.
-        report = rig.run(
-            lambda customers, deadline: ["B"], campaign.event(), journal=SqliteJournal(tmp_path / "journal.db"),
-            decision_log=log, report_denied=True,
-        )  # fmt: skip
+        review = CampaignReview(
+            lambda customers, deadline: ["B"],
+            client=fake_optimove.client(),
+            journal=journal,
+            decision_log=log,
+            report_denied=True,
+        )
+        report = review.run(campaign.event())
         assert report.complete
         a, b = list(log.decisions(customer_id="A")), list(log.decisions(customer_id="B"))
         assert log.verify() is None
     assert campaign.statuses == {"A": False, "B": True}
     assert list(map(told, a)) == [("approved", "discarded", None), ("denied", "acknowledged", True)]
     assert list(map(told, b)) == [("denied", "discarded", None), ("approved", "acknowledged", True)]
+
+
+def test_killed_at_random_moments_the_log_says_who_was_told_yes(tmp_path: Path) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    chance = random.Random(seed)
+    fake = FakeOptimove()
+    campaign = fake.add_campaign(1_500, channels=2, lead_seconds=600)
+    journal, decisions = tmp_path / "journal.db", tmp_path / "decisions.db"
+    with served(ASGIApp(OverHTTP(fake))) as url:
+        command = [sys.executable, "-m", "tests.review.kill_worker", url, fake.api_key, str(journal)]
+        command += [json.dumps(campaign.payload), str(decisions)]
+        for kill in (True, True, False):
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+                assert worker.stdout is not None
+                assert worker.stdout.readline() == "begun\n", seed
+                if not kill:
+                    assert json.loads(worker.stdout.read())["complete"], seed
+                    continue
+                end = time.monotonic() + 30
+                while worker.poll() is None and not decisions.exists() and time.monotonic() < end:
+                    time.sleep(0.01)
+                time.sleep(chance.uniform(0.0, 0.5))
+                worker.kill()
+    with SqliteDecisionLog(decisions) as log:
+        assert log.verify() is None, seed
+        found = list(log.decisions())
+    taken = [each.record for each in found if each.completion is not None and each.completion.taken]
+    assert all(record.verdict == "approve" for record in taken), seed
+    assert sorted(str(record.subject.customer_id) for record in taken) == sorted(campaign.recipients()), seed
+    assert len({each.record.subject.customer_id for each in found}) == 1_500, seed
 
 
 def test_a_journal_that_was_lost_does_not_hide_later_decisions(rig: Rig, tmp_path: Path) -> None:

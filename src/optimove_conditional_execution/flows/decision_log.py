@@ -207,9 +207,9 @@ class LoggedDecision:
 class DecisionLog(Protocol):
     """A log of decisions. With one method it can be anything that keeps records: a table, a queue, a log of yours.
 
-    `append` is a plain function, called from several threads, and may block on a disk or a network: receivers call it
-    in a pool, with a deadline. Whatever it raises counts as "unreachable", and then nothing is approved, unless the
-    receiver's `on_log_failure` says otherwise.
+    `append` is a plain function, called from several threads, and may block on a disk or a network: receivers and
+    reviews call it in a pool, with a deadline. Whatever it raises counts as "unreachable", and then nothing is
+    approved, unless `on_log_failure` says otherwise.
     """
 
     def append(self, entries: Sequence[DecisionRecord | Completion], /) -> None:

@@ -186,7 +186,9 @@ class Pipeline:
             for ranges in self.ledger.revoked():
                 log.complete(ranges, "revoked", taken=None)
                 await asyncio.sleep(0)
-            await log.finish(is_last=(self.all_decided and self.ledger.settled) or self.clearance.expired)
+            # An incomplete review goes on: what it waits here, it lacks then, and the next pass writes them again.
+            is_last = self.all_decided and self.ledger.settled
+            await log.finish(patience=self.clearance.remaining() if is_last else 0.0)
         finally:
             log.close()
 

@@ -26,9 +26,9 @@ _PAUSE_SECONDS: Final = 5.0
 
 _COMPLETIONS_AT_ONCE: Final = 1_000
 
-_COMPLETING_SECONDS: Final = 15.0
-_COMPLETING_LATER_SECONDS: Final = 2.0
-"""Seconds that a pass waits for completions at its end; fewer when a further pass can write them again."""
+_LAST_WORDS_SECONDS: Final = 2.0
+_LAST_TRIES_SECONDS: Final = 15.0
+"""Seconds that a pass waits for completions at its end, at least and at most: longer than a backup locks the log."""
 
 
 class _Turn:
@@ -192,14 +192,14 @@ class RunLog:
             return False
         return True
 
-    async def finish(self, *, is_last: bool) -> None:
-        """Wait until the completions are appended, for some seconds at most, and end the run.
+    async def finish(self, *, patience: float) -> None:
+        """Wait until the completions are appended, and end the run.
 
         Args:
-            is_last: Whether no further pass would write them again.
+            patience: Seconds to wait if the log fails; between 2 and 15 are waited.
         """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_COMPLETING_SECONDS if is_last else _COMPLETING_LATER_SECONDS):
+            async with asyncio.timeout(max(_LAST_WORDS_SECONDS, min(patience, _LAST_TRIES_SECONDS))):
                 await self._completions.join()
         self.close()
         if self._lost:
