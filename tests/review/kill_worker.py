@@ -13,10 +13,10 @@ from optimove_conditional_execution import (
     Deadline,
     OptimoveClient,
 )
-from optimove_conditional_execution.stores import SqliteDecisionLog, SqliteJournal
+from optimove_conditional_execution.stores import SqliteJournal
 
 
-def main(url: str, key: str, journal: str, event: str, decisions: str | None = None) -> None:
+def main(url: str, key: str, journal: str, event: str) -> None:
     """Review a campaign; a second decision about a customer would most likely differ from the first."""
     chance = random.Random()
 
@@ -26,12 +26,7 @@ def main(url: str, key: str, journal: str, event: str, decisions: str | None = N
     print("begun", flush=True)
     with OptimoveClient(key, base_url=url, timezone="UTC", rate_limit=None) as client:
         review = CampaignReview(
-            reviewer,
-            client=client,
-            journal=SqliteJournal(journal),
-            decision_log=None if decisions is None else SqliteDecisionLog(decisions),
-            batch_size=500,
-            chunk_size=2_000,
+            reviewer, client=client, journal=SqliteJournal(journal), batch_size=500, chunk_size=2_000
         )
         report = review.run(CampaignReadyEvent.from_json(event))
     print(report.to_json(), flush=True)

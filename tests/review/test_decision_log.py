@@ -356,6 +356,25 @@ def test_kill_between_the_log_and_the_journal(fake_optimove: FakeOptimove, tmp_p
     assert list(map(told, b)) == [("denied", "discarded", None), ("approved", "acknowledged", True)]
 
 
+BY_CHANCE = """
+import random, sys
+from optimove_conditional_execution import CampaignReadyEvent, CampaignReview, OptimoveClient
+from optimove_conditional_execution.stores import SqliteDecisionLog, SqliteJournal
+
+def reviewer(customers, deadline):
+    return [customer.customer_id for customer in customers if random.random() < 0.5]
+
+url, key, journal, decisions, event = sys.argv[1:]
+print("begun", flush=True)
+with OptimoveClient(key, base_url=url, timezone="UTC", rate_limit=None) as client:
+    review = CampaignReview(
+        reviewer, client=client, journal=SqliteJournal(journal), decision_log=SqliteDecisionLog(decisions),
+        batch_size=500, chunk_size=500,
+    )
+    print(review.run(CampaignReadyEvent.from_json(event)).to_json(), flush=True)
+"""
+
+
 def test_killed_at_random_moments_the_log_says_who_was_told_yes(tmp_path: Path) -> None:
     seed = random.SystemRandom().randrange(10**6)
     chance = random.Random(seed)
@@ -363,8 +382,8 @@ def test_killed_at_random_moments_the_log_says_who_was_told_yes(tmp_path: Path) 
     campaign = fake.add_campaign(1_500, channels=2, lead_seconds=600)
     journal, decisions = tmp_path / "journal.db", tmp_path / "decisions.db"
     with served(ASGIApp(OverHTTP(fake))) as url:
-        command = [sys.executable, "-m", "tests.review.kill_worker", url, fake.api_key, str(journal)]
-        command += [json.dumps(campaign.payload), str(decisions)]
+        command = [sys.executable, "-c", BY_CHANCE, url, fake.api_key, str(journal), str(decisions)]
+        command.append(json.dumps(campaign.payload))
         for kill in (True, True, False):
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
                 assert worker.stdout is not None
