@@ -75,6 +75,32 @@ def test_a_timeline_in_plain_words(optimove_ce: Run, path: Path) -> None:
     assert optimove_ce("decisions", "--log", str(path), "C7").stdout == TIMELINE
 
 
+OF_REVIEW = """\
+approved. It was not sent: a later answer about the customer was no.
+denied. Optimove was not told yes.
+asked again about further rows, the rule said yes. The earlier decision stands.
+of the control group, so nobody was asked. Optimove was told nothing.
+approved. Whether Optimove took the yes is not known: TransportError: x.
+approved. There is no word yet that Optimove was told.
+"""
+
+
+def test_the_timeline_of_a_review(optimove_ce: Run, tmp_path: Path) -> None:
+    def of_review(kind: str, verdict: str | None = None, number: int | None = None) -> DecisionRecord:
+        subject = Subject(customer_id="C7", campaign="78")
+        return record(1, kind, verdict, flow="scheduled", subject=subject, event_key=EVENT, number=number)
+
+    with SqliteDecisionLog(tmp_path / "decisions.db") as log:
+        log.append([of_review("approved", "approve", 0), of_review("denied", "deny", 2**62)])
+        log.append([of_review("confirmed", "approve"), of_review("skipped")])
+        log.append([of_review("approved", "approve", 1), of_review("approved", "approve", 2)])
+        log.append([Completion(at=NOON, completes=EVENT, numbers=(0, 1), kind="revoked")])
+        unknown = Completion(at=NOON, completes=EVENT, numbers=(1, 2), kind="undelivered", error="TransportError: x")
+        log.append([unknown])
+    done = optimove_ce("decisions", "C7", "--log", str(tmp_path / "decisions.db"))
+    assert [line.partition("campaign 78: ")[2] for line in done.stdout.splitlines()] == OF_REVIEW.splitlines()
+
+
 def test_a_part_of_the_timeline(optimove_ce: Run, path: Path) -> None:
     log = ("--log", str(path))
     assert optimove_ce("decisions", "C7", *log, "--campaign", "77").stdout == TIMELINE.splitlines(keepends=True)[-1]

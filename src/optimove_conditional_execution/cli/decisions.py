@@ -34,6 +34,7 @@ _NOBODY: Final = {
     "overloaded": "no handler was free, so nobody was asked",
     "cancelled": "the process ended while it was being answered",
     "not_reached": "time was up before it was decided",
+    "skipped": "of the control group, so nobody was asked",
 }
 _SAID: Final = {"approve": "yes", "deny": "no"}
 
@@ -177,6 +178,8 @@ def _told(logged: LoggedDecision) -> Iterator[str]:
     asked += [f"channels {', '.join(subject.channels)}"] if subject.channels else []
     asked += [f"promotions {', '.join(subject.promotions)}"] if subject.promotions else []
     kind = _NOBODY.get(record.kind, record.kind)
+    if record.kind == "confirmed":
+        kind = f"asked again about further rows, the rule said {_SAID.get(str(record.verdict), 'nothing')}"
     because = f" ({record.reason})" if record.reason else ""
     error = f": {record.error.rstrip('.')}" if record.error else ""
     again = "the same answer was given again: " if record.redelivered else ""
@@ -190,14 +193,18 @@ def _outcome(logged: LoggedDecision) -> str:
     """Return what became of the answer, in a sentence."""
     record, done = logged.record, logged.completion
     verdict = _SAID.get(str(record.verdict))
+    if record.kind == "confirmed":
+        return "The earlier decision stands."
     if done is None:
         if verdict is None:
             return "Optimove was told nothing."
         if record.flow == "scheduled":
-            return "Optimove has not been told yet." if verdict == "yes" else "Optimove was not told yes."
+            return "There is no word yet that Optimove was told." if verdict == "yes" else "Optimove was not told yes."
         return "Whether Optimove was told is not known: it is being answered, or the process ended."
     if done.kind == "discarded":
         return "It was never sent: the process ended first, and the customer was asked about again."
+    if done.kind == "revoked":
+        return "It was not sent: a later answer about the customer was no."
     if done.kind == "superseded":
         return "It was not sent: another replica had taken over."
     said = {"approved": "yes", "denied": "no", "nothing": None}.get(done.told) if done.told else verdict
@@ -206,6 +213,8 @@ def _outcome(logged: LoggedDecision) -> str:
     if done.taken:
         return f"Optimove was told {said}, and took it."
     error = f": {done.error.rstrip('.')}" if done.error else ""
+    if done.taken is None:
+        return f"Whether Optimove took the {said} is not known{error}."
     return f"Optimove did not take the {said}{error}."
 
 

@@ -12,11 +12,14 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final, Literal, Protocol, final, runtime_checkable
 
+from ..errors import ConfigurationError
 from ..handlers import Verdict
 from ..models.notification import Action, Channel, Occurrence, Promotion, WebhookNotification
+from ..validation import is_async
 
 CampaignFlow = Literal["triggered", "scheduled"]
 Told = Literal["approved", "denied", "nothing"]
+OnLogFailure = Literal["refuse", "decide"]
 
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
@@ -94,7 +97,8 @@ class DecisionRecord:
         at: When it was decided, in UTC.
         flow: `"triggered"` or `"scheduled"`.
         kind: `approved`, `denied`, `abstained`, or why nobody decided: a kind of `Outcome`, such as `failed`, `late`,
-            `forged`, `expired` or `overloaded`; for a review also `not_reached`.
+            `forged`, `expired` or `overloaded`; for a review also `not_reached`, `skipped` for the control group, and
+            `confirmed` when it asked again, about further rows, and the earlier decision stands, whatever the verdict.
         subject: The customer and the campaign.
         request_uid: The notification's `request_uid`; None for a scheduled campaign.
         event_key: The event's `CampaignReadyEvent.key`; None for a triggered campaign.
@@ -136,8 +140,9 @@ class Completion:
         completes: The `DecisionRecord.id`; for a scheduled campaign the event's key, and `numbers` says which.
         numbers: The range `(start, end)` of the numbers of statuses; None for a single record.
         kind: The kind of the final `Outcome`, such as `approved` or `undelivered`. For a review: `acknowledged`,
-            `undelivered`, or `discarded` for decisions that a crash kept out of the journal: they were never sent, and
-            their customers are asked about again under the same numbers.
+            `undelivered`, `revoked` for approvals that were not sent, since a later answer about the customer was no,
+            or `discarded` for decisions that a crash kept out of the journal: they were never sent, and their customers
+            are asked about again under the same numbers.
         told: What was sent to Optimove: `"approved"`, `"denied"` or `"nothing"`; None when each was told what its
             record says.
         taken: Whether Optimove accepted it with a 2xx. None when nothing was sent, or it is not known.
@@ -202,9 +207,9 @@ class LoggedDecision:
 class DecisionLog(Protocol):
     """A log of decisions. With one method it can be anything that keeps records: a table, a queue, a log of yours.
 
-    `append` is a plain function, called from several threads, and may block on a disk or a network: receivers call it
-    in a pool, with a deadline. Whatever it raises counts as "unreachable", and then nothing is approved, unless the
-    receiver's `on_log_failure` says otherwise.
+    `append` is a plain function, called from several threads, and may block on a disk or a network: receivers and
+    reviews call it in a pool, with a deadline. Whatever it raises counts as "unreachable", and then nothing is
+    approved, unless `on_log_failure` says otherwise.
     """
 
     def append(self, entries: Sequence[DecisionRecord | Completion], /) -> None:
@@ -217,3 +222,19 @@ class DecisionLog(Protocol):
             entries: A few for a receiver, up to a batch of customers for a review.
         """
         ...
+
+
+def check_log(decision_log: object, on_log_failure: object) -> None:
+    """Reject a log that cannot be called, and a setting that is invalid.
+
+    Raises:
+        ConfigurationError: One is; the message says what to pass.
+    """
+    if decision_log is not None and not isinstance(decision_log, DecisionLog):
+        raise ConfigurationError("decision_log must be a DecisionLog, such as stores.SqliteDecisionLog(path).")
+    if is_async(getattr(decision_log, "append", None)):
+        raise ConfigurationError("decision_log.append must be a plain function; it is called in a thread.")
+    if on_log_failure not in ("refuse", "decide"):
+        raise ConfigurationError(
+            'on_log_failure must be "refuse" (an approval is not sent) or "decide" (it is, without a record).'
+        )

@@ -8,15 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from ..deadline import Clock, Deadline
 from ..handlers import Decision
-from .decision_log import Completion, DecisionLog, DecisionRecord
+from .decision_log import Completion, DecisionLog, DecisionRecord, OnLogFailure
 from .effects import Ask, Flow, Late, exception_name
 from .outcome import Outcome, OutcomeBuilder, OutcomeKind
-
-OnLogFailure = Literal["refuse", "decide"]
 
 _COMPLETING: Final = 2.0
 """Seconds that the log may take after the answer has left."""

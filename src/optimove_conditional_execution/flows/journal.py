@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Protocol, cast, final, runtime_checkable
@@ -18,6 +18,17 @@ FIRST_DENIAL: Final = 2**62
 
 Ranges = Sequence[tuple[int, int]]
 """Ranges `(start, end)` of numbered statuses, in order; those that touch are one."""
+
+
+def ranges_of(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Return ascending numbers as ranges `(start, end)`."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and found[-1][1] == number:
+            found[-1] = (found[-1][0], number + 1)
+        else:
+            found.append((number, number + 1))
+    return found
 
 
 @final

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from itertools import chain, compress, islice, repeat
-from operator import attrgetter
+from operator import attrgetter, or_
 from typing import Final
 
 from ..models.campaign import CONTROL_GROUP, CampaignCustomer
 from ..models.customer_batch import CustomerBatch
 from ..models.events import CampaignReadyEvent
-from .journal import FIRST_DENIAL, DecidedBatch, Ranges
+from .journal import FIRST_DENIAL, DecidedBatch, Ranges, ranges_of
 from .known_customers import KnownCustomers, Standing
 from .reviewer_answer import Batch, BatchResult
 from .row_sets import RowSets, row_of
@@ -94,6 +94,7 @@ class Ledger:
             taken: Ranges of statuses that Optimove acknowledged in earlier runs.
         """
         self._event = event
+        self.acknowledged_before = taken
         self._chunk_size = chunk_size
         self._report_denied = report_denied
         self._skip_control_group = skip_control_group
@@ -104,6 +105,7 @@ class Ledger:
         self._approvals = _Log(0, [each for each in taken if each[0] < FIRST_DENIAL])
         self._denials = _Log(FIRST_DENIAL, [each for each in taken if each[0] >= FIRST_DENIAL])
         self._emission: Iterator[tuple[int, str]] = iter(())
+        self._has_revoked = False
         self.rows = self.repeated_rows = self.control_group_rows = 0
         self.batches = self.answered = self.chunks = 0
 
@@ -158,6 +160,11 @@ class Ledger:
         """Rows that were read when an approval of their customer was final already."""
         return self._known.rows_too_late
 
+    @property
+    def next_numbers(self) -> tuple[int, int]:
+        """The numbers in the journal that the next approval and the next denial get."""
+        return self._approvals.end, self._denials.end
+
     def counts(self) -> dict[str, int]:
         """Return the counts that `Progress` and `ReviewReport` have in common, by name."""
         names = ("rows", "reviewed", "approved", "denied", "failed", "acknowledged")
@@ -177,6 +184,7 @@ class Ledger:
         known.leave_open(batch.not_reached, _as_many(asked, batch.not_reached), Standing.OPEN)
         known.finish(self._approvals.add(batch.approved))
         self._denials.add(batch.denied)
+        self._has_revoked |= bool(batch.revoked)
         if batch.released is not None:
             known.release()
 
@@ -281,6 +289,7 @@ class Ledger:
         for batch in batches:
             self._approvals.add(batch.approved)
             self._denials.add(batch.denied)
+            self._has_revoked |= bool(batch.revoked)
             if batch.released is not None:
                 self._known.release()
 
@@ -310,6 +319,10 @@ class Ledger:
             ranges.append((ranges.pop()[0] if goes_on else at, at + 1))
         return Chunk(tuple(ranges), statuses) if statuses else None
 
+    def revoked(self) -> Iterator[Ranges]:
+        """Yield the numbers of approvals that a later answer has revoked, some ranges at a time."""
+        return self._approvals.revoked(self._known) if self._has_revoked else iter(())
+
     def cut_smaller(self, size: int) -> None:
         """Limit further updates to this many statuses, after a larger one was rejected for its size."""
         self._chunk_size = min(self._chunk_size, size)
@@ -331,7 +344,7 @@ class _Log:
     """Ids with one status, numbered in the order of the journal, until they are sent."""
 
     def __init__(self, first: int, taken: Ranges) -> None:
-        self._end = first
+        self.end = first
         self._taken = list(taken)
         self._next_taken = 0
         self._blocks: list[tuple[int, bytes]] = []
@@ -341,8 +354,8 @@ class _Log:
         """Number ids, and return those that were acknowledged before."""
         if not ids:
             return []
-        start, end = self._end, self._end + len(ids)
-        self._end = end
+        start, end = self.end, self.end + len(ids)
+        self.end = end
         taken: list[str] = []
         while self._next_taken < len(self._taken) and self._taken[self._next_taken][0] < end:
             low, high = self._taken[self._next_taken]
@@ -378,6 +391,13 @@ class _Log:
                         emitted.append((emitted.pop()[0] if goes_on else number, number + 1))
         if emitted:
             self._taken = list(merge(taken, emitted))
+
+    def revoked(self, known: KnownCustomers) -> Iterator[Ranges]:
+        """Yield ranges of the numbers of those who are not approved any more."""
+        for start, packed in self._blocks:
+            ids: list[str] = json.loads(zlib.decompress(packed))
+            denied, abstained = known.those_who(ids, Standing.DENIED), known.those_who(ids, Standing.ABSTAINED)
+            yield ranges_of([start + at for at, gone in enumerate(map(or_, denied, abstained)) if gone])
 
 
 def _as_many(asked: Iterator[int], ids: Sequence[str]) -> list[int]:

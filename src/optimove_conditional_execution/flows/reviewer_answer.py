@@ -47,6 +47,7 @@ class BatchResult:
         not_reached: Ids that were not decided about before time was up.
         unknown_ids: The number of returned ids that are not in the batch.
         reasons: The reviewer's words, by id.
+        evidence: What its decisions rest on, for the decision log alone, by id.
     """
 
     approved: Set[str]
@@ -55,6 +56,7 @@ class BatchResult:
     not_reached: Set[str] = frozenset()
     unknown_ids: int = 0
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
+    evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]], repr=False)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.approved)
@@ -179,6 +181,7 @@ def parse_decisions(ids: Sequence[str], answer: Mapping[Any, object], what: str 
     abstained: dict[str, None] = {}
     failed: dict[str, Failure] = {}
     reasons: dict[str, str] = {}
+    evidence: dict[str, Mapping[str, Any]] = {}
     found = 0
     for name in ids:
         if name not in answer:
@@ -188,6 +191,8 @@ def parse_decisions(ids: Sequence[str], answer: Mapping[Any, object], what: str 
         if isinstance(value, Decision):
             if value.reason is not None:
                 reasons[name] = str(value.reason)
+            if value.evidence:
+                evidence[name] = value.evidence
             if value.verdict == "abstain":
                 abstained[name] = None
             value = value.verdict == "approve"
@@ -200,7 +205,12 @@ def parse_decisions(ids: Sequence[str], answer: Mapping[Any, object], what: str 
     if not found and len(answer):
         raise InvalidAnswer(_only_unknown_ids(Counter(type(key).__name__ for key in answer)))
     return BatchResult(
-        approved.keys(), abstained.keys(), failed, unknown_ids=max(0, len(answer) - found), reasons=reasons
+        approved.keys(),
+        abstained.keys(),
+        failed,
+        unknown_ids=max(0, len(answer) - found),
+        reasons=reasons,
+        evidence=evidence,
     )
 
 

@@ -16,8 +16,8 @@ from ..drivers import Pools, arun, run
 from ..errors import ConfigurationError
 from ..flows.budget import BudgetEstimator, Reserve
 from ..flows.claims import ClaimStore
-from ..flows.decision_log import DecisionLog
-from ..flows.delivery_log import DeliveryLog, OnLogFailure
+from ..flows.decision_log import DecisionLog, OnLogFailure, check_log
+from ..flows.delivery_log import DeliveryLog
 from ..flows.effects import Flow
 from ..flows.outcome import Outcome, OutcomeBuilder
 from ..flows.webhook import (
@@ -143,14 +143,7 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
             raise ConfigurationError(
                 'on_store_failure must be "refuse" (send nothing) or "decide" (without the store).'
             )
-        if decision_log is not None and not isinstance(decision_log, DecisionLog):
-            raise ConfigurationError("decision_log must be a DecisionLog, such as stores.SqliteDecisionLog(path).")
-        if is_async(getattr(decision_log, "append", None)):
-            raise ConfigurationError("decision_log.append must be a plain function; it is called in a thread.")
-        if on_log_failure not in ("refuse", "decide"):
-            raise ConfigurationError(
-                'on_log_failure must be "refuse" (an approval is not sent) or "decide" (it is, without a record).'
-            )
+        check_log(decision_log, on_log_failure)
         if lease is not None:
             seconds("lease", lease, above_zero=True)
         integer("max_concurrency", max_concurrency)

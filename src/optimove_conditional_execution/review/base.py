@@ -18,6 +18,7 @@ from ..client import AsyncOptimoveClient, OptimoveClient
 from ..deadline import Clock, Deadline, WallAwareClock, readings, zone_of
 from ..errors import ConfigurationError, DeadlineExceeded, OptimoveError, StoreError, SupersededError
 from ..flows.completion_estimate import CompletionEstimate
+from ..flows.decision_log import DecisionLog, OnLogFailure, check_log
 from ..flows.journal import Journal, OpenReview
 from ..flows.ledger import Ledger
 from ..flows.report import Progress, ReviewReport
@@ -29,6 +30,7 @@ from .config import LOGGER, ReviewConfig
 from .journal_access import JournalAccess, ReviewLock, is_temporary, safe_text
 from .passes import Passes
 from .pipeline import Pipeline
+from .run_log import ReviewLog
 from .runtime import UPDATES_AT_ONCE, Runtime
 
 T = TypeVar("T")
@@ -67,6 +69,8 @@ class Review(abc.ABC, Generic[R, C]):
         page_size: int | None = DEFAULT_PAGE_SIZE,
         chunk_size: int = MAX_STATUSES,
         control_group: Literal["ask", "skip"] = "ask",
+        decision_log: DecisionLog | None = None,
+        on_log_failure: OnLogFailure = "refuse",
         wall_clock: Clock = time.time,
     ) -> None:
         """Set up a review for a reviewer and a client.
@@ -98,6 +102,11 @@ class Review(abc.ABC, Generic[R, C]):
             chunk_size: Statuses per update, 10,000 at most.
             control_group: Whether the reviewer is asked about rows of the control group (`action_id` 1), or they are
                 skipped; a customer who has other rows too is asked about all the same.
+            decision_log: Gets a record of the decision about every customer before the journal does, and what became of
+                it after each update, such as `stores.SqliteDecisionLog`. None records nothing.
+            on_log_failure: What becomes of decisions that cannot be recorded. `"refuse"`: the log is tried again until
+                half of `safety_margin` before clearance, and they do not count: nothing of them is sent, and a further
+                run asks again. `"decide"`: they count without a record, and a warning of the report has their number.
             wall_clock: Seconds since 1970.
 
         Raises:
@@ -106,6 +115,7 @@ class Review(abc.ABC, Generic[R, C]):
         hint = "For a function of one customer use per_customer."
         validation.check_callable("reviewer", reviewer, "customers", "deadline", hint=hint)
         self._check_flavour(reviewer, client)
+        check_log(decision_log, on_log_failure)
         zone = client.timezone if timezone is None else zone_of(timezone)
         if zone is None:
             raise ConfigurationError(
@@ -131,6 +141,7 @@ class Review(abc.ABC, Generic[R, C]):
         self._reviewer = reviewer
         self._client: C = client
         self._journal = JournalAccess(MemoryJournal() if journal is None else journal)
+        self._log = None if decision_log is None else ReviewLog(decision_log, on_log_failure)
 
     @abc.abstractmethod
     def _check_flavour(self, reviewer: R, client: C) -> None:
@@ -302,6 +313,7 @@ class Review(abc.ABC, Generic[R, C]):
             event=event,
             runtime=self._runtime(),
             journal=self._journal,
+            log=self._log,
             run_number=opened.run,
             ledger=ledger,
             estimate=CompletionEstimate(

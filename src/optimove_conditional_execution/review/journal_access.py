@@ -1,4 +1,4 @@
-"""Access to a journal from event loops: calls in threads, retries, and the lock of a review."""
+"""Access to a journal, or a log, from event loops: calls in threads, retries, and the lock of a review."""
 
 from __future__ import annotations
 
@@ -26,15 +26,14 @@ _LONGEST_PAUSE: Final = 5.0
 """Seconds between two tries of a journal; the pause doubles."""
 
 
-class JournalAccess:
-    """Calls a journal, which may block on a disk, from any number of event loops."""
+class StoreAccess:
+    """Calls a journal or a log, which may block on a disk, from any number of event loops."""
 
-    def __init__(self, journal: Journal) -> None:
-        self.journal = journal
-        self._pool = DaemonThreadPool(_THREADS, on_full="queue", name="optimove-journal")
+    def __init__(self, name: str) -> None:
+        self._pool = DaemonThreadPool(_THREADS, on_full="queue", name=name)
 
     async def call(self, function: Callable[..., T], *arguments: object) -> T:
-        """Call a method of the journal once."""
+        """Call a method once."""
         result: T = await asyncio.wrap_future(workers(self._pool).submit(function, arguments))
         return result
 
@@ -46,7 +45,7 @@ class JournalAccess:
         on_error: Callable[[Exception], None] = lambda _: None,
         only: Callable[[Exception], bool] = lambda _: True,
     ) -> T:
-        """Call a method of the journal, retrying with growing pauses, until it succeeds or time is up.
+        """Call a method, retrying with growing pauses, until it succeeds or time is up.
 
         Args:
             function: The method.
@@ -56,7 +55,7 @@ class JournalAccess:
             only: Returns whether an error is worth another try.
 
         Raises:
-            StoreError: The journal is unusable: that is never retried.
+            StoreError: The store is unusable: that is never retried.
             Exception: What the last try raised.
         """
         pause = _FIRST_PAUSE
@@ -72,6 +71,14 @@ class JournalAccess:
                     on_error(error)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+class JournalAccess(StoreAccess):
+    """Calls a journal."""
+
+    def __init__(self, journal: Journal) -> None:
+        super().__init__("optimove-journal")
+        self.journal = journal
 
 
 class ReviewLock:

@@ -1,11 +1,11 @@
 """The pipeline of one pass of a review: concurrent stages that read, review and record; then it sends and marks.
 
-The order for every customer is: decide, record, release, send, mark. So a process may crash at any time: decisions are
-in the journal, and a status that was not marked is sent again with the same value. Since a later row of a customer can
-still say no, nothing is released before the last page has been read, or the safety margin has come. A failing journal
-holds back only what it does not hold yet; it is retried while there is time. A journal that reports that another run
-has taken over (see `flows.journal.Journal`), or that is unusable, ends the pass at once. Locks and further passes are
-in `review.base`.
+The order for every customer is: decide, log, record, release, send, mark. So a process may crash at any time: decisions
+are in the journal, and a status that was not marked is sent again with the same value. Since a later row of a customer
+can still say no, nothing is released before the last page has been read, or the safety margin has come. A failing
+journal holds back only what it does not hold yet; it is retried while there is time. A journal that reports that
+another run has taken over (see `flows.journal.Journal`), or that is unusable, ends the pass at once. Locks and further
+passes are in `review.base`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,13 @@ from ..flows.journal import DecidedBatch
 from ..flows.ledger import Answered, Ledger
 from ..flows.paging import UnreadableRows, seconds_for_customers
 from ..flows.report import Progress, ReviewReport
+from ..flows.review_log import Decided, RunRecords
 from ..models.events import CampaignReadyEvent
 from ..observers import notify
 from .asking import HANDING_OVER_SECONDS, Asking
 from .config import LOGGER, ReviewConfig
 from .journal_access import JournalAccess, safe_text
+from .run_log import ReviewLog, RunLog
 from .runtime import Runtime
 from .updates import Updates
 
@@ -65,6 +67,7 @@ class Pipeline:
         event: The campaign.
         runtime: Calls the client and the reviewer.
         journal: Calls the journal.
+        log: The decision log; None without one.
         run_number: The number of this run in the journal.
         ledger: Counters and queues.
         estimate: Estimates when the pass will be complete.
@@ -80,6 +83,7 @@ class Pipeline:
     event: CampaignReadyEvent
     runtime: Runtime
     journal: JournalAccess
+    log: ReviewLog | None
     run_number: int
     ledger: Ledger
     estimate: CompletionEstimate
@@ -106,6 +110,15 @@ class Pipeline:
         self._replayed = asyncio.Event()
         self._decided: asyncio.Queue[Answered | DecidedBatch | None] = asyncio.Queue(8 * self.config.concurrency)
         self._journal_error: Exception | None = None
+        self._log: RunLog | None = None
+        if self.log is not None:
+            self._log = RunLog(
+                shared=self.log,
+                records=RunRecords(event=self.event, run=self.run_number, wall_clock=self.config.wall_clock),
+                record_until=self._record_until,
+                on_error=self._record_error,
+                on_warning=self._warn,
+            )
         self._asking = Asking(
             self.config,
             self.runtime,
@@ -125,6 +138,7 @@ class Pipeline:
             run=self.run_number,
             clearance=self.clearance,
             estimate=self.estimate,
+            log=self._log,
             look_at_clock=self._look_at_clock,
             on_error=self._record_error,
             on_journal_error=self._journal_failed,
@@ -138,6 +152,8 @@ class Pipeline:
         marking = asyncio.ensure_future(self._updates.mark())
         sending = asyncio.ensure_future(self._updates.send(marking))
         watching = asyncio.ensure_future(self._watch())
+        if self._log is not None:
+            self._log.start()
         stages = (asking, ending, recording, sending, marking)
         open_stages: set[asyncio.Future[None]] = set(stages)
         try:
@@ -148,6 +164,10 @@ class Pipeline:
                 )
                 if any(not stage.cancelled() and stage.exception() is not None for stage in over):
                     break
+        except BaseException:
+            if self._log is not None:
+                self._log.close()
+            raise
         finally:
             for task in (*stages, watching):
                 task.cancel()
@@ -157,8 +177,21 @@ class Pipeline:
         for outcome in outcomes[:-1]:
             if isinstance(outcome, Exception):
                 self._stop(outcome)
+        if self._log is not None:
+            await self._finish_log(self._log)
         self._publish_progress()
         return self._report()
+
+    async def _finish_log(self, log: RunLog) -> None:
+        try:
+            for ranges in self.ledger.revoked():
+                log.complete(ranges, "revoked", taken=None)
+                await asyncio.sleep(0)
+            # An incomplete review goes on: what it waits here, it lacks then, and the next pass writes them again.
+            is_last = self.all_decided and self.ledger.settled
+            await log.finish(patience=self.clearance.remaining() if is_last else 0.0)
+        finally:
+            log.close()
 
     @property
     def all_decided(self) -> bool:
@@ -172,6 +205,8 @@ class Pipeline:
 
     async def _run_reviewer(self) -> None:
         await self._replay()
+        if self._log is not None:  # a crash may have kept it out of the log
+            self._log.complete(self.ledger.acknowledged_before, "acknowledged", taken=True)
         self.ledger.send_released()
         await self._updates.queue()
         self._replayed.set()
@@ -276,13 +311,15 @@ class Pipeline:
             while not self._decided.empty():
                 group.append(self._decided.get_nowait())
             closing = None in group
-            batches = [
-                self.ledger.decide(each) if isinstance(each, Answered) else each for each in group if each is not None
+            decided = [
+                Decided(self.ledger.decide(each), each.result) if isinstance(each, Answered) else Decided(each)
+                for each in group
+                if each is not None
             ]
-            if batches:
-                writable = writable and await self._write(batches)
+            if decided:
+                writable = writable and await self._write(decided)
                 if not writable:
-                    self.ledger.take_back(batches)
+                    self.ledger.take_back([each.batch for each in decided])
         if self._last_page_read or self._ask_until.expired:
             await self._release(writable=writable)
         elif unreleased := self.ledger.unreleased:
@@ -296,7 +333,7 @@ class Pipeline:
         """Record that sending begins, and queue what is to be sent."""
         unreleased = self.ledger.unreleased
         if unreleased:
-            released = writable and await self._write([DecidedBatch(released=self.run_number)])
+            released = writable and await self._write([Decided(DecidedBatch(released=self.run_number))])
             # A later run that does not know of the release could deny, and report, who is approved now. It does not
             # when it reads the same rows, or reports no denials.
             if not released and not self._last_page_read and self.config.report_denied:
@@ -309,15 +346,26 @@ class Pipeline:
         self.ledger.send_all()
         await self._updates.queue()
 
-    async def _write(self, batches: list[DecidedBatch]) -> bool:
+    async def _write(self, decided: list[Decided]) -> bool:
         """Record batches. After a failure it is unknown whether they were written, so no more may be recorded."""
+        batches = [each.batch for each in decided]
+        recorded = False
+        try:
+            if self._log is None or await self._log.record(decided, *self.ledger.next_numbers):
+                recorded = await self._write_journal(batches)
+        finally:
+            if recorded:
+                self.ledger.mark_recorded(batches)
+            else:
+                self.ledger.take_back(batches)
+        return recorded
+
+    async def _write_journal(self, batches: list[DecidedBatch]) -> bool:
         self._journal_error = None
         in_time = asyncio.timeout(self._record_until.remaining())
-        recorded = False
         try:
             async with in_time:
                 await self._retry(self._record_until, self._record, batches)
-            recorded = True
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 - a journal may raise anything
@@ -329,12 +377,8 @@ class Pipeline:
                 self._record_error(cause)
                 if isinstance(self._error, DeadlineExceeded):  # the customers who had to wait for it were too late
                     self._error = cause
-        finally:
-            if recorded:
-                self.ledger.mark_recorded(batches)
-            else:
-                self.ledger.take_back(batches)
-        return recorded
+            return False
+        return True
 
     async def _retry(self, until: Deadline, function: Callable[..., R], *arguments: object) -> R:
         """Call the journal, with retries."""

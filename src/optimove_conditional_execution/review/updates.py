@@ -18,6 +18,7 @@ from ..flows.status_updates import is_too_large
 from ..transport.send import RequestCounter
 from .config import ReviewConfig
 from .journal_access import JournalAccess
+from .run_log import RunLog
 from .runtime import UPDATES_AT_ONCE, Runtime
 
 _JOURNAL_SECONDS: Final = 1.0
@@ -42,6 +43,7 @@ class Updates:
         run: int,
         clearance: Deadline,
         estimate: CompletionEstimate,
+        log: RunLog | None,
         look_at_clock: Callable[[], None],
         on_error: Callable[[OptimoveError], None],
         on_journal_error: Callable[[Exception], None],
@@ -58,6 +60,7 @@ class Updates:
             run: The number of the run in the journal.
             clearance: The deadline for statuses.
             estimate: Estimates when the pass will be complete.
+            log: Takes what became of each update.
             look_at_clock: Called before each update.
             on_error: Takes what prevents a status from being sent or marked.
             on_journal_error: Takes what the journal raised, when it is tried again.
@@ -69,6 +72,7 @@ class Updates:
         self._campaign_id = campaign_id
         self._clearance = clearance
         self._estimate = estimate
+        self._log = log
         self._look_at_clock = look_at_clock
         self._on_error = on_error
         self._on_journal_error = on_journal_error
@@ -114,7 +118,9 @@ class Updates:
         await self._check_run()
         self._look_at_clock()
         if self._clearance.expired:
-            self._on_error(DeadlineExceeded("Clearance came before all statuses were sent.", request_sent=False))
+            self._undelivered(
+                chunk, DeadlineExceeded("Clearance came before all statuses were sent.", request_sent=False)
+            )
             return False
         begun = self._estimate.seconds()
         operation = operations.update_customer_promotion_status(
@@ -130,15 +136,29 @@ class Updates:
                     return False
                 self._ledger.cut_smaller(len(first.statuses))
                 return await self._send_chunk(second)
-            self._on_error(error)
+            self._undelivered(chunk, error)
             return not (isinstance(error, APIError) and error.status == TOO_LARGE)
+        except asyncio.CancelledError:
+            self._complete(chunk, "undelivered", error="The run ended while it was being sent.")
+            raise
         finally:
             self.requests.calls += counter.calls
             self.requests.requests += counter.requests
         self._ledger.mark_acknowledged(chunk)
+        self._complete(chunk, "acknowledged", taken=True)
         self._estimate.update_sent(self._estimate.seconds() - begun)
         await self._hand_to_mark(chunk)
         return True
+
+    def _undelivered(self, chunk: Chunk, error: OptimoveError) -> None:
+        self._on_error(error)
+        # Unless it is certain, Optimove may have taken it.
+        taken = None if getattr(error, "request_sent", False) is not False else False
+        self._complete(chunk, "undelivered", taken=taken, error=f"{type(error).__name__}: {error}")
+
+    def _complete(self, chunk: Chunk, kind: str, *, taken: bool | None = None, error: str | None = None) -> None:
+        if self._log is not None:
+            self._log.complete(chunk.ranges, kind, taken=taken, error=error)
 
     async def _check_run(self) -> None:
         """Stop if another run has taken over; see `Journal`.

@@ -19,6 +19,7 @@ from pydantic import SecretBytes, SecretStr
 from ..credentials import revealed
 from ..errors import ConfigurationError, OptimoveError
 from ..flows.decision_log import Completion, DecisionRecord, LoggedDecision
+from ..flows.journal import ranges_of
 from ..fork import detect_fork, reset_after_fork
 from ..tracebacks import sensitive_variables
 from . import hash_chain
@@ -313,7 +314,7 @@ class SqliteDecisionLog(AbstractContextManager["SqliteDecisionLog"]):
                 "UPDATE decision_log SET customer = NULL, personal = NULL, salt = NULL WHERE number = ?",
                 [(number,) for number in numbers],
             )
-            details = {"numbers": hash_chain.ranges_of(numbers)}
+            details = {"numbers": ranges_of(numbers)}
             _append(connection, [hash_chain.of_maintenance("erasure", datetime.now(UTC), details)])
         self._overwrite()
         return len(numbers)

@@ -326,14 +326,3 @@ class Verifier:
         if self._blank:
             return ChainFault(min(self._blank), "has lost its personal part, and no erasure says so")
         return ChainFault(self.number + 1, "was removed") if self.number < last else None
-
-
-def ranges_of(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """Return ascending numbers as ranges `(start, end)`."""
-    found: list[tuple[int, int]] = []
-    for number in numbers:
-        if found and found[-1][1] == number:
-            found[-1] = (found[-1][0], number + 1)
-        else:
-            found.append((number, number + 1))
-    return found

@@ -86,11 +86,12 @@ class SqliteFile:
         """
         mine = self._mine()
         with mine.lock:
-            if mine.connection is None:
-                mine.hold(self._connect())
+            connection = mine.connection
+            if connection is None:
+                connection = mine.hold(self._connect())
                 mine.files = self._files()
             self._check(mine)
-            with mine.connection as connection:
+            with connection:
                 yield connection
             # Other processes do not see commits to a file that had lost its name.
             self._check(mine)
@@ -189,13 +190,14 @@ class _Open:
         self.connection: Connection | None = None
         self.files: dict[str, Identity] = {}
 
-    def hold(self, connection: Connection) -> None:
-        """Keep a connection, and close it when the store is collected without having been closed.
+    def hold(self, connection: Connection) -> Connection:
+        """Keep and return a connection, and close it when the store is collected without having been closed.
 
         Python 3.13 would warn. Not by `__del__`: in a cycle of references the connection can be finalized before.
         """
         self.connection = connection
         weakref.finalize(self, _close, connection, os.getpid()).atexit = False
+        return connection
 
 
 def _close(connection: Connection, pid: int) -> None:

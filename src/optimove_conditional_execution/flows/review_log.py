@@ -1,0 +1,193 @@
+"""Records of a review in a log of decisions: one for each customer before its decision counts, completions after.
+
+A file of its own, since it says what is recorded; `review.run_log` writes it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count, repeat
+from typing import Any, Final
+
+from ..deadline import Clock
+from ..handlers import Verdict
+from ..models.campaign import CONTROL_GROUP
+from ..models.events import CampaignReadyEvent
+from .decision_log import Completion, DecisionRecord, Subject, text_of
+from .journal import FIRST_DENIAL, DecidedBatch, Ranges
+from .reviewer_answer import BatchResult
+
+_LAST_NUMBER: Final = 2**63 - 1
+_LATE: Final = "The reviewer did not answer in time."
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """A batch that is about to be recorded in the journal.
+
+    Attributes:
+        batch: The batch.
+        result: The reviewer's answer; None without one.
+    """
+
+    batch: DecidedBatch
+    result: BatchResult | None = None
+
+    @property
+    def size(self) -> int:
+        """How many customers it is about."""
+        return len(self.batch.ids) + len(self.batch.skipped)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """A batch with the numbers that its records get.
+
+    Attributes:
+        decided: The batch.
+        at: When it was decided.
+        first: The number of its first record in the run.
+        approval: The number of its first approval in the journal.
+        denial: The number of its first denial in the journal.
+    """
+
+    decided: Decided
+    at: datetime
+    first: int
+    approval: int
+    denial: int
+
+
+@dataclass(slots=True, kw_only=True)
+class RunRecords:
+    """Makes the entries of one run of a review.
+
+    Attributes:
+        event: The campaign.
+        run: The number of the run in the journal.
+        wall_clock: Seconds since 1970.
+    """
+
+    event: CampaignReadyEvent
+    run: int
+    wall_clock: Clock
+    # A journal that was lost begins at run 1 again, and a record with an id that the log holds would not be added.
+    _token: str = field(default_factory=lambda: secrets.token_hex(8))
+    _count: int = 0
+
+    def discarded(self, approval: int, denial: int) -> list[Completion]:
+        """Return that decisions from these numbers on, which the log may hold, never came into the journal.
+
+        Args:
+            approval: The number of the next approval.
+            denial: The number of the next denial.
+        """
+        ranges = ((approval, FIRST_DENIAL), (denial, _LAST_NUMBER))
+        return self.completions(ranges, "discarded", taken=None)
+
+    def completions(
+        self, ranges: Ranges, kind: str, *, taken: bool | None, error: str | None = None
+    ) -> list[Completion]:
+        """Return what became of ranges of statuses; `Completion` says what the arguments mean."""
+        at, key = self._now(), self.event.key
+        return [Completion(at=at, completes=key, numbers=each, kind=kind, taken=taken, error=error) for each in ranges]
+
+    def number(self, group: Sequence[Decided], approval: int, denial: int) -> list[Numbered]:
+        """Number the records of batches in the order in which the journal is to record them.
+
+        Args:
+            group: The batches.
+            approval: The number of the next approval.
+            denial: The number of the next denial.
+        """
+        at = self._now()
+        numbered: list[Numbered] = []
+        for decided in group:
+            batch = decided.batch
+            numbered.append(Numbered(decided, at, self._count, approval, denial))
+            self._count += decided.size
+            approval += len(batch.approved)
+            denial += len(batch.denied)
+        return numbered
+
+    def records(self, numbered: Numbered) -> list[DecisionRecord]:
+        """Return the records of a batch: the same ones when called again, so that a retry is harmless."""
+        batch, result = numbered.decided.batch, numbered.decided.result or BatchResult(frozenset())
+        customers = zip(batch.ids, self._subjects(batch), strict=True)
+        ids = count(numbered.first)
+
+        def record(kind: str, name: str, about: dict[str, Any], **given: Any) -> DecisionRecord:
+            return DecisionRecord(
+                id=f"{self.event.key}/{self.run:06}-{self._token}/{next(ids):09}",
+                at=numbered.at,
+                flow="scheduled",
+                kind=kind,
+                subject=Subject(customer_id=name, **about),
+                event_key=self.event.key,
+                **given,
+            )
+
+        def decided(kind: str, verdict: Verdict | None, size: int, number: int | None = None) -> Iterator[Any]:
+            for index in range(size):
+                name, about = next(customers)
+                yield record(
+                    kind,
+                    name,
+                    about,
+                    number=None if number is None else number + index,
+                    verdict=verdict or _said(name, result),
+                    reason=result.reasons.get(name),
+                    evidence=result.evidence.get(name, {}),
+                )
+
+        def undecided(kind: str, size: int, error: str | None = None) -> Iterator[Any]:
+            for _ in range(size):
+                name, about = next(customers)
+                failure = result.failed.get(name)
+                yield record(kind, name, about, error=error if failure is None else failure.text)
+
+        skipped = {"campaign": str(self.event.campaign_id), "action": str(CONTROL_GROUP)}
+        return [
+            *decided("approved", "approve", len(batch.approved), numbered.approval),
+            *decided("denied", "deny", len(batch.denied), numbered.denial),
+            *decided("abstained", "abstain", len(batch.abstained)),
+            *decided("confirmed", None, len(batch.confirmed)),
+            *undecided("failed", sum(map(len, batch.failed.values()))),
+            *undecided("late", len(batch.unanswered), _LATE),
+            *undecided("not_reached", len(batch.not_reached)),
+            *(record("skipped", name, skipped) for name in batch.skipped),
+        ]
+
+    def _subjects(self, batch: DecidedBatch) -> Iterator[dict[str, Any]]:
+        """Yield for each of `batch.ids` what it was asked about: all rows that the reviewer knew."""
+        sets = [self._subject(json.loads(text)) for text in batch.row_sets]
+        return (
+            (sets[index] for index in batch.row_set_of)
+            if batch.row_set_of
+            else repeat(sets[0] if sets else {}, len(batch.ids))
+        )
+
+    def _subject(self, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+        return {
+            "campaign": str(self.event.campaign_id),
+            "action": ", ".join(_texts([action for _, action, _, _ in rows])) or None,
+            "channels": _texts([channel for channel, _, _, _ in rows]),
+            "promotions": _texts([code for *_, codes in rows for code in codes]),
+        }
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self.wall_clock(), UTC)
+
+
+def _said(name: str, result: BatchResult) -> Verdict:
+    if name in result.approved:
+        return "approve"
+    return "abstain" if name in result.abstained else "deny"
+
+
+def _texts(values: Sequence[object]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([text for value in values if (text := text_of(value)) is not None]))
