@@ -105,7 +105,7 @@ class Ledger:
         self._denials = _Log(FIRST_DENIAL, [each for each in taken if each[0] >= FIRST_DENIAL])
         self._emission: Iterator[tuple[int, str]] = iter(())
         self.rows = self.repeated_rows = self.control_group_rows = 0
-        self.batches = self.answered = self.chunks = 0
+        self.batches = self.answered = self.chunks = self.unanswered = 0
 
     @property
     def waiting(self) -> int:
@@ -235,10 +235,11 @@ class Ledger:
         if result is None:
             known.leave_open(ids, numbers, Standing.OPEN)
             unanswered, not_reached = (tuple(ids), ()) if answered.was_asked else ((), tuple(ids))
+            self.unanswered += len(unanswered)
             batch = DecidedBatch(unanswered=unanswered, not_reached=not_reached)
         else:
             approved, abstained = result.approved, result.abstained
-            left = result.failed.keys() | result.not_reached
+            left = result.failed.keys() | result.not_reached | result.unanswered
             yes = [name for name in ids if name in approved]
             withheld = [name for name in ids if name in abstained]
             no = [name for name in ids if name not in approved and name not in abstained and name not in left]
@@ -253,7 +254,10 @@ class Ledger:
                 known.leave_open(names, numbers_of(names), Standing.FAILED)
             not_reached = tuple([name for name in ids if name in result.not_reached])
             known.leave_open(not_reached, numbers_of(not_reached), Standing.OPEN)
-            self.answered += len(ids) - len(not_reached)
+            unanswered = tuple([name for name in ids if name in result.unanswered])
+            known.leave_open(unanswered, numbers_of(unanswered), Standing.OPEN)
+            self.unanswered += len(unanswered)
+            self.answered += len(ids) - len(not_reached) - len(unanswered)
             again = chain(_without(yes, is_first), _without(no, is_denied), _without(withheld, is_withheld))
             batch = DecidedBatch(
                 approved=tuple(compress(yes, is_first)),
@@ -262,6 +266,7 @@ class Ledger:
                 confirmed=tuple(again),
                 revoked=(*compress(no, is_revoked), *compress(withheld, is_withdrawn)),
                 failed={kind: tuple(names) for kind, names in failed.items()},
+                unanswered=unanswered,
                 not_reached=not_reached,
                 reasons=dict(result.reasons),
             )

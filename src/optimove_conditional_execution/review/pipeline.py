@@ -31,6 +31,7 @@ from .asking import HANDING_OVER_SECONDS, Asking
 from .config import LOGGER, ReviewConfig
 from .journal_access import JournalAccess, safe_text
 from .runtime import Runtime
+from .stopping import STOPPED, AdvancingClock, Stop
 from .updates import Updates
 
 R = TypeVar("R")
@@ -74,6 +75,7 @@ class Pipeline:
         warnings: Warnings about the event and the pass.
         only_sending: Whether an earlier pass has read and decided about all customers.
         is_last: Whether no further pass follows by itself.
+        stop: Whether it is to stop.
     """
 
     config: ReviewConfig
@@ -89,10 +91,17 @@ class Pipeline:
     warnings: list[str]
     only_sending: bool
     is_last: bool
+    stop: Stop
 
     def __post_init__(self) -> None:
         """Prepare a pass."""
-        self._ask_until = self.clearance.earlier_by(self.margin)
+        self._margin_begins = self.clearance.earlier_by(self.margin)
+        # A stop moves these clocks ahead; the reviewer has a deadline on the first.
+        self._asking_clock, self._sending_clock = AdvancingClock(self.clock), AdvancingClock(self.clock)
+        self._ask_until = Deadline.after(self._margin_begins.remaining(), clock=self._asking_clock)
+        self._send_until = Deadline.after(self.clearance.remaining(), clock=self._sending_clock)
+        self._stopping = asyncio.Event()
+        self._stop_error: OptimoveError | None = None
         # A failing journal is retried until then, so that there is time to send what it holds.
         self._record_until = self.clearance.earlier_by(self.margin / 2)
         # A result returned at the deadline must still be counted; a tenth of the time, when there is little.
@@ -123,7 +132,7 @@ class Pipeline:
             campaign_id=self.event.campaign_id,
             key=self.event.key,
             run=self.run_number,
-            clearance=self.clearance,
+            clearance=self._send_until,
             estimate=self.estimate,
             look_at_clock=self._look_at_clock,
             on_error=self._record_error,
@@ -142,9 +151,9 @@ class Pipeline:
         open_stages: set[asyncio.Future[None]] = set(stages)
         try:
             # Polling, since clearance can come earlier than a single wait would end: see `WallAwareClock`.
-            while open_stages and not self.clearance.expired:
+            while open_stages and not self._send_until.expired:
                 over, open_stages = await asyncio.wait(
-                    open_stages, timeout=self._until(self.clearance), return_when=asyncio.FIRST_EXCEPTION
+                    open_stages, timeout=self._until(self._send_until), return_when=asyncio.FIRST_EXCEPTION
                 )
                 if any(not stage.cancelled() and stage.exception() is not None for stage in over):
                     break
@@ -155,7 +164,7 @@ class Pipeline:
             outcomes = await asyncio.gather(*stages, watching, return_exceptions=True)
         for outcome in outcomes[:-1]:
             if isinstance(outcome, Exception):
-                self._stop(outcome)
+                self._fail(outcome)
         self._publish_progress()
         return self._report()
 
@@ -176,6 +185,8 @@ class Pipeline:
         self._replayed.set()
         if self.only_sending:
             self._all_read = self._last_page_read = True
+            return
+        if self._stopping.is_set():
             return
         if self._ask_until.expired:
             self._record_error(DeadlineExceeded(_NOT_ALL_READ, request_sent=False))
@@ -206,6 +217,22 @@ class Pipeline:
                 self.ledger.restore(batch)
 
     async def _read(self) -> None:
+        reading = asyncio.ensure_future(self._read_rows())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            if not reading.done():
+                reading.cancel()
+                await asyncio.wait((reading,))
+        if not reading.cancelled():
+            reading.result()
+        if (batch := self.ledger.next_batch(self.config.batch_size, flush=True)) is not None:
+            await self._asking.put(batch)
+        await self._asking.end()
+
+    async def _read_rows(self) -> None:
         customers = self.runtime.customers(
             self.event.campaign_id,
             customer_attributes=self.config.customer_attributes,
@@ -231,9 +258,6 @@ class Pipeline:
             self._record_error(error)
         finally:
             flushing.cancel()
-        if (batch := self.ledger.next_batch(self.config.batch_size, flush=True)) is not None:
-            await self._asking.put(batch)
-        await self._asking.end()
 
     async def _flush_when_idle(self) -> None:
         """Queue an incomplete batch for the reviewer while the next page is slow: it may never arrive."""
@@ -253,7 +277,7 @@ class Pipeline:
         if not asking.done():
             asking.cancel()
             await asyncio.wait((asking,))
-            if not self._all_read:
+            if not self._all_read and not self._stopping.is_set():
                 self._record_error(DeadlineExceeded(_NOT_ALL_READ))
         self._asking.count_failures()
         for answered in self._asking.unanswered():
@@ -262,7 +286,7 @@ class Pipeline:
             await self._decided.put(Answered(batch.ids, batch.row_sets, None, was_asked=False))
         is_near = self.ledger.rows > 0 and self._ask_until.remaining() <= _NEAR_SECONDS
         if self.is_last and is_near and not self._last_page_read:
-            while not self._ask_until.expired:
+            while not self._ask_until.expired and not self._stopping.is_set():
                 await asyncio.sleep(self._until(self._ask_until))
         await self._decided.put(None)
 
@@ -282,7 +306,7 @@ class Pipeline:
                 writable = writable and await self._write(batches)
                 if not writable:
                     self.ledger.take_back(batches)
-        if self._last_page_read or self._ask_until.expired:
+        if self._last_page_read or self._margin_begins.expired:
             await self._release(writable=writable)
         elif unreleased := self.ledger.unreleased:
             self._warn(
@@ -348,9 +372,21 @@ class Pipeline:
 
     async def _watch(self) -> None:
         while True:
+            if self.stop.until is not None and not self._stopping.is_set():
+                self._begin_to_stop(self.stop.until.remaining())
             self._look_at_clock()
             self._publish_progress()
             await asyncio.sleep(_LOOK_SECONDS)
+
+    def _begin_to_stop(self, left: float) -> None:
+        """Ask about no further batch; calls that run get half of the time that is left, the report a tenth."""
+        LOGGER.warning("campaign %d: stopping within %.1f s", self.event.campaign_id, left)
+        self._stop_error = self._error or OptimoveError(STOPPED)
+        self._asking_clock.bring(self._ask_until, left * 0.5)
+        self._record_until = min(self._record_until, Deadline.after(left * 0.7), key=Deadline.remaining)
+        self._sending_clock.bring(self._send_until, left * 0.9)
+        self._asking.stop()
+        self._stopping.set()
 
     def _look_at_clock(self) -> None:
         step = self.clock.step()
@@ -390,10 +426,12 @@ class Pipeline:
         )
 
     def _record_error(self, error: OptimoveError) -> None:
+        if self._stopping.is_set() and isinstance(error, DeadlineExceeded):
+            return  # it is the stop's time that is up
         LOGGER.error("campaign %d: %s", self.event.campaign_id, error)
         self._error = self._error or error
 
-    def _stop(self, error: Exception) -> None:
+    def _fail(self, error: Exception) -> None:
         if isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
         if not isinstance(error, OptimoveError):
@@ -405,10 +443,20 @@ class Pipeline:
         self._look_at_clock()
         in_time = not self.clearance.expired
         complete = self.all_decided and self._error is None and ledger.settled
-        if not complete and not in_time and self._error is None:
+        stopped = not complete and self._stop_error is not None
+        if stopped and not isinstance(self._error, StoreError):
+            if self._error not in (None, self._stop_error):
+                self.warnings.append(str(self._error))
+            self._error = self._stop_error
+        elif not complete and not in_time and self._error is None:
             self._error = DeadlineExceeded("Clearance came before the review was complete.")
         if unknown := self._asking.unknown_ids:
             self._warn(f"The reviewer returned {unknown} ids that were not in its batch; not sent.")
+        if ledger.unanswered:
+            self._warn(
+                f"{ledger.unanswered} customers were asked about, and no answer came before time was up: what the "
+                "reviewer did for them may have happened. The journal names them (optimove-ce review unanswered)."
+            )
         if ledger.rows_too_late:
             self._warn(
                 f"{ledger.rows_too_late} rows were read too late to ask about them: their customers' approval may have "
@@ -430,4 +478,5 @@ class Pipeline:
             finished_before_clearance=complete and in_time,
             error=self._error,
             warnings=(*self.warnings, *failed),
+            stopped=stopped,
         )
