@@ -76,6 +76,10 @@ def _number(seconds: object) -> float:
     raise ConfigurationError("A deadline needs a number of seconds.")
 
 
+_STEP_SECONDS: Final = 2.0
+"""Seconds of difference between the clocks that mean that the wall clock was set, or the machine suspended."""
+
+
 class WallAwareClock:
     """A monotonic clock that also moves when the wall clock is ahead of it.
 
@@ -102,6 +106,17 @@ class WallAwareClock:
     def step(self) -> float:
         """Return by how many seconds the wall clock has advanced more than the monotonic one since the start."""
         return self._wall() - self._offset - self._monotonic()
+
+    def step_warning(self) -> str:
+        """Return a sentence when the clocks have parted since the start; otherwise it is empty."""
+        step = self.step()
+        if abs(step) < _STEP_SECONDS:
+            return ""
+        return (
+            f"The wall clock has moved {'forward' if step > 0 else 'back'} by {abs(step):.0f} s more than the "
+            "monotonic one since the review began: it was set, or the machine was suspended. Clearance has come as "
+            "soon as one of the two says so."
+        )
 
 
 TRANSIT_SAMPLES: Final = 256

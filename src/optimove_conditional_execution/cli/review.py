@@ -6,26 +6,30 @@ import importlib
 import json
 import sys
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
 
 import click
 from rich.console import Console
 
 from ..client import AsyncOptimoveClient
 from ..errors import ConfigurationError
-from ..flows.journal import ReviewState
+from ..flows.customer_history import unanswered
+from ..flows.journal import DecidedBatch, ReviewState
 from ..flows.report import ReviewReport
 from ..models.events import CampaignReadyEvent
 from ..review import AsyncCampaignReview, per_customer
+from ..review.stopping import STOP_SECONDS
 from ..signature_diagnosis import UTF_16, utf_16
 from ..stores import SqliteJournal
 from .charts import show_section
 from .console import ReviewDisplay, review_sections
 from .options import json_option
 from .report_file import report_option, write_page
-from .signals import run_interruptibly
+from .signals import Interrupted, run_interruptibly
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     from ..stores.postgres import PostgresJournal
@@ -39,6 +43,13 @@ _JOURNAL: Final = click.option(
 )
 _DENIED: Final = click.option("--report-denied", is_flag=True, help="Report those who are not approved, too.")
 _SAFETY_MARGIN: Final = 30.0
+_STOP_WITHIN: Final = click.option(
+    "--stop-within",
+    type=click.FloatRange(min=0),
+    default=STOP_SECONDS,
+    help="Seconds in which a signal stops it; a supervisor must wait longer before it kills.",
+)
+_CAMPAIGN: Final = click.option("--campaign", type=int, metavar="N", help="Only this campaign.")
 _ONE: Final = click.option("--per-customer", "one_by_one", is_flag=True, help="FUNCTION takes one customer.")
 
 
@@ -57,12 +68,16 @@ def review() -> None:
 @_JOURNAL
 @_ONE
 @_DENIED
+@_STOP_WITHIN
 @report_option
 @json_option
 def run_review(event: BinaryIO, **options: Any) -> None:
     """Review the campaign of EVENT: a file with what Optimove posted to the listener, or - for stdin.
 
-    Exit status: 0 the review is complete, 1 it is not, 2 a usage or configuration error.
+    SIGTERM, SIGHUP and Ctrl-C stop it within --stop-within: resume goes on. A second signal ends it at once.
+
+    Exit status: 0 the review is complete, 1 it is not, 2 a usage or configuration error, 143 it was stopped by SIGTERM
+    before it was complete, 129 by SIGHUP, 130 by Ctrl-C.
     """
     content = event.read()
     if utf_16(content) is not None:
@@ -80,12 +95,16 @@ def run_review(event: BinaryIO, **options: Any) -> None:
 @_JOURNAL
 @_ONE
 @_DENIED
+@_STOP_WITHIN
 @report_option
 @json_option
 def resume_reviews(journal: str, **options: Any) -> None:
-    """Run what a crash left unfinished.
+    """Run what a crash or a stop left unfinished.
 
-    Exit status: 0 every review is complete, 1 one is not, 2 a usage or configuration error.
+    SIGTERM, SIGHUP and Ctrl-C stop it within --stop-within. A second signal ends it at once.
+
+    Exit status: 0 every review is complete, 1 one is not, 2 a usage or configuration error, 143 they were stopped by
+    SIGTERM before they were complete, 129 by SIGHUP, 130 by Ctrl-C.
     """
     _review(AsyncCampaignReview.resume, journal=_existing(journal), **options)
 
@@ -118,6 +137,36 @@ def review_status(journal: str, as_json: bool) -> None:
         click.echo("The journal holds no review.")
 
 
+@review.command("unanswered", epilog="\b\nExample:\n  optimove-ce review unanswered --journal reviews.db --json")
+@_JOURNAL
+@_CAMPAIGN
+@json_option
+def unanswered_customers(journal: str, campaign: int | None, as_json: bool) -> None:
+    """List the customers whom the reviewer was asked about, and whose answer never came or came too late.
+
+    They are not approved, but what the reviewer does for a customer, such as activating a bonus, may have happened.
+    Who was answered about in a later run is not listed. After a kill -9 or a power cut the journal cannot name those
+    who were being asked about.
+    """
+    rows = [
+        {
+            "campaign_id": state.event.campaign_id,
+            "clearance_required_by": state.event.clearance_required_by.isoformat(sep=" "),
+            "customer_id": customer_id,
+            "why": why,
+        }
+        for state, found in _from_journal(_existing(journal), campaign, lambda _, batches: unanswered(batches))
+        for customer_id, why in found.items()
+    ]
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    for row in rows:
+        click.echo("campaign {campaign_id}  clearance {clearance_required_by}  {customer_id}  {why}".format(**row))
+    if not rows:
+        click.echo("Every customer whom the reviewer was asked about was answered about.")
+
+
 def _review(
     work: Callable[[AsyncCampaignReview], Awaitable[list[ReviewReport]]],
     *,
@@ -125,6 +174,7 @@ def _review(
     journal: str,
     one_by_one: bool,
     report_denied: bool,
+    stop_within: float,
     report: Path | None,
     as_json: bool,
 ) -> None:
@@ -132,6 +182,15 @@ def _review(
     asked: Any = per_customer(function, concurrency=16) if one_by_one else function
     # On standard error, so that the report can be piped; and cron mails what is written there.
     display = ReviewDisplay(Console(stderr=True, quiet=as_json or not sys.stderr.isatty()))
+
+    signals: list[int] = []
+    running: list[AsyncCampaignReview] = []
+
+    def stop(number: int) -> None:
+        signals.append(number)
+        click.echo(f"Stopping within {stop_within:g} s; a second signal ends it at once.", err=True)
+        for one in running:
+            one.stop(within=stop_within)
 
     async def go() -> list[ReviewReport]:
         async with AsyncOptimoveClient() as client:
@@ -144,10 +203,13 @@ def _review(
                     report_denied=report_denied,
                     progress=display,
                 )
+                running.append(made)
+                if signals:
+                    raise Interrupted(signals[0])
                 return await work(made)
 
     try:
-        reports = run_interruptibly(go())
+        reports = run_interruptibly(go(), on_signal=stop)
     except ConnectionError as error:
         raise _unreachable(error) from error
     left = 0 if reports else sum(not kept.finished for kept in _kept(journal))
@@ -159,6 +221,10 @@ def _review(
         show_section(section)
     if report is not None:
         write_page(report, title="Review of scheduled campaigns", sections=sections)
+    if signals and any(one.stopped for one in reports):
+        where = "URL" if _is_url(journal) else journal
+        click.echo(f"Stopped: optimove-ce review resume {reviewer} --journal {where} goes on.", err=True)
+        raise click.exceptions.Exit(128 + signals[0])
     if not all(one.complete for one in reports):
         raise click.exceptions.Exit(1)
 
@@ -179,9 +245,19 @@ def _journal(path: str) -> SqliteJournal | PostgresJournal:
 
 
 def _kept(path: str) -> list[ReviewState]:
+    return [state for state, _ in _from_journal(path, None, lambda *_: None)]
+
+
+def _from_journal(
+    path: str, campaign: int | None, read: Callable[[ReviewState, Iterator[DecidedBatch]], T]
+) -> list[tuple[ReviewState, T]]:
     with _journal(path) as journal:
         try:
-            return journal.reviews()
+            return [
+                (state, read(state, journal.batches(state.event.key)))
+                for state in journal.reviews()
+                if campaign in (None, state.event.campaign_id)
+            ]
         except ConfigurationError:
             raise
         except ConnectionError as error:

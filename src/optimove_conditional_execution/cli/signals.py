@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, Final, TypeVar, final
 
@@ -27,31 +27,35 @@ class Interrupted(Exception):  # noqa: N818 - not an error
         self.exit_status = 128 + signal_number
 
 
-def run_interruptibly(main: Coroutine[Any, Any, T]) -> T:
+def run_interruptibly(main: Coroutine[Any, Any, T], *, on_signal: Callable[[int], None] | None = None) -> T:
     """Run a coroutine in an event loop of its own, which SIGINT, SIGTERM and SIGHUP cancel.
 
     Args:
-        main: What to run. Its clean-up must have a bound, since a second signal does not end it.
+        main: What to run. Its clean-up must have a bound, since no further signal ends it.
+        on_signal: Called in the event loop with the number of the first signal, which then cancels nothing; only a
+            second one does.
 
     Raises:
         Interrupted: A signal came.
     """
     try:
-        return asyncio.run(_guarded(main))
+        return asyncio.run(_guarded(main, on_signal))
     except BaseExceptionGroup as group:
         # A task group wraps what one task has raised; callers handle the error itself.
         raise _first(group) from None
 
 
-async def _guarded(main: Coroutine[Any, Any, T]) -> T:
+async def _guarded(main: Coroutine[Any, Any, T], on_signal: Callable[[int], None] | None) -> T:
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(main)
     received: list[int] = []
 
     def stop(number: int, _: FrameType | None) -> None:
         received.append(number)
-        if len(received) == 1:
-            # Only this wakes the loop from a signal handler.
+        # Only call_soon_threadsafe wakes the loop from a signal handler.
+        if on_signal is not None and len(received) == 1:
+            loop.call_soon_threadsafe(on_signal, number)
+        elif len(received) == (1 if on_signal is None else 2):
             loop.call_soon_threadsafe(task.cancel)
 
     previous = {number: signal.signal(number, stop) for number in _SIGNALS}
@@ -64,7 +68,7 @@ async def _guarded(main: Coroutine[Any, Any, T]) -> T:
         return await task
     except asyncio.CancelledError:
         if received:
-            raise Interrupted(received[0]) from None
+            raise Interrupted(received[-1]) from None
         raise
     finally:
         for number, handler in previous.items():

@@ -107,7 +107,7 @@ class Ledger:
         self._emission: Iterator[tuple[int, str]] = iter(())
         self._has_revoked = False
         self.rows = self.repeated_rows = self.control_group_rows = 0
-        self.batches = self.answered = self.chunks = 0
+        self.batches = self.answered = self.chunks = self.unanswered = 0
 
     @property
     def waiting(self) -> int:
@@ -154,6 +154,19 @@ class Ledger:
     def unreleased(self) -> int:
         """Approvals that are to be sent once they are released."""
         return self._known.count_unreleased()
+
+    def warnings(self) -> Iterator[str]:
+        """Yield what the report warns about."""
+        if self.unanswered:
+            yield (
+                f"{self.unanswered} customers were asked about, and no answer came before time was up: what the "
+                "reviewer did for them may have happened. The journal names them (optimove-ce review unanswered)."
+            )
+        if self.rows_too_late:
+            yield (
+                f"{self.rows_too_late} rows were read too late to ask about them: their customers' approval may have "
+                "been sent before."
+            )
 
     @property
     def rows_too_late(self) -> int:
@@ -243,10 +256,11 @@ class Ledger:
         if result is None:
             known.leave_open(ids, numbers, Standing.OPEN)
             unanswered, not_reached = (tuple(ids), ()) if answered.was_asked else ((), tuple(ids))
+            self.unanswered += len(unanswered)
             batch = DecidedBatch(unanswered=unanswered, not_reached=not_reached)
         else:
             approved, abstained = result.approved, result.abstained
-            left = result.failed.keys() | result.not_reached
+            left = result.failed.keys() | result.not_reached | result.unanswered
             yes = [name for name in ids if name in approved]
             withheld = [name for name in ids if name in abstained]
             no = [name for name in ids if name not in approved and name not in abstained and name not in left]
@@ -261,7 +275,10 @@ class Ledger:
                 known.leave_open(names, numbers_of(names), Standing.FAILED)
             not_reached = tuple([name for name in ids if name in result.not_reached])
             known.leave_open(not_reached, numbers_of(not_reached), Standing.OPEN)
-            self.answered += len(ids) - len(not_reached)
+            unanswered = tuple([name for name in ids if name in result.unanswered])
+            known.leave_open(unanswered, numbers_of(unanswered), Standing.OPEN)
+            self.unanswered += len(unanswered)
+            self.answered += len(ids) - len(not_reached) - len(unanswered)
             again = chain(_without(yes, is_first), _without(no, is_denied), _without(withheld, is_withheld))
             batch = DecidedBatch(
                 approved=tuple(compress(yes, is_first)),
@@ -270,6 +287,7 @@ class Ledger:
                 confirmed=tuple(again),
                 revoked=(*compress(no, is_revoked), *compress(withheld, is_withdrawn)),
                 failed={kind: tuple(names) for kind, names in failed.items()},
+                unanswered=unanswered,
                 not_reached=not_reached,
                 reasons=dict(result.reasons),
             )

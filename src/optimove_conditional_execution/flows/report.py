@@ -77,6 +77,7 @@ class ReviewReport:
         finished_before_clearance: Whether it was complete before clearance.
         error: The error that prevented customers from being read or statuses from being sent; None without one.
         warnings: What needs attention, in plain words without personal data.
+        stopped: Whether it was stopped before it was complete; `resume` goes on with it.
     """
 
     campaign_id: int
@@ -98,6 +99,7 @@ class ReviewReport:
     finished_before_clearance: bool = False
     error: OptimoveError | None = None
     warnings: tuple[str, ...] = ()
+    stopped: bool = False
 
     def to_json(self) -> str:
         """Return the report as a JSON object; the error becomes its text."""

@@ -44,7 +44,8 @@ class BatchResult:
         approved: Ids of the batch that are approved.
         abstained: Ids that the reviewer abstained about.
         failed: Ids for which the decision failed, each with the reason.
-        not_reached: Ids that were not decided about before time was up.
+        not_reached: Ids that were not asked about before time was up.
+        unanswered: Ids that were asked about, without an answer before time was up.
         unknown_ids: The number of returned ids that are not in the batch.
         reasons: The reviewer's words, by id.
         evidence: What its decisions rest on, for the decision log alone, by id.
@@ -54,6 +55,7 @@ class BatchResult:
     abstained: Set[str] = frozenset()
     failed: Mapping[str, Failure] = field(default_factory=dict[str, Failure])
     not_reached: Set[str] = frozenset()
+    unanswered: Set[str] = frozenset()
     unknown_ids: int = 0
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]], repr=False)

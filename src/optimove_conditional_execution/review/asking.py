@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -14,6 +15,7 @@ from ..flows.ledger import Answered
 from ..flows.reviewer_answer import Batch, BatchResult, Failure, failure_of
 from .config import LOGGER, ReviewConfig
 from .runtime import Runtime
+from .stopping import earliest
 
 Unit = Literal["batches", "customers"]
 
@@ -70,6 +72,7 @@ class Asking:
         self._waiting = 0
         self._has_room = asyncio.Event()
         self._has_room.set()
+        self._stopped = asyncio.Event()
         self._logged: set[tuple[Unit, str]] = set()
         self.failed: Counter[tuple[Unit, str]] = Counter()
         self.unknown_ids = 0
@@ -83,6 +86,10 @@ class Asking:
         """Queue a batch."""
         self._open[batch] = None
         await self._queue.put(batch)
+
+    def stop(self) -> None:
+        """Begin no further call; those that run go on until their deadline."""
+        self._stopped.set()
 
     async def end(self) -> None:
         """Let the workers end after the last batch."""
@@ -115,7 +122,7 @@ class Asking:
 
     async def _ask(self, batch: Batch, group: asyncio.TaskGroup) -> None:
         async with self._places:
-            if self._answer_until.expired or batch not in self._open:
+            if self._stopped.is_set() or self._answer_until.expired or batch not in self._open:
                 return
             self._on_asked()
             self._asked.add(batch)
@@ -123,7 +130,8 @@ class Asking:
                 return
         attempt = batch.customers.attempt
         pause = min(_FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE)
-        if attempt < self._config.batch_attempts and pause < self._answer_until.remaining():
+        has_time = pause < self._answer_until.remaining() and not self._stopped.is_set()
+        if attempt < self._config.batch_attempts and has_time:
             batch.shrink_to(frozenset(batch.ids), attempt=attempt + 1)
             group.create_task(self._ask_again(batch, pause, group))
         else:
@@ -135,7 +143,9 @@ class Asking:
         self._waiting += size
         if self._waiting >= _MOST_WAITING:
             self._has_room.clear()
-        await asyncio.sleep(pause)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await self._stopped.wait()
         self._waiting -= size
         if self._waiting < _MOST_WAITING:
             self._has_room.set()
@@ -165,9 +175,9 @@ class Asking:
             failure = _TIMED_OUT if is_late else failure_of(error)
             result = BatchResult(frozenset(), failed=dict.fromkeys(ids, failure))
         self._asked.discard(batch)
-        if result.not_reached and not self._answer_until.expired:
-            late = dict.fromkeys(result.not_reached, _TIMED_OUT)
-            result = dataclasses.replace(result, failed={**result.failed, **late}, not_reached=frozenset())
+        if (late := result.not_reached | result.unanswered) and not self._answer_until.expired:
+            failed = {**result.failed, **dict.fromkeys(late, _TIMED_OUT)}
+            result = dataclasses.replace(result, failed=failed, not_reached=frozenset(), unanswered=frozenset())
         self._log(unit, result.failed.values())
         await self._settle(batch, ids, row_sets, result, unit)
         return batch in self._open
@@ -205,7 +215,8 @@ class Asking:
         timeout = self._config.batch_timeout
         if timeout is None or timeout >= self._answer_until.remaining():
             return self._answer_until, self._ask_until
-        return Deadline.after(timeout), Deadline.after(timeout + min(HANDING_OVER_SECONDS, timeout / 10))
+        at_last = Deadline.after(timeout + min(HANDING_OVER_SECONDS, timeout / 10))
+        return earliest(Deadline.after(timeout), self._answer_until), earliest(at_last, self._ask_until)
 
     def _log(self, unit: Unit, failures: Iterable[Failure]) -> None:
         """Log each reason once; it quotes no customer's data."""

@@ -32,6 +32,7 @@ from .passes import Passes
 from .pipeline import Pipeline
 from .run_log import ReviewLog
 from .runtime import UPDATES_AT_ONCE, Runtime
+from .stopping import STOP_SECONDS, STOPPED, Stop
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Callable[..., Any])
@@ -42,6 +43,9 @@ WRONG_ZONE_SECONDS: Final = 2_700.0
 
 _LAST_WORDS_SECONDS: Final = 2.0
 """Seconds that a completed review waits for a slow journal, even after clearance."""
+
+_STOPPED_SECONDS: Final = 1.0
+"""Seconds that a stopped review waits for a journal at least, to keep its report and to release its lock."""
 
 _LAST_TRIES_SECONDS: Final = 15.0
 """Seconds that a completed review retries a failing journal, before clearance: longer than a backup locks it."""
@@ -95,8 +99,8 @@ class Review(abc.ABC, Generic[R, C]):
             report_denied: Whether customers who are not approved are reported too. Optimove treats a customer who is
                 never reported as not approved.
             progress: Called with a `Progress` some times a second and at the end; it must be quick.
-            on_report: Called with the report of each review that `submit` or `resume` ran, when it is complete or
-                clearance has come.
+            on_report: Called with the report of each review that `submit` or `resume` ran, when it is complete,
+                clearance has come, or it was stopped.
             customer_attributes: Names of customer attributes to ask Optimove for.
             page_size: Rows per page; None for an API without paging.
             chunk_size: Statuses per update, 10,000 at most.
@@ -142,6 +146,24 @@ class Review(abc.ABC, Generic[R, C]):
         self._client: C = client
         self._journal = JournalAccess(MemoryJournal() if journal is None else journal)
         self._log = None if decision_log is None else ReviewLog(decision_log, on_log_failure)
+        self._stop = Stop()
+
+    def stop(self, *, within: float = STOP_SECONDS) -> None:
+        """Stop all reviews of this object; returns at once, and may be called in a signal handler or from any thread.
+
+        No further batch begins. Calls of the reviewer that run get a new deadline, half of `within` from now; what they
+        return by then counts. Then what is recorded is sent, unless pages are missing whose rows could still say no,
+        the report is kept in the journal, and `run` and `resume` return, with `stopped` in the report. From then on
+        `submit` only records the event, and `run` reviews nothing. `resume` goes on with everything that is
+        unfinished, in this process or another one.
+
+        Args:
+            within: Seconds until everything is done. A journal that hangs can take two seconds more.
+
+        Raises:
+            ConfigurationError: `within` is not a number of seconds, 0 or more.
+        """
+        self._stop.request(within)
 
     @abc.abstractmethod
     def _check_flavour(self, reviewer: R, client: C) -> None:
@@ -160,7 +182,7 @@ class Review(abc.ABC, Generic[R, C]):
         check_event(event)
         if expected is not None:
             validation.integer("expected_customers", expected)
-        report = await self._run_locked(event, expected=expected)
+        report = await self._run_locked(event, Passes(self._stop), expected=expected, is_last=True)
         if report is None:
             busy = OptimoveError("Another thread or process has the lock of this review.")
             report = ReviewReport(campaign_id=event.campaign_id, error=busy)
@@ -176,7 +198,7 @@ class Review(abc.ABC, Generic[R, C]):
             The report; None when another thread or process holds the lock.
         """
         try:
-            report = await self._run_passes(event, fresh=fresh)
+            report = await self._run_passes(event, Passes(self._stop), fresh=fresh)
         except Exception as error:  # noqa: BLE001 - one review that cannot run must not stop the others
             LOGGER.error("campaign %d: the review failed: %s", event.campaign_id, safe_text(error))
             return ReviewReport(campaign_id=event.campaign_id, error=_as_optimove_error(error))
@@ -186,18 +208,19 @@ class Review(abc.ABC, Generic[R, C]):
             await self._publish(report)
         return report
 
-    async def _run_passes(self, event: CampaignReadyEvent, *, fresh: bool) -> ReviewReport | None:
-        passes = Passes()
+    async def _run_passes(self, event: CampaignReadyEvent, passes: Passes, *, fresh: bool) -> ReviewReport | None:
         report: ReviewReport | None
         try:
-            report = await self._run_locked(event, fresh=fresh, passes=passes)
+            report = await self._run_locked(event, passes, fresh=fresh)
         except Exception as error:
             # A submitted review has no caller that could start it again.
             if not fresh or isinstance(error, ConfigurationError | StoreError):
                 raise
             LOGGER.error("campaign %d: the journal raised %s", event.campaign_id, safe_text(error))
             report = ReviewReport(campaign_id=event.campaign_id, error=_as_optimove_error(error))
-        while report is not None and not report.complete and not isinstance(report.error, SupersededError):
+        while report is not None and not report.complete and not report.stopped:
+            if isinstance(report.error, SupersededError):
+                break
             left = self._config.seconds_left(event)
             pause = passes.pause(left)
             if pause is None:
@@ -208,14 +231,17 @@ class Review(abc.ABC, Generic[R, C]):
                 left,
                 pause,
             )
-            await asyncio.sleep(pause)
+            if await passes.stop.pause(pause):
+                return _stopped(report)
             try:
-                report = await self._run_locked(event, fresh=False, passes=passes)
+                report = await self._run_locked(event, passes, fresh=False)
             except Exception as error:  # noqa: BLE001 - a journal that fails now may work at the next try
                 LOGGER.error("campaign %d: the journal raised %s", event.campaign_id, safe_text(error))
         return report
 
     async def _resume_all(self) -> list[ReviewReport]:
+        if self._stop.requested:
+            self._stop = Stop()  # those that are being stopped have the old one
         events = await self._journal.call(self._journal.journal.unfinished)
         reports = await asyncio.gather(*(self._run_until_complete(event, fresh=False) for event in events))
         return [report for report in reports if report is not None]
@@ -223,28 +249,30 @@ class Review(abc.ABC, Generic[R, C]):
     async def _run_locked(
         self,
         event: CampaignReadyEvent,
+        passes: Passes,
         *,
         fresh: bool = True,
         expected: int | None = None,
-        passes: Passes | None = None,
+        is_last: bool = False,
     ) -> ReviewReport | None:
         """Run one pass of a review; None when another thread or process holds its lock."""
-        is_last = passes is None
-        passes = Passes() if passes is None else passes
+        stop = passes.stop
+        if stop.requested:
+            return _stopped(ReviewReport(campaign_id=event.campaign_id))
         lock = ReviewLock(self._journal.journal, event)
         try:
-            opened = await self._open(event, lock)
+            opened = await stop.bounded(self._open(event, lock))
             if opened is None:
-                return None
+                return _stopped(ReviewReport(campaign_id=event.campaign_id)) if stop.requested else None
             if opened.report is not None:
                 return ReviewReport.from_json(opened.report)
             report = passes.added(
                 await self._execute(event, opened, passes, fresh=fresh, expected=expected, is_last=is_last)
             )
             is_over = report.complete or self._config.seconds_left(event) <= 0
-            report = await self._write_report(event, opened, report, is_over=is_over)
+            report = await self._write_report(event, opened, report, stop, is_over=is_over)
         finally:
-            if failed := await self._failure(lock.release, patience=_LAST_WORDS_SECONDS):
+            if failed := await self._failure(lock.release, stop, patience=_LAST_WORDS_SECONDS):
                 LOGGER.error(
                     "campaign %d: the journal raised %s when it was left", event.campaign_id, safe_text(failed)
                 )
@@ -330,6 +358,7 @@ class Review(abc.ABC, Generic[R, C]):
             warnings=warnings,
             only_sending=passes.all_decided,
             is_last=is_last,
+            stop=passes.stop,
         )
         report = await pipeline.run()
         passes.all_decided, passes.all_sent = pipeline.all_decided, ledger.settled
@@ -352,6 +381,7 @@ class Review(abc.ABC, Generic[R, C]):
             not_reached=ledger.waiting,
             complete=False,
             finished_before_clearance=False,
+            stopped=False,
             seconds_to_spare=left,
             error=DeadlineExceeded("Clearance has passed, so nothing was read and nothing sent.", request_sent=False),
             warnings=tuple(warnings),
@@ -385,7 +415,7 @@ class Review(abc.ABC, Generic[R, C]):
         return doubts
 
     async def _write_report(
-        self, event: CampaignReadyEvent, opened: OpenReview, report: ReviewReport, *, is_over: bool
+        self, event: CampaignReadyEvent, opened: OpenReview, report: ReviewReport, stop: Stop, *, is_over: bool
     ) -> ReviewReport:
         """Write the report to the journal.
 
@@ -395,7 +425,7 @@ class Review(abc.ABC, Generic[R, C]):
         write = functools.partial(journal.finish if is_over else journal.keep_report, event.key, run=opened.run)
         # An incomplete review goes on: what it waits here, it lacks then.
         patience = report.seconds_to_spare if is_over else 0.0
-        failed = await self._failure(lambda: write(report.to_json()), patience=patience)
+        failed = await self._failure(lambda: write(report.to_json()), stop, patience=patience)
         if failed is None or (not is_over and not isinstance(failed, StoreError)):
             return report
         if isinstance(failed, StoreError):
@@ -404,20 +434,26 @@ class Review(abc.ABC, Generic[R, C]):
         text = f"The journal raised {safe_text(failed)} when the review was over; a further run only writes that down."
         return dataclasses.replace(report, warnings=(*report.warnings, text))
 
-    async def _failure(self, function: Callable[[], object], *, patience: float = 0.0) -> Exception | None:
+    async def _failure(self, function: Callable[[], object], stop: Stop, *, patience: float = 0.0) -> Exception | None:
         """Call the journal, and return what the last try raised; an abandoned call that waits for a lock goes on.
 
         Args:
             function: The call.
+            stop: Shortens it, but to a second at least.
             patience: Seconds to retry for.
         """
         tries = Deadline.after(min(max(0.0, patience), _LAST_TRIES_SECONDS))
         try:
-            async with asyncio.timeout(max(_LAST_WORDS_SECONDS, patience)):
+            async with asyncio.timeout(max(_STOPPED_SECONDS, stop.at_most(max(_LAST_WORDS_SECONDS, patience)))):
                 await self._journal.retry(function, until=tries)
         except Exception as error:  # noqa: BLE001 - an integrator's journal may raise anything
             return error
         return None
+
+
+def _stopped(report: ReviewReport) -> ReviewReport:
+    error = report.error or OptimoveError(STOPPED)
+    return dataclasses.replace(report, stopped=True, error=error, warnings=(*report.warnings, STOPPED))
 
 
 def _as_optimove_error(error: Exception) -> OptimoveError:

@@ -23,6 +23,7 @@ from ..worker_pool import DaemonThreadPool
 from .base import Review, check_event, publish
 from .native_threads import run_in_loop
 from .runtime import AsyncRuntime, Runtime, ThreadRuntime
+from .stopping import longest_wait
 
 T = TypeVar("T")
 
@@ -104,9 +105,18 @@ class CampaignReview(Review[CampaignReviewer, OptimoveClient]):
         """
         return _in_a_loop(self._resume_all())
 
-    def close(self) -> None:
-        """Wait until the submitted reviews are done: complete, or at clearance."""
-        concurrent.futures.wait(list(self._at_work))
+    def close(self, *, within: float | None = None) -> None:
+        """Wait until the submitted reviews are done: complete, at clearance, or stopped.
+
+        Args:
+            within: Seconds after which they must be done, so they are stopped now: see `stop`. None lets them run.
+
+        Raises:
+            ConfigurationError: `within` is not a number of seconds, 0 or more.
+        """
+        if within is not None:
+            self.stop(within=within)
+        concurrent.futures.wait(list(self._at_work), longest_wait(within))
 
     def __enter__(self) -> Self:
         return self
@@ -184,10 +194,19 @@ class AsyncCampaignReview(Review[AsyncCampaignReviewer | CampaignReviewer, Async
         running_loop("AsyncCampaignReview")
         return await self._resume_all()
 
-    async def aclose(self) -> None:
-        """Wait until the submitted reviews are done: complete, or at clearance."""
+    async def aclose(self, *, within: float | None = None) -> None:
+        """Wait until the submitted reviews are done; see `CampaignReview.close`.
+
+        Args:
+            within: Seconds after which they must be done, so they are stopped now: see `stop`. None lets them run.
+
+        Raises:
+            ConfigurationError: `within` is not a number of seconds, 0 or more.
+        """
+        if within is not None:
+            self.stop(within=within)
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=longest_wait(within))
 
     async def __aenter__(self) -> Self:
         return self

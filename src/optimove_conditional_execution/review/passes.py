@@ -8,6 +8,7 @@ from typing import Final
 
 from ..deadline import Clock
 from ..flows.report import ReviewReport
+from .stopping import Stop
 
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
@@ -21,17 +22,20 @@ class Passes:
     """The passes of a review: each is a run of its pipeline, and an incomplete review is run again while there is time.
 
     Attributes:
+        stop: Whether they are to stop.
         margin: Seconds before clearance from which the reviewer is not called any more; None before the first pass.
         all_decided: Whether every customer has been read and decided about, so that only sending is left.
         all_sent: Whether Optimove has acknowledged every decided status, so that only reviewing is left.
     """
 
-    def __init__(self, *, clock: Clock = time.monotonic) -> None:
+    def __init__(self, stop: Stop | None = None, *, clock: Clock = time.monotonic) -> None:
         """Start before the first pass.
 
         Args:
+            stop: Whether they are to stop; None if nothing stops them.
             clock: A monotonic clock, seconds.
         """
+        self.stop = Stop() if stop is None else stop
         self._clock = clock
         self._begun = clock()
         self._count = 0

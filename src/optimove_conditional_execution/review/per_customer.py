@@ -10,7 +10,7 @@ import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, cast, overload
+from typing import Any, Final, cast, overload
 
 from .. import validation
 from ..deadline import Deadline
@@ -23,6 +23,9 @@ from ..worker_pool import DaemonThreadPool
 
 OneCustomer = Callable[[CampaignCustomer], Decision | bool]
 AsyncOneCustomer = Callable[[CampaignCustomer], Awaitable[Decision | bool]]
+
+_LOOK_SECONDS: Final = 0.1
+"""Seconds between two looks at a deadline that may be brought forward."""
 
 
 @overload
@@ -63,14 +66,17 @@ class _Work:
         self._deadline = deadline
         self._customers = customers
         self._answers: dict[str, object] = {}  # by customer
+        self._asked: dict[str, None] = {}
 
     def next(self) -> CampaignCustomer | None:
         if self._deadline.expired:
             return None
         try:
-            return self._todo.popleft()
+            customer = self._todo.popleft()
         except IndexError:
             return None
+        self._asked[customer.customer_id] = None
+        return customer
 
     def add(self, customer: CampaignCustomer, answer: object) -> None:
         self._answers[customer.customer_id] = answer
@@ -79,10 +85,12 @@ class _Work:
         self._answers[customer.customer_id] = failure_of(error, who="function")
 
     def answer(self) -> BatchResult:
+        asked = self._asked.copy().keys()
         answers = self._answers.copy()
         ids = [customer.customer_id for customer in self._customers]
         result = parse_decisions(ids, answers, what="function returned a %s; it must return")
-        return dataclasses.replace(result, not_reached=frozenset(ids) - answers.keys())
+        left = frozenset(ids) - answers.keys()
+        return dataclasses.replace(result, not_reached=left - asked, unanswered=left & asked)
 
 
 class _InThreads:
@@ -97,7 +105,8 @@ class _InThreads:
         work = _Work(customers, deadline)
         pool = self._free_pool()
         workers = [pool.submit(self._run, (work,)) for _ in range(min(self._concurrency, len(customers)))]
-        concurrent.futures.wait(workers, timeout=min(deadline.remaining(), threading.TIMEOUT_MAX))
+        while not deadline.expired and concurrent.futures.wait(workers, min(deadline.remaining(), _LOOK_SECONDS))[1]:
+            pass  # a stop of the review brings the deadline forward
         still_at_it = [worker for worker in workers if not (worker.cancel() or worker.done())]
         if still_at_it:
             with self._lock:
@@ -140,9 +149,9 @@ class _InTasks:
             asyncio.ensure_future(self._run(work, places)) for _ in range(min(self._concurrency, len(customers)))
         ]
         try:
-            if workers:
-                left = deadline.remaining()
-                await asyncio.wait(workers, timeout=None if left == float("inf") else left)
+            left = set(workers)
+            while left and not deadline.expired:
+                _, left = await asyncio.wait(left, timeout=min(deadline.remaining(), _LOOK_SECONDS))
         finally:
             for worker in workers:
                 worker.cancel()

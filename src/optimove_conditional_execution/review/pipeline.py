@@ -33,15 +33,13 @@ from .config import LOGGER, ReviewConfig
 from .journal_access import JournalAccess, safe_text
 from .run_log import ReviewLog, RunLog
 from .runtime import Runtime
+from .stopping import STOPPED, AdvancingClock, Stop
 from .updates import Updates
 
 R = TypeVar("R")
 
 _LOOK_SECONDS: Final = 0.25
 """Seconds between two checks of the progress and of the clocks."""
-
-_STEP_SECONDS: Final = 2.0
-"""Seconds of difference between the clocks that mean that the wall clock was set, or the machine suspended."""
 
 _GATHERING_SECONDS: Final = 0.01
 """Seconds for which decisions are collected for one write to the journal: one large write is faster than many."""
@@ -77,6 +75,7 @@ class Pipeline:
         warnings: Warnings about the event and the pass.
         only_sending: Whether an earlier pass has read and decided about all customers.
         is_last: Whether no further pass follows by itself.
+        stop: Whether it is to stop.
     """
 
     config: ReviewConfig
@@ -93,10 +92,17 @@ class Pipeline:
     warnings: list[str]
     only_sending: bool
     is_last: bool
+    stop: Stop
 
     def __post_init__(self) -> None:
         """Prepare a pass."""
-        self._ask_until = self.clearance.earlier_by(self.margin)
+        self._margin_begins = self.clearance.earlier_by(self.margin)
+        # A stop moves these clocks ahead; the reviewer has a deadline on the first.
+        self._asking_clock, self._sending_clock = AdvancingClock(self.clock), AdvancingClock(self.clock)
+        self._ask_until = Deadline.after(self._margin_begins.remaining(), clock=self._asking_clock)
+        self._send_until = Deadline.after(self.clearance.remaining(), clock=self._sending_clock)
+        self._stopping = asyncio.Event()
+        self._stop_error: OptimoveError | None = None
         # A failing journal is retried until then, so that there is time to send what it holds.
         self._record_until = self.clearance.earlier_by(self.margin / 2)
         # A result returned at the deadline must still be counted; a tenth of the time, when there is little.
@@ -136,7 +142,7 @@ class Pipeline:
             campaign_id=self.event.campaign_id,
             key=self.event.key,
             run=self.run_number,
-            clearance=self.clearance,
+            clearance=self._send_until,
             estimate=self.estimate,
             log=self._log,
             look_at_clock=self._look_at_clock,
@@ -158,9 +164,9 @@ class Pipeline:
         open_stages: set[asyncio.Future[None]] = set(stages)
         try:
             # Polling, since clearance can come earlier than a single wait would end: see `WallAwareClock`.
-            while open_stages and not self.clearance.expired:
+            while open_stages and not self._send_until.expired:
                 over, open_stages = await asyncio.wait(
-                    open_stages, timeout=self._until(self.clearance), return_when=asyncio.FIRST_EXCEPTION
+                    open_stages, timeout=_look_until(self._send_until), return_when=asyncio.FIRST_EXCEPTION
                 )
                 if any(not stage.cancelled() and stage.exception() is not None for stage in over):
                     break
@@ -176,32 +182,19 @@ class Pipeline:
             outcomes = await asyncio.gather(*stages, watching, return_exceptions=True)
         for outcome in outcomes[:-1]:
             if isinstance(outcome, Exception):
-                self._stop(outcome)
+                self._fail(outcome)
         if self._log is not None:
-            await self._finish_log(self._log)
-        self._publish_progress()
-        return self._report()
-
-    async def _finish_log(self, log: RunLog) -> None:
-        try:
-            for ranges in self.ledger.revoked():
-                log.complete(ranges, "revoked", taken=None)
-                await asyncio.sleep(0)
             # An incomplete review goes on: what it waits here, it lacks then, and the next pass writes them again.
             is_last = self.all_decided and self.ledger.settled
-            await log.finish(patience=self.clearance.remaining() if is_last else 0.0)
-        finally:
-            log.close()
+            await self._log.finish(self.ledger.revoked(), patience=self.clearance.remaining() if is_last else 0.0)
+        self._publish_progress()
+        return self._report()
 
     @property
     def all_decided(self) -> bool:
         """Whether every customer has been read, and the journal holds a decision for each."""
         ledger = self.ledger
         return self._all_read and not ledger.waiting and not ledger.failed
-
-    @staticmethod
-    def _until(deadline: Deadline) -> float:
-        return min(deadline.remaining(), _LOOK_SECONDS)
 
     async def _run_reviewer(self) -> None:
         await self._replay()
@@ -212,6 +205,8 @@ class Pipeline:
         self._replayed.set()
         if self.only_sending:
             self._all_read = self._last_page_read = True
+            return
+        if self._stopping.is_set():
             return
         if self._ask_until.expired:
             self._record_error(DeadlineExceeded(_NOT_ALL_READ, request_sent=False))
@@ -242,6 +237,22 @@ class Pipeline:
                 self.ledger.restore(batch)
 
     async def _read(self) -> None:
+        reading = asyncio.ensure_future(self._read_rows())
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            if not reading.done():
+                reading.cancel()
+                await asyncio.wait((reading,))
+        if not reading.cancelled():
+            reading.result()
+        if (batch := self.ledger.next_batch(self.config.batch_size, flush=True)) is not None:
+            await self._asking.put(batch)
+        await self._asking.end()
+
+    async def _read_rows(self) -> None:
         customers = self.runtime.customers(
             self.event.campaign_id,
             customer_attributes=self.config.customer_attributes,
@@ -267,9 +278,6 @@ class Pipeline:
             self._record_error(error)
         finally:
             flushing.cancel()
-        if (batch := self.ledger.next_batch(self.config.batch_size, flush=True)) is not None:
-            await self._asking.put(batch)
-        await self._asking.end()
 
     async def _flush_when_idle(self) -> None:
         """Queue an incomplete batch for the reviewer while the next page is slow: it may never arrive."""
@@ -285,11 +293,11 @@ class Pipeline:
         """End recording when reviewing has ended, or its time is up, and earlier decisions have been restored."""
         await self._replayed.wait()
         while not asking.done() and not self._ask_until.expired:
-            await asyncio.wait((asking,), timeout=self._until(self._ask_until))
+            await asyncio.wait((asking,), timeout=_look_until(self._ask_until))
         if not asking.done():
             asking.cancel()
             await asyncio.wait((asking,))
-            if not self._all_read:
+            if not self._all_read and not self._stopping.is_set():
                 self._record_error(DeadlineExceeded(_NOT_ALL_READ))
         self._asking.count_failures()
         for answered in self._asking.unanswered():
@@ -298,8 +306,8 @@ class Pipeline:
             await self._decided.put(Answered(batch.ids, batch.row_sets, None, was_asked=False))
         is_near = self.ledger.rows > 0 and self._ask_until.remaining() <= _NEAR_SECONDS
         if self.is_last and is_near and not self._last_page_read:
-            while not self._ask_until.expired:
-                await asyncio.sleep(self._until(self._ask_until))
+            while not self._ask_until.expired and not self._stopping.is_set():
+                await asyncio.sleep(_look_until(self._ask_until))
         await self._decided.put(None)
 
     async def _record_batches(self) -> None:
@@ -320,7 +328,7 @@ class Pipeline:
                 writable = writable and await self._write(decided)
                 if not writable:
                     self.ledger.take_back([each.batch for each in decided])
-        if self._last_page_read or self._ask_until.expired:
+        if self._last_page_read or self._margin_begins.expired:
             await self._release(writable=writable)
         elif unreleased := self.ledger.unreleased:
             self._warn(
@@ -393,26 +401,42 @@ class Pipeline:
 
     async def _watch(self) -> None:
         while True:
+            if self.stop.until is not None and not self._stopping.is_set():
+                self._begin_to_stop(self.stop.until.remaining())
             self._look_at_clock()
             self._publish_progress()
             await asyncio.sleep(_LOOK_SECONDS)
 
+    def _begin_to_stop(self, left: float) -> None:
+        """Ask about no further batch; calls that run get half of the time that is left, the report a tenth."""
+        LOGGER.warning("campaign %d: stopping within %.1f s", self.event.campaign_id, left)
+        self._stop_error = self._error or OptimoveError(STOPPED)
+        self._asking_clock.bring(self._ask_until, left * 0.5)
+        self._record_until = min(self._record_until, Deadline.after(left * 0.7), key=Deadline.remaining)
+        self._sending_clock.bring(self._send_until, left * 0.9)
+        self._asking.stop()
+        self._stopping.set()
+
     def _look_at_clock(self) -> None:
-        step = self.clock.step()
-        if not self._stepped and abs(step) >= _STEP_SECONDS:
+        if not self._stepped and (moved := self.clock.step_warning()):
             self._stepped = True
-            self._warn(
-                f"The wall clock has moved {'forward' if step > 0 else 'back'} by {abs(step):.0f} s more than the "
-                "monotonic one since the review began: it was set, or the machine was suspended. Clearance has come as "
-                "soon as one of the two says so."
-            )
+            self._warn(moved)
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
         LOGGER.warning("campaign %d: %s", self.event.campaign_id, text)
 
     def _publish_progress(self) -> None:
-        progress = self._progress()
+        ledger, estimate = self.ledger, self.estimate
+        progress = Progress(
+            campaign_id=self.event.campaign_id,
+            **ledger.counts(),
+            all_read=self._all_read,
+            rate=estimate.rate(ledger.answered),
+            seconds=estimate.seconds(),
+            seconds_left=self.clearance.remaining(),
+            slack=estimate.slack(reviewed=ledger.answered, waiting=ledger.waiting, unsent=ledger.unsent),
+        )
         if progress.behind and not self._behind:
             self._behind = True
             self._warn(
@@ -422,23 +446,13 @@ class Pipeline:
         if self.config.progress is not None:
             notify("progress", self.config.progress, progress, LOGGER)
 
-    def _progress(self) -> Progress:
-        ledger, estimate = self.ledger, self.estimate
-        return Progress(
-            campaign_id=self.event.campaign_id,
-            **ledger.counts(),
-            all_read=self._all_read,
-            rate=estimate.rate(ledger.answered),
-            seconds=estimate.seconds(),
-            seconds_left=self.clearance.remaining(),
-            slack=estimate.slack(reviewed=ledger.answered, waiting=ledger.waiting, unsent=ledger.unsent),
-        )
-
     def _record_error(self, error: OptimoveError) -> None:
+        if self._stopping.is_set() and isinstance(error, DeadlineExceeded):
+            return  # it is the stop's time that is up
         LOGGER.error("campaign %d: %s", self.event.campaign_id, error)
         self._error = self._error or error
 
-    def _stop(self, error: Exception) -> None:
+    def _fail(self, error: Exception) -> None:
         if isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
         if not isinstance(error, OptimoveError):
@@ -450,15 +464,17 @@ class Pipeline:
         self._look_at_clock()
         in_time = not self.clearance.expired
         complete = self.all_decided and self._error is None and ledger.settled
-        if not complete and not in_time and self._error is None:
+        stopped = not complete and self._stop_error is not None
+        if stopped and not isinstance(self._error, StoreError):
+            if self._error not in (None, self._stop_error):
+                self.warnings.append(str(self._error))
+            self._error = self._stop_error
+        elif not complete and not in_time and self._error is None:
             self._error = DeadlineExceeded("Clearance came before the review was complete.")
         if unknown := self._asking.unknown_ids:
             self._warn(f"The reviewer returned {unknown} ids that were not in its batch; not sent.")
-        if ledger.rows_too_late:
-            self._warn(
-                f"{ledger.rows_too_late} rows were read too late to ask about them: their customers' approval may have "
-                "been sent before."
-            )
+        for text in ledger.warnings():
+            self._warn(text)
         failed = (f"{count} {unit} failed: {reason}" for (unit, reason), count in self._asking.failed.items())
         return ReviewReport(
             campaign_id=self.event.campaign_id,
@@ -475,4 +491,9 @@ class Pipeline:
             finished_before_clearance=complete and in_time,
             error=self._error,
             warnings=(*self.warnings, *failed),
+            stopped=stopped,
         )
+
+
+def _look_until(deadline: Deadline) -> float:
+    return min(deadline.remaining(), _LOOK_SECONDS)

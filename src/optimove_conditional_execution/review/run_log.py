@@ -7,7 +7,7 @@ import contextlib
 import functools
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -192,16 +192,22 @@ class RunLog:
             return False
         return True
 
-    async def finish(self, *, patience: float) -> None:
+    async def finish(self, revoked: Iterable[Ranges], *, patience: float) -> None:
         """Wait until the completions are appended, and end the run.
 
         Args:
+            revoked: The numbers of approvals that were revoked.
             patience: Seconds to wait if the log fails; between 2 and 15 are waited.
         """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(_LAST_WORDS_SECONDS, min(patience, _LAST_TRIES_SECONDS))):
-                await self._completions.join()
-        self.close()
+        try:
+            for ranges in revoked:
+                self.complete(ranges, "revoked", taken=None)
+                await asyncio.sleep(0)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(_LAST_WORDS_SECONDS, min(patience, _LAST_TRIES_SECONDS))):
+                    await self._completions.join()
+        finally:
+            self.close()
         if self._lost:
             self.on_warning(
                 f"{self._lost} decisions may have no record, and count all the same, as on_log_failure says: the "

@@ -39,6 +39,9 @@ _ROWS_AT_ONCE: Final = 4_000
 _READ_SECONDS: Final = 0.01
 """Seconds after which it passes on what it has."""
 
+_LOOK_SECONDS: Final = 0.1
+"""Seconds between two looks at a deadline that may be brought forward."""
+
 _STALL_SECONDS: Final = 0.05
 """Seconds after which the event loop takes what the thread has, while that waits for the network."""
 
@@ -180,8 +183,10 @@ async def _in_time(
     asked: asyncio.Future[BatchResult], deadline: Deadline, on_late: Callable[[BatchResult], None] | None = None
 ) -> BatchResult:
     try:
-        # Not wait_for, which waits for a coroutine that ignores its cancellation.
-        await asyncio.wait((asked,), timeout=deadline.remaining())
+        # Not wait_for, which waits for a coroutine that ignores its cancellation. Polling, since a stop brings the
+        # deadline forward.
+        while not asked.done() and not deadline.expired:
+            await asyncio.wait((asked,), timeout=min(deadline.remaining(), _LOOK_SECONDS))
         late = not asked.done()
     except asyncio.CancelledError:
         on_late = None  # the pass ends

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator
-from typing import final
+from typing import Final, final
 
 from ..deadline import Deadline
 from ..errors import APIError, DeadlineExceeded, NotFoundError, OptimoveError, TransportError
 from ..flows.paging import Paging, is_from_api
 from ..models.campaign import CampaignCustomer
+from ..observers import SafeLogger
 from .retry import RetryPolicy, backoff
 from .send import AsyncSender, RequestCounter, Sender
+
+_LOGGER: Final = SafeLogger("client")
 
 
 def read(
@@ -97,6 +100,8 @@ class _StreamRetry:
             self._failures = 0
         self._rows = self._paging.rows
         self._failures += 1
+        if self._failures == 1 and self._deadline is not None:
+            _LOGGER.warning("the customers of a campaign cannot be read now, which is tried again: %s", error)
         policy = self._policy
         pause = backoff(self._failures, first=policy.first_pause, longest=policy.longest_pause)
         if self._deadline is None:
