@@ -9,8 +9,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from types import MappingProxyType
-from typing import Any, Final, Literal, Protocol, final, runtime_checkable
+from typing import Any, Literal, Protocol, final, runtime_checkable
 
 from ..errors import ConfigurationError
 from ..handlers import Verdict
@@ -20,8 +19,6 @@ from ..validation import is_async
 CampaignFlow = Literal["triggered", "scheduled"]
 Told = Literal["approved", "denied", "nothing"]
 OnLogFailure = Literal["refuse", "decide"]
-
-_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 @final
@@ -123,11 +120,11 @@ class DecisionRecord:
     number: int | None = None
     verdict: Verdict | None = None
     reason: str | None = field(default=None, repr=False)
-    evidence: Mapping[str, Any] = field(default=_NOTHING, repr=False)
-    additional_data: Mapping[str, Any] = field(default=_NOTHING, repr=False)
+    evidence: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    additional_data: Mapping[str, Any] = field(default_factory=dict, repr=False)
     redelivered: bool = False
     error: str | None = None
-    seconds: Mapping[str, float] = field(default=_NOTHING)
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @final
@@ -157,7 +154,7 @@ class Completion:
     told: Told | None = None
     taken: bool | None = None
     error: str | None = None
-    seconds: Mapping[str, float] = field(default=_NOTHING)
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 @final
