@@ -18,7 +18,7 @@ MERMAID: Final = "assets/mermaid.js"
 DIAGRAM: Final = '<pre class="mermaid">'
 BUNDLE: Final = re.compile(r'<script src="[^"]*assets/javascripts/bundle[^"]*"></script>')
 LOADED: Final = re.compile(r"""<(?:script|img|iframe)\b[^>]*\bsrc="https?:|<link\b[^>]*rel="stylesheet"[^>]*https?:""")
-SOURCE: Final = re.compile(r"\]\((?:\.\./)+((?:examples|tests)/[\w/]+\.py)\)")
+SOURCE: Final = re.compile(r"\]\((?:\.\./)+((?:examples|tests)/[\w/]+\.(?:py|yaml))\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
