@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 PACKAGE: Final = "optimove_conditional_execution"
-LARGEST_WHEEL = 490_000
+LARGEST_WHEEL: Final = 490_000
 """Bytes. What users import is most of it, with its docstrings; no data, no tests."""
 
 
@@ -77,7 +77,8 @@ def test_the_metadata_says_who_may_install_it(metadata: email.message.Message) -
         "typing-extensions",
         "tzdata; sys_platform == 'win32'",
     }
-    assert set(metadata.get_all("Provides-Extra", [])) == {"aiohttp", "celery", "cli", "httpx2", "otel", "postgres", "redis"}
+    extras = {"aiohttp", "celery", "cli", "httpx2", "otel", "postgres", "redis"}
+    assert set(metadata.get_all("Provides-Extra", [])) == extras
     assert metadata["Description-Content-Type"] == "text/markdown"
 
 
