@@ -334,10 +334,12 @@ def test_a_stream_that_breaks(engine: Any, hushed: FakeOptimove) -> None:
 class Broken:
     """A store that cannot be reached."""
 
-    def claim(self, *arguments: Any, **options: Any) -> Any:
+    instant = False
+
+    def acquire(self, *arguments: Any, **options: Any) -> Any:
         raise OSError("no disk")
 
-    look = record = claim
+    renew = update = release = acquire
 
 
 BROKEN: Any = Broken()

@@ -160,7 +160,8 @@ class Asking:
         def on_late(result: BatchResult) -> None:
             # It is still the first answer when the next attempt has none, and may never have one.
             if batch in self._open and not self._answer_until.expired:
-                came = [name not in result.not_reached for name in ids]
+                without = result.not_reached | result.unanswered
+                came = [name not in without for name in ids]
                 first = tuple(compress(ids, came)), tuple(compress(row_sets, came))
                 group.create_task(self._settle(batch, *first, result))
 
