@@ -54,6 +54,7 @@ ROOMS = {
     "hostile": {OLDEST, NEWEST},
     "house": {OLDEST, NEWEST},
     "rehearsal": {OLDEST},
+    "replicas": {NEWEST},
     # The slowest of the rest: processes, servers, broken networks.
     "adapters/test_disconnects.py": {OLDEST, NEWEST},
     "adapters/test_wsgi.py": {OLDEST, NEWEST},
