@@ -42,7 +42,8 @@ NEEDS: Final = {
     f"{package.__name__}.rehearsal": "cli",
     f"{package.__name__}.telemetry": "otel",
     f"{package.__name__}.stores.redis": "redis",
-    f"{package.__name__}.stores.postgres": "libpq",  # `postgres` has it only where the system does
+    # The extra `postgres` has libpq only where the system does.
+    **{f"{package.__name__}.stores.postgres{part}": "libpq" for part in ("", "_connection", "_journal", "_locks")},
     f"{package.__name__}.transport.aiohttp_engine": "aiohttp",
     f"{package.__name__}.testing.pytest_plugin": "pytest",
 }
