@@ -24,6 +24,7 @@ from redis.asyncio import Redis as AsyncRedis
 from optimove_conditional_execution import AsyncWebhookReceiver, ConfigurationError, WebhookReceiver
 from optimove_conditional_execution.errors import StoreError
 from optimove_conditional_execution.stores import postgres as postgres_module
+from optimove_conditional_execution.stores import postgres_connection
 from optimove_conditional_execution.stores.postgres import PostgresClaims
 from optimove_conditional_execution.stores.redis import RedisClaims
 from optimove_conditional_execution.testing import FakeOptimove
@@ -241,7 +242,7 @@ def test_a_connection_that_fails_at_once_is_closed(postgres: Postgres, monkeypat
         made.append(connection)
         raise psycopg.OperationalError("the connection is lost")
 
-    monkeypatch.setattr(postgres_module, "_is_direct", fails)
+    monkeypatch.setattr(postgres_connection, "is_direct", fails)
     store = PostgresClaims(postgres.conninfo)
     with pytest.raises(StoreError):
         store.acquire("q", "a", 1.0, 1.0)

@@ -27,9 +27,15 @@ Colour = Callable[[Claims], Steps]
 
 @pytest.fixture(params=["in threads", "in an event loop"])
 def steps(request: pytest.FixtureRequest) -> Iterator[Colour]:
-    """Call a store from threads, or from an event loop."""
+    """Call a store from threads, or from an event loop, which closes its connections."""
+    kept: list[Claims] = []
+
+    def in_loop(store: Claims) -> Steps:
+        kept.append(store)
+        return Steps(store.asynchronous, runner=runner)
+
     with asyncio.Runner() as runner:
-        yield Steps if request.param == "in threads" else lambda store: Steps(store.asynchronous, runner=runner)
+        yield Steps if request.param == "in threads" else in_loop
 
 
 def shown(error: OptimoveError) -> str:
