@@ -53,7 +53,7 @@ CREATE INDEX IF NOT EXISTS decision_log_completes ON decision_log (completes, lo
 CREATE INDEX IF NOT EXISTS decision_log_customer ON decision_log (customer) WHERE customer IS NOT NULL;
 """
 _COLUMNS: Final = ", ".join(("number", *Content._fields, "hash"))
-_INSERT: Final = f"INSERT INTO decision_log ({_COLUMNS}) VALUES ({', '.join('?' * (len(Content._fields) + 2))})"  # noqa: S608
+_INSERT: Final = f"INSERT INTO decision_log ({_COLUMNS}) VALUES ({', '.join('?' * (len(Content._fields) + 2))})"  # noqa: S608 - our own names
 _HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 _KNOWN: Final = "SELECT 1 FROM decision_log WHERE id = ?"
 
@@ -401,7 +401,7 @@ def _start(connection: Connection) -> tuple[int, bytes]:
 
 def _rows(connection: Connection, condition: str, values: Sequence[object]) -> list[Row]:
     found = connection.execute(
-        f"SELECT {_COLUMNS} FROM decision_log WHERE {condition} ORDER BY number LIMIT {_ROWS_AT_ONCE}",  # noqa: S608
+        f"SELECT {_COLUMNS} FROM decision_log WHERE {condition} ORDER BY number LIMIT {_ROWS_AT_ONCE}",  # noqa: S608 - our own
         values,
     ).fetchall()
     return [Row(row[0], Content(*row[1:-1]), row[-1]) for row in found]
@@ -417,7 +417,7 @@ def _logged(connection: Connection, row: Row) -> LoggedDecision:
         values += [record.number, record.number, row.number]
     # Without the name of the index SQLite may walk the whole table, since that is in the wanted order.
     found = connection.execute(
-        f"SELECT {_COLUMNS} FROM decision_log INDEXED BY decision_log_completes"  # noqa: S608
+        f"SELECT {_COLUMNS} FROM decision_log INDEXED BY decision_log_completes"  # noqa: S608 - our own names
         f" WHERE {condition} ORDER BY number",
         values,
     ).fetchall()
