@@ -33,7 +33,7 @@ from optimove_conditional_execution.stores import (
     SqliteDecisionLog,
     Subject,
 )
-from tests.conftest import forked
+from tests.conftest import child_status
 
 NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
 EVENT = "5:77:2026-03-03T12:00:00:2026-03-03T13:00:00"
@@ -613,17 +613,14 @@ def test_kill_between_a_record_and_its_completion(log: SqliteDecisionLog, path: 
     assert log.verify() is None
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_child_appends_too(log: SqliteDecisionLog) -> None:
     log.append([record(0)])
-    child = forked()
-    if child == 0:
-        try:
-            log.append([record(1)])
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
+
+    def appends() -> bool:
+        log.append([record(1)])
+        return True
+
+    assert child_status(appends) == 0
     log.append([record(2)])
     assert len(list(log.decisions())) == 3
     assert log.verify() is None
