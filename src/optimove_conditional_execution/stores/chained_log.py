@@ -18,7 +18,7 @@ from pydantic import SecretBytes, SecretStr
 
 from ..credentials import revealed
 from ..errors import ConfigurationError
-from ..flows.decision_log import Completion, LoggedDecision
+from ..flows.decision_log import Completion, DecisionRecord, LoggedDecision
 from ..flows.journal import ranges_of
 from . import hash_chain
 from .hash_chain import GENESIS, ChainFault, Content, Row
@@ -50,6 +50,10 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
 
     def __init__(self, identify: Identify | None) -> None:
         self._identify = _identifier(identify)
+
+    @abc.abstractmethod
+    def append(self, entries: Sequence[DecisionRecord | Completion], /) -> None:
+        """Append entries; see `DecisionLog.append`."""
 
     @abc.abstractmethod
     def _query(self, work: Callable[[Execute], T]) -> T:
