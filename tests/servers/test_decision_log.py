@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from optimove_conditional_execution import (
     Decision,
     WebhookReceiver,
 )
+from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.cli.schema import schema
 from optimove_conditional_execution.stores import LoggedDecision
 from optimove_conditional_execution.stores.hash_chain import GENESIS
@@ -420,3 +422,37 @@ def test_what_cannot_be_a_log(server: Postgres) -> None:
     with pytest.raises(ConfigurationError, match="identify must be a secret"):
         PostgresDecisionLog(server.url, identify=" ")
     assert server.url not in repr(PostgresDecisionLog(server.url, identify="hush"))
+
+
+# ---- the command
+
+
+def test_the_command_takes_a_url(server: Postgres, log: PostgresDecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = record()
+    log.append([first, completion(first), record(1)])
+    monkeypatch.setenv("OPTIMOVE_DECISION_LOG", server.url)
+
+    def command(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(program, ["decisions", *arguments], prog_name="optimove-ce")
+        return done.exit_code, done.output
+
+    assert "Optimove was told no, and took it" in command("C-0", "--campaign", "29")[1]
+    assert command("export", "--json")[1].count("\n") == 2
+    assert command("verify")[0] == 0
+    assert json.loads(command("erase", CUSTOMER, "--yes", "--json")[1]) == {"erased": 1}
+    assert json.loads(command("prune", "--before", "2026-03-03T12:01", "--yes", "--json")[1]) == {"pruned": 1}
+    assert [logged.entry for logged in log.decisions()] == [3]
+    server.stop()
+    try:
+        status, printed = command("verify")
+        assert (status, "The log cannot be used: PostgreSQL cannot be reached." in printed) == (2, True)
+        assert str(server.port) not in printed
+    finally:
+        server.start()
+    log.close()
+    with psycopg.connect(server.conninfo) as connection:
+        connection.execute(f"DROP TABLE {TABLES}")
+    status, printed = command("export")
+    assert (status, "PostgreSQL lacks the tables of this store" in printed) == (2, True), printed
+    with psycopg.connect(server.conninfo) as connection:
+        assert connection.execute("SELECT to_regclass('optimove_decision_log')").fetchone() == (None,)
