@@ -58,6 +58,7 @@ SOLE_IMPORTERS = {
     "tenacity": {"transport.retry"},
     "sqlite3": {"stores.sqlite_file"},
     "redis": {"stores.redis"},
+    "cryptography": {"stores.payloads"},
     "psycopg": {"stores.postgres_connection"},
     "psycopg_pool": {"stores.postgres_connection"},
 }

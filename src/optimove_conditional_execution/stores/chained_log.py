@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, Self, TypeVar, cast
 
@@ -22,6 +23,7 @@ from ..flows.decision_log import Completion, DecisionRecord, LoggedDecision
 from ..flows.journal import ranges_of
 from . import hash_chain
 from .hash_chain import GENESIS, ChainFault, Content, Row
+from .payloads import EncryptionKeys, PayloadCodec
 
 T = TypeVar("T")
 
@@ -48,8 +50,18 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
 
     _table: str
 
-    def __init__(self, identify: Identify | None) -> None:
+    def __init__(
+        self, identify: Identify | None, *, keep_payloads: bool, encryption_keys: EncryptionKeys | None
+    ) -> None:
         self._identify = _identifier(identify)
+        self._payloads = PayloadCodec(
+            keep=keep_payloads, keys=encryption_keys, is_pseudonymous=self._identify is not None
+        )
+
+    @property
+    def keep_payloads(self) -> bool:
+        """Whether the log keeps payloads."""
+        return self._payloads.keep
 
     @abc.abstractmethod
     def append(self, entries: Sequence[DecisionRecord | Completion], /) -> None:
@@ -116,7 +128,7 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         def read(execute: Execute) -> list[LoggedDecision]:
             rows = self._rows(execute, f"{condition} AND number > ?", (*values, last))
             completions = self._completions(execute, rows)
-            return [_logged(row, completions.get(row.number, ())) for row in rows]
+            return [self._logged(row, completions.get(row.number, ())) for row in rows]
 
         last = 0
         while True:
@@ -209,7 +221,8 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
     def erase(self, customer_id: str, /) -> int:
         """Delete what the log knows of a customer, and keep that decisions were made; the chain stays verifiable.
 
-        Deleted are the id, the reason, the evidence and the additional data, with the salt of the commitment to them.
+        Deleted are the id, the reason, the evidence, the additional data and the payload, with the salt of the
+        commitment to them.
         What stays says when which campaign was approved or not, to somebody whom the log does not know any more; with
         the `request_uid` Optimove may know. Which entries were erased, and when, becomes an entry of its own, without
         the id. Later decisions about the customer are recorded as before.
@@ -239,6 +252,17 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
     def _rows(self, execute: Execute, condition: str, values: Sequence[object]) -> list[Row]:
         statement = f"SELECT {COLUMNS} FROM {self._table} WHERE {condition} ORDER BY number LIMIT {_ROWS_AT_ONCE}"  # noqa: S608
         return [Row(row[0], Content(*row[1:-1]), row[-1]) for row in execute(statement, values)]
+
+    def _logged(self, row: Row, completions: Sequence[Completion]) -> LoggedDecision:
+        record = hash_chain.record_of(row.content)
+        payload, is_sealed = hash_chain.payload_of(row.content, self._payloads)
+        return LoggedDecision(
+            entry=row.number,
+            record=record if payload is None else replace(record, payload=payload),
+            completion=hash_chain.final_completion(completions),
+            erased=row.content.commitment is not None and row.content.salt is None,
+            sealed=is_sealed,
+        )
 
     def _last(self, execute: Execute) -> tuple[int, bytes]:
         found = execute(f"SELECT number, hash FROM {self._table} ORDER BY number DESC LIMIT 1")  # noqa: S608 - our own
@@ -290,12 +314,3 @@ def completion_key(row: Row) -> tuple[str, int | None]:
     is_scheduled = record.event_key is not None and record.number is not None
     completes = record.event_key if is_scheduled else record.id
     return hash_chain.ascii_text(str(completes)), record.number if is_scheduled else None
-
-
-def _logged(row: Row, completions: Sequence[Completion]) -> LoggedDecision:
-    return LoggedDecision(
-        entry=row.number,
-        record=hash_chain.record_of(row.content),
-        completion=hash_chain.final_completion(completions),
-        erased=row.content.commitment is not None and row.content.salt is None,
-    )

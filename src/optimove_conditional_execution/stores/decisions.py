@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ from ..fork import detect_fork, reset_after_fork
 from ..tracebacks import sensitive_variables
 from . import hash_chain
 from .chained_log import COLUMNS, Append, ChainedLog, Execute, Identify, completion_key
-from .hash_chain import GENESIS, SALT_BYTES, Content, Row
+from .hash_chain import GENESIS, Content, Row
+from .payloads import EncryptionKeys
 from .sqlite_file import IN_MEMORY, Connection, SqliteFile
 
 T = TypeVar("T")
@@ -77,6 +77,8 @@ class SqliteDecisionLog(ChainedLog):
         *,
         identify: Identify | None = None,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        keep_payloads: bool = False,
+        encryption_keys: EncryptionKeys | None = None,
     ) -> None:
         """Open or create the file.
 
@@ -88,10 +90,15 @@ class SqliteDecisionLog(ChainedLog):
             synchronous: SQLite's setting. With `"FULL"` a record is on the disk before its answer leaves, which takes
                 the disk's time to flush. With `"NORMAL"` it survives the end of the process, however that ends, but the
                 last ones may be lost when the machine loses power.
+            keep_payloads: Whether to keep beside each record what was asked, for `optimove-ce replay`: the raw body of
+                the notification, or the customer's rows. It is personal data, and goes with `erase` and `prune`.
+            encryption_keys: A key of `cryptography.fernet.Fernet`, or several of which the first encrypts and all
+                decrypt: payloads are encrypted. Needs the extra `encryption`.
 
         Raises:
             ConfigurationError: `path` is `:memory:`; or `identify` is empty, blank or of another type; or
-                `synchronous` is neither.
+                `synchronous` is neither; or a key is invalid, or the extra `encryption` is missing; or payloads with
+                the ids that `identify` keeps out would be kept without a key.
             sqlite3.Error: The file cannot be opened, or is not an SQLite database.
             StoreError: Here and in all methods: the file has been removed or replaced. Restart all processes.
         """
@@ -99,7 +106,7 @@ class SqliteDecisionLog(ChainedLog):
             raise ConfigurationError("SqliteDecisionLog needs a file: what is kept in memory is no evidence.")
         if synchronous not in ("FULL", "NORMAL"):
             raise ConfigurationError('synchronous must be "FULL" or "NORMAL".')
-        super().__init__(identify)
+        super().__init__(identify, keep_payloads=keep_payloads, encryption_keys=encryption_keys)
         self._synchronous = synchronous
         self._file = SqliteFile(
             fspath(path), _SCHEMA, synchronous=synchronous, busy_seconds=_BUSY_SECONDS, private=True
@@ -121,13 +128,7 @@ class SqliteDecisionLog(ChainedLog):
             ConfigurationError: The time of one has no zone.
             sqlite3.Error: The file cannot be written.
         """
-        salts = os.urandom(SALT_BYTES * len(entries))
-        contents = [
-            hash_chain.of_record(each, self._identify, salts[SALT_BYTES * index : SALT_BYTES * (index + 1)])
-            if isinstance(each, DecisionRecord)
-            else hash_chain.of_completion(each)
-            for index, each in enumerate(entries)
-        ]
+        contents = hash_chain.contents_of(entries, self._identify, self._payloads)
         detect_fork()
         # Threads that append at the same time share one transaction, since flushing the disk takes most of the time.
         mine = _Pending(contents)

@@ -15,6 +15,7 @@ from . import hash_chain
 from .chained_log import Append, ChainedLog, Execute, Identify, completion_key
 from .group_commit import GroupCommit
 from .hash_chain import Content, Row
+from .payloads import EncryptionKeys
 from .postgres_connection import Session, checked_conninfo, errors, psycopg, psycopg_pool
 from .postgres_locks import as_journal_error
 from .postgres_schema import DECISIONS_SCHEMA
@@ -78,6 +79,8 @@ class PostgresDecisionLog(ChainedLog):
         *,
         identify: Identify | None = None,
         create_tables: bool = True,
+        keep_payloads: bool = False,
+        encryption_keys: EncryptionKeys | None = None,
     ) -> None:
         """Lazy: nothing is connected until first use.
 
@@ -89,14 +92,19 @@ class PostgresDecisionLog(ChainedLog):
                 under it, or a function that returns the text to keep. All methods take the id itself. With another
                 secret, earlier records are not found any more.
             create_tables: Whether to create the tables when they are missing. With False that is an error.
+            keep_payloads: Whether to keep beside each record what was asked, for `optimove-ce replay`: the raw body of
+                the notification, or the customer's rows. It is personal data, and goes with `erase` and `prune`.
+            encryption_keys: A key of `cryptography.fernet.Fernet`, or several of which the first encrypts and all
+                decrypt: payloads are encrypted. Needs the extra `encryption`.
 
         Raises:
             ConfigurationError: Here, that the conninfo is invalid, or the pool an `AsyncConnectionPool`, or `identify`
-                empty, blank or of another type; at first use, that PostgreSQL refuses it: a wrong password, a database,
-                a table or a permission that is missing, a read-only replica.
+                empty, blank or of another type, or a key invalid, or the extra `encryption` missing, or that payloads
+                with the ids that `identify` keeps out would be kept without a key; at first use, that PostgreSQL
+                refuses it: a wrong password, a database, a table or a permission that is missing, a read-only replica.
             ConnectionError: In all methods: PostgreSQL cannot be reached, or cannot do it now. It can be tried again.
         """
-        super().__init__(identify)
+        super().__init__(identify, keep_payloads=keep_payloads, encryption_keys=encryption_keys)
         schema = DECISIONS_SCHEMA if create_tables else ""
         if isinstance(conninfo_or_pool, psycopg_pool.AsyncConnectionPool):
             raise ConfigurationError(
@@ -123,7 +131,7 @@ class PostgresDecisionLog(ChainedLog):
             PayloadError: One cannot be written as JSON.
             ConfigurationError: The time of one has no zone; or PostgreSQL refuses it, as above.
         """
-        contents = hash_chain.contents_of(entries, self._identify)
+        contents = hash_chain.contents_of(entries, self._identify, self._payloads)
         detect_fork()
         self._group.append(contents)
 
