@@ -38,6 +38,7 @@ LEVELS = {
     "drivers": 4,
     "client": 4,
     "receivers": 5,
+    "replay": 5,
     "review": 5,
     "policy": 5,
     "adapters": 6,

@@ -21,7 +21,6 @@ from typing import Final, TypeVar
 from ..deadline import Deadline, WallAwareClock
 from ..errors import DeadlineExceeded, OptimoveError, StoreError
 from ..flows.completion_estimate import CompletionEstimate
-from ..flows.decision_log import keeps_payloads
 from ..flows.journal import DecidedBatch
 from ..flows.ledger import Answered, Ledger
 from ..flows.paging import UnreadableRows, seconds_for_customers
@@ -134,7 +133,7 @@ class Pipeline:
             ask_until=self._ask_until,
             on_answer=self._decided.put,
             on_asked=self.estimate.first_batch,
-            keep_payloads=self.log is not None and keeps_payloads(self.log.log),
+            keep_payloads=self.log is not None and self.log.keep_payloads,
         )
         self._updates = Updates(
             self.config,
