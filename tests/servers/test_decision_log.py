@@ -16,6 +16,7 @@ import psycopg
 import psycopg_pool
 import pytest
 from click.testing import CliRunner
+from cryptography.fernet import Fernet
 from psycopg.rows import dict_row
 
 from optimove_conditional_execution import (
@@ -424,7 +425,23 @@ def test_what_cannot_be_a_log(server: Postgres) -> None:
     assert server.url not in repr(PostgresDecisionLog(server.url, identify="hush"))
 
 
-# ---- the command
+# ---- payloads, and the command
+
+
+def test_payloads(server: Postgres, log: PostgresDecisionLog) -> None:
+    body, key = b'{"user": "Mr Gr\xff"}', Fernet.generate_key()
+    with PostgresDecisionLog(server.url, keep_payloads=True) as plain:
+        plain.append([record(0, payload=body)])
+    with PostgresDecisionLog(server.url, keep_payloads=True, encryption_keys=key) as encrypted:
+        encrypted.append([record(1, payload=body)])
+        assert [(logged.record.payload, logged.sealed) for logged in encrypted.decisions()] == [(body, False)] * 2
+    assert [(logged.record.payload, logged.sealed) for logged in log.decisions()] == [(body, False), (None, True)]
+    head = log.head()
+    assert log.erase(CUSTOMER) == 1
+    assert log.verify(head=head) is None
+    with psycopg.connect(server.conninfo) as connection:
+        texts = connection.execute("SELECT row::text FROM optimove_decision_log AS row").fetchall()
+    assert "Mr Gr" not in str(texts)
 
 
 def test_the_command_takes_a_url(server: Postgres, log: PostgresDecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:

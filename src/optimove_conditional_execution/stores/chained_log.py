@@ -32,6 +32,7 @@ Identify = str | bytes | SecretStr | SecretBytes | Callable[[str], str]
 COLUMNS: Final = ", ".join(("number", *Content._fields, "hash"))
 
 _ROWS_AT_ONCE: Final = 500
+_PRUNED_AT_ONCE: Final = 10_000
 _HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 
 
@@ -130,7 +131,7 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
             completions = self._completions(execute, rows)
             return [self._logged(row, completions.get(row.number, ())) for row in rows]
 
-        last = 0
+        last, _ = self._query(self._start)  # what was pruned may still be there
         while True:
             found = self._query(read)
             yield from found
@@ -164,7 +165,7 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
             # In this order: what others append in between must not be missed.
             return self._highest(execute), self._rows(execute, "number > ?", (last,))
 
-        last = 0
+        last = verifier.number  # what was pruned may still be there
         while True:
             highest, rows = self._query(read)
             for row in rows:
@@ -184,7 +185,9 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
     def prune(self, before: datetime, /) -> int:
         """Delete the oldest entries, up to the first that is not from before a moment; the rest stays verifiable.
 
-        That it was pruned, and up to which entry, becomes an entry of its own.
+        That it was pruned, and up to which entry, becomes an entry of its own. The old ones are then deleted in small
+        portions, so that decisions can be recorded meanwhile; if that is interrupted, they are hidden, and the next
+        `prune` deletes them.
 
         Args:
             before: The moment.
@@ -198,34 +201,51 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         moment = hash_chain.stamp(before, "before")
         table = self._table
 
-        def work(execute: Execute, append: Append) -> int:
+        def newest(execute: Execute) -> list[tuple[int, bytes]]:
             ((kept,),) = execute(f"SELECT min(number) FROM {table} WHERE at >= ?", (moment,))  # noqa: S608 - our own
-            newest = execute(
+            return execute(
                 f"SELECT number, hash FROM {table} WHERE number < ? ORDER BY number DESC LIMIT 1",  # noqa: S608
                 (self._highest(execute) + 1 if kept is None else kept,),
             )
-            if not newest:
-                return 0
-            ((through, digest),) = newest
-            ((count,),) = execute(
-                f"SELECT count(*) FROM {table} WHERE number <= ? AND type = 'decision'",  # noqa: S608 - our own
-                (through,),
-            )
-            details = {"through": through, "hash": digest.hex(), "before": moment}
-            append(hash_chain.of_maintenance("pruning", datetime.now(UTC), details))
-            execute(f"DELETE FROM {table} WHERE number <= ?", (through,))  # noqa: S608 - our own
-            return int(count)
 
-        return self._change(work)
+        def mark(execute: Execute, append: Append) -> None:
+            if self._start(execute)[0] < through:  # another process may have pruned meanwhile
+                details = {"through": through, "hash": digest.hex(), "before": moment}
+                append(hash_chain.of_maintenance("pruning", datetime.now(UTC), details))
+
+        if found := self._query(newest):
+            ((through, digest),) = found
+            self._change(mark)
+        return self._delete_pruned()
+
+    def _delete_pruned(self) -> int:
+        """Delete what was pruned, in portions, since whoever appends waits for each; return how many decisions."""
+        table, count = self._table, 0
+
+        def work(execute: Execute, _: Append) -> int | None:
+            through = self._start(execute)[0]
+            ((lowest,),) = execute(f"SELECT min(number) FROM {table}")  # noqa: S608 - our own
+            if lowest is None or lowest > through:
+                return None
+            end = min(lowest + _PRUNED_AT_ONCE, through + 1)
+            ((decisions,),) = execute(
+                f"SELECT count(*) FROM {table} WHERE number < ? AND type = 'decision'",  # noqa: S608 - our own
+                (end,),
+            )
+            execute(f"DELETE FROM {table} WHERE number < ?", (end,))  # noqa: S608 - our own
+            return int(decisions)
+
+        while (deleted := self._change(work)) is not None:
+            count += deleted
+        return count
 
     def erase(self, customer_id: str, /) -> int:
         """Delete what the log knows of a customer, and keep that decisions were made; the chain stays verifiable.
 
         Deleted are the id, the reason, the evidence, the additional data and the payload, with the salt of the
-        commitment to them.
-        What stays says when which campaign was approved or not, to somebody whom the log does not know any more; with
-        the `request_uid` Optimove may know. Which entries were erased, and when, becomes an entry of its own, without
-        the id. Later decisions about the customer are recorded as before.
+        commitment to them. What stays says when which campaign was approved or not, to somebody whom the log does not
+        know any more; with the `request_uid` Optimove may know. Which entries were erased, and when, becomes an entry
+        of its own, without the id. Later decisions about the customer are recorded as before.
 
         Args:
             customer_id: The customer.
@@ -271,13 +291,16 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
     def _start(self, execute: Execute) -> tuple[int, bytes]:
         """Return number and hash of the entry before the first one."""
         found = execute(
-            f"SELECT entry FROM {self._table} WHERE type = 'pruning' ORDER BY number DESC LIMIT 1"  # noqa: S608 - our own
+            f"SELECT number, entry FROM {self._table} WHERE type = 'pruning' ORDER BY number DESC LIMIT 1"  # noqa: S608
         )
         try:
-            details = json.loads(found[0][0])
-            return int(details["through"]), bytes.fromhex(details["hash"])
-        except (ValueError, TypeError, KeyError, IndexError):  # never pruned; or changed, and does not fit then
+            ((number, entry),) = found
+            details = json.loads(entry)
+            through, digest = int(details["through"]), bytes.fromhex(details["hash"])
+        except (ValueError, TypeError, KeyError):  # never pruned; or changed, and does not fit then
             return 0, GENESIS
+        # The entry itself is to be checked, too.
+        return (through, digest) if through < number else (0, GENESIS)
 
     def _key(self, customer_id: str) -> str:
         return hash_chain.ascii_text(customer_id if self._identify is None else self._identify(customer_id))
