@@ -267,9 +267,9 @@ def test_threads_that_wait_for_the_file_are_written_together(log: SqliteDecision
         for thread in threads:
             thread.start()
         end = time.monotonic() + 5
-        while len(log._waiting) < 4 and time.monotonic() < end:
+        while len(log._group._waiting) < 4 and time.monotonic() < end:
             time.sleep(0.01)
-        waiting = len(log._waiting)
+        waiting = len(log._group._waiting)
         other.execute("COMMIT")
     for thread in threads:
         thread.join(60)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Final, Literal, TypeVar, final
 
-from ..errors import ConfigurationError, OptimoveError
+from ..errors import ConfigurationError
 from ..flows.decision_log import Completion, DecisionRecord
 from ..fork import detect_fork, reset_after_fork
 from ..tracebacks import sensitive_variables
 from . import hash_chain
 from .chained_log import COLUMNS, Append, ChainedLog, Execute, Identify, completion_key
+from .group_commit import GroupCommit
 from .hash_chain import GENESIS, Content, Row
 from .payloads import EncryptionKeys
 from .sqlite_file import IN_MEMORY, Connection, SqliteFile
@@ -46,15 +45,6 @@ CREATE INDEX IF NOT EXISTS decision_log_customer ON decision_log (customer) WHER
 """
 _INSERT: Final = f"INSERT INTO decision_log ({COLUMNS}) VALUES ({', '.join('?' * (len(Content._fields) + 2))})"  # noqa: S608 - our own names
 _KNOWN: Final = "SELECT 1 FROM decision_log WHERE id = ?"
-
-
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """What one thread appends."""
-
-    contents: Sequence[Content]
-    done: bool = False
-    error: Exception | None = None
 
 
 @final
@@ -112,14 +102,12 @@ class SqliteDecisionLog(ChainedLog):
         self._file = SqliteFile(
             fspath(path), _SCHEMA, synchronous=synchronous, busy_seconds=_BUSY_SECONDS, private=True
         )
-        self._waiting: list[_Pending] = []
         self.after_fork()
         reset_after_fork(self)
 
     def after_fork(self) -> None:
         """Drop what the parent's threads are appending; a child has other threads."""
-        self._waiting = []
-        self._queue, self._writer = threading.Lock(), threading.Lock()
+        self._group = GroupCommit(self._write)
 
     def append(self, entries: Sequence[DecisionRecord | Completion], /) -> None:
         """Append entries; see `DecisionLog.append`.
@@ -131,35 +119,15 @@ class SqliteDecisionLog(ChainedLog):
         """
         contents = hash_chain.contents_of(entries, self._identify, self._payloads)
         detect_fork()
-        # Threads that append at the same time share one transaction, since flushing the disk takes most of the time.
-        mine = _Pending(contents)
-        with self._queue:
-            self._waiting.append(mine)
-        with self._writer:
-            if not mine.done:
-                with self._queue:
-                    group, self._waiting = self._waiting, []
-                self._write(group)
-        if mine.error is not None:
-            raise mine.error
+        self._group.append(contents)
 
-    def _write(self, group: Sequence[_Pending]) -> None:
+    def _write(self, contents: Sequence[Content]) -> None:
         # A completion that is lost in a power failure leaves a record without one, which says what is known.
-        is_decided = any(content.type == "decision" for each in group for content in each.contents)
-        try:
-            with self._file.connection() as connection:
-                connection.execute(f"PRAGMA synchronous = {self._synchronous if is_decided else 'NORMAL'}")
-                connection.execute("BEGIN IMMEDIATE")
-                for each in group:
-                    _append(connection, each.contents)
-        except BaseException as error:  # the writer of this group raises it in all of its threads
-            for each in group:
-                each.error = error if isinstance(error, Exception) else OptimoveError("Appending was interrupted.")
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            for each in group:
-                each.done = True
+        is_decided = any(content.type == "decision" for content in contents)
+        with self._file.connection() as connection:
+            connection.execute(f"PRAGMA synchronous = {self._synchronous if is_decided else 'NORMAL'}")
+            connection.execute("BEGIN IMMEDIATE")
+            _append(connection, contents)
 
     def _query(self, work: Callable[[Execute], T]) -> T:
         with self._file.connection() as connection:
