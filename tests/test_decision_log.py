@@ -30,7 +30,6 @@ from optimove_conditional_execution.stores import (
     SqliteDecisionLog,
     Subject,
 )
-from tests.conftest import forked
 from tests.stores.decision_log_suite import (
     NOON,
     Change,
@@ -358,22 +357,6 @@ def test_kill_between_a_record_and_its_completion(log: SqliteDecisionLog, path: 
     assert (logged.record.id, logged.record.verdict, logged.completion) == (ident, "approve", None)
     assert log.verify() is None
     log.append([record(1)])
-    assert log.verify() is None
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_child_appends_too(log: SqliteDecisionLog) -> None:
-    log.append([record(0)])
-    child = forked()
-    if child == 0:
-        try:
-            log.append([record(1)])
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
-    log.append([record(2)])
-    assert len(list(log.decisions())) == 3
     assert log.verify() is None
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -34,7 +33,6 @@ from optimove_conditional_execution.stores import LoggedDecision
 from optimove_conditional_execution.stores.hash_chain import GENESIS
 from optimove_conditional_execution.stores.postgres import PostgresDecisionLog
 from optimove_conditional_execution.testing import FakeOptimove
-from tests.conftest import forked
 from tests.servers.claims import IN_URL, SECRET, guarded
 from tests.servers.pgbouncer import running_pgbouncer
 from tests.servers.postgres import GUARDED, Postgres
@@ -185,22 +183,6 @@ def test_threads_share_a_transaction(server: Postgres, log: PostgresDecisionLog)
     with psycopg.connect(server.conninfo) as connection:
         query = "SELECT count(DISTINCT xmin::text), count(*) FROM optimove_decision_log"
         assert connection.execute(query).fetchone() == (2, 6)
-    assert log.verify() is None
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_child_appends_too(log: PostgresDecisionLog) -> None:
-    log.append([record(0)])
-    child = forked()
-    if child == 0:
-        try:
-            log.append([record(1)])
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
-    log.append([record(2)])
-    assert len(list(log.decisions())) == 3
     assert log.verify() is None
 
 

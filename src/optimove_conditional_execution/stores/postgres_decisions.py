@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar, final
 
-from ..deadline import Deadline
-from ..errors import ConfigurationError, DeadlineExceeded
+from ..errors import ConfigurationError
 from ..flows.decision_log import Completion, DecisionRecord
 from ..fork import detect_fork, reset_after_fork
 from ..tracebacks import sensitive_variables
@@ -16,7 +15,7 @@ from .chained_log import Append, ChainedLog, Execute, Identify, completion_key
 from .group_commit import GroupCommit
 from .hash_chain import Content, Row
 from .payloads import EncryptionKeys
-from .postgres_connection import Session, checked_conninfo, errors, psycopg, psycopg_pool
+from .postgres_connection import Session, borrowed, checked_conninfo, errors, psycopg, psycopg_pool
 from .postgres_locks import as_journal_error
 from .postgres_schema import DECISIONS_SCHEMA
 from .remote import MAX_CONNECTIONS
@@ -138,24 +137,24 @@ class PostgresDecisionLog(ChainedLog):
     def _write(self, contents: Sequence[Content]) -> None:
         is_soon = all(content.type == "completion" for content in contents)
         try:
-            self._transaction(lambda cursor: _append(cursor, contents, is_soon=is_soon))
+            self._transaction(
+                lambda cursor: _append(cursor, contents, is_soon=is_soon), passing=(errors.UniqueViolation,)
+            )
         except errors.UniqueViolation:  # it holds one of the records, since a reply was lost; which is rare
             pass
-        except (psycopg.Error, OSError) as error:
-            raise as_journal_error(error) from None
         else:
             return
-        self._translated(lambda cursor: _append(cursor, _unknown(cursor, contents)))
+        self._transaction(lambda cursor: _append(cursor, _unknown(cursor, contents)))
 
     def _query(self, work: Callable[[Execute], T]) -> T:
-        return self._translated(lambda cursor: work(_executing(cursor)))
+        return self._transaction(lambda cursor: work(_executing(cursor)))
 
     def _change(self, work: Callable[[Execute, Append], T]) -> T:
         def alone(cursor: Cursor) -> T:
             _lock(cursor)
             return work(_executing(cursor), lambda content: _append(cursor, [content]))
 
-        return self._translated(alone)
+        return self._transaction(alone)
 
     def _highest(self, execute: Execute) -> int:
         found = execute("SELECT number FROM optimove_decision_log_head WHERE id = 1")
@@ -177,23 +176,15 @@ class PostgresDecisionLog(ChainedLog):
         for session in pool.clients():
             session.close()
 
-    def _translated(self, work: Callable[[Cursor], T]) -> T:
-        try:
-            return self._transaction(work)
-        except (psycopg.Error, OSError) as error:
-            raise as_journal_error(error) from None
-
-    def _transaction(self, work: Callable[[Cursor], T]) -> T:
+    def _transaction(self, work: Callable[[Cursor], T], *, passing: tuple[type[psycopg.Error], ...] = ()) -> T:
         detect_fork()
-        pool = self._pool
-        try:
-            session = pool.acquire(Deadline.after(_BUSY_SECONDS))
-        except DeadlineExceeded:
-            raise ConnectionError("All connections of this decision log are in use.") from None
-        try:
-            return session.transaction(work)
-        finally:
-            pool.release(session)
+        with borrowed(self._pool, _BUSY_SECONDS) as session:
+            try:
+                return session.transaction(work)
+            except passing:
+                raise
+            except (psycopg.Error, OSError) as error:
+                raise as_journal_error(error) from None
 
 
 def _executing(cursor: Cursor) -> Execute:
