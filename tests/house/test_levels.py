@@ -35,6 +35,7 @@ LEVELS = {
     "stores": 3,
     "worker_pool": 3,
     "fork": 3,
+    "installation": 3,
     "drivers": 4,
     "client": 4,
     "receivers": 5,

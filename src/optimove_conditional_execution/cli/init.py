@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.resources
 import json
+import re
 import shlex
 from collections.abc import Mapping
 from importlib.resources.abc import Traversable
@@ -14,6 +15,7 @@ from typing import Final
 import click
 
 from ..errors import ConfigurationError
+from ..installation import DISTRIBUTION, requirement
 from .options import json_option
 
 REQUIREMENTS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -45,6 +47,19 @@ OPTIMOVE_API_KEY=
 OPTIMOVE_BASE_URL=
 OPTIMOVE_WEBHOOK_SECRET=
 """
+_MYPY: Final = """\
+[mypy]
+# Finds a condition that lacks its await, which is always true.
+enable_error_code = truthy-bool
+"""
+_PLACE: Final = """\
+# The SDK, from where it was installed here. Elsewhere, name its wheel there, a file or a URL.
+"""
+_NO_PLACE: Final = """\
+# If the SDK's wheel is on no index of yours, name the folder that holds it:
+# --find-links wheels
+"""
+_INSTALLS: Final = re.compile(rf'pip install "{DISTRIBUTION}\[cli\]".*')
 _IGNORED: Final = ".env\n.venv/\n__pycache__/\n.pytest_cache/\npackage/\n*.zip\n"
 
 
@@ -89,15 +104,17 @@ def project(kind: str) -> dict[str, str]:
     folder = _examples()
     example = f"{kind}_gate"
     sources = (f"{example}.py", f"test_{example}.py", *_MORE.get(kind, ()))
-    # In its own folder it is the only gate.
-    files = {
-        name.replace(example, "gate"): folder.joinpath(name).read_text("utf-8").replace(example, "gate")
-        for name in sources
-    }
-    needed = ("optimove-conditional-execution[cli]", *REQUIREMENTS[kind], "pytest")
+    files = {}
+    for name in sources:
+        # In its own folder it is the only gate.
+        text = folder.joinpath(name).read_text("utf-8").replace(example, "gate")
+        text = text.replace(f"package {DISTRIBUTION} ", f"package {shlex.quote(requirement())} ")
+        files[name.replace(example, "gate")] = _INSTALLS.sub("pip install -r requirements.txt", text)
+    needed = (requirement("cli"), *REQUIREMENTS[kind], "pytest")
     return {
         **files,
-        "requirements.txt": "".join(f"{name}\n" for name in needed),
+        "requirements.txt": (_PLACE if "@" in needed[0] else _NO_PLACE) + "".join(f"{name}\n" for name in needed),
+        "mypy.ini": _MYPY,
         "README.md": _README.format(rehearsal=_last_paragraph(files["gate.py"])),
         ".env.example": _ENV,
         ".gitignore": _IGNORED,
