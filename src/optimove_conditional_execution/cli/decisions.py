@@ -17,6 +17,7 @@ from ..errors import ConfigurationError, OptimoveError
 from ..flows.decision_log import LoggedDecision
 from ..settings import LOG_SECRET_VARIABLE
 from ..stores import SqliteDecisionLog
+from .options import echo_result, json_lines_option, json_option, printable
 
 _SHOW: Final = "show"
 _COLUMNS: Final = (
@@ -86,7 +87,7 @@ def decisions() -> None:
 @_LOG
 @_CAMPAIGN
 @_SINCE
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def show_decisions(customer: str, path: Path, campaign: str | None, since: datetime | None, as_json: bool) -> None:
     """List what was decided about CUSTOMER, the oldest first."""
     with _opened(path) as log:
@@ -95,10 +96,9 @@ def show_decisions(customer: str, path: Path, campaign: str | None, since: datet
             click.echo(json.dumps([each.as_json() for each in found]))
             return
         none = True
-        for each in found:
+        for line in (line for each in found for line in _told(each)):
             none = False
-            for line in _told(each):
-                click.echo(line)
+            click.echo(line)
         if none:
             click.echo("The log holds no such decision.")
 
@@ -108,7 +108,7 @@ def show_decisions(customer: str, path: Path, campaign: str | None, since: datet
 @_CAMPAIGN
 @_SINCE
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header; the default.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@json_lines_option
 def export_decisions(path: Path, campaign: str | None, since: datetime | None, as_csv: bool, as_json: bool) -> None:
     """Print all decisions. They hold personal data."""
     if as_csv and as_json:
@@ -125,7 +125,7 @@ def export_decisions(path: Path, campaign: str | None, since: datetime | None, a
 @decisions.command("verify", epilog="\b\nExample:\n  optimove-ce decisions verify --log decisions.db")
 @_LOG
 @click.option("--head", help="What this command printed earlier: the log must still hold that entry.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def verify_decisions(path: Path, head: str | None, as_json: bool) -> None:
     """Check that no entry was changed, removed or reordered.
 
@@ -134,15 +134,11 @@ def verify_decisions(path: Path, head: str | None, as_json: bool) -> None:
     """
     with _opened(path) as log:
         now, fault = log.head(), log.verify(head=head)
-    if as_json:
-        told = {"entry": None, "problem": None} if fault is None else {"entry": fault.entry, "problem": fault.problem}
-        click.echo(json.dumps({"ok": fault is None, **told, "head": now}))
-    elif fault is None:
-        click.echo(f"The log is intact. Its head is {now}")
-    else:
-        click.echo(f"Entry {fault.entry} {fault.problem}.")
-    if fault is not None:
-        raise click.exceptions.Exit(1)
+    entry, problem = (None, None) if fault is None else (fault.entry, fault.problem)
+    told = {"ok": fault is None, "entry": entry, "problem": problem, "head": now}
+    text = f"The log is intact. Its head is {now}" if fault is None else f"Entry {entry} {problem}."
+    echo_result(told, text, as_json=as_json)
+    raise click.exceptions.Exit(int(fault is not None))
 
 
 def _opened(path: Path) -> SqliteDecisionLog:
@@ -184,9 +180,9 @@ def _told(logged: LoggedDecision) -> Iterator[str]:
     error = f": {record.error.rstrip('.')}" if record.error else ""
     again = "the same answer was given again: " if record.redelivered else ""
     when = record.at.strftime("%Y-%m-%d %H:%M:%S UTC")
-    yield _printable(f"{when}  {', '.join(asked) or record.flow}: {again}{kind}{because}{error}. {_outcome(logged)}")
+    yield printable(f"{when}  {', '.join(asked) or record.flow}: {again}{kind}{because}{error}. {_outcome(logged)}")
     if record.evidence:
-        yield _printable(f"    evidence: {json.dumps(record.evidence, ensure_ascii=False)}")
+        yield printable(f"    evidence: {json.dumps(record.evidence, ensure_ascii=False)}")
 
 
 def _outcome(logged: LoggedDecision) -> str:
@@ -240,8 +236,3 @@ def _write_csv(stream: TextIO, found: Iterable[LoggedDecision]) -> None:
 def _encodable(value: object) -> object:
     """Return text that UTF-8 can hold: an id may have a lone surrogate."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-
-
-def _printable(text: str) -> str:
-    """Return text that cannot steer a terminal: ids and reasons are others' text."""
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib.resources
-import json
 import re
 import shlex
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ import click
 
 from ..errors import ConfigurationError
 from ..installation import DISTRIBUTION, requirement
-from .options import json_option
+from .options import echo_result, json_option
 
 REQUIREMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "fastapi": ("fastapi", "uvicorn"),
@@ -85,14 +84,10 @@ def init(kind: str, directory: Path, force: bool, as_json: bool) -> None:
     ]
     if directory.resolve() != Path.cwd():
         commands[0] = f"cd {shlex.quote(str(directory))} && {commands[0]}"
-    if as_json:
-        click.echo(json.dumps({"kind": kind, "directory": str(directory), "files": list(files), "next": commands}))
-        return
-    for name in files:
-        click.echo(f"wrote {click.format_filename(directory / name)}")
-    click.echo("\nNext: set up, test, rehearse.\n")
-    for command in commands:
-        click.echo(f"  {click.format_filename(command)}")
+    wrote = [f"wrote {click.format_filename(directory / name)}" for name in files]
+    lines = [*wrote, "\nNext: set up, test, rehearse.\n", *(f"  {click.format_filename(each)}" for each in commands)]
+    value = {"kind": kind, "directory": str(directory), "files": list(files), "next": commands}
+    echo_result(value, "\n".join(lines), as_json=as_json)
 
 
 def project(kind: str) -> dict[str, str]:

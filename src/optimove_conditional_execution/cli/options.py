@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ NamedSecret = tuple[str, bytes]
 """The variable, and its value as bytes."""
 
 json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+json_lines_option: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
 
 @final
@@ -51,6 +53,16 @@ def given_secrets() -> list[NamedSecret]:
         environment = {SECRET_VARIABLE: click.prompt("Webhook secret", hide_input=True, err=True)}
     webhook_secrets(environment)  # checks them
     return list(secret_variables(environment).items())
+
+
+def echo_result(value: object, text: str, *, as_json: bool) -> None:
+    """Print a result: as one line of JSON, or as text."""
+    click.echo(json.dumps(value) if as_json else text)
+
+
+def printable(text: str) -> str:
+    """Return text that cannot steer a terminal: ids, URLs and reasons are others' text."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def as_text(secret: NamedSecret) -> str:

@@ -25,7 +25,7 @@ from ..signature_diagnosis import UTF_16, utf_16
 from ..stores import SqliteJournal
 from .charts import show_section
 from .console import ReviewDisplay, review_sections
-from .options import json_option
+from .options import echo_result, json_option
 from .report_file import report_option, write_page
 from .signals import Interrupted, run_interruptibly
 
@@ -124,17 +124,9 @@ def review_status(journal: str, as_json: bool) -> None:
         }
         for kept in _kept(_existing(journal))
     ]
-    if as_json:
-        click.echo(json.dumps(rows))
-        return
-    for row in rows:
-        state = "finished" if row["finished"] else "unfinished"
-        click.echo(
-            f"campaign {row['campaign_id']}  clearance {row['clearance_required_by']}  decided {row['decided']}  "
-            f"approved {row['approved']}  {state}"
-        )
-    if not rows:
-        click.echo("The journal holds no review.")
+    line = "campaign {campaign_id}  clearance {clearance_required_by}  decided {decided}  approved {approved}  {state}"
+    lines = [line.format(**row, state="finished" if row["finished"] else "unfinished") for row in rows]
+    echo_result(rows, "\n".join(lines) or "The journal holds no review.", as_json=as_json)
 
 
 @review.command("unanswered", epilog="\b\nExample:\n  optimove-ce review unanswered --journal reviews.db --json")
@@ -158,13 +150,11 @@ def unanswered_customers(journal: str, campaign: int | None, as_json: bool) -> N
         for state, found in _from_journal(_existing(journal), campaign, lambda _, batches: unanswered(batches))
         for customer_id, why in found.items()
     ]
-    if as_json:
-        click.echo(json.dumps(rows))
-        return
-    for row in rows:
-        click.echo("campaign {campaign_id}  clearance {clearance_required_by}  {customer_id}  {why}".format(**row))
-    if not rows:
-        click.echo("Every customer whom the reviewer was asked about was answered about.")
+    lines = [
+        "campaign {campaign_id}  clearance {clearance_required_by}  {customer_id}  {why}".format(**row) for row in rows
+    ]
+    none = "Every customer whom the reviewer was asked about was answered about."
+    echo_result(rows, "\n".join(lines) or none, as_json=as_json)
 
 
 def _review(
