@@ -95,6 +95,17 @@ def test_payloads_exclude_users_and_must_hold_who_is_expected() -> None:
         TriggeredRehearsal(payloads=[{**RECORDED[0], "request_uid": None}], as_is=True)
 
 
+def test_who_is_expected_is_asked_about_once() -> None:
+    rehearsal = TriggeredRehearsal(count=6, faults={"forged": 50}, expect={"C1": "denied", "C2": "approved"}, seed=3)
+    asked = {one.user_id: one for one in rehearsal.notifications}
+    assert len(asked) == len(rehearsal.notifications) == 6
+    assert (asked["C1"].expected, asked["C2"].expected) == ("denied", "approved")
+    assert asked["C1"].must_be_decided
+    assert asked["C2"].must_be_decided
+    before = {one.user_id for one in TriggeredRehearsal(count=6, faults={"forged": 50}, seed=3).notifications}
+    assert len(before & asked.keys()) == 4, "the seed gives the same others"
+
+
 def test_rows_of_a_csv_file(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text('CustomerID,actionid,PromoCode,Note\r\n007,4,"A,B","two\nlines"\r\nC8,,,\r\n', newline="")

@@ -40,7 +40,7 @@ from .console import (
     line_of,
     triggered_section,
 )
-from .options import MAX_TIMEOUT_MS, Seconds, as_text, given_secrets, json_option, url
+from .options import MAX_TIMEOUT_MS, Seconds, as_text, given_secrets, json_lines_option, json_option, url
 from .report_file import report_option, write_page
 from .signals import Interrupted, run_interruptibly
 from .tenant import token_of, with_token
@@ -116,7 +116,6 @@ _timezone: Final = click.option(
     default="UTC",
     help="The zone of a scheduled campaign's times; read from OPTIMOVE_TIMEZONE too.",
 )
-_json_lines: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
 
 @click.command(
@@ -174,7 +173,7 @@ _json_lines: Final = click.option("--json", "as_json", is_flag=True, help="Print
 @_port
 @_start_within
 @report_option
-@_json_lines
+@json_lines_option
 def trigger(command: Sequence[str], report: Path | None, as_json: bool, **options: Any) -> None:
     """Send the notifications of a triggered campaign to your webhook URL, faults included, and check the results.
 
@@ -253,7 +252,7 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
 @_start_within
 @click.option("--recipients", type=click.File("w"), help="Write who would get the campaign into a file, an id a line.")
 @report_option
-@_json_lines
+@json_lines_option
 def campaign(
     command: Sequence[str],
     listener: str | None,
@@ -370,7 +369,7 @@ def _told(status: int | None) -> str:
     help="From a scheduled campaign's event to its clearance.",
 )
 @_timezone
-@_json_lines
+@json_lines_option
 def simulate(as_json: bool, **options: Any) -> None:
     """Simulate Optimove, so that you can try your own service: it posts signed notifications and takes approvals.
 

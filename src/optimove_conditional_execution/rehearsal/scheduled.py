@@ -76,10 +76,11 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
     on_announced: Callable[[int | None], object] = lambda _: None
 
     def __post_init__(self) -> None:
-        self._rows = None if self.rows is None else read_rows(self.rows)
+        self._served: int | Sequence[Mapping[str, Any]] = self.customers if self.rows is None else read_rows(self.rows)
         if wrong := sorted({*self.expect.values()} - {"approved", "denied", "not approved"}):
             raise ConfigurationError(f"A campaign's customers are approved or denied, not {wrong[0]}.")
         known = make_rows(self._served, channels=1, control_every=None)
+        self._row_count = len(known)
         if unknown := [customer_id for customer_id in self.expect if not known.knows(customer_id)]:
             raise ConfigurationError(
                 f"The campaign has no customer {unknown[0]}: correct the id of the expected decision."
@@ -91,16 +92,11 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
         self._campaign: Campaign | None = None
         self._statuses: list[int | None] = []
 
-    @property
-    def _served(self) -> int | Sequence[Mapping[str, Any]]:
-        return self.customers if self._rows is None else self._rows
-
     def result(self) -> ScheduledResult:
         """Return the result so far."""
         if self._campaign is None:
             finding = Finding("The event was posted to no listener")
-            rows = self.customers if self._rows is None else len(self._rows)
-            return ScheduledResult(campaign_id=self.campaign_id, rows=rows, findings=(finding,))
+            return ScheduledResult(campaign_id=self.campaign_id, rows=self._row_count, findings=(finding,))
         return ScheduledResult.of(
             self._campaign,
             self._statuses,

@@ -91,8 +91,8 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
             posted once, in order, instead of `count` notifications about `users`, with new time stamps, a new deadline
             and a new `request_uid`, and signed.
         as_is: Whether the payloads keep their time stamps, deadline and `request_uid`.
-        expect: The right decision about customers: approved, denied or abstained. They are asked about, too, if there
-            are no payloads.
+        expect: The right decision about customers: approved, denied or abstained. Those who are neither in `users` nor
+            in `payloads` are asked about once each, in place of others.
         undecided: How many of a hundred may stay without a decision, of those whose decision is not in `expect`. None
             for a third, if ten or more are asked about.
         notifications: What is posted, instead of a plan from `count`, `faults`, `users`, `payloads`, `expect` and
@@ -141,9 +141,11 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
 
     def _plan(self, seed: int) -> list[PlannedNotification]:
         if self.payloads is None:
-            # Who is expected is asked about, too, and nobody else if there are no users.
-            users = [*self.users, *(user_id for user_id in self.expect if user_id not in self.users)]
-            planned = plan(self.count, faults=self.faults, users=users, seed=seed)
+            planned = plan(self.count, faults=self.faults, users=self.users, seed=seed)
+            good = (index for index, one in enumerate(planned) if one.must_be_decided)
+            # Once each: a gate may allow a customer one campaign a day.
+            for user_id, index in zip((one for one in self.expect if one not in self.users), good, strict=False):
+                planned[index] = replace(planned[index], user_id=user_id)
         else:
             if self.users:
                 raise ConfigurationError("Give payloads, or users to be asked about: not both.")

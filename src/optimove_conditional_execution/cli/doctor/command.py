@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import click
@@ -55,16 +55,7 @@ _SERVICE: Final = "it must be registered, be reachable from here, and refuse"
 )
 @click.option("--strict", is_flag=True, help="Exit with status 1 on warnings, too.")
 @json_option
-def doctor(
-    webhook: str | None,
-    listener: str | None,
-    claims: str | None,
-    seconds: float,
-    timeout_ms: int,
-    path_prefix: str,
-    strict: bool,
-    as_json: bool,
-) -> None:
+def doctor(claims: str | None, path_prefix: str, strict: bool, as_json: bool, **options: Any) -> None:
     """Check this environment before you go live.
 
     It checks the settings (OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL, OPTIMOVE_WEBHOOK_SECRET, OPTIMOVE_LISTENER_TOKEN,
@@ -78,7 +69,8 @@ def doctor(
     """
     # A key that is sent over plain HTTP is a finding here; the client's warning would repeat it.
     logging.getLogger("optimove_conditional_execution.client").addHandler(logging.NullHandler())
-    plan = DoctorOptions(seconds, timeout_ms, Endpoints(path_prefix=path_prefix), webhook, listener)
+    # The other options have the names of its fields.
+    plan = DoctorOptions(endpoints=Endpoints(path_prefix=path_prefix), **options)
     checks: list[Check] = []
     for check in chain(_checks(os.environ, plan), claims_checks(claims) if claims else ()):
         if not as_json:
