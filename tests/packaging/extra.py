@@ -192,9 +192,9 @@ def cli() -> None:
         # pytest is what the project wants besides: it is on any index.
         listed.write_text(listed.read_text().replace("pytest\n", ""))
         pip = ("-m", "pip", "install", "--no-index", "--disable-pip-version-check", "--requirement", str(listed))
-        installed = subprocess.run([python, *pip], capture_output=True, text=True, check=False, timeout=300)
+        installed = subprocess.run([str(python), *pip], capture_output=True, text=True, check=False, timeout=300)
         assert installed.returncode == 0, installed
-        version = [Path(python).with_name("optimove-ce"), "--version"]
+        version = [str(python.with_name("optimove-ce")), "--version"]
         assert subprocess.run(version, capture_output=True, text=True, check=True).stdout == shown.stdout
 
 
