@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
-from collections.abc import Mapping
-from typing import Final, final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar, final
 
 import click
 
 from ..errors import ConfigurationError
 from ..settings import SECRET_VARIABLE, secret_variables, webhook_secrets
 from ..urls import split_absolute
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 MAX_TIMEOUT_MS: Final = 3_600_000
 
@@ -21,6 +24,11 @@ NamedSecret = tuple[str, bytes]
 
 json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
 json_lines_option: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+
+
+def together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Return one decorator for options that several commands share."""
+    return lambda function: functools.reduce(lambda added, option: option(added), reversed(options), function)
 
 
 @final

@@ -40,7 +40,7 @@ from .console import (
     line_of,
     triggered_section,
 )
-from .options import MAX_TIMEOUT_MS, Seconds, as_text, given_secrets, json_lines_option, json_option, url
+from .options import MAX_TIMEOUT_MS, Seconds, as_text, given_secrets, json_lines_option, json_option, together, url
 from .report_file import report_option, write_page
 from .signals import Interrupted, run_interruptibly
 from .tenant import token_of, with_token
@@ -98,6 +98,7 @@ _port: Final = click.option("--port", type=click.IntRange(0, 65_535), default=0,
 _start_within: Final = click.option(
     "--start-within", type=Seconds(0, 3_600), default=START_SECONDS, help="How long your service may take to listen."
 )
+_serving: Final = together(_host, _port, _start_within, report_option, json_lines_option)
 _file: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _expect: Final = click.option(
     "--expect",
@@ -169,11 +170,7 @@ _timezone: Final = click.option(
     metavar="PERCENT",
     help="How many of a hundred may stay without a decision; without it a third, of ten or more customers.",
 )
-@_host
-@_port
-@_start_within
-@report_option
-@json_lines_option
+@_serving
 def trigger(command: Sequence[str], report: Path | None, as_json: bool, **options: Any) -> None:
     """Send the notifications of a triggered campaign to your webhook URL, faults included, and check the results.
 
@@ -247,12 +244,8 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
     type=Seconds(0, min_open=True),
     help="End this long after the event, when clearance is later.",
 )
-@_host
-@_port
-@_start_within
 @click.option("--recipients", type=click.File("w"), help="Write who would get the campaign into a file, an id a line.")
-@report_option
-@json_lines_option
+@_serving
 def campaign(
     command: Sequence[str],
     listener: str | None,

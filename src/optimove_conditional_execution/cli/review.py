@@ -25,7 +25,7 @@ from ..signature_diagnosis import UTF_16, utf_16
 from ..stores import SqliteJournal
 from .charts import show_section
 from .console import ReviewDisplay, review_sections
-from .options import echo_result, json_option
+from .options import echo_result, json_option, together
 from .report_file import report_option, write_page
 from .signals import Interrupted, run_interruptibly
 
@@ -51,6 +51,7 @@ _STOP_WITHIN: Final = click.option(
 )
 _CAMPAIGN: Final = click.option("--campaign", type=int, metavar="N", help="Only this campaign.")
 _ONE: Final = click.option("--per-customer", "one_by_one", is_flag=True, help="FUNCTION takes one customer.")
+_RUNNING: Final = together(_JOURNAL, _ONE, _DENIED, _STOP_WITHIN, report_option, json_option)
 
 
 @click.group(epilog="\b\nExample:\n  optimove-ce review status --journal reviews.db")
@@ -65,12 +66,7 @@ def review() -> None:
 @review.command("run", epilog="\b\nExample:\n  optimove-ce review run gate:reviewer event.json --journal reviews.db")
 @_REVIEWER
 @click.argument("event", type=click.File("rb"), metavar="EVENT")
-@_JOURNAL
-@_ONE
-@_DENIED
-@_STOP_WITHIN
-@report_option
-@json_option
+@_RUNNING
 def run_review(event: BinaryIO, **options: Any) -> None:
     """Review the campaign of EVENT: a file with what Optimove posted to the listener, or - for stdin.
 
@@ -92,12 +88,7 @@ def run_review(event: BinaryIO, **options: Any) -> None:
 
 @review.command("resume", epilog="\b\nExample:\n  optimove-ce review resume gate:reviewer --journal reviews.db")
 @_REVIEWER
-@_JOURNAL
-@_ONE
-@_DENIED
-@_STOP_WITHIN
-@report_option
-@json_option
+@_RUNNING
 def resume_reviews(journal: str, **options: Any) -> None:
     """Run what a crash or a stop left unfinished.
 

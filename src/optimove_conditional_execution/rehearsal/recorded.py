@@ -114,7 +114,7 @@ def _csv(path: Path, text: str) -> list[dict[str, Any]]:
                 if name is None:
                     attributes[column.strip()] = value or ""
                 elif value:
-                    row[name] = int(value) if name in _NUMBERS and value.isdecimal() else value
+                    row[name] = int(value) if name in _NUMBERS and value.isdecimal() and len(value) < 19 else value
             rows.append({_ATTRIBUTES: attributes, **row} if attributes else row)
     except csv.Error as error:
         raise ConfigurationError(f"{path} is not CSV: {error}.") from None

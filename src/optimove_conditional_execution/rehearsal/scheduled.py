@@ -42,6 +42,10 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
     `OPTIMOVE_BASE_URL`, `OPTIMOVE_API_KEY`, `OPTIMOVE_TIMEZONE` and `OPTIMOVE_LISTENER_TOKEN`. Without a command it is
     waited for without limit. It needs the extra `cli`.
 
+    Raises:
+        ConfigurationError: The time zone, a row or a decision of `expect` is invalid, or names a customer who is not
+            in the campaign.
+
     Attributes:
         listener: The listener, with its token; None for the one that the service registers.
         campaign_id: The CampaignID.
