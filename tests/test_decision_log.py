@@ -30,7 +30,6 @@ from optimove_conditional_execution.stores import (
     SqliteDecisionLog,
     Subject,
 )
-from tests.conftest import child_status
 from tests.stores.decision_log_suite import (
     NOON,
     Change,
@@ -361,22 +360,6 @@ def test_kill_between_a_record_and_its_completion(log: SqliteDecisionLog, path: 
     assert log.verify() is None
 
 
-<<<<<<< HEAD
-def test_a_forked_child_appends_too(log: SqliteDecisionLog) -> None:
-    log.append([record(0)])
-
-    def appends() -> bool:
-        log.append([record(1)])
-        return True
-
-    assert child_status(appends) == 0
-    log.append([record(2)])
-    assert len(list(log.decisions())) == 3
-    assert log.verify() is None
-
-
-=======
->>>>>>> h-log
 # ---- what a notification asks about
 
 

@@ -15,6 +15,7 @@ SOURCE = Path(optimove_conditional_execution.__file__).parent
 LEVELS = {
     "_version": 0,
     "_lazy": 0,
+    "defaults": 0,
     "errors": 0,
     "credentials": 0,
     "tracebacks": 0,
@@ -35,6 +36,7 @@ LEVELS = {
     "stores": 3,
     "worker_pool": 3,
     "fork": 3,
+    "installation": 3,
     "drivers": 4,
     "client": 4,
     "receivers": 5,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import tracemalloc
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from optimove_conditional_execution.stores import (
     chained_log,
 )
 from optimove_conditional_execution.stores.chained_log import ChainedLog
-from tests.conftest import forked
+from tests.conftest import child_status
 
 Change = Callable[..., None]
 """Executes statements behind the log's back, on the tables `decision_log` and `head`, the number of the last entry."""
@@ -385,17 +384,14 @@ class DecisionLogSuite:
                 log.append([Completion(at=NOON, completes=EVENT, numbers=(0, number), kind="x")])  # type: ignore[arg-type]
         assert not list(log.decisions())
 
-    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
     def test_a_forked_child_appends_too(self, log: ChainedLog) -> None:
         log.append([record(0)])
-        child = forked()
-        if child == 0:
-            try:
-                log.append([record(1)])
-                os._exit(0)
-            finally:
-                os._exit(1)
-        assert os.waitpid(child, 0)[1] == 0
+
+        def appends() -> bool:
+            log.append([record(1)])
+            return True
+
+        assert child_status(appends) == 0
         log.append([record(2)])
         assert len(list(log.decisions())) == 3
         assert log.verify() is None

@@ -13,6 +13,7 @@ import click
 
 from ..flows.decision_log import LoggedDecision
 from .decision_logs import before_option, campaign_option, log_option, opened_log, readable, since_option, until_option
+from .options import echo_result, json_lines_option, json_option, printable
 
 _SHOW: Final = "show"
 _COLUMNS: Final = (
@@ -63,7 +64,7 @@ def decisions() -> None:
 @campaign_option
 @since_option
 @until_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def show_decisions(
     customer: str, log: str, campaign: str | None, since: datetime | None, until: datetime | None, as_json: bool
 ) -> None:
@@ -74,10 +75,9 @@ def show_decisions(
             click.echo(json.dumps([each.as_json() for each in found]))
             return
         none = True
-        for each in found:
+        for line in (line for each in found for line in _told(each)):
             none = False
-            for line in _told(each):
-                click.echo(line)
+            click.echo(line)
         if none:
             click.echo("The log holds no such decision.")
 
@@ -88,7 +88,7 @@ def show_decisions(
 @since_option
 @until_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header; the default.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@json_lines_option
 def export_decisions(
     log: str, campaign: str | None, since: datetime | None, until: datetime | None, as_csv: bool, as_json: bool
 ) -> None:
@@ -107,7 +107,7 @@ def export_decisions(
 @decisions.command("verify", epilog="\b\nExample:\n  optimove-ce decisions verify --log decisions.db")
 @log_option
 @click.option("--head", help="What this command printed earlier: the log must still hold that entry.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def verify_decisions(log: str, head: str | None, as_json: bool) -> None:
     """Check that no entry was changed, removed or reordered.
 
@@ -116,22 +116,18 @@ def verify_decisions(log: str, head: str | None, as_json: bool) -> None:
     """
     with opened_log(log) as opened:
         now, fault = opened.head(), opened.verify(head=head)
-    if as_json:
-        told = {"entry": None, "problem": None} if fault is None else {"entry": fault.entry, "problem": fault.problem}
-        click.echo(json.dumps({"ok": fault is None, **told, "head": now}))
-    elif fault is None:
-        click.echo(f"The log is intact. Its head is {now}")
-    else:
-        click.echo(f"Entry {fault.entry} {fault.problem}.")
-    if fault is not None:
-        raise click.exceptions.Exit(1)
+    entry, problem = (None, None) if fault is None else (fault.entry, fault.problem)
+    told = {"ok": fault is None, "entry": entry, "problem": problem, "head": now}
+    text = f"The log is intact. Its head is {now}" if fault is None else f"Entry {entry} {problem}."
+    echo_result(told, text, as_json=as_json)
+    raise click.exceptions.Exit(int(fault is not None))
 
 
 @decisions.command("prune", epilog="\b\nExample:\n  optimove-ce decisions prune --before 2021-03-01 --log decisions.db")
 @log_option
 @before_option
 @_YES
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def prune_decisions(log: str, before: datetime, is_sure: bool, as_json: bool) -> None:
     """Delete the oldest decisions, up to the first that is not from before a moment.
 
@@ -142,17 +138,15 @@ def prune_decisions(log: str, before: datetime, is_sure: bool, as_json: bool) ->
     with opened_log(log) as opened:
         _ask(f"Delete all decisions from before {moment} for good?", is_sure=is_sure)
         count = opened.prune(before)
-    if as_json:
-        click.echo(json.dumps({"pruned": count}))
-    else:
-        click.echo(f"{count} decisions from before {moment} were deleted. The log keeps that it was pruned, and where.")
+    text = f"{count} decisions from before {moment} were deleted. The log keeps that it was pruned, and where."
+    echo_result({"pruned": count}, text, as_json=as_json)
 
 
 @decisions.command("erase", epilog="\b\nExample:\n  optimove-ce decisions erase C234638 --log decisions.db")
 @click.argument("customer")
 @log_option
 @_YES
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def erase_decisions(customer: str, log: str, is_sure: bool, as_json: bool) -> None:
     """Delete what the log knows of CUSTOMER, and keep that decisions were made.
 
@@ -164,15 +158,11 @@ def erase_decisions(customer: str, log: str, is_sure: bool, as_json: bool) -> No
     with opened_log(log) as opened:
         _ask("Delete for good what the log knows of this customer? That decisions were made is kept.", is_sure=is_sure)
         count = opened.erase(customer)
-    if as_json:
-        click.echo(json.dumps({"erased": count}))
-    elif count == 0:
-        click.echo("The log holds nothing about this customer.")
-    else:
-        click.echo(
-            f"{count} decisions were erased: the id, reasons, evidence, additional data and payloads are deleted. The "
-            "log keeps that they were made: when, about which campaign, the verdict, and Optimove's request_uid."
-        )
+    text = (
+        f"{count} decisions were erased: the id, reasons, evidence, additional data and payloads are deleted. The log "
+        "keeps that they were made: when, about which campaign, the verdict, and Optimove's request_uid."
+    )
+    echo_result({"erased": count}, text if count else "The log holds nothing about this customer.", as_json=as_json)
 
 
 def _ask(question: str, *, is_sure: bool) -> None:
@@ -200,9 +190,9 @@ def _told(logged: LoggedDecision) -> Iterator[str]:
     error = f": {record.error.rstrip('.')}" if record.error else ""
     again = "the same answer was given again: " if record.redelivered else ""
     when = record.at.strftime("%Y-%m-%d %H:%M:%S UTC")
-    yield _printable(f"{when}  {', '.join(asked) or record.flow}: {again}{kind}{because}{error}. {_outcome(logged)}")
+    yield printable(f"{when}  {', '.join(asked) or record.flow}: {again}{kind}{because}{error}. {_outcome(logged)}")
     if record.evidence:
-        yield _printable(f"    evidence: {json.dumps(record.evidence, ensure_ascii=False)}")
+        yield printable(f"    evidence: {json.dumps(record.evidence, ensure_ascii=False)}")
 
 
 def _outcome(logged: LoggedDecision) -> str:
@@ -256,8 +246,3 @@ def _write_csv(stream: TextIO, found: Iterable[LoggedDecision]) -> None:
 def _encodable(value: object) -> object:
     """Return text that UTF-8 can hold: an id may have a lone surrogate."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-
-
-def _printable(text: str) -> str:
-    """Return text that cannot steer a terminal: ids and reasons are others' text."""
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -23,8 +23,10 @@ try:
     from psycopg.rows import tuple_row
 except ImportError as error:
     # Without libpq, psycopg says itself how to get it.
+    from ..installation import install_hint
+
     raise ImportError(
-        'The stores in PostgreSQL need psycopg: pip install "optimove-conditional-execution[postgres]", and if '
+        f"The stores in PostgreSQL need psycopg: {install_hint('postgres')}, and if "
         f'this machine has no libpq, "psycopg[binary]" ({str(error).splitlines()[0]})',
         name="psycopg",
     ) from None
