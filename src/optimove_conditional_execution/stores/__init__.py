@@ -8,7 +8,7 @@ For several machines there are `stores.redis.RedisClaims`, `stores.postgres.Post
 
 from ..flows.claims import Claim, ClaimState, ClaimStore
 from ..flows.decision_log import Completion, DecisionLog, DecisionRecord, LoggedDecision, Subject
-from ..flows.journal import DecidedBatch, Journal, OpenReview, ReviewState
+from ..flows.journal import DecidedBatch, Journal, JournalHistory, OpenReview, ReviewState, StatusUpdate
 from .claims import MemoryClaims, SqliteClaims
 from .decisions import SqliteDecisionLog
 from .hash_chain import ChainFault
@@ -24,6 +24,7 @@ __all__ = [
     "DecisionLog",
     "DecisionRecord",
     "Journal",
+    "JournalHistory",
     "LoggedDecision",
     "MemoryClaims",
     "MemoryJournal",
@@ -32,5 +33,6 @@ __all__ = [
     "SqliteClaims",
     "SqliteDecisionLog",
     "SqliteJournal",
+    "StatusUpdate",
     "Subject",
 ]
