@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, final
@@ -168,6 +169,17 @@ def of_record(record: DecisionRecord, identify: Callable[[str], str] | None, sal
     return content._replace(
         commitment=commitment(salt, customer, personal), customer=customer, personal=personal, salt=salt
     )
+
+
+def contents_of(entries: Sequence[DecisionRecord | Completion], identify: Callable[[str], str] | None) -> list[Content]:
+    """Return the contents of entries, each decision with a salt of its own; raises as `of_record` does."""
+    salts = os.urandom(SALT_BYTES * len(entries))
+    return [
+        of_record(each, identify, salts[SALT_BYTES * index : SALT_BYTES * (index + 1)])
+        if isinstance(each, DecisionRecord)
+        else of_completion(each)
+        for index, each in enumerate(entries)
+    ]
 
 
 def of_completion(completion: Completion) -> Content:

@@ -33,6 +33,7 @@ __all__ = [
     "AsyncSession",
     "Session",
     "checked_conninfo",
+    "errors",
     "is_direct",
     "leave",
     "outage",
