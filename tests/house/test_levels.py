@@ -40,6 +40,7 @@ LEVELS = {
     "receivers": 5,
     "review": 5,
     "policy": 5,
+    "reconciliation": 5,
     "adapters": 6,
     "integrations": 6,
     "telemetry": 6,

@@ -13,6 +13,7 @@ import click
 
 from ..flows.decision_log import LoggedDecision
 from .decision_logs import before_option, campaign_option, log_option, opened_log, readable, since_option, until_option
+from .options import printable
 
 _SHOW: Final = "show"
 _COLUMNS: Final = (
@@ -200,9 +201,9 @@ def _told(logged: LoggedDecision) -> Iterator[str]:
     error = f": {record.error.rstrip('.')}" if record.error else ""
     again = "the same answer was given again: " if record.redelivered else ""
     when = record.at.strftime("%Y-%m-%d %H:%M:%S UTC")
-    yield _printable(f"{when}  {', '.join(asked) or record.flow}: {again}{kind}{because}{error}. {_outcome(logged)}")
+    yield printable(f"{when}  {', '.join(asked) or record.flow}: {again}{kind}{because}{error}. {_outcome(logged)}")
     if record.evidence:
-        yield _printable(f"    evidence: {json.dumps(record.evidence, ensure_ascii=False)}")
+        yield printable(f"    evidence: {json.dumps(record.evidence, ensure_ascii=False)}")
 
 
 def _outcome(logged: LoggedDecision) -> str:
@@ -256,8 +257,3 @@ def _write_csv(stream: TextIO, found: Iterable[LoggedDecision]) -> None:
 def _encodable(value: object) -> object:
     """Return text that UTF-8 can hold: an id may have a lone surrogate."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-
-
-def _printable(text: str) -> str:
-    """Return text that cannot steer a terminal: ids and reasons are others' text."""
-    return "".join(character if character.isprintable() else "?" for character in text)

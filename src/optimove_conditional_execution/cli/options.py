@@ -64,3 +64,8 @@ def as_text(secret: NamedSecret) -> str:
         return value.decode()
     except UnicodeDecodeError:
         raise ConfigurationError(f"{name} is not UTF-8 text: it cannot be sent as JSON.") from None
+
+
+def printable(text: str) -> str:
+    """Return text that cannot steer a terminal: ids and reasons are others' text."""
+    return "".join(character if character.isprintable() else "?" for character in text)
