@@ -96,7 +96,6 @@ class Campaign:
         twice: Ids that were reported more than once in time, repeated calls included.
         contradictions: Ids that were reported in time with two different answers.
         unknown: Ids that were reported in time and do not belong to the campaign. They do not count.
-        execution: Whom it was sent to; None before `FakeOptimove.execute`.
     """
 
     campaign_id: int
@@ -116,7 +115,7 @@ class Campaign:
     twice: set[str] = field(default_factory=set, repr=False)
     contradictions: set[str] = field(default_factory=set, repr=False)
     unknown: set[str] = field(default_factory=set, repr=False)
-    execution: Execution | None = field(default=None, repr=False)
+    _execution: Execution | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Fill in the details of a usual campaign."""
@@ -194,7 +193,7 @@ class Campaign:
     def execute(self, *, unapproved: Iterable[str], dropped: Iterable[str]) -> None:
         """Send the campaign; see `FakeOptimove.execute`."""
         approved, added, left_out = self.statuses.copy(), set(unapproved), set(dropped)
-        self.execution = Execution(
+        self._execution = Execution(
             self._rows,
             lambda name: (approved.get(name, False) or name in added) and name not in left_out,
             [name for name in sorted(added) if not self._rows.knows(name)],
@@ -215,8 +214,8 @@ class Campaign:
         """
         size = min((each for each in (top, self._page_cap) if each is not None), default=None)
         body = None
-        if self.execution is not None:
-            body = self.execution.page(channel=channel, skip=skip, top=size, attributes=attributes)
+        if self._execution is not None:
+            body = self._execution.page(channel=channel, skip=skip, top=size, attributes=attributes)
         if body is None:
             return self._empty_page
         return Response(200, {**_JSON, "content-length": str(len(body))}, body)
