@@ -218,7 +218,7 @@ def read_customers(text: bytes, model: type[C]) -> Sequence[C | UnreadableRow]:
     """
     if not holds_constant(text):
         with contextlib.suppress(ValidationError):  # perhaps of one row: the others are still parsed
-            customers = _adapter(model).validate_json(text)
+            customers: list[C] = _adapter(model).validate_json(text)
             unknown = set[str]().union(*map(_extra_of, customers))
             if field_names(model).keys().isdisjoint(map(str.lower, unknown)):
                 return customers
@@ -227,9 +227,9 @@ def read_customers(text: bytes, model: type[C]) -> Sequence[C | UnreadableRow]:
 
 
 @functools.cache
-def _adapter(model: type[C]) -> TypeAdapter[list[C]]:
-    kind: Any = GenericAlias(list, (model,))
-    return TypeAdapter(kind)
+def _adapter(model: type[CampaignCustomer]) -> TypeAdapter[Any]:
+    rows: Any = GenericAlias(list, (model,))
+    return TypeAdapter(rows)
 
 
 class CustomerPromotionStatus(WireModel):
