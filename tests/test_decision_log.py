@@ -14,10 +14,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from optimove_conditional_execution import ConfigurationError, StoreError, WebhookNotification
@@ -27,8 +30,8 @@ from optimove_conditional_execution.stores import (
     SqliteDecisionLog,
     Subject,
 )
-from tests.conftest import forked
 from tests.stores.decision_log_suite import (
+    NOON,
     Change,
     DecisionLogSuite,
     completion,
@@ -183,6 +186,75 @@ def test_no_log_in_memory() -> None:
 # ---- reviews: numbers of statuses, completed by ranges
 
 
+# ---- payloads
+
+
+BODY = '{"request_uid": "r-1", "user": {"user_id": "Mr Gr\u00e9y"}}'.encode() + b"\xff\x00"
+KEY, OLD_KEY = Fernet.generate_key(), SecretStr(Fernet.generate_key().decode())
+
+
+def files(path: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in path.parent.iterdir())
+
+
+def payloads(path: Path, **settings: Any) -> list[tuple[bytes | None, bool]]:
+    with SqliteDecisionLog(path, **settings) as log:
+        assert log.verify() is None
+        return [(logged.record.payload, logged.sealed) for logged in log.decisions()]
+
+
+def test_a_payload_is_kept_only_when_that_is_asked_for(path: Path) -> None:
+    for keep in (False, True):
+        with SqliteDecisionLog(path, keep_payloads=keep) as log:
+            log.append([record(int(keep), payload=BODY)])
+    assert payloads(path) == [(None, False), (BODY, False)]
+    with SqliteDecisionLog(path) as log:
+        assert ["payload" in logged.as_json() for logged in log.decisions()] == [False, False]
+        assert "Mr Gr" not in repr(list(log.decisions()))
+
+
+def test_a_payload_is_erased_and_the_chain_stays_verifiable(path: Path) -> None:
+    with SqliteDecisionLog(path, keep_payloads=True) as log:
+        log.append([record(0, payload=BODY), record(1, payload=b"[]")])
+        head = log.head()
+        assert b"Mr Gr" in files(path)
+        assert log.erase("C-0") == 1
+        assert log.verify(head=head) is None
+        assert b"Mr Gr" not in files(path)
+        log.prune(NOON + timedelta(minutes=1))
+        assert log.verify(head=head) is None
+        assert [logged.record.payload for logged in log.decisions()] == [b"[]"]
+    change(path, "UPDATE decision_log SET personal = replace(personal, '[]', '{}') WHERE number = 2")
+    with SqliteDecisionLog(path) as log:
+        assert log.verify() == ChainFault(2, "was changed, or moved, or replaced by another one")
+
+
+def test_a_payload_is_encrypted_with_a_key(path: Path) -> None:
+    with SqliteDecisionLog(path, keep_payloads=True, encryption_keys=OLD_KEY) as log:
+        log.append([record(0, payload=BODY)])
+        assert OLD_KEY.get_secret_value() not in repr(log) + repr(vars(log))
+    assert b"Mr Gr" not in files(path)
+    with SqliteDecisionLog(path, keep_payloads=True, encryption_keys=[KEY, OLD_KEY]) as log:
+        log.append([record(1, payload=BODY)])
+        assert KEY.decode() not in repr(log) + repr(vars(log))
+    assert payloads(path, encryption_keys=[KEY, OLD_KEY]) == [(BODY, False)] * 2
+    assert payloads(path, encryption_keys=KEY) == [(None, True), (BODY, False)]
+    assert payloads(path) == [(None, True)] * 2
+
+
+def test_keys_and_settings_that_are_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for wrong in ("", "hush", b"x" * 44, [], [KEY, "hush"], 7):
+        with pytest.raises(ConfigurationError, match="generate_key") as caught:
+            SqliteDecisionLog(path, encryption_keys=wrong)  # type: ignore[arg-type]
+        assert "hush" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="payloads hold them"):
+        SqliteDecisionLog(path, identify="a secret", keep_payloads=True)
+    SqliteDecisionLog(path, identify="a secret", keep_payloads=True, encryption_keys=KEY).close()
+    monkeypatch.setitem(sys.modules, "cryptography.fernet", None)
+    with pytest.raises(ConfigurationError, match=r"\[encryption\]"):
+        SqliteDecisionLog(path, encryption_keys=KEY)
+
+
 # ---- several threads and processes
 
 
@@ -194,9 +266,9 @@ def test_threads_that_wait_for_the_file_are_written_together(log: SqliteDecision
         for thread in threads:
             thread.start()
         end = time.monotonic() + 5
-        while len(log._waiting) < 4 and time.monotonic() < end:
+        while len(log._group._waiting) < 4 and time.monotonic() < end:
             time.sleep(0.01)
-        waiting = len(log._waiting)
+        waiting = len(log._group._waiting)
         other.execute("COMMIT")
     for thread in threads:
         thread.join(60)
@@ -285,22 +357,6 @@ def test_kill_between_a_record_and_its_completion(log: SqliteDecisionLog, path: 
     assert (logged.record.id, logged.record.verdict, logged.completion) == (ident, "approve", None)
     assert log.verify() is None
     log.append([record(1)])
-    assert log.verify() is None
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_child_appends_too(log: SqliteDecisionLog) -> None:
-    log.append([record(0)])
-    child = forked()
-    if child == 0:
-        try:
-            log.append([record(1)])
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
-    log.append([record(2)])
-    assert len(list(log.decisions())) == 3
     assert log.verify() is None
 
 

@@ -38,6 +38,7 @@ LEVELS = {
     "drivers": 4,
     "client": 4,
     "receivers": 5,
+    "replay": 5,
     "review": 5,
     "policy": 5,
     "reconciliation": 5,
@@ -59,6 +60,7 @@ SOLE_IMPORTERS = {
     "tenacity": {"transport.retry"},
     "sqlite3": {"stores.sqlite_file"},
     "redis": {"stores.redis"},
+    "cryptography": {"stores.payloads"},
     "psycopg": {"stores.postgres_connection"},
     "psycopg_pool": {"stores.postgres_connection"},
 }

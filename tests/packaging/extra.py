@@ -13,6 +13,7 @@ import pkgutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ BRINGS: Final = {
     "httpx2": {"httpx2"},
     "otel": {"opentelemetry"},
     "redis": {"redis"},
+    "encryption": {"cryptography"},
     "postgres": {"psycopg", "psycopg_pool"},
     "celery": {"celery", "click"},
     "cli": {"click", "rich", "uvicorn"},
@@ -43,7 +45,10 @@ NEEDS: Final = {
     f"{package.__name__}.telemetry": "otel",
     f"{package.__name__}.stores.redis": "redis",
     # The extra `postgres` has libpq only where the system does.
-    **{f"{package.__name__}.stores.postgres{part}": "libpq" for part in ("", "_connection", "_journal", "_locks")},
+    **{
+        f"{package.__name__}.stores.postgres{part}": "libpq"
+        for part in ("", "_connection", "_decisions", "_journal", "_locks")
+    },
     f"{package.__name__}.transport.aiohttp_engine": "aiohttp",
     f"{package.__name__}.testing.pytest_plugin": "pytest",
 }
@@ -57,7 +62,7 @@ def main(extra: str) -> None:
     fake = FakeOptimove()
     receiver = WebhookReceiver(lambda notification, deadline: True, client=fake.client(), secrets="fake-secret")
     assert fake.notify(receiver, "C100").approved
-    use = {"redis": redis, "postgres": postgres, "celery": celery, "cli": cli}
+    use = {"redis": redis, "postgres": postgres, "celery": celery, "cli": cli, "encryption": encryption}
     {"nothing": no_extra, "aiohttp": aiohttp, "httpx2": httpx2, "otel": otel, **use}[extra]()
     print(f"[{extra}] works: {imported} modules imported, {', '.join(sorted(present)) or 'no package'} used")
 
@@ -107,6 +112,8 @@ def no_extra() -> None:
     assert "[cli]" in refusal(lambda: importlib.import_module(f"{package.__name__}.rehearsal"))
     assert "[redis]" in refusal(lambda: importlib.import_module(f"{package.__name__}.stores.redis"))
     assert "[postgres]" in refusal(lambda: importlib.import_module(f"{package.__name__}.stores.postgres"))
+    decision_log = importlib.import_module(f"{package.__name__}.stores").SqliteDecisionLog
+    assert "[encryption]" in refusal(lambda: decision_log("decisions.db", encryption_keys="x"))
     assert "[aiohttp]" in refusal(lambda: AsyncOptimoveClient("key", base_url=URL, engine="aiohttp"))
     assert "[httpx2]" in refusal(lambda: OptimoveClient("key", base_url=URL, engine="httpx2"))
 
@@ -146,6 +153,19 @@ def unused_port() -> int:
         tried.bind(("127.0.0.1", 0))
         port: int = tried.getsockname()[1]
         return port
+
+
+def encryption() -> None:
+    stores = importlib.import_module(f"{package.__name__}.stores")
+    key = importlib.import_module("cryptography.fernet").Fernet.generate_key()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"keep_payloads": True, "encryption_keys": key}
+        with stores.SqliteDecisionLog(f"{folder}/decisions.db", **settings) as log:
+            fake = FakeOptimove()
+            receiver = WebhookReceiver(lambda *_: True, client=fake.client(), secrets="fake-secret", decision_log=log)
+            fake.notify(receiver, "C100")
+            (logged,) = log.decisions(customer_id="C100")
+            assert b"C100" in logged.record.payload
 
 
 def redis() -> None:

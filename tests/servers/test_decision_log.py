@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ import psycopg
 import psycopg_pool
 import pytest
 from click.testing import CliRunner
+from cryptography.fernet import Fernet
 from psycopg.rows import dict_row
 
 from optimove_conditional_execution import (
@@ -33,7 +33,6 @@ from optimove_conditional_execution.stores import LoggedDecision
 from optimove_conditional_execution.stores.hash_chain import GENESIS
 from optimove_conditional_execution.stores.postgres import PostgresDecisionLog
 from optimove_conditional_execution.testing import FakeOptimove
-from tests.conftest import forked
 from tests.servers.claims import IN_URL, SECRET, guarded
 from tests.servers.pgbouncer import running_pgbouncer
 from tests.servers.postgres import GUARDED, Postgres
@@ -184,22 +183,6 @@ def test_threads_share_a_transaction(server: Postgres, log: PostgresDecisionLog)
     with psycopg.connect(server.conninfo) as connection:
         query = "SELECT count(DISTINCT xmin::text), count(*) FROM optimove_decision_log"
         assert connection.execute(query).fetchone() == (2, 6)
-    assert log.verify() is None
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-def test_a_forked_child_appends_too(log: PostgresDecisionLog) -> None:
-    log.append([record(0)])
-    child = forked()
-    if child == 0:
-        try:
-            log.append([record(1)])
-            os._exit(0)
-        finally:
-            os._exit(1)
-    assert os.waitpid(child, 0)[1] == 0
-    log.append([record(2)])
-    assert len(list(log.decisions())) == 3
     assert log.verify() is None
 
 
@@ -424,7 +407,23 @@ def test_what_cannot_be_a_log(server: Postgres) -> None:
     assert server.url not in repr(PostgresDecisionLog(server.url, identify="hush"))
 
 
-# ---- the command
+# ---- payloads, and the command
+
+
+def test_payloads(server: Postgres, log: PostgresDecisionLog) -> None:
+    body, key = b'{"user": "Mr Gr\xff"}', Fernet.generate_key()
+    with PostgresDecisionLog(server.url, keep_payloads=True) as plain:
+        plain.append([record(0, payload=body)])
+    with PostgresDecisionLog(server.url, keep_payloads=True, encryption_keys=key) as encrypted:
+        encrypted.append([record(1, payload=body)])
+        assert [(logged.record.payload, logged.sealed) for logged in encrypted.decisions()] == [(body, False)] * 2
+    assert [(logged.record.payload, logged.sealed) for logged in log.decisions()] == [(body, False), (None, True)]
+    head = log.head()
+    assert log.erase(CUSTOMER) == 1
+    assert log.verify(head=head) is None
+    with psycopg.connect(server.conninfo) as connection:
+        texts = connection.execute("SELECT row::text FROM optimove_decision_log AS row").fetchall()
+    assert "Mr Gr" not in str(texts)
 
 
 def test_the_command_takes_a_url(server: Postgres, log: PostgresDecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from optimove_conditional_execution import ConfigurationError, PayloadError
 from optimove_conditional_execution.flows.journal import FIRST_DENIAL
-from optimove_conditional_execution.stores import ChainFault, Completion, DecisionLog, DecisionRecord, Subject
+from optimove_conditional_execution.stores import (
+    ChainFault,
+    Completion,
+    DecisionLog,
+    DecisionRecord,
+    Subject,
+    chained_log,
+)
 from optimove_conditional_execution.stores.chained_log import ChainedLog
+from tests.conftest import forked
 
 Change = Callable[..., None]
 """Executes statements behind the log's back, on the tables `decision_log` and `head`, the number of the last entry."""
@@ -215,6 +225,41 @@ class DecisionLogSuite:
         with pytest.raises(ConfigurationError, match="before must have a zone"):
             log.prune(datetime(2026, 3, 3))
 
+    def test_prune_deletes_in_portions_and_goes_on_after_a_crash(
+        self, log: ChainedLog, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        log.append([record(number) for number in range(10)])
+        monkeypatch.setattr(chained_log, "_PRUNED_AT_ONCE", 3)
+        portions: list[int] = []
+        change = log._change
+
+        def crash(work: Any) -> Any:
+            portions.append(len(portions))
+            if len(portions) == 4:  # after the mark and two portions
+                raise KeyboardInterrupt
+            return change(work)
+
+        monkeypatch.setattr(log, "_change", crash)
+        with pytest.raises(KeyboardInterrupt):
+            log.prune(NOON + timedelta(minutes=8))
+        assert [logged.entry for logged in log.decisions()] == [9, 10], "the rest is hidden"
+        assert log.verify() is None
+        log.append([record(11)])
+        assert log.prune(NOON) == 2
+        assert log.verify() is None
+        assert [logged.entry for logged in log.decisions()] == [9, 10, 12]
+        assert log.prune(NOON + timedelta(minutes=9)) == 1
+
+    def test_a_pruning_that_points_behind_itself_hides_nothing(self, log: ChainedLog, change: Change) -> None:
+        log.append([record(number) for number in range(5)])
+        log.prune(NOON + timedelta(minutes=1))
+        assert fault_of(log) is None
+        change(
+            "UPDATE decision_log SET entry = replace(entry, '\"through\":1', '\"through\":7') WHERE type = 'pruning'"
+        )
+        assert fault_of(log) is not None
+        assert len(list(log.decisions())) == 4
+
     def test_a_log_that_is_pruned_to_the_end(self, log: ChainedLog, change: Change) -> None:
         log.append([record(number) for number in range(3)])
         assert log.prune(datetime.now(UTC) + timedelta(days=365)) == 3
@@ -339,3 +384,18 @@ class DecisionLogSuite:
             with pytest.raises(PayloadError, match="number of a status"):
                 log.append([Completion(at=NOON, completes=EVENT, numbers=(0, number), kind="x")])  # type: ignore[arg-type]
         assert not list(log.decisions())
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+    def test_a_forked_child_appends_too(self, log: ChainedLog) -> None:
+        log.append([record(0)])
+        child = forked()
+        if child == 0:
+            try:
+                log.append([record(1)])
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        log.append([record(2)])
+        assert len(list(log.decisions())) == 3
+        assert log.verify() is None

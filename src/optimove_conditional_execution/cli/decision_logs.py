@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -18,6 +18,7 @@ from ..stores import SqliteDecisionLog
 from ..stores.chained_log import ChainedLog
 
 LOG_VARIABLE: Final = "OPTIMOVE_DECISION_LOG"
+KEY_VARIABLE: Final = "OPTIMOVE_DECISION_LOG_KEY"
 
 
 def _moment(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
@@ -39,6 +40,7 @@ log_option: Final = click.option(
     help="The SQLite file that decisions are written to, or a postgresql:// URL. Others on this machine can read "
     "options: for a URL with a password set the variable.",
 )
+log_argument: Final = click.argument("log", envvar=LOG_VARIABLE)
 campaign_option: Final = click.option(
     "--campaign", metavar="N", help="Only this campaign: its series id, or CampaignID."
 )
@@ -75,18 +77,20 @@ def opened_log(log: str) -> Iterator[ChainedLog]:
 
 
 def _log(log: str) -> ChainedLog:
-    secret = os.environ.get(LOG_SECRET_VARIABLE)
+    settings: dict[str, Any] = {"identify": os.environ.get(LOG_SECRET_VARIABLE)}
+    if keys := os.environ.get(KEY_VARIABLE):
+        settings["encryption_keys"] = [key.strip() for key in keys.split(",")]
     # A mistyped name must not create an empty log that looks like one without decisions.
     if log.startswith(("postgresql://", "postgres://")):
         try:
             from ..stores.postgres import PostgresDecisionLog
         except ImportError as error:
             raise ConfigurationError(str(error)) from None
-        return PostgresDecisionLog(log, identify=secret, create_tables=False)
+        return PostgresDecisionLog(log, create_tables=False, **settings)
     if not Path(log).is_file():
         raise ConfigurationError(f"There is no log {log}.")
     try:
-        return SqliteDecisionLog(log, identify=secret)
+        return SqliteDecisionLog(log, **settings)
     except OptimoveError:
         raise
     except Exception as error:  # the file may be of any kind

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
-import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from itertools import chain
@@ -30,6 +28,7 @@ from .journals import existing, is_url, journal_option, opened_journal, read_jou
 from .options import json_option, printable
 from .report_file import report_option, write_page
 from .signals import Interrupted, run_interruptibly
+from .user_function import user_function
 
 T = TypeVar("T")
 
@@ -247,7 +246,7 @@ def _review(
     report: Path | None,
     as_json: bool,
 ) -> None:
-    function = _function(reviewer)
+    function = user_function(reviewer, "reviewer")
     asked: Any = per_customer(function, concurrency=16) if one_by_one else function
     # On standard error, so that the report can be piped; and cron mails what is written there.
     display = ReviewDisplay(Console(stderr=True, quiet=as_json or not sys.stderr.isatty()))
@@ -318,26 +317,3 @@ def _from_journal(
             raise unreachable(error) from error
         except Exception as error:  # the file may be of any kind
             raise ConfigurationError(f"The journal {path} cannot be read ({error}).") from error
-
-
-def _function(reviewer: str) -> Callable[..., Any]:
-    module, _, name = reviewer.partition(":")
-    if not module or not name:
-        raise ConfigurationError("The reviewer is given as MODULE:FUNCTION, such as gate:reviewer.")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found: object = getattr(importlib.import_module(module), name, None)
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(f"There is no module {error.name}, here or among what is installed.") from None
-    except Exception as error:
-        # It is the user's own code: show the message and the location.
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{where.filename}:{where.lineno}"
-        raise ConfigurationError(
-            f"The module {module} cannot be imported: {type(error).__name__}: {error} ({place})."
-        ) from error
-    if not callable(found):
-        raise ConfigurationError(f"The module {module} has no function {name}.")
-    return found

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, Self, TypeVar, cast
 
@@ -22,6 +23,7 @@ from ..flows.decision_log import Completion, DecisionRecord, LoggedDecision
 from ..flows.journal import ranges_of
 from . import hash_chain
 from .hash_chain import GENESIS, ChainFault, Content, Row
+from .payloads import EncryptionKeys, PayloadCodec
 
 T = TypeVar("T")
 
@@ -30,6 +32,7 @@ Identify = str | bytes | SecretStr | SecretBytes | Callable[[str], str]
 COLUMNS: Final = ", ".join(("number", *Content._fields, "hash"))
 
 _ROWS_AT_ONCE: Final = 500
+_PRUNED_AT_ONCE: Final = 10_000
 _HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 
 
@@ -48,8 +51,18 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
 
     _table: str
 
-    def __init__(self, identify: Identify | None) -> None:
+    def __init__(
+        self, identify: Identify | None, *, keep_payloads: bool, encryption_keys: EncryptionKeys | None
+    ) -> None:
         self._identify = _identifier(identify)
+        self._payloads = PayloadCodec(
+            keep=keep_payloads, keys=encryption_keys, is_pseudonymous=self._identify is not None
+        )
+
+    @property
+    def keep_payloads(self) -> bool:
+        """Whether the log keeps payloads."""
+        return self._payloads.keep
 
     @abc.abstractmethod
     def append(self, entries: Sequence[DecisionRecord | Completion], /) -> None:
@@ -116,9 +129,9 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         def read(execute: Execute) -> list[LoggedDecision]:
             rows = self._rows(execute, f"{condition} AND number > ?", (*values, last))
             completions = self._completions(execute, rows)
-            return [_logged(row, completions.get(row.number, ())) for row in rows]
+            return [self._logged(row, completions.get(row.number, ())) for row in rows]
 
-        last = 0
+        last, _ = self._query(self._start)  # what was pruned may still be there
         while True:
             found = self._query(read)
             yield from found
@@ -152,7 +165,7 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
             # In this order: what others append in between must not be missed.
             return self._highest(execute), self._rows(execute, "number > ?", (last,))
 
-        last = 0
+        last = verifier.number  # what was pruned may still be there
         while True:
             highest, rows = self._query(read)
             for row in rows:
@@ -172,7 +185,9 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
     def prune(self, before: datetime, /) -> int:
         """Delete the oldest entries, up to the first that is not from before a moment; the rest stays verifiable.
 
-        That it was pruned, and up to which entry, becomes an entry of its own.
+        That it was pruned, and up to which entry, becomes an entry of its own. The old ones are then deleted in small
+        portions, so that decisions can be recorded meanwhile; if that is interrupted, they are hidden, and the next
+        `prune` deletes them.
 
         Args:
             before: The moment.
@@ -186,33 +201,51 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         moment = hash_chain.stamp(before, "before")
         table = self._table
 
-        def work(execute: Execute, append: Append) -> int:
+        def newest(execute: Execute) -> list[tuple[int, bytes]]:
             ((kept,),) = execute(f"SELECT min(number) FROM {table} WHERE at >= ?", (moment,))  # noqa: S608 - our own
-            newest = execute(
+            return execute(
                 f"SELECT number, hash FROM {table} WHERE number < ? ORDER BY number DESC LIMIT 1",  # noqa: S608
                 (self._highest(execute) + 1 if kept is None else kept,),
             )
-            if not newest:
-                return 0
-            ((through, digest),) = newest
-            ((count,),) = execute(
-                f"SELECT count(*) FROM {table} WHERE number <= ? AND type = 'decision'",  # noqa: S608 - our own
-                (through,),
-            )
-            details = {"through": through, "hash": digest.hex(), "before": moment}
-            append(hash_chain.of_maintenance("pruning", datetime.now(UTC), details))
-            execute(f"DELETE FROM {table} WHERE number <= ?", (through,))  # noqa: S608 - our own
-            return int(count)
 
-        return self._change(work)
+        def mark(execute: Execute, append: Append) -> None:
+            if self._start(execute)[0] < through:  # another process may have pruned meanwhile
+                details = {"through": through, "hash": digest.hex(), "before": moment}
+                append(hash_chain.of_maintenance("pruning", datetime.now(UTC), details))
+
+        if found := self._query(newest):
+            ((through, digest),) = found
+            self._change(mark)
+        return self._delete_pruned()
+
+    def _delete_pruned(self) -> int:
+        """Delete what was pruned, in portions, since whoever appends waits for each; return how many decisions."""
+        table, count = self._table, 0
+
+        def work(execute: Execute, _: Append) -> int | None:
+            through = self._start(execute)[0]
+            ((lowest,),) = execute(f"SELECT min(number) FROM {table}")  # noqa: S608 - our own
+            if lowest is None or lowest > through:
+                return None
+            end = min(lowest + _PRUNED_AT_ONCE, through + 1)
+            ((decisions,),) = execute(
+                f"SELECT count(*) FROM {table} WHERE number < ? AND type = 'decision'",  # noqa: S608 - our own
+                (end,),
+            )
+            execute(f"DELETE FROM {table} WHERE number < ?", (end,))  # noqa: S608 - our own
+            return int(decisions)
+
+        while (deleted := self._change(work)) is not None:
+            count += deleted
+        return count
 
     def erase(self, customer_id: str, /) -> int:
         """Delete what the log knows of a customer, and keep that decisions were made; the chain stays verifiable.
 
-        Deleted are the id, the reason, the evidence and the additional data, with the salt of the commitment to them.
-        What stays says when which campaign was approved or not, to somebody whom the log does not know any more; with
-        the `request_uid` Optimove may know. Which entries were erased, and when, becomes an entry of its own, without
-        the id. Later decisions about the customer are recorded as before.
+        Deleted are the id, the reason, the evidence, the additional data and the payload, with the salt of the
+        commitment to them. What stays says when which campaign was approved or not, to somebody whom the log does not
+        know any more; with the `request_uid` Optimove may know. Which entries were erased, and when, becomes an entry
+        of its own, without the id. Later decisions about the customer are recorded as before.
 
         Args:
             customer_id: The customer.
@@ -240,6 +273,17 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         statement = f"SELECT {COLUMNS} FROM {self._table} WHERE {condition} ORDER BY number LIMIT {_ROWS_AT_ONCE}"  # noqa: S608
         return [Row(row[0], Content(*row[1:-1]), row[-1]) for row in execute(statement, values)]
 
+    def _logged(self, row: Row, completions: Sequence[Completion]) -> LoggedDecision:
+        record = hash_chain.record_of(row.content)
+        payload, is_sealed = hash_chain.payload_of(row.content, self._payloads)
+        return LoggedDecision(
+            entry=row.number,
+            record=record if payload is None else replace(record, payload=payload),
+            completion=hash_chain.final_completion(completions),
+            erased=row.content.commitment is not None and row.content.salt is None,
+            sealed=is_sealed,
+        )
+
     def _last(self, execute: Execute) -> tuple[int, bytes]:
         found = execute(f"SELECT number, hash FROM {self._table} ORDER BY number DESC LIMIT 1")  # noqa: S608 - our own
         return (found[0][0], found[0][1]) if found else (0, GENESIS)
@@ -247,13 +291,16 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
     def _start(self, execute: Execute) -> tuple[int, bytes]:
         """Return number and hash of the entry before the first one."""
         found = execute(
-            f"SELECT entry FROM {self._table} WHERE type = 'pruning' ORDER BY number DESC LIMIT 1"  # noqa: S608 - our own
+            f"SELECT number, entry FROM {self._table} WHERE type = 'pruning' ORDER BY number DESC LIMIT 1"  # noqa: S608
         )
         try:
-            details = json.loads(found[0][0])
-            return int(details["through"]), bytes.fromhex(details["hash"])
-        except (ValueError, TypeError, KeyError, IndexError):  # never pruned; or changed, and does not fit then
+            ((number, entry),) = found
+            details = json.loads(entry)
+            through, digest = int(details["through"]), bytes.fromhex(details["hash"])
+        except (ValueError, TypeError, KeyError):  # never pruned; or changed, and does not fit then
             return 0, GENESIS
+        # The entry itself is to be checked, too.
+        return (through, digest) if through < number else (0, GENESIS)
 
     def pseudonym(self, customer_id: str) -> str:
         """Return what the log holds instead of a customer's id: the id itself, unless `identify=` was given.
@@ -298,12 +345,3 @@ def completion_key(row: Row) -> tuple[str, int | None]:
     is_scheduled = record.event_key is not None and record.number is not None
     completes = record.event_key if is_scheduled else record.id
     return hash_chain.ascii_text(str(completes)), record.number if is_scheduled else None
-
-
-def _logged(row: Row, completions: Sequence[Completion]) -> LoggedDecision:
-    return LoggedDecision(
-        entry=row.number,
-        record=hash_chain.record_of(row.content),
-        completion=hash_chain.final_completion(completions),
-        erased=row.content.commitment is not None and row.content.salt is None,
-    )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import Final, Literal, TypeVar, final
 
-from ..errors import ConfigurationError, OptimoveError
+from ..errors import ConfigurationError
 from ..flows.decision_log import Completion, DecisionRecord
 from ..fork import detect_fork, reset_after_fork
 from ..tracebacks import sensitive_variables
 from . import hash_chain
 from .chained_log import COLUMNS, Append, ChainedLog, Execute, Identify, completion_key
-from .hash_chain import GENESIS, SALT_BYTES, Content, Row
+from .group_commit import GroupCommit
+from .hash_chain import GENESIS, Content, Row
+from .payloads import EncryptionKeys
 from .sqlite_file import IN_MEMORY, Connection, SqliteFile
 
 T = TypeVar("T")
@@ -41,19 +40,11 @@ CREATE TABLE IF NOT EXISTS decision_log (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS decision_log_id ON decision_log (id) WHERE id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS decision_log_completes ON decision_log (completes, low) WHERE completes IS NOT NULL;
+CREATE INDEX IF NOT EXISTS decision_log_pruning ON decision_log (number) WHERE type = 'pruning';
 CREATE INDEX IF NOT EXISTS decision_log_customer ON decision_log (customer) WHERE customer IS NOT NULL;
 """
 _INSERT: Final = f"INSERT INTO decision_log ({COLUMNS}) VALUES ({', '.join('?' * (len(Content._fields) + 2))})"  # noqa: S608 - our own names
 _KNOWN: Final = "SELECT 1 FROM decision_log WHERE id = ?"
-
-
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """What one thread appends."""
-
-    contents: Sequence[Content]
-    done: bool = False
-    error: Exception | None = None
 
 
 @final
@@ -77,6 +68,8 @@ class SqliteDecisionLog(ChainedLog):
         *,
         identify: Identify | None = None,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        keep_payloads: bool = False,
+        encryption_keys: EncryptionKeys | None = None,
     ) -> None:
         """Open or create the file.
 
@@ -88,10 +81,15 @@ class SqliteDecisionLog(ChainedLog):
             synchronous: SQLite's setting. With `"FULL"` a record is on the disk before its answer leaves, which takes
                 the disk's time to flush. With `"NORMAL"` it survives the end of the process, however that ends, but the
                 last ones may be lost when the machine loses power.
+            keep_payloads: Whether to keep beside each record what was asked, for `optimove-ce replay`: the raw body of
+                the notification, or the customer's rows. It is personal data, and goes with `erase` and `prune`.
+            encryption_keys: A key of `cryptography.fernet.Fernet`, or several of which the first encrypts and all
+                decrypt: payloads are encrypted. Needs the extra `encryption`.
 
         Raises:
             ConfigurationError: `path` is `:memory:`; or `identify` is empty, blank or of another type; or
-                `synchronous` is neither.
+                `synchronous` is neither; or a key is invalid, or the extra `encryption` is missing; or payloads with
+                the ids that `identify` keeps out would be kept without a key.
             sqlite3.Error: The file cannot be opened, or is not an SQLite database.
             StoreError: Here and in all methods: the file has been removed or replaced. Restart all processes.
         """
@@ -99,19 +97,17 @@ class SqliteDecisionLog(ChainedLog):
             raise ConfigurationError("SqliteDecisionLog needs a file: what is kept in memory is no evidence.")
         if synchronous not in ("FULL", "NORMAL"):
             raise ConfigurationError('synchronous must be "FULL" or "NORMAL".')
-        super().__init__(identify)
+        super().__init__(identify, keep_payloads=keep_payloads, encryption_keys=encryption_keys)
         self._synchronous = synchronous
         self._file = SqliteFile(
             fspath(path), _SCHEMA, synchronous=synchronous, busy_seconds=_BUSY_SECONDS, private=True
         )
-        self._waiting: list[_Pending] = []
         self.after_fork()
         reset_after_fork(self)
 
     def after_fork(self) -> None:
         """Drop what the parent's threads are appending; a child has other threads."""
-        self._waiting = []
-        self._queue, self._writer = threading.Lock(), threading.Lock()
+        self._group = GroupCommit(self._write)
 
     def append(self, entries: Sequence[DecisionRecord | Completion], /) -> None:
         """Append entries; see `DecisionLog.append`.
@@ -121,43 +117,17 @@ class SqliteDecisionLog(ChainedLog):
             ConfigurationError: The time of one has no zone.
             sqlite3.Error: The file cannot be written.
         """
-        salts = os.urandom(SALT_BYTES * len(entries))
-        contents = [
-            hash_chain.of_record(each, self._identify, salts[SALT_BYTES * index : SALT_BYTES * (index + 1)])
-            if isinstance(each, DecisionRecord)
-            else hash_chain.of_completion(each)
-            for index, each in enumerate(entries)
-        ]
+        contents = hash_chain.contents_of(entries, self._identify, self._payloads)
         detect_fork()
-        # Threads that append at the same time share one transaction, since flushing the disk takes most of the time.
-        mine = _Pending(contents)
-        with self._queue:
-            self._waiting.append(mine)
-        with self._writer:
-            if not mine.done:
-                with self._queue:
-                    group, self._waiting = self._waiting, []
-                self._write(group)
-        if mine.error is not None:
-            raise mine.error
+        self._group.append(contents)
 
-    def _write(self, group: Sequence[_Pending]) -> None:
+    def _write(self, contents: Sequence[Content]) -> None:
         # A completion that is lost in a power failure leaves a record without one, which says what is known.
-        is_decided = any(content.type == "decision" for each in group for content in each.contents)
-        try:
-            with self._file.connection() as connection:
-                connection.execute(f"PRAGMA synchronous = {self._synchronous if is_decided else 'NORMAL'}")
-                connection.execute("BEGIN IMMEDIATE")
-                for each in group:
-                    _append(connection, each.contents)
-        except BaseException as error:  # the writer of this group raises it in all of its threads
-            for each in group:
-                each.error = error if isinstance(error, Exception) else OptimoveError("Appending was interrupted.")
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            for each in group:
-                each.done = True
+        is_decided = any(content.type == "decision" for content in contents)
+        with self._file.connection() as connection:
+            connection.execute(f"PRAGMA synchronous = {self._synchronous if is_decided else 'NORMAL'}")
+            connection.execute("BEGIN IMMEDIATE")
+            _append(connection, contents)
 
     def _query(self, work: Callable[[Execute], T]) -> T:
         with self._file.connection() as connection:

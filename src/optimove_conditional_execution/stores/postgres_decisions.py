@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar, final
 
-from ..deadline import Deadline
-from ..errors import ConfigurationError, DeadlineExceeded
+from ..errors import ConfigurationError
 from ..flows.decision_log import Completion, DecisionRecord
 from ..fork import detect_fork, reset_after_fork
 from ..tracebacks import sensitive_variables
@@ -15,7 +14,8 @@ from . import hash_chain
 from .chained_log import Append, ChainedLog, Execute, Identify, completion_key
 from .group_commit import GroupCommit
 from .hash_chain import Content, Row
-from .postgres_connection import Session, checked_conninfo, errors, psycopg, psycopg_pool
+from .payloads import EncryptionKeys
+from .postgres_connection import Session, borrowed, checked_conninfo, errors, psycopg, psycopg_pool
 from .postgres_locks import as_journal_error
 from .postgres_schema import DECISIONS_SCHEMA
 from .remote import MAX_CONNECTIONS
@@ -78,6 +78,8 @@ class PostgresDecisionLog(ChainedLog):
         *,
         identify: Identify | None = None,
         create_tables: bool = True,
+        keep_payloads: bool = False,
+        encryption_keys: EncryptionKeys | None = None,
     ) -> None:
         """Lazy: nothing is connected until first use.
 
@@ -89,14 +91,19 @@ class PostgresDecisionLog(ChainedLog):
                 under it, or a function that returns the text to keep. All methods take the id itself. With another
                 secret, earlier records are not found any more.
             create_tables: Whether to create the tables when they are missing. With False that is an error.
+            keep_payloads: Whether to keep beside each record what was asked, for `optimove-ce replay`: the raw body of
+                the notification, or the customer's rows. It is personal data, and goes with `erase` and `prune`.
+            encryption_keys: A key of `cryptography.fernet.Fernet`, or several of which the first encrypts and all
+                decrypt: payloads are encrypted. Needs the extra `encryption`.
 
         Raises:
             ConfigurationError: Here, that the conninfo is invalid, or the pool an `AsyncConnectionPool`, or `identify`
-                empty, blank or of another type; at first use, that PostgreSQL refuses it: a wrong password, a database,
-                a table or a permission that is missing, a read-only replica.
+                empty, blank or of another type, or a key invalid, or the extra `encryption` missing, or that payloads
+                with the ids that `identify` keeps out would be kept without a key; at first use, that PostgreSQL
+                refuses it: a wrong password, a database, a table or a permission that is missing, a read-only replica.
             ConnectionError: In all methods: PostgreSQL cannot be reached, or cannot do it now. It can be tried again.
         """
-        super().__init__(identify)
+        super().__init__(identify, keep_payloads=keep_payloads, encryption_keys=encryption_keys)
         schema = DECISIONS_SCHEMA if create_tables else ""
         if isinstance(conninfo_or_pool, psycopg_pool.AsyncConnectionPool):
             raise ConfigurationError(
@@ -123,31 +130,31 @@ class PostgresDecisionLog(ChainedLog):
             PayloadError: One cannot be written as JSON.
             ConfigurationError: The time of one has no zone; or PostgreSQL refuses it, as above.
         """
-        contents = hash_chain.contents_of(entries, self._identify)
+        contents = hash_chain.contents_of(entries, self._identify, self._payloads)
         detect_fork()
         self._group.append(contents)
 
     def _write(self, contents: Sequence[Content]) -> None:
         is_soon = all(content.type == "completion" for content in contents)
         try:
-            self._transaction(lambda cursor: _append(cursor, contents, is_soon=is_soon))
+            self._transaction(
+                lambda cursor: _append(cursor, contents, is_soon=is_soon), passing=(errors.UniqueViolation,)
+            )
         except errors.UniqueViolation:  # it holds one of the records, since a reply was lost; which is rare
             pass
-        except (psycopg.Error, OSError) as error:
-            raise as_journal_error(error) from None
         else:
             return
-        self._translated(lambda cursor: _append(cursor, _unknown(cursor, contents)))
+        self._transaction(lambda cursor: _append(cursor, _unknown(cursor, contents)))
 
     def _query(self, work: Callable[[Execute], T]) -> T:
-        return self._translated(lambda cursor: work(_executing(cursor)))
+        return self._transaction(lambda cursor: work(_executing(cursor)))
 
     def _change(self, work: Callable[[Execute, Append], T]) -> T:
         def alone(cursor: Cursor) -> T:
             _lock(cursor)
             return work(_executing(cursor), lambda content: _append(cursor, [content]))
 
-        return self._translated(alone)
+        return self._transaction(alone)
 
     def _highest(self, execute: Execute) -> int:
         found = execute("SELECT number FROM optimove_decision_log_head WHERE id = 1")
@@ -169,23 +176,15 @@ class PostgresDecisionLog(ChainedLog):
         for session in pool.clients():
             session.close()
 
-    def _translated(self, work: Callable[[Cursor], T]) -> T:
-        try:
-            return self._transaction(work)
-        except (psycopg.Error, OSError) as error:
-            raise as_journal_error(error) from None
-
-    def _transaction(self, work: Callable[[Cursor], T]) -> T:
+    def _transaction(self, work: Callable[[Cursor], T], *, passing: tuple[type[psycopg.Error], ...] = ()) -> T:
         detect_fork()
-        pool = self._pool
-        try:
-            session = pool.acquire(Deadline.after(_BUSY_SECONDS))
-        except DeadlineExceeded:
-            raise ConnectionError("All connections of this decision log are in use.") from None
-        try:
-            return session.transaction(work)
-        finally:
-            pool.release(session)
+        with borrowed(self._pool, _BUSY_SECONDS) as session:
+            try:
+                return session.transaction(work)
+            except passing:
+                raise
+            except (psycopg.Error, OSError) as error:
+                raise as_journal_error(error) from None
 
 
 def _executing(cursor: Cursor) -> Execute:

@@ -59,6 +59,7 @@ CREATE TABLE IF NOT EXISTS optimove_decision_log (
 );
 CREATE INDEX IF NOT EXISTS optimove_decision_log_completes ON optimove_decision_log (completes, low)
     WHERE completes IS NOT NULL;
+CREATE INDEX IF NOT EXISTS optimove_decision_log_pruning ON optimove_decision_log (number) WHERE type = 'pruning';
 CREATE INDEX IF NOT EXISTS optimove_decision_log_customer ON optimove_decision_log USING hash (customer)
     WHERE customer IS NOT NULL;  -- a hash, since an entry of another index cannot hold a long id
 CREATE TABLE IF NOT EXISTS optimove_decision_log_head (
