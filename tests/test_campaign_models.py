@@ -18,7 +18,7 @@ ROW = {"CustomerID": "007", "ActionID": 2, "ChannelID": 15, "TemplateID": 3, "Pr
 
 
 def campaign_customers(rows: list[Any]) -> list[CampaignCustomer]:
-    read = read_customers(json.dumps(rows).encode())
+    read = read_customers(json.dumps(rows).encode(), CampaignCustomer)
     for row in read:
         if isinstance(row, UnreadableRow):
             raise row.error
@@ -131,7 +131,9 @@ def test_the_extras_of_one_row_are_not_those_of_the_next() -> None:
 
 
 def test_one_row_that_names_nobody_fails_no_other() -> None:
-    first, second, third = read_customers(b'[{"CustomerID":"A"},{"CustomerID":" "},{"CustomerID":"B"}]')
+    first, second, third = read_customers(
+        b'[{"CustomerID":"A"},{"CustomerID":" "},{"CustomerID":"B"}]', CampaignCustomer
+    )
     assert isinstance(first, CampaignCustomer)
     assert isinstance(second, UnreadableRow)
     assert isinstance(third, CampaignCustomer)
@@ -197,8 +199,8 @@ def described(row: object) -> object:
 def test_many_rows_become_what_each_of_them_becomes(given_rows: list[Any]) -> None:
     text = json.dumps(given_rows).encode()
     try:
-        read = read_customers(text)
+        read = read_customers(text, CampaignCustomer)
     except ValueError:
         assert b"\\ud8" in text  # half of a surrogate pair: the page is then read row by row
         return
-    assert list(map(described, read)) == [described(read_customer(row)) for row in given_rows]
+    assert list(map(described, read)) == [described(read_customer(row, CampaignCustomer)) for row in given_rows]

@@ -150,6 +150,42 @@ def test_the_details_of_a_campaign(prefix: str) -> None:
     assert ask(fake, "GET", f"{prefix}/actions/getcampaigndetails", query="CampaignID=x").status == 400
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_whom_a_campaign_was_sent_to(channels: int) -> None:
+    fake = FakeOptimove()
+    campaign = fake.add_campaign(40, control_every=10, channels=channels, page_cap=7)
+    approved = [f"C{number:07d}" for number in range(1, 31)]
+    with fake.client() as client:
+        assert list(client.get_customer_execution_details_by_campaign(campaign.campaign_id)) == []
+        client.update_customer_promotion_status(campaign.campaign_id, dict.fromkeys(approved, True))
+        fake.execute(campaign, unapproved=["C0000035", "stranger"], dropped=["C0000002"])
+        sent = list(client.get_customer_execution_details_by_campaign(campaign.campaign_id, page_size=10))
+        first = list(client.get_customer_execution_details_by_campaign(campaign.campaign_id, channel_id=504))
+        other = list(client.get_customer_execution_details_by_campaign(campaign.campaign_id, channel_id=505))
+    expected = [name for name in approved if name not in {"C0000002", "C0000010", "C0000020", "C0000030"}]
+    expected.append("C0000035")
+    assert [row.customer_id for row in first] == [*expected, "stranger"]
+    assert [row.customer_id for row in other] == (expected if channels == 2 else [])
+    assert [row.customer_id for row in sent] == [*expected * channels, "stranger"]
+    assert (sent[0].action_id, sent[0].template_id, sent[0].template_name) == (19, 7, "Welcome back")
+    assert sent[0].scheduled_time == campaign.payload["ClearanceRequiredBy"]
+
+
+def test_whom_a_campaign_of_rows_of_ones_own_was_sent_to() -> None:
+    fake = FakeOptimove()
+    rows = [
+        {"CustomerID": "A", "ChannelID": 1},
+        {"CustomerID": "B", "ChannelID": 1},
+        {"CustomerID": "A", "ChannelID": 2},
+    ]
+    campaign = fake.add_campaign(rows)
+    with fake.client() as client:
+        client.update_customer_promotion_status(campaign.campaign_id, {"A": True})
+        fake.execute(campaign)
+        sent = list(client.get_customer_execution_details_by_campaign(campaign.campaign_id))
+    assert [(row.customer_id, row.channel_id) for row in sent] == [("A", 1), ("A", 2)]
+
+
 def test_over_real_http(fake_optimove: FakeOptimove, optimove_url: str) -> None:
     campaign = fake_optimove.add_campaign(12_000)
     with OptimoveClient(fake_optimove.api_key, base_url=optimove_url, timezone="UTC") as client:

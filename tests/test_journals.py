@@ -17,12 +17,14 @@ from typing import Any
 import pytest
 
 from optimove_conditional_execution import ConfigurationError, StoreError, SupersededError
+from optimove_conditional_execution.flows.journal import entry_of
 from optimove_conditional_execution.stores import (
     DecidedBatch,
     Journal,
     MemoryJournal,
     OpenReview,
     SqliteJournal,
+    StatusUpdate,
 )
 from tests.conftest import child_status
 from tests.stores.journal_suite import ANOTHER, EVENT, KEY, JournalSuite, batch, event, opened, process_with, said
@@ -44,6 +46,34 @@ class TestInSqlite(JournalSuite):
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.sqlite"
+
+
+def without_times(path: Path) -> None:
+    """Make the file as earlier versions wrote it: without times, and without the updates."""
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        rows = connection.execute("SELECT number, batch FROM batches").fetchall()
+        for number, text in rows:
+            entry = entry_of(text)
+            if isinstance(entry, DecidedBatch):
+                connection.execute("UPDATE batches SET batch = ? WHERE number = ?", (entry.to_json(), number))
+            else:
+                connection.execute("DELETE FROM batches WHERE number = ?", (number,))
+
+
+def test_the_file_of_an_earlier_version_is_read_and_goes_on(path: Path) -> None:
+    with SqliteJournal(path) as journal:
+        run = opened(journal)
+        journal.record(KEY, [batch(1), DecidedBatch(released=1)], run=run)
+        journal.acknowledge(KEY, [(0, 2)], run=run)
+    without_times(path)
+    with SqliteJournal(path) as journal:
+        old = list(journal.history(KEY))
+        assert old == [batch(1), DecidedBatch(released=1)]
+        assert [each.at for each in old] == [None, None]
+        assert journal.acknowledged(KEY) == [(0, 2)]
+        journal.record(KEY, [batch(1), batch(2)])  # what it has is known by its text, with or without a time
+        journal.acknowledge(KEY, [(2, 4)])
+        assert list(journal.history(KEY)) == [*old, batch(2), StatusUpdate(((2, 4),))]
 
 
 # ---- memory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import tracemalloc
@@ -28,6 +29,10 @@ VALUES = st.recursive(
     max_leaves=6,
 )
 ROWS = st.lists(st.dictionaries(st.text(max_size=4), VALUES, max_size=4), max_size=12)
+
+
+customers = functools.partial(read_customers, model=CampaignCustomer)
+customer = functools.partial(read_customer, model=CampaignCustomer)
 
 
 def plain(text: bytes) -> Any:
@@ -100,7 +105,7 @@ def test_half_a_surrogate_pair_costs_no_row(size: int) -> None:
         {"CustomerID": "C\ud83d"},
         {"CustomerID": 12, "CustomerAttributes": ["\ud83d"], "PromoCode": "A\ud83d,B", "ActionID": 1.0},
     ]
-    came = read(json.dumps(rows).encode(), size, read_customers, read_customer)
+    came = read(json.dumps(rows).encode(), size, customers, customer)
     assert [getattr(row, "customer_id", None) for row in came] == ["C1", "C2", None, "12"]
     assert came[0].model_extra == {"Name": "Jo\ud83d", "\\udc00": 1}
     assert (came[3].customer_attributes, came[3].promo_codes) == (("\ud83d",), ("A\ud83d", "B"))
@@ -145,7 +150,7 @@ def test_junk_between_rows_costs_linear_time_and_no_memory(place: str, junk: str
     if junk == "commas" and place in ("before the list", "behind the list", "behind null"):
         return
     before, after = PLACES[place]
-    reader = Counting(read_customers, read_customer)
+    reader = Counting(customers, customer)
     rows = [*reader.feed(before)]
     block = (JUNK[junk] * size)[:size]
     sent = 2 * LONGEST_ROW

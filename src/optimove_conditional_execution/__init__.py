@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         CampaignDetails,
         CampaignReadyEvent,
         CustomerBatch,
+        CustomerExecution,
         CustomerPromotionStatus,
         CustomerRow,
         EventListener,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from .operations import Endpoint, Endpoints, Operation
     from .receivers import AsyncListenerReceiver, AsyncWebhookReceiver, ListenerReceiver, WebhookReceiver
     from .receivers.health import AsyncHealth, Health
+    from .reconciliation import Reconciliation, areconcile, reconcile
     from .review import AsyncCampaignReview, CampaignReview
     from .review.per_customer import per_customer
     from .settings import webhook_secrets
@@ -84,6 +86,7 @@ __all__ = [
     "ClaimStore",
     "ConfigurationError",
     "CustomerBatch",
+    "CustomerExecution",
     "CustomerPromotionStatus",
     "CustomerRow",
     "Deadline",
@@ -106,6 +109,7 @@ __all__ = [
     "Progress",
     "RateLimit",
     "RateLimitError",
+    "Reconciliation",
     "Request",
     "RequestCounter",
     "Response",
@@ -123,7 +127,9 @@ __all__ = [
     "WebhookNotification",
     "WebhookReceiver",
     "__version__",
+    "areconcile",
     "per_customer",
+    "reconcile",
     "sign",
     "verify",
     "webhook_secrets",
@@ -161,6 +167,7 @@ _PLACES: Final = {
         "CampaignDetails",
         "CampaignReadyEvent",
         "CustomerBatch",
+        "CustomerExecution",
         "CustomerPromotionStatus",
         "CustomerRow",
         "EventListener",
@@ -172,6 +179,7 @@ _PLACES: Final = {
     "operations": ("Endpoint", "Endpoints", "Operation"),
     "receivers": ("AsyncListenerReceiver", "AsyncWebhookReceiver", "ListenerReceiver", "WebhookReceiver"),
     "receivers.health": ("AsyncHealth", "Health"),
+    "reconciliation": ("Reconciliation", "areconcile", "reconcile"),
     "review": ("AsyncCampaignReview", "CampaignReview"),
     "review.per_customer": ("per_customer",),
     "settings": ("webhook_secrets",),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -29,6 +29,8 @@ class Caller:
 
         def call(*arguments: Any, **options: Any) -> Any:
             result = method(*arguments, **options)
+            if inspect.isasyncgen(result):
+                return self._runner.run(_collected(result))
             return self._runner.run(_awaited(result)) if inspect.isawaitable(result) else result
 
         return call
@@ -38,6 +40,10 @@ class Caller:
             self._runner.run(self.client.aclose())
         else:
             self.client.close()
+
+
+async def _collected(rows: AsyncIterable[Any]) -> list[Any]:
+    return [row async for row in rows]
 
 
 async def _awaited(result: Any) -> Any:

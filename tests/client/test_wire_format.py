@@ -136,6 +136,39 @@ DETAILS: dict[str, Any] = {
 }  # fmt: skip
 
 
+EXECUTED: list[dict[str, Any]] = [
+    {
+        "CustomerID": "C1", "ActionID": 19, "ChannelID": 504, "TemplateID": 7, "TemplateName": "Hello",
+        "ScheduledTime": "2025-03-01 12:30:00", "PromoCode": "A,B", "CustomerAttributes": ["UA"],
+    },
+    {"CustomerID": 2, "actionId": "1"},
+]  # fmt: skip
+
+
+def test_get_customer_execution_details_by_campaign(caller: Caller, httpx_mock: HTTPXMock) -> None:
+    httpx_mock.add_response(json=EXECUTED)
+    httpx_mock.add_response(json=[])
+    options = {"channel_id": 504, "customer_attributes": ["Country"], "page_size": 100}
+    one, two = caller.get_customer_execution_details_by_campaign(21, **options)
+    first, second = httpx_mock.get_requests()
+    url = f"{BASE_URL}/Customers/GetCustomerExecutionDetailsByCampaign"
+    query = "CampaignID=21&ChannelID=504&CustomerAttributes=Country&$top=100&$skip="
+    assert (first.method, str(first.url), first.content) == ("GET", f"{url}?{query}0", b"")
+    assert str(second.url) == f"{url}?{query}2"
+    check_headers(first, has_body=False)
+    assert (one.customer_id, one.channel_id, one.template_name) == ("C1", 504, "Hello")
+    assert (one.scheduled_time, one.promo_codes, one.customer_attributes) == (
+        "2025-03-01 12:30:00",
+        ("A", "B"),
+        ("UA",),
+    )
+    assert (two.customer_id, two.is_control, two.template_name) == ("2", True, None)
+    assert "C1" not in repr(one)
+    for bad in ({"channel_id": -1}, {"page_size": 0}, {"customer_attributes": "Country"}):
+        with pytest.raises(ConfigurationError):
+            list(caller.get_customer_execution_details_by_campaign(21, **bad))
+
+
 def test_get_campaign_details(caller: Caller, httpx_mock: HTTPXMock) -> None:
     httpx_mock.add_response(json=DETAILS)
     details = caller.get_campaign_details(21)

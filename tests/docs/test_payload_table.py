@@ -56,6 +56,7 @@ MINIMAL: Final[dict[str, dict[str, Any]]] = {
     },
     "EventListener": {"EventTypeID": 5, "ListenerURL": "https://example.com"},
     "CampaignCustomer": {"CustomerID": "C1"},
+    "CustomerExecution": {"CustomerID": "C1"},
     "CustomerPromotionStatus": {"CustomerID": "C1", "Status": True},
 }
 DERIVED: Final = {"timestamp_offset", "clearance_offset"}

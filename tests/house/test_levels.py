@@ -43,6 +43,7 @@ LEVELS = {
     "replay": 5,
     "review": 5,
     "policy": 5,
+    "reconciliation": 5,
     "adapters": 6,
     "integrations": 6,
     "telemetry": 6,

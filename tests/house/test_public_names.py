@@ -101,6 +101,13 @@ def test_sync_and_async_are_twins(sync: type, twin: type, renamed: dict[str, str
 
 OF_ONE_REQUEST = {
     "get_processed_campaign_customers": ["campaign_id", "customer_attributes", "top", "skip"],
+    "get_customer_execution_details_by_campaign": [
+        "campaign_id",
+        "channel_id",
+        "customer_attributes",
+        "top",
+        "skip",
+    ],
     "update_customer_promotion_status": ["campaign_id", "statuses", "timestamp"],
 }
 """What an operation is told where the client's method makes several requests."""

@@ -25,7 +25,7 @@ from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.stores import DecidedBatch, Journal, ReviewState
 from optimove_conditional_execution.stores import postgres_locks as locks_module
-from optimove_conditional_execution.stores.postgres import PostgresJournal
+from optimove_conditional_execution.stores.postgres import PostgresDecisionLog, PostgresJournal
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.conftest import OverHTTP, child_status, forked, forked_in_c, served
 from tests.servers.journals import locks, terminate, until
@@ -84,6 +84,54 @@ def test_journals_of_one_database_exclude_each_other(
     journal.close()
     until(lambda: not locks(server))
     assert journal.unfinished() == [EVENT, ANOTHER]  # it connects again
+
+
+def test_a_campaign_is_reconciled_and_a_customer_explained_from_the_server(
+    server: Postgres,
+    journal: PostgresJournal,
+    optimove_url: str,
+    fake_optimove: FakeOptimove,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    campaign = fake_optimove.add_campaign(40)
+    number = str(campaign.campaign_id)
+
+    def odd(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+        return [customer.customer_id for customer in customers if int(customer.customer_id[1:]) % 2]
+
+    with PostgresDecisionLog(server.url) as log, fake_optimove.client() as client:
+        review = CampaignReview(odd, client=client, journal=journal, decision_log=log, batch_size=10)
+        assert review.run(campaign.event()).complete
+    fake_optimove.execute(campaign, unapproved=["C0000002"], dropped=["C0000001"])
+
+    def command(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(program, [*arguments, "--journal", server.url, "--json"], prog_name="optimove-ce")
+        return done.exit_code, done.output
+
+    monkeypatch.setenv("OPTIMOVE_API_KEY", fake_optimove.api_key)
+    monkeypatch.setenv("OPTIMOVE_BASE_URL", optimove_url)
+    status, printed = command("reconcile", number, "--log", server.url)
+    told = json.loads(printed)
+    assert (status, told["approved"], told["sent"]) == (1, 20, 20)
+    assert (told["unapproved"], told["not_sent"], told["disagreeing"]) == (1, 1, 0)
+
+    def explained() -> list[tuple[str, int | None, bool]]:
+        status, printed = command("review", "explain", "C0000001", "--campaign", number)
+        (told,) = json.loads(printed)
+        assert (status, told["standing"], told["acknowledged"]) == (0, "approved", True)
+        return [(step["what"], step["number"], step["at"] is not None) for step in told["steps"]]
+
+    (what, batch_number, is_dated), *others = explained()
+    assert (what, is_dated) == ("approved", True)
+    assert others == [("released", None, True), ("acknowledged", 1, True)]
+    # As an earlier version of the SDK left it: without times, and without the updates.
+    with psycopg.connect(server.conninfo) as connection:
+        connection.execute(
+            """DELETE FROM optimove_review_batches WHERE batch LIKE '%"acknowledged"%';
+            UPDATE optimove_review_batches SET batch = regexp_replace(batch, '"at": [0-9.]+, ', '')"""
+        )
+    steps = [("approved", batch_number, False), ("released", None, False), ("acknowledged", None, False)]
+    assert explained() == steps
 
 
 def test_one_winner_among_journals(server: Postgres) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
@@ -17,7 +18,14 @@ import pytest
 
 from optimove_conditional_execution import ConfigurationError, OptimoveError, SupersededError
 from optimove_conditional_execution.models.events import CampaignReadyEvent
-from optimove_conditional_execution.stores import DecidedBatch, Journal, OpenReview, ReviewState
+from optimove_conditional_execution.stores import (
+    DecidedBatch,
+    Journal,
+    JournalHistory,
+    OpenReview,
+    ReviewState,
+    StatusUpdate,
+)
 
 
 def event(campaign: int = 7, minute: int = 0, **more: object) -> CampaignReadyEvent:
@@ -441,3 +449,34 @@ class JournalSuite:
         journal.finish(KEY, '{"error": "secret"}')
         assert "c-1" not in repr(batch(1))
         assert "secret" not in repr(journal.reviews())
+
+    def test_the_history_says_what_was_recorded_when(self, journal: Journal) -> None:
+        assert isinstance(journal, JournalHistory)
+        begun = time.time()
+        journal.add(EVENT)
+        journal.add(ANOTHER)
+        journal.record(KEY, [batch(1), DecidedBatch()])
+        journal.record(KEY, [DecidedBatch(released=1)])
+        journal.record(ANOTHER.key, [batch(2)])
+        journal.acknowledge(KEY, [(0, 2)])
+        journal.acknowledge(KEY, [(0, 2)])
+        journal.acknowledge(KEY, [])
+        journal.acknowledge(KEY, [(3, 4), (6, 7)])
+        journal.record(KEY, [batch(3), batch(1)])
+        history = list(journal.history(KEY))
+        assert history == [
+            batch(1),
+            DecidedBatch(),
+            DecidedBatch(released=1),
+            StatusUpdate(((0, 2),)),
+            StatusUpdate(((3, 4), (6, 7))),
+            batch(3),
+        ]
+        times = [each.at for each in history]
+        assert None not in times
+        assert all(begun - 0.001 <= each <= time.time() + 0.001 for each in times if each is not None)
+        assert list(journal.batches(KEY)) == [batch(1), DecidedBatch(), DecidedBatch(released=1), batch(3)]
+        assert list(journal.history(ANOTHER.key)) == [batch(2)]
+        journal.finish(KEY, "{}")
+        assert journal.prune(datetime(2100, 1, 1)) == 1
+        assert list(journal.history(KEY)) == []

@@ -5,41 +5,34 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 
 import click
 from rich.console import Console
 
 from ..client import AsyncOptimoveClient
 from ..errors import ConfigurationError
-from ..flows.customer_history import unanswered
+from ..flows.customer_history import CustomerReview, Step, explain, unanswered
 from ..flows.journal import DecidedBatch, ReviewState
 from ..flows.report import ReviewReport
 from ..models.events import CampaignReadyEvent
 from ..review import AsyncCampaignReview, per_customer
 from ..review.stopping import STOP_SECONDS
 from ..signature_diagnosis import UTF_16, utf_16
-from ..stores import SqliteJournal
 from .charts import show_section
 from .console import ReviewDisplay, review_sections
-from .options import echo_result, json_option, together
+from .journals import existing, is_url, journal_option, opened_journal, read_journal, unreachable
+from .options import echo_result, json_option, printable, together
 from .report_file import report_option, write_page
 from .signals import Interrupted, run_interruptibly
 from .user_function import user_function
 
 T = TypeVar("T")
 
-if TYPE_CHECKING:
-    from ..stores.postgres import PostgresJournal
-
 _REVIEWER: Final = click.argument("reviewer", metavar="MODULE:FUNCTION")
-_JOURNAL: Final = click.option(
-    "--journal",
-    type=click.Path(dir_okay=False),
-    required=True,
-    help="The SQLite file that holds what was decided and sent, or a postgresql:// URL.",
-)
 _DENIED: Final = click.option("--report-denied", is_flag=True, help="Report those who are not approved, too.")
 _SAFETY_MARGIN: Final = 30.0
 _STOP_WITHIN: Final = click.option(
@@ -50,7 +43,7 @@ _STOP_WITHIN: Final = click.option(
 )
 _CAMPAIGN: Final = click.option("--campaign", type=int, metavar="N", help="Only this campaign.")
 _ONE: Final = click.option("--per-customer", "one_by_one", is_flag=True, help="FUNCTION takes one customer.")
-_RUNNING: Final = together(_JOURNAL, _ONE, _DENIED, _STOP_WITHIN, report_option, json_option)
+_RUNNING: Final = together(journal_option, _ONE, _DENIED, _STOP_WITHIN, report_option, json_option)
 
 
 @click.group(epilog="\b\nExample:\n  optimove-ce review status --journal reviews.db")
@@ -96,11 +89,11 @@ def resume_reviews(journal: str, **options: Any) -> None:
     Exit status: 0 every review is complete, 1 one is not, 2 a usage or configuration error, 143 they were stopped by
     SIGTERM before they were complete, 129 by SIGHUP, 130 by Ctrl-C.
     """
-    _review(AsyncCampaignReview.resume, journal=_existing(journal), **options)
+    _review(AsyncCampaignReview.resume, journal=existing(journal), **options)
 
 
 @review.command("status", epilog="\b\nExample:\n  optimove-ce review status --journal reviews.db --json")
-@_JOURNAL
+@journal_option
 @json_option
 def review_status(journal: str, as_json: bool) -> None:
     """List the reviews of a journal with their progress."""
@@ -112,7 +105,7 @@ def review_status(journal: str, as_json: bool) -> None:
             "approved": kept.approved,
             "finished": kept.finished,
         }
-        for kept in _kept(_existing(journal))
+        for kept in _kept(existing(journal))
     ]
     line = "campaign {campaign_id}  clearance {clearance_required_by}  decided {decided}  approved {approved}  {state}"
     lines = [line.format(**row, state="finished" if row["finished"] else "unfinished") for row in rows]
@@ -120,7 +113,7 @@ def review_status(journal: str, as_json: bool) -> None:
 
 
 @review.command("unanswered", epilog="\b\nExample:\n  optimove-ce review unanswered --journal reviews.db --json")
-@_JOURNAL
+@journal_option
 @_CAMPAIGN
 @json_option
 def unanswered_customers(journal: str, campaign: int | None, as_json: bool) -> None:
@@ -137,7 +130,7 @@ def unanswered_customers(journal: str, campaign: int | None, as_json: bool) -> N
             "customer_id": customer_id,
             "why": why,
         }
-        for state, found in _from_journal(_existing(journal), campaign, lambda _, batches: unanswered(batches))
+        for state, found in _from_journal(existing(journal), campaign, lambda _, batches: unanswered(batches))
         for customer_id, why in found.items()
     ]
     lines = [
@@ -145,6 +138,82 @@ def unanswered_customers(journal: str, campaign: int | None, as_json: bool) -> N
     ]
     none = "Every customer whom the reviewer was asked about was answered about."
     echo_result(rows, "\n".join(lines) or none, as_json=as_json)
+
+
+@review.command("explain", epilog="\b\nExample:\n  optimove-ce review explain C234638 --journal reviews.db")
+@click.argument("customer")
+@journal_option
+@_CAMPAIGN
+@json_option
+def explain_customer(customer: str, journal: str, campaign: int | None, as_json: bool) -> None:
+    """Tell from the journal what became of CUSTOMER: approved, denied or failed, why, in which batch and update, when.
+
+    Without --campaign the reviews that do not name the customer are only counted.
+
+    Exit status: 0 answered, 1 the journal holds no such review, 2 a usage or configuration error.
+    """
+    with read_journal(journal) as kept:
+        states = [state for state in kept.reviews() if campaign in (None, state.event.campaign_id)]
+        found = [
+            explain(state, kept.history(state.event.key), kept.acknowledged(state.event.key), customer)
+            for state in states
+        ]
+    told = [each for each in found if each.steps or campaign is not None]
+    if as_json:
+        click.echo(json.dumps([each.as_json() for each in told]))
+    else:
+        for line in chain.from_iterable(map(_explained, told)):
+            click.echo(printable(line))
+        if not states:
+            click.echo("The journal holds no such review.")
+        elif others := len(found) - len(told):
+            click.echo(f"{others} {'other reviews do' if told else 'reviews do'} not name the customer.")
+    if not states:
+        raise click.exceptions.Exit(1)
+
+
+_STANDINGS: Final = {
+    "approved": "approved",
+    "denied": "denied",
+    "abstained": "not approved, the reviewer abstained",
+    "failed": "not approved, the decision failed",
+    "unanswered": "not approved, the reviewer gave no answer before time was up",
+    "not_reached": "not approved, time was up before the reviewer was asked",
+    "skipped": "not asked about, a customer of the control group",
+    "not_in_campaign": "not in the campaign",
+    "unknown": "not in the journal, which does not hold all customers of the campaign",
+}
+_STEPS: Final = {
+    **_STANDINGS,
+    "confirmed": "asked about again, and the earlier decision stands",
+    "released": "approvals became final, and were sent from then on",
+    "acknowledged": "Optimove took it",
+}
+
+
+def _explained(found: CustomerReview) -> Iterator[str]:
+    because = f" ({found.reason})" if found.reason else ""
+    sent = ""
+    if found.acknowledged:
+        sent = ", and Optimove took it"
+    elif found.standing == "approved":  # denials are sent on request only
+        sent = ", and the journal does not hold that Optimove took it"
+    event = found.event
+    head = f"campaign {event.campaign_id}  clearance {event.clearance_required_by.isoformat(sep=' ')}"
+    yield f"{head}  {_STANDINGS[found.standing]}{because}{sent}."
+    for step in found.steps:
+        yield f"    {_moment(step)}  {_place(step)}{_STEPS[step.what]}"
+
+
+def _place(step: Step) -> str:
+    if step.what == "released":
+        return ""
+    kind = "update" if step.what == "acknowledged" else "batch"
+    return f"{kind} {'not recorded' if step.number is None else step.number}: "
+
+
+def _moment(step: Step) -> str:
+    return "time not recorded" if step.at is None else f"{datetime.fromtimestamp(step.at, UTC):%Y-%m-%d %H:%M:%S UTC}"
 
 
 def _review(
@@ -178,7 +247,7 @@ def _review(
                 made = AsyncCampaignReview(
                     asked,
                     client=client,
-                    journal=_journal(journal),
+                    journal=opened_journal(journal),
                     safety_margin=_SAFETY_MARGIN,
                     report_denied=report_denied,
                     progress=display,
@@ -191,7 +260,7 @@ def _review(
     try:
         reports = run_interruptibly(go(), on_signal=stop)
     except ConnectionError as error:
-        raise _unreachable(error) from error
+        raise unreachable(error) from error
     left = 0 if reports else sum(not kept.finished for kept in _kept(journal))
     nothing = f"Others are at {left} unfinished reviews." if left else "Nothing is left to do."
     sections = review_sections(reports, display.samples, safety_margin=_SAFETY_MARGIN, nothing=nothing)
@@ -202,26 +271,11 @@ def _review(
     if report is not None:
         write_page(report, title="Review of scheduled campaigns", sections=sections)
     if signals and any(one.stopped for one in reports):
-        where = "URL" if _is_url(journal) else journal
+        where = "URL" if is_url(journal) else journal
         click.echo(f"Stopped: optimove-ce review resume {reviewer} --journal {where} goes on.", err=True)
         raise click.exceptions.Exit(128 + signals[0])
     if not all(one.complete for one in reports):
         raise click.exceptions.Exit(1)
-
-
-def _journal(path: str) -> SqliteJournal | PostgresJournal:
-    if _is_url(path):
-        try:
-            from ..stores.postgres import PostgresJournal
-        except ImportError as error:
-            raise ConfigurationError(str(error)) from None
-        return PostgresJournal(path)
-    try:
-        return SqliteJournal(path)
-    except Exception as error:  # the file may be of any kind
-        raise ConfigurationError(
-            f"The journal {path} cannot be used ({error}): it must be an SQLite file of ours, in a folder that exists."
-        ) from error
 
 
 def _kept(path: str) -> list[ReviewState]:
@@ -231,7 +285,7 @@ def _kept(path: str) -> list[ReviewState]:
 def _from_journal(
     path: str, campaign: int | None, read: Callable[[ReviewState, Iterator[DecidedBatch]], T]
 ) -> list[tuple[ReviewState, T]]:
-    with _journal(path) as journal:
+    with opened_journal(path) as journal:
         try:
             return [
                 (state, read(state, journal.batches(state.event.key)))
@@ -241,21 +295,6 @@ def _from_journal(
         except ConfigurationError:
             raise
         except ConnectionError as error:
-            raise _unreachable(error) from error
+            raise unreachable(error) from error
         except Exception as error:  # the file may be of any kind
             raise ConfigurationError(f"The journal {path} cannot be read ({error}).") from error
-
-
-def _existing(journal: str) -> str:
-    # A mistyped name must not create an empty journal that looks like a finished one.
-    if not _is_url(journal) and not Path(journal).is_file():
-        raise ConfigurationError(f"There is no journal {journal}.")
-    return journal
-
-
-def _unreachable(error: ConnectionError) -> ConfigurationError:
-    return ConfigurationError(f"The journal cannot be used: {error}")
-
-
-def _is_url(journal: str) -> bool:
-    return journal.startswith(("postgresql://", "postgres://"))

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from .. import validation
 from ..deadline import Deadline
 from ..errors import ConfigurationError
-from ..flows.paging import Paging, seconds_for_customers
+from ..flows.paging import ExecutionPaging, Paging, seconds_for_customers
 from ..installation import install_hint
 from ..operations import Endpoints
 from ..settings import TIMEZONE_VARIABLE, ClientSettings
@@ -132,19 +132,33 @@ class Client(abc.ABC):
         on_warning: Callable[[str], None] | None,
     ) -> Paging:
         """Return the paging of a campaign; see `get_processed_campaign_customers`."""
-        if wait_for_customers is None:
-            left = 0.0 if deadline is None else deadline.remaining()
-            wait_for_customers = seconds_for_customers(left, until=left) if math.isfinite(left) else 0.0
-
-        def log(text: str) -> None:
-            _LOGGER.warning("campaign %d: %s", campaign_id, text)
-
         return Paging(
             campaign_id,
             customer_attributes=customer_attributes,
             page_size=page_size,
-            waiting=Deadline.after(validation.seconds("wait_for_customers", wait_for_customers)),
-            on_warning=log if on_warning is None else on_warning,
+            waiting=_waiting(wait_for_customers, deadline),
+            on_warning=_logging(campaign_id) if on_warning is None else on_warning,
+        )
+
+    def _execution_paging(
+        self,
+        campaign_id: int,
+        *,
+        channel_id: int | None,
+        customer_attributes: Sequence[str],
+        page_size: int | None,
+        deadline: Deadline | None,
+        wait_for_customers: float | None,
+        on_warning: Callable[[str], None] | None,
+    ) -> ExecutionPaging:
+        """Return the paging of what was sent; see `get_customer_execution_details_by_campaign`."""
+        return ExecutionPaging(
+            campaign_id,
+            channel_id=channel_id,
+            customer_attributes=customer_attributes,
+            page_size=page_size,
+            waiting=_waiting(wait_for_customers, deadline),
+            on_warning=_logging(campaign_id) if on_warning is None else on_warning,
         )
 
     def _wall_clock(self) -> Callable[[], datetime]:
@@ -165,6 +179,17 @@ class Client(abc.ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._config.settings.base_url}>"
+
+
+def _waiting(seconds: float | None, deadline: Deadline | None) -> Deadline:
+    if seconds is None:
+        left = 0.0 if deadline is None else deadline.remaining()
+        seconds = seconds_for_customers(left, until=left) if math.isfinite(left) else 0.0
+    return Deadline.after(validation.seconds("wait_for_customers", seconds))
+
+
+def _logging(campaign_id: int) -> Callable[[str], None]:
+    return lambda text: _LOGGER.warning("campaign %d: %s", campaign_id, text)
 
 
 def aiohttp_engine(max_connections: int, base_url: str) -> AsyncEngine:

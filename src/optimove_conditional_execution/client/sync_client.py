@@ -15,7 +15,7 @@ from ..drivers import run
 from ..flows.registration import ensure_event_listener, ensure_webhook
 from ..flows.status_updates import Statuses, update_statuses
 from ..models.approval import Approval
-from ..models.campaign import CampaignCustomer, CampaignDetails
+from ..models.campaign import CampaignCustomer, CampaignDetails, CustomerExecution
 from ..models.events import EventListener
 from ..models.webhook import TenantSettings, Webhook
 from ..operations import Operation
@@ -25,6 +25,7 @@ from ..transport.send import RequestCounter, Sender
 from .base import Client, EngineName, aiohttp_engine
 
 T = TypeVar("T")
+C = TypeVar("C", bound=CampaignCustomer)
 
 
 class OptimoveClient(Client):
@@ -287,6 +288,76 @@ class OptimoveClient(Client):
         )
         return read(self._sender, paging, deadline, counter)
 
+    def get_customer_execution_details_by_campaign(
+        self,
+        campaign_id: int,
+        *,
+        channel_id: int | None = None,
+        customer_attributes: Sequence[str] = (),
+        page_size: int | None = operations.DEFAULT_PAGE_SIZE,
+        deadline: Deadline | None = None,
+        counter: RequestCounter | None = None,
+        wait_for_customers: float | None = None,
+        on_warning: Callable[[str], None] | None = None,
+    ) -> Generator[CustomerExecution, None, None]:
+        """Yield the customers whom a campaign was sent to (GetCustomerExecutionDetailsByCampaign), once for each row.
+
+        Read as a stream, with the arguments and errors of `get_processed_campaign_customers`. `reconcile` compares them
+        with what was approved.
+
+        Args:
+            campaign_id: The `campaign_id` of the event of EventTypeID 13.
+            channel_id: Only what this channel has sent; None for all.
+            customer_attributes: Names of customer attributes to ask for.
+            page_size: Rows per page; None for one request.
+            deadline: The end of reading.
+            counter: Counts the requests.
+            wait_for_customers: Seconds for which an empty first page, or a 404 for it, is requested again.
+            on_warning: Called with a text, without personal data, when the end is doubtful. Unset, it is logged.
+
+        Raises:
+            OptimoveError: See `get_processed_campaign_customers`.
+        """
+        return _each(
+            self.get_customer_execution_details_by_campaign_in_blocks(
+                campaign_id,
+                channel_id=channel_id,
+                customer_attributes=customer_attributes,
+                page_size=page_size,
+                deadline=deadline,
+                counter=counter,
+                wait_for_customers=wait_for_customers,
+                on_warning=on_warning,
+            )
+        )
+
+    def get_customer_execution_details_by_campaign_in_blocks(
+        self,
+        campaign_id: int,
+        *,
+        channel_id: int | None = None,
+        customer_attributes: Sequence[str] = (),
+        page_size: int | None = operations.DEFAULT_PAGE_SIZE,
+        deadline: Deadline | None = None,
+        counter: RequestCounter | None = None,
+        wait_for_customers: float | None = None,
+        on_warning: Callable[[str], None] | None = None,
+    ) -> Generator[list[CustomerExecution], None, None]:
+        """Yield the same rows in lists, some hundreds at a time, as they arrive.
+
+        Arguments and errors are those of `get_customer_execution_details_by_campaign`.
+        """
+        paging = self._execution_paging(
+            campaign_id,
+            channel_id=channel_id,
+            customer_attributes=customer_attributes,
+            page_size=page_size,
+            deadline=deadline,
+            wait_for_customers=wait_for_customers,
+            on_warning=on_warning,
+        )
+        return read(self._sender, paging, deadline, counter)
+
     def update_customer_promotion_status(
         self, campaign_id: int, statuses: Statuses, *, deadline: Deadline | None = None
     ) -> int:
@@ -349,7 +420,7 @@ class OptimoveClient(Client):
         self.close()
 
 
-def _each(blocks: Generator[list[CampaignCustomer], None, None]) -> Generator[CampaignCustomer, None, None]:
+def _each(blocks: Generator[list[C], None, None]) -> Generator[C, None, None]:
     with contextlib.closing(blocks):
         for block in blocks:
             yield from block

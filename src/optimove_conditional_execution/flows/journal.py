@@ -55,6 +55,8 @@ class DecidedBatch:
         row_set_of: For each of `ids` the index of its set in `row_sets`; empty when all have the first.
         released: The number of the run that begins to send after this batch; None for all others. What is approved by
             then is final.
+        at: When the journal recorded it, in seconds since 1970; None in a batch that was not read from a journal, and
+            in one of a journal that keeps no times. Not compared.
     """
 
     approved: tuple[str, ...] = field(default=(), repr=False)
@@ -70,6 +72,7 @@ class DecidedBatch:
     row_sets: tuple[str, ...] = field(default=(), repr=False)
     row_set_of: tuple[int, ...] = field(default=(), repr=False)
     released: int | None = None
+    at: float | None = field(default=None, compare=False)
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -97,7 +100,10 @@ class DecidedBatch:
         return len(self.approved) - len(self.revoked)
 
     def to_json(self) -> str:
-        """Return the batch as a JSON object without empty fields; in ASCII, since an id may hold a lone surrogate."""
+        """Return the batch as a JSON object without empty fields; in ASCII, since an id may hold a lone surrogate.
+
+        Without `at`: the same batch has the same text, whenever it is recorded.
+        """
         values = {name: getattr(self, name) for name in _FIELDS}
         return json.dumps({name: value for name, value in values.items() if value or value == 0})
 
@@ -111,7 +117,15 @@ class DecidedBatch:
         Raises:
             ValueError: It is not JSON.
         """
-        values: dict[str, Any] = json.loads(text)
+        return cls.from_values(json.loads(text))
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> DecidedBatch:
+        """Return the batch of a parsed text.
+
+        Args:
+            values: The JSON object, which is used up.
+        """
         for name, value in values.items():
             if isinstance(value, list):
                 values[name] = tuple(cast("list[object]", value))
@@ -120,7 +134,55 @@ class DecidedBatch:
         return cls(**values)
 
 
-_FIELDS: Final = tuple(item.name for item in dataclasses.fields(DecidedBatch))
+_FIELDS: Final = tuple(item.name for item in dataclasses.fields(DecidedBatch) if item.name != "at")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StatusUpdate:
+    """A status update that Optimove has acknowledged.
+
+    Attributes:
+        ranges: The numbers of its statuses, as in `Journal.acknowledge`.
+        at: When the journal recorded it, in seconds since 1970; None when that is not known. Not compared.
+    """
+
+    ranges: tuple[tuple[int, int], ...]
+    at: float | None = field(default=None, compare=False)
+
+    def to_json(self) -> str:
+        """Return the update as a JSON object, without `at`."""
+        return json.dumps({_RANGES: self.ranges})
+
+
+_RANGES: Final = "acknowledged"
+Entry = DecidedBatch | StatusUpdate
+"""What a journal with a history holds of a review."""
+
+
+def dated(text: str, at: float) -> str:
+    """Return the text of an entry with the time at which it is recorded.
+
+    Args:
+        text: From `to_json`.
+        at: Seconds since 1970; kept to the millisecond.
+    """
+    return f'{{"at": {at:.3f}}}' if text == "{}" else f'{{"at": {at:.3f}, {text[1:]}'
+
+
+def entry_of(text: str) -> Entry:
+    """Return the entry of a text from `dated`, or from `to_json`, as older journals hold it.
+
+    Args:
+        text: The JSON object.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    values: dict[str, Any] = json.loads(text)
+    if _RANGES in values:
+        return StatusUpdate(tuple([(start, end) for start, end in values[_RANGES]]), values.get("at"))
+    return DecidedBatch.from_values(values)
 
 
 @final
@@ -312,5 +374,17 @@ class Journal(Protocol):
 
         Raises:
             ConfigurationError: `before` has a zone.
+        """
+        ...
+
+
+@runtime_checkable
+class JournalHistory(Protocol):
+    """A journal that tells what it recorded when, status updates included; the journals of this SDK do."""
+
+    def history(self, key: str, /) -> Iterator[Entry]:
+        """Yield all batches and status updates in the order in which they were recorded, a few in memory at a time.
+
+        What an earlier version of the SDK recorded has no time, and no updates.
         """
         ...

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import abc
 import codecs
+import functools
 import json
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from .. import operations
 from ..deadline import Deadline
 from ..errors import NotFoundError, PayloadError, TransportError, UnexpectedResponseError
-from ..models.campaign import CampaignCustomer, UnreadableRow, read_customer, read_customers
+from ..models.campaign import CampaignCustomer, CustomerExecution, UnreadableRow, read_customer, read_customers
 from ..operations import Operation
 from ..validation import integer
 from .json_rows import JsonRowReader, TruncatedArray
 
+C = TypeVar("C", bound=CampaignCustomer)
 Row = CampaignCustomer | UnreadableRow
 
 _OK: Final = 200
@@ -37,8 +40,8 @@ class UnreadableRows(UnexpectedResponseError):  # noqa: N818 - a kind of it, tol
     """All rows were received, and some of them name no customer."""
 
 
-class Paging:
-    """Reads a campaign's customers page by page, without IO.
+class Pages(abc.ABC, Generic[C]):
+    """Reads the rows of a campaign page by page, without IO.
 
     Get an operation from `next_page`, pass the bytes of its response to `feed` and then call `close_page`, until
     `next_page` returns None. A truncated page needs no call: the next one begins after the rows received.
@@ -55,10 +58,13 @@ class Paging:
         pause: Seconds to wait before the next page is requested.
     """
 
+    _model: type[C]
+
     def __init__(
         self,
         campaign_id: int,
         *,
+        channel_id: int | None = None,
         customer_attributes: Sequence[str] = (),
         page_size: int | None,
         waiting: Deadline | None = None,
@@ -68,6 +74,7 @@ class Paging:
 
         Args:
             campaign_id: The campaign.
+            channel_id: Only what this channel has sent; None for all.
             customer_attributes: Names of attributes to ask for.
             page_size: Rows per page, 1 or more; None sends one request, for everything.
             waiting: Until when an empty first page, or a 404 for it, is requested again; None accepts it at once.
@@ -79,7 +86,8 @@ class Paging:
         if page_size is not None:
             integer("page_size", page_size)
         self._campaign_id = campaign_id
-        self._attributes = tuple(customer_attributes)
+        self._channel_id = channel_id
+        self._attributes = customer_attributes  # unchanged: a single string is rejected, not split into letters
         self._page_size = page_size
         self._known: set[str] = set()  # the first rows of the pages
         self._broken: list[Any] = []  # the first rows of the last truncated page
@@ -98,16 +106,17 @@ class Paging:
         self._begin()
 
     def _begin(self) -> None:
-        self._reader: JsonRowReader[Row] = JsonRowReader(read_customers, read_customer)
+        self._reader: JsonRowReader[C | UnreadableRow] = JsonRowReader(
+            functools.partial(read_customers, model=self._model), functools.partial(read_customer, model=self._model)
+        )
         self._page_rows = 0
         self._sample: list[Any] = []
 
-    def _page(self) -> Operation[list[CampaignCustomer]]:
-        return operations.get_processed_campaign_customers(
-            self._campaign_id, customer_attributes=self._attributes, top=self._page_size, skip=self.rows
-        )
+    @abc.abstractmethod
+    def _page(self) -> Operation[list[C]]:
+        """Return the operation for the page after the rows received."""
 
-    def next_page(self) -> Operation[list[CampaignCustomer]] | None:
+    def next_page(self) -> Operation[list[C]] | None:
         """Return the next operation to send, or None when all rows have been received.
 
         Raises:
@@ -127,7 +136,7 @@ class Paging:
         self._operation = self._page()
         return self._operation
 
-    def feed(self, block: bytes) -> list[CampaignCustomer]:
+    def feed(self, block: bytes) -> list[C]:
         """Feed bytes of the page and return the customers that are complete.
 
         Raises:
@@ -138,7 +147,7 @@ class Paging:
         except PayloadError as error:
             raise self._unexpected(f"But {_sentence(error)}", block) from None
 
-    def close_page(self, *, is_framed: bool = True) -> list[CampaignCustomer]:
+    def close_page(self, *, is_framed: bool = True) -> list[C]:
         """End the page, and return its last customers.
 
         Args:
@@ -211,13 +220,13 @@ class Paging:
         if self._on_warning is not None:
             self._on_warning(text)
 
-    def _read(self, rows: Sequence[Row]) -> list[CampaignCustomer]:
+    def _read(self, rows: Sequence[C | UnreadableRow]) -> list[C]:
         if len(self._sample) < _SAMPLE and rows:
             self._sample += map(_as_sent, rows[: _SAMPLE - len(self._sample)])
             if len(self._sample) == _SAMPLE and self._is_repeated_page():
                 raise self._repeated()
         # An invalid row must not delay the others.
-        customers = [row for row in rows if isinstance(row, CampaignCustomer)]
+        customers = [row for row in rows if not isinstance(row, UnreadableRow)]
         if len(customers) < len(rows):
             self._skip_invalid(rows, any_read=bool(customers))
         self._has_customers = self._has_customers or bool(customers)
@@ -260,6 +269,32 @@ class Paging:
             status=_OK,
             operation=operation.name,
             body=b"" if self.rows else body,
+        )
+
+
+class Paging(Pages[CampaignCustomer]):
+    """Reads a campaign's customers, before it is sent."""
+
+    _model = CampaignCustomer
+
+    def _page(self) -> Operation[list[CampaignCustomer]]:
+        return operations.get_processed_campaign_customers(
+            self._campaign_id, customer_attributes=self._attributes, top=self._page_size, skip=self.rows
+        )
+
+
+class ExecutionPaging(Pages[CustomerExecution]):
+    """Reads whom a campaign was sent to."""
+
+    _model = CustomerExecution
+
+    def _page(self) -> Operation[list[CustomerExecution]]:
+        return operations.get_customer_execution_details_by_campaign(
+            self._campaign_id,
+            channel_id=self._channel_id,
+            customer_attributes=self._attributes,
+            top=self._page_size,
+            skip=self.rows,
         )
 
 

@@ -1,7 +1,7 @@
 """Payload models, one module per family; every class can be imported from the package itself."""
 
 from .approval import Approval
-from .campaign import CampaignCustomer, CampaignDetails, CustomerPromotionStatus, CustomerRow
+from .campaign import CampaignCustomer, CampaignDetails, CustomerExecution, CustomerPromotionStatus, CustomerRow
 from .customer_batch import CustomerBatch
 from .events import CampaignReadyEvent, EventListener, ListenerEvent
 from .notification import (
@@ -26,6 +26,7 @@ __all__ = [
     "CampaignReadyEvent",
     "Channel",
     "CustomerBatch",
+    "CustomerExecution",
     "CustomerPromotionStatus",
     "CustomerRow",
     "EventListener",

@@ -12,6 +12,7 @@ from .operation import ENDPOINTS, NO_ROUTE, Endpoint, Endpoints, Operation, with
 from .scheduled import (
     MAX_STATUSES,
     get_campaign_details,
+    get_customer_execution_details_by_campaign,
     get_processed_campaign_customers,
     get_registered_event_listeners,
     register_event_listener,
@@ -39,6 +40,7 @@ __all__ = [
     "create_webhook",
     "delete_webhook",
     "get_campaign_details",
+    "get_customer_execution_details_by_campaign",
     "get_processed_campaign_customers",
     "get_registered_event_listeners",
     "get_webhook_by_id",

@@ -28,6 +28,7 @@ PREFIXED: Final = frozenset(
         "get_registered_event_listeners",
         "get_campaign_details",
         "get_processed_campaign_customers",
+        "get_customer_execution_details_by_campaign",
         "update_customer_promotion_status",
     }
 )
@@ -85,6 +86,9 @@ class Endpoints:
     get_registered_event_listeners: Endpoint = Endpoint("GET", "/General/GetRegisteredEventListeners")
     get_campaign_details: Endpoint = Endpoint("GET", "/Actions/GetCampaignDetails")
     get_processed_campaign_customers: Endpoint = Endpoint("GET", "/Customers/GetProcessedCampaignCustomers")
+    get_customer_execution_details_by_campaign: Endpoint = Endpoint(
+        "GET", "/Customers/GetCustomerExecutionDetailsByCampaign"
+    )
     update_customer_promotion_status: Endpoint = Endpoint("POST", "/Integrations/UpdateCustomerPromotionStatus")
     path_prefix: str = ""
 

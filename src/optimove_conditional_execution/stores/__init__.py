@@ -9,7 +9,7 @@ what was decided.
 
 from ..flows.claims import Claim, ClaimState, ClaimStore
 from ..flows.decision_log import Completion, DecisionLog, DecisionRecord, LoggedDecision, Subject
-from ..flows.journal import DecidedBatch, Journal, OpenReview, ReviewState
+from ..flows.journal import DecidedBatch, Journal, JournalHistory, OpenReview, ReviewState, StatusUpdate
 from .claims import MemoryClaims, SqliteClaims
 from .decisions import SqliteDecisionLog
 from .hash_chain import ChainFault
@@ -25,6 +25,7 @@ __all__ = [
     "DecisionLog",
     "DecisionRecord",
     "Journal",
+    "JournalHistory",
     "LoggedDecision",
     "MemoryClaims",
     "MemoryJournal",
@@ -33,5 +34,6 @@ __all__ = [
     "SqliteClaims",
     "SqliteDecisionLog",
     "SqliteJournal",
+    "StatusUpdate",
     "Subject",
 ]

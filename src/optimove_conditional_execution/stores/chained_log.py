@@ -302,8 +302,16 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         # The entry itself is to be checked, too.
         return (through, digest) if through < number else (0, GENESIS)
 
+    def pseudonym(self, customer_id: str) -> str:
+        """Return what the log holds instead of a customer's id: the id itself, unless `identify=` was given.
+
+        Args:
+            customer_id: The customer.
+        """
+        return customer_id if self._identify is None else self._identify(customer_id)
+
     def _key(self, customer_id: str) -> str:
-        return hash_chain.ascii_text(customer_id if self._identify is None else self._identify(customer_id))
+        return hash_chain.ascii_text(self.pseudonym(customer_id))
 
 
 def _identifier(identify: Identify | None) -> Callable[[str], str] | None:

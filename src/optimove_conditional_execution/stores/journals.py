@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -11,7 +12,7 @@ from os import PathLike, fspath
 from typing import Final, Literal, final
 
 from ..errors import ConfigurationError, OptimoveError, SupersededError
-from ..flows.journal import DecidedBatch, OpenReview, Ranges, ReviewState
+from ..flows.journal import DecidedBatch, Entry, OpenReview, Ranges, ReviewState, StatusUpdate, dated, entry_of
 from ..models.events import CampaignReadyEvent
 from .sqlite_file import IN_MEMORY, Connection, SqliteFile, SqliteLocks
 
@@ -104,13 +105,7 @@ class _Tables:
             review = _known(connection, key, run)
             decided = approved = 0
             for batch in batches:
-                text, digest = text_and_digest(batch)
-                added = connection.execute(
-                    "INSERT INTO batches (review, digest, batch) VALUES (?, ?, ?)"
-                    " ON CONFLICT (review, digest) DO NOTHING",
-                    (review, digest, text),
-                )
-                if added.rowcount == 1:
+                if _append(connection, review, batch):
                     decided += batch.newly_decided
                     approved += batch.newly_approved
             connection.execute(
@@ -120,6 +115,10 @@ class _Tables:
 
     def batches(self, key: str, /) -> Iterator[DecidedBatch]:
         """Yield all batches, read in small portions; concurrent writes are allowed. See `Journal.batches`."""
+        return (entry for entry in self.history(key) if isinstance(entry, DecidedBatch))
+
+    def history(self, key: str, /) -> Iterator[Entry]:
+        """Yield all batches and status updates, with their times; see `JournalHistory.history`."""
 
         def read(last: int) -> list[tuple[int, str]]:
             with self._file.connection() as connection:
@@ -142,6 +141,8 @@ class _Tables:
         check_ranges(ranges)
         with self._file.writing() as connection:
             review = _known(connection, key, run)
+            if ranges:
+                _append(connection, review, StatusUpdate(tuple(ranges)))
             for start, end in ranges:
                 _add_range(connection, review, start, end)
 
@@ -313,24 +314,33 @@ def _add(connection: Connection, event: CampaignReadyEvent) -> bool:
     return added.rowcount == 1
 
 
+def _append(connection: Connection, review: int, entry: Entry) -> bool:
+    text, digest = text_and_digest(entry)
+    added = connection.execute(
+        "INSERT INTO batches (review, digest, batch) VALUES (?, ?, ?) ON CONFLICT (review, digest) DO NOTHING",
+        (review, digest, text),
+    )
+    return added.rowcount == 1
+
+
 def clearance_text(event: CampaignReadyEvent) -> str:
     """Return the clearance as a text, without a zone; such texts sort chronologically."""
     return event.clearance_required_by.isoformat()
 
 
-def text_and_digest(batch: DecidedBatch) -> tuple[str, bytes]:
-    """Return a batch as a journal stores it."""
-    text = batch.to_json()
-    return text, blake2b(text.encode(), digest_size=16).digest()
+def text_and_digest(entry: Entry) -> tuple[str, bytes]:
+    """Return a batch or a status update as a journal stores it: with the time, which the digest leaves out."""
+    text = entry.to_json()
+    return dated(text, time.time()), blake2b(text.encode(), digest_size=16).digest()
 
 
-def in_portions(read: Callable[[int], list[tuple[int, str]]]) -> Iterator[DecidedBatch]:
-    """Yield the batches that a function reads, `BATCHES_AT_ONCE` after a number, as their numbers and texts."""
+def in_portions(read: Callable[[int], list[tuple[int, str]]]) -> Iterator[Entry]:
+    """Yield the entries that a function reads, `BATCHES_AT_ONCE` after a number, as their numbers and texts."""
     last = 0
     while True:
         rows = read(last)
-        for _, batch in rows:
-            yield DecidedBatch.from_json(batch)
+        for _, text in rows:
+            yield entry_of(text)
         if len(rows) < BATCHES_AT_ONCE:
             return
         last = rows[-1][0]

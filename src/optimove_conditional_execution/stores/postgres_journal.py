@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Final, TypeVar, final
 
 from ..errors import ConfigurationError
-from ..flows.journal import DecidedBatch, OpenReview, Ranges, ReviewState
+from ..flows.journal import DecidedBatch, Entry, OpenReview, Ranges, ReviewState, StatusUpdate
 from ..fork import detect_fork, reset_after_fork
 from ..models.events import CampaignReadyEvent
 from ..tracebacks import sensitive_variables
@@ -140,13 +140,7 @@ class PostgresJournal(AbstractContextManager["PostgresJournal"]):
         def work(cursor: Cursor, review: int) -> None:
             decided = approved = 0
             for batch in batches:
-                text, digest = text_and_digest(batch)
-                cursor.execute(
-                    "INSERT INTO optimove_review_batches (review, digest, batch) VALUES (%s, %s, %s)"
-                    " ON CONFLICT (review, digest) DO NOTHING",
-                    (review, digest, text),
-                )
-                if cursor.rowcount == 1:
+                if _append(cursor, review, batch):
                     decided += batch.newly_decided
                     approved += batch.newly_approved
             cursor.execute(
@@ -158,6 +152,10 @@ class PostgresJournal(AbstractContextManager["PostgresJournal"]):
 
     def batches(self, key: str, /) -> Iterator[DecidedBatch]:
         """Yield all batches, read in small portions; concurrent writes are allowed. See `Journal.batches`."""
+        return (entry for entry in self.history(key) if isinstance(entry, DecidedBatch))
+
+    def history(self, key: str, /) -> Iterator[Entry]:
+        """Yield all batches and status updates, with their times; see `JournalHistory.history`."""
         statement = (
             "SELECT number, batch FROM optimove_review_batches"
             " WHERE review = (SELECT id FROM optimove_reviews WHERE key = %s) AND number > %s ORDER BY number LIMIT %s"
@@ -179,7 +177,13 @@ class PostgresJournal(AbstractContextManager["PostgresJournal"]):
         check_ranges(ranges)
         added = ",".join(f"[{start},{end})" for start, end in ranges)
         statement = "UPDATE optimove_reviews SET acknowledged = acknowledged + %s::int8multirange WHERE id = %s"
-        self._write(key, run, lambda cursor, review: cursor.execute(statement, (f"{{{added}}}", review)))
+
+        def work(cursor: Cursor, review: int) -> None:
+            if ranges:
+                _append(cursor, review, StatusUpdate(tuple(ranges)))
+            cursor.execute(statement, (f"{{{added}}}", review))
+
+        self._write(key, run, work)
 
     def acknowledged(self, key: str, /, *, run: int | None = None) -> Ranges:
         """Return the ranges of statuses that Optimove has acknowledged; see `Journal.acknowledged`.
@@ -300,6 +304,16 @@ def _add(cursor: Cursor, event: CampaignReadyEvent) -> bool:
     cursor.execute(
         "INSERT INTO optimove_reviews (key, event, clearance, run) VALUES (%s, %s, %s, 0) ON CONFLICT (key) DO NOTHING",
         (event.key, event.model_dump_json(by_alias=True), clearance_text(event)),
+    )
+    return cursor.rowcount == 1
+
+
+def _append(cursor: Cursor, review: int, entry: Entry) -> bool:
+    text, digest = text_and_digest(entry)
+    cursor.execute(
+        "INSERT INTO optimove_review_batches (review, digest, batch) VALUES (%s, %s, %s)"
+        " ON CONFLICT (review, digest) DO NOTHING",
+        (review, digest, text),
     )
     return cursor.rowcount == 1
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
+from ..flows.journal import ranges_of
 from ..messages import Response
 from ..models.events import CampaignReadyEvent
-from .payloads import campaign_ready
-from .rows import Rows
+from .payloads import TIMESTAMP, campaign_ready
+from .rows import CHANNELS, Rows, stray_row
 
 EmptyPage = Literal["[]", "null", "empty", "204", "404"]
 
@@ -43,6 +45,38 @@ class Update:
     at_ms: int
     timestamp: str
     in_time: bool
+
+
+class Execution:
+    """Whom a campaign was sent to: the rows of its recipients, in eight bytes each, and strays."""
+
+    def __init__(self, rows: Rows, is_sent: Callable[[str], bool], strays: Sequence[str], more: dict[str, Any]) -> None:
+        """Find the rows.
+
+        Args:
+            rows: The customers of the campaign.
+            is_sent: Whether a customer of the campaign gets it.
+            strays: Customers who are not of the campaign and get it all the same.
+            more: Further fields of each row.
+        """
+        self._rows = rows
+        self._strays = tuple(strays)
+        self._more = more
+        self._sent: dict[str | None, array[int]] = {None: array("Q")}
+        for index in range(len(rows)):
+            customer_id, channel, is_control = rows.about(index)
+            if not is_control and is_sent(customer_id):
+                self._sent[None].append(index)
+                self._sent.setdefault(str(channel), array("Q")).append(index)
+
+    def page(self, *, channel: int | None, skip: int, top: int | None, attributes: Sequence[str]) -> bytes | None:
+        """Return a page of the rows, of one channel or of all; None when none are left."""
+        sent = self._sent.get(None if channel is None else str(channel), array("Q"))
+        strays = self._strays if channel in (None, CHANNELS[0]) else ()
+        stop = len(sent) + len(strays) if top is None else skip + top
+        found = [self._rows.text(start, end, attributes, self._more) for start, end in ranges_of(sent[skip:stop])]
+        found += [stray_row(each, self._more) for each in strays[max(skip - len(sent), 0) : max(stop - len(sent), 0)]]
+        return b"[" + b",".join(found) + b"]" if found else None
 
 
 @dataclass(slots=True)
@@ -81,6 +115,7 @@ class Campaign:
     twice: set[str] = field(default_factory=set, repr=False)
     contradictions: set[str] = field(default_factory=set, repr=False)
     unknown: set[str] = field(default_factory=set, repr=False)
+    _execution: Execution | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         """Fill in the details of a usual campaign."""
@@ -154,6 +189,36 @@ class Campaign:
             rows = self._rows.text(block, min(stop, block + _BLOCK), attributes)
             yield rows if block == start else b"," + rows
         yield b"]"
+
+    def execute(self, *, unapproved: Iterable[str], dropped: Iterable[str]) -> None:
+        """Send the campaign; see `FakeOptimove.execute`."""
+        approved, added, left_out = self.statuses.copy(), set(unapproved), set(dropped)
+        self._execution = Execution(
+            self._rows,
+            lambda name: (approved.get(name, False) or name in added) and name not in left_out,
+            [name for name in sorted(added) if not self._rows.knows(name)],
+            {
+                "TemplateName": "Welcome back",
+                "ScheduledTime": _local(self.clearance_ms, self.timezone).strftime(TIMESTAMP),
+            },
+        )
+
+    def executed(self, *, channel: int | None, skip: int, top: int | None, attributes: Sequence[str] = ()) -> Response:
+        """Answer GetCustomerExecutionDetailsByCampaign: no rows before the campaign is sent.
+
+        Args:
+            channel: Only rows of this channel; None for all.
+            skip: Rows to leave out, `$skip`.
+            top: Rows at most, `$top`; None for all.
+            attributes: Names of the attributes that the rows shall have.
+        """
+        size = min((each for each in (top, self._page_cap) if each is not None), default=None)
+        body = None
+        if self._execution is not None:
+            body = self._execution.page(channel=channel, skip=skip, top=size, attributes=attributes)
+        if body is None:
+            return self._empty_page
+        return Response(200, {**_JSON, "content-length": str(len(body))}, body)
 
     def _bounds(self, skip: int, top: int | None) -> tuple[int, int]:
         rows = len(self._rows)

@@ -278,6 +278,19 @@ class FakeOptimove(Service):
             self.campaigns[campaign.campaign_id] = campaign
             return campaign
 
+    def execute(self, campaign: Campaign, *, unapproved: Iterable[str] = (), dropped: Iterable[str] = ()) -> None:
+        """Send a campaign to its recipients, so that GetCustomerExecutionDetailsByCampaign lists them.
+
+        Who was approved until now and is not in the control group gets it, but for the faults. No event is sent.
+
+        Args:
+            campaign: From `add_campaign`.
+            unapproved: A fault: customers who get it although nobody approved them; they need not be of the campaign.
+            dropped: A fault: approved customers who do not get it.
+        """
+        with self._lock:
+            campaign.execute(unapproved=unapproved, dropped=dropped)
+
     def ready(self, campaign: Campaign, *, token: str | None = None) -> list[Delivery]:
         """Return the event of a campaign for each registered listener of EventTypeID 5, to be posted by you.
 

@@ -10,6 +10,8 @@ from typing import Any, Final, Protocol
 from ..errors import ConfigurationError
 from ..validation import integer
 
+_NONE: Final[Mapping[str, Any]] = {}
+
 Customer = str | int | Mapping[str, Any]
 """An id, which is served as text or as a number, or a whole row."""
 
@@ -29,8 +31,19 @@ class Rows(Protocol):
         """Return how many rows there are."""
         ...
 
-    def text(self, start: int, stop: int, attributes: Sequence[str]) -> bytes:
-        """Return the rows from `start` to `stop` as the elements of a JSON array, without its brackets."""
+    def text(self, start: int, stop: int, attributes: Sequence[str], more: Mapping[str, Any] = _NONE) -> bytes:
+        """Return the rows from `start` to `stop` as the elements of a JSON array, without its brackets.
+
+        Args:
+            start: The first row.
+            stop: The row after the last.
+            attributes: Names of the attributes that the rows shall have.
+            more: Further fields of each row.
+        """
+        ...
+
+    def about(self, index: int) -> tuple[str, Any, bool]:
+        """Return the customer and the channel of a row, and whether it is one of the control group."""
         ...
 
     def knows(self, customer_id: str) -> bool:
@@ -49,22 +62,27 @@ class GeneratedRows:
     def __len__(self) -> int:
         return self._customers * len(self._channels)
 
-    def text(self, start: int, stop: int, attributes: Sequence[str]) -> bytes:
-        """Return the rows from `start` to `stop` as the elements of a JSON array, without its brackets."""
+    def text(self, start: int, stop: int, attributes: Sequence[str], more: Mapping[str, Any] = _NONE) -> bytes:
+        """Return the rows from `start` to `stop` as the elements of a JSON array; see `Rows.text`."""
         blocks = []
         while start < stop:
             channel, first = divmod(start, self._customers)
             end = min(self._customers, first + stop - start)
-            blocks.append(self._block(first + 1, end + 1, self._channels[channel], attributes))
+            blocks.append(self._block(first + 1, end + 1, self._channels[channel], attributes, more))
             start += end - first
         return ",".join(blocks).encode()
 
-    def _block(self, first: int, end: int, channel: int, attributes: Sequence[str]) -> str:
+    def about(self, index: int) -> tuple[str, Any, bool]:
+        """Return the customer and the channel of a row, and whether it is one of the control group."""
+        channel, number = divmod(index, self._customers)
+        return f"C{number + 1:07d}", self._channels[channel], is_nth(number, self._control_every)
+
+    def _block(self, first: int, end: int, channel: int, attributes: Sequence[str], more: Mapping[str, Any]) -> str:
         numbers = range(first, end)
-        customer = _template(_ACTION, channel, attributes)
+        customer = _template(_ACTION, channel, attributes, more)
         rows = [customer] * len(numbers)
         if self._control_every:
-            control = _template(_CONTROL_ACTION, channel, attributes)
+            control = _template(_CONTROL_ACTION, channel, attributes, more)
             rows = [control if number % self._control_every == 0 else customer for number in numbers]
         # One formatting of the whole block: ten times as fast as one a row.
         places = 1 + len(attributes)
@@ -92,15 +110,20 @@ class GivenRows:
     def __len__(self) -> int:
         return len(self._customers) * len(self._channels)
 
-    def text(self, start: int, stop: int, attributes: Sequence[str]) -> bytes:
-        """Return the rows from `start` to `stop` as the elements of a JSON array, without its brackets."""
+    def text(self, start: int, stop: int, attributes: Sequence[str], more: Mapping[str, Any] = _NONE) -> bytes:
+        """Return the rows from `start` to `stop` as the elements of a JSON array; see `Rows.text`."""
         rows = (self._row(*divmod(index, len(self._customers)), attributes) for index in range(start, stop))
-        return ",".join([json.dumps(row, separators=(",", ":")) for row in rows]).encode()
+        return ",".join([json.dumps({**row, **more}, separators=(",", ":")) for row in rows]).encode()
+
+    def about(self, index: int) -> tuple[str, Any, bool]:
+        """Return the customer and the channel of a row, and whether it is one of the control group."""
+        row = {name.lower(): value for name, value in self._row(*divmod(index, len(self._customers)), ()).items()}
+        return str(row.get("customerid", "")), row.get("channelid"), row.get("actionid") == _CONTROL_ACTION
 
     def _row(self, channel: int, index: int, attributes: Sequence[str]) -> Mapping[str, Any]:
         customer = self._customers[index]
         if isinstance(customer, str | int):
-            is_control = self._control_every is not None and (index + 1) % self._control_every == 0
+            is_control = is_nth(index, self._control_every)
             row = _row(customer, _CONTROL_ACTION if is_control else _ACTION, self._channels[channel])
             if attributes:
                 row["CustomerAttributes"] = [f"{name} of {customer}" for name in attributes]
@@ -151,8 +174,18 @@ def _row(customer_id: str | int, action: int, channel: int) -> dict[str, Any]:
     }
 
 
-def _template(action: int, channel: int, attributes: Sequence[str]) -> str:
-    row = _row("C%07d", action, channel)
+def stray_row(customer_id: str, more: Mapping[str, Any]) -> bytes:
+    """Return the row of a customer who is not of the campaign, on the first channel, as JSON."""
+    return json.dumps({**_row(customer_id, _ACTION, CHANNELS[0]), **more}, separators=(",", ":")).encode()
+
+
+def is_nth(index: int, every: int | None) -> bool:
+    """Return whether a customer, counted from 0, is one of every so many."""
+    return every is not None and (index + 1) % every == 0
+
+
+def _template(action: int, channel: int, attributes: Sequence[str], more: Mapping[str, Any]) -> str:
+    row = {**_row("C%07d", action, channel), **more}
     if attributes:
         row["CustomerAttributes"] = [f"{name.replace('%', '%%')} of C%07d" for name in attributes]
     return json.dumps(row, separators=(",", ":"))

@@ -160,6 +160,14 @@ class _UpdateBody(_Body):
     PromosUpdated: list[_Status] = Field(min_length=1, max_length=MAX_STATUSES)
 
 
+@dataclass(frozen=True, slots=True)
+class _PageQuery:
+    """What is asked of a page: one channel or all, and the arguments of `Campaign.page`."""
+
+    channel: int | None
+    page: dict[str, Any]
+
+
 class Service:
     """An API without IO: `Request -> Response`, with a record of what was called. Safe for threads.
 
@@ -341,18 +349,28 @@ class Service:
         return _error(404, "There is no such campaign.") if campaign is None else _json(200, campaign.details)
 
     def _get_processed_campaign_customers(self, request: Request, _: str) -> Response:
-        query = {name.lower(): value for name, value in parse_qsl(request.query, keep_blank_values=True)}
-        numbers = [query.get("campaignid"), query.get("$top"), query.get("$skip")]
+        return self._page(request, lambda campaign, query: campaign.page(**query.page))
+
+    def _get_customer_execution_details_by_campaign(self, request: Request, _: str) -> Response:
+        def answer(campaign: Campaign, query: _PageQuery) -> Response:
+            return campaign.executed(channel=query.channel, **query.page)
+
+        return self._page(request, answer)
+
+    def _page(self, request: Request, answer: Callable[[Campaign, _PageQuery], Response]) -> Response:
+        given = {name.lower(): value for name, value in parse_qsl(request.query, keep_blank_values=True)}
+        numbers = [given.get(name) for name in ("campaignid", "$top", "$skip", "channelid")]
         if not all(text is None or _NUMBER.fullmatch(text) for text in numbers):
-            return _error(400, "CampaignID, $top and $skip must be numbers.")
-        campaign_id, top, skip = (None if text is None else int(text) for text in numbers)
+            return _error(400, "CampaignID, ChannelID, $top and $skip must be numbers.")
+        campaign_id, top, skip, channel = (None if text is None else int(text) for text in numbers)
         if campaign_id is None or top == 0:
             return _error(400, "CampaignID is missing, or $top is 0.")
         campaign = self.campaigns.get(campaign_id)
         if campaign is None:
             return _error(404, "There is no such campaign.")
-        attributes = [name for name in query.get("customerattributes", "").split(";") if name]
-        return campaign.page(skip=skip or 0, top=top, attributes=attributes)
+        attributes = [name for name in given.get("customerattributes", "").split(";") if name]
+        # 0 is all channels. Source: developer.optimove.com/reference/get_customers-getcustomeronetimeactionsbycampaign.
+        return answer(campaign, _PageQuery(channel or None, {"skip": skip or 0, "top": top, "attributes": attributes}))
 
     def _update_customer_promotion_status(self, request: Request, _: str) -> Response:
         body = _UpdateBody.model_validate_json(request.body)

@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator
-from typing import Final, final
+from typing import Any, Final, TypeVar, final
 
 from ..deadline import Deadline
 from ..errors import APIError, DeadlineExceeded, NotFoundError, OptimoveError, TransportError
-from ..flows.paging import Paging, is_from_api
+from ..flows.paging import Pages, is_from_api
 from ..models.campaign import CampaignCustomer
 from ..observers import SafeLogger
 from .retry import RetryPolicy, backoff
 from .send import AsyncSender, RequestCounter, Sender
 
+C = TypeVar("C", bound=CampaignCustomer)
+
 _LOGGER: Final = SafeLogger("client")
 
 
 def read(
-    sender: Sender, paging: Paging, deadline: Deadline | None, counter: RequestCounter | None = None
-) -> Generator[list[CampaignCustomer], None, None]:
+    sender: Sender, paging: Pages[C], deadline: Deadline | None, counter: RequestCounter | None = None
+) -> Generator[list[C], None, None]:
     """Yield the customers, some hundreds at a time, in this thread.
 
     Raises:
@@ -45,8 +47,8 @@ def read(
 
 
 async def aread(
-    sender: AsyncSender, paging: Paging, deadline: Deadline | None, counter: RequestCounter | None = None
-) -> AsyncGenerator[list[CampaignCustomer], None]:
+    sender: AsyncSender, paging: Pages[C], deadline: Deadline | None, counter: RequestCounter | None = None
+) -> AsyncGenerator[list[C], None]:
     """Yield the customers, some hundreds at a time, in this task; see `read`."""
     retry = _StreamRetry(sender.config.retry, paging, deadline)
     while (operation := paging.next_page()) is not None:
@@ -74,7 +76,7 @@ class _StreamRetry:
     are down for longer: reading is retried until then.
     """
 
-    def __init__(self, policy: RetryPolicy, paging: Paging, deadline: Deadline | None) -> None:
+    def __init__(self, policy: RetryPolicy, paging: Pages[Any], deadline: Deadline | None) -> None:
         self._policy = policy
         self._paging = paging
         self._deadline = deadline

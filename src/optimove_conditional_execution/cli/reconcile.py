@@ -1,0 +1,124 @@
+"""`optimove-ce reconcile`: whom Optimove has sent a campaign, compared with who was approved."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, TextIO, cast, get_args
+
+import click
+
+from ..client import OptimoveClient
+from ..errors import ConfigurationError, OptimoveError
+from ..reconciliation import Difference, Reconciliation
+from ..reconciliation import reconcile as compare
+from .decision_logs import LOG_VARIABLE, opened_log
+from .journals import JOURNAL_HELP, read_journal
+from .options import json_option
+
+_LINES: Final = (
+    ("approved", "approved"),
+    ("acknowledged", "of them acknowledged by Optimove"),
+    ("sent", "sent by Optimove"),
+    ("unapproved", "sent and not approved"),
+    ("not_sent", "approved, acknowledged, and not sent"),
+    ("unacknowledged", "approved, not acknowledged, and not sent"),
+    ("disagreeing", "approved by only one of journal and log"),
+)
+
+
+@click.command("reconcile", epilog="\b\nExample:\n  optimove-ce reconcile 1359 --journal reviews.db --ids ids.csv")
+@click.argument("campaign", type=click.IntRange(min=1))
+@click.option("--journal", type=click.Path(dir_okay=False), help=JOURNAL_HELP)
+@click.option(
+    "--log",
+    envvar=LOG_VARIABLE,
+    show_envvar=True,
+    metavar="FILE|URL",
+    help="The log of decisions: an SQLite file, or a postgresql:// URL.",
+)
+@click.option(
+    "--ids",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the customers of each difference, as CSV; readable by you only.",
+)
+@json_option
+def reconcile(campaign: int, journal: str | None, log: str | None, ids: Path | None, as_json: bool) -> None:
+    """Compare whom Optimove has sent CAMPAIGN with who was approved, after it has gone out.
+
+    Give the journal of the review, the log of decisions, or both. Key and URL are read from OPTIMOVE_API_KEY and
+    OPTIMOVE_BASE_URL. No id is ever printed.
+
+    Exit status: 0 nobody got it who was not approved, 1 somebody did, 2 a usage or configuration error, or Optimove
+    cannot be asked.
+    """
+    if journal is None and log is None:
+        raise click.UsageError("Give --journal, --log, or both: they hold who was approved.")
+    with contextlib.ExitStack() as stack:
+        written = None if ids is None else stack.enter_context(_private_file(ids))
+        kept = None if journal is None else stack.enter_context(read_journal(journal))
+        logged = None if log is None else stack.enter_context(opened_log(log))
+        client = stack.enter_context(OptimoveClient())
+        result = stack.enter_context(compare(client, campaign, journal=kept, decision_log=logged))
+        if written is not None:
+            _write(written, result)
+    if as_json:
+        click.echo(json.dumps(result.as_json()))
+    else:
+        for line in _told(result, has_journal=kept is not None, has_log=logged is not None):
+            click.echo(line)
+    if not result.ok:
+        raise click.exceptions.Exit(1)
+
+
+def _told(result: Reconciliation, *, has_journal: bool, has_log: bool) -> Iterator[str]:
+    yield f"Campaign {result.campaign_id}"
+    for name, words in _LINES:
+        if name != "disagreeing" or (has_journal and has_log):
+            yield f"{getattr(result, name):>12,}  {words}"
+    if has_journal and not result.reviews:
+        yield "The journal has no review of this campaign."
+    if has_log and not result.records:
+        yield "The log has no decision about this campaign."
+    if result.erased:
+        yield f"{result.erased:,} decisions of the log are about customers who were erased: they cannot be compared."
+    if not result.rows:
+        yield "Optimove lists nobody: perhaps the campaign has not gone out yet."
+
+
+def _write(file: TextIO, result: Reconciliation) -> None:
+    rows = csv.writer(file, lineterminator="\n")
+    rows.writerow(("difference", "customer_id"))
+    for difference in get_args(Difference):
+        rows.writerows((difference, name) for name in result.ids(difference))
+
+
+@contextlib.contextmanager
+def _private_file(path: Path) -> Iterator[TextIO]:
+    """Write a file that its owner alone can read; it replaces an older one when it is complete.
+
+    Raises:
+        ConfigurationError: It cannot be written.
+    """
+    real = path.resolve()
+    made: Path | None = None
+    try:
+        # An id may have a lone surrogate.
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", errors="backslashreplace", newline="", dir=real.parent, delete=False
+        ) as file:
+            made = Path(file.name)
+            yield cast("TextIO", file)
+        made.replace(real)
+    except OptimoveError:  # some of them are OSErrors, too
+        raise
+    except OSError as error:
+        raise ConfigurationError(f"The file {path} cannot be written: {error.strerror}.") from None
+    finally:
+        if made is not None:
+            made.unlink(missing_ok=True)
