@@ -29,6 +29,7 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.cli.schema import schema
+from optimove_conditional_execution.replay import replay
 from optimove_conditional_execution.stores import LoggedDecision
 from optimove_conditional_execution.stores.hash_chain import GENESIS
 from optimove_conditional_execution.stores.postgres import PostgresDecisionLog
@@ -424,6 +425,21 @@ def test_payloads(server: Postgres, log: PostgresDecisionLog) -> None:
     with psycopg.connect(server.conninfo) as connection:
         texts = connection.execute("SELECT row::text FROM optimove_decision_log AS row").fetchall()
     assert "Mr Gr" not in str(texts)
+
+
+def test_a_replay(server: Postgres, log: PostgresDecisionLog) -> None:
+    optimove = FakeOptimove()
+    with PostgresDecisionLog(server.url, keep_payloads=True) as keeping:
+        receiver = WebhookReceiver(
+            lambda notification, deadline: notification.user.user_id != "C2",
+            client=optimove.client(),
+            secrets=optimove.secrets,
+            decision_log=keeping,
+        )
+        for name in ("C1", "C2", "C3"):
+            optimove.notify(receiver, user_id=name)
+    report = replay(log.decisions(), handler=lambda notification, deadline: notification.user.user_id == "C1")
+    assert (report.asked, report.changed) == (3, {("approve", "deny"): 1})
 
 
 def test_the_command_takes_a_url(server: Postgres, log: PostgresDecisionLog, monkeypatch: pytest.MonkeyPatch) -> None:
