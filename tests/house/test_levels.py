@@ -37,6 +37,8 @@ LEVELS = {
     "fork": 3,
     "drivers": 4,
     "client": 4,
+    "switch": 4,
+    "shadow": 4,
     "receivers": 5,
     "review": 5,
     "policy": 5,

@@ -96,6 +96,7 @@ class DecisionRecord:
         kind: `approved`, `denied`, `abstained`, or why nobody decided: a kind of `Outcome`, such as `failed`, `late`,
             `forged`, `expired` or `overloaded`; for a review also `not_reached`, `skipped` for the control group, and
             `confirmed` when it asked again, about further rows, and the earlier decision stands, whatever the verdict.
+            `shadow`: what a shadow said beside the real decision, which has a record of its own.
         subject: The customer and the campaign.
         request_uid: The notification's `request_uid`; None for a scheduled campaign.
         event_key: The event's `CampaignReadyEvent.key`; None for a triggered campaign.
@@ -108,6 +109,9 @@ class DecisionRecord:
         redelivered: Whether this is the answer of an earlier delivery, given again.
         error: What went wrong, in words that hold no personal data; None when nothing did.
         seconds: How long each stage took until now, by name, such as `decide`.
+        observed: An answer that does not count, as the kind that it would have led to: a shadow's, or with
+            `observe=True` the handler's own, or the reviewer's. None without one.
+        decided: With kind `shadow`: what the real answer led to, as a kind.
     """
 
     id: str = field(default_factory=lambda: secrets.token_hex(16))
@@ -125,6 +129,13 @@ class DecisionRecord:
     redelivered: bool = False
     error: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    observed: str | None = None
+    decided: str | None = None
+
+    @property
+    def differs(self) -> bool:
+        """Whether an answer that does not count would have led to something else than the one that does."""
+        return self.observed is not None and self.observed != (self.decided or self.kind)
 
 
 @final

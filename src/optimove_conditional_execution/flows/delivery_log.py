@@ -101,6 +101,7 @@ class DeliveryLog:
             redelivered=redelivered,
             error=outcome.error,
             seconds=outcome.stages,
+            observed=outcome.observed,
         )
         outcome.record = record
         try:

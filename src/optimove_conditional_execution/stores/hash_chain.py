@@ -141,6 +141,8 @@ def of_record(record: DecisionRecord, identify: Callable[[str], str] | None, sal
         "redelivered": record.redelivered,
         "error": record.error,
         "seconds": dict(record.seconds),
+        "observed": record.observed,
+        "decided": record.decided,
     }
     private = {
         "reason": record.reason,
@@ -227,6 +229,8 @@ def record_of(content: Content) -> DecisionRecord:
         redelivered=public.get("redelivered", False),
         error=public.get("error"),
         seconds=public.get("seconds", {}),
+        observed=public.get("observed"),
+        decided=public.get("decided"),
     )
 
 
