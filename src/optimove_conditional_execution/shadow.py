@@ -29,7 +29,7 @@ from .observers import SafeLogger, notify
 from .validation import integer, is_async, seconds
 from .worker_pool import DaemonThreadPool, aresult_by
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., Any], covariant=True)
 
 _LOGGER: Final = SafeLogger("shadow")
 
@@ -112,7 +112,7 @@ class Shadow(Generic[F]):
             raise ConfigurationError("shadow must be a handler or a reviewer.")
         if on_answer is not None and (is_async(on_answer) or not callable(on_answer)):
             raise ConfigurationError("on_answer must be a plain function of a ShadowAnswer.")
-        self.function = function
+        self._function = function
         self._most = integer("max_concurrency", max_concurrency)
         self._timeout = None if timeout is None else seconds("timeout", timeout, above_zero=True)
         self._on_answer = on_answer
@@ -121,6 +121,11 @@ class Shadow(Generic[F]):
         self._busy = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._counts: Counter[tuple[str, str]] = Counter()
+
+    @property
+    def function(self) -> F:
+        """The handler or the reviewer."""
+        return self._function
 
     @property
     def counts(self) -> dict[tuple[str, str], int]:
@@ -146,7 +151,11 @@ class Shadow(Generic[F]):
             return self._idle.wait_for(lambda: not self._busy, seconds("within", within))
 
     def start(
-        self, function: Callable[..., Any], asked: _Asked, log: DecisionLog | None, submit: Submit | None = None
+        self,
+        function: Callable[..., Any],
+        asked: _Asked,
+        log: DecisionLog | None,
+        through: Callable[[DaemonThreadPool], Any] = lambda pool: pool,
     ) -> None:
         """Ask, and return at once; whatever goes wrong is no error of the caller's.
 
@@ -154,9 +163,9 @@ class Shadow(Generic[F]):
             function: The shadow as the receiver calls it.
             asked: What it is asked.
             log: The decision log; None without one.
-            submit: Calls a function in a thread, in place of the shadow's own pool.
+            through: Returns what runs a plain function, in place of the shadow's pool.
         """
-        submit = submit or self._pool.submit
+        submit: Submit = through(self._pool).submit
         with self._idle:
             is_full = self._busy >= self._most
             self._busy += not is_full

@@ -31,6 +31,7 @@ SwitchSource = str | PathLike[str] | Callable[[], Any]
 returns `"ask"`, `"deny"` or `"abstain"`, the text of such a file, or a `SwitchState`."""
 
 Submit = Callable[[Callable[..., Any], tuple[Any, ...]], Future[Any]]
+Through = Callable[[DaemonThreadPool], Any]
 
 _LOGGER: Final = SafeLogger("switch")
 
@@ -109,7 +110,12 @@ def change_switch(
 
 
 def make_switch(
-    source: SwitchSource, *, pause: Callable[[float], Any], in_loop: bool, submit: Submit | None = None
+    source: SwitchSource,
+    *,
+    pause: Callable[[float], Any],
+    in_loop: bool,
+    takes_coroutines: bool | None = None,
+    through: Through = lambda pool: pool,
 ) -> Switch:
     """Return a switch as a receiver or a review looks at it.
 
@@ -117,11 +123,12 @@ def make_switch(
         source: As the integrator gave it.
         pause: Sleeps for a number of seconds.
         in_loop: Whether it is looked at in an event loop.
-        submit: Calls a plain function in a thread; None: a pool with one.
+        takes_coroutines: Whether it may be a coroutine function; by default that is so in an event loop.
+        through: Returns what runs a plain function, in place of the pool that is made for it.
 
     Raises:
-        ConfigurationError: It is neither a path nor a function without arguments; or a coroutine function, and it is
-            not looked at in an event loop.
+        ConfigurationError: It is neither a path nor a function without arguments; or a coroutine function, and must
+            not be one.
     """
     call: Callable[[], Any]
     if isinstance(source, str | PathLike):
@@ -132,10 +139,15 @@ def make_switch(
     else:
         check_callable("switch", source, hint="Or pass the path of a file.")
         call = source
-    if is_async(call) and not in_loop:
+    if is_async(call) and not (in_loop if takes_coroutines is None else takes_coroutines):
         raise ConfigurationError("switch must be a plain function here; a coroutine function needs the async class.")
     # One thread: a call that hangs occupies it, and those behind it are given up in time.
-    submit = submit or DaemonThreadPool(1, on_full="queue", name="optimove-switch").submit
+    pool = DaemonThreadPool(1, on_full="queue", name="optimove-switch")
+
+    def submit(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
+        future: Future[Any] = through(pool).submit(function, arguments)
+        return future
+
     return Switch(
         read=_read_in_loop(call, submit) if in_loop else _read_in_thread(call, submit),
         pause=pause,

@@ -195,6 +195,20 @@ def test_what_is_no_handler_is_refused(rig: MakeRig, shadow: Any) -> None:
         rig(saying(True), shadow=shadow)
 
 
+@pytest.mark.parametrize("real", [answer for answer, _ in ANSWERS])
+def test_beside_a_shadow_and_a_switch_that_says_ask_all_is_as_without_them(rig: MakeRig, real: object) -> None:
+    found: list[Any] = []
+    for options in ({}, {"shadow": saying(False)}, {"switch": lambda: "ask"}, {"observe": False}):
+        made = rig(saying(real), on_failure="deny", **options)
+        question = made.notify()
+        made.send(notification(timeout_ms=0))
+        made.send(notification(changes={"user": None}))
+        told = [(each.kind, each.status, each.decision, each.error) for each in made.outcomes]
+        sent = [(each["approved"], each["additional_data"]) for each in made.approvals()]
+        found.append((told, sent, question.responses[0].status, question.responses[0].body))
+    assert found[1:] == found[:1] * 3
+
+
 # ---- observe
 
 

@@ -142,6 +142,7 @@ class RunRecords:
                     verdict=verdict or _said(name, result),
                     reason=result.reasons.get(name),
                     evidence=result.evidence.get(name, {}),
+                    observed=result.observed.get(name),
                 )
 
         def undecided(kind: str, size: int, error: str | None = None) -> Iterator[Any]:

@@ -49,6 +49,7 @@ class BatchResult:
         unknown_ids: The number of returned ids that are not in the batch.
         reasons: The reviewer's words, by id.
         evidence: What its decisions rest on, for the decision log alone, by id.
+        observed: With `observe=True` what it would have said, by id, for the decision log: a kind of record.
     """
 
     approved: Set[str]
@@ -59,6 +60,7 @@ class BatchResult:
     unknown_ids: int = 0
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]], repr=False)
+    observed: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.approved)

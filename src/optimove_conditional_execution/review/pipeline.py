@@ -492,6 +492,7 @@ class Pipeline:
             error=self._error,
             warnings=(*self.warnings, *failed),
             stopped=stopped,
+            **self.runtime.findings(),
         )
 
 
