@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Future
@@ -23,11 +23,12 @@ from .flows.decision_log import DecisionLog, DecisionRecord, Subject, subject_of
 from .flows.effects import Late
 from .flows.reviewer_answer import BatchResult, failure_of, parse_answer
 from .flows.webhook import read_answer
+from .fork import detect_fork, reset_after_fork
 from .models.customer_batch import CustomerBatch
 from .models.notification import WebhookNotification
 from .observers import SafeLogger, notify
 from .validation import integer, is_async, seconds
-from .worker_pool import DaemonThreadPool, aresult_by
+from .worker_pool import DaemonThreadPool, aresult_by, native_lock
 
 F = TypeVar("F", bound=Callable[..., Any], covariant=True)
 
@@ -35,6 +36,8 @@ _LOGGER: Final = SafeLogger("shadow")
 
 _REVIEWER_SECONDS: Final = 60.0
 """Seconds that a shadow has for a batch of a review."""
+
+_POLL_SECONDS: Final = 0.01
 
 _KINDS: Final = {"approve": "approved", "deny": "denied", "abstain": "abstained"}
 
@@ -117,10 +120,15 @@ class Shadow(Generic[F]):
         self._timeout = None if timeout is None else seconds("timeout", timeout, above_zero=True)
         self._on_answer = on_answer
         self._pool = DaemonThreadPool(max_concurrency, on_full="queue", name="optimove-shadow")
-        self._idle = threading.Condition()
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self.after_fork()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Drop the parent's calls, which a child does not have."""
+        self._lock = native_lock()
         self._busy = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._counts: Counter[tuple[str, str]] = Counter()
 
     @property
     def function(self) -> F:
@@ -130,7 +138,7 @@ class Shadow(Generic[F]):
     @property
     def counts(self) -> dict[tuple[str, str], int]:
         """Customers so far, by `ShadowAnswer.decided` and `ShadowAnswer.observed`."""
-        with self._idle:
+        with self._lock:
             return dict(self._counts)
 
     @property
@@ -147,8 +155,10 @@ class Shadow(Generic[F]):
         Raises:
             ConfigurationError: `within` is not a number of seconds, 0 or more.
         """
-        with self._idle:
-            return self._idle.wait_for(lambda: not self._busy, seconds("within", within))
+        deadline = Deadline.after(seconds("within", within))
+        while self._busy and not deadline.expired:
+            time.sleep(min(_POLL_SECONDS, deadline.remaining()))
+        return not self._busy
 
     def start(
         self,
@@ -165,8 +175,9 @@ class Shadow(Generic[F]):
             log: The decision log; None without one.
             through: Returns what runs a plain function, in place of the shadow's pool.
         """
+        detect_fork()
         submit: Submit = through(self._pool).submit
-        with self._idle:
+        with self._lock:
             is_full = self._busy >= self._most
             self._busy += not is_full
         if is_full:
@@ -236,7 +247,7 @@ class Shadow(Generic[F]):
             _LOGGER.error("a shadow's answer could not be recorded: %s", type(raised).__name__)
 
     def _tell(self, answers: Sequence[ShadowAnswer]) -> None:
-        with self._idle:
+        with self._lock:
             for each in answers:
                 self._counts[each.decided, each.observed] += each.customers
         if self._on_answer is not None:
@@ -244,9 +255,8 @@ class Shadow(Generic[F]):
                 notify("on_answer", self._on_answer, each, _LOGGER)
 
     def _leave(self) -> None:
-        with self._idle:
+        with self._lock:
             self._busy -= 1
-            self._idle.notify_all()
 
 
 @final

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -353,3 +356,14 @@ def test_what_is_invalid_is_refused(rig: Rig, fake_optimove: FakeOptimove, optio
     campaign = fake_optimove.add_campaign(1)
     with pytest.raises(ConfigurationError, match=words):
         rig.run(everybody, campaign.event(), **options)
+
+
+def test_under_gevent_and_after_a_fork() -> None:
+    program = Path(__file__).with_name("controls_program.py")
+    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    counts = told.pop("counts")
+    assert told == {"approved": 500, "kinds": [True] * 3, "idle": True, "child": 0}
+    assert sum(counts.values()) == 500
+    assert counts["denied"] > 0

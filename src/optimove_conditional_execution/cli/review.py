@@ -49,6 +49,9 @@ _STOP_WITHIN: Final = click.option(
     default=STOP_SECONDS,
     help="Seconds in which a signal stops it; a supervisor must wait longer before it kills.",
 )
+_SWITCH: Final = click.option(
+    "--switch", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The file of a kill switch."
+)
 _CAMPAIGN: Final = click.option("--campaign", type=int, metavar="N", help="Only this campaign.")
 _ONE: Final = click.option("--per-customer", "one_by_one", is_flag=True, help="FUNCTION takes one customer.")
 
@@ -69,6 +72,7 @@ def review() -> None:
 @_ONE
 @_DENIED
 @_STOP_WITHIN
+@_SWITCH
 @report_option
 @json_option
 def run_review(event: BinaryIO, **options: Any) -> None:
@@ -96,6 +100,7 @@ def run_review(event: BinaryIO, **options: Any) -> None:
 @_ONE
 @_DENIED
 @_STOP_WITHIN
+@_SWITCH
 @report_option
 @json_option
 def resume_reviews(journal: str, **options: Any) -> None:
@@ -175,6 +180,7 @@ def _review(
     one_by_one: bool,
     report_denied: bool,
     stop_within: float,
+    switch: Path | None,
     report: Path | None,
     as_json: bool,
 ) -> None:
@@ -202,6 +208,7 @@ def _review(
                     safety_margin=_SAFETY_MARGIN,
                     report_denied=report_denied,
                     progress=display,
+                    switch=switch,
                 )
                 running.append(made)
                 if signals:

@@ -42,7 +42,8 @@ class Outcome:
     """The record of one delivery to a webhook.
 
     Attributes:
-        kind: `approved` and `denied`: Optimove accepted the answer. `abstained`: the handler abstained. `failed`: the
+        kind: `approved` and `denied`: Optimove accepted the answer. `abstained`: the handler abstained, the kill
+            switch did, or the receiver only observes. `failed`: the
             handler raised or returned an invalid value, the claim store was unreachable, or the host's deadline left no
             time to ask. `late`: the handler took too long. `duplicate`: answered before. `expired`: it arrived after
             its deadline. `forged`: the signature was missing or wrong. `unreadable`: it could not be understood, was
