@@ -226,8 +226,10 @@ class Shadow(Generic[F]):
                 raise
             except BaseException as raised:  # noqa: BLE001 - whatever it raises
                 error = raised
-            # A log may block on a disk.
-            await asyncio.wrap_future(submit(self._note, (asked, log, answer, error)))
+            if log is None:
+                self._note(asked, log, answer, error)
+            else:  # which may block on a disk
+                await asyncio.wrap_future(submit(self._note, (asked, log, answer, error)))
         finally:
             if running is None or running.done():
                 self._leave()

@@ -6,6 +6,7 @@ Pass it as `switch=`. "Stop everything now" in the documentation says how to use
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import os
 import time
@@ -130,12 +131,8 @@ def make_switch(
         ConfigurationError: It is neither a path nor a function without arguments; or a coroutine function, and must
             not be one.
     """
-    call: Callable[[], Any]
     if isinstance(source, str | PathLike):
-        path = fspath(source)
-
-        def call() -> SwitchState:
-            return read_switch(path)
+        call: Callable[[], Any] = functools.partial(read_switch, fspath(source))
     else:
         check_callable("switch", source, hint="Or pass the path of a file.")
         call = source

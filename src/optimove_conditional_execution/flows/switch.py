@@ -254,7 +254,7 @@ def changed(state: SwitchState, mode: SwitchMode, campaigns: Iterable[str], tags
 
 
 def _set(there: Mapping[str, SwitchMode], mode: SwitchMode, named: list[str]) -> Iterator[tuple[str, SwitchMode]]:
-    now = {**there, **dict.fromkeys(named, mode)}
+    now: dict[str, SwitchMode] = {**there, **dict.fromkeys(named, mode)}
     return ((name, said) for name, said in now.items() if said != "ask")
 
 

@@ -123,15 +123,10 @@ class Controlled(Runtime):
         stopped = await self._look(deadline)
         if stopped is not None:
             return self._observed(ids, _answer(ids, stopped))
-        told = on_late
-        if on_late is not None and controls.observe:
-            tell = on_late
-
-            def told(result: BatchResult) -> None:
-                tell(self._observed(ids, result))
-
+        tell = on_late
+        late = None if tell is None else lambda result: tell(self._observed(ids, result))
         customers = batch.customers
-        result = await self._runtime.ask(batch, deadline, at_last=at_last, on_late=told)
+        result = await self._runtime.ask(batch, deadline, at_last=at_last, on_late=late)
         if controls.shadow is not None and customers.attempt == 1:
             asked = AskedBatch(customers=customers, result=result)
             controls.shadow.start(controls.shadow.function, asked, controls.log, workers)
