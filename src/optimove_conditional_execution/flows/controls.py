@@ -54,39 +54,29 @@ class Controls:
             ask: Asks the handler; its decision is None when it could not be called.
             fallback: Returns the decision of `on_failure`.
         """
-        kind, decision = yield from self._decide(outcome, notification, due, ask, fallback)
-        if not self.observe or decision is None:
-            return kind, decision
-        outcome.observed = kind
-        kind = "abstained" if kind in ("approved", "denied") else kind
-        return kind, replace(decision, verdict="abstain")
-
-    def _decide(
-        self,
-        outcome: OutcomeBuilder,
-        notification: WebhookNotification | None,
-        due: Deadline,
-        ask: Callable[[], Flow[Decided]],
-        fallback: Callable[[], Decision],
-    ) -> Flow[Decided]:
+        kind: OutcomeKind = "failed"
+        decision: Decision | None = None
         stopped = yield from self._look(outcome, notification, due)
         if stopped is None:
             had = due.remaining()
             kind, decision = yield from ask()
             if self.has_shadow and decision is not None and notification is not None:
                 outcome.asked = notification, kind, had
-            if decision is None or decision.verdict != "approve":
-                return kind, decision
-            # It may have been thrown while the handler ran.
-            stopped = yield from self._look(outcome, notification, due)
-            if stopped is None:
-                return kind, decision
-        if stopped.mode == "failed":  # as a handler that fails: a healthy replica may still approve
-            outcome.set_error(stopped.reason, stopped.exception)
-            return "failed", fallback()
-        if stopped.mode == "deny":
-            return "denied", Decision.deny(stopped.reason)
-        return "abstained", Decision.abstain(stopped.reason)
+            if decision is not None and decision.verdict == "approve":
+                # It may have been thrown while the handler ran.
+                stopped = yield from self._look(outcome, notification, due)
+        if stopped is not None:
+            if stopped.mode == "failed":  # as a handler that fails: a healthy replica may still approve
+                outcome.set_error(stopped.reason, stopped.exception)
+                kind, decision = "failed", fallback()
+            else:
+                kind = "denied" if stopped.mode == "deny" else "abstained"
+                decision = Decision(stopped.mode, stopped.reason)
+        if not self.observe or decision is None:
+            return kind, decision
+        outcome.observed = kind
+        kind = "abstained" if kind in ("approved", "denied") else kind
+        return kind, replace(decision, verdict="abstain")
 
     def _look(
         self, outcome: OutcomeBuilder, notification: WebhookNotification | None, due: Deadline
