@@ -16,6 +16,7 @@ from .flows.listener import EventOutcome
 from .flows.outcome import Outcome
 from .flows.report import Progress, ReviewReport
 from .models.events import CampaignReadyEvent
+from .shadow import ShadowAnswer
 from .transport.instrumentation import CallRecord
 
 _NAME: Final = "optimove_conditional_execution"
@@ -47,6 +48,9 @@ class Telemetry:
     `optimove.review.approved`, customers so far; `optimove.review.slack`, the least seconds between the expected end of
     one and its clearance.
 
+    Of shadows: `optimove.shadow.answers`, a counter of customers by what was decided, what the shadow said, and whether
+    that differs; pass `on_shadow` to a `Shadow` as `on_answer`.
+
     Attributes:
         on_call: Records calls; pass it to a client as `on_call`.
     """
@@ -71,6 +75,9 @@ class Telemetry:
         self._events = meter.create_counter("optimove.listener.events", "{event}", "Requests to listeners.")
         self._reviews = meter.create_histogram("optimove.review.duration", "s", "Reviews that have ended.")
         self._customers = meter.create_counter("optimove.review.customers", "{customer}", "Customers in reports.")
+        self._shadows = meter.create_counter(
+            "optimove.shadow.answers", "{customer}", "Customers a shadow was asked about."
+        )
         self._announced: float | None = None
         self._running: dict[int, tuple[float, Progress]] = {}
         self._lock = threading.Lock()
@@ -94,11 +101,28 @@ class Telemetry:
             if isinstance(outcome.event, CampaignReadyEvent):
                 self._announced = time.monotonic()
             return
-        named = {"optimove.outcome": outcome.kind}
+        named: dict[str, str] = {"optimove.outcome": outcome.kind}
+        if outcome.switch is not None:
+            named["optimove.switch"] = outcome.switch
+        if outcome.observed is not None:
+            named["optimove.observed"] = outcome.observed
         self._notifications.record(outcome.total_seconds, named)
         end = time.time_ns()
         start = end - round(outcome.total_seconds * _NANOSECONDS)
         self._tracer.start_span("optimove.notification", start_time=start, attributes=named).end(end)
+
+    def on_shadow(self, answer: ShadowAnswer) -> None:
+        """Count the answer of a shadow; pass it to a `Shadow` as `on_answer`.
+
+        Args:
+            answer: The shadow's.
+        """
+        named: dict[str, str | bool] = {
+            "optimove.decided": answer.decided,
+            "optimove.observed": answer.observed,
+            "optimove.differs": answer.differs,
+        }
+        self._shadows.add(answer.customers, named)
 
     def progress(self, progress: Progress) -> None:
         """Record the progress of a review; pass it to a review as `progress`.

@@ -31,6 +31,14 @@ def threads_are_greenlets() -> bool:
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
+def native_lock() -> threading.Lock:
+    """Return a lock for a few statements that do not wait, which native threads share under gevent's patch too."""
+    if not threads_are_greenlets():
+        return threading.Lock()
+    lock: threading.Lock = sys.modules["gevent.monkey"].get_original("threading", "Lock")()
+    return lock
+
+
 _Job = tuple[Future[Any], contextvars.Context, Callable[..., Any], tuple[Any, ...]]
 
 

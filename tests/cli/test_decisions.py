@@ -265,3 +265,28 @@ def test_help(optimove_ce: Run, command: tuple[str, ...]) -> None:
     done = optimove_ce("decisions", *command, "--help")
     assert done.returncode == 0
     assert "optimove-ce decisions" in done.stdout
+
+
+def test_what_does_not_count_is_said_and_listed(optimove_ce: Run, tmp_path: Path) -> None:
+    path = tmp_path / "decisions.db"
+    shadow = record(1, "shadow", observed="denied", decided="approved", reason="new rule")
+    alike = record(2, "shadow", observed="approved", decided="approved")
+    observed = record(3, "abstained", "abstain", observed="approved")
+    with SqliteDecisionLog(path) as log:
+        log.append([record(0, "approved", "approve"), shadow, alike, observed])
+        log.append([completion(observed, "abstained", "nothing", None)])
+    result = optimove_ce("decisions", "C7", "--log", str(path))
+    lines = [line.rpartition("BONUS: ")[2] for line in result.stdout.splitlines()]
+    assert lines[1:] == [
+        "a shadow was asked, and it said denied where the rule that counts said approved (new rule). "
+        "A shadow's answer never counts.",
+        "a shadow was asked, and it said approved where the rule that counts said approved. "
+        "A shadow's answer never counts.",
+        "abstained, and it said approved, which does not count. Optimove was told nothing.",
+    ]
+    result = optimove_ce("decisions", "export", "--log", str(path), "--differences")
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert [(row["kind"], row["observed"], row["decided"]) for row in rows] == [
+        ("shadow", "denied", "approved"),
+        ("abstained", "approved", ""),
+    ]

@@ -41,6 +41,7 @@ from tests.docs.pages import DOCS, PAGES, ROOT, blocks, name_of, without_code, w
 from tests.house.test_levels import LEVELS, SOURCE
 
 README = ROOT / "README.md"
+PACKAGE = "optimove_conditional_execution"
 OPTION = re.compile(r"^\| `([a-z-]+)` \|", re.MULTILINE)
 
 
@@ -333,3 +334,24 @@ def timeless(text: str) -> str:
 def test_nothing_is_left_to_fill_in() -> None:
     for page in PAGES:
         assert not re.search("TO BE FILLED|@@|TODO", page.read_text("utf-8")), name_of(page)
+
+
+@pytest.mark.parametrize(
+    ("page", "name"),
+    [
+        ("receivers", "WebhookReceiver"),
+        ("receivers", "AsyncWebhookReceiver"),
+        ("receivers", "ListenerReceiver"),
+        ("receivers", "AsyncListenerReceiver"),
+        ("review", "CampaignReview"),
+        ("review", "AsyncCampaignReview"),
+    ],
+)
+def test_the_reference_has_all_arguments_of_what_is_mounted(page: str, name: str) -> None:
+    text = (DOCS / "reference" / f"{page}.md").read_text("utf-8")
+    block = re.search(rf"^::: {PACKAGE}\.{name}\n((?: +.*\n)*)", text, re.M)
+    assert block is not None
+    assert "__init__" in block[1]  # it is inherited, and left out otherwise
+    kind = getattr(optimove_conditional_execution, name)
+    described = set(re.findall(r"^    (\w+): ", inspect.getdoc(kind.__init__) or "", re.M))
+    assert described >= set(inspect.signature(kind).parameters)

@@ -39,6 +39,8 @@ LEVELS = {
     "installation": 3,
     "drivers": 4,
     "client": 4,
+    "switch": 4,
+    "shadow": 4,
     "receivers": 5,
     "replay": 5,
     "review": 5,

@@ -150,6 +150,9 @@ def test_the_signatures_of_the_contract() -> None:
         "max_body": 262_144,
         "on_outcome": None,
         "around": None,
+        "switch": None,
+        "shadow": None,
+        "observe": False,
     }
     assert receiver["secrets"].default is inspect.Parameter.empty
     for keyword_only in ("client", "secrets", "on_failure"):

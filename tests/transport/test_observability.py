@@ -37,6 +37,7 @@ from optimove_conditional_execution import (
     WebhookReceiver,
     operations,
 )
+from optimove_conditional_execution.shadow import Shadow
 from optimove_conditional_execution.telemetry import Telemetry
 from optimove_conditional_execution.testing import FakeOptimove, FaultServer, faults, notification, signed_request
 from tests.transport.engines import ENGINES, Caller
@@ -382,6 +383,29 @@ def test_reviews_and_listeners_are_measured(seen: Seen) -> None:
     assert during
     text = str(seen.reader.get_metrics_data()) + str(during)
     assert "C000000" not in text
+
+
+def test_what_stands_beside_a_handler_is_counted(seen: Seen) -> None:
+    fake = FakeOptimove()
+    shadow = Shadow(lambda notification, deadline: False, on_answer=seen.telemetry.on_shadow)
+    options: dict[str, Any] = {"secrets": fake.secrets, "on_outcome": seen.telemetry.on_outcome}
+    with fake.client() as client:
+        fake.notify(WebhookReceiver(lambda notification, deadline: True, client=client, shadow=shadow, **options), USER)
+        fake.notify(
+            WebhookReceiver(lambda notification, deadline: True, client=client, switch=lambda: "deny", **options), USER
+        )
+        fake.notify(WebhookReceiver(lambda notification, deadline: True, client=client, observe=True, **options), USER)
+    assert shadow.wait()
+    attributes = [dict(span.attributes or {}) for span in seen.spans.get_finished_spans()]
+    assert attributes == [
+        {"optimove.outcome": "approved"},
+        {"optimove.outcome": "denied", "optimove.switch": "deny"},
+        {"optimove.outcome": "abstained", "optimove.observed": "approved"},
+    ]
+    told = str(seen.reader.get_metrics_data())
+    assert "optimove.shadow.answers" in told
+    assert "{'optimove.decided': 'approved', 'optimove.observed': 'denied', 'optimove.differs': True}" in told
+    assert USER not in told
 
 
 def test_the_progress_of_running_reviews(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import assert_type
 
 from pydantic import SecretBytes, SecretStr
@@ -15,6 +16,7 @@ from optimove_conditional_execution import (
     AsyncCampaignReview,
     AsyncOptimoveClient,
     AsyncWebhookReceiver,
+    CampaignCustomer,
     CampaignReview,
     ClaimStore,
     Deadline,
@@ -45,6 +47,7 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.adapters.aws_lambda import lambda_handler
 from optimove_conditional_execution.adapters.wsgi import WSGIApp
+from optimove_conditional_execution.shadow import Shadow, ShadowAnswer
 from optimove_conditional_execution.stores import (
     Completion,
     DecisionLog,
@@ -57,6 +60,7 @@ from optimove_conditional_execution.stores import (
 )
 from optimove_conditional_execution.stores.postgres import PostgresClaims, PostgresJournal
 from optimove_conditional_execution.stores.redis import RedisClaims
+from optimove_conditional_execution.switch import SwitchState
 from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
 
 client = OptimoveClient(
@@ -181,3 +185,25 @@ def with_a_log(client: OptimoveClient, aclient: AsyncOptimoveClient) -> None:
     AsyncWebhookReceiver(rules.async_handler, client=aclient, secrets="s", decision_log=own)
     CampaignReview(rules.reviewer, client=client)
     AsyncCampaignReview(rules.async_reviewer, client=aclient)
+
+
+def with_controls(client: OptimoveClient, aclient: AsyncOptimoveClient) -> None:
+    async def flag() -> SwitchState:
+        return SwitchState(campaigns={"29": "deny"})
+
+    async def arule(notification: WebhookNotification, deadline: Deadline) -> bool:
+        return False
+
+    def reviewer(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+        return []
+
+    def told(answer: ShadowAnswer) -> None:
+        assert_type(answer.differs, bool)
+
+    shadow = Shadow(decide, on_answer=told)
+    assert_type(shadow.counts, dict[tuple[str, str], int])
+    WebhookReceiver(decide, client=client, secrets="s", switch=Path("switch"), shadow=shadow)
+    WebhookReceiver(decide, client=client, secrets="s", switch=lambda: "ask", shadow=decide, observe=True)
+    AsyncWebhookReceiver(decide, client=aclient, secrets="s", switch=flag, shadow=Shadow(arule))
+    CampaignReview(reviewer, client=client, switch="switch", shadow=Shadow(reviewer))
+    AsyncCampaignReview(reviewer, client=aclient, switch=flag, shadow=reviewer, observe=True)

@@ -18,7 +18,7 @@ _COMMANDS: Final = {
     **{name: f"rehearse:{name}" for name in ("demo", "simulate", "trigger", "campaign")},
     **{name: f"signature:{name}_command" for name in ("sign", "verify")},
     **{name: f"tenant:{name}" for name in ("webhooks", "listeners", "settings")},
-    **{name: f"{name}:{name}" for name in ("review", "reconcile", "decisions", "init", "schema")},
+    **{name: f"{name}:{name}" for name in ("review", "reconcile", "decisions", "init", "schema", "switch")},
     "doctor": "doctor.command:doctor",
     "replay": "replay:replay_command",
 }

@@ -19,7 +19,7 @@ _SHOW: Final = "show"
 _COLUMNS: Final = (
     "entry", "at", "flow", "kind", "verdict", "customer_id", "campaign", "occurrence", "action", "channels",
     "promotions", "request_uid", "event_key", "reason", "evidence", "error", "told", "taken", "completed_at",
-    "completion", "completion_error", "erased",
+    "completion", "completion_error", "erased", "observed", "decided",
 )  # fmt: skip
 
 _NOBODY: Final = {
@@ -31,6 +31,7 @@ _NOBODY: Final = {
     "overloaded": "no handler was free, so nobody was asked",
     "cancelled": "the process ended while it was being answered",
     "not_reached": "time was up before it was decided",
+    "shadow": "a shadow was asked",
     "skipped": "of the control group, so nobody was asked",
 }
 _SAID: Final = {"approve": "yes", "deny": "no"}
@@ -87,16 +88,25 @@ def show_decisions(
 @campaign_option
 @since_option
 @until_option
+@click.option("--differences", is_flag=True, help="Only what a shadow, or an observed handler, would have changed.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header; the default.")
 @json_lines_option
 def export_decisions(
-    log: str, campaign: str | None, since: datetime | None, until: datetime | None, as_csv: bool, as_json: bool
+    log: str,
+    campaign: str | None,
+    since: datetime | None,
+    until: datetime | None,
+    differences: bool,
+    as_csv: bool,
+    as_json: bool,
 ) -> None:
     """Print all decisions. They hold personal data."""
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other.")
     with opened_log(log) as opened:
         found = readable(opened.decisions(campaign=campaign, since=since, until=until))
+        if differences:
+            found = (each for each in found if each.record.differs)
         if as_json:
             for each in found:
                 click.echo(json.dumps(each.as_json()))
@@ -186,6 +196,9 @@ def _told(logged: LoggedDecision) -> Iterator[str]:
     kind = _NOBODY.get(record.kind, record.kind)
     if record.kind == "confirmed":
         kind = f"asked again about further rows, the rule said {_SAID.get(str(record.verdict), 'nothing')}"
+    if record.observed is not None:
+        kind += f", and it said {record.observed}"
+        kind += f" where the rule that counts said {record.decided}" if record.decided else ", which does not count"
     because = f" ({record.reason})" if record.reason else ""
     error = f": {record.error.rstrip('.')}" if record.error else ""
     again = "the same answer was given again: " if record.redelivered else ""
@@ -201,6 +214,8 @@ def _outcome(logged: LoggedDecision) -> str:
     verdict = _SAID.get(str(record.verdict))
     if record.kind == "confirmed":
         return "The earlier decision stands."
+    if record.kind == "shadow":
+        return "A shadow's answer never counts."
     if done is None:
         if verdict is None:
             return "Optimove was told nothing."

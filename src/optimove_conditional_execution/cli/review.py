@@ -41,9 +41,12 @@ _STOP_WITHIN: Final = click.option(
     default=STOP_SECONDS,
     help="Seconds in which a signal stops it; a supervisor must wait longer before it kills.",
 )
+_SWITCH: Final = click.option(
+    "--switch", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="The file of a kill switch."
+)
 _CAMPAIGN: Final = click.option("--campaign", type=int, metavar="N", help="Only this campaign.")
 _ONE: Final = click.option("--per-customer", "one_by_one", is_flag=True, help="FUNCTION takes one customer.")
-_RUNNING: Final = together(journal_option, _ONE, _DENIED, _STOP_WITHIN, report_option, json_option)
+_RUNNING: Final = together(journal_option, _ONE, _DENIED, _STOP_WITHIN, _SWITCH, report_option, json_option)
 
 
 @click.group(epilog="\b\nExample:\n  optimove-ce review status --journal reviews.db")
@@ -224,6 +227,7 @@ def _review(
     one_by_one: bool,
     report_denied: bool,
     stop_within: float,
+    switch: Path | None,
     report: Path | None,
     as_json: bool,
 ) -> None:
@@ -251,6 +255,7 @@ def _review(
                     safety_margin=_SAFETY_MARGIN,
                     report_denied=report_denied,
                     progress=display,
+                    switch=switch,
                 )
                 running.append(made)
                 if signals:

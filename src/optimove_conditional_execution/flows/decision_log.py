@@ -96,6 +96,7 @@ class DecisionRecord:
         kind: `approved`, `denied`, `abstained`, or why nobody decided: a kind of `Outcome`, such as `failed`, `late`,
             `forged`, `expired` or `overloaded`; for a review also `not_reached`, `skipped` for the control group, and
             `confirmed` when it asked again, about further rows, and the earlier decision stands, whatever the verdict.
+            `shadow`: what a shadow said beside the real decision, which has a record of its own.
         subject: The customer and the campaign.
         request_uid: The notification's `request_uid`; None for a scheduled campaign.
         event_key: The event's `CampaignReadyEvent.key`; None for a triggered campaign.
@@ -110,6 +111,9 @@ class DecisionRecord:
         seconds: How long each stage took until now, by name, such as `decide`.
         payload: What was asked: the notification's raw body, or for a review JSON of the event and the customer's rows.
             Only a log whose `keep_payloads` is true gets it, and only for what was decided.
+        observed: An answer that does not count, as the kind that it would have led to: a shadow's, or with
+            `observe=True` the handler's own, or the reviewer's. None without one.
+        decided: With kind `shadow`: what the real answer led to, as a kind.
     """
 
     id: str = field(default_factory=lambda: secrets.token_hex(16))
@@ -128,6 +132,13 @@ class DecisionRecord:
     error: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     payload: bytes | None = field(default=None, repr=False)
+    observed: str | None = None
+    decided: str | None = None
+
+    @property
+    def differs(self) -> bool:
+        """Whether an answer that does not count would have led to something else than the one that does."""
+        return self.observed is not None and self.observed != (self.decided or self.kind)
 
 
 @final

@@ -102,6 +102,7 @@ class DeliveryLog:
             error=outcome.error,
             seconds=outcome.stages,
             payload=outcome.payload if keeps_payloads(self.log) and not redelivered else None,
+            observed=outcome.observed,
         )
         outcome.record = record
         try:

@@ -11,6 +11,7 @@ from typing import Literal, final
 from ..deadline import Clock
 from ..errors import OptimoveError
 from ..handlers import Decision
+from ..models.notification import WebhookNotification
 from .budget import Budget
 from .decision_log import DecisionRecord, Subject, Told
 from .effects import original
@@ -41,7 +42,8 @@ class Outcome:
     """The record of one delivery to a webhook.
 
     Attributes:
-        kind: `approved` and `denied`: Optimove accepted the answer. `abstained`: the handler abstained. `failed`: the
+        kind: `approved` and `denied`: Optimove accepted the answer. `abstained`: the handler abstained, the kill
+            switch did, or the receiver only observes. `failed`: the
             handler raised or returned an invalid value, the claim store was unreachable, or the host's deadline left no
             time to ask. `late`: the handler took too long. `duplicate`: answered before. `expired`: it arrived after
             its deadline. `forged`: the signature was missing or wrong. `unreadable`: it could not be understood, was
@@ -62,6 +64,9 @@ class Outcome:
         decision: The decision; after a failure that of `on_failure`. None without one.
         error: The error, in words that hold no personal data; None without one.
         exception: The exception, for your error tracker. It can hold personal data; the repr leaves it out.
+        switch: What the kill switch said, if the decision is its own: `"deny"` or `"abstain"`; `"failed"` when it could
+            not be looked at. None when it said to ask, and without one.
+        observed: With `observe=True` the kind that it would have been; None without.
         secret_index: Which of the secrets matched; None when unsigned. While you rotate, this shows when the old one is
             no longer used.
         verify_seconds: Seconds that checking the signature took.
@@ -86,6 +91,8 @@ class Outcome:
     decision: Decision | None = None
     error: str | None = None
     exception: BaseException | None = field(default=None, repr=False)
+    switch: Literal["deny", "abstain", "failed"] | None = None
+    observed: OutcomeKind | None = None
     secret_index: int | None = None
     request_uid_reused: bool = False
     verify_seconds: float = 0.0
@@ -133,6 +140,10 @@ class OutcomeBuilder:
         is_recorded: Whether the log has confirmed it.
         told: What was sent to Optimove.
         taken: Whether Optimove accepted it; None when nothing was sent.
+        switch: What the kill switch said; see `Outcome`.
+        observed: What it would have been; see `Outcome`.
+        asked: What the handler was asked about, what its answer led to, and the seconds that it had; only if a shadow
+            is to be asked too.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -151,6 +162,9 @@ class OutcomeBuilder:
         self.told: Told = "nothing"
         self.taken: bool | None = None
         self.decision: Decision | None = None
+        self.switch: Literal["deny", "abstain", "failed"] | None = None
+        self.observed: OutcomeKind | None = None
+        self.asked: tuple[WebhookNotification, OutcomeKind, float] | None = None
         self.secret_index: int | None = None
         self.budget: Budget | None = None
         self.kind: OutcomeKind = "cancelled"
@@ -215,6 +229,8 @@ class OutcomeBuilder:
             decision=self.decision,
             error=self._error,
             exception=self._exception,
+            switch=self.switch,
+            observed=self.observed,
             secret_index=self.secret_index,
             total_seconds=self._clock() - self.started,
             budget_seconds=None if self.budget is None else self.budget.seconds,

@@ -78,6 +78,10 @@ class ReviewReport:
         error: The error that prevented customers from being read or statuses from being sent; None without one.
         warnings: What needs attention, in plain words without personal data.
         stopped: Whether it was stopped before it was complete; `resume` goes on with it.
+        held_back: Approvals that the journal holds, and that the kill switch, or `observe=True`, kept from being sent,
+            in this run; `error` says why. A further run sends them once it may, if there is time before clearance.
+        would_approve: With `observe=True` the customers whom the reviewer approved, in this run; all who were decided
+            about count as abstained. None without.
     """
 
     campaign_id: int
@@ -100,6 +104,13 @@ class ReviewReport:
     error: OptimoveError | None = None
     warnings: tuple[str, ...] = ()
     stopped: bool = False
+    held_back: int = 0
+    would_approve: int | None = None
+
+    @property
+    def observed(self) -> bool:
+        """Whether the review only observed, and sent nothing."""
+        return self.would_approve is not None
 
     def to_json(self) -> str:
         """Return the report as a JSON object; the error becomes its text."""

@@ -149,6 +149,7 @@ class RunRecords:
                     reason=result.reasons.get(name),
                     evidence=result.evidence.get(name, {}),
                     payload=payload(name),
+                    observed=result.observed.get(name),
                 )
 
         def undecided(kind: str, size: int, error: str | None = None) -> Iterator[Any]:

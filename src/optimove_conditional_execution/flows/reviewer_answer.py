@@ -50,6 +50,7 @@ class BatchResult:
         reasons: The reviewer's words, by id.
         evidence: What its decisions rest on, for the decision log alone, by id.
         customers: The customers as the reviewer got them, by id; only for a decision log that keeps payloads.
+        observed: With `observe=True` what it would have said, by id, for the decision log: a kind of record.
     """
 
     approved: Set[str]
@@ -61,6 +62,7 @@ class BatchResult:
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]], repr=False)
     customers: Mapping[str, CampaignCustomer] = field(default_factory=dict[str, CampaignCustomer], repr=False)
+    observed: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.approved)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from ..deadline import Clock, Deadline, TransitEstimate
-from ..errors import ConfigurationError, PayloadError, SignatureError
+from ..errors import ConfigurationError, OptimoveError, PayloadError, SignatureError
 from ..handlers import Decision, kind_of
 from ..messages import Request, Response, plain
 from ..models.approval import Approval
@@ -25,6 +25,7 @@ from ..signature import SIGNATURE_HEADERS, UNSIGNED, Keys, match, received_signa
 from .bodies import LOST_IN_CHUNKS, body_fault, is_lost_in_chunks
 from .budget import Budget, BudgetEstimator, default_lease
 from .claims import Claim, ClaimState, ClaimStore, LeasedClaim, Questions, StoreOutage, backoff, question_of
+from .controls import Controls
 from .decision_log import subject_of
 from .delivery_log import DeliveryLog
 from .effects import Ask, Call, Flow, Late, Overloaded
@@ -61,6 +62,7 @@ class WebhookContext:
         decisions: The decision log; None without one.
         questions: The questions of recent notifications.
         outage: When the claim store last failed.
+        controls: What stands between the handler and its answer; None if nothing does.
     """
 
     handler: Callable[[WebhookNotification, Deadline], Any]
@@ -76,6 +78,7 @@ class WebhookContext:
     decisions: DeliveryLog | None = None
     questions: Questions = field(default_factory=Questions)
     outage: StoreOutage = field(default_factory=StoreOutage)
+    controls: Controls | None = None
 
     def claim_of(self, question: str, started: float, budget: Budget) -> LeasedClaim:
         """Return the claim that a delivery which has started at a moment is to acquire."""
@@ -223,6 +226,36 @@ _ADVICE: Final = {
 }
 _WRAP: Final = " Wrap it: bool(...)."
 
+
+class _InvalidAnswer(OptimoveError):  # noqa: N818 - never raised to users
+    """A handler's answer is none; `raised` is what it raised when it was looked at."""
+
+    def __init__(self, text: str, raised: Exception | None = None) -> None:
+        super().__init__(text)
+        self.raised = raised
+
+
+def read_answer(answer: object) -> Decision:
+    """Return the decision that a handler's answer is.
+
+    Raises:
+        OptimoveError: It is none; the message says what is wrong, and holds no personal data.
+    """
+    if answer is True:
+        return Decision.approve()
+    if answer is False:
+        return Decision.deny()
+    if isinstance(answer, Decision):
+        try:
+            # Validated again: its additional_data may have been changed since.
+            return replace(answer)
+        except Exception as error:  # noqa: BLE001 - a stand-in for a Decision, as tests make them, may raise anything
+            raise _InvalidAnswer("The handler's decision is invalid", error) from None
+    kind = kind_of(answer)
+    advice = _ADVICE.get(kind, _WRAP if kind.endswith((".bool", ".bool_")) else "")
+    raise _InvalidAnswer(f"The handler returned {kind}; it must return a bool or a Decision.{advice}")
+
+
 _Result = tuple[OutcomeKind, int]
 _KINDS: Final[dict[str, OutcomeKind]] = {"approve": "approved", "deny": "denied", "abstain": "abstained"}
 
@@ -259,12 +292,20 @@ class _Processing:
         if not held.mine:
             outcome.set_error("The first delivery of this notification has not been settled.")
             return "duplicate", 503
-        approval = held.approval
+        approval, controls = held.approval, self.context.controls
+        due = self.budget.handler_deadline
         try:
             if approval is not None:
+                if controls is not None and (yield from controls.holds_back(approval, outcome, self.notification, due)):
+                    yield from self._save(Claim(ClaimState.UNDELIVERED, approval))
+                    return "undelivered", 503
                 kind: OutcomeKind = yield from self._redeliver(approval)
             else:
-                kind, decision = yield from self._decide()
+                kind, decision = yield from (
+                    self._decide()
+                    if controls is None
+                    else controls.decide(outcome, self.notification, due, ask=self._decide, fallback=self._fallback)
+                )
                 if decision is None:
                     yield from self._save(None)
                     return kind, 503
@@ -339,21 +380,12 @@ class _Processing:
         except Exception as error:  # noqa: BLE001 - whatever the handler raises, it does not approve
             self.outcome.set_error("The handler raised", error)
             return "failed", self._fallback()
-        if answer is True:
-            return "approved", Decision.approve()
-        if answer is False:
-            return "denied", Decision.deny()
-        if isinstance(answer, Decision):
-            try:
-                # Validated again: its additional_data may have been changed since.
-                return _KINDS[answer.verdict], replace(answer)
-            except Exception as error:  # noqa: BLE001 - a stand-in for a Decision, as tests make them, may raise anything
-                self.outcome.set_error("The handler's decision is invalid", error)
-                return "failed", self._fallback()
-        kind = kind_of(answer)
-        advice = _ADVICE.get(kind, _WRAP if kind.endswith((".bool", ".bool_")) else "")
-        self.outcome.set_error(f"The handler returned {kind}; it must return a bool or a Decision.{advice}")
-        return "failed", self._fallback()
+        try:
+            decision = read_answer(answer)
+        except _InvalidAnswer as invalid:
+            self.outcome.set_error(str(invalid), invalid.raised)
+            return "failed", self._fallback()
+        return _KINDS[decision.verdict], decision
 
     def _ask_handler(self, notification: WebhookNotification, due: Deadline) -> Flow[object]:
         """Call the handler, and renew the lease meanwhile; after an outage of the store, wait until one is free."""

@@ -8,7 +8,7 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 
 from ..client import AsyncOptimoveClient, OptimoveClient
 from ..deadline import Deadline, TransitEstimate
@@ -16,6 +16,7 @@ from ..drivers import Pools, arun, run
 from ..errors import ConfigurationError
 from ..flows.budget import BudgetEstimator, Reserve
 from ..flows.claims import ClaimStore
+from ..flows.controls import Controls
 from ..flows.decision_log import DecisionLog, OnLogFailure, check_log
 from ..flows.delivery_log import DeliveryLog
 from ..flows.effects import Flow
@@ -34,8 +35,10 @@ from ..messages import Request, Response, plain
 from ..models.approval import Approval
 from ..models.notification import NotificationEnvelope, WebhookNotification
 from ..observers import SafeLogger, notify
+from ..shadow import AskedNotification, Shadow
 from ..signature import Secrets, Unsigned, receiver_keys
 from ..stores.claims import MemoryClaims
+from ..switch import SwitchSource, make_switch
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import running_loop
 from ..validation import check_callable, integer, is_async, seconds, warn_of_copies
@@ -88,6 +91,9 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
         max_body: int = MAX_BODY,
         on_outcome: Callable[[Outcome], None] | None = None,
         around: Around | None = None,
+        switch: SwitchSource | None = None,
+        shadow: H | Shadow[H] | None = None,
+        observe: bool = False,
     ) -> None:
         """Set up a receiver for a handler and a client.
 
@@ -123,6 +129,14 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
                 manager is taken for a coroutine function. What it raises counts as raised by the handler, also when it
                 is left, so the handler's answer is not sent then. What it suppresses is a failure all the same. The
                 time that it takes is the handler's.
+            switch: The kill switch: the path of a file (see `switch.SwitchState.parse`), or a function without
+                arguments that says the same; `AsyncWebhookReceiver` takes a coroutine function too. It is looked at
+                before the handler is asked, and again before an approval, at most every second. One that raises, is
+                missing, takes more than half a second or says anything else counts as a handler that fails.
+            shadow: A second handler, such as a new rule: it is asked about what the handler was asked, after the answer
+                has left, and what it says is recorded and never counts. A `shadow.Shadow` has settings.
+            observe: Answer nothing, as if the handler had abstained, and record what it would have been, in the
+                outcome and in the decision log.
 
         Raises:
             ConfigurationError: A setting is invalid.
@@ -151,6 +165,16 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
         # pydantic builds models at first use, and the first notification must not wait for that.
         for model in (WebhookNotification, NotificationEnvelope, Approval):
             model.model_rebuild()
+        controls: Controls | None = None
+        if not isinstance(observe, bool):
+            raise ConfigurationError("observe must be True or False.")
+        if switch is not None or shadow is not None or observe:
+            controls = Controls(
+                switch=None if switch is None else make_switch(switch, pause=self._pause, in_loop=self._in_loop),
+                observe=observe,
+                has_shadow=shadow is not None,
+            )
+        self._shadow = None if shadow is None else self._make_shadow(shadow, around, decision_log)
         keys = receiver_keys(secrets)
         if not isinstance(keys, Unsigned):
             warn_of_copies(_LOGGER, "a webhook secret", keys)
@@ -174,6 +198,7 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
             decisions=None
             if decision_log is None
             else DeliveryLog(log=decision_log, on_failure=on_log_failure, clock=time.monotonic, wall_clock=time.time),
+            controls=controls,
         )
         self._pools = Pools.of(max_concurrency)
         self._on_outcome = on_outcome
@@ -185,6 +210,28 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
     def _flavour_of(self, claims: ClaimStore) -> ClaimStore:
         """Return the store as this receiver calls it."""
         return claims
+
+    _in_loop: ClassVar[bool]
+
+    def _make_shadow(
+        self, given: H | Shadow[H], around: Around | None, log: DecisionLog | None
+    ) -> Callable[[AskedNotification], None]:
+        """Return what asks the shadow, without waiting for it.
+
+        Raises:
+            ConfigurationError: It is no handler, or one for the async receiver.
+        """
+        shadow: Shadow[H] = given if isinstance(given, Shadow) else Shadow(given)
+        check_callable("shadow", shadow.function, "notification", "deadline")
+        if is_async(shadow.function) and not self._in_loop:
+            raise ConfigurationError("An async shadow needs AsyncWebhookReceiver; WebhookReceiver calls a function.")
+        function = with_context(shadow.function, around)
+        return lambda asked: shadow.start(function, asked, log)
+
+    def _ask_shadow(self, outcome: OutcomeBuilder) -> None:
+        assert self._shadow is not None and outcome.asked is not None  # noqa: S101, PT018 - else nobody asks for it
+        notification, decided, had = outcome.asked
+        self._shadow(AskedNotification(notification=notification, decided=decided, seconds=had))
 
     @abc.abstractmethod
     def _pause(self, seconds: float, /) -> Awaitable[None] | None:
@@ -204,6 +251,8 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
         except BaseException as interruption:
             self._observe(interrupted(outcome, interruption))
             raise
+        if outcome.asked is not None:
+            self._ask_shadow(outcome)
         return self._finish(answer)
 
     def _finish(self, answer: Answer) -> Response:
@@ -231,6 +280,8 @@ class WebhookReceiver(_WebhookReceiver[WebhookHandler, OptimoveClient]):
     Mount it with `adapters.wsgi.WSGIApp`, `adapters.aws_lambda.lambda_handler`, or by calling `handle` in a view of
     your framework. Nothing is approved unless your handler returns `True` or `Decision.approve()` in time.
     """
+
+    _in_loop = False
 
     def _check(self, handler: WebhookHandler, client: OptimoveClient, claims: ClaimStore | None) -> None:
         if is_async(handler):
@@ -275,6 +326,8 @@ class AsyncWebhookReceiver(_WebhookReceiver[AsyncWebhookHandler | WebhookHandler
     disconnected or a timeout has expired, that task goes on: Optimove still waits for the answer. `drain` waits for
     such tasks at shutdown.
     """
+
+    _in_loop = True
 
     def _check(
         self, handler: AsyncWebhookHandler | WebhookHandler, client: AsyncOptimoveClient, claims: ClaimStore | None

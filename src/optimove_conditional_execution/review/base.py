@@ -9,13 +9,12 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, Generic, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
 from .. import validation
 from ..client import AsyncOptimoveClient, OptimoveClient
-from ..deadline import Clock, Deadline, WallAwareClock, readings, zone_of
+from ..deadline import Clock, Deadline, WallAwareClock, zone_of
 from ..errors import ConfigurationError, DeadlineExceeded, OptimoveError, StoreError, SupersededError
 from ..flows.completion_estimate import CompletionEstimate
 from ..flows.decision_log import DecisionLog, OnLogFailure, check_log
@@ -25,8 +24,13 @@ from ..flows.report import Progress, ReviewReport
 from ..models.events import CampaignReadyEvent
 from ..observers import notify
 from ..operations import DEFAULT_PAGE_SIZE, MAX_STATUSES
+from ..shadow import Shadow
 from ..stores.journals import MemoryJournal
+from ..switch import SwitchSource
+from ..validation import is_async
 from .config import LOGGER, ReviewConfig
+from .controls import Controlled, ReviewControls
+from .doubts import doubts_about
 from .journal_access import JournalAccess, ReviewLock, is_temporary, safe_text
 from .passes import Passes
 from .pipeline import Pipeline
@@ -37,9 +41,6 @@ from .stopping import STOP_SECONDS, STOPPED, Stop
 T = TypeVar("T")
 R = TypeVar("R", bound=Callable[..., Any])
 C = TypeVar("C", OptimoveClient, AsyncOptimoveClient)
-
-WRONG_ZONE_SECONDS: Final = 2_700.0
-"""Seconds between a fresh event's time stamp and now, above which its zone must be another one; most differ by 1 h."""
 
 _LAST_WORDS_SECONDS: Final = 2.0
 """Seconds that a completed review waits for a slow journal, even after clearance."""
@@ -75,6 +76,9 @@ class Review(abc.ABC, Generic[R, C]):
         control_group: Literal["ask", "skip"] = "ask",
         decision_log: DecisionLog | None = None,
         on_log_failure: OnLogFailure = "refuse",
+        switch: SwitchSource | None = None,
+        shadow: R | Shadow[R] | None = None,
+        observe: bool = False,
         wall_clock: Clock = time.time,
     ) -> None:
         """Set up a review for a reviewer and a client.
@@ -111,6 +115,15 @@ class Review(abc.ABC, Generic[R, C]):
             on_log_failure: What becomes of decisions that cannot be recorded. `"refuse"`: the log is tried again until
                 half of `safety_margin` before clearance, and they do not count: nothing of them is sent, and a further
                 run asks again. `"decide"`: they count without a record, and a warning of the report has their number.
+            switch: The kill switch: the path of a file (see `switch.SwitchState.parse`), or a function without
+                arguments that says the same; `AsyncCampaignReview` takes a coroutine function too. It is looked at
+                before each batch and before each update, at most every second. Instead of the reviewer it denies or
+                abstains, finally; approvals that the journal holds are held back. One that fails counts as a reviewer
+                that fails. An event does not say its campaign's tags, so a stop of any tag stops every review.
+            shadow: A second reviewer, such as a new rule: it is asked about each batch after the reviewer, once, and
+                what it says is recorded and never counts. A `shadow.Shadow` has settings.
+            observe: Send nothing. What the reviewer says is recorded, in the journal as abstentions with a reason, and
+                in the decision log. A review that has observed is over: the same event is not reviewed again.
             wall_clock: Seconds since 1970.
 
         Raises:
@@ -120,6 +133,13 @@ class Review(abc.ABC, Generic[R, C]):
         validation.check_callable("reviewer", reviewer, "customers", "deadline", hint=hint)
         self._check_flavour(reviewer, client)
         check_log(decision_log, on_log_failure)
+        self._controls = ReviewControls.of(
+            switch=switch,
+            shadow=shadow,
+            observe=observe,
+            log=decision_log,
+            is_async_review=is_async(client.send),
+        )
         zone = client.timezone if timezone is None else zone_of(timezone)
         if zone is None:
             raise ConfigurationError(
@@ -323,7 +343,7 @@ class Review(abc.ABC, Generic[R, C]):
             skip_control_group=config.control_group == "skip",
             taken=opened.acknowledged,
         )
-        warnings = self._doubts(event, clearance if doubtful else None, fresh=fresh)
+        warnings = doubts_about(event, clearance if doubtful else None, config, fresh=fresh)
         if left <= 0:
             return await self._too_late(event, ledger, left, warnings)
         if opened.announced_twice:
@@ -336,10 +356,13 @@ class Review(abc.ABC, Generic[R, C]):
             passes.margin = config.margin(left)
         deadline = Deadline.after(left, clock=clock)
         limit = self._client.rate_limit
+        runtime = self._runtime()
+        if self._controls is not None:
+            runtime = Controlled(runtime, self._controls, event.campaign_id)
         pipeline = Pipeline(
             config=config,
             event=event,
-            runtime=self._runtime(),
+            runtime=runtime,
             journal=self._journal,
             log=self._log,
             run_number=opened.run,
@@ -386,33 +409,6 @@ class Review(abc.ABC, Generic[R, C]):
             error=DeadlineExceeded("Clearance has passed, so nothing was read and nothing sent.", request_sent=False),
             warnings=tuple(warnings),
         )
-
-    def _doubts(self, event: CampaignReadyEvent, clearance: datetime | None, *, fresh: bool) -> list[str]:
-        """Return warnings about an event's times; `clearance` is the chosen reading when there are several."""
-        zone = self._config.timezone
-        doubts: list[str] = []
-        if clearance is not None:
-            doubts.append(
-                f"ClearanceRequiredBy falls into a change of clocks in {zone.key}, so it has two readings. "
-                "The earliest that is not before the event's TimeStamp is used: "
-                f"{clearance.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC."
-            )
-        if event.contradicts(zone):
-            doubts.append(
-                f"ClearanceRequiredBy names another UTC offset than {zone.key} has then; the event's own counts. "
-                "Check timezone=, which statuses are stamped in."
-            )
-        now = self._config.wall_clock()
-        stamps = readings(event.timestamp, event.timestamp_zone(zone))
-        off = min((stamp.timestamp() - now for stamp in stamps), key=abs)
-        if fresh and abs(off) >= WRONG_ZONE_SECONDS:
-            doubts.append(
-                f"The event's TimeStamp is {abs(off) / 3600:.1f} h {'ahead of' if off > 0 else 'behind'} now in "
-                f"{zone.key}: probably the time zone is wrong, and with it the clearance. Check timezone=."
-            )
-        for doubt in doubts:
-            LOGGER.warning("campaign %d: %s", event.campaign_id, doubt)
-        return doubts
 
     async def _write_report(
         self, event: CampaignReadyEvent, opened: OpenReview, report: ReviewReport, stop: Stop, *, is_over: bool

@@ -61,6 +61,9 @@ class Passes:
                 control_group_rows=max(before.control_group_rows, report.control_group_rows),
                 chunks=before.chunks + report.chunks,
                 retries=before.retries + report.retries,
+                would_approve=None
+                if report.would_approve is None
+                else report.would_approve + (before.would_approve or 0),
                 seconds=self._clock() - self._begun,
                 warnings=tuple(dict.fromkeys((*before.warnings, *again, *report.warnings))),
             )

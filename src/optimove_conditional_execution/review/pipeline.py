@@ -493,6 +493,7 @@ class Pipeline:
             error=self._error,
             warnings=(*self.warnings, *failed),
             stopped=stopped,
+            **self.runtime.findings(),
         )
 
 

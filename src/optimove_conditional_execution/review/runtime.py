@@ -67,6 +67,10 @@ class Runtime(abc.ABC):
     async def send(self, operation: Operation[R], deadline: Deadline, counter: RequestCounter) -> R:
         """Send an operation."""
 
+    def findings(self) -> dict[str, Any]:
+        """Return what the report says of the review's controls, by field."""
+        return {}
+
     async def ask(
         self,
         batch: Batch,

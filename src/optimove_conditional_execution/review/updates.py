@@ -17,6 +17,7 @@ from ..flows.ledger import Chunk, Ledger
 from ..flows.status_updates import is_too_large
 from ..transport.send import RequestCounter
 from .config import ReviewConfig
+from .controls import Controlled
 from .journal_access import JournalAccess
 from .run_log import RunLog
 from .runtime import UPDATES_AT_ONCE, Runtime
@@ -116,6 +117,11 @@ class Updates:
     async def _send_chunk(self, chunk: Chunk) -> bool:
         """Send an update, in halves when it is too large; return whether the next update is worth a try."""
         await self._check_run()
+        if isinstance(self._runtime, Controlled) and (held := await self._runtime.hold_back(chunk, self._clearance)):
+            chunk, held_back, why = held
+            self._undelivered(held_back, why)
+            if not chunk.statuses:
+                return True
         self._look_at_clock()
         if self._clearance.expired:
             self._undelivered(

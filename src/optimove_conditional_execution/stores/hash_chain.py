@@ -146,6 +146,8 @@ def of_record(
         "redelivered": record.redelivered,
         "error": record.error,
         "seconds": dict(record.seconds),
+        "observed": record.observed,
+        "decided": record.decided,
     }
     private = {
         "reason": record.reason,
@@ -249,6 +251,8 @@ def record_of(content: Content) -> DecisionRecord:
         redelivered=public.get("redelivered", False),
         error=public.get("error"),
         seconds=public.get("seconds", {}),
+        observed=public.get("observed"),
+        decided=public.get("decided"),
     )
 
 

@@ -11,6 +11,7 @@ from .._lazy import attach
 
 if TYPE_CHECKING:
     from . import faults
+    from .awaited import assert_awaited
     from .campaigns import Campaign, Update
     from .fake import FakeOptimove
     from .fault_server import FaultServer, ReceivedRequest
@@ -29,6 +30,7 @@ __all__ = [
     "ReceivedRequest",
     "SentNotification",
     "Update",
+    "assert_awaited",
     "campaign_ready",
     "faults",
     "listener_request",
@@ -38,6 +40,7 @@ __all__ = [
 
 # Imported at first use, like the names of the package above, so that pytest's plugin stays light.
 _PLACES: Final[dict[str, tuple[str, ...]]] = {
+    "awaited": ("assert_awaited",),
     "campaigns": ("Campaign", "Update"),
     "fake": ("FakeOptimove",),
     "fault_server": ("FaultServer", "ReceivedRequest"),

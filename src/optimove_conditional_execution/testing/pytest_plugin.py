@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,9 +12,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def fake_optimove() -> FakeOptimove:
-    """Return a new simulator of Optimove, without webhooks and notifications."""
+def fake_optimove() -> Iterator[FakeOptimove]:
+    """Yield a new simulator of Optimove, without webhooks and notifications.
+
+    The test fails if a coroutine is never awaited in it; see `assert_awaited`.
+    """
     # pytest loads this module at the start of every run in the environment, whether it uses the SDK or not.
+    from .awaited import assert_awaited
     from .fake import FakeOptimove
 
-    return FakeOptimove()
+    with assert_awaited():
+        yield FakeOptimove()

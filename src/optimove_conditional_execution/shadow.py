@@ -1,0 +1,413 @@
+"""A shadow: a second handler or reviewer, such as a new rule, whose answer is recorded and never counts.
+
+It is asked about what the real one was asked, after that has answered, in few threads or tasks of its own, so that it
+can neither delay nor fail the answer. What it has no room for is dropped, and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Generic, Protocol, TypeVar, final
+
+from .deadline import Deadline
+from .drivers import contained
+from .errors import ConfigurationError, OptimoveError
+from .flows.decision_log import DecisionLog, DecisionRecord, Subject, subject_of, text_of
+from .flows.effects import Late
+from .flows.reviewer_answer import BatchResult, failure_of, parse_answer
+from .flows.webhook import read_answer
+from .fork import detect_fork, reset_after_fork
+from .models.customer_batch import CustomerBatch
+from .models.notification import WebhookNotification
+from .observers import SafeLogger, notify
+from .validation import integer, is_async, seconds
+from .worker_pool import DaemonThreadPool, aresult_by, native_lock
+
+F = TypeVar("F", bound=Callable[..., Any], covariant=True)
+
+_LOGGER: Final = SafeLogger("shadow")
+
+_REVIEWER_SECONDS: Final = 60.0
+"""Seconds that a shadow has for a batch of a review."""
+
+_POLL_SECONDS: Final = 0.01
+
+_KINDS: Final = {"approve": "approved", "deny": "denied", "abstain": "abstained"}
+
+Submit = Callable[[Callable[..., Any], tuple[Any, ...]], Future[Any]]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowAnswer:
+    """What a shadow made of one notification, or of some customers of a batch.
+
+    Attributes:
+        decided: What the real handler's answer led to, as a kind of `Outcome`: such as `approved` or `late`.
+        observed: What the shadow's would have led to: `approved`, `denied`, `abstained`, `failed` or `late`; `dropped`
+            when it was not asked, since too many of its calls were running.
+        campaign: The campaign, as text.
+        customers: How many customers this is about.
+    """
+
+    decided: str
+    observed: str
+    campaign: str | None = None
+    customers: int = 1
+
+    @property
+    def differs(self) -> bool:
+        """Whether the shadow's answer would have led to something else."""
+        return self.observed not in (self.decided, "dropped")
+
+
+class _Asked(Protocol):
+    """What a shadow is asked, and how its answer compares."""
+
+    @property
+    def seconds(self) -> float: ...
+    def arguments(self, deadline: Deadline) -> tuple[Any, ...]: ...
+    def compare(
+        self, answer: object, error: BaseException | None
+    ) -> tuple[list[ShadowAnswer], list[DecisionRecord]]: ...
+    def dropped(self) -> ShadowAnswer: ...
+
+
+@final
+class Shadow(Generic[F]):
+    """A shadow with settings; pass it as `shadow=` to a receiver or a review. Thread-safe.
+
+    The decision log of the receiver or review gets a record of kind `shadow` for each notification, and for each
+    customer of a review about whom the two differ. What the shadow raises, and how late it is, is recorded too.
+
+    A plain function that hangs keeps its thread; a coroutine is cancelled when it is late. A coroutine runs in the
+    event loop of the receiver, so it must not block: nothing but another process protects an event loop from that.
+    """
+
+    def __init__(
+        self,
+        function: F,
+        *,
+        max_concurrency: int = 4,
+        timeout: float | None = None,
+        on_answer: Callable[[ShadowAnswer], None] | None = None,
+    ) -> None:
+        """Make a shadow of a handler, or of a reviewer.
+
+        Args:
+            function: The handler or the reviewer.
+            max_concurrency: How many of its calls run at the same time, late ones included. Further ones are dropped.
+            timeout: Seconds for a call. None: as many as the handler had; for a batch of a review 60.
+            on_answer: Called with each answer, in the thread or the event loop of the shadow, such as
+                `telemetry.Telemetry.on_shadow`.
+
+        Raises:
+            ConfigurationError: A setting is invalid.
+        """
+        if not callable(function):
+            raise ConfigurationError("shadow must be a handler or a reviewer.")
+        if on_answer is not None and (is_async(on_answer) or not callable(on_answer)):
+            raise ConfigurationError("on_answer must be a plain function of a ShadowAnswer.")
+        self._function = function
+        self._most = integer("max_concurrency", max_concurrency)
+        self._timeout = None if timeout is None else seconds("timeout", timeout, above_zero=True)
+        self._on_answer = on_answer
+        self._pool = DaemonThreadPool(max_concurrency, on_full="queue", name="optimove-shadow")
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self.after_fork()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Drop the parent's calls, which a child does not have."""
+        self._lock = native_lock()
+        self._busy = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def function(self) -> F:
+        """The handler or the reviewer."""
+        return self._function
+
+    @property
+    def counts(self) -> dict[tuple[str, str], int]:
+        """Customers so far, by `ShadowAnswer.decided` and `ShadowAnswer.observed`."""
+        with self._lock:
+            return dict(self._counts)
+
+    @property
+    def dropped(self) -> int:
+        """Customers so far about whom it was not asked."""
+        return sum(count for (_, observed), count in self.counts.items() if observed == "dropped")
+
+    def wait(self, *, within: float = 10.0) -> bool:
+        """Wait until everything is answered and recorded; return whether it is. Not for an event loop: it blocks.
+
+        Args:
+            within: Seconds at most.
+
+        Raises:
+            ConfigurationError: `within` is not a number of seconds, 0 or more.
+        """
+        deadline = Deadline.after(seconds("within", within))
+        while self._busy and not deadline.expired:
+            time.sleep(min(_POLL_SECONDS, deadline.remaining()))
+        return not self._busy
+
+    def start(
+        self,
+        function: Callable[..., Any],
+        asked: _Asked,
+        log: DecisionLog | None,
+        through: Callable[[DaemonThreadPool], Any] = lambda pool: pool,
+    ) -> None:
+        """Ask, and return at once; whatever goes wrong is no error of the caller's.
+
+        Args:
+            function: The shadow as the receiver calls it.
+            asked: What it is asked.
+            log: The decision log; None without one.
+            through: Returns what runs a plain function, in place of the shadow's pool.
+        """
+        detect_fork()
+        submit: Submit = through(self._pool).submit
+        with self._lock:
+            is_full = self._busy >= self._most
+            self._busy += not is_full
+        if is_full:
+            self._tell([asked.dropped()])
+            return
+        try:
+            if is_async(function):
+                task = asyncio.get_running_loop().create_task(self._await(function, asked, log, submit))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            else:
+                submit(self._call, (function, asked, log))
+        except Exception:  # noqa: BLE001 - no thread can be started, say
+            self._leave()
+            self._tell([asked.dropped()])
+
+    def _call(self, function: Callable[..., Any], asked: _Asked, log: DecisionLog | None) -> None:
+        """Ask a plain function, in a thread."""
+        try:
+            deadline = self._deadline(asked)
+            answer, error = None, None
+            try:
+                answer = function(*asked.arguments(deadline))
+                if inspect.iscoroutine(answer):
+                    answer.close()  # or Python would warn that it was never awaited; it is not valid anyhow
+            except BaseException as raised:  # noqa: BLE001 - whatever it raises
+                error = raised
+            self._note(asked, log, answer, Late() if deadline.expired else error)
+        finally:
+            self._leave()
+
+    async def _await(
+        self, function: Callable[..., Any], asked: _Asked, log: DecisionLog | None, submit: Submit
+    ) -> None:
+        """Ask a coroutine function, in the event loop."""
+        running: asyncio.Future[Any] | None = None
+        try:
+            deadline = self._deadline(asked)
+            answer: Any = None
+            error: BaseException | None = None
+            try:
+                running = asyncio.ensure_future(_contained(function(*asked.arguments(deadline))))
+                answer = await aresult_by(running, deadline)
+                error = Late() if deadline.expired else None
+            except asyncio.CancelledError:
+                raise
+            except BaseException as raised:  # noqa: BLE001 - whatever it raises
+                error = raised
+            if log is None:
+                self._note(asked, log, answer, error)
+            else:  # which may block on a disk
+                await asyncio.wrap_future(submit(self._note, (asked, log, answer, error)))
+        finally:
+            if running is None or running.done():
+                self._leave()
+            else:  # it ignores its cancellation
+                running.add_done_callback(lambda _: self._leave())
+
+    def _deadline(self, asked: _Asked) -> Deadline:
+        return Deadline.after(asked.seconds if self._timeout is None else self._timeout)
+
+    def _note(self, asked: _Asked, log: DecisionLog | None, answer: object, error: BaseException | None) -> None:
+        try:
+            answers, records = asked.compare(answer, error)
+            self._tell(answers)
+            if log is not None and records:
+                log.append(records)
+        except Exception as raised:  # noqa: BLE001 - a log may raise anything
+            _LOGGER.error("a shadow's answer could not be recorded: %s", type(raised).__name__)
+
+    def _tell(self, answers: Sequence[ShadowAnswer]) -> None:
+        with self._lock:
+            for each in answers:
+                self._counts[each.decided, each.observed] += each.customers
+        if self._on_answer is not None:
+            for each in answers:
+                notify("on_answer", self._on_answer, each, _LOGGER)
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._busy -= 1
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedNotification:
+    """A notification that the handler was asked about, and what its answer led to.
+
+    Attributes:
+        notification: The notification.
+        decided: The kind.
+        seconds: Seconds that the handler had.
+    """
+
+    notification: WebhookNotification
+    decided: str
+    seconds: float
+
+    def arguments(self, deadline: Deadline) -> tuple[Any, ...]:
+        """Return the arguments of a handler."""
+        return self.notification, deadline
+
+    def dropped(self) -> ShadowAnswer:
+        """Return that the shadow was not asked."""
+        campaign = subject_of(self.notification).campaign
+        return ShadowAnswer(decided=self.decided, observed="dropped", campaign=campaign)
+
+    def compare(self, answer: object, error: BaseException | None) -> tuple[list[ShadowAnswer], list[DecisionRecord]]:
+        """Return what the shadow's answer is beside the real one, and the record of it."""
+        subject = subject_of(self.notification)
+        observed, given = "failed", dict[str, Any]()
+        if isinstance(error, Late):
+            observed = "late"
+        elif error is not None:
+            given["error"] = failure_of(error, who="shadow").text
+        else:
+            try:
+                decision = read_answer(answer)
+            except OptimoveError as invalid:
+                given["error"] = str(invalid)
+            else:
+                observed = _KINDS[decision.verdict]
+                given["reason"], given["evidence"] = decision.reason, decision.evidence
+                given["additional_data"] = decision.additional_data
+        record = DecisionRecord(
+            at=datetime.now(UTC),
+            flow="triggered",
+            kind="shadow",
+            subject=subject,
+            request_uid=self.notification.request_uid,
+            observed=observed,
+            decided=self.decided,
+            **given,
+        )
+        return [ShadowAnswer(decided=self.decided, observed=observed, campaign=subject.campaign)], [record]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedBatch:
+    """A batch that the reviewer was asked about, and its answer.
+
+    Attributes:
+        customers: The batch.
+        result: The answer.
+    """
+
+    customers: CustomerBatch
+    result: BatchResult
+
+    @property
+    def seconds(self) -> float:
+        """Seconds for the shadow."""
+        return _REVIEWER_SECONDS
+
+    def arguments(self, deadline: Deadline) -> tuple[Any, ...]:
+        """Return the arguments of a reviewer."""
+        return self.customers, deadline
+
+    def dropped(self) -> ShadowAnswer:
+        """Return that the shadow was not asked."""
+        return ShadowAnswer(
+            decided="reviewed",
+            observed="dropped",
+            campaign=str(self.customers.campaign_id),
+            customers=len(self.customers),
+        )
+
+    def compare(self, answer: object, error: BaseException | None) -> tuple[list[ShadowAnswer], list[DecisionRecord]]:
+        """Return what the shadow's answer is beside the real one, and records of those about whom they differ."""
+        ids = [customer.customer_id for customer in self.customers]
+        missing, why, result = "", None, BatchResult(frozenset())
+        if error is None:
+            try:
+                result = parse_answer(ids, answer)
+            except Exception as raised:  # noqa: BLE001 - a generator may raise anything
+                error = raised
+        if isinstance(error, Late):
+            missing = "late"
+        elif error is not None:
+            missing, why = "failed", failure_of(error, who="shadow").text
+        campaign, event_key = str(self.customers.campaign_id), self.customers.event.key
+        counted: Counter[tuple[str, str]] = Counter()
+        records: list[DecisionRecord] = []
+        for customer in self.customers:
+            name = customer.customer_id
+            decided, observed = became(name, self.result), missing or became(name, result)
+            counted[decided, observed] += 1
+            if decided == observed:
+                continue
+            failure = result.failed.get(name)
+            channel, action = text_of(customer.channel_id), text_of(customer.action_id)
+            records.append(
+                DecisionRecord(
+                    at=datetime.now(UTC),
+                    flow="scheduled",
+                    kind="shadow",
+                    subject=Subject(
+                        customer_id=name,
+                        campaign=campaign,
+                        action=action,
+                        channels=() if channel is None else (channel,),
+                        promotions=customer.promo_codes,
+                    ),
+                    event_key=event_key,
+                    reason=result.reasons.get(name),
+                    evidence=result.evidence.get(name, {}),
+                    error=why if failure is None else failure.text,
+                    observed=observed,
+                    decided=decided,
+                )
+            )
+        answers = [
+            ShadowAnswer(decided=decided, observed=observed, campaign=campaign, customers=count)
+            for (decided, observed), count in counted.items()
+        ]
+        return answers, records
+
+
+def became(name: str, result: BatchResult) -> str:
+    """Return what a reviewer's answer made of a customer."""
+    if name in result.approved:
+        return "approved"
+    if name in result.abstained:
+        return "abstained"
+    if name in result.failed:
+        return "failed"
+    return "late" if name in result.not_reached or name in result.unanswered else "denied"
+
+
+async def _contained(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    with contained():
+        return await coroutine

@@ -1,0 +1,180 @@
+"""The kill switch of receivers and reviews: a function or a file that stops approvals without a deployment.
+
+Pass it as `switch=`. "Stop everything now" in the documentation says how to use it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import os
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any, Final
+
+from .deadline import Deadline
+from .drivers import contained
+from .errors import ConfigurationError
+from .flows.switch import Switch, SwitchMode, SwitchState, changed
+from .observers import SafeLogger
+from .validation import check_callable, is_async
+from .worker_pool import DaemonThreadPool, aresult_by, result_by
+
+__all__ = ["SwitchMode", "SwitchSource", "SwitchState", "change_switch", "read_switch"]
+
+SwitchSource = str | PathLike[str] | Callable[[], Any]
+"""The path of a file, or a function without arguments (with an async receiver or review also a coroutine function) that
+returns `"ask"`, `"deny"` or `"abstain"`, the text of such a file, or a `SwitchState`."""
+
+Submit = Callable[[Callable[..., Any], tuple[Any, ...]], Future[Any]]
+Through = Callable[[DaemonThreadPool], Any]
+
+_LOGGER: Final = SafeLogger("switch")
+
+_MAX_BYTES: Final = 65_536
+
+
+def read_switch(path: str | PathLike[str]) -> SwitchState:
+    """Read the file of a switch.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigurationError: It is invalid: too long, not UTF-8, or a line of it is; the message has its number.
+        OSError: It cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ConfigurationError(f"The file of the switch has more than {_MAX_BYTES} bytes.")
+    try:
+        return SwitchState.parse(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(f"Line {line} of the switch is not UTF-8.") from None
+
+
+def change_switch(
+    path: str | PathLike[str], mode: SwitchMode, *, campaigns: tuple[str, ...] = (), tags: tuple[str, ...] = ()
+) -> SwitchState:
+    """Set what a file says, and write it so that a reader sees either the old or the new one.
+
+    Owner and mode of an existing file are kept, as far as the system allows it. Comments are not.
+
+    Args:
+        path: The file; it is made if it does not exist.
+        mode: `"ask"`, `"deny"` or `"abstain"`.
+        campaigns: Only for these campaigns.
+        tags: Only for the campaigns with these tags.
+
+    Returns:
+        What the file says now.
+
+    Raises:
+        ConfigurationError: The file is invalid; or a name is empty or has a line break.
+        OSError: The file cannot be read or written.
+    """
+    if any(not name.strip() or len(name.splitlines()) > 1 for name in (*campaigns, *tags)):
+        raise ConfigurationError("A campaign or a tag must not be empty, and stand on one line.")
+    real = Path(os.path.realpath(path))  # the file that a link points to, not the link
+    before = SwitchState()
+    try:
+        before = read_switch(real)
+    except FileNotFoundError:
+        pass
+    except ConfigurationError:
+        if mode == "ask" or campaigns or tags:
+            raise
+        # Stopping everything must not fail because of what stood there before.
+    state = changed(before, mode, [name.strip() for name in campaigns], [name.strip() for name in tags])
+    fresh = real.with_name(f".{real.name}.{os.getpid()}.new")
+    try:
+        with fresh.open("x", encoding="utf-8") as file:
+            file.write("\n".join((*state.lines(), "")))
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileNotFoundError):
+            known = real.stat()
+            fresh.chmod(known.st_mode & 0o7777)
+            with suppress(AttributeError, PermissionError):  # Windows has no owners
+                os.chown(fresh, known.st_uid, known.st_gid)
+        fresh.replace(real)
+    finally:
+        fresh.unlink(missing_ok=True)
+    return state
+
+
+def make_switch(
+    source: SwitchSource,
+    *,
+    pause: Callable[[float], Any],
+    in_loop: bool,
+    takes_coroutines: bool | None = None,
+    through: Through = lambda pool: pool,
+) -> Switch:
+    """Return a switch as a receiver or a review looks at it.
+
+    Args:
+        source: As the integrator gave it.
+        pause: Sleeps for a number of seconds.
+        in_loop: Whether it is looked at in an event loop.
+        takes_coroutines: Whether it may be a coroutine function; by default that is so in an event loop.
+        through: Returns what runs a plain function, in place of the pool that is made for it.
+
+    Raises:
+        ConfigurationError: It is neither a path nor a function without arguments; or a coroutine function, and must
+            not be one.
+    """
+    if isinstance(source, str | PathLike):
+        call: Callable[[], Any] = functools.partial(read_switch, fspath(source))
+    else:
+        check_callable("switch", source, hint="Or pass the path of a file.")
+        call = source
+    if is_async(call) and not (in_loop if takes_coroutines is None else takes_coroutines):
+        raise ConfigurationError("switch must be a plain function here; a coroutine function needs the async class.")
+    # One thread: a call that hangs occupies it, and those behind it are given up in time.
+    pool = DaemonThreadPool(1, on_full="queue", name="optimove-switch")
+
+    def submit(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
+        future: Future[Any] = through(pool).submit(function, arguments)
+        return future
+
+    return Switch(
+        read=_read_in_loop(call, submit) if in_loop else _read_in_thread(call, submit),
+        pause=pause,
+        clock=time.monotonic,
+        on_change=lambda told: _LOGGER.warning("the switch says %s", told),
+    )
+
+
+def _read_in_thread(call: Callable[[], Any], submit: Submit) -> Callable[[float], Any]:
+    def read(seconds: float) -> Any:
+        said = result_by(submit(call, ()), Deadline.after(seconds))
+        if inspect.iscoroutine(said):
+            said.close()  # or Python would warn that it was never awaited; it is not valid anyhow
+        return said
+
+    return read
+
+
+def _read_in_loop(call: Callable[[], Any], submit: Submit) -> Callable[[float], Any]:
+    async def awaited(said: Awaitable[Any]) -> Any:
+        with contained():
+            return await said
+
+    async def read(seconds: float) -> Any:
+        until = Deadline.after(seconds)
+        if is_async(call):
+            return await aresult_by(asyncio.ensure_future(awaited(call())), until)
+        said = await aresult_by(asyncio.wrap_future(submit(call, ())), until)
+        if inspect.isawaitable(said):  # a lambda around a coroutine function, say
+            return await aresult_by(asyncio.ensure_future(awaited(said)), until)
+        return said
+
+    return read

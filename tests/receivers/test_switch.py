@@ -1,0 +1,370 @@
+"""The kill switch of receivers: looked at for each decision, once a second at most; without it nobody is approved."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optimove_conditional_execution import (
+    ConfigurationError,
+    Deadline,
+    Decision,
+    Response,
+    WebhookNotification,
+    WebhookReceiver,
+)
+from optimove_conditional_execution.flows import switch as flow
+from optimove_conditional_execution.stores import MemoryClaims, SqliteDecisionLog
+from optimove_conditional_execution.switch import SwitchState, change_switch, read_switch
+from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
+from tests.receivers.conftest import MakeRig, Rig
+
+SERIES = str(notification()["occurrence"]["series_id"])
+TAG = notification()["occurrence"]["tags"][0]
+
+
+class Gate:
+    """A handler that approves, and counts how often it is asked."""
+
+    def __init__(self, answer: Any = True) -> None:
+        self.asked = 0
+        self.answer = answer
+        self.then: Callable[[], object] = lambda: None
+
+    def __call__(self, notification: WebhookNotification, deadline: Deadline) -> Any:
+        self.asked += 1
+        self.then()
+        return self.answer
+
+
+@pytest.fixture(autouse=True)
+def looked_at_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "LOOK_SECONDS", 0.0)
+
+
+def thrown(rig: MakeRig, says: object, **options: Any) -> tuple[Rig, Gate]:
+    def switch() -> object:
+        if isinstance(says, BaseException):
+            raise says
+        return says
+
+    gate = Gate(options.pop("answer", True))
+    return rig(gate, switch=switch, **options), gate
+
+
+# ---- what it says
+
+
+@pytest.mark.parametrize(
+    ("says", "kind"),
+    [
+        ("ask", "approved"),
+        ("deny", "denied"),
+        ("abstain", "abstained"),
+        (SwitchState(everything="deny"), "denied"),
+        (f"deny campaign {SERIES}", "denied"),
+        ("deny campaign 1", "approved"),
+        (f"abstain tag {TAG.upper()}", "abstained"),
+        ("deny tag Another", "approved"),
+        (f"ask\nabstain tag {TAG}\ndeny campaign {SERIES}", "denied"),
+        ("abstain\nask campaign " + SERIES, "abstained"),
+        ("# who, and why\n\n  DENY All \n", "denied"),
+    ],
+)
+def test_what_it_says_is_done(rig: MakeRig, says: object, kind: str) -> None:
+    made, gate = thrown(rig, says)
+    question = made.notify()
+    assert (made.outcome.kind, question.responses[0].status) == (kind, 200)
+    assert gate.asked == (1 if kind == "approved" else 0)
+    sent = {"approved": [True], "denied": [False], "abstained": []}[kind]
+    assert [each["approved"] for each in made.approvals()] == sent
+    if kind != "approved":
+        assert made.outcome.switch == {"denied": "deny", "abstained": "abstain"}[kind]
+        assert made.outcome.decision is not None
+        assert str(made.outcome.decision.reason).startswith("The switch says: ")
+    else:
+        assert made.outcome.switch is None
+
+
+def test_a_campaign_that_is_not_known_counts_as_stopped(rig: MakeRig) -> None:
+    made, gate = thrown(rig, "deny campaign 1\nabstain tag Another")
+    payload = notification()
+    payload["occurrence"] = None
+    made.optimove.expect(payload)
+    made.send(payload)
+    assert (made.outcome.kind, gate.asked) == ("denied", 0)
+    assert made.outcome.decision is not None
+    assert made.outcome.decision.reason == "The switch says: deny campaign 1, and this is not known here."
+
+
+# ---- it fails closed
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        RuntimeError("personal data"), SystemExit(3), None, True, "", "approve", "ask\nreally?", "deny campaign",
+        "deny all 29", b"ask", {"everything": "ask"},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("on_failure", ["abstain", "deny"])
+def test_one_that_fails_approves_nobody(rig: MakeRig, says: object, on_failure: str) -> None:
+    made, gate = thrown(rig, says, on_failure=on_failure)
+    question = made.notify()
+    assert (made.outcome.kind, made.outcome.switch, question.responses[0].status) == ("failed", "failed", 200)
+    assert gate.asked == 0
+    assert [each["approved"] for each in made.approvals()] == ([] if on_failure == "abstain" else [False])
+    assert str(made.outcome.error).startswith("The switch failed: ")
+    assert "personal" not in str(made.outcome.error)
+
+
+def test_a_missing_file_approves_nobody_and_one_that_comes_back_is_read(rig: MakeRig, tmp_path: Path) -> None:
+    path = tmp_path / "switch"
+    made = rig(Gate(), switch=path)
+    made.notify("C1")
+    path.write_text("ask\n")
+    made.notify("C2")
+    path.write_text("\n")  # as an editor leaves it for a moment
+    made.notify("C3")
+    assert [each.kind for each in made.outcomes] == ["failed", "approved", "failed"]
+    assert str(made.outcomes[0].error).startswith("The switch failed: FileNotFoundError")
+    assert "says nothing" in str(made.outcomes[2].error)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"ask\n" * 20_000])
+def test_a_file_of_another_kind_approves_nobody(rig: MakeRig, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "switch"
+    path.write_bytes(content)
+    made = rig(Gate(), switch=str(path))
+    made.notify()
+    assert made.outcome.kind == "failed"
+
+
+def test_one_that_hangs_is_bounded_and_occupies_one_thread(rig: MakeRig) -> None:
+    over = threading.Event()
+    calls: list[int] = []
+
+    def switch() -> str:
+        calls.append(1)
+        over.wait(30)
+        return "ask"
+
+    made = rig(Gate(), switch=switch)
+    began = time.monotonic()
+    made.notify("C1", timeout_ms=60_000)
+    made.notify("C2", timeout_ms=60_000)
+    assert time.monotonic() - began < 10
+    assert [each.kind for each in made.outcomes] == ["failed", "failed"]
+    assert made.outcomes[0].error == "The switch did not answer in time"
+    assert len(calls) == 1
+    over.set()
+    for attempt in range(100):  # its thread is free again soon
+        made.notify(f"C3-{attempt}")
+        if made.outcomes[-1].kind == "approved":
+            break
+    assert made.outcomes[-1].kind == "approved"
+
+
+# ---- when it is thrown late
+
+
+def test_one_that_is_thrown_while_the_handler_runs_stops_its_approval(rig: MakeRig, tmp_path: Path) -> None:
+    path = tmp_path / "switch"
+    change_switch(path, "ask")
+    gate = Gate()
+    gate.then = lambda: change_switch(path, "deny")
+    made = rig(gate, switch=path)
+    made.notify()
+    assert (made.outcome.kind, gate.asked) == ("denied", 1)
+    assert [each["approved"] for each in made.approvals()] == [False]
+
+
+def test_a_denial_of_the_handler_stands(rig: MakeRig, tmp_path: Path) -> None:
+    path = tmp_path / "switch"
+    change_switch(path, "ask")
+    gate = Gate(Decision.deny("excluded"))
+    gate.then = lambda: change_switch(path, "abstain")
+    made = rig(gate, switch=path)
+    made.notify()
+    assert made.outcome.decision == Decision.deny("excluded")
+    assert made.outcome.switch is None
+
+
+def test_an_approval_of_an_earlier_delivery_is_held_back_and_goes_out_when_it_says_ask_again(
+    rig: MakeRig, tmp_path: Path
+) -> None:
+    path = tmp_path / "switch"
+    change_switch(path, "ask")
+    gate, claims = Gate(), MemoryClaims()
+    made = rig(gate, switch=path, claims=claims)
+    payload = notification()
+    made.optimove.answer_next(Response(400, {}, b"{}"))
+    made.optimove.expect(payload)
+    assert made.send(payload).status == 503
+    sent = len(made.approvals())
+    change_switch(path, "deny")
+    assert made.send(payload).status == 503
+    assert (made.outcomes[-1].kind, made.outcomes[-1].switch) == ("undelivered", "deny")
+    assert made.outcomes[-1].error == "Held back: The switch says: deny."
+    assert len(made.approvals()) == sent
+    change_switch(path, "ask")
+    assert made.send(payload).status == 200
+    assert made.outcomes[-1].kind == "approved"
+    # Optimove has never been told two things.
+    assert {each["approved"] for each in made.approvals()} == {True}
+    assert gate.asked == 1
+
+
+# ---- recorded, and said
+
+
+def test_in_the_log_of_decisions(rig: MakeRig, tmp_path: Path) -> None:
+    with SqliteDecisionLog(tmp_path / "decisions.db") as log:
+        made, _ = thrown(rig, "deny", decision_log=log)
+        made.notify("C1")
+        (logged,) = log.decisions(customer_id="C1")
+    assert (logged.record.kind, logged.record.verdict) == ("denied", "deny")
+    assert logged.record.reason == "The switch says: deny."
+
+
+def test_a_warning_when_it_changes(rig: MakeRig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "switch"
+    made = rig(Gate(), switch=path)
+    caplog.set_level(logging.INFO, "optimove_conditional_execution.switch")
+    for number, text in enumerate(["ask", "ask", "deny", "deny", "abstain campaign 29", "no", "ask"]):
+        path.write_text(text)
+        made.notify(f"C{number}")
+    told = [record for record in caplog.records if record.name.endswith(".switch")]
+    assert {record.levelno for record in told} == {logging.WARNING}
+    assert [record.getMessage() for record in told] == [
+        "the switch says deny",
+        "the switch says ask; abstain campaign 29",
+        "the switch says nothing, so nobody is approved: The switch failed: ConfigurationError: Line 1 of the switch "
+        "is invalid: it must be MODE, MODE campaign ID or MODE tag TAG, with ask, deny or abstain as MODE.",
+        "the switch says ask",
+    ]
+
+
+def test_it_is_looked_at_once_a_second_at_most(rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "LOOK_SECONDS", 1.0)
+    looks: list[int] = []
+
+    def switch() -> str:
+        looks.append(1)
+        return "ask"
+
+    made = rig(Gate(), switch=switch)
+    began = time.monotonic()
+    while len(looks) < 2:
+        made.notify(f"C{len(made.outcomes)}")
+    assert time.monotonic() - began >= 1
+    for number in range(3):
+        made.notify(f"D{number}")
+    assert len(looks) <= 1 + (time.monotonic() - began)
+
+
+# ---- how it is set up
+
+
+def test_a_coroutine_function(rig: MakeRig, kind: str) -> None:
+    said = "deny"
+
+    async def switch() -> str:
+        return said
+
+    if kind == "sync":
+        with pytest.raises(ConfigurationError, match="switch must be a plain function here"):
+            rig(Gate(), switch=switch)
+        # Behind a lambda it cannot be told: nobody is approved.
+        made = rig(Gate(), switch=lambda: switch())
+        made.notify()
+        assert made.outcome.kind == "failed"
+        return
+    made = rig(Gate(), switch=switch)
+    made.notify("C1")
+    said = "ask"
+    made.notify("C2")
+    assert [each.kind for each in made.outcomes] == ["denied", "approved"]
+    made = rig(Gate(), switch=lambda: switch())
+    made.notify()
+    assert made.outcome.kind == "approved"
+
+
+@pytest.mark.parametrize("switch", [3, lambda campaign: "ask"])
+def test_what_is_no_switch_is_refused(rig: MakeRig, switch: Any) -> None:
+    with pytest.raises(ConfigurationError, match="switch must"):
+        rig(Gate(), switch=switch)
+
+
+# ---- the file
+
+
+def test_it_is_changed_in_one_step_and_keeps_the_rest(tmp_path: Path) -> None:
+    path, link = tmp_path / "switch", tmp_path / "link"
+    assert change_switch(path, "deny", campaigns=("29",), tags=("Summer bonus",)).everything == "ask"
+    link.symlink_to(path)
+    path.chmod(0o640)
+    change_switch(link, "abstain")
+    assert path.read_text() == "abstain\ndeny campaign 29\ndeny tag Summer bonus\n"
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o640
+    change_switch(path, "ask", campaigns=("29",))
+    change_switch(path, "ask")
+    assert read_switch(path) == SwitchState(tags={"Summer bonus": "deny"})
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["link", "switch"]
+
+
+def test_stopping_everything_works_whatever_the_file_held(tmp_path: Path) -> None:
+    path = tmp_path / "switch"
+    path.write_text("stop it")
+    with pytest.raises(ConfigurationError, match="Line 1 of the switch"):
+        change_switch(path, "ask")
+    with pytest.raises(ConfigurationError, match="Line 1 of the switch"):
+        change_switch(path, "deny", campaigns=("29",))
+    change_switch(path, "deny")
+    assert path.read_text() == "deny\n"
+
+
+@pytest.mark.parametrize("name", ["", " ", "29\nask"])
+def test_a_name_cannot_say_something_else(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match="must not be empty"):
+        change_switch(tmp_path / "switch", "deny", campaigns=(name,))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"), [("ask\n\nsecret-value", 3), ("ask 29", 1), ("# why\nask tag", 2), ("ask everything", 1)]
+)
+def test_an_error_names_the_line_and_quotes_nothing(text: str, line: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"^Line {line} of the switch is invalid") as caught:
+        SwitchState.parse(text)
+    assert "secret-value" not in str(caught.value)
+
+
+def test_many_at_the_same_time_look_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "LOOK_SECONDS", 60.0)
+    looks: list[int] = []
+
+    def switch() -> str:
+        looks.append(1)
+        time.sleep(0.1)
+        return "deny"
+
+    fake = FakeOptimove()
+    with fake.client() as client:
+        gate = Gate()
+        receiver = WebhookReceiver(gate, client=client, secrets=fake.secrets, switch=switch)
+        requests = [
+            signed_request(notification(f"C{number}", timeout_ms=30_000), secret=fake.secret) for number in range(8)
+        ]
+        threads = [threading.Thread(target=receiver.handle, args=(request,)) for request in requests]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert (len(looks), gate.asked) == (1, 0)
