@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ from ..flows.journal import ranges_of
 from ..fork import detect_fork, reset_after_fork
 from ..tracebacks import sensitive_variables
 from . import hash_chain
-from .hash_chain import GENESIS, SALT_BYTES, ChainFault, Content, Row
+from .hash_chain import GENESIS, ChainFault, Content, Row
 from .sqlite_file import IN_MEMORY, Connection, SqliteFile
 
 Identify = str | bytes | SecretStr | SecretBytes | Callable[[str], str]
@@ -53,9 +52,11 @@ CREATE INDEX IF NOT EXISTS decision_log_completes ON decision_log (completes, lo
 CREATE INDEX IF NOT EXISTS decision_log_customer ON decision_log (customer) WHERE customer IS NOT NULL;
 """
 _COLUMNS: Final = ", ".join(("number", *Content._fields, "hash"))
-_INSERT: Final = f"INSERT INTO decision_log ({_COLUMNS}) VALUES ({', '.join('?' * (len(Content._fields) + 2))})"  # noqa: S608 - our own names
+_VALUES: Final = f"({', '.join('?' * (len(Content._fields) + 2))})"
+_ROWS_A_STATEMENT: Final = 64
+"""Rows that one statement inserts; each statement lets another thread run. SQLite before 3.32 takes 999 values."""
+_BETWEEN: Final = "SELECT 1 FROM decision_log WHERE id >= ? AND id <= ? LIMIT 1"
 _HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
-_KNOWN: Final = "SELECT 1 FROM decision_log WHERE id = ?"
 
 
 @dataclass(slots=True, eq=False)
@@ -130,13 +131,7 @@ class SqliteDecisionLog(AbstractContextManager["SqliteDecisionLog"]):
             ConfigurationError: The time of one has no zone.
             sqlite3.Error: The file cannot be written.
         """
-        salts = os.urandom(SALT_BYTES * len(entries))
-        contents = [
-            hash_chain.of_record(each, self._identify, salts[SALT_BYTES * index : SALT_BYTES * (index + 1)])
-            if isinstance(each, DecisionRecord)
-            else hash_chain.of_completion(each)
-            for index, each in enumerate(entries)
-        ]
+        contents = hash_chain.contents_of(entries, self._identify)
         detect_fork()
         # Threads that append at the same time share one transaction, since flushing the disk takes most of the time.
         mine = _Pending(contents)
@@ -362,17 +357,35 @@ def _parsed(head: str) -> tuple[int, bytes]:
     return int(found[1]), bytes.fromhex(found[2])
 
 
-def _append(connection: Connection, contents: Iterable[Content]) -> None:
+def _append(connection: Connection, contents: Sequence[Content]) -> None:
     """Append rows, in a write transaction."""
     number, digest = _last(connection)
     # Not the last row's number: if that row was removed, the gap must stay.
     number = max(number, _highest(connection))
-    for content in contents:
+    for start in range(0, len(contents), _ROWS_A_STATEMENT):
+        some = contents[start : start + _ROWS_A_STATEMENT]
         # Not ON CONFLICT: SQLite counts the number as given then, too.
-        if content.id is not None and connection.execute(_KNOWN, (content.id,)).fetchone() is not None:
-            continue
-        number, digest = number + 1, hash_chain.chained(digest, number + 1, content)
-        connection.execute(_INSERT, (number, *content, digest))
+        known = _known(connection, [content.id for content in some if content.id is not None])
+        values: list[object] = []
+        for content in some:
+            if content.id is not None:
+                if content.id in known:
+                    continue
+                known.add(content.id)
+            number, digest = number + 1, hash_chain.chained(digest, number + 1, content)
+            values += (number, *content, digest)
+        if values:
+            rows = ", ".join([_VALUES] * (len(values) // _VALUES.count("?")))
+            connection.execute(f"INSERT INTO decision_log ({_COLUMNS}) VALUES {rows}", values)  # noqa: S608 - our own names
+
+
+def _known(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Return those of the ids that records of the log have."""
+    if not ids or connection.execute(_BETWEEN, (min(ids), max(ids))).fetchone() is None:  # as it usually is
+        return set()
+    places = ", ".join("?" * len(ids))
+    found = connection.execute(f"SELECT id FROM decision_log WHERE id IN ({places})", ids)  # noqa: S608 - our own
+    return {name for (name,) in found}
 
 
 def _last(connection: Connection) -> tuple[int, bytes]:
