@@ -30,7 +30,7 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.deadline import Deadline
 from optimove_conditional_execution.handlers import CampaignReviewer
-from optimove_conditional_execution.stores import MemoryJournal, SqliteJournal
+from optimove_conditional_execution.stores import MemoryJournal, SqliteDecisionLog, SqliteJournal
 
 MANY: Final = 1_000_000
 FEW: Final = 100_000
@@ -103,6 +103,7 @@ def review(
     limit: RateLimit | None = None,
     page_size: int | None = CHUNK,
     reviewer: CampaignReviewer = every_second,
+    logged: bool = False,
 ) -> None:
     now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
     event = CampaignReadyEvent(
@@ -112,8 +113,13 @@ def review(
         tempfile.TemporaryDirectory() as folder,
         contextlib.closing(SqliteJournal(Path(folder) / "reviews.db")) as file,
         OptimoveClient("key", base_url=url, timezone="UTC", rate_limit=limit) as client,
+        contextlib.closing(SqliteDecisionLog(Path(folder) / "decisions.db")) as log,
         CampaignReview(
-            reviewer, client=client, journal=file if durable else MemoryJournal(), page_size=page_size
+            reviewer,
+            client=client,
+            journal=file if durable else MemoryJournal(),
+            page_size=page_size,
+            decision_log=log if logged else None,
         ) as campaign_review,
     ):
         report = campaign_review.run(event)
@@ -127,7 +133,9 @@ WORK: Final[dict[str, Callable[[str], None]]] = {
     "review": review,
     "in memory": lambda url: review(url, durable=False),
     "no paging": lambda url: review(url, page_size=None),
+    "logged": lambda url: review(url, logged=True),
     "limited": lambda url: review(url, limit=LIMIT, reviewer=everybody),
+    "limited, logged": lambda url: review(url, limit=LIMIT, reviewer=everybody, logged=True),
 }
 
 
@@ -143,7 +151,7 @@ def run(what: str, campaign: BigCampaign) -> Run:
     command = [sys.executable, "-m", "benchmarks.review", what, campaign.url]
     printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     after = campaign.stats()
-    half = 1 if what == "limited" else 2
+    half = 1 if what.startswith("limited") else 2
     if after.statuses - before.statuses != campaign.customers // half or after.largest > CHUNK:
         raise RuntimeError(f"{what}: {after.statuses - before.statuses} statuses were sent")
     return Run(*map(float, printed.stdout.split()))
@@ -159,6 +167,8 @@ def measure() -> list[Result]:
         before = campaign.stats()
         limited = run("limited", campaign).seconds
         after = campaign.stats()
+        logged = run("logged", campaign).seconds
+        limited_logged = run("limited, logged", campaign).seconds
     requests = after.pages + after.updates - before.pages - before.updates
     allowed = LIMIT.per * ((requests - 1) // LIMIT.requests)
     with big_campaign(FEW) as campaign:
@@ -176,6 +186,8 @@ def measure() -> list[Result]:
         Result("  peak memory, 100,000 customers / 60 MB", "MB", few, 60.0, 1.0),
         Result("  peak memory, one array of 1,000,000 / 60 MB", "MB", one_array, 60.0, 1.0),
         Result("  50 requests in 10 s / what they must take", "s", limited, allowed, 1.05),
+        Result("  with a decision log / without", "s", logged, best["review"], 1.15),
+        Result("  50 requests in 10 s, with a log / without", "s", limited_logged, limited, 1.15),
     ]
 
 

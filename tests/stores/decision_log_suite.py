@@ -20,6 +20,7 @@ from optimove_conditional_execution.stores import (
     DecisionRecord,
     Subject,
     chained_log,
+    hash_chain,
 )
 from optimove_conditional_execution.stores.chained_log import ChainedLog
 from tests.conftest import child_status
@@ -146,6 +147,35 @@ class DecisionLogSuite:
         log.append(records)
         log.append(records)
         assert [logged.record for logged in log.decisions()] == records
+        assert log.verify() is None
+
+    def test_a_batch_of_which_the_log_holds_a_part(self, log: ChainedLog) -> None:
+        """As when a reply was lost; more than one statement inserts, and the same record twice in one batch."""
+        records = [record(number, id=f"{number:03}") for number in range(200)]
+        log.append([*records[10:20], records[150]])
+        log.append([*records, records[150], records[3]])
+        held = [*range(10, 20), 150]
+        expected = [*held, *(number for number in range(200) if number not in held)]
+        assert [(each.entry, int(each.record.id)) for each in log.decisions()] == list(enumerate(expected, 1))
+        assert log.verify() is None
+
+    def test_what_records_of_a_batch_have_in_common_is_written_as_for_each_alone(self, log: ChainedLog) -> None:
+        """Equal values need not be the same JSON; whoever calls `append` may have passed any."""
+        values: list[dict[str, object]] = [
+            {"error": True, "seconds": {}},
+            {"error": 1, "seconds": {}},
+            {"error": 1.0, "seconds": {}},
+            {"error": 1, "seconds": {"decide": 1}},
+            {"error": 1, "seconds": {"decide": True}},
+            {"error": None, "reason": None, "evidence": {}, "additional_data": {}, "subject": Subject()},
+        ]
+        records = [record(number, request_uid="r", **given) for number, given in enumerate(values * 3)]
+        together = hash_chain.contents_of(records, None)
+        for each, content in zip(records, together, strict=True):
+            alone = hash_chain.of_record(each, None, content.salt or b"")
+            assert content == alone
+        assert len({content.entry for content in together}) == len(values)
+        log.append(records)
         assert log.verify() is None
 
     def test_questions(self, log: ChainedLog) -> None:

@@ -101,7 +101,6 @@ class Ledger:
         self._row_sets = RowSets()
         self._known = KnownCustomers(self._row_sets)
         self._queue: dict[str, tuple[CampaignCustomer, int]] = {}
-        self._ids: list[str] = []
         self._approvals = _Log(0, [each for each in taken if each[0] < FIRST_DENIAL])
         self._denials = _Log(FIRST_DENIAL, [each for each in taken if each[0] >= FIRST_DENIAL])
         self._emission: Iterator[tuple[int, str]] = iter(())
@@ -218,32 +217,25 @@ class Ledger:
                 self.repeated_rows += again
                 customers = [one for one, is_control in zip(customers, control, strict=True) if not is_control]
         ids = list(map(_id_of, customers))
-        asked, again = self._known.read(ids, map(row_of, customers))
+        asked, alone, again = self._known.read(ids, list(map(row_of, customers)))
         self.repeated_rows += again
         queue = self._queue
-        for name, customer, number in zip(ids, customers, asked, strict=True):
+        for name, customer, number, is_alone in zip(ids, customers, asked, alone, strict=True):
             if number:
-                if name not in queue:
-                    self._ids.append(name)
-                queue[name] = customer, number
+                shown = customer if is_alone else customer.with_rows(self._row_sets.rows(number))
+                queue[name] = shown, number
         return DecidedBatch(skipped=tuple(skipped)) if skipped else None
 
     def next_batch(self, size: int, *, flush: bool = False) -> Batch | None:
         """Return the next batch for the reviewer: a full one, or with `flush` what there is."""
-        if not self._ids or (len(self._ids) < size and not flush):
+        if not self._queue or (len(self._queue) < size and not flush):
             return None
-        ids = tuple(self._ids[:size])
-        del self._ids[:size]
-        queued = list(map(self._queue.pop, ids))
+        queued = list(self._queue.items())
+        self._queue = dict(queued[size:])
+        ids, queued_customers = zip(*queued[:size], strict=True)
+        customers, numbers = zip(*queued_customers, strict=True)
         self.batches += 1
-        customers = CustomerBatch(map(self._with_rows, queued), event=self._event, number=self.batches)
-        return Batch(customers, ids, tuple([number for _, number in queued]))
-
-    def _with_rows(self, queued: tuple[CampaignCustomer, int]) -> CampaignCustomer:
-        customer, number = queued
-        if self._row_sets.is_only(number, row_of(customer)):
-            return customer
-        return customer.with_rows(self._row_sets.rows(number))
+        return Batch(CustomerBatch(customers, event=self._event, number=self.batches), ids, numbers)
 
     def decide(self, answered: Answered) -> DecidedBatch:
         """Apply an answer, in the order in which answers are recorded, and return what to record."""
@@ -262,21 +254,26 @@ class Ledger:
             approved, abstained = result.approved, result.abstained
             left = result.failed.keys() | result.not_reached | result.unanswered
             yes = [name for name in ids if name in approved]
-            withheld = [name for name in ids if name in abstained]
-            no = [name for name in ids if name not in approved and name not in abstained and name not in left]
+            no = [name for name in ids if name not in approved]
+            withheld: list[str] = []
+            if abstained or left:
+                withheld = [name for name in ids if name in abstained]
+                no = [name for name in no if name not in abstained and name not in left]
             is_first = known.approve(yes, numbers_of(yes))
             is_denied, is_revoked = known.refuse(no, numbers_of(no), Standing.DENIED)
             is_withheld, is_withdrawn = known.refuse(withheld, numbers_of(withheld), Standing.ABSTAINED)
             failed: defaultdict[str, list[str]] = defaultdict(list)
-            for name in ids:
-                if (failure := result.failed.get(name)) is not None:
-                    failed[failure.kind].append(name)
-            for names in failed.values():
-                known.leave_open(names, numbers_of(names), Standing.FAILED)
-            not_reached = tuple([name for name in ids if name in result.not_reached])
-            known.leave_open(not_reached, numbers_of(not_reached), Standing.OPEN)
-            unanswered = tuple([name for name in ids if name in result.unanswered])
-            known.leave_open(unanswered, numbers_of(unanswered), Standing.OPEN)
+            not_reached, unanswered = (), ()
+            if left:
+                for name in ids:
+                    if (failure := result.failed.get(name)) is not None:
+                        failed[failure.kind].append(name)
+                for names in failed.values():
+                    known.leave_open(names, numbers_of(names), Standing.FAILED)
+                not_reached = tuple([name for name in ids if name in result.not_reached])
+                known.leave_open(not_reached, numbers_of(not_reached), Standing.OPEN)
+                unanswered = tuple([name for name in ids if name in result.unanswered])
+                known.leave_open(unanswered, numbers_of(unanswered), Standing.OPEN)
             self.unanswered += len(unanswered)
             self.answered += len(ids) - len(not_reached) - len(unanswered)
             again = chain(_without(yes, is_first), _without(no, is_denied), _without(withheld, is_withheld))

@@ -120,16 +120,17 @@ class RunRecords:
         """Return the records of a batch: the same ones when called again, so that a retry is harmless."""
         batch, result = numbered.decided.batch, numbered.decided.result or BatchResult(frozenset())
         customers = zip(batch.ids, self._subjects(batch), strict=True)
-        ids = count(numbered.first)
+        ids, key = count(numbered.first), self.event.key
+        prefix = f"{key}/{self.run:06}-{self._token}"
 
         def record(kind: str, name: str, about: dict[str, Any], **given: Any) -> DecisionRecord:
             return DecisionRecord(
-                id=f"{self.event.key}/{self.run:06}-{self._token}/{next(ids):09}",
+                id=f"{prefix}/{next(ids):09}",
                 at=numbered.at,
                 flow="scheduled",
                 kind=kind,
                 subject=Subject(customer_id=name, **about),
-                event_key=self.event.key,
+                event_key=key,
                 **given,
             )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike, fspath
 from typing import Final, Literal, TypeVar, final
 
@@ -43,8 +43,10 @@ CREATE INDEX IF NOT EXISTS decision_log_completes ON decision_log (completes, lo
 CREATE INDEX IF NOT EXISTS decision_log_pruning ON decision_log (number) WHERE type = 'pruning';
 CREATE INDEX IF NOT EXISTS decision_log_customer ON decision_log (customer) WHERE customer IS NOT NULL;
 """
-_INSERT: Final = f"INSERT INTO decision_log ({COLUMNS}) VALUES ({', '.join('?' * (len(Content._fields) + 2))})"  # noqa: S608 - our own names
-_KNOWN: Final = "SELECT 1 FROM decision_log WHERE id = ?"
+_VALUES: Final = f"({', '.join('?' * (len(Content._fields) + 2))})"
+_ROWS_A_STATEMENT: Final = 64
+"""Rows that one statement inserts; each statement lets another thread run. SQLite before 3.32 takes 999 values."""
+_BETWEEN: Final = "SELECT 1 FROM decision_log WHERE id >= ? AND id <= ? LIMIT 1"
 
 
 @final
@@ -156,17 +158,35 @@ class SqliteDecisionLog(ChainedLog):
         self._file.close()
 
 
-def _append(connection: Connection, contents: Iterable[Content]) -> None:
+def _append(connection: Connection, contents: Sequence[Content]) -> None:
     """Append rows, in a write transaction."""
     number, digest = _last(connection)
     # Not the last row's number: if that row was removed, the gap must stay.
     number = max(number, _highest(connection))
-    for content in contents:
+    for start in range(0, len(contents), _ROWS_A_STATEMENT):
+        some = contents[start : start + _ROWS_A_STATEMENT]
         # Not ON CONFLICT: SQLite counts the number as given then, too.
-        if content.id is not None and connection.execute(_KNOWN, (content.id,)).fetchone() is not None:
-            continue
-        number, digest = number + 1, hash_chain.chained(digest, number + 1, content)
-        connection.execute(_INSERT, (number, *content, digest))
+        known = _known(connection, [content.id for content in some if content.id is not None])
+        values: list[object] = []
+        for content in some:
+            if content.id is not None:
+                if content.id in known:
+                    continue
+                known.add(content.id)
+            number, digest = number + 1, hash_chain.chained(digest, number + 1, content)
+            values += (number, *content, digest)
+        if values:
+            rows = ", ".join([_VALUES] * (len(values) // _VALUES.count("?")))
+            connection.execute(f"INSERT INTO decision_log ({COLUMNS}) VALUES {rows}", values)  # noqa: S608 - our own names
+
+
+def _known(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Return those of the ids that records of the log have."""
+    if not ids or connection.execute(_BETWEEN, (min(ids), max(ids))).fetchone() is None:  # as it usually is
+        return set()
+    places = ", ".join("?" * len(ids))
+    found = connection.execute(f"SELECT id FROM decision_log WHERE id IN ({places})", ids)  # noqa: S608 - our own
+    return {name for (name,) in found}
 
 
 def _last(connection: Connection) -> tuple[int, bytes]:

@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any, Final, NamedTuple, final
 
 from ..errors import ConfigurationError, PayloadError
@@ -24,6 +25,27 @@ GENESIS: Final = hashlib.sha256(b"optimove-ce decision log, version 1").digest()
 SALT_BYTES: Final = 16
 
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
+
+_PUBLIC: Final = (
+    "flow",
+    "kind",
+    "verdict",
+    "request_uid",
+    "event_key",
+    "subject.is_visitor",
+    "subject.occurrence",
+    "subject.action",
+    "subject.channels",
+    "subject.promotions",
+    "redelivered",
+    "error",
+    "observed",
+    "decided",
+)
+"""What the column `entry` holds of a record, besides `seconds`."""
+
+_PUBLIC_NAMES: Final = (*(name.removeprefix("subject.") for name in _PUBLIC), "seconds")
+_public_of: Final = attrgetter(*_PUBLIC)
 
 _NULL: Final = "\x00"
 """Stands for NULL in what is hashed; JSON writes no control character as it is."""
@@ -116,67 +138,19 @@ def stamp(moment: datetime, name: str) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def of_record(
-    record: DecisionRecord, identify: Callable[[str], str] | None, salt: bytes, payloads: PayloadCodec | None = None
-) -> Content:
-    """Return the content of a decision's row.
+Texts = dict[tuple[int, ...], tuple[tuple[object, ...], str]]
+"""Texts by the identities of the values that they were made of: equal values such as True and 1 differ as JSON.
 
-    Args:
-        record: The decision.
-        identify: Replaces the customer's id, or None.
-        salt: Random bytes.
-        payloads: Writes its payload; None leaves that away.
+The values are kept with the text, so that no other one gets their identity.
+"""
 
-    Raises:
-        PayloadError: It cannot be written as JSON.
-        ConfigurationError: Its time has no zone.
-    """
-    subject = record.subject
-    public = {
-        "flow": record.flow,
-        "kind": record.kind,
-        "verdict": record.verdict,
-        "request_uid": record.request_uid,
-        "event_key": record.event_key,
-        "is_visitor": subject.is_visitor,
-        "occurrence": subject.occurrence,
-        "action": subject.action,
-        "channels": subject.channels,
-        "promotions": subject.promotions,
-        "redelivered": record.redelivered,
-        "error": record.error,
-        "seconds": dict(record.seconds),
-        "observed": record.observed,
-        "decided": record.decided,
-    }
-    private = {
-        "reason": record.reason,
-        "evidence": dict(record.evidence),
-        "additional_data": dict(record.additional_data),
-    }
-    customer = subject.customer_id
-    if customer is not None:
-        customer = ascii_text(customer if identify is None else identify(customer))
-    content = Content(
-        "decision",
-        ascii_text(record.id),
-        None,
-        stamp(record.at, "DecisionRecord.at"),
-        _optional(subject.campaign),
-        None if record.number is None else _number(record.number),
-        None,
-        _json({name: value for name, value in public.items() if value}),
-        None,
-    )
-    given = {name: value for name, value in private.items() if value is not None and value != {}}
-    if payloads is not None:
-        given |= payloads.encode(record.payload)
-    if customer is None and not given:
-        return content
-    personal = _json(given)
-    return content._replace(
-        commitment=commitment(salt, customer, personal), customer=customer, personal=personal, salt=salt
-    )
+
+def _text_of(values: tuple[Any, ...], texts: Texts, make: Callable[..., str]) -> str:
+    key = tuple(map(id, values))
+    known = texts.get(key)
+    if known is None:
+        known = texts[key] = values, make(*values)
+    return known[1]
 
 
 def contents_of(
@@ -186,12 +160,75 @@ def contents_of(
 ) -> list[Content]:
     """Return the contents of entries, each decision with a salt of its own; raises as `of_record` does."""
     salts = os.urandom(SALT_BYTES * len(entries))
+    texts: Texts = {}  # the records of a batch have most values in common
     return [
-        of_record(each, identify, salts[SALT_BYTES * index : SALT_BYTES * (index + 1)], payloads)
+        of_record(each, identify, salts[SALT_BYTES * index : SALT_BYTES * (index + 1)], payloads, texts)
         if isinstance(each, DecisionRecord)
         else of_completion(each)
         for index, each in enumerate(entries)
     ]
+
+
+def of_record(
+    record: DecisionRecord,
+    identify: Callable[[str], str] | None,
+    salt: bytes,
+    payloads: PayloadCodec | None = None,
+    texts: Texts | None = None,
+) -> Content:
+    """Return the content of a decision's row.
+
+    Args:
+        record: The decision.
+        identify: Replaces the customer's id, or None.
+        salt: Random bytes.
+        payloads: Writes its payload; None leaves that away.
+        texts: Keeps the texts of what records have in common, while no value of theirs is changed.
+
+    Raises:
+        PayloadError: It cannot be written as JSON.
+        ConfigurationError: Its time has no zone.
+    """
+    texts = {} if texts is None else texts
+    subject = record.subject
+    public = (*_public_of(record), dict(record.seconds) or None)
+    given: dict[str, object] = {}
+    if record.reason is not None or record.evidence or record.additional_data:
+        private = {
+            "reason": record.reason,
+            "evidence": dict(record.evidence),
+            "additional_data": dict(record.additional_data),
+        }
+        given = {name: value for name, value in private.items() if value is not None and value != {}}
+    if payloads is not None:
+        given |= payloads.encode(record.payload)
+    customer = subject.customer_id
+    if customer is not None:
+        customer = ascii_text(customer if identify is None else identify(customer))
+    is_personal = customer is not None or bool(given)
+    personal = (_json(given) if given else "{}") if is_personal else None
+    return Content(
+        "decision",
+        ascii_text(record.id),
+        None,
+        _text_of((record.at,), texts, _stamp_of),
+        _optional(subject.campaign),
+        None if record.number is None else _number(record.number),
+        None,
+        _text_of(public, texts, _entry_of),
+        None if personal is None else commitment(salt, customer, personal),
+        customer,
+        personal,
+        None if personal is None else salt,
+    )
+
+
+def _stamp_of(moment: datetime) -> str:
+    return stamp(moment, "DecisionRecord.at")
+
+
+def _entry_of(*values: object) -> str:
+    return _json({name: value for name, value in zip(_PUBLIC_NAMES, values, strict=True) if value})
 
 
 def of_completion(completion: Completion) -> Content:
