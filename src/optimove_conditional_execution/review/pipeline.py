@@ -52,8 +52,7 @@ _NOT_ALL_READ: Final = "Not all customers had been read when it was time to send
 _REPLAYED_AT_ONCE: Final = 20
 
 _NEAR_SECONDS: Final = 30.0
-"""Seconds before the safety margin in which the last pass waits for it, if reading has failed: reading ends when its
-next try would come too late, and what is decided is to be sent."""
+"""If reading has failed for good so shortly before the safety margin, the last pass waits, to send what is decided."""
 
 
 @dataclass(eq=False, kw_only=True)
