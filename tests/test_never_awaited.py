@@ -18,7 +18,7 @@ async def is_allowed(notification: WebhookNotification) -> bool:
 
 
 def gate(notification: WebhookNotification, deadline: Deadline) -> bool:
-    if is_allowed(notification):  # noqa: SIM103 - the mistake as it is made
+    if is_allowed(notification):  # type: ignore[truthy-bool]  # noqa: SIM103 - the mistake as it is made
         return True
     return False
 
