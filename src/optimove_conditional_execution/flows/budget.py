@@ -99,7 +99,7 @@ def longest_repeatable_handler(budget: float, *, lease: float | None = None, res
     return max(0.0, (budget - (default_lease(budget) if lease is None else lease) - reserve) / 2)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Budget:
     """The time budget of one notification.
 

@@ -226,7 +226,7 @@ _Result = tuple[OutcomeKind, int]
 _KINDS: Final[dict[str, OutcomeKind]] = {"approve": "approved", "deny": "denied", "abstain": "abstained"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Processing:
     """The processing of a notification before its deadline. If the handler cannot be called, `on_failure` decides."""
 

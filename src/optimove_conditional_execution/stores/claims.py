@@ -123,14 +123,18 @@ class MemoryClaims:
     def _known(self, question: str, now: float) -> _Record | None:
         self._forget(now)
         known = self._claims.get(question)
-        return known and known._replace(lease=known.lease - now, ttl=known.ttl - now)
+        if known is None:
+            return None
+        owner, state, approval, lease, ttl = known
+        return _Record(owner, state, approval, lease - now, ttl - now)
 
     def _write(self, question: str, record: _Record | None, now: float) -> bool:
         if record is None:
             return False
+        owner, state, approval, lease, ttl = record
         if question not in self._claims:
-            heapq.heappush(self._expiries, (now + record.ttl, question))
-        self._claims[question] = record._replace(lease=now + record.lease, ttl=now + record.ttl)
+            heapq.heappush(self._expiries, (now + ttl, question))
+        self._claims[question] = _Record(owner, state, approval, now + lease, now + ttl)
         return True
 
     def _forget(self, now: float) -> None:
