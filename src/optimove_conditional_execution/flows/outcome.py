@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Final, Literal, final
+from typing import Final, Literal, final, get_args
 
 from ..deadline import Clock
 from ..errors import OptimoveError
@@ -121,16 +121,17 @@ def _text(error: OptimoveError) -> str:
 
 
 _UNKNOWN: Final = Subject()
+_FIELDS: Final[dict[Stage, str]] = {stage: f"{stage}_seconds" for stage in get_args(Stage)}
 
 
 @final
 class _Timing:
     """Adds the time that a `with` block takes to a stage. A class, as a generator would cost three times as much."""
 
-    __slots__ = ("_began", "_clock", "_seconds", "_stage")
+    __slots__ = ("_began", "_clock", "_name", "_seconds")
 
-    def __init__(self, stage: Stage, seconds: dict[str, float], clock: Clock) -> None:
-        self._stage: Stage = stage
+    def __init__(self, name: str, seconds: dict[str, float], clock: Clock) -> None:
+        self._name = name
         self._seconds = seconds
         self._clock = clock
 
@@ -139,7 +140,7 @@ class _Timing:
 
     def __exit__(self, *_: object) -> None:
         seconds = self._seconds
-        seconds[self._stage] = seconds.get(self._stage, 0.0) + self._clock() - self._began
+        seconds[self._name] = seconds.get(self._name, 0.0) + self._clock() - self._began
 
 
 class OutcomeBuilder:
@@ -179,7 +180,7 @@ class OutcomeBuilder:
 
     def timing(self, stage: Stage) -> _Timing:
         """Return a context manager that adds the time that its block takes to a stage."""
-        return _Timing(stage, self._seconds, self._clock)
+        return _Timing(_FIELDS[stage], self._seconds, self._clock)
 
     @property
     def error(self) -> str | None:
@@ -189,11 +190,11 @@ class OutcomeBuilder:
     @property
     def stages(self) -> dict[str, float]:
         """The seconds that each stage has taken so far, by its name."""
-        return {**self._seconds}
+        return {name.removesuffix("_seconds"): seconds for name, seconds in self._seconds.items()}
 
     def seconds(self, stage: Stage) -> float:
         """Return the seconds that a stage has taken so far."""
-        return self._seconds.get(stage, 0.0)
+        return self._seconds.get(_FIELDS[stage], 0.0)
 
     def set_error(self, what: str, exception: BaseException | None = None) -> None:
         """Set the error.
@@ -230,5 +231,5 @@ class OutcomeBuilder:
             secret_index=self.secret_index,
             total_seconds=self._clock() - self.started,
             budget_seconds=None if self.budget is None else self.budget.seconds,
-            **{f"{stage}_seconds": seconds for stage, seconds in self._seconds.items()},
+            **self._seconds,
         )
