@@ -315,7 +315,8 @@ class AsyncWebhookReceiver(_WebhookReceiver[AsyncWebhookHandler | WebhookHandler
         if task.done():
             return task.result()
         self._deliveries.keep(task)
-        task.add_done_callback(lambda _: self._record_cancelled(delivery))
+        if inspect.getgeneratorstate(delivery) == inspect.GEN_CREATED:
+            task.add_done_callback(lambda _: self._record_cancelled(delivery))
         return await asyncio.shield(task)
 
     def _record_cancelled(self, delivery: Flow[Response]) -> None:
