@@ -181,7 +181,7 @@ async def _ask_in_time(
 ) -> object:
     assert pools is not None  # noqa: S101 - the flow's driver was set up without pools
     pool: DaemonThreadPool = getattr(pools, effect.whose)
-    if is_async(effect.function):
+    if effect.whose != "log" and is_async(effect.function):  # `check_log` has refused such a log
         answer = await _in_time(effect.function(*effect.arguments), effect, within, pool, pools, interruption)
     else:
         future = asyncio.wrap_future(pool.submit(effect.function, effect.arguments))
