@@ -110,6 +110,7 @@ def types(session: nox.Session) -> None:
     session.run("pyright")
     session.run("mypy", "--python-version", SUPPORTED[-1], "tests/typing")
     session.run("pyright", "--pythonversion", SUPPORTED[-1], "tests/typing")
+    session.run("pytest", "tests/typing")
 
 
 @nox.session(python=FOUND)

@@ -1,4 +1,4 @@
-"""A scheduled campaign that only compliant players may get: minimum deposit, account status, country.
+"""A scheduled campaign that only compliant players may get, as named rules, with a log that can answer a regulator.
 
 Run it:    pip install .     (in a clone)
            cd examples && python compliance_review.py event.json     (the body that Optimove posted to the listener)
@@ -10,46 +10,69 @@ python compliance_review.py
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from optimove_conditional_execution import (
     CampaignCustomer,
     CampaignReadyEvent,
     CampaignReview,
+    Deadline,
     OptimoveClient,
-    per_customer,
+    policy,
 )
-from optimove_conditional_execution.stores import Journal, MemoryJournal, SqliteJournal
+from optimove_conditional_execution.stores import SqliteDecisionLog, SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove
 
-ATTRIBUTES = ["TotalDeposits", "AccountStatus", "Country"]
+ATTRIBUTES = ["TotalDeposits", "Country"]
 """Attributes of your tenant. Their values come in this order."""
 
 MINIMUM_DEPOSIT, LICENSED = 10, {"GB", "MT", "SE"}
-MADE_UP = {"good": ["25.5", "active", "GB"], "poor": ["5", "active", "GB"], "abroad": ["25", "active", "US"]}
+MADE_UP = {"good": ["25.5", "GB"], "poor": ["5", "GB"], "abroad": ["25", "US"], "excluded": ["90", "SE"]}
 
 
-def may_receive(customer: CampaignCustomer) -> bool:
-    """Approve only when all three are known and right; an unreadable value raises, and is not approved."""
-    deposits, status, country = customer.customer_attributes
-    return float(deposits) >= MINIMUM_DEPOSIT and status == "active" and country in LICENSED
+@policy.chunked(1_000)  # the register takes so many ids a call
+def not_excluded(ids: Sequence[str], deadline: Deadline) -> dict[str, policy.Answer]:
+    """Replace this with your register; whom it does not know, or an error, is not a yes."""
+    return {one: policy.Answer(one != "excluded", reference=f"R-{one}") for one in ids}
+
+
+def enough_deposits(customer: CampaignCustomer, deadline: Deadline) -> bool:
+    """Whether the player has paid in enough; an unreadable value raises, and is not a yes."""
+    return float(customer.customer_attributes[0]) >= MINIMUM_DEPOSIT
+
+
+def licensed(customer: CampaignCustomer, deadline: Deadline) -> bool:
+    """Whether we hold a licence where the player lives."""
+    return customer.customer_attributes[1] in LICENSED
+
+
+rules = policy.all_of(
+    self_exclusion=not_excluded,
+    deposits=policy.check(enough_deposits, version="2026-01"),
+    licence=policy.check(licensed, version="7"),
+)
 
 
 def main(arguments: list[str]) -> int:
     """Review one campaign; 0 when all customers were reviewed in time."""
-    journal: Journal = MemoryJournal()
     if arguments:
-        event = CampaignReadyEvent.from_json(Path(arguments[0]).read_bytes())
-        client, journal = OptimoveClient(), SqliteJournal("reviews.db")
+        event, client = CampaignReadyEvent.from_json(Path(arguments[0]).read_bytes()), OptimoveClient()
     else:
         fake = FakeOptimove()
         rows = [{"CustomerID": who, "CustomerAttributes": values} for who, values in MADE_UP.items()]
         event, client = fake.add_campaign(rows).event(), fake.client()
-    reviewer = per_customer(may_receive, concurrency=8)
-    with client:
-        review = CampaignReview(reviewer, client=client, journal=journal, customer_attributes=ATTRIBUTES)
+    name = Path(arguments[0]).stem if arguments else "made-up"
+    with client, SqliteJournal(f"{name}.reviews.db") as journal, SqliteDecisionLog(f"{name}.decisions.db") as log:
+        review = CampaignReview(
+            rules.reviewer, client=client, journal=journal, decision_log=log, customer_attributes=ATTRIBUTES
+        )
         report = review.run(event)
+        records = (logged.record for logged in log.decisions(campaign=event.campaign_id))
+        reasons = Counter(record.reason for record in records if record.reason)
     print(f"approved {report.approved}, denied {report.denied}, failed {report.failed}")
+    print(*(f"{reason}: {number}" for reason, number in sorted(reasons.items())), sep="\n")
     return 0 if report.complete else 1
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import os
 import signal
 import socket
+import sys
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -101,6 +104,33 @@ def forked() -> int:
 def forked_in_c() -> int:
     """Fork as uWSGI does: Python runs no hooks."""
     return int(ctypes.PyDLL(None).fork())
+
+
+def child(check: Callable[[], object], fork: Callable[[], int] = forked) -> int:
+    """Fork a child that checks something, and return its process id.
+
+    Its exit status is 0 when the check is true there, and -SIGALRM when it hangs, with the stacks of its threads on
+    stderr. One that raises never goes on as its parent.
+    """
+    process = fork()
+    if process == 0:
+        status = 1
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            faulthandler.register(signal.SIGALRM, file=2, chain=True)
+            signal.alarm(60)
+            status = 0 if check() else 2
+        except BaseException:  # noqa: BLE001 - what it is stands in the output of the test
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+    return process
+
+
+def child_status(check: Callable[[], object], fork: Callable[[], int] = forked) -> int:
+    """Return the exit status of a `child`."""
+    return os.waitstatus_to_exitcode(os.waitpid(child(check, fork), 0)[1])
 
 
 class Looking:

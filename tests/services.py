@@ -71,6 +71,22 @@ def gate_without_await() -> Starlette:
     return gate(forgetful)
 
 
+async def is_eligible(user_id: str) -> bool:
+    return int(user_id[1:]) % 2 == 0
+
+
+def gate_with_a_lazy_condition() -> Starlette:
+    """A gate that forgets to await a condition, so that it approves everybody."""
+
+    async def forgetful(notification: WebhookNotification, deadline: Deadline) -> Decision:
+        # The check on types tells: an ignore that is not needed is an error of its own.
+        if is_eligible(notification.user.user_id):  # type: ignore[truthy-bool]
+            return Decision.approve()
+        return Decision.deny()
+
+    return gate(forgetful)
+
+
 def dying_gate() -> Starlette:
     """A gate that ends at its first notification."""
 

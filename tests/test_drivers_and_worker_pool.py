@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import subprocess
 import sys
 import threading
@@ -19,7 +18,7 @@ from optimove_conditional_execution.drivers import Pools, arun, run
 from optimove_conditional_execution.flows.effects import Ask, Call, Late, Overloaded
 from optimove_conditional_execution.validation import is_async
 from optimove_conditional_execution.worker_pool import DaemonThreadPool
-from tests.conftest import forked, forked_in_c
+from tests.conftest import child_status, forked, forked_in_c
 
 AnyFlow = Generator[Any, Any, Any]
 
@@ -354,15 +353,7 @@ def test_a_pool_starts_afresh_after_a_fork(fork: Callable[[], int]) -> None:
     pool = DaemonThreadPool(1, on_full="refuse", name="test-fork")
     pool.submit(max, (1, 2)).result(10)
     pool.acquire()  # taken in the parent, and not in the child
-    child = fork()
-    if child == 0:
-        status = 1
-        try:
-            status = 0 if pool.submit(max, (1, 2)).result(10) == 2 else 2
-        finally:
-            os._exit(status)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert child_status(lambda: pool.submit(max, (1, 2)).result(10) == 2, fork) == 0
     with pytest.raises(Overloaded):
         pool.acquire()
 

@@ -24,7 +24,7 @@ from optimove_conditional_execution.stores import (
     OpenReview,
     SqliteJournal,
 )
-from tests.conftest import forked
+from tests.conftest import child_status
 from tests.stores.journal_suite import ANOTHER, EVENT, KEY, JournalSuite, batch, event, opened, process_with, said
 
 
@@ -213,16 +213,16 @@ def test_a_forked_child_has_not_what_its_parent_took(path: Path) -> None:
     with SqliteJournal(path) as journal:
         journal.add(EVENT)
         assert journal.open(EVENT)
-        child = forked()
-        if child == 0:
+
+        def has_only_its_own() -> bool:
             refused = not journal.open(EVENT)
             journal.unlock(KEY)
             still = not journal.open(EVENT)
             own = journal.open(ANOTHER)
             journal.record(KEY, [batch(1)])
-            os._exit(0 if refused and still and own else 1)
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
+            return refused and still and bool(own)
+
+        assert child_status(has_only_its_own) == 0
         assert list(journal.batches(KEY)) == [batch(1)]
         assert journal.open(ANOTHER)  # the child's, which is dead
         with another_process("say(journal.open(EVENT))", path) as process:
@@ -258,12 +258,12 @@ def test_a_fork_while_another_thread_uses_the_journal(path: Path) -> None:
     with SqliteJournal(path) as journal:
         journal.add(EVENT)
         with journal._file.connection():
-            child = forked()
-            if child == 0:
+
+            def records() -> bool:
                 journal.record(KEY, [batch(1)])
-                os._exit(0 if list(journal.batches(KEY)) == [batch(1)] else 1)
-            _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
+                return list(journal.batches(KEY)) == [batch(1)]
+
+            assert child_status(records) == 0
         assert list(journal.batches(KEY)) == [batch(1)]
 
 

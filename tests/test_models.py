@@ -306,7 +306,8 @@ def test_a_key_that_stands_twice_is_unreadable(key: str, spelling: str) -> None:
     place = payload["user"] if parents else payload
     place.setdefault(last, 1)
     place["@"] = place[last]
-    assert read_notification(json.dumps({**payload, "@": 1, "user": {**payload["user"], "@": 1}}).encode())
+    once = {**payload, "@": 1, "user": {**payload["user"], "@": 1}}
+    assert read_notification(json.dumps(once).encode()).request_uid == "r-1"
     again = f"\\u{ord(last[-1]):04x}" if spelling == "escaped" else last[-1]
     for body in (
         json.dumps(payload).replace('"@"', f'"{last[:-1]}{again}"'),

@@ -27,7 +27,7 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.flows.claims import Questions, question_of
 from optimove_conditional_execution.stores import Claim, ClaimState, MemoryClaims, SqliteClaims
 from optimove_conditional_execution.testing import FakeOptimove, notification
-from tests.conftest import forked
+from tests.conftest import child_status
 
 APPROVAL = Approval(timestamp=5, request_uid="r-1", approved=True, additional_data={"bonus": [7, None, "ü"]})
 
@@ -199,11 +199,7 @@ def test_one_winner_among_processes(tmp_path: Path) -> None:
 def test_a_forked_child_opens_a_connection_of_its_own(tmp_path: Path) -> None:
     with SqliteClaims(tmp_path / "claims.sqlite") as store:
         acquired(store, "r-1")
-        child = forked()
-        if child == 0:
-            os._exit(0 if not acquired(store, "r-1", "b") and acquired(store, "r-2", "b") else 1)
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
+        assert child_status(lambda: not acquired(store, "r-1", "b") and acquired(store, "r-2", "b")) == 0
         assert not acquired(store, "r-2")
 
 
@@ -211,11 +207,7 @@ def test_a_fork_while_another_thread_holds_the_lock(tmp_path: Path) -> None:
     with SqliteClaims(tmp_path / "claims.sqlite") as store:
         acquired(store, "r-1")
         with store._file._mine().lock:
-            child = forked()
-            if child == 0:
-                os._exit(0 if not acquired(store, "r-1", "b") else 1)
-            _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
+            assert child_status(lambda: not acquired(store, "r-1", "b")) == 0
         assert not acquired(store, "r-1", "b")
 
 
@@ -399,15 +391,13 @@ def test_a_forked_child_does_not_make_the_file_anew(folder: Path) -> None:
     with SqliteClaims(path) as store:
         acquired(store, "r-1")
         _unlink_all(path)
-        child = forked()
-        if child == 0:
-            try:
+
+        def refused() -> bool:
+            with pytest.raises(StoreError):
                 acquired(store, "r-1")
-            except StoreError:
-                os._exit(0)
-            os._exit(1)
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
+            return True
+
+        assert child_status(refused) == 0
         assert not path.exists()
 
 

@@ -1,4 +1,7 @@
-"""Settings of a client: API key, base URL, time zone. From arguments, else from the environment."""
+"""Settings of a client: API key, base URL, time zone. From arguments, else from the environment.
+
+Defaults that are numbers, such as the page size and the reserve, are in `defaults.py`.
+"""
 
 from __future__ import annotations
 

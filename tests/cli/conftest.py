@@ -69,10 +69,12 @@ def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start the command; whatever a test leaves behind is killed."""
     processes: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: str, variables: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    def start(
+        *arguments: str, variables: dict[str, str] | None = None, stdin: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [*COMMAND, *arguments],
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

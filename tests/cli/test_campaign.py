@@ -74,7 +74,7 @@ def test_a_review_of_ones_own(optimove_ce: Run, tmp_path: Path) -> None:
     assert result == {
         "event": "campaign", "campaign_id": 77, "listener_status": 200, "rows": 12, "updates": 1, "largest_update": 6,
         "approved": 6, "denied": 0, "unknown": 0, "late": 0, "twice": 0, "contradictions": 0,
-        "first_recipients": even,
+        "first_recipients": even, "unmet": 0, "never_awaited": [], "findings": [],
     }  # fmt: skip
     assert file.read_text().split() == even
     page = report.read_text("utf-8")
@@ -118,6 +118,32 @@ def test_it_ends_after_clearance(optimove_ce: Run) -> None:
     assert (done.returncode, "clearance in 0.5 s" in done.stderr) == (0, True)
 
 
+@pytest.mark.parametrize(("name", "rows"), [
+    ("rows.csv", "customerid,ActionID,PromoCode,Country\nC2,19,WB23,MT\nC3,19,,SE\nC4,19,WB23,MT\n"),
+    ("rows.json", '[{"CustomerID": "C2", "ActionID": 19}, {"CustomerID": "C3"}, {"customerID": "C4"}]'),
+    ("rows.jsonl", '{"CustomerID": "C2"}\n\n{"CustomerID": "C3"}\n{"CustomerID": "C4"}\n'),
+])  # fmt: skip
+def test_rows_of_ones_own_and_who_is_expected(name: str, rows: str, optimove_ce: Run, tmp_path: Path) -> None:
+    (file := tmp_path / name).write_text(rows)
+    with reviewing() as (listener, port):
+        rehearse = ("campaign", "--listener", listener, "--port", port, "--rows", str(file), "--wait", "0.1")
+        right = optimove_ce(*rehearse, "--expect", "C2=approved", "--expect", "C3=denied", variables=KEY | TOKEN)
+        wrong = optimove_ce(
+            *rehearse, "--campaign-id", "2", "--expect", "C2=denied", "--expect", "C3=approved", "--json",
+            variables=KEY | TOKEN,
+        )  # fmt: skip
+    assert (right.returncode, "would get it: C2, C4" in right.stdout, "!" in right.stdout) == (0, True, False)
+    assert wrong.returncode == 1
+    result = json.loads(wrong.stdout.splitlines()[-1])
+    assert (result["rows"], result["unmet"], result["unknown"]) == (3, 2, 0)
+    assert result["findings"] == [
+        "C2 should have been denied, and would get the campaign: a condition of the rule is true where it must not be, "
+        "such as a coroutine without its await.",
+        "C3 should have been approved, and no status was reported in time: the reviewer left the customer out, raised "
+        "or was too slow.",
+    ]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it(number: signal.Signals, started: Callable[..., subprocess.Popen[str]]) -> None:
     process = started("campaign")
@@ -138,6 +164,9 @@ def test_a_signal_ends_it(number: signal.Signals, started: Callable[..., subproc
         ("--lead", "0"),
         ("--customers", "-1"),
         ("--listener", "http://no-such-machine.invalid/campaigns"),
+        ("--expect", "C0000101=denied"),
+        ("--expect", "C0000001=abstained"),
+        ("--rows", "no-such-file.csv"),
     ],
 )
 def test_what_makes_no_sense_is_status_2(arguments: tuple[str, ...], optimove_ce: Run) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import pty
 import sqlite3
+import subprocess
+from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from optimove_conditional_execution.stores import Completion, DecisionRecord, SqliteDecisionLog, Subject
-from tests.cli.conftest import Run
+from tests.cli.conftest import PATIENCE, Run
 
 NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
 ASKED = Subject(
@@ -190,7 +194,73 @@ def test_text_cannot_steer_the_terminal(optimove_ce: Run, tmp_path: Path) -> Non
     assert "approved\\ud800" in exported
 
 
-@pytest.mark.parametrize("command", [(), ("show",), ("export",), ("verify",)])
+def test_a_part_by_its_end(optimove_ce: Run, path: Path) -> None:
+    log = ("--log", str(path), "--until", "2026-03-03T12:02")
+    assert optimove_ce("decisions", "C7", *log).stdout == "".join(TIMELINE.splitlines(keepends=True)[:3])
+    assert optimove_ce("decisions", "export", *log).stdout.count("\n") == 3
+
+
+def test_the_log_from_the_environment(optimove_ce: Run, path: Path) -> None:
+    assert optimove_ce("decisions", "C7", variables={"OPTIMOVE_DECISION_LOG": str(path)}).stdout == TIMELINE
+    missing = optimove_ce("decisions", "C7")
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert "OPTIMOVE_DECISION_LOG" in missing.stderr
+
+
+def test_erase(optimove_ce: Run, path: Path) -> None:
+    log = ("--log", str(path))
+    unsure = optimove_ce("decisions", "erase", "C7", *log)
+    assert (unsure.returncode, unsure.stdout) == (2, "")
+    assert "--yes" in unsure.stderr
+    assert optimove_ce("decisions", "C7", *log).stdout == TIMELINE
+    done = optimove_ce("decisions", "erase", "C7", *log, "--yes")
+    assert done.returncode == 0
+    assert done.stdout.startswith("7 decisions were erased")
+    assert "The log keeps that they were made" in done.stdout
+    again = optimove_ce("decisions", "erase", "C7", *log, "--yes")
+    assert (again.returncode, again.stdout) == (0, "The log holds nothing about this customer.\n")
+    assert optimove_ce("decisions", "C7", *log).stdout == "The log holds no such decision.\n"
+    rows = list(csv.DictReader(io.StringIO(optimove_ce("decisions", "export", *log).stdout)))
+    assert [(row["verdict"], row["campaign"], row["erased"]) for row in rows][:1] == [("deny", "29", "True")]
+    assert optimove_ce("decisions", "verify", *log).returncode == 0
+    assert json.loads(optimove_ce("decisions", "erase", "C8", *log, "--yes", "--json").stdout) == {"erased": 1}
+
+
+def test_prune(optimove_ce: Run, path: Path) -> None:
+    log = ("--log", str(path))
+    assert optimove_ce("decisions", "prune", *log, "--yes").returncode == 2
+    assert optimove_ce("decisions", "prune", *log, "--before", "2026-03-03T13:02+01:00").returncode == 2
+    done = optimove_ce("decisions", "prune", *log, "--before", "2026-03-03T13:02+01:00", "--yes")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "2 decisions from before 2026-03-03 12:02:00 UTC were deleted. The log keeps that it was pruned, and where.\n",
+    )
+    assert optimove_ce("decisions", "C7", *log).stdout == "".join(TIMELINE.splitlines(keepends=True)[3:])
+    told = optimove_ce("decisions", "prune", *log, "--before", "2026-03-03T12:02", "--yes", "--json").stdout
+    assert json.loads(told) == {"pruned": 0}
+    assert optimove_ce("decisions", "verify", *log).returncode == 0
+
+
+@pytest.mark.parametrize("answer", ["y", "n"])
+def test_erase_asks_on_a_terminal(
+    started: Callable[..., subprocess.Popen[str]], optimove_ce: Run, path: Path, answer: str
+) -> None:
+    master, slave = pty.openpty()
+    process = started("decisions", "erase", "C7", "--log", str(path), "--json", stdin=slave)
+    os.write(master, f"{answer}\n".encode())
+    output, errors = process.communicate(timeout=PATIENCE)
+    os.close(slave)
+    os.close(master)
+    assert "That decisions were made is kept" in errors
+    if answer == "y":
+        assert (process.returncode, json.loads(output)) == (0, {"erased": 7})
+        return
+    assert (process.returncode, output) == (1, "")
+    assert errors.endswith("Nothing was deleted.\n")
+    assert optimove_ce("decisions", "C7", "--log", str(path)).stdout == TIMELINE
+
+
+@pytest.mark.parametrize("command", [(), ("show",), ("export",), ("verify",), ("prune",), ("erase",)])
 def test_help(optimove_ce: Run, command: tuple[str, ...]) -> None:
     done = optimove_ce("decisions", *command, "--help")
     assert done.returncode == 0

@@ -21,10 +21,11 @@ from click.testing import CliRunner, Result
 
 from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.cli.init import REQUIREMENTS
+from optimove_conditional_execution.installation import requirement
 from tests.cli.conftest import PATIENCE, environment, free_port
 
 KINDS = sorted(REQUIREMENTS)
-FILES = {"gate.py", "test_gate.py", "requirements.txt", "README.md", ".env.example", ".gitignore"}
+FILES = {"gate.py", "test_gate.py", "requirements.txt", "README.md", ".env.example", ".gitignore", "mypy.ini"}
 OF_THEIR_OWN = {"lambda": {"lambda_local.py"}}
 NOT_THEIRS = ("hypothesispytest", "pytest_httpx", "xdist", "xdist.looponfail")
 """Plugins that `requirements.txt` does not bring, and a start would wait for."""
@@ -111,7 +112,9 @@ class TestEveryKind:
             ("OPTIMOVE_API_KEY", ""), ("OPTIMOVE_BASE_URL", ""), ("OPTIMOVE_WEBHOOK_SECRET", ""),
         ]  # fmt: skip
         assert ".env" in (project / ".gitignore").read_text().splitlines()
-        assert "optimove-conditional-execution[cli]" in (project / "requirements.txt").read_text().splitlines()
+        assert requirement("cli") in (project / "requirements.txt").read_text().splitlines()
+        for file in project.glob("*.py"):
+            assert "optimove-conditional-execution[cli]" not in file.read_text(), "it would be looked for on an index"
 
 
 @pytest.mark.parametrize("kind", ["script"])

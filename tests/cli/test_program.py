@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from optimove_conditional_execution import __version__
 from optimove_conditional_execution.cli.app import program
+from optimove_conditional_execution.installation import install_hint
 from tests.cli.conftest import Run, environment
 
 
@@ -92,8 +93,7 @@ def test_a_missing_extra_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=False)
     assert (done.returncode, done.stdout) == (0, "2\n2\n2\n")
     assert done.stderr.splitlines() == [
-        f"optimove-ce needs {library}: pip install 'optimove-conditional-execution[cli]'"
-        for library in ("click", "rich", "uvicorn")
+        f"optimove-ce needs {library}: {install_hint('cli')}" for library in ("click", "rich", "uvicorn")
     ]
 
 

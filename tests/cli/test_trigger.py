@@ -21,6 +21,7 @@ import pytest
 from click.testing import CliRunner
 
 from optimove_conditional_execution.cli.app import program
+from optimove_conditional_execution.testing import notification
 from tests.cli.conftest import COMMAND, PATIENCE, Run, children_of, environment, free_port, is_gone
 from tests.conftest import served
 from tests.services import gate, gate_without_await, mistakes, uvicorn_command
@@ -293,6 +294,36 @@ def test_a_gate_that_lacks_an_await_is_not_as_it_should_be(
     assert verdict == "Nothing wrong, but no customer was decided (--seed 7 asks about the same customers again)."
 
 
+def test_a_gate_with_a_condition_that_lacks_an_await() -> None:
+    port = free_port()
+    done = rehearsed(
+        f"http://127.0.0.1:{port}/optimove", "--count", "2", "--rate", "50", "--expect", "C2=approved",
+        "--expect", "C3=denied", "--", *uvicorn_command("gate_with_a_lazy_condition", port),
+    )  # fmt: skip
+    assert (done.status, done.summary["ok"], done.summary["approved"], done.summary["wrong"]) == (1, False, 1, 1)
+    assert {result["user_id"]: result["expected"] for result in done.results} == {"C2": "approved", "C3": "denied"}
+    assert done.summary["findings"] == [
+        "The coroutine is_eligible was never awaited: write await before its call; until then a condition takes it for "
+        "true, whatever it would return.",
+        "C3 was approved, which must never happen: a condition of the rule is true where it must not be, such as a "
+        "coroutine without its await.",
+    ]
+
+
+def test_payloads_of_ones_own_and_who_is_expected(tmp_path: Path, optimove_ce: Run) -> None:
+    file = tmp_path / "recorded.jsonl"
+    file.write_text("".join(json.dumps(notification(user_id, timestamp_ms=1)) + "\n" for user_id in ("C7", "C8", "C9")))
+    with service_of_mistakes() as (url, port):
+        done = optimove_ce(
+            "trigger", f"{url}/good", "--port", port, "--rate", "50", "--payload", str(file),
+            "--expect", "C9=abstained", "--fault", "forged=30", "--seed", "1", variables=GIVEN,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert ["approved", "1"] in [row.split() for row in done.stdout.splitlines()]
+    assert ["forged", "1", "of", "1", "refused"] in [row.split() for row in done.stdout.splitlines()]
+    assert "! C9 was approved, which must never happen: a condition of the rule is true" in done.stdout
+
+
 def test_a_service_that_ends_during_the_rehearsal() -> None:
     port = free_port()
     done = rehearsed(
@@ -337,6 +368,12 @@ def test_a_place_that_is_taken(optimove_ce: Run) -> None:
         (("--fault", "forged=60", "--fault", "oversize=60"), "24 of 20 notifications would have a fault"),
         (("--fault", "late=100"), "A late notification needs one that is in time before it"),
         (("--skew", "1e9"), "--skew"),
+        (("--expect", "C1=perhaps"), "'C1=perhaps' is not ID=DECISION, with one of approved, denied, abstained."),
+        (("--expect", "C1=denied", "--fault", "forged=100"), "1 customers with an expected decision would not be"),
+        (("--count", "1", "--expect", "C1=denied", "--expect", "C2=denied"), "would not be asked about, C"),
+        (("--payload", "no-such-file"), "'no-such-file' does not exist"),
+        (("--payload", __file__), "is neither JSON nor JSON lines: see line 1."),
+        (("--undecided", "101"), "--undecided"),
     ],
 )
 def test_what_makes_no_sense_is_status_2(arguments: tuple[str, ...], complaint: str, optimove_ce: Run) -> None:

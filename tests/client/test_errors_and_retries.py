@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gzip
 import json
-import os
 import pickle
 import socket
 import struct
@@ -41,7 +40,7 @@ from optimove_conditional_execution import (
     UnexpectedResponseError,
 )
 from tests.client.conftest import BASE_URL, KEY, Caller, Make
-from tests.conftest import forked
+from tests.conftest import child_status
 
 Sample = Callable[[str], bytes]
 APPROVAL = Approval(timestamp=1, request_uid="r-1", approved=True)
@@ -1108,11 +1107,7 @@ def test_a_forked_child_has_connections_of_its_own(peer: MakePeer) -> None:
     server = peer(good)
     with OptimoveClient(KEY, base_url=server.url) as client:
         assert client.get_webhooks() == []
-        child = forked()
-        if child == 0:
-            os._exit(0 if client.get_webhooks() == [] else 1)
-        _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
+        assert child_status(lambda: client.get_webhooks() == []) == 0
         assert client.get_webhooks() == []
     assert server.connections == 2
 

@@ -32,6 +32,7 @@ PRINTED: Final = {
     "http_backend_gate.py": HALF,
     "load_shedding_gate.py": HALF,
     "evidence_gate.py": HALF,
+    "production_gate.py": HALF,
     "player_service.py": r"^a player service at http://127\.0\.0\.1:\d+$",
     "script_gate.py": HALF,
     "test_fastapi_gate.py": r" 4 passed in ",
@@ -42,7 +43,7 @@ PRINTED: Final = {
     "manage_webhooks.py": r"^webhook1$",
     "fastapi_listener.py": r"HTTP 200; 20 rows$\n^1 updates, of 19 at most: 19 approved, 0 denied, 0 unknown, 0 late",
     "promo_activation.py": r"HTTP 200; 20 rows$\n^1 updates, of 20 at most: 20 approved, 0 denied, 0 unknown, 0 late",
-    "compliance_review.py": r"^approved 1, denied 2, failed 0$",
+    "compliance_review.py": r"^approved 1, denied 3, failed 0$",
     "process_pool_review.py": r"^approved 15\d\d, denied 4\d\d, complete$",
     "resume_reviews.py": r"^campaign \d+: approved 99, complete$",
 }

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from optimove_conditional_execution import sign
+from optimove_conditional_execution.stores import SqliteDecisionLog
 from optimove_conditional_execution.testing import FakeOptimove, SentNotification, notification
 from tests.adapters.servers import PATIENCE, gunicorn_command, head, running, talk, uvicorn_command
 from tests.examples.commands import ALL, EXAMPLES, command_of, docstring, the_table
@@ -27,6 +28,7 @@ GATES: dict[str, Callable[[int], list[str]]] = {
     "django_gate.py": gunicorn_command("django_gate:application"),
     "load_shedding_gate.py": uvicorn_command("load_shedding_gate:create_app"),
     "evidence_gate.py": gunicorn_command("evidence_gate:create_app()"),
+    "production_gate.py": uvicorn_command("production_gate:create_app"),
 }
 SCRIPTS = {"lambda_gate.py", "manage_webhooks.py"}
 COMMANDS = {"script_gate.py"}
@@ -124,7 +126,8 @@ def test_a_missing_setting_stops_each_gate_at_its_start(folder: Path, environmen
         f"for name in {sorted(name.removesuffix('.py') for name in GATES)!r}:\n"
         f"    for variable in {sorted(environment)!r}:\n"
         "        value, os.environ[variable] = os.environ[variable], ''\n"
-        "        sys.modules.pop(name, None)\n"
+        "        if not hasattr(sys.modules.get(name), 'create_app'):\n"
+        "            sys.modules.pop(name, None)\n"
         "        try:\n"
         "            getattr(importlib.import_module(name), 'create_app', lambda: None)()\n"
         "            print(name, 'starts without', variable)\n"
@@ -177,6 +180,42 @@ class TestEveryGate:
             assert http.get("/optimove").status_code == 405
             assert talk(f"{server.url}/optimove", [head("/optimove", ("Content-Length", "300000"))]).status == 413
         assert "Traceback" not in server.printed()
+
+
+def test_the_production_gate_over_two_workers(
+    folder: Path, tmp_path: Path, fake_optimove: FakeOptimove, environment: dict[str, str]
+) -> None:
+    for name in ("metrics", "data"):
+        (tmp_path / name).mkdir()
+    environment |= {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"), "GATE_DATA": str(tmp_path / "data")}
+
+    def command(fd: int) -> list[str]:
+        # Without a log of its own: then each line is one of the gate's.
+        return [*GATES["production_gate.py"](fd), "--workers", "2", "--log-level", "critical"]
+
+    with running(command, log=tmp_path / "log", environment=environment, directory=folder) as server:
+        for customer in ("C234638", "C100001") * 5:
+            body = asked(fake_optimove, customer)[1]
+            headers = {"optimove-signature-content": sign(body, secret=SECRET)}
+            # A connection each, so that both workers get some.
+            answer = httpx.post(
+                f"{server.url}/optimove", content=body, headers=headers, timeout=PATIENCE, trust_env=False
+            )
+            assert answer.status_code == 200
+        seen = [httpx.get(f"{server.url}/metrics/", timeout=PATIENCE, trust_env=False).text for _ in range(6)]
+        probes = [
+            httpx.get(f"{server.url}/{path}", timeout=PATIENCE, trust_env=False) for path in ("healthz", "readyz")
+        ]
+    for text in seen:
+        assert 'gate_notifications_total{kind="approved"} 5.0' in text
+        assert 'gate_notifications_total{kind="denied"} 5.0' in text
+        assert "gate_seconds_to_spare_count 10.0" in text
+    assert [probe.status_code for probe in probes] == [200, 200]
+    lines = [json.loads(line) for line in server.printed().splitlines()]
+    assert sorted(line["optimove_kind"] for line in lines) == ["approved"] * 5 + ["denied"] * 5
+    with SqliteDecisionLog(tmp_path / "data" / "decisions.sqlite") as log:
+        assert sorted(str(logged.record.verdict) for logged in log.decisions()) == ["approve"] * 5 + ["deny"] * 5
+        assert log.verify() is None
 
 
 def test_lambda_gate(folder: Path, fake_optimove: FakeOptimove, environment: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from optimove_conditional_execution.stores import SqliteJournal
+from optimove_conditional_execution.stores import SqliteDecisionLog, SqliteJournal
 from optimove_conditional_execution.testing import Campaign, FakeOptimove
 from tests.adapters.servers import PATIENCE, gunicorn_command, running, uvicorn_command
 from tests.examples.test_examples import environment, folder
@@ -159,20 +159,26 @@ def test_only_compliant_players_are_approved(
     folder: Path, settings: dict[str, str], fake_optimove: FakeOptimove
 ) -> None:
     players = {
-        "good": ["25.5", "active", "GB"],
-        "poor": ["5", "active", "GB"],
-        "excluded": ["25", "self-excluded", "GB"],
-        "abroad": ["25", "active", "US"],
-        "unreadable": ["much", "active", "GB"],
+        "good": ["25.5", "GB"],
+        "poor": ["5", "GB"],
+        "excluded": ["25", "GB"],
+        "abroad": ["25", "US"],
+        "unreadable": ["much", "GB"],
         "unknown": [],
     }
     rows = [{"CustomerID": name, "CustomerAttributes": values} for name, values in players.items()]
     campaign = fake_optimove.add_campaign(rows)
-    status, printed = ran(folder, settings, "compliance_review.py", event_file(folder, campaign))
-    assert (status, printed) == (1, "approved 1, denied 3, failed 2")
+    event = event_file(folder, campaign)
+    status, printed = ran(folder, settings, "compliance_review.py", event)
+    assert (status, printed.splitlines()[0]) == (0, "approved 1, denied 5, failed 0")
+    assert printed.splitlines()[1:] == ["deposits: 1", "deposits: failed: 2", "licence: 1", "self_exclusion: 1"]
     assert campaign.recipients() == ["good"]
     (call, *_) = fake_optimove.calls_of("get_processed_campaign_customers")
-    assert "CustomerAttributes=TotalDeposits%3BAccountStatus%3BCountry" in call.request.query
+    assert "CustomerAttributes=TotalDeposits%3BCountry" in call.request.query
+    with SqliteDecisionLog(folder / f"{Path(event).stem}.decisions.db") as log:
+        (excluded,) = (logged.record for logged in log.decisions(customer_id="excluded"))
+        assert (excluded.verdict, excluded.evidence["checks"]["self_exclusion"]["reference"]) == ("deny", "R-excluded")
+        assert log.verify() is None
 
 
 def test_a_listener_reviews_in_the_background(

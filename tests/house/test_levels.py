@@ -15,6 +15,7 @@ SOURCE = Path(optimove_conditional_execution.__file__).parent
 LEVELS = {
     "_version": 0,
     "_lazy": 0,
+    "defaults": 0,
     "errors": 0,
     "credentials": 0,
     "tracebacks": 0,
@@ -35,9 +36,11 @@ LEVELS = {
     "stores": 3,
     "worker_pool": 3,
     "fork": 3,
+    "installation": 3,
     "drivers": 4,
     "client": 4,
     "receivers": 5,
+    "replay": 5,
     "review": 5,
     "policy": 5,
     "adapters": 6,
@@ -58,6 +61,7 @@ SOLE_IMPORTERS = {
     "tenacity": {"transport.retry"},
     "sqlite3": {"stores.sqlite_file"},
     "redis": {"stores.redis"},
+    "cryptography": {"stores.payloads"},
     "psycopg": {"stores.postgres_connection"},
     "psycopg_pool": {"stores.postgres_connection"},
 }

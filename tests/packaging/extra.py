@@ -13,10 +13,13 @@ import pkgutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+import venv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -31,6 +34,7 @@ BRINGS: Final = {
     "httpx2": {"httpx2"},
     "otel": {"opentelemetry"},
     "redis": {"redis"},
+    "encryption": {"cryptography"},
     "postgres": {"psycopg", "psycopg_pool"},
     "celery": {"celery", "click"},
     "cli": {"click", "rich", "uvicorn"},
@@ -43,7 +47,10 @@ NEEDS: Final = {
     f"{package.__name__}.telemetry": "otel",
     f"{package.__name__}.stores.redis": "redis",
     # The extra `postgres` has libpq only where the system does.
-    **{f"{package.__name__}.stores.postgres{part}": "libpq" for part in ("", "_connection", "_journal", "_locks")},
+    **{
+        f"{package.__name__}.stores.postgres{part}": "libpq"
+        for part in ("", "_connection", "_decisions", "_journal", "_locks")
+    },
     f"{package.__name__}.transport.aiohttp_engine": "aiohttp",
     f"{package.__name__}.testing.pytest_plugin": "pytest",
 }
@@ -57,7 +64,7 @@ def main(extra: str) -> None:
     fake = FakeOptimove()
     receiver = WebhookReceiver(lambda notification, deadline: True, client=fake.client(), secrets="fake-secret")
     assert fake.notify(receiver, "C100").approved
-    use = {"redis": redis, "postgres": postgres, "celery": celery, "cli": cli}
+    use = {"redis": redis, "postgres": postgres, "celery": celery, "cli": cli, "encryption": encryption}
     {"nothing": no_extra, "aiohttp": aiohttp, "httpx2": httpx2, "otel": otel, **use}[extra]()
     print(f"[{extra}] works: {imported} modules imported, {', '.join(sorted(present)) or 'no package'} used")
 
@@ -103,10 +110,12 @@ def no_extra() -> None:
         client.send_webhook_approval(approval(fake))
     answered = command("--help")
     assert answered.returncode == 2, answered
-    assert "pip install 'optimove-conditional-execution[cli]'" in answered.stderr, answered
+    assert "optimove-ce needs click: pip install 'optimove-conditional-execution[cli] @ file:///" in answered.stderr
     assert "[cli]" in refusal(lambda: importlib.import_module(f"{package.__name__}.rehearsal"))
     assert "[redis]" in refusal(lambda: importlib.import_module(f"{package.__name__}.stores.redis"))
     assert "[postgres]" in refusal(lambda: importlib.import_module(f"{package.__name__}.stores.postgres"))
+    decision_log = importlib.import_module(f"{package.__name__}.stores").SqliteDecisionLog
+    assert "[encryption]" in refusal(lambda: decision_log("decisions.db", encryption_keys="x"))
     assert "[aiohttp]" in refusal(lambda: AsyncOptimoveClient("key", base_url=URL, engine="aiohttp"))
     assert "[httpx2]" in refusal(lambda: OptimoveClient("key", base_url=URL, engine="httpx2"))
 
@@ -148,6 +157,19 @@ def unused_port() -> int:
         return port
 
 
+def encryption() -> None:
+    stores = importlib.import_module(f"{package.__name__}.stores")
+    key = importlib.import_module("cryptography.fernet").Fernet.generate_key()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"keep_payloads": True, "encryption_keys": key}
+        with stores.SqliteDecisionLog(f"{folder}/decisions.db", **settings) as log:
+            fake = FakeOptimove()
+            receiver = WebhookReceiver(lambda *_: True, client=fake.client(), secrets="fake-secret", decision_log=log)
+            fake.notify(receiver, "C100")
+            (logged,) = log.decisions(customer_id="C100")
+            assert b"C100" in logged.record.payload
+
+
 def redis() -> None:
     stores = importlib.import_module(f"{package.__name__}.stores.redis")
     claims = stores.RedisClaims(f"redis://127.0.0.1:{unused_port()}")
@@ -181,6 +203,33 @@ def approve_all(customer_ids: list[str]) -> list[str]:
 def cli() -> None:
     shown = command("--version")
     assert shown.stdout.strip() == f"optimove-ce {package.__version__}", shown
+    with tempfile.TemporaryDirectory() as folder:
+        written = command("init", "script", f"{folder}/gate")
+        assert written.returncode == 0, written
+        python = fresh_environment(Path(folder, "fresh environment"))
+        listed = Path(folder, "gate", "requirements.txt")
+        # pytest is what the project wants besides: it is on any index.
+        listed.write_text(listed.read_text().replace("pytest\n", ""))
+        pip = ("-m", "pip", "install", "--no-index", "--disable-pip-version-check", "--requirement", str(listed))
+        installed = subprocess.run([str(python), *pip], capture_output=True, text=True, check=False, timeout=300)
+        assert installed.returncode == 0, installed
+        version = [str(python.with_name("optimove-ce")), "--version"]
+        assert subprocess.run(version, capture_output=True, text=True, check=True).stdout == shown.stdout
+
+
+def fresh_environment(folder: Path) -> Path:
+    """Make an environment that has the packages of this one, but not the SDK; returns its Python."""
+    venv.create(folder, with_pip=True)
+    others = folder / "others"
+    others.mkdir()
+    for path in sys.path:
+        for entry in Path(path).iterdir() if path.endswith("site-packages") else ():
+            link = others / entry.name
+            if not entry.name.startswith(package.__name__) and not link.exists():
+                link.symlink_to(entry)
+    (packages,) = (folder / "lib").glob("python*/site-packages")
+    (packages / "others.pth").write_text(f"{others}\n")
+    return folder / "bin" / "python"
 
 
 if __name__ == "__main__":

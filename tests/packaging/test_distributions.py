@@ -77,7 +77,7 @@ def test_the_metadata_says_who_may_install_it(metadata: email.message.Message) -
         "typing-extensions",
         "tzdata; sys_platform == 'win32'",
     }
-    extras = {"aiohttp", "celery", "cli", "httpx2", "otel", "postgres", "redis"}
+    extras = {"aiohttp", "celery", "cli", "encryption", "httpx2", "otel", "postgres", "redis"}
     assert set(metadata.get_all("Provides-Extra", [])) == extras
     assert metadata["Description-Content-Type"] == "text/markdown"
 

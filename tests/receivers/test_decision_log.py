@@ -109,6 +109,18 @@ def test_recorded_before_the_answer_leaves_and_completed_after(
     assert "active players only" not in str(made.approvals())
 
 
+def test_the_body_goes_into_a_log_that_keeps_payloads(rig: MakeRig) -> None:
+    plain, keeping = Keeping(), Keeping()
+    keeping.keep_payloads = True  # type: ignore[attr-defined]
+    for log in (plain, keeping):
+        rig(deciding(True), decision_log=log).notify(USER)
+    assert plain.records[0].payload is None
+    body = keeping.records[0].payload
+    assert body is not None
+    assert WebhookNotification.from_json(body).user.user_id == USER
+    assert USER not in repr(keeping.records)
+
+
 def test_in_a_file(rig: MakeRig, tmp_path: Path) -> None:
     with SqliteDecisionLog(tmp_path / "decisions.db") as log:
         made = rig(deciding(Decision.deny("excluded", {"bonus": 1}, evidence=EVIDENCE)), decision_log=log)

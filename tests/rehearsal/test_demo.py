@@ -110,7 +110,8 @@ def test_the_numbers_add_up() -> None:
         "latency_ms": {"p50": 20, "p95": 30, "p99": 30, "max": 30},
         "deadline_ms": 1000,
         "findings": [
-            "eligible-2 (eligible) should have been approved, and no answer came.",
+            "eligible-2 (eligible) should have been approved, and no answer came: the handler abstained, raised or was "
+            "too slow, which the log of the service shows.",
             "slow-4 (slow backend) was approved after its deadline, too late to count: "
             "decide sooner, or abstain when time is up.",
         ],

@@ -31,6 +31,7 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.flows.journal import FIRST_DENIAL
 from optimove_conditional_execution.flows.review_log import Decided, RunRecords
+from optimove_conditional_execution.flows.review_payload import read_review_payload
 from optimove_conditional_execution.review.run_log import ReviewLog, RunLog
 from optimove_conditional_execution.stores import (
     Completion,
@@ -203,6 +204,28 @@ def test_approved_by_one_row_and_revoked_by_another(rig: Rig, report_denied: boo
     # No status of its own: the approval that it confirms was sent.
     assert list(map(told, both)) == [("approved", "acknowledged", True), ("confirmed", None, None)]
     assert (both[1].record.verdict, both[1].record.number) == ("approve", None)
+
+
+def test_the_rows_go_into_a_log_that_keeps_payloads(fake_optimove: FakeOptimove, tmp_path: Path) -> None:
+    row = {"CustomerID": "A", "ActionID": 2, "PromoCode": "X,Y", "CustomerAttributes": "vip;7"}
+    rows = [{**row, "ChannelID": 15}, {**row, "ChannelID": 16, "PromoCode": "Z"}, {"CustomerID": "B", "ActionID": 2}]
+    campaign = fake_optimove.add_campaign(rows)
+    seen: dict[str, CampaignCustomer] = {}
+
+    def only_b(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+        seen.update({each.customer_id: each for each in customers})
+        return ["B"]
+
+    with SqliteDecisionLog(tmp_path / "decisions.db", keep_payloads=True) as log, fake_optimove.client() as client:
+        review = CampaignReview(only_b, client=client, decision_log=log, customer_attributes=["tier", "level"])
+        assert review.run(campaign.event()).complete
+        for name in ("A", "B"):
+            (logged,) = log.decisions(customer_id=name)
+            assert logged.record.payload is not None
+            event, customer = read_review_payload(logged.record.payload)
+            assert (event, customer) == (campaign.event(), seen[name])
+            assert set(customer.rows) == set(seen[name].rows)
+            assert customer.customer_attributes == seen[name].customer_attributes
 
 
 # ---- when the log is down

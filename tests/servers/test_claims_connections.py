@@ -29,7 +29,7 @@ from optimove_conditional_execution.stores.postgres import PostgresClaims
 from optimove_conditional_execution.stores.redis import RedisClaims
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.cli.doctor.outside import examined
-from tests.conftest import forked, forked_in_c
+from tests.conftest import child, forked, forked_in_c
 from tests.servers.claims import IN_URL, SECRET, Claims, Server, claims_of, clear
 from tests.servers.pgbouncer import running_pgbouncer
 from tests.servers.postgres import GUARDED, Postgres
@@ -91,13 +91,11 @@ def test_a_fork_shares_no_connection(server: Server, claims: Claims, fork: Calla
         acquire: Any = claims.asynchronous.acquire
         assert claims.acquire("parent's", "a", 60.0, 60.0).mine
         assert (await acquire("parent's in a loop", "a", 60.0, 60.0)).mine
-        child = fork()
-        if child == 0:
-            os._exit(0 if in_child() else 1)
+        process = child(in_child, fork)
         for number in range(20):
             assert claims.acquire(f"p{number}", "a", 60.0, 60.0).mine
             assert (await acquire(f"pl{number}", "a", 60.0, 60.0)).mine
-        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        _, status = await asyncio.to_thread(os.waitpid, process, 0)
         assert os.waitstatus_to_exitcode(status) == 0
         assert not claims.acquire("c0", "a", 60.0, 60.0).mine
         assert (await acquire("after", "a", 60.0, 60.0)).mine

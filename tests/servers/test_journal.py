@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -28,7 +27,7 @@ from optimove_conditional_execution.stores import DecidedBatch, Journal, ReviewS
 from optimove_conditional_execution.stores import postgres_locks as locks_module
 from optimove_conditional_execution.stores.postgres import PostgresJournal
 from optimove_conditional_execution.testing import FakeOptimove
-from tests.conftest import OverHTTP, forked, forked_in_c, served
+from tests.conftest import OverHTTP, child_status, forked, forked_in_c, served
 from tests.servers.journals import locks, terminate, until
 from tests.servers.postgres import Postgres
 from tests.servers.processes import PATIENCE
@@ -199,16 +198,16 @@ def test_a_forked_child_has_not_what_its_parent_took(
     server: Postgres, journal: PostgresJournal, other: PostgresJournal, fork: Callable[[], int]
 ) -> None:
     run = opened(journal)
-    child = fork()
-    if child == 0:
+
+    def has_only_its_own() -> bool:
         refused = journal.open(EVENT) is None
         journal.unlock(KEY)
         still = journal.open(EVENT) is None
         own = journal.open(ANOTHER)
         journal.record(KEY, [batch(1)])
-        os._exit(0 if refused and still and own else 1)
-    _, status = os.waitpid(child, 0)
-    assert os.waitstatus_to_exitcode(status) == 0
+        return refused and still and bool(own)
+
+    assert child_status(has_only_its_own, fork) == 0
     assert other.open(EVENT) is None
     journal.record(KEY, [batch(2)], run=run)
     assert list(journal.batches(KEY)) == [batch(1), batch(2)]

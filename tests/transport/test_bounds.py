@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import socket
 import sys
 import threading
@@ -40,7 +39,7 @@ from optimove_conditional_execution.transport.addresses import Addresses
 from optimove_conditional_execution.transport.connection_pool import ConnectionPool
 from optimove_conditional_execution.transport.http.httpx_deadline import install_deadlines, remove_deadlines
 from optimove_conditional_execution.transport.rate_limit import AdaptiveThrottle, RateLimiter
-from tests.conftest import forked, forked_in_c
+from tests.conftest import child_status, forked, forked_in_c
 
 OPTIONS: dict[str, Any] = {"base_url": "http://optimove.invalid", "retry": RetryPolicy(attempts=1)}
 
@@ -422,18 +421,6 @@ def test_aiohttp_reads_the_proxies_of_the_environment(monkeypatch: pytest.Monkey
 by_any_fork = pytest.mark.parametrize("fork", [forked, forked_in_c], ids=["python", "c"])
 
 
-def in_a_child(check: Callable[[], object], fork: Callable[[], int] = forked) -> int:
-    """Return the exit status of a forked child: 0 when a check is true there."""
-    child = fork()
-    if child == 0:
-        status = 1
-        try:
-            status = 0 if check() else 2
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
 @by_any_fork
 def test_a_child_starts_without_the_connections_of_its_parent(fork: Callable[[], int]) -> None:
     with FaultServer() as server, server.client() as client:
@@ -444,7 +431,7 @@ def test_a_child_starts_without_the_connections_of_its_parent(fork: Callable[[],
         def asks_over_its_own() -> bool:
             return client.get_webhooks() == [] and engine._requests is not before
 
-        assert in_a_child(asks_over_its_own, fork) == 0
+        assert child_status(asks_over_its_own, fork) == 0
         assert server.connections == 2
 
 
@@ -453,12 +440,12 @@ def test_a_child_sends_from_an_event_loop_of_its_own(fork: Callable[[], int]) ->
     with FaultServer() as server, server.client(engine="aiohttp") as client:
         assert client.get_webhooks() == []
         for _ in range(2):
-            assert in_a_child(lambda: client.get_webhooks() == [], fork) == 0
+            assert child_status(lambda: client.get_webhooks() == [], fork) == 0
             assert client.get_webhooks() == []
         assert server.connections == 3
 
 
-def test_a_client_of_yours_is_refused_in_a_child() -> None:
+def test_a_client_of_yours_is_refused_child_status() -> None:
     def refused() -> bool:
         with pytest.raises(ConfigurationError, match="before a fork"):
             client.get_webhooks()
@@ -466,7 +453,7 @@ def test_a_client_of_yours_is_refused_in_a_child() -> None:
 
     with FaultServer() as server, httpx.Client() as own, server.client(http_client=own) as client:
         assert client.get_webhooks() == []
-        assert in_a_child(refused) == 0
+        assert child_status(refused) == 0
         assert client.get_webhooks() == []
 
 
@@ -483,7 +470,7 @@ def test_a_child_of_an_event_loop_closes_nothing_of_its_parents(engine: Any) -> 
                     finalizer.aclose().send(None)
                 return not pools._pools
 
-            assert in_a_child(finalized) == 0
+            assert child_status(finalized) == 0
             assert await client.get_webhooks() == []
 
     with FaultServer() as server:
@@ -503,4 +490,4 @@ def test_a_lock_that_a_thread_holds_while_its_process_forks_holds_no_child() -> 
         return True
 
     with limiter._lock, throttle._lock:
-        assert in_a_child(usable) == 0
+        assert child_status(usable) == 0

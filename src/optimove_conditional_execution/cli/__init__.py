@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from typing import Final
 
+from ..installation import install_hint
+
 _EXTRA: Final = frozenset({"click", "rich", "uvicorn"})
 
 
@@ -25,7 +27,7 @@ def main() -> None:
         missing = (error.name or "").partition(".")[0]
         if missing not in _EXTRA:
             raise
-        print(f"optimove-ce needs {missing}: pip install 'optimove-conditional-execution[cli]'", file=sys.stderr)
+        print(f"optimove-ce needs {missing}: {install_hint('cli')}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:  # the imports take long enough to be interrupted
         raise SystemExit(130) from None

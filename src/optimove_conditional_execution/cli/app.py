@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     **{name: f"tenant:{name}" for name in ("webhooks", "listeners", "settings")},
     **{name: f"{name}:{name}" for name in ("review", "decisions", "init", "schema")},
     "doctor": "doctor.command:doctor",
+    "replay": "replay:replay_command",
 }
 """Module and name of each command; the module is imported when the command is asked for."""
 

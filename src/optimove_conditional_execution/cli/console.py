@@ -224,10 +224,11 @@ def campaign_section(result: ScheduledResult) -> Section:
     series = {"statuses reported": result.reported_over_time}
     return Section(
         title=f"Campaign {result.campaign_id}",
-        ok=bool(result.reported),
+        ok=not result.failed,
         verdict=f"{counted(result.reported, 'customer')} reported in time.",
         facts=result.lines(),
         charts=[BurnUp(series, clearance=result.clearance_seconds, total=result.rows)],
+        findings=sentences(result.findings),
     )
 
 

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final, TextIO, final
 
 import click
 
-from ..errors import ConfigurationError, OptimoveError
 from ..flows.decision_log import LoggedDecision
-from ..settings import LOG_SECRET_VARIABLE
-from ..stores import SqliteDecisionLog
+from .decision_logs import before_option, campaign_option, log_option, opened_log, readable, since_option, until_option
+from .options import echo_result, json_lines_option, json_option, printable
 
 _SHOW: Final = "show"
 _COLUMNS: Final = (
@@ -49,27 +46,7 @@ class _Decisions(click.Group):
         return super().parse_args(ctx, args)
 
 
-def _moment(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        raise click.BadParameter("must be a date or a time such as 2026-03-03 or 2026-03-03T12:00+01:00.") from None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
-_LOG: Final = click.option(
-    "--log",
-    "path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    required=True,
-    help="The SQLite file that a receiver or a review writes its decisions to.",
-)
-_CAMPAIGN: Final = click.option("--campaign", metavar="N", help="Only this campaign: its series id, or CampaignID.")
-_SINCE: Final = click.option(
-    "--since", metavar="DATE", callback=_moment, help="Only from this moment on; UTC without a zone."
-)
+_YES: Final = click.option("--yes", "is_sure", is_flag=True, help="Do it without asking.")
 
 
 @click.group(cls=_Decisions, epilog="\b\nExample:\n  optimove-ce decisions C234638 --log decisions.db")
@@ -77,44 +54,49 @@ def decisions() -> None:
     """Tell why a customer got a campaign or did not.
 
     `decisions CUSTOMER` is short for `decisions show CUSTOMER`. If the log holds an HMAC instead of the ids, its secret
-    is read from OPTIMOVE_DECISION_LOG_SECRET.
+    is read from OPTIMOVE_DECISION_LOG_SECRET. The log can be set as OPTIMOVE_DECISION_LOG instead of --log.
     """
 
 
 @decisions.command(_SHOW, epilog="\b\nExample:\n  optimove-ce decisions C234638 --log decisions.db --campaign 29")
 @click.argument("customer")
-@_LOG
-@_CAMPAIGN
-@_SINCE
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show_decisions(customer: str, path: Path, campaign: str | None, since: datetime | None, as_json: bool) -> None:
+@log_option
+@campaign_option
+@since_option
+@until_option
+@json_option
+def show_decisions(
+    customer: str, log: str, campaign: str | None, since: datetime | None, until: datetime | None, as_json: bool
+) -> None:
     """List what was decided about CUSTOMER, the oldest first."""
-    with _opened(path) as log:
-        found = _read(path, log.decisions(customer_id=customer, campaign=campaign, since=since))
+    with opened_log(log) as opened:
+        found = readable(opened.decisions(customer_id=customer, campaign=campaign, since=since, until=until))
         if as_json:
             click.echo(json.dumps([each.as_json() for each in found]))
             return
         none = True
-        for each in found:
+        for line in (line for each in found for line in _told(each)):
             none = False
-            for line in _told(each):
-                click.echo(line)
+            click.echo(line)
         if none:
             click.echo("The log holds no such decision.")
 
 
 @decisions.command("export", epilog="\b\nExample:\n  optimove-ce decisions export --log decisions.db --csv > march.csv")
-@_LOG
-@_CAMPAIGN
-@_SINCE
+@log_option
+@campaign_option
+@since_option
+@until_option
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header; the default.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-def export_decisions(path: Path, campaign: str | None, since: datetime | None, as_csv: bool, as_json: bool) -> None:
+@json_lines_option
+def export_decisions(
+    log: str, campaign: str | None, since: datetime | None, until: datetime | None, as_csv: bool, as_json: bool
+) -> None:
     """Print all decisions. They hold personal data."""
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other.")
-    with _opened(path) as log:
-        found = _read(path, log.decisions(campaign=campaign, since=since))
+    with opened_log(log) as opened:
+        found = readable(opened.decisions(campaign=campaign, since=since, until=until))
         if as_json:
             for each in found:
                 click.echo(json.dumps(each.as_json()))
@@ -123,50 +105,74 @@ def export_decisions(path: Path, campaign: str | None, since: datetime | None, a
 
 
 @decisions.command("verify", epilog="\b\nExample:\n  optimove-ce decisions verify --log decisions.db")
-@_LOG
+@log_option
 @click.option("--head", help="What this command printed earlier: the log must still hold that entry.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def verify_decisions(path: Path, head: str | None, as_json: bool) -> None:
+@json_option
+def verify_decisions(log: str, head: str | None, as_json: bool) -> None:
     """Check that no entry was changed, removed or reordered.
 
     Exit status: 0 the log is intact, 1 it is not, 2 a usage or configuration error. Keep the head that it prints where
     those who can write the file cannot.
     """
-    with _opened(path) as log:
-        now, fault = log.head(), log.verify(head=head)
-    if as_json:
-        told = {"entry": None, "problem": None} if fault is None else {"entry": fault.entry, "problem": fault.problem}
-        click.echo(json.dumps({"ok": fault is None, **told, "head": now}))
-    elif fault is None:
-        click.echo(f"The log is intact. Its head is {now}")
-    else:
-        click.echo(f"Entry {fault.entry} {fault.problem}.")
-    if fault is not None:
+    with opened_log(log) as opened:
+        now, fault = opened.head(), opened.verify(head=head)
+    entry, problem = (None, None) if fault is None else (fault.entry, fault.problem)
+    told = {"ok": fault is None, "entry": entry, "problem": problem, "head": now}
+    text = f"The log is intact. Its head is {now}" if fault is None else f"Entry {entry} {problem}."
+    echo_result(told, text, as_json=as_json)
+    raise click.exceptions.Exit(int(fault is not None))
+
+
+@decisions.command("prune", epilog="\b\nExample:\n  optimove-ce decisions prune --before 2021-03-01 --log decisions.db")
+@log_option
+@before_option
+@_YES
+@json_option
+def prune_decisions(log: str, before: datetime, is_sure: bool, as_json: bool) -> None:
+    """Delete the oldest decisions, up to the first that is not from before a moment.
+
+    Asks on a terminal; elsewhere it needs --yes. That the log was pruned, and up to which entry, becomes an entry of
+    its own, so the rest stays verifiable. Exit status: 0 done, 1 the answer was no, 2 a usage or configuration error.
+    """
+    moment = before.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    with opened_log(log) as opened:
+        _ask(f"Delete all decisions from before {moment} for good?", is_sure=is_sure)
+        count = opened.prune(before)
+    text = f"{count} decisions from before {moment} were deleted. The log keeps that it was pruned, and where."
+    echo_result({"pruned": count}, text, as_json=as_json)
+
+
+@decisions.command("erase", epilog="\b\nExample:\n  optimove-ce decisions erase C234638 --log decisions.db")
+@click.argument("customer")
+@log_option
+@_YES
+@json_option
+def erase_decisions(customer: str, log: str, is_sure: bool, as_json: bool) -> None:
+    """Delete what the log knows of CUSTOMER, and keep that decisions were made.
+
+    Deleted are the id, the reasons, the evidence, the additional data and the payloads. What stays is a record of each
+    decision about somebody whom the log does not know any more: when, about which campaign, the verdict, what became of
+    it, and Optimove's request_uid. So it stays provable that the gate ran. Asks on a terminal; elsewhere it needs
+    --yes. Exit status: 0 done, 1 the answer was no, 2 a usage or configuration error.
+    """
+    with opened_log(log) as opened:
+        _ask("Delete for good what the log knows of this customer? That decisions were made is kept.", is_sure=is_sure)
+        count = opened.erase(customer)
+    text = (
+        f"{count} decisions were erased: the id, reasons, evidence, additional data and payloads are deleted. The log "
+        "keeps that they were made: when, about which campaign, the verdict, and Optimove's request_uid."
+    )
+    echo_result({"erased": count}, text if count else "The log holds nothing about this customer.", as_json=as_json)
+
+
+def _ask(question: str, *, is_sure: bool) -> None:
+    if is_sure:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError("This deletes for good: confirm it with --yes, since there is no terminal to ask on.")
+    if not click.confirm(question, err=True):
+        click.echo("Nothing was deleted.", err=True)
         raise click.exceptions.Exit(1)
-
-
-def _opened(path: Path) -> SqliteDecisionLog:
-    # A mistyped name must not create an empty log that looks like one without decisions.
-    if not path.is_file():
-        raise ConfigurationError(f"There is no log {path}.")
-    try:
-        return SqliteDecisionLog(path, identify=os.environ.get(LOG_SECRET_VARIABLE))
-    except OptimoveError:
-        raise
-    except Exception as error:  # the file may be of any kind
-        raise ConfigurationError(
-            f"The log {path} cannot be used ({error}): it must be an SQLite file of ours."
-        ) from error
-
-
-def _read(path: Path, found: Iterator[LoggedDecision]) -> Iterator[LoggedDecision]:
-    try:
-        yield from found
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise ConfigurationError(
-            f"An entry of {path} cannot be read ({type(error).__name__}): it was changed. "
-            "`optimove-ce decisions verify` names the first that was."
-        ) from None
 
 
 def _told(logged: LoggedDecision) -> Iterator[str]:
@@ -184,9 +190,9 @@ def _told(logged: LoggedDecision) -> Iterator[str]:
     error = f": {record.error.rstrip('.')}" if record.error else ""
     again = "the same answer was given again: " if record.redelivered else ""
     when = record.at.strftime("%Y-%m-%d %H:%M:%S UTC")
-    yield _printable(f"{when}  {', '.join(asked) or record.flow}: {again}{kind}{because}{error}. {_outcome(logged)}")
+    yield printable(f"{when}  {', '.join(asked) or record.flow}: {again}{kind}{because}{error}. {_outcome(logged)}")
     if record.evidence:
-        yield _printable(f"    evidence: {json.dumps(record.evidence, ensure_ascii=False)}")
+        yield printable(f"    evidence: {json.dumps(record.evidence, ensure_ascii=False)}")
 
 
 def _outcome(logged: LoggedDecision) -> str:
@@ -240,8 +246,3 @@ def _write_csv(stream: TextIO, found: Iterable[LoggedDecision]) -> None:
 def _encodable(value: object) -> object:
     """Return text that UTF-8 can hold: an id may have a lone surrogate."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-
-
-def _printable(text: str) -> str:
-    """Return text that cannot steer a terminal: ids and reasons are others' text."""
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.resources
-import json
+import re
 import shlex
 from collections.abc import Mapping
 from importlib.resources.abc import Traversable
@@ -14,7 +14,8 @@ from typing import Final
 import click
 
 from ..errors import ConfigurationError
-from .options import json_option
+from ..installation import DISTRIBUTION, requirement
+from .options import echo_result, json_option
 
 REQUIREMENTS: Final[Mapping[str, tuple[str, ...]]] = {
     "fastapi": ("fastapi", "uvicorn"),
@@ -45,6 +46,19 @@ OPTIMOVE_API_KEY=
 OPTIMOVE_BASE_URL=
 OPTIMOVE_WEBHOOK_SECRET=
 """
+_MYPY: Final = """\
+[mypy]
+# Finds a condition that lacks its await, which is always true.
+enable_error_code = truthy-bool
+"""
+_PLACE: Final = """\
+# The SDK, from where it was installed here. Elsewhere, name its wheel there, a file or a URL.
+"""
+_NO_PLACE: Final = """\
+# If the SDK's wheel is on no index of yours, name the folder that holds it:
+# --find-links wheels
+"""
+_INSTALLS: Final = re.compile(rf'pip install "{DISTRIBUTION}\[cli\]".*')
 _IGNORED: Final = ".env\n.venv/\n__pycache__/\n.pytest_cache/\npackage/\n*.zip\n"
 
 
@@ -70,14 +84,10 @@ def init(kind: str, directory: Path, force: bool, as_json: bool) -> None:
     ]
     if directory.resolve() != Path.cwd():
         commands[0] = f"cd {shlex.quote(str(directory))} && {commands[0]}"
-    if as_json:
-        click.echo(json.dumps({"kind": kind, "directory": str(directory), "files": list(files), "next": commands}))
-        return
-    for name in files:
-        click.echo(f"wrote {click.format_filename(directory / name)}")
-    click.echo("\nNext: set up, test, rehearse.\n")
-    for command in commands:
-        click.echo(f"  {click.format_filename(command)}")
+    wrote = [f"wrote {click.format_filename(directory / name)}" for name in files]
+    lines = [*wrote, "\nNext: set up, test, rehearse.\n", *(f"  {click.format_filename(each)}" for each in commands)]
+    value = {"kind": kind, "directory": str(directory), "files": list(files), "next": commands}
+    echo_result(value, "\n".join(lines), as_json=as_json)
 
 
 def project(kind: str) -> dict[str, str]:
@@ -89,15 +99,17 @@ def project(kind: str) -> dict[str, str]:
     folder = _examples()
     example = f"{kind}_gate"
     sources = (f"{example}.py", f"test_{example}.py", *_MORE.get(kind, ()))
-    # In its own folder it is the only gate.
-    files = {
-        name.replace(example, "gate"): folder.joinpath(name).read_text("utf-8").replace(example, "gate")
-        for name in sources
-    }
-    needed = ("optimove-conditional-execution[cli]", *REQUIREMENTS[kind], "pytest")
+    files = {}
+    for name in sources:
+        # In its own folder it is the only gate.
+        text = folder.joinpath(name).read_text("utf-8").replace(example, "gate")
+        text = text.replace(f"package {DISTRIBUTION} ", f"package {shlex.quote(requirement())} ")
+        files[name.replace(example, "gate")] = _INSTALLS.sub("pip install -r requirements.txt", text)
+    needed = (requirement("cli"), *REQUIREMENTS[kind], "pytest")
     return {
         **files,
-        "requirements.txt": "".join(f"{name}\n" for name in needed),
+        "requirements.txt": (_PLACE if "@" in needed[0] else _NO_PLACE) + "".join(f"{name}\n" for name in needed),
+        "mypy.ini": _MYPY,
         "README.md": _README.format(rehearsal=_last_paragraph(files["gate.py"])),
         ".env.example": _ENV,
         ".gitignore": _IGNORED,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import sys
-from collections.abc import Mapping
-from typing import Final, final
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar, final
 
 import click
 
@@ -13,12 +15,20 @@ from ..errors import ConfigurationError
 from ..settings import SECRET_VARIABLE, secret_variables, webhook_secrets
 from ..urls import split_absolute
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 MAX_TIMEOUT_MS: Final = 3_600_000
 
 NamedSecret = tuple[str, bytes]
 """The variable, and its value as bytes."""
 
 json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else.")
+json_lines_option: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+
+
+def together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """Return one decorator for options that several commands share."""
+    return lambda function: functools.reduce(lambda added, option: option(added), reversed(options), function)
 
 
 @final
@@ -51,6 +61,16 @@ def given_secrets() -> list[NamedSecret]:
         environment = {SECRET_VARIABLE: click.prompt("Webhook secret", hide_input=True, err=True)}
     webhook_secrets(environment)  # checks them
     return list(secret_variables(environment).items())
+
+
+def echo_result(value: object, text: str, *, as_json: bool) -> None:
+    """Print a result: as one line of JSON, or as text."""
+    click.echo(json.dumps(value) if as_json else text)
+
+
+def printable(text: str) -> str:
+    """Return text that cannot steer a terminal: ids, URLs and reasons are others' text."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def as_text(secret: NamedSecret) -> str:

@@ -40,12 +40,13 @@ from .console import (
     line_of,
     triggered_section,
 )
-from .options import MAX_TIMEOUT_MS, Seconds, as_text, given_secrets, json_option, url
+from .options import MAX_TIMEOUT_MS, Seconds, as_text, given_secrets, json_lines_option, json_option, together, url
 from .report_file import report_option, write_page
 from .signals import Interrupted, run_interruptibly
 from .tenant import token_of, with_token
 
 _DEFAULT_PERCENT: Final = 10.0
+_DECISIONS: Final = ("approved", "denied", "abstained")
 
 
 def _fault_share(given: str) -> tuple[FaultKind, float]:
@@ -64,8 +65,20 @@ def _fault_share(given: str) -> tuple[FaultKind, float]:
     return kind, percent
 
 
+def _expectation(given: str) -> tuple[str, str]:
+    """Return a customer and the right decision, from `ID=DECISION`."""
+    customer_id, _, decision = given.rpartition("=")
+    if not customer_id or decision not in _DECISIONS:
+        raise click.BadParameter(f"{given!r} is not ID=DECISION, with one of {', '.join(_DECISIONS)}.")
+    return customer_id, decision
+
+
 def _complete_fault(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
     return [kind for kind in FAULT_KINDS if kind.startswith(incomplete)]
+
+
+def _as_dict(_: click.Context, __: click.Parameter, given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    return dict(given)
 
 
 def _check_host(_: click.Context, __: click.Parameter, host: str) -> str:
@@ -85,6 +98,16 @@ _port: Final = click.option("--port", type=click.IntRange(0, 65_535), default=0,
 _start_within: Final = click.option(
     "--start-within", type=Seconds(0, 3_600), default=START_SECONDS, help="How long your service may take to listen."
 )
+_serving: Final = together(_host, _port, _start_within, report_option, json_lines_option)
+_file: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+_expect: Final = click.option(
+    "--expect",
+    multiple=True,
+    metavar="ID=DECISION",
+    type=_expectation,
+    callback=_as_dict,
+    help="The right decision about a customer, such as C1=denied; may be repeated.",
+)
 _users: Final = click.option(
     "--user", "users", multiple=True, metavar="ID", help="Ask about this customer; may be repeated."
 )
@@ -94,13 +117,13 @@ _timezone: Final = click.option(
     default="UTC",
     help="The zone of a scheduled campaign's times; read from OPTIMOVE_TIMEZONE too.",
 )
-_json_lines: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
 
 @click.command(
     epilog="\b\nExamples:\n"
     "  optimove-ce trigger http://127.0.0.1:8000/optimove --count 20 -- uvicorn gate:app --port 8000\n"
-    "  optimove-ce trigger http://127.0.0.1:8000/optimove --port 8900 --fault forged --fault late=20 --json"
+    "  optimove-ce trigger http://127.0.0.1:8000/optimove --port 8900 --fault forged --fault late=20 --json\n"
+    "  optimove-ce trigger http://127.0.0.1:8000/optimove --payload recorded.jsonl --expect C9=denied -- node gate.js"
 )
 @click.argument("url", type=url)
 @_command
@@ -118,7 +141,7 @@ _json_lines: Final = click.option("--json", "as_json", is_flag=True, help="Print
     multiple=True,
     metavar="KIND[=PERCENT]",
     type=_fault_share,
-    callback=lambda _, __, given: dict(given),
+    callback=_as_dict,
     shell_complete=_complete_fault,
     help="Give so many of a hundred a fault: duplicate, late, forged or oversize; may be repeated. "
     f"Without a number it is {_DEFAULT_PERCENT:g}.",
@@ -132,24 +155,36 @@ _json_lines: Final = click.option("--json", "as_json", is_flag=True, help="Print
 )
 @click.option("--seed", type=int, help="Repeat a run with the same customers and faults.")
 @_users
-@_host
-@_port
-@_start_within
-@report_option
-@_json_lines
+@click.option(
+    "--payload",
+    "payloads",
+    type=_file,
+    help="Send these notifications instead, each once: JSON or JSON lines, recorded or made by hand. They get new time "
+    "stamps, a new deadline and a new request_uid, and are signed.",
+)
+@click.option("--as-is", is_flag=True, help="Keep the payloads' time stamps, deadlines and request_uids.")
+@_expect
+@click.option(
+    "--undecided",
+    type=click.FloatRange(0, 100),
+    metavar="PERCENT",
+    help="How many of a hundred may stay without a decision; without it a third, of ten or more customers.",
+)
+@_serving
 def trigger(command: Sequence[str], report: Path | None, as_json: bool, **options: Any) -> None:
     """Send the notifications of a triggered campaign to your webhook URL, faults included, and check the results.
 
     A simulated Optimove posts signed notifications and takes the answers. A good one must be approved, denied or left
     undecided with HTTP 200 before its deadline; a forged one must get 401, one over 262,144 bytes 413, and neither an
-    approval; a late one must not be answered; and a repeat must change nothing.
+    approval; a late one must not be answered; and a repeat must change nothing. Whether a decision is the right one is
+    checked for the customers of --expect, who are asked about, too: abstained means that Optimove gets no answer.
 
     COMMAND starts your service with the settings it needs, and stops it at the end; what it writes goes to standard
     error. Without COMMAND the settings are printed, and your service is waited for. API key and secret are those of
     OPTIMOVE_API_KEY and OPTIMOVE_WEBHOOK_SECRET; without them new ones are made.
 
-    Exit status: 0 all results are right, 1 one is not, or no customer was decided, 2 it could not start, 130 it was
-    ended by Ctrl-C.
+    Exit status: 0 all results are right, 1 one is not, or too few customers were decided, 2 it could not start, 130 it
+    was ended by Ctrl-C.
     """
     given_key = os.environ.get(API_KEY_VARIABLE)
     secret = as_text(given_secrets()[0]) if secret_variables(os.environ) else None
@@ -187,12 +222,19 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
     "  optimove-ce campaign --listener http://127.0.0.1:8000/campaigns -- uvicorn reviews:app --port 8000 "
     "--no-access-log\n"
     "  optimove-ce campaign --port 8900 --listener http://127.0.0.1:8000/campaigns --lead 20\n"
-    "  optimove-ce campaign --customers 100000 --lead 600 --json"
+    "  optimove-ce campaign --customers 100000 --lead 600 --json\n"
+    "  optimove-ce campaign --rows customers.csv --expect C0000007=denied -- python reviews.py"
 )
 @_command
 @click.option("--listener", type=url, help="Your listener. Without it, the one that your service registers.")
 @click.option("--campaign-id", type=click.IntRange(1), default=1359, help="The CampaignID.")
 @click.option("--customers", type=_CUSTOMERS, default=100, help="Customers on hold.")
+@click.option(
+    "--rows",
+    type=_file,
+    help="Their rows instead, as GetProcessedCampaignCustomers has them: JSON, JSON lines or CSV.",
+)
+@_expect
 @click.option(
     "--lead", "lead_seconds", type=Seconds(0.1, 86_400), default=60.0, help="From the event to ClearanceRequiredBy."
 )
@@ -202,12 +244,8 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
     type=Seconds(0, min_open=True),
     help="End this long after the event, when clearance is later.",
 )
-@_host
-@_port
-@_start_within
 @click.option("--recipients", type=click.File("w"), help="Write who would get the campaign into a file, an id a line.")
-@report_option
-@_json_lines
+@_serving
 def campaign(
     command: Sequence[str],
     listener: str | None,
@@ -219,16 +257,17 @@ def campaign(
 ) -> None:
     """Put a scheduled campaign on hold, post its event to your listener, and show who is approved before clearance.
 
-    It prints the settings for your service, and waits until something listens. The customers C0000001 and on are
-    served, and their statuses taken, until clearance or Ctrl-C. The API key is that of OPTIMOVE_API_KEY, so that a
-    running service need not be restarted; without it a new one is made. A token is read from
+    It prints the settings for your service, and waits until something listens. The customers C0000001 and on, or those
+    of --rows, are served, and their statuses taken, until clearance or Ctrl-C. The API key is that of OPTIMOVE_API_KEY,
+    so that a running service need not be restarted; without it a new one is made. A token is read from
     OPTIMOVE_LISTENER_TOKEN and added to the URL of --listener, unless it has one.
 
     COMMAND starts your service with these settings, and a token, instead, and stops it at the end; what it writes goes
     to standard error. It must listen, or register its listener, within --start-within; without COMMAND there is no
     limit.
 
-    Exit status: 0 customers were reported in time, 1 none was, 2 it could not start.
+    Exit status: 0 customers were reported in time, 1 none was, or a decision is not that of --expect, or the service
+    did not await a coroutine, 2 it could not start.
     """
     given_key = os.environ.get(API_KEY_VARIABLE)
     token = (None if listener is None else token_of(listener)) or os.environ.get(TOKEN_VARIABLE)
@@ -270,10 +309,12 @@ def campaign(
             if chart.drawable:
                 click.echo()
                 show(chart)
+        for finding in section.findings:
+            click.echo(f"! {finding}")
     if recipients is not None:
         recipients.writelines(f"{customer_id}\n" for customer_id in result.recipients)
     _finish("A campaign of the simulator", [section], result.as_json() if as_json else None, report)
-    raise click.exceptions.Exit(int(not result.reported))
+    raise click.exceptions.Exit(int(result.failed))
 
 
 def _told(status: int | None) -> str:
@@ -321,7 +362,7 @@ def _told(status: int | None) -> str:
     help="From a scheduled campaign's event to its clearance.",
 )
 @_timezone
-@_json_lines
+@json_lines_option
 def simulate(as_json: bool, **options: Any) -> None:
     """Simulate Optimove, so that you can try your own service: it posts signed notifications and takes approvals.
 

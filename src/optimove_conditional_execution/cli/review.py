@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
-import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, TypeVar
@@ -25,9 +23,10 @@ from ..signature_diagnosis import UTF_16, utf_16
 from ..stores import SqliteJournal
 from .charts import show_section
 from .console import ReviewDisplay, review_sections
-from .options import json_option
+from .options import echo_result, json_option, together
 from .report_file import report_option, write_page
 from .signals import Interrupted, run_interruptibly
+from .user_function import user_function
 
 T = TypeVar("T")
 
@@ -51,6 +50,7 @@ _STOP_WITHIN: Final = click.option(
 )
 _CAMPAIGN: Final = click.option("--campaign", type=int, metavar="N", help="Only this campaign.")
 _ONE: Final = click.option("--per-customer", "one_by_one", is_flag=True, help="FUNCTION takes one customer.")
+_RUNNING: Final = together(_JOURNAL, _ONE, _DENIED, _STOP_WITHIN, report_option, json_option)
 
 
 @click.group(epilog="\b\nExample:\n  optimove-ce review status --journal reviews.db")
@@ -65,12 +65,7 @@ def review() -> None:
 @review.command("run", epilog="\b\nExample:\n  optimove-ce review run gate:reviewer event.json --journal reviews.db")
 @_REVIEWER
 @click.argument("event", type=click.File("rb"), metavar="EVENT")
-@_JOURNAL
-@_ONE
-@_DENIED
-@_STOP_WITHIN
-@report_option
-@json_option
+@_RUNNING
 def run_review(event: BinaryIO, **options: Any) -> None:
     """Review the campaign of EVENT: a file with what Optimove posted to the listener, or - for stdin.
 
@@ -92,12 +87,7 @@ def run_review(event: BinaryIO, **options: Any) -> None:
 
 @review.command("resume", epilog="\b\nExample:\n  optimove-ce review resume gate:reviewer --journal reviews.db")
 @_REVIEWER
-@_JOURNAL
-@_ONE
-@_DENIED
-@_STOP_WITHIN
-@report_option
-@json_option
+@_RUNNING
 def resume_reviews(journal: str, **options: Any) -> None:
     """Run what a crash or a stop left unfinished.
 
@@ -124,17 +114,9 @@ def review_status(journal: str, as_json: bool) -> None:
         }
         for kept in _kept(_existing(journal))
     ]
-    if as_json:
-        click.echo(json.dumps(rows))
-        return
-    for row in rows:
-        state = "finished" if row["finished"] else "unfinished"
-        click.echo(
-            f"campaign {row['campaign_id']}  clearance {row['clearance_required_by']}  decided {row['decided']}  "
-            f"approved {row['approved']}  {state}"
-        )
-    if not rows:
-        click.echo("The journal holds no review.")
+    line = "campaign {campaign_id}  clearance {clearance_required_by}  decided {decided}  approved {approved}  {state}"
+    lines = [line.format(**row, state="finished" if row["finished"] else "unfinished") for row in rows]
+    echo_result(rows, "\n".join(lines) or "The journal holds no review.", as_json=as_json)
 
 
 @review.command("unanswered", epilog="\b\nExample:\n  optimove-ce review unanswered --journal reviews.db --json")
@@ -158,13 +140,11 @@ def unanswered_customers(journal: str, campaign: int | None, as_json: bool) -> N
         for state, found in _from_journal(_existing(journal), campaign, lambda _, batches: unanswered(batches))
         for customer_id, why in found.items()
     ]
-    if as_json:
-        click.echo(json.dumps(rows))
-        return
-    for row in rows:
-        click.echo("campaign {campaign_id}  clearance {clearance_required_by}  {customer_id}  {why}".format(**row))
-    if not rows:
-        click.echo("Every customer whom the reviewer was asked about was answered about.")
+    lines = [
+        "campaign {campaign_id}  clearance {clearance_required_by}  {customer_id}  {why}".format(**row) for row in rows
+    ]
+    none = "Every customer whom the reviewer was asked about was answered about."
+    echo_result(rows, "\n".join(lines) or none, as_json=as_json)
 
 
 def _review(
@@ -178,7 +158,7 @@ def _review(
     report: Path | None,
     as_json: bool,
 ) -> None:
-    function = _function(reviewer)
+    function = user_function(reviewer, "reviewer")
     asked: Any = per_customer(function, concurrency=16) if one_by_one else function
     # On standard error, so that the report can be piped; and cron mails what is written there.
     display = ReviewDisplay(Console(stderr=True, quiet=as_json or not sys.stderr.isatty()))
@@ -264,29 +244,6 @@ def _from_journal(
             raise _unreachable(error) from error
         except Exception as error:  # the file may be of any kind
             raise ConfigurationError(f"The journal {path} cannot be read ({error}).") from error
-
-
-def _function(reviewer: str) -> Callable[..., Any]:
-    module, _, name = reviewer.partition(":")
-    if not module or not name:
-        raise ConfigurationError("The reviewer is given as MODULE:FUNCTION, such as gate:reviewer.")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found: object = getattr(importlib.import_module(module), name, None)
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(f"There is no module {error.name}, here or among what is installed.") from None
-    except Exception as error:
-        # It is the user's own code: show the message and the location.
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{where.filename}:{where.lineno}"
-        raise ConfigurationError(
-            f"The module {module} cannot be imported: {type(error).__name__}: {error} ({place})."
-        ) from error
-    if not callable(found):
-        raise ConfigurationError(f"The module {module} has no function {name}.")
-    return found
 
 
 def _existing(journal: str) -> str:

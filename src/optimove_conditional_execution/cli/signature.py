@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from typing import BinaryIO, Final
 
 import click
@@ -10,7 +10,7 @@ import click
 from ..errors import SignatureError
 from ..signature import sign, verify
 from ..signature_diagnosis import UTF_16, diagnose, remarks, utf_16
-from .options import given_secrets, json_option
+from .options import echo_result, given_secrets, json_option
 
 _BODY: Final = click.argument("file", type=click.File("rb"), default="-")
 
@@ -28,7 +28,7 @@ def sign_command(file: BinaryIO, as_json: bool) -> None:
     if utf_16(body) is not None:
         click.echo(f"Warning: the file is in UTF-16, which Optimove never sends. {UTF_16}", err=True)
     signature = sign(body, secret=secret)
-    click.echo(json.dumps({"signature": signature, "secret_variable": name}) if as_json else signature)
+    echo_result({"signature": signature, "secret_variable": name}, signature, as_json=as_json)
 
 
 @click.command("verify", epilog="\b\nExample:\n  optimove-ce verify --signature c0fa1bc0...d6658e notification.json")
@@ -53,30 +53,16 @@ def verify_command(file: BinaryIO, signature: str, as_json: bool) -> None:
         _refused(body, signature, secrets, as_json)
         raise click.exceptions.Exit(1) from None
     notes = remarks(signature)
-    if as_json:
-        click.echo(
-            json.dumps({"valid": True, "secret_variable": secrets[index][0], "secret_index": index, "remarks": notes})
-        )
-        return
-    click.echo(f"The signature fits, with the secret of {secrets[index][0]}.")
-    for note in notes:
-        click.echo(note)
+    name = secrets[index][0]
+    value = {"valid": True, "secret_variable": name, "secret_index": index, "remarks": notes}
+    echo_result(value, "\n".join([f"The signature fits, with the secret of {name}.", *notes]), as_json=as_json)
 
 
 def _refused(body: bytes, signature: str, secrets: list[tuple[str, bytes]], as_json: bool) -> None:
     diagnosis = diagnose(body, signature=signature, secrets=[secret for _, secret in secrets])
     name = None if diagnosis.secret_index is None else secrets[diagnosis.secret_index][0]
-    if as_json:
-        answer = {
-            "valid": False,
-            "mistake": diagnosis.mistake,
-            "explanation": diagnosis.explanation,
-            "secret_variable": name,
-            "secret_index": diagnosis.secret_index,
-        }
-        click.echo(json.dumps(answer))
-        return
-    click.echo(f"The signature does not fit ({diagnosis.mistake}).")
-    click.echo(diagnosis.explanation)
+    answer = {"valid": False, **asdict(diagnosis), "secret_variable": name}
+    lines = [f"The signature does not fit ({diagnosis.mistake}).", diagnosis.explanation]
     if name is not None and len(secrets) > 1:
-        click.echo(f"This was found with the secret of {name}.")
+        lines.append(f"This was found with the secret of {name}.")
+    echo_result(answer, "\n".join(lines), as_json=as_json)

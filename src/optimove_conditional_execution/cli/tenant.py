@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from typing import Any, Final
+from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import click
@@ -13,7 +12,7 @@ from ..client import OptimoveClient
 from ..errors import ConfigurationError, NotFoundError
 from ..models.events import CAMPAIGN_READY
 from ..settings import TOKEN_VARIABLE as TOKEN_VARIABLE
-from .options import MAX_TIMEOUT_MS, as_text, given_secrets, json_option
+from .options import MAX_TIMEOUT_MS, as_text, echo_result, given_secrets, json_option
 from .options import url as url_type
 
 _FULL: Final = click.option("--full", is_flag=True, help="Print whole URLs, with the tokens that they can hold.")
@@ -45,7 +44,9 @@ def list_webhooks(full: bool, as_json: bool) -> None:
     with OptimoveClient() as client:
         found = client.get_webhooks()
     rows = [{"id": webhook.id, "url": _webhook_url(webhook.url, full=full)} for webhook in found]
-    _print(rows, "\n".join(f"{row['id']}  {row['url']}" for row in rows) or "No webhook is registered.", as_json)
+    echo_result(
+        rows, "\n".join(f"{row['id']}  {row['url']}" for row in rows) or "No webhook is registered.", as_json=as_json
+    )
 
 
 @webhooks.command("show", epilog="\b\nExample:\n  optimove-ce webhooks show webhook1")
@@ -63,7 +64,7 @@ def show_webhook(webhook_id: str, full: bool, as_json: bool) -> None:
         except NotFoundError:
             raise _missing(as_json) from None
     row = {"id": webhook.id, "url": _webhook_url(webhook.url, full=full)}
-    _print(row, f"{row['id']}  {row['url']}", as_json)
+    echo_result(row, f"{row['id']}  {row['url']}", as_json=as_json)
 
 
 @webhooks.command("create", epilog="\b\nExample:\n  optimove-ce webhooks create https://gate.example.com/optimove")
@@ -73,7 +74,7 @@ def create_webhook(url: str, as_json: bool) -> None:
     """Register URL, unless it is registered already."""
     with OptimoveClient() as client:
         webhook = client.ensure_webhook(url)
-    _print({"id": webhook.id, "registered": True}, f"{webhook.id} is registered.", as_json)
+    echo_result({"id": webhook.id, "registered": True}, f"{webhook.id} is registered.", as_json=as_json)
 
 
 @webhooks.command("delete", epilog="\b\nExample:\n  optimove-ce webhooks delete webhook1")
@@ -89,7 +90,7 @@ def delete_webhook(webhook_id: str, as_json: bool) -> None:
             client.delete_webhook(webhook_id)
         except NotFoundError:
             raise _missing(as_json) from None
-    _print({"id": webhook_id, "deleted": True}, f"{webhook_id} is deleted.", as_json)
+    echo_result({"id": webhook_id, "deleted": True}, f"{webhook_id} is deleted.", as_json=as_json)
 
 
 # ---- listeners
@@ -123,7 +124,7 @@ def list_listeners(full: bool, as_json: bool) -> None:
         f"{row['listener_url']}"
         for row in rows
     ]
-    _print(rows, "\n".join(lines) or "No listener is registered.", as_json)
+    echo_result(rows, "\n".join(lines) or "No listener is registered.", as_json=as_json)
 
 
 @listeners.command(
@@ -143,10 +144,10 @@ def register_listener(url: str, event_type: int, channel: int | None, as_json: b
     """
     with OptimoveClient() as client:
         client.register_event_listener(with_token(url), event_type_id=event_type, channel_id=channel)
-    _print(
+    echo_result(
         {"event_type_id": event_type, "channel_id": channel, "registered": True},
         f"The listener for event type {event_type} is registered.",
-        as_json,
+        as_json=as_json,
     )
 
 
@@ -158,10 +159,10 @@ def unregister_listener(event_type: int, channel: int | None, as_json: bool) -> 
     """Stop the events of a type."""
     with OptimoveClient() as client:
         client.unregister_event_listener(event_type_id=event_type, channel_id=channel)
-    _print(
+    echo_result(
         {"event_type_id": event_type, "channel_id": channel, "unregistered": True},
         f"The listener for event type {event_type} is unregistered.",
-        as_json,
+        as_json=as_json,
     )
 
 
@@ -195,10 +196,10 @@ def set_settings(timeout_ms: int, new_secret: bool, as_json: bool) -> None:
     secret = as_text(given_secrets()[0]) if new_secret else None
     with OptimoveClient() as client:
         set_to = client.update_webhook_settings(timeout_ms=timeout_ms, secret=secret)
-    _print(
+    echo_result(
         {"timeout_ms": set_to.timeout_ms, "secret_sent": new_secret},
         f"Answers may take {set_to.timeout_ms} ms. {'The secret was' if new_secret else 'No secret was'} sent.",
-        as_json,
+        as_json=as_json,
     )
 
 
@@ -284,9 +285,5 @@ def _webhook_url(url: str, *, full: bool) -> str:
 
 
 def _missing(as_json: bool) -> click.exceptions.Exit:
-    _print({"found": False}, "There is no webhook of that id.", as_json)
+    echo_result({"found": False}, "There is no webhook of that id.", as_json=as_json)
     return click.exceptions.Exit(1)
-
-
-def _print(value: Any, text: str, as_json: bool) -> None:
-    click.echo(json.dumps(value) if as_json else text)

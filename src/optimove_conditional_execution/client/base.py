@@ -17,6 +17,7 @@ from .. import validation
 from ..deadline import Deadline
 from ..errors import ConfigurationError
 from ..flows.paging import Paging, seconds_for_customers
+from ..installation import install_hint
 from ..operations import Endpoints
 from ..settings import TIMEZONE_VARIABLE, ClientSettings
 from ..tracebacks import sensitive_variables
@@ -176,7 +177,6 @@ def aiohttp_engine(max_connections: int, base_url: str) -> AsyncEngine:
         from ..transport.aiohttp_engine import AiohttpEngine
     except ImportError:
         raise ConfigurationError(
-            "engine='aiohttp' needs a package that is not installed: "
-            "pip install 'optimove-conditional-execution[aiohttp]'."
+            f"engine='aiohttp' needs a package that is not installed: {install_hint('aiohttp')}."
         ) from None
     return AiohttpEngine(max_connections=max_connections, base_url=base_url)

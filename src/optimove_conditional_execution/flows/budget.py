@@ -11,14 +11,11 @@ from typing import Final
 
 from .. import validation
 from ..deadline import Clock, Deadline, TransitEstimate
+from ..defaults import FIRST_RESERVE, SHORTEST_LEASE, SMALLEST_RESERVE
 
-FIRST_RESERVE: Final = 0.5
-SMALLEST_RESERVE: Final = 0.05
 RESERVE_WINDOW_SECONDS: Final = 300.0
 LONGEST_BUDGET: Final = 3_600.0
 """Maximum budget in seconds; a later deadline of a notification is capped, so that every wait has a bound."""
-
-SHORTEST_LEASE: Final = 0.5
 
 _FACTOR: Final = 1.5
 _FEWEST: Final = 5

@@ -110,6 +110,8 @@ class DecisionRecord:
         redelivered: Whether this is the answer of an earlier delivery, given again.
         error: What went wrong, in words that hold no personal data; None when nothing did.
         seconds: How long each stage took until now, by name, such as `decide`.
+        payload: What was asked: the notification's raw body, or for a review JSON of the event and the customer's rows.
+            Only a log whose `keep_payloads` is true gets it, and only for what was decided.
     """
 
     id: str = field(default_factory=lambda: secrets.token_hex(16))
@@ -127,6 +129,7 @@ class DecisionRecord:
     redelivered: bool = False
     error: str | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
+    payload: bytes | None = field(default=None, repr=False)
 
 
 @final
@@ -170,17 +173,20 @@ class LoggedDecision:
         completion: What became of it; None while the answer is on its way, and when the process ended before it was
             known.
         erased: Whether the personal part was erased.
+        sealed: Whether it has a payload that the keys which the log was given do not decrypt.
     """
 
     entry: int
     record: DecisionRecord
     completion: Completion | None = None
     erased: bool = False
+    sealed: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as a JSON object: the fields of the record and its subject, and the completion's in their own."""
+        """Return it as a JSON object: the record and its subject without the payload, and the completion in its own."""
         record = self.record
-        told = {each.name: getattr(record, each.name) for each in fields(DecisionRecord) if each.name != "subject"}
+        names = [each.name for each in fields(DecisionRecord) if each.name not in ("subject", "payload")]
+        told = {name: getattr(record, name) for name in names}
         subject = {each.name: getattr(record.subject, each.name) for each in fields(Subject)}
         done: dict[str, Any] | None = None
         if self.completion is not None:
@@ -209,6 +215,8 @@ class DecisionLog(Protocol):
     `append` is a plain function, called from several threads, and may block on a disk or a network: receivers and
     reviews call it in a pool, with a deadline. Whatever it raises counts as "unreachable", and then nothing is
     approved, unless `on_log_failure` says otherwise.
+
+    A log that has an attribute `keep_payloads`, which is true, gets records with their `payload`.
     """
 
     def append(self, entries: Sequence[DecisionRecord | Completion], /) -> None:
@@ -221,6 +229,11 @@ class DecisionLog(Protocol):
             entries: A few for a receiver, up to a batch of customers for a review.
         """
         ...
+
+
+def keeps_payloads(log: object) -> bool:
+    """Return whether a log is to get payloads."""
+    return getattr(log, "keep_payloads", False) is True
 
 
 def check_log(decision_log: object, on_log_failure: object) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from ..deadline import Clock, Deadline
 from ..handlers import Decision
-from .decision_log import Completion, DecisionLog, DecisionRecord, OnLogFailure
+from .decision_log import Completion, DecisionLog, DecisionRecord, OnLogFailure, keeps_payloads
 from .effects import Ask, Flow, Late, exception_name
 from .outcome import Outcome, OutcomeBuilder, OutcomeKind
 
@@ -101,6 +101,7 @@ class DeliveryLog:
             redelivered=redelivered,
             error=outcome.error,
             seconds=outcome.stages,
+            payload=outcome.payload if keeps_payloads(self.log) and not redelivered else None,
         )
         outcome.record = record
         try:

@@ -149,6 +149,7 @@ class OutcomeBuilder:
     Attributes:
         kind: The kind of the outcome if the delivery is interrupted now.
         subject: What the notification asks about.
+        payload: The raw body of the notification, once it was parsed.
         record: The record of the decision, once the decision log was given it.
         is_recorded: Whether the log has confirmed it.
         told: What was sent to Optimove.
@@ -165,6 +166,7 @@ class OutcomeBuilder:
         self.request_uid: str | None = None
         self.request_uid_reused = False
         self.subject = _UNKNOWN
+        self.payload: bytes | None = None
         self.record: DecisionRecord | None = None
         self.is_recorded = False
         self.told: Told = "nothing"

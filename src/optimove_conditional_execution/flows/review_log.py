@@ -19,6 +19,7 @@ from ..models.campaign import CONTROL_GROUP
 from ..models.events import CampaignReadyEvent
 from .decision_log import Completion, DecisionRecord, Subject, text_of
 from .journal import FIRST_DENIAL, DecidedBatch, Ranges
+from .review_payload import event_text, review_payload
 from .reviewer_answer import BatchResult
 
 _LAST_NUMBER: Final = 2**63 - 1
@@ -78,6 +79,7 @@ class RunRecords:
     # A journal that was lost begins at run 1 again, and a record with an id that the log holds would not be added.
     _token: str = field(default_factory=lambda: secrets.token_hex(8))
     _count: int = 0
+    _text: str = ""
 
     def discarded(self, approval: int, denial: int) -> list[Completion]:
         """Return that decisions from these numbers on, which the log may hold, never came into the journal.
@@ -131,6 +133,10 @@ class RunRecords:
                 **given,
             )
 
+        def payload(name: str) -> bytes | None:
+            customer = result.customers.get(name)
+            return None if customer is None else review_payload(self._event_text(), customer)
+
         def decided(kind: str, verdict: Verdict | None, size: int, number: int | None = None) -> Iterator[Any]:
             for index in range(size):
                 name, about = next(customers)
@@ -142,6 +148,7 @@ class RunRecords:
                     verdict=verdict or _said(name, result),
                     reason=result.reasons.get(name),
                     evidence=result.evidence.get(name, {}),
+                    payload=payload(name),
                 )
 
         def undecided(kind: str, size: int, error: str | None = None) -> Iterator[Any]:
@@ -178,6 +185,10 @@ class RunRecords:
             "channels": _texts([channel for channel, _, _, _ in rows]),
             "promotions": _texts([code for *_, codes in rows for code in codes]),
         }
+
+    def _event_text(self) -> str:
+        self._text = self._text or event_text(self.event)
+        return self._text
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.wall_clock(), UTC)

@@ -49,6 +49,7 @@ class BatchResult:
         unknown_ids: The number of returned ids that are not in the batch.
         reasons: The reviewer's words, by id.
         evidence: What its decisions rest on, for the decision log alone, by id.
+        customers: The customers as the reviewer got them, by id; only for a decision log that keeps payloads.
     """
 
     approved: Set[str]
@@ -59,6 +60,7 @@ class BatchResult:
     unknown_ids: int = 0
     reasons: Mapping[str, str] = field(default_factory=dict[str, str])
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]], repr=False)
+    customers: Mapping[str, CampaignCustomer] = field(default_factory=dict[str, CampaignCustomer], repr=False)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.approved)

@@ -140,6 +140,7 @@ def _answer(request: Request, context: WebhookContext, outcome: OutcomeBuilder, 
         return (yield from _unreadable(request.body, context, outcome, host))
     outcome.request_uid = notification.request_uid
     outcome.subject = subject_of(notification)
+    outcome.payload = request.body
     outcome.budget = context.estimator.budget(
         sent_ms=notification.timestamp,
         deadline_ms=notification.conditional_execution_approval_deadline,

@@ -7,9 +7,9 @@ Paths, methods and bodies: `docs/explanation/optimove-api.md`, with the source o
 default in `Endpoints` that a tenant can override.
 """
 
+from ..defaults import DEFAULT_PAGE_SIZE, DEFAULT_TIMEOUT_MS
 from .operation import ENDPOINTS, NO_ROUTE, Endpoint, Endpoints, Operation, with_slash
 from .scheduled import (
-    DEFAULT_PAGE_SIZE,
     MAX_STATUSES,
     get_campaign_details,
     get_processed_campaign_customers,
@@ -19,7 +19,6 @@ from .scheduled import (
     update_customer_promotion_status,
 )
 from .triggered import (
-    DEFAULT_TIMEOUT_MS,
     create_webhook,
     delete_webhook,
     get_webhook_by_id,

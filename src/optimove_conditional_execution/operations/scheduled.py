@@ -25,9 +25,6 @@ from .operation import ENDPOINTS, Operation
 MAX_STATUSES: Final = 10_000
 """Customers per call. Source: developer.optimove.com/reference/post_integrations-updatecustomerpromotionstatus."""
 
-DEFAULT_PAGE_SIZE: Final = 10_000
-"""Rows requested per page. How Optimove pages is not documented."""
-
 
 @sensitive_variables  # the URL can hold the listener's token
 def register_event_listener(

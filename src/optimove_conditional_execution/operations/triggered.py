@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
+from ..defaults import DEFAULT_TIMEOUT_MS
 from ..errors import ConfigurationError, PayloadError
 from ..messages import Response
 from ..models.approval import Approval
@@ -19,9 +20,6 @@ from .codec import decoded, json_body, json_object, many, model_of, nothing, one
 from .operation import ENDPOINTS, Operation
 
 _LOGGER: Final = SafeLogger("client")
-
-DEFAULT_TIMEOUT_MS: Final = 5_000
-"""How long Optimove waits for an answer unless told otherwise. Source: Optimove's Conditional Execution article."""
 
 
 @sensitive_variables  # the URL can hold a token

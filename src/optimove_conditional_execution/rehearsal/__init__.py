@@ -36,11 +36,14 @@ __all__ = [
 def rehearse_triggered(**settings: Any) -> TriggeredResult:
     """Rehearse a triggered campaign, and return what came of it.
 
+        result = rehearse_triggered(url="http://127.0.0.1:8000/webhook", expect={"C300": "denied"})
+        assert result.ok, result
+
     Args:
-        settings: As of `TriggeredRehearsal`, such as `url="http://127.0.0.1:8000/webhook"`.
+        settings: As of `TriggeredRehearsal`, such as `url`, `expect`, `payloads` and `undecided`.
 
     Raises:
-        ConfigurationError: The stand-in cannot listen, or the service could not be started.
+        ConfigurationError: The stand-in cannot listen, the service could not be started, or a setting is invalid.
     """
     return TriggeredRehearsal(**settings).run()
 
@@ -49,9 +52,9 @@ def rehearse_scheduled(**settings: Any) -> ScheduledResult:
     """Rehearse a scheduled campaign, and return what came of it.
 
     Args:
-        settings: As of `ScheduledRehearsal`, such as `customers=1_000`.
+        settings: As of `ScheduledRehearsal`, such as `customers`, or `rows` and `expect`.
 
     Raises:
-        ConfigurationError: The stand-in cannot listen, or the service could not be started.
+        ConfigurationError: The stand-in cannot listen, the service could not be started, or a setting is invalid.
     """
     return ScheduledRehearsal(**settings).run()

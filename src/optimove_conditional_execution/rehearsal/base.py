@@ -19,6 +19,7 @@ from .service import START_SECONDS, Service, started
 R = TypeVar("R", TriggeredResult, ScheduledResult)
 
 _CONNECTIONS: Final = 256
+_AWAIT: Final = "write await before its call; until then a condition takes it for true, whatever it would return"
 
 
 @dataclass(kw_only=True)
@@ -45,6 +46,7 @@ class Rehearsal(ABC, Generic[R]):
     on_note: Callable[[str], object] = lambda _: None
 
     _fake: FakeOptimove = field(init=False, repr=False)
+    _service: Service | None = field(init=False, repr=False, default=None)
     _further: list[Finding] = field(init=False, repr=False, default_factory=list)
 
     def run(self) -> R:
@@ -66,21 +68,29 @@ class Rehearsal(ABC, Generic[R]):
             engine = await stack.enter_async_context(contextlib.aclosing(AsyncHttpEngine(max_connections=_CONNECTIONS)))
             environment = {BASE_URL_VARIABLE: base_url, API_KEY_VARIABLE: self._fake.api_key, **self._environment()}
             self.on_ready(environment)
-            service: Service | None = None
             if self.command:
                 url, what, is_sample = self._target()
-                service = await stack.enter_async_context(
+                service = self._service = await stack.enter_async_context(
                     started(self.command, environment, url=url, is_sample=is_sample)
                 )
-                found: str | None = await service.until(self._listening(), within=self.start_within, what=what)
-            else:
-                found = await self._found()
-            if found is not None:
+                await self._play(await service.until(self._listening(), within=self.start_within, what=what), engine)
+                if service.ended:
+                    self._further.append(Finding(service.ended))
+                    self.on_note(f"{service.ended}.")
+            elif (found := await self._found()) is not None:
                 await self._play(found, engine)
-            if service is not None and service.ended:
-                self._further.append(Finding(service.ended))
-                self.on_note(f"{service.ended}.")
         return self.result()
+
+    @property
+    def never_awaited(self) -> tuple[str, ...]:
+        """Names of coroutines that a service which was started here did not await, as Python has warned so far."""
+        return () if self._service is None else tuple(self._service.never_awaited)
+
+    def _further_findings(self) -> list[Finding]:
+        return [
+            *self._further,
+            *(Finding(f"The coroutine {name} was never awaited", _AWAIT) for name in self.never_awaited),
+        ]
 
     @abstractmethod
     def result(self) -> R:

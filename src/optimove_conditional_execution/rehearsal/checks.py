@@ -21,6 +21,10 @@ EXPECTED: Final[dict[FaultKind, CheckKind]] = {
 }
 """The right result of a fault."""
 
+WRONGLY_APPROVED: Final = "a condition of the rule is true where it must not be, such as a coroutine without its await"
+WRONGLY_DENIED: Final = "compare what was sent about the customer with what the rule reads"
+UNDECIDED_REMEDY: Final = "the handler abstained, raised or was too slow, which the log of the service shows"
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,7 @@ class Observation:
         return {
             **self.as_plain_json(),
             "fault": self.planned.fault,
+            "expected": self.planned.expected,
             "result": checks[0].kind,
             "repeat": checks[1].kind if checks[1:] else None,
             "findings": [check.sentence for check in checks if check.finding],
@@ -154,8 +159,8 @@ def _late(seen: Observation, reply: Reply) -> CheckResult:
 def _good(seen: Observation, reply: Reply) -> CheckResult:
     expected = seen.planned.expected
     although = f", although it was {seen.said}" if seen.said else ""
-    if seen.answer and expected in ("denied", "not approved"):
-        return _wrong("was approved, which must never happen")
+    if seen.answer and expected in ("denied", "abstained", "not approved"):
+        return _wrong("was approved, which must never happen", WRONGLY_APPROVED)
     if reply.status is None:
         waited = f" in {reply.seconds:.1f} s" if reply.failure == "timeout" else ""
         return _wrong(f"got no HTTP answer{waited} ({reply}){although}", reply.remedy)
@@ -172,8 +177,11 @@ def _good(seen: Observation, reply: Reply) -> CheckResult:
     if reply.is_html and seen.answer is None:
         return _wrong("was answered with HTML", reply.remedy)
     if expected in ("approved", "denied") and seen.said != expected:
-        what = f"was {seen.said}" if seen.said else "no answer came"
-        return _wrong(f"should have been {expected}, and {what}")
+        if not seen.said:
+            return _wrong(f"should have been {expected}, and no answer came", UNDECIDED_REMEDY)
+        return _wrong(f"should have been {expected}, and was {seen.said}", WRONGLY_DENIED)
+    if expected == "abstained" and seen.said:
+        return _wrong(f"should have been left undecided, and was {seen.said}", WRONGLY_DENIED)
     if seen.answer is None:
         return CheckResult("abstained")
     return CheckResult("approved" if seen.answer else "denied")

@@ -6,7 +6,7 @@ import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, final, get_args
+from typing import Any, Final, Literal, final, get_args
 
 from ..errors import ConfigurationError
 
@@ -15,7 +15,8 @@ FaultKind = Literal["duplicate", "late", "forged", "oversize"]
 
 Forgery = Literal["a wrong signature", "no signature", "a body changed after it was signed"]
 
-Expectation = Literal["approved", "denied", "not approved"]
+Expectation = Literal["approved", "denied", "abstained", "not approved"]
+"""`abstained`: no answer is sent to Optimove; `not approved`: denied or abstained."""
 
 FAULT_KINDS: Final[tuple[FaultKind, ...]] = get_args(FaultKind)
 
@@ -39,6 +40,8 @@ class PlannedNotification:
         at_once: Whether a duplicate is posted concurrently with the first, instead of after its answer.
         expected: The right decision if it has no fault, or is a duplicate; None accepts every decision.
         scenario: A name for tables and findings, instead of the fault's.
+        payload: What is posted, apart from its time stamps and `request_uid`; None for a usual notification.
+        as_is: Whether these stay as they are in the payload, too.
     """
 
     user_id: str = field(repr=False)
@@ -48,6 +51,8 @@ class PlannedNotification:
     at_once: bool = False
     expected: Expectation | None = None
     scenario: str = ""
+    payload: Mapping[str, Any] | None = field(default=None, repr=False)
+    as_is: bool = False
 
     @property
     def name(self) -> str:

@@ -11,11 +11,16 @@ from itertools import accumulate
 from typing import Any, Final, final
 
 from ..testing import Call, Campaign
-from .checks import EXPECTED, CheckResult, Observation
+from .checks import EXPECTED, UNDECIDED_REMEDY, WRONGLY_APPROVED, WRONGLY_DENIED, CheckResult, Observation
 
 _SHOWN: Final = 3
 _FIRST_RECIPIENTS: Final = 10
 _WORDS: Final = {"duplicate": "changed nothing", "late": "left alone", "forged": "refused", "oversize": "refused"}
+UNDECIDED_PERCENT: Final = 100 / 3
+"""How many of a hundred may stay without a decision by default, of `UNDECIDED_SAMPLE` customers or more."""
+
+UNDECIDED_SAMPLE: Final = 10
+
 _REFUSALS: Final = {
     HTTPStatus.BAD_REQUEST: "the body is not the documented one, which has timestamp, request_uid and approved",
     HTTPStatus.UNAUTHORIZED: "OPTIMOVE_API_KEY of the service is another one",
@@ -142,6 +147,7 @@ class TriggeredResult:
         deadline_ms: int,
         seed: int = 0,
         skew_seconds: float = 0.0,
+        undecided: float | None = None,
     ) -> TriggeredResult:
         """Check all that was observed.
 
@@ -152,6 +158,7 @@ class TriggeredResult:
             deadline_ms: Milliseconds that an answer might take.
             seed: Of the plan.
             skew_seconds: How far Optimove's clock was ahead of ours.
+            undecided: How many of a hundred may stay without a decision; None for a third, of ten or more.
         """
         # Good ones first: what is wrong with them explains most of the rest.
         over = sorted((one for one in observations if one.over), key=lambda one: not one.planned.must_be_decided)
@@ -159,10 +166,13 @@ class TriggeredResult:
         posted: Counter[str] = Counter()
         as_expected: Counter[str] = Counter()
         affected: dict[CheckResult, list[Observation]] = {}
+        free: list[Observation] = []
         for one in over:
             fault = one.planned.fault
             for number, check in enumerate(one.checks()):
                 counts[check.kind] += 1
+                if number == 0 and check.kind in ("approved", "denied", "abstained") and not one.planned.expected:
+                    free.append(one)
                 if check.finding:
                     affected.setdefault(check, []).append(one)
                 if fault is not None and number == (fault == "duplicate"):
@@ -170,7 +180,7 @@ class TriggeredResult:
                     as_expected[fault] += check.kind == EXPECTED[fault]
         pending = sum(max(1, len(one.replies)) for one in observations if not one.over)
         of_calls = _of_calls(calls)
-        undecided = counts["abstained"] and not counts["approved"] and not counts["denied"]
+        none_decided = counts["abstained"] and not counts["approved"] and not counts["denied"]
         hint = (
             "No answer about any customer was sent to Optimove: the handler abstained, raised, lacks an await or was "
             "too slow, which the log of the service shows."
@@ -188,8 +198,13 @@ class TriggeredResult:
                 one.latency_ms for one in over if one.latency_ms is not None and one.planned.must_be_decided
             ),
             deadline_ms=deadline_ms,
-            findings=(*further, *(_finding(check, who) for check, who in affected.items()), *of_calls),
-            hints=(hint,) if undecided and not of_calls else (),
+            findings=(
+                *further,
+                *(_finding(check, who) for check, who in affected.items()),
+                *(() if none_decided else _of_undecided(free, undecided)),
+                *of_calls,
+            ),
+            hints=(hint,) if none_decided and not of_calls else (),
             observations=tuple(observations),
             seed=seed,
             skew_seconds=skew_seconds,
@@ -251,6 +266,8 @@ class ScheduledResult:
         clearance_seconds: Seconds from the event to clearance.
         unapproved: Recipients who were not expected; 0 when nothing was expected.
         missing: Expected recipients who would not get the campaign; 0 when nothing was expected.
+        unmet: Customers of `expect` for whom the decision is another one.
+        never_awaited: Coroutines of the service that were never awaited, by name.
         findings: The errors.
     """
 
@@ -267,6 +284,8 @@ class ScheduledResult:
     clearance_seconds: float = 0.0
     unapproved: int = 0
     missing: int = 0
+    unmet: int = 0
+    never_awaited: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
 
     @classmethod
@@ -276,6 +295,8 @@ class ScheduledResult:
         statuses: Sequence[int | None],
         *,
         expected: Collection[str] | None = None,
+        expect: Mapping[str, str] | None = None,
+        never_awaited: Iterable[str] = (),
         further: Iterable[Finding] = (),
     ) -> ScheduledResult:
         """Compare the reported statuses with the expected ones.
@@ -284,6 +305,8 @@ class ScheduledResult:
             campaign: With all reported statuses.
             statuses: What the listener answered to each announcement; None where no answer came.
             expected: Who should get the campaign; None accepts all reported customers.
+            expect: The right decision about single customers, approved or denied.
+            never_awaited: Coroutines of the service that were never awaited, by name.
             further: Findings that are not about statuses.
         """
         recipients = campaign.recipients()
@@ -300,6 +323,11 @@ class ScheduledResult:
         if missing:
             cause = f"{len(missing)} should get the campaign and would not"
             findings.append(Finding(cause, user_ids=tuple(missing)))
+        unmet = 0
+        for customer_id, decision in (expect or {}).items():
+            if (campaign.statuses.get(customer_id) is True) != (decision == "approved"):
+                unmet += 1
+                findings.append(_of_expectation(customer_id, campaign.statuses.get(customer_id)))
         if campaign.late:
             findings.append(Finding(f"{len(campaign.late)} statuses came after clearance", "they do not count"))
         if campaign.contradictions:
@@ -325,6 +353,8 @@ class ScheduledResult:
             clearance_seconds=(campaign.clearance_ms - campaign.added_ms) / 1000,
             unapproved=len(unapproved),
             missing=len(missing),
+            unmet=unmet,
+            never_awaited=tuple(never_awaited),
             findings=tuple(findings),
         )
 
@@ -332,6 +362,11 @@ class ScheduledResult:
     def ok(self) -> bool:
         """Whether nothing is wrong."""
         return not self.findings
+
+    @property
+    def failed(self) -> bool:
+        """Whether nothing was reported in time, a decision is not that of `expect`, or a coroutine was not awaited."""
+        return not self.reported or self.unmet > 0 or bool(self.never_awaited)
 
     @property
     def approved(self) -> int:
@@ -378,6 +413,9 @@ class ScheduledResult:
             "approved": self.approved,
             **{name: getattr(self, name) for name in ("denied", "unknown", "late", "twice", "contradictions")},
             "first_recipients": list(self.recipients[:_FIRST_RECIPIENTS]),
+            "unmet": self.unmet,
+            "never_awaited": list(self.never_awaited),
+            "findings": sentences(self.findings),
         }
 
     def __str__(self) -> str:
@@ -397,6 +435,17 @@ def _finding(check: CheckResult, affected: Sequence[Observation]) -> Finding:
     return Finding(f"{who} {check.finding}", check.remedy, user_ids)
 
 
+def _of_undecided(free: Sequence[Observation], percent: float | None) -> list[Finding]:
+    """Return a finding if too many of those who might stay without a decision did."""
+    silent = tuple(dict.fromkeys(one.planned.user_id for one in free if one.answer is None))
+    number = sum(one.answer is None for one in free)
+    bound = UNDECIDED_PERCENT if percent is None else percent
+    if number * 100 <= bound * len(free) or (percent is None and len(free) < UNDECIDED_SAMPLE):
+        return []
+    cause = f"{number} of {len(free)} notifications stayed without a decision, more than {bound:.3g} %"
+    return [Finding(cause, f"{UNDECIDED_REMEDY}: a register or database may be down", silent)]
+
+
 def _of_calls(calls: Iterable[Call]) -> list[Finding]:
     refused = Counter((call.status, call.operation) for call in calls if call.status in _REFUSALS)
     return [
@@ -404,6 +453,16 @@ def _of_calls(calls: Iterable[Call]) -> list[Finding]:
         for (status, operation), number in refused.items()
         if operation in ("", "send_webhook_approval")
     ]
+
+
+def _of_expectation(customer_id: str, status: bool | None) -> Finding:
+    if status:
+        return Finding(
+            f"{customer_id} should have been denied, and would get the campaign", WRONGLY_APPROVED, (customer_id,)
+        )
+    what = "no status was reported in time" if status is None else "was reported as not approved"
+    remedy = "the reviewer left the customer out, raised or was too slow" if status is None else WRONGLY_DENIED
+    return Finding(f"{customer_id} should have been approved, and {what}", remedy, (customer_id,))
 
 
 def _remedy_of_listener(statuses: Sequence[int | None]) -> str:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, final
+from typing import Any, Final, final
 
+from ..errors import ConfigurationError
 from ..models.events import CAMPAIGN_READY
 from ..settings import TIMEZONE_VARIABLE, TOKEN_VARIABLE
 from ..testing import Campaign, FakeOptimove
 from ..testing.fake import listener_delivery
+from ..testing.rows import make_rows
 from ..transport.http import AsyncHttpEngine
 from .base import Rehearsal
+from .plan import Expectation
+from .recorded import Recorded, read_rows
 from .reply import post
 from .result import Finding, ScheduledResult
 from .service import until_reachable
@@ -38,15 +42,22 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
     `OPTIMOVE_BASE_URL`, `OPTIMOVE_API_KEY`, `OPTIMOVE_TIMEZONE` and `OPTIMOVE_LISTENER_TOKEN`. Without a command it is
     waited for without limit. It needs the extra `cli`.
 
+    Raises:
+        ConfigurationError: The time zone, a row or a decision of `expect` is invalid, or names a customer who is not
+            in the campaign.
+
     Attributes:
         listener: The listener, with its token; None for the one that the service registers.
         campaign_id: The CampaignID.
         customers: How many customers are on hold.
+        rows: Their rows, in the shape of GetProcessedCampaignCustomers, instead: JSON objects, or a file of them (JSON,
+            JSON lines or CSV).
         control_every: Every nth customer is in the control group; None for none.
         lead_seconds: Seconds from the event to clearance.
         timezone: The zone of the event's times, an IANA name.
         announcements: How often the event is posted. Optimove may post it twice; it must be reviewed once.
         expected: Ids of exactly the customers who must get the campaign; None accepts all who are reported.
+        expect: The right decision about single customers: approved, or denied, who must not get the campaign.
         wait: End this many seconds after the event, when clearance is later; None for no limit.
         until: Ends it when what it returns is done, instead of at clearance.
         token: The listener's token, for the service; None makes one.
@@ -56,17 +67,28 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
     listener: str | None = field(default=None, repr=False)
     campaign_id: int = 1359
     customers: int = 100
+    rows: Recorded | None = field(default=None, repr=False)
     control_every: int | None = None
     lead_seconds: float = 60.0
     timezone: str = "UTC"
     announcements: int = 1
     expected: Collection[str] | None = field(default=None, repr=False)
+    expect: Mapping[str, Expectation] = field(default_factory=dict, repr=False)
     wait: float | None = None
     until: Callable[[], Awaitable[object]] | None = None
     token: str | None = field(default=None, repr=False)
     on_announced: Callable[[int | None], object] = lambda _: None
 
     def __post_init__(self) -> None:
+        self._served: int | Sequence[Mapping[str, Any]] = self.customers if self.rows is None else read_rows(self.rows)
+        if wrong := sorted({*self.expect.values()} - {"approved", "denied", "not approved"}):
+            raise ConfigurationError(f"A campaign's customers are approved or denied, not {wrong[0]}.")
+        known = make_rows(self._served, channels=1, control_every=None)
+        self._row_count = len(known)
+        if unknown := [customer_id for customer_id in self.expect if not known.knows(customer_id)]:
+            raise ConfigurationError(
+                f"The campaign has no customer {unknown[0]}: correct the id of the expected decision."
+            )
         self.token = self.token or secrets.token_urlsafe(24)
         self._fake = FakeOptimove(
             api_key=self.api_key or secrets.token_urlsafe(24), secret=None, timezone=self.timezone
@@ -78,8 +100,15 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
         """Return the result so far."""
         if self._campaign is None:
             finding = Finding("The event was posted to no listener")
-            return ScheduledResult(campaign_id=self.campaign_id, rows=self.customers, findings=(finding,))
-        return ScheduledResult.of(self._campaign, self._statuses, expected=self.expected, further=self._further)
+            return ScheduledResult(campaign_id=self.campaign_id, rows=self._row_count, findings=(finding,))
+        return ScheduledResult.of(
+            self._campaign,
+            self._statuses,
+            expected=self.expected,
+            expect=self.expect,
+            never_awaited=self.never_awaited,
+            further=self._further_findings(),
+        )
 
     def _environment(self) -> dict[str, str]:
         return {TIMEZONE_VARIABLE: self._fake.timezone.key, TOKEN_VARIABLE: str(self.token)}
@@ -94,7 +123,7 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
 
     async def _play(self, url: str, engine: AsyncHttpEngine) -> None:
         self._campaign = self._fake.add_campaign(
-            self.customers,
+            self._served,
             campaign_id=self.campaign_id,
             lead_seconds=self.lead_seconds,
             control_every=self.control_every,

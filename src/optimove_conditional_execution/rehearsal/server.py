@@ -12,9 +12,9 @@ from typing import Any, Final, final
 try:
     import uvicorn
 except ImportError as error:
-    raise ImportError(
-        "A rehearsal needs uvicorn: pip install 'optimove-conditional-execution[cli]'", name="uvicorn"
-    ) from error
+    from ..installation import install_hint
+
+    raise ImportError(f"A rehearsal needs uvicorn: {install_hint('cli')}", name="uvicorn") from error
 
 from ..adapters.asgi import ASGIApp
 from ..errors import ConfigurationError

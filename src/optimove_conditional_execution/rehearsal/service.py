@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -28,6 +29,9 @@ _END_SECONDS: Final = 5.0
 _LAST_WORDS_SECONDS: Final = 0.5
 _LAST_LINES: Final = 5
 _LONGEST_LINE: Final = 4_096
+_NEVER_AWAITED: Final = re.compile(r"RuntimeWarning: coroutine '([^']+)' was never awaited")
+"""What Python prints when it collects such a coroutine."""
+
 _LOOK_AGAIN: Final = 0.02
 _CONNECT_SECONDS: Final = 2.0
 _FIRST_ANSWER_SECONDS: Final = 10.0
@@ -86,16 +90,16 @@ class Service:
 
     Attributes:
         pid: Its process id, and that of its group.
+        never_awaited: Names of coroutines that it did not await, as Python has warned on its output.
     """
 
-    def __init__(
-        self, process: asyncio.subprocess.Process, output: asyncio.Task[None], last: Sequence[str], name: str
-    ) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, *, is_sample: bool) -> None:
         self.pid = process.pid
+        self.never_awaited: list[str] = []
         self._process = process
-        self._output = output
-        self._last = last
-        self._name = name
+        self._last: deque[str] = deque(maxlen=_LAST_LINES)
+        self._name = "The sample service" if is_sample else "Your service"
+        self._output = asyncio.create_task(self._pass_on(is_shown=not is_sample))
 
     async def until(self, ready: Coroutine[Any, Any, T], *, within: float, what: str) -> T:
         """Wait for a result of the service, and return it.
@@ -130,6 +134,29 @@ class Service:
         """A sentence about its end, without full stop; empty while it runs."""
         status = self._process.returncode
         return "" if status is None else f"{self._name} ended during the rehearsal, with {_exit(status)}"
+
+    async def _pass_on(self, *, is_shown: bool) -> None:
+        async def show(stream: asyncio.StreamReader | None) -> None:
+            assert stream is not None  # noqa: S101 - it was asked for
+            async for line in lines(stream):
+                text = line.decode("utf-8", "replace")
+                if stream is self._process.stderr and text.strip():
+                    self._last.append(text.strip())
+                self.never_awaited += [name for name in _NEVER_AWAITED.findall(text) if name not in self.never_awaited]
+                # Not to standard output, which is for results.
+                # Read on when standard error is closed: a full pipe would block the service.
+                with contextlib.suppress(OSError):
+                    if is_shown:
+                        print(text, file=sys.stderr, flush=True)
+
+        await asyncio.gather(show(self._process.stdout), show(self._process.stderr))
+
+    async def end(self) -> None:
+        """Terminate it with its child processes, and read the rest of its output."""
+        await end_group(self._process, within=_END_SECONDS)
+        await asyncio.wait({self._output}, timeout=_LAST_WORDS_SECONDS)
+        self._output.cancel()
+        await asyncio.gather(self._output, return_exceptions=True)
 
     async def _last_words(self) -> str:
         # Its last output may still be in the pipe, which a child process may hold open.
@@ -181,17 +208,11 @@ async def started(
             else ""
         )
         raise ConfigurationError(f"Your service cannot be started: {command[0]}: {reason}.{remedy}") from None
-    assert process.stdout is not None  # noqa: S101 - it was asked for
-    assert process.stderr is not None  # noqa: S101 - it was asked for
-    last: deque[str] = deque(maxlen=_LAST_LINES)
-    output = asyncio.create_task(_pass_on(process.stdout, process.stderr, last, is_shown=not is_sample))
+    service = Service(process, is_sample=is_sample)
     try:
-        yield Service(process, output, last, "The sample service" if is_sample else "Your service")
+        yield service
     finally:
-        await end_group(process, within=_END_SECONDS)
-        await asyncio.wait({output}, timeout=_LAST_WORDS_SECONDS)
-        output.cancel()
-        await asyncio.gather(output, return_exceptions=True)
+        await service.end()
 
 
 async def end_group(process: asyncio.subprocess.Process, *, within: float) -> None:
@@ -235,21 +256,6 @@ async def lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
             rest = b""
     if rest:
         yield rest
-
-
-async def _pass_on(out: asyncio.StreamReader, err: asyncio.StreamReader, last: deque[str], *, is_shown: bool) -> None:
-    async def show(stream: asyncio.StreamReader) -> None:
-        async for line in lines(stream):
-            text = line.decode("utf-8", "replace")
-            if stream is err and text.strip():
-                last.append(text.strip())
-            # Not to standard output, which is for results.
-            # Read on when standard error is closed: a full pipe would block the service.
-            with contextlib.suppress(OSError):
-                if is_shown:
-                    print(text, file=sys.stderr, flush=True)
-
-    await asyncio.gather(show(out), show(err))
 
 
 def _exit(status: int) -> str:

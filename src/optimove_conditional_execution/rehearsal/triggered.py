@@ -8,10 +8,11 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, final
+from typing import Any, Final, final
 from urllib.parse import urlsplit
 
 from ..deadline import Clock
+from ..errors import ConfigurationError
 from ..operations import DEFAULT_TIMEOUT_MS
 from ..receivers.webhook import MAX_BODY
 from ..settings import API_KEY_VARIABLE, SECRET_VARIABLE
@@ -20,7 +21,8 @@ from ..transport.http import AsyncHttpEngine
 from ..urls import origin
 from .base import Rehearsal
 from .checks import Observation
-from .plan import FaultKind, PlannedNotification, plan
+from .plan import Expectation, FaultKind, PlannedNotification, plan
+from .recorded import Recorded, read_payloads
 from .reply import Reply, post
 from .result import Finding, TriggeredResult
 from .service import is_reachable, until_reachable
@@ -85,13 +87,23 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
         users: Ids of customers, taken in turn; none makes up new ones.
         seed: Gives the same customers and faults again; None for a new one, which the result has.
         skew_seconds: How far Optimove's clock is ahead of the local one, for the whole run; no result may change.
-        notifications: What is posted, instead of a plan from `count`, `faults`, `users` and `seed`.
+        payloads: Recorded or hand-made notifications, as JSON objects or a file of them (JSON or JSON lines). Each is
+            posted once, in order, instead of `count` notifications about `users`, with new time stamps, a new deadline
+            and a new `request_uid`, and signed.
+        as_is: Whether the payloads keep their time stamps, deadline and `request_uid`.
+        expect: The right decision about customers: approved, denied or abstained. Those who are neither in `users` nor
+            in `payloads` are asked about once each, in place of others.
+        undecided: How many of a hundred may stay without a decision, of those whose decision is not in `expect`. None
+            for a third, if ten or more are asked about.
+        notifications: What is posted, instead of a plan from `count`, `faults`, `users`, `payloads`, `expect` and
+            `seed`.
         secret: The webhook secret that the service has; None makes one.
         on_change: Called with each notification when it is posted, at each HTTP answer, and when it is `over`.
         is_sample: Whether the service is the sample service of the demo.
 
     Raises:
-        ConfigurationError: The plan has too many faults.
+        ConfigurationError: The plan has too many faults, a payload cannot be read, or a customer of `expect` would not
+            be asked about.
     """
 
     url: str | None = field(default=None, repr=False)
@@ -102,6 +114,10 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
     users: Sequence[str] = field(default=(), repr=False)
     seed: int | None = None
     skew_seconds: float = 0.0
+    payloads: Recorded | None = field(default=None, repr=False)
+    as_is: bool = False
+    expect: Mapping[str, Expectation] = field(default_factory=dict, repr=False)
+    undecided: float | None = None
     notifications: Sequence[PlannedNotification] = field(default=(), repr=False)
     secret: str | None = field(default=None, repr=False)
     on_change: Callable[[Observation], object] = lambda _: None
@@ -111,7 +127,7 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
         if self.seed is None:
             self.seed = secrets.randbelow(1_000_000)  # short, so that people can type it again
         if not self.notifications:
-            self.notifications = plan(self.count, faults=self.faults, users=self.users, seed=self.seed)
+            self.notifications = self._plan(self.seed)
         self._fake = FakeOptimove(
             api_key=self.api_key or secrets.token_urlsafe(24),
             secret=self.secret or secrets.token_urlsafe(32),
@@ -123,15 +139,42 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
             self._fake.webhooks["given1"] = self.url
         self._posted: list[Posted] = []
 
+    def _plan(self, seed: int) -> list[PlannedNotification]:
+        if self.payloads is None:
+            planned = plan(self.count, faults=self.faults, users=self.users, seed=seed)
+            good = (index for index, one in enumerate(planned) if one.must_be_decided)
+            # Once each: a gate may allow a customer one campaign a day.
+            for user_id, index in zip((one for one in self.expect if one not in self.users), good, strict=False):
+                planned[index] = replace(planned[index], user_id=user_id)
+        else:
+            if self.users:
+                raise ConfigurationError("Give payloads, or users to be asked about: not both.")
+            read = read_payloads(self.payloads, stamps={} if self.as_is else _stamps(0, 0))
+            ids = [parsed.user.user_id for parsed, _ in read]
+            planned = [
+                replace(one, payload=payload, as_is=self.as_is)
+                for one, (_, payload) in zip(
+                    plan(len(ids), faults=self.faults, users=ids, seed=seed), read, strict=True
+                )
+            ]
+        planned = [replace(one, expected=self.expect.get(one.user_id)) for one in planned]
+        if left := self.expect.keys() - {one.user_id for one in planned if one.must_be_decided}:
+            raise ConfigurationError(
+                f"{len(left)} customers with an expected decision would not be asked about, {min(left)} among them: "
+                "raise --count, or lower some --fault, or correct the id."
+            )
+        return planned
+
     def result(self) -> TriggeredResult:
         """Return the result so far."""
         return TriggeredResult.of(
             [posted.observation() for posted in self._posted],
             calls=self._fake.calls,
-            further=self._further,
+            further=self._further_findings(),
             deadline_ms=self._fake.timeout_ms,
             seed=self.seed or 0,
             skew_seconds=self.skew_seconds,
+            undecided=self.undecided,
         )
 
     def _environment(self) -> dict[str, str]:
@@ -209,13 +252,16 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
         if planned.fault == "late":
             sent_ms = min(sent_ms, round(time.time() * 1000)) - round(OVERDUE_SECONDS * 1000) - timeout_ms
         # A new request_uid each time, even with a seed: a service that ran before would take it for a repeat.
-        payload = notification(
-            planned.user_id,
-            timeout_ms=timeout_ms,
-            timestamp_ms=sent_ms,
-            personalization=planned.personalization,
-            changes={"padding": "x" * MAX_BODY} if planned.fault == "oversize" else None,
-        )
+        if planned.payload is None:
+            payload = notification(
+                planned.user_id, timeout_ms=timeout_ms, timestamp_ms=sent_ms, personalization=planned.personalization
+            )
+        elif planned.as_is and planned.fault != "late":
+            payload = {**planned.payload}
+        else:
+            payload = {**planned.payload, **_stamps(sent_ms, timeout_ms)}
+        if planned.fault == "oversize":
+            payload["padding"] = "x" * MAX_BODY
         delivery = self._fake.delivery(url, payload)
         if planned.fault == "forged":
             delivery = _forged(delivery, planned)
@@ -226,11 +272,19 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
             return  # it was not received
         if posted.planned.must_be_decided and any(reply.is_success for reply in posted.replies):
             # It may be answered after the webhook's response.
-            await until_over(posted.question, clock=self._optimove_time)
+            with contextlib.suppress(TimeoutError):  # a payload that stays as it is can have a far deadline
+                async with asyncio.timeout(posted.timeout_ms / 1000 + GRACE_SECONDS):
+                    await until_over(posted.question, clock=self._optimove_time)
             if posted.planned.fault is None:
                 return
         # An answer that must not come would come about now; one that comes later still is checked at the end.
         await asyncio.sleep(GRACE_SECONDS)
+
+
+def _stamps(sent_ms: int, timeout_ms: int) -> dict[str, Any]:
+    fields = ("timestamp", "conditional_execution_approval_deadline", "request_uid")
+    new = notification(timestamp_ms=sent_ms, timeout_ms=timeout_ms)
+    return {name: new[name] for name in fields}
 
 
 def _forged(delivery: Delivery, planned: PlannedNotification) -> Delivery:

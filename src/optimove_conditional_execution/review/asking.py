@@ -45,6 +45,7 @@ class Asking:
         ask_until: Deadline,
         on_answer: Callable[[Answered], Awaitable[None]],
         on_asked: Callable[[], None],
+        keep_payloads: bool = False,
     ) -> None:
         """Prepare a pass.
 
@@ -56,6 +57,7 @@ class Asking:
             ask_until: When a call is abandoned.
             on_answer: Takes each answer.
             on_asked: Called before each call of the reviewer.
+            keep_payloads: Whether results hold the customers as the reviewer got them.
         """
         self._config = config
         self._runtime = runtime
@@ -64,6 +66,7 @@ class Asking:
         self._ask_until = ask_until
         self._on_answer = on_answer
         self._on_asked = on_asked
+        self._keep_payloads = keep_payloads
         self._queue: asyncio.Queue[Batch | None] = asyncio.Queue(config.concurrency)
         self._places = asyncio.Semaphore(config.concurrency)
         self._open: dict[Batch, None] = {}
@@ -154,6 +157,7 @@ class Asking:
     async def _attempt(self, batch: Batch, group: asyncio.TaskGroup) -> bool:
         """Call the reviewer once, and return whether it is to be asked again about what is left of the batch."""
         ids, row_sets = batch.ids, batch.row_sets
+        asked = {each.customer_id: each for each in batch.customers} if self._keep_payloads else {}
         deadline, at_last = self._deadlines()
         is_bounded = deadline is not self._answer_until
 
@@ -163,6 +167,8 @@ class Asking:
                 without = result.not_reached | result.unanswered
                 came = [name not in without for name in ids]
                 first = tuple(compress(ids, came)), tuple(compress(row_sets, came))
+                if asked:
+                    result = dataclasses.replace(result, customers=asked)
                 group.create_task(self._settle(batch, *first, result))
 
         unit: Unit = "customers"
@@ -179,6 +185,8 @@ class Asking:
         if (late := result.not_reached | result.unanswered) and not self._answer_until.expired:
             failed = {**result.failed, **dict.fromkeys(late, _TIMED_OUT)}
             result = dataclasses.replace(result, failed=failed, not_reached=frozenset(), unanswered=frozenset())
+        if asked:
+            result = dataclasses.replace(result, customers=asked)
         self._log(unit, result.failed.values())
         await self._settle(batch, ids, row_sets, result, unit)
         return batch in self._open

@@ -133,6 +133,7 @@ class Pipeline:
             ask_until=self._ask_until,
             on_answer=self._decided.put,
             on_asked=self.estimate.first_batch,
+            keep_payloads=self.log is not None and self.log.keep_payloads,
         )
         self._updates = Updates(
             self.config,

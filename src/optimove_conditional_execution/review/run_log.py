@@ -13,7 +13,7 @@ from typing import Final
 
 from ..deadline import Deadline
 from ..errors import ConfigurationError, OptimoveError, PayloadError, StoreError
-from ..flows.decision_log import Completion, DecisionLog, DecisionRecord, OnLogFailure
+from ..flows.decision_log import Completion, DecisionLog, DecisionRecord, OnLogFailure, keeps_payloads
 from ..flows.journal import Ranges
 from ..flows.review_log import Decided, Numbered, RunRecords
 from .journal_access import StoreAccess, safe_text
@@ -49,6 +49,7 @@ class ReviewLog:
             on_failure: What becomes of decisions that cannot be recorded.
         """
         self.log = log
+        self.keep_payloads: Final = keeps_payloads(log)
         self.on_failure: Final = on_failure
         self.access = StoreAccess("optimove-log")
         self._turns = weakref.WeakValueDictionary[str, _Turn]()

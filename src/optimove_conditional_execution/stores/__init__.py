@@ -3,7 +3,8 @@
 `MemoryClaims` and `MemoryJournal` are for one process, `SqliteClaims` and `SqliteJournal` for several on one machine.
 For several machines there are `stores.redis.RedisClaims`, `stores.postgres.PostgresClaims` and
 `stores.postgres.PostgresJournal`, with the extras `redis` and `postgres`; or implement `ClaimStore`, `Journal` and
-`DecisionLog` over your own database. `SqliteDecisionLog` is the evidence of what was decided.
+`DecisionLog` over your own database. `SqliteDecisionLog` and `stores.postgres.PostgresDecisionLog` are the evidence of
+what was decided.
 """
 
 from ..flows.claims import Claim, ClaimState, ClaimStore

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import hmac
-import json
-import os
-import re
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike, fspath
-from typing import Any, Final, Literal, cast, final
+from typing import Final, Literal, TypeVar, final
 
-from pydantic import SecretBytes, SecretStr
-
-from ..credentials import revealed
-from ..errors import ConfigurationError, OptimoveError
-from ..flows.decision_log import Completion, DecisionRecord, LoggedDecision
-from ..flows.journal import ranges_of
+from ..errors import ConfigurationError
+from ..flows.decision_log import Completion, DecisionRecord
 from ..fork import detect_fork, reset_after_fork
 from ..tracebacks import sensitive_variables
 from . import hash_chain
-from .hash_chain import GENESIS, SALT_BYTES, ChainFault, Content, Row
+from .chained_log import COLUMNS, Append, ChainedLog, Execute, Identify, completion_key
+from .group_commit import GroupCommit
+from .hash_chain import GENESIS, Content, Row
+from .payloads import EncryptionKeys
 from .sqlite_file import IN_MEMORY, Connection, SqliteFile
 
-Identify = str | bytes | SecretStr | SecretBytes | Callable[[str], str]
+T = TypeVar("T")
 
 _BUSY_SECONDS: Final = 10.0
-_ROWS_AT_ONCE: Final = 500
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS decision_log (
@@ -50,25 +40,15 @@ CREATE TABLE IF NOT EXISTS decision_log (
 );
 CREATE UNIQUE INDEX IF NOT EXISTS decision_log_id ON decision_log (id) WHERE id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS decision_log_completes ON decision_log (completes, low) WHERE completes IS NOT NULL;
+CREATE INDEX IF NOT EXISTS decision_log_pruning ON decision_log (number) WHERE type = 'pruning';
 CREATE INDEX IF NOT EXISTS decision_log_customer ON decision_log (customer) WHERE customer IS NOT NULL;
 """
-_COLUMNS: Final = ", ".join(("number", *Content._fields, "hash"))
-_INSERT: Final = f"INSERT INTO decision_log ({_COLUMNS}) VALUES ({', '.join('?' * (len(Content._fields) + 2))})"  # noqa: S608 - our own names
-_HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
+_INSERT: Final = f"INSERT INTO decision_log ({COLUMNS}) VALUES ({', '.join('?' * (len(Content._fields) + 2))})"  # noqa: S608 - our own names
 _KNOWN: Final = "SELECT 1 FROM decision_log WHERE id = ?"
 
 
-@dataclass(slots=True, eq=False)
-class _Pending:
-    """What one thread appends."""
-
-    contents: Sequence[Content]
-    done: bool = False
-    error: Exception | None = None
-
-
 @final
-class SqliteDecisionLog(AbstractContextManager["SqliteDecisionLog"]):
+class SqliteDecisionLog(ChainedLog):
     """A decision log in an SQLite file, shared by all processes that open it; it survives a crash and a power failure.
 
     Entries are only ever appended, each with a hash over itself and the one before, so that `verify` finds the first
@@ -79,6 +59,8 @@ class SqliteDecisionLog(AbstractContextManager["SqliteDecisionLog"]):
     only, where the system has owners; the mode of an existing one is not changed.
     """
 
+    _table = "decision_log"
+
     @sensitive_variables
     def __init__(
         self,
@@ -86,6 +68,8 @@ class SqliteDecisionLog(AbstractContextManager["SqliteDecisionLog"]):
         *,
         identify: Identify | None = None,
         synchronous: Literal["FULL", "NORMAL"] = "FULL",
+        keep_payloads: bool = False,
+        encryption_keys: EncryptionKeys | None = None,
     ) -> None:
         """Open or create the file.
 
@@ -97,10 +81,15 @@ class SqliteDecisionLog(AbstractContextManager["SqliteDecisionLog"]):
             synchronous: SQLite's setting. With `"FULL"` a record is on the disk before its answer leaves, which takes
                 the disk's time to flush. With `"NORMAL"` it survives the end of the process, however that ends, but the
                 last ones may be lost when the machine loses power.
+            keep_payloads: Whether to keep beside each record what was asked, for `optimove-ce replay`: the raw body of
+                the notification, or the customer's rows. It is personal data, and goes with `erase` and `prune`.
+            encryption_keys: A key of `cryptography.fernet.Fernet`, or several of which the first encrypts and all
+                decrypt: payloads are encrypted. Needs the extra `encryption`.
 
         Raises:
             ConfigurationError: `path` is `:memory:`; or `identify` is empty, blank or of another type; or
-                `synchronous` is neither.
+                `synchronous` is neither; or a key is invalid, or the extra `encryption` is missing; or payloads with
+                the ids that `identify` keeps out would be kept without a key.
             sqlite3.Error: The file cannot be opened, or is not an SQLite database.
             StoreError: Here and in all methods: the file has been removed or replaced. Restart all processes.
         """
@@ -108,19 +97,17 @@ class SqliteDecisionLog(AbstractContextManager["SqliteDecisionLog"]):
             raise ConfigurationError("SqliteDecisionLog needs a file: what is kept in memory is no evidence.")
         if synchronous not in ("FULL", "NORMAL"):
             raise ConfigurationError('synchronous must be "FULL" or "NORMAL".')
-        self._identify = _identifier(identify)
+        super().__init__(identify, keep_payloads=keep_payloads, encryption_keys=encryption_keys)
         self._synchronous = synchronous
         self._file = SqliteFile(
             fspath(path), _SCHEMA, synchronous=synchronous, busy_seconds=_BUSY_SECONDS, private=True
         )
-        self._waiting: list[_Pending] = []
         self.after_fork()
         reset_after_fork(self)
 
     def after_fork(self) -> None:
         """Drop what the parent's threads are appending; a child has other threads."""
-        self._waiting = []
-        self._queue, self._writer = threading.Lock(), threading.Lock()
+        self._group = GroupCommit(self._write)
 
     def append(self, entries: Sequence[DecisionRecord | Completion], /) -> None:
         """Append entries; see `DecisionLog.append`.
@@ -130,236 +117,43 @@ class SqliteDecisionLog(AbstractContextManager["SqliteDecisionLog"]):
             ConfigurationError: The time of one has no zone.
             sqlite3.Error: The file cannot be written.
         """
-        salts = os.urandom(SALT_BYTES * len(entries))
-        contents = [
-            hash_chain.of_record(each, self._identify, salts[SALT_BYTES * index : SALT_BYTES * (index + 1)])
-            if isinstance(each, DecisionRecord)
-            else hash_chain.of_completion(each)
-            for index, each in enumerate(entries)
-        ]
+        contents = hash_chain.contents_of(entries, self._identify, self._payloads)
         detect_fork()
-        # Threads that append at the same time share one transaction, since flushing the disk takes most of the time.
-        mine = _Pending(contents)
-        with self._queue:
-            self._waiting.append(mine)
-        with self._writer:
-            if not mine.done:
-                with self._queue:
-                    group, self._waiting = self._waiting, []
-                self._write(group)
-        if mine.error is not None:
-            raise mine.error
+        self._group.append(contents)
 
-    def _write(self, group: Sequence[_Pending]) -> None:
+    def _write(self, contents: Sequence[Content]) -> None:
         # A completion that is lost in a power failure leaves a record without one, which says what is known.
-        is_decided = any(content.type == "decision" for each in group for content in each.contents)
-        try:
-            with self._file.connection() as connection:
-                connection.execute(f"PRAGMA synchronous = {self._synchronous if is_decided else 'NORMAL'}")
-                connection.execute("BEGIN IMMEDIATE")
-                for each in group:
-                    _append(connection, each.contents)
-        except BaseException as error:  # the writer of this group raises it in all of its threads
-            for each in group:
-                each.error = error if isinstance(error, Exception) else OptimoveError("Appending was interrupted.")
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            for each in group:
-                each.done = True
-
-    def decisions(
-        self,
-        *,
-        customer_id: str | None = None,
-        campaign: str | int | None = None,
-        since: datetime | None = None,
-        until: datetime | None = None,
-    ) -> Iterator[LoggedDecision]:
-        """Yield the decisions in the order of the log, read in small portions.
-
-        Args:
-            customer_id: Only those about this customer.
-            campaign: Only those of this campaign; see `Subject.campaign`.
-            since: Only those at this moment or later.
-            until: Only those before this moment.
-
-        Raises:
-            ConfigurationError: `since` or `until` has no zone.
-        """
-        condition, values = "type = 'decision'", list[str]()
-        for column, wanted in (
-            ("customer =", None if customer_id is None else self._key(customer_id)),
-            ("campaign =", None if campaign is None else hash_chain.ascii_text(str(campaign))),
-            ("at >=", None if since is None else hash_chain.stamp(since, "since")),
-            ("at <", None if until is None else hash_chain.stamp(until, "until")),
-        ):
-            if wanted is not None:
-                condition += f" AND {column} ?"
-                values.append(wanted)
-        return self._decisions(condition, values)
-
-    def _decisions(self, condition: str, values: list[str]) -> Iterator[LoggedDecision]:
-        last = 0
-        while True:
-            with self._file.connection() as connection:
-                rows = _rows(connection, f"{condition} AND number > ?", (*values, last))
-                found = [_logged(connection, row) for row in rows]
-            yield from found
-            if len(found) < _ROWS_AT_ONCE:
-                return
-            last = found[-1].entry
-
-    def verify(self, *, head: str | None = None) -> ChainFault | None:
-        """Check the whole chain, and return the first entry that was changed, removed or reordered; None when all fit.
-
-        Args:
-            head: What `head` returned earlier: the log must hold that very entry. Without it, nothing can tell a log
-                whose hashes were all computed anew from an untouched one.
-
-        Raises:
-            ConfigurationError: `head` is not what `head` returns, or that entry has been pruned.
-        """
-        expected = None if head is None else _parsed(head)
-        while True:
-            with self._file.connection() as connection:
-                number, digest = start = _start(connection)
-            verifier = hash_chain.Verifier(number, digest)
-            if expected is not None and expected[0] < number:
-                raise ConfigurationError(f"The entry of this head was pruned: the log begins with {number + 1}.")
-            fault = self._verified(verifier, expected)
-            with self._file.connection() as connection:
-                if fault is None or start == _start(connection):
-                    return fault
-            # It was pruned while it was read.
-
-    def _verified(self, verifier: hash_chain.Verifier, expected: tuple[int, bytes] | None) -> ChainFault | None:
-        last = 0
-        while True:
-            with self._file.connection() as connection:
-                rows = _rows(connection, "number > ?", (last,))
-                highest = _highest(connection)
-            for row in rows:
-                if fault := verifier.check(row):
-                    return fault
-                if expected is not None and row.number == expected[0] and row.hash != expected[1]:
-                    return ChainFault(row.number, "is not the one whose head was kept")
-            if len(rows) < _ROWS_AT_ONCE:
-                return verifier.finish(max(highest, 0 if expected is None else expected[0]))
-            last = rows[-1].number
-
-    def head(self) -> str:
-        """Return number and hash of the last entry, to be kept where those who can write the file cannot."""
+        is_decided = any(content.type == "decision" for content in contents)
         with self._file.connection() as connection:
-            number, digest = _last(connection)
-        return f"{number}:{digest.hex()}"
+            connection.execute(f"PRAGMA synchronous = {self._synchronous if is_decided else 'NORMAL'}")
+            connection.execute("BEGIN IMMEDIATE")
+            _append(connection, contents)
 
-    def prune(self, before: datetime, /) -> int:
-        """Delete the oldest entries, up to the first that is not from before a moment; the rest stays verifiable.
+    def _query(self, work: Callable[[Execute], T]) -> T:
+        with self._file.connection() as connection:
+            return work(lambda statement, values=(): connection.execute(statement, values).fetchall())
 
-        That it was pruned, and up to which entry, becomes an entry of its own.
-
-        Args:
-            before: The moment.
-
-        Returns:
-            How many decisions were deleted.
-
-        Raises:
-            ConfigurationError: `before` has no zone.
-        """
-        moment = hash_chain.stamp(before, "before")
+    def _change(self, work: Callable[[Execute, Append], T]) -> T:
         with self._file.writing() as connection:
-            (kept,) = connection.execute("SELECT min(number) FROM decision_log WHERE at >= ?", (moment,)).fetchone()
-            newest = connection.execute(
-                "SELECT number, hash FROM decision_log WHERE number < ? ORDER BY number DESC LIMIT 1",
-                (_highest(connection) + 1 if kept is None else kept,),
-            ).fetchone()
-            if newest is None:
-                return 0
-            through, digest = newest
-            (count,) = connection.execute(
-                "SELECT count(*) FROM decision_log WHERE number <= ? AND type = 'decision'", (through,)
-            ).fetchone()
-            details = {"through": through, "hash": digest.hex(), "before": moment}
-            _append(connection, [hash_chain.of_maintenance("pruning", datetime.now(UTC), details)])
-            connection.execute("DELETE FROM decision_log WHERE number <= ?", (through,))
-        self._overwrite()
-        return int(count)
-
-    def erase(self, customer_id: str, /) -> int:
-        """Delete what the log knows of a customer, and keep that decisions were made; the chain stays verifiable.
-
-        Deleted are the id, the reason, the evidence and the additional data, with the salt of the commitment to them.
-        What stays says when which campaign was approved or not, to somebody whom the log does not know any more; with
-        the `request_uid` Optimove may know. Which entries were erased, and when, becomes an entry of its own, without
-        the id. Later decisions about the customer are recorded as before.
-
-        Args:
-            customer_id: The customer.
-
-        Returns:
-            How many decisions were erased.
-        """
-        with self._file.writing() as connection:
-            numbers = [
-                number
-                for (number,) in connection.execute(
-                    "SELECT number FROM decision_log WHERE customer = ? ORDER BY number", (self._key(customer_id),)
-                )
-            ]
-            if not numbers:
-                return 0
-            connection.executemany(
-                "UPDATE decision_log SET customer = NULL, personal = NULL, salt = NULL WHERE number = ?",
-                [(number,) for number in numbers],
+            done = work(
+                lambda statement, values=(): connection.execute(statement, values).fetchall(),
+                lambda content: _append(connection, [content]),
             )
-            details = {"numbers": ranges_of(numbers)}
-            _append(connection, [hash_chain.of_maintenance("erasure", datetime.now(UTC), details)])
-        self._overwrite()
-        return len(numbers)
-
-    def _overwrite(self) -> None:
-        """Move what was deleted out of SQLite's write-ahead log too; readers in other processes may delay that."""
+        # What was deleted leaves SQLite's write-ahead log too; readers in other processes may delay that.
         with self._file.connection() as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        return done
 
-    def _key(self, customer_id: str) -> str:
-        return hash_chain.ascii_text(customer_id if self._identify is None else self._identify(customer_id))
+    def _highest(self, execute: Execute) -> int:
+        found = execute("SELECT seq FROM sqlite_sequence WHERE name = 'decision_log'")
+        return int(found[0][0]) if found else 0
+
+    def _completions(self, execute: Execute, rows: Sequence[Row]) -> Mapping[int, Sequence[Completion]]:
+        return {row.number: _completions_of(execute, row) for row in rows}
 
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         self._file.close()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-def _identifier(identify: Identify | None) -> Callable[[str], str] | None:
-    given: Any = revealed(identify)
-    if given is None:
-        return None
-    if isinstance(given, str):
-        given = given.encode("utf-8", "surrogateescape")
-    if isinstance(given, bytes) and given.strip():
-        key: bytes = given
-
-        def pseudonym(customer_id: str) -> str:
-            return hmac.digest(key, customer_id.encode("utf-8", "surrogatepass"), "sha256").hex()
-
-        return pseudonym
-    if not callable(given):
-        raise ConfigurationError("identify must be a secret that is not blank, or a function of a customer id.")
-    return cast("Callable[[str], str]", given)
-
-
-def _parsed(head: str) -> tuple[int, bytes]:
-    found = _HEAD.fullmatch(head.strip())
-    if found is None:
-        raise ConfigurationError(
-            "head must be what `SqliteDecisionLog.head` returned: a number, a colon, 64 hexadecimal digits."
-        )
-    return int(found[1]), bytes.fromhex(found[2])
 
 
 def _append(connection: Connection, contents: Iterable[Content]) -> None:
@@ -385,46 +179,16 @@ def _highest(connection: Connection) -> int:
     return 0 if row is None else int(row[0])
 
 
-def _start(connection: Connection) -> tuple[int, bytes]:
-    """Return number and hash of the entry before the first one."""
-    row = connection.execute(
-        "SELECT entry FROM decision_log WHERE type = 'pruning' ORDER BY number DESC LIMIT 1"
-    ).fetchone()
-    if row is None:
-        return 0, GENESIS
-    try:
-        details = json.loads(row[0])
-        return int(details["through"]), bytes.fromhex(details["hash"])
-    except (ValueError, TypeError, KeyError):  # it was changed; then the chain does not fit from its beginning
-        return 0, GENESIS
-
-
-def _rows(connection: Connection, condition: str, values: Sequence[object]) -> list[Row]:
-    found = connection.execute(
-        f"SELECT {_COLUMNS} FROM decision_log WHERE {condition} ORDER BY number LIMIT {_ROWS_AT_ONCE}",  # noqa: S608 - our own
-        values,
-    ).fetchall()
-    return [Row(row[0], Content(*row[1:-1]), row[-1]) for row in found]
-
-
-def _logged(connection: Connection, row: Row) -> LoggedDecision:
-    record = hash_chain.record_of(row.content)
-    scheduled = record.event_key is not None and record.number is not None
-    completes = record.event_key if scheduled else record.id
-    condition, values = "completes = ?", list[object]([hash_chain.ascii_text(str(completes))])
-    if scheduled:  # not those before it, which are about another record with its number
+def _completions_of(execute: Execute, row: Row) -> list[Completion]:
+    completes, number = completion_key(row)
+    condition, values = "completes = ?", list[object]([completes])
+    if number is not None:  # not those before it, which are about another record with its number
         condition += " AND low <= ? AND high > ? AND number > ?"
-        values += [record.number, record.number, row.number]
+        values += [number, number, row.number]
     # Without the name of the index SQLite may walk the whole table, since that is in the wanted order.
-    found = connection.execute(
-        f"SELECT {_COLUMNS} FROM decision_log INDEXED BY decision_log_completes"  # noqa: S608 - our own names
+    found = execute(
+        f"SELECT {COLUMNS} FROM decision_log INDEXED BY decision_log_completes"  # noqa: S608 - our own names
         f" WHERE {condition} ORDER BY number",
         values,
-    ).fetchall()
-    completions = [hash_chain.completion_of(Content(*each[1:-1])) for each in found]
-    return LoggedDecision(
-        entry=row.number,
-        record=record,
-        completion=hash_chain.final_completion(completions),
-        erased=row.content.commitment is not None and row.content.salt is None,
     )
+    return [hash_chain.completion_of(Content(*each[1:-1])) for each in found]

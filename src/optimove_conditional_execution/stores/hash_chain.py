@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, final
 
 from ..errors import ConfigurationError, PayloadError
 from ..flows.decision_log import Completion, DecisionRecord, Subject
+from .payloads import PayloadCodec
 
 GENESIS: Final = hashlib.sha256(b"optimove-ce decision log, version 1").digest()
 SALT_BYTES: Final = 16
@@ -114,13 +116,16 @@ def stamp(moment: datetime, name: str) -> str:
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def of_record(record: DecisionRecord, identify: Callable[[str], str] | None, salt: bytes) -> Content:
+def of_record(
+    record: DecisionRecord, identify: Callable[[str], str] | None, salt: bytes, payloads: PayloadCodec | None = None
+) -> Content:
     """Return the content of a decision's row.
 
     Args:
         record: The decision.
         identify: Replaces the customer's id, or None.
         salt: Random bytes.
+        payloads: Writes its payload; None leaves that away.
 
     Raises:
         PayloadError: It cannot be written as JSON.
@@ -162,12 +167,29 @@ def of_record(record: DecisionRecord, identify: Callable[[str], str] | None, sal
         None,
     )
     given = {name: value for name, value in private.items() if value is not None and value != {}}
+    if payloads is not None:
+        given |= payloads.encode(record.payload)
     if customer is None and not given:
         return content
     personal = _json(given)
     return content._replace(
         commitment=commitment(salt, customer, personal), customer=customer, personal=personal, salt=salt
     )
+
+
+def contents_of(
+    entries: Sequence[DecisionRecord | Completion],
+    identify: Callable[[str], str] | None,
+    payloads: PayloadCodec | None = None,
+) -> list[Content]:
+    """Return the contents of entries, each decision with a salt of its own; raises as `of_record` does."""
+    salts = os.urandom(SALT_BYTES * len(entries))
+    return [
+        of_record(each, identify, salts[SALT_BYTES * index : SALT_BYTES * (index + 1)], payloads)
+        if isinstance(each, DecisionRecord)
+        else of_completion(each)
+        for index, each in enumerate(entries)
+    ]
 
 
 def of_completion(completion: Completion) -> Content:
@@ -228,6 +250,13 @@ def record_of(content: Content) -> DecisionRecord:
         error=public.get("error"),
         seconds=public.get("seconds", {}),
     )
+
+
+def payload_of(content: Content, payloads: PayloadCodec) -> tuple[bytes | None, bool]:
+    """Return the payload of a decision's row, and whether it has one that the log's keys do not decrypt."""
+    if content.personal is None or 'payload":"' not in content.personal:
+        return None, False
+    return payloads.decode(json.loads(content.personal))
 
 
 def completion_of(content: Content) -> Completion:

@@ -1,4 +1,4 @@
-"""Claims in PostgreSQL, shared by replicas on any number of machines; and the journal there (extra `postgres`)."""
+"""Claims in PostgreSQL, shared by replicas on any number of machines; the other stores there (extra `postgres`)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from .postgres_connection import (
     psycopg_pool,
     refusal,
 )
+from .postgres_decisions import PostgresDecisionLog
 from .postgres_journal import PostgresJournal
 from .postgres_schema import CLAIMS_SCHEMA
 from .remote import (
@@ -37,7 +38,7 @@ from .remote import (
     busy,
 )
 
-__all__ = ["AsyncPostgresClaims", "PostgresClaims", "PostgresJournal", "postgres_facts"]
+__all__ = ["AsyncPostgresClaims", "PostgresClaims", "PostgresDecisionLog", "PostgresJournal", "postgres_facts"]
 
 # `statement_timestamp` is one moment within a statement, which `clock_timestamp` is not, and is the moment of this
 # statement also in a transaction, which `now` is not. Claims and answers must be on the disk before they count. What

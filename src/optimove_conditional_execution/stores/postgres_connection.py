@@ -6,11 +6,13 @@ What psycopg raises can hold host, port, user and values, so it is told in words
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final, LiteralString, TypeVar
 
-from ..errors import ConfigurationError
+from ..deadline import Deadline
+from ..errors import ConfigurationError, DeadlineExceeded
+from ..transport.connection_pool import ConnectionPool
 from .remote import STEP_SECONDS
 
 try:
@@ -21,8 +23,10 @@ try:
     from psycopg.rows import tuple_row
 except ImportError as error:
     # Without libpq, psycopg says itself how to get it.
+    from ..installation import install_hint
+
     raise ImportError(
-        'The stores in PostgreSQL need psycopg: pip install "optimove-conditional-execution[postgres]", and if '
+        f"The stores in PostgreSQL need psycopg: {install_hint('postgres')}, and if "
         f'this machine has no libpq, "psycopg[binary]" ({str(error).splitlines()[0]})',
         name="psycopg",
     ) from None
@@ -32,7 +36,9 @@ __all__ = [
     "INHERITED",
     "AsyncSession",
     "Session",
+    "borrowed",
     "checked_conninfo",
+    "errors",
     "is_direct",
     "leave",
     "outage",
@@ -152,6 +158,23 @@ class Session:
 
     def __del__(self) -> None:
         leave(self._connection, self._pid)
+
+
+@contextmanager
+def borrowed(pool: ConnectionPool[Session], seconds: float) -> Iterator[Session]:
+    """Return a session of a store's pool in a context manager.
+
+    Raises:
+        ConnectionError: None is free for that many seconds.
+    """
+    try:
+        session = pool.acquire(Deadline.after(seconds))
+    except DeadlineExceeded:
+        raise ConnectionError("All connections of this store are in use.") from None
+    try:
+        yield session
+    finally:
+        pool.release(session)
 
 
 class AsyncSession:

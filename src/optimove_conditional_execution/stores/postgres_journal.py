@@ -7,8 +7,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Final, TypeVar, final
 
-from ..deadline import Deadline
-from ..errors import ConfigurationError, DeadlineExceeded
+from ..errors import ConfigurationError
 from ..flows.journal import DecidedBatch, OpenReview, Ranges, ReviewState
 from ..fork import detect_fork, reset_after_fork
 from ..models.events import CampaignReadyEvent
@@ -27,6 +26,7 @@ from .journals import (
 )
 from .postgres_connection import (
     Session,
+    borrowed,
     checked_conninfo,
     psycopg,
     psycopg_pool,
@@ -284,17 +284,11 @@ class PostgresJournal(AbstractContextManager["PostgresJournal"]):
 
     def _transaction(self, work: Callable[[Cursor], T]) -> T:
         detect_fork()
-        pool = self._pool
-        try:
-            session = pool.acquire(Deadline.after(_BUSY_SECONDS))
-        except DeadlineExceeded:
-            raise ConnectionError("All connections of this journal are in use.") from None
-        try:
-            return session.transaction(work)
-        except (psycopg.Error, OSError) as error:
-            raise as_journal_error(error) from None
-        finally:
-            pool.release(session)
+        with borrowed(self._pool, _BUSY_SECONDS) as session:
+            try:
+                return session.transaction(work)
+            except (psycopg.Error, OSError) as error:
+                raise as_journal_error(error) from None
 
 
 class _DirectSession(Session):

@@ -37,3 +37,36 @@ CREATE TABLE IF NOT EXISTS optimove_review_batches (
     UNIQUE (review, digest)
 );
 """
+
+# Of the log the gate's own role needs no more than SELECT and INSERT, and of its head SELECT and UPDATE; then not even
+# the gate can change what it has recorded.
+DECISIONS_SCHEMA: Final = """\
+CREATE TABLE IF NOT EXISTS optimove_decision_log (
+    number bigint PRIMARY KEY,
+    type text NOT NULL,
+    id text COLLATE "C" UNIQUE,
+    completes text COLLATE "C",
+    at text COLLATE "C" NOT NULL,  -- UTC
+    campaign text COLLATE "C",
+    low bigint,
+    high bigint,
+    entry text NOT NULL,
+    commitment bytea,
+    customer text COLLATE "C",
+    personal text,
+    salt bytea,
+    hash bytea NOT NULL
+);
+CREATE INDEX IF NOT EXISTS optimove_decision_log_completes ON optimove_decision_log (completes, low)
+    WHERE completes IS NOT NULL;
+CREATE INDEX IF NOT EXISTS optimove_decision_log_pruning ON optimove_decision_log (number) WHERE type = 'pruning';
+CREATE INDEX IF NOT EXISTS optimove_decision_log_customer ON optimove_decision_log USING hash (customer)
+    WHERE customer IS NOT NULL;  -- a hash, since an entry of another index cannot hold a long id
+CREATE TABLE IF NOT EXISTS optimove_decision_log_head (
+    id integer PRIMARY KEY CHECK (id = 1),
+    number bigint NOT NULL,  -- the highest that was given to an entry
+    hash bytea NOT NULL
+) WITH (fillfactor = 10);
+INSERT INTO optimove_decision_log_head VALUES (1, 0, sha256('optimove-ce decision log, version 1'))
+    ON CONFLICT (id) DO NOTHING;
+"""

@@ -34,9 +34,9 @@ try:
     from redis.backoff import NoBackoff
     from redis.retry import Retry
 except ImportError:
-    raise ImportError(
-        'RedisClaims needs redis: pip install "optimove-conditional-execution[redis]"', name="redis"
-    ) from None
+    from ..installation import install_hint
+
+    raise ImportError(f"RedisClaims needs redis: {install_hint('redis')}", name="redis") from None
 
 # KEYS: the claim. ARGV: owner, milliseconds of the lease and until it may be forgotten, state, approval.
 _PROLOGUE: Final = """

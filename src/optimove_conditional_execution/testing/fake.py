@@ -161,8 +161,8 @@ class FakeOptimove(Service):
                 self.notifications[uid] = SentNotification(
                     uid,
                     str(payload["user"]["user_id"]),
-                    payload["timestamp"],
-                    payload["conditional_execution_approval_deadline"],
+                    int(payload["timestamp"]),  # recorded ones may have digits in a string
+                    int(payload["conditional_execution_approval_deadline"]),
                 )
             return self.notifications[uid]
 

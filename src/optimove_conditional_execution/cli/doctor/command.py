@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import click
@@ -20,7 +19,7 @@ from ...operations import DEFAULT_TIMEOUT_MS, Endpoints
 from ...settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TOKEN_VARIABLE
 from ...transport.http import HttpEngine
 from ...urls import is_loopback
-from ..options import MAX_TIMEOUT_MS, Seconds, json_option, url
+from ..options import MAX_TIMEOUT_MS, Seconds, echo_result, json_option, printable, url
 from ..tenant import without_token
 from .claims import VARIABLE as CLAIMS_VARIABLE
 from .claims import claims_checks
@@ -56,16 +55,7 @@ _SERVICE: Final = "it must be registered, be reachable from here, and refuse"
 )
 @click.option("--strict", is_flag=True, help="Exit with status 1 on warnings, too.")
 @json_option
-def doctor(
-    webhook: str | None,
-    listener: str | None,
-    claims: str | None,
-    seconds: float,
-    timeout_ms: int,
-    path_prefix: str,
-    strict: bool,
-    as_json: bool,
-) -> None:
+def doctor(claims: str | None, path_prefix: str, strict: bool, as_json: bool, **options: Any) -> None:
     """Check this environment before you go live.
 
     It checks the settings (OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL, OPTIMOVE_WEBHOOK_SECRET, OPTIMOVE_LISTENER_TOKEN,
@@ -79,7 +69,8 @@ def doctor(
     """
     # A key that is sent over plain HTTP is a finding here; the client's warning would repeat it.
     logging.getLogger("optimove_conditional_execution.client").addHandler(logging.NullHandler())
-    plan = DoctorOptions(seconds, timeout_ms, Endpoints(path_prefix=path_prefix), webhook, listener)
+    # The other options have the names of its fields.
+    plan = DoctorOptions(endpoints=Endpoints(path_prefix=path_prefix), **options)
     checks: list[Check] = []
     for check in chain(_checks(os.environ, plan), claims_checks(claims) if claims else ()):
         if not as_json:
@@ -87,13 +78,9 @@ def doctor(
         checks.append(check)
     problems, warnings = (sum(check.state == state for check in checks) for state in ("problem", "warning"))
     is_ok = not problems and not (strict and warnings)
-    if as_json:
-        numbers = {"ok": is_ok, "problems": problems, "warnings": warnings}
-        click.echo(json.dumps({**numbers, "checks": [asdict(check) for check in checks]}))
-    else:
-        click.echo(f"\n{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}.")
-    if not is_ok:
-        raise click.exceptions.Exit(1)
+    numbers = {"ok": is_ok, "problems": problems, "warnings": warnings, "checks": [asdict(check) for check in checks]}
+    echo_result(numbers, f"\n{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}.", as_json=as_json)
+    raise click.exceptions.Exit(int(not is_ok))
 
 
 def _checks(environment: Mapping[str, str], plan: DoctorOptions) -> Iterator[Check]:
@@ -143,15 +130,10 @@ def _checks_by_requests(
 
 def _show(check: Check, said: str) -> None:
     state = click.style(f"{check.state:<11}", fg=_COLOURS[check.state], bold=check.state == "problem")
-    click.echo(f"{state}  {check.name:<12}  {_printable(check.finding)}")
+    click.echo(f"{state}  {check.name:<12}  {printable(check.finding)}")
     # When nothing can be sent, one line replaces many equal ones.
     if check.state != "ok" and not (check.state == "not checked" and check.remedy == said):
-        click.echo(f"{'':<11}  {'':<12}  -> {_printable(check.remedy)}")
-
-
-def _printable(text: str) -> str:
-    # Ids and URLs come from a server: remove control characters for a terminal.
-    return "".join(character if character.isprintable() else "?" for character in text)
+        click.echo(f"{'':<11}  {'':<12}  -> {printable(check.remedy)}")
 
 
 def _counted(number: int, what: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, final
@@ -14,6 +13,7 @@ from ...deadline import Deadline
 from ...errors import DeadlineExceeded, TransportError
 from ...messages import Response
 from ...transport.engine import Engine, OutgoingRequest, read_all
+from ...transport.proxies import has_proxy, proxy_for
 from ...urls import address_of, is_loopback, origin
 from .finding import Check, not_checked
 
@@ -86,15 +86,10 @@ class Probe:
         return Answer(response, sent_at, time.perf_counter() - began)
 
 
-def proxy_for(url: str) -> str | None:
-    """Return the proxy of the environment for a URL, as host and port; None for none."""
-    parts = urlsplit(url)
-    if urllib.request.proxy_bypass(parts.hostname or ""):
-        return None
-    proxies = urllib.request.getproxies()
-    proxy = proxies.get(parts.scheme) or proxies.get("all")
-    # Without its user name and password.
-    return None if not proxy else urlsplit(proxy if "://" in proxy else f"//{proxy}").netloc.rpartition("@")[2]
+def _proxy_of(url: str) -> str | None:
+    """Return the proxy that the engine uses for a URL, as host and port; None for none."""
+    proxy = proxy_for(url) if has_proxy(url) else None
+    return None if proxy is None else urlsplit(proxy).netloc.rpartition("@")[2]  # without user name and password
 
 
 def connection_checks(url: str, result: Answer | NoAnswer) -> list[Check]:
@@ -104,7 +99,7 @@ def connection_checks(url: str, result: Answer | NoAnswer) -> list[Check]:
         url: The URL of the request.
         result: Its result.
     """
-    host, proxy = urlsplit(url).hostname or "", proxy_for(url)
+    host, proxy = urlsplit(url).hostname or "", _proxy_of(url)
     failed = result if isinstance(result, NoAnswer) else None
     cause = None if failed is None else failed.cause
     problem = ("", "") if failed is None else (failed.finding, failed.remedy)
@@ -174,7 +169,7 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
 
 
 def _no_answer(error: TransportError | DeadlineExceeded, url: str, seconds: float) -> NoAnswer:
-    proxy, cause, reason, detail = proxy_for(url), str(error.cause), "", ""
+    proxy, cause, reason, detail = _proxy_of(url), str(error.cause), "", ""
     if isinstance(error, TransportError):
         reason, detail = error.reason, error.detail
     if cause == "timeout" and error.request_sent is False:

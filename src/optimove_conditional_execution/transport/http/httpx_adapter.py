@@ -15,6 +15,7 @@ import httpx
 
 from ...deadline import Deadline
 from ...errors import ConfigurationError, DeadlineExceeded, TransportError
+from ...installation import install_hint
 from ...messages import Response
 from ...observers import report_logging_error
 from ..addresses import Addresses
@@ -140,8 +141,7 @@ def _load(name: LibraryName) -> ModuleType:
         return importlib.import_module(name)
     except ImportError:
         raise ConfigurationError(
-            f"engine={name!r} needs a package that is not installed: "
-            f"pip install 'optimove-conditional-execution[{name}]'."
+            f"engine={name!r} needs a package that is not installed: {install_hint(name)}."
         ) from None
 
 

@@ -1,0 +1,339 @@
+"""What the decision logs in SQLite and in PostgreSQL share: questions, checks of the chain, prune and erase.
+
+The table has the same columns in both. How a transaction is made, and how entries are appended, differs.
+"""
+
+from __future__ import annotations
+
+import abc
+import hmac
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol, Self, TypeVar, cast
+
+from pydantic import SecretBytes, SecretStr
+
+from ..credentials import revealed
+from ..errors import ConfigurationError
+from ..flows.decision_log import Completion, DecisionRecord, LoggedDecision
+from ..flows.journal import ranges_of
+from . import hash_chain
+from .hash_chain import GENESIS, ChainFault, Content, Row
+from .payloads import EncryptionKeys, PayloadCodec
+
+T = TypeVar("T")
+
+Identify = str | bytes | SecretStr | SecretBytes | Callable[[str], str]
+
+COLUMNS: Final = ", ".join(("number", *Content._fields, "hash"))
+
+_ROWS_AT_ONCE: Final = 500
+_PRUNED_AT_ONCE: Final = 10_000
+_HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
+
+
+class Execute(Protocol):
+    """Executes a statement, with a `?` for each value, and returns its rows."""
+
+    def __call__(self, statement: str, values: Sequence[object] = (), /) -> list[Any]: ...  # noqa: D102
+
+
+Append = Callable[[Content], None]
+"""Appends an entry, in a write transaction."""
+
+
+class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
+    """A decision log in a table; see `SqliteDecisionLog` and `PostgresDecisionLog`."""
+
+    _table: str
+
+    def __init__(
+        self, identify: Identify | None, *, keep_payloads: bool, encryption_keys: EncryptionKeys | None
+    ) -> None:
+        self._identify = _identifier(identify)
+        self._payloads = PayloadCodec(
+            keep=keep_payloads, keys=encryption_keys, is_pseudonymous=self._identify is not None
+        )
+
+    @property
+    def keep_payloads(self) -> bool:
+        """Whether the log keeps payloads."""
+        return self._payloads.keep
+
+    @abc.abstractmethod
+    def append(self, entries: Sequence[DecisionRecord | Completion], /) -> None:
+        """Append entries; see `DecisionLog.append`."""
+
+    @abc.abstractmethod
+    def _query(self, work: Callable[[Execute], T]) -> T:
+        """Call a function that reads."""
+
+    @abc.abstractmethod
+    def _change(self, work: Callable[[Execute, Append], T]) -> T:
+        """Call a function that writes, in a transaction which excludes all others that write."""
+
+    @abc.abstractmethod
+    def _highest(self, execute: Execute) -> int:
+        """Return the highest number that was ever given to an entry."""
+
+    @abc.abstractmethod
+    def _completions(self, execute: Execute, rows: Sequence[Row]) -> Mapping[int, Sequence[Completion]]:
+        """Return the completions of decisions by the number of their row, in the order of the log."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Close what is open; the next use opens it again."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def decisions(
+        self,
+        *,
+        customer_id: str | None = None,
+        campaign: str | int | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[LoggedDecision]:
+        """Yield the decisions in the order of the log, read in small portions.
+
+        Args:
+            customer_id: Only those about this customer.
+            campaign: Only those of this campaign; see `Subject.campaign`.
+            since: Only those at this moment or later.
+            until: Only those before this moment.
+
+        Raises:
+            ConfigurationError: `since` or `until` has no zone.
+        """
+        condition, values = "type = 'decision'", list[str]()
+        for column, wanted in (
+            ("customer =", None if customer_id is None else self._key(customer_id)),
+            ("campaign =", None if campaign is None else hash_chain.ascii_text(str(campaign))),
+            ("at >=", None if since is None else hash_chain.stamp(since, "since")),
+            ("at <", None if until is None else hash_chain.stamp(until, "until")),
+        ):
+            if wanted is not None:
+                condition += f" AND {column} ?"
+                values.append(wanted)
+        return self._decisions(condition, values)
+
+    def _decisions(self, condition: str, values: list[str]) -> Iterator[LoggedDecision]:
+        def read(execute: Execute) -> list[LoggedDecision]:
+            rows = self._rows(execute, f"{condition} AND number > ?", (*values, last))
+            completions = self._completions(execute, rows)
+            return [self._logged(row, completions.get(row.number, ())) for row in rows]
+
+        last, _ = self._query(self._start)  # what was pruned may still be there
+        while True:
+            found = self._query(read)
+            yield from found
+            if len(found) < _ROWS_AT_ONCE:
+                return
+            last = found[-1].entry
+
+    def verify(self, *, head: str | None = None) -> ChainFault | None:
+        """Check the whole chain, and return the first entry that was changed, removed or reordered; None when all fit.
+
+        Args:
+            head: What `head` returned earlier: the log must hold that very entry. Without it, nothing can tell a log
+                whose hashes were all computed anew from an untouched one.
+
+        Raises:
+            ConfigurationError: `head` is not what `head` returns, or that entry has been pruned.
+        """
+        expected = None if head is None else _parsed(head)
+        while True:
+            number, digest = start = self._query(self._start)
+            verifier = hash_chain.Verifier(number, digest)
+            if expected is not None and expected[0] < number:
+                raise ConfigurationError(f"The entry of this head was pruned: the log begins with {number + 1}.")
+            fault = self._verified(verifier, expected)
+            if fault is None or start == self._query(self._start):
+                return fault
+            # It was pruned while it was read.
+
+    def _verified(self, verifier: hash_chain.Verifier, expected: tuple[int, bytes] | None) -> ChainFault | None:
+        def read(execute: Execute) -> tuple[int, list[Row]]:
+            # In this order: what others append in between must not be missed.
+            return self._highest(execute), self._rows(execute, "number > ?", (last,))
+
+        last = verifier.number  # what was pruned may still be there
+        while True:
+            highest, rows = self._query(read)
+            for row in rows:
+                if fault := verifier.check(row):
+                    return fault
+                if expected is not None and row.number == expected[0] and row.hash != expected[1]:
+                    return ChainFault(row.number, "is not the one whose head was kept")
+            if len(rows) < _ROWS_AT_ONCE:
+                return verifier.finish(max(highest, 0 if expected is None else expected[0]))
+            last = rows[-1].number
+
+    def head(self) -> str:
+        """Return number and hash of the last entry, to be kept where those who can write the file cannot."""
+        number, digest = self._query(self._last)
+        return f"{number}:{digest.hex()}"
+
+    def prune(self, before: datetime, /) -> int:
+        """Delete the oldest entries, up to the first that is not from before a moment; the rest stays verifiable.
+
+        That it was pruned, and up to which entry, becomes an entry of its own. The old ones are then deleted in small
+        portions, so that decisions can be recorded meanwhile; if that is interrupted, they are hidden, and the next
+        `prune` deletes them.
+
+        Args:
+            before: The moment.
+
+        Returns:
+            How many decisions were deleted.
+
+        Raises:
+            ConfigurationError: `before` has no zone.
+        """
+        moment = hash_chain.stamp(before, "before")
+        table = self._table
+
+        def newest(execute: Execute) -> list[tuple[int, bytes]]:
+            ((kept,),) = execute(f"SELECT min(number) FROM {table} WHERE at >= ?", (moment,))  # noqa: S608 - our own
+            return execute(
+                f"SELECT number, hash FROM {table} WHERE number < ? ORDER BY number DESC LIMIT 1",  # noqa: S608
+                (self._highest(execute) + 1 if kept is None else kept,),
+            )
+
+        def mark(execute: Execute, append: Append) -> None:
+            if self._start(execute)[0] < through:  # another process may have pruned meanwhile
+                details = {"through": through, "hash": digest.hex(), "before": moment}
+                append(hash_chain.of_maintenance("pruning", datetime.now(UTC), details))
+
+        if found := self._query(newest):
+            ((through, digest),) = found
+            self._change(mark)
+        return self._delete_pruned()
+
+    def _delete_pruned(self) -> int:
+        """Delete what was pruned, in portions, since whoever appends waits for each; return how many decisions."""
+        table, count = self._table, 0
+
+        def work(execute: Execute, _: Append) -> int | None:
+            through = self._start(execute)[0]
+            ((lowest,),) = execute(f"SELECT min(number) FROM {table}")  # noqa: S608 - our own
+            if lowest is None or lowest > through:
+                return None
+            end = min(lowest + _PRUNED_AT_ONCE, through + 1)
+            ((decisions,),) = execute(
+                f"SELECT count(*) FROM {table} WHERE number < ? AND type = 'decision'",  # noqa: S608 - our own
+                (end,),
+            )
+            execute(f"DELETE FROM {table} WHERE number < ?", (end,))  # noqa: S608 - our own
+            return int(decisions)
+
+        while (deleted := self._change(work)) is not None:
+            count += deleted
+        return count
+
+    def erase(self, customer_id: str, /) -> int:
+        """Delete what the log knows of a customer, and keep that decisions were made; the chain stays verifiable.
+
+        Deleted are the id, the reason, the evidence, the additional data and the payload, with the salt of the
+        commitment to them. What stays says when which campaign was approved or not, to somebody whom the log does not
+        know any more; with the `request_uid` Optimove may know. Which entries were erased, and when, becomes an entry
+        of its own, without the id. Later decisions about the customer are recorded as before.
+
+        Args:
+            customer_id: The customer.
+
+        Returns:
+            How many decisions were erased.
+        """
+        table, key = self._table, self._key(customer_id)
+
+        def work(execute: Execute, append: Append) -> int:
+            found = execute(f"SELECT number FROM {table} WHERE customer = ? ORDER BY number", (key,))  # noqa: S608 - our own
+            if not found:
+                return 0
+            execute(
+                f"UPDATE {table} SET customer = NULL, personal = NULL, salt = NULL WHERE customer = ?",  # noqa: S608
+                (key,),
+            )
+            details = {"numbers": ranges_of([number for (number,) in found])}
+            append(hash_chain.of_maintenance("erasure", datetime.now(UTC), details))
+            return len(found)
+
+        return self._change(work)
+
+    def _rows(self, execute: Execute, condition: str, values: Sequence[object]) -> list[Row]:
+        statement = f"SELECT {COLUMNS} FROM {self._table} WHERE {condition} ORDER BY number LIMIT {_ROWS_AT_ONCE}"  # noqa: S608
+        return [Row(row[0], Content(*row[1:-1]), row[-1]) for row in execute(statement, values)]
+
+    def _logged(self, row: Row, completions: Sequence[Completion]) -> LoggedDecision:
+        record = hash_chain.record_of(row.content)
+        payload, is_sealed = hash_chain.payload_of(row.content, self._payloads)
+        return LoggedDecision(
+            entry=row.number,
+            record=record if payload is None else replace(record, payload=payload),
+            completion=hash_chain.final_completion(completions),
+            erased=row.content.commitment is not None and row.content.salt is None,
+            sealed=is_sealed,
+        )
+
+    def _last(self, execute: Execute) -> tuple[int, bytes]:
+        found = execute(f"SELECT number, hash FROM {self._table} ORDER BY number DESC LIMIT 1")  # noqa: S608 - our own
+        return (found[0][0], found[0][1]) if found else (0, GENESIS)
+
+    def _start(self, execute: Execute) -> tuple[int, bytes]:
+        """Return number and hash of the entry before the first one."""
+        found = execute(
+            f"SELECT number, entry FROM {self._table} WHERE type = 'pruning' ORDER BY number DESC LIMIT 1"  # noqa: S608
+        )
+        try:
+            ((number, entry),) = found
+            details = json.loads(entry)
+            through, digest = int(details["through"]), bytes.fromhex(details["hash"])
+        except (ValueError, TypeError, KeyError):  # never pruned; or changed, and does not fit then
+            return 0, GENESIS
+        # The entry itself is to be checked, too.
+        return (through, digest) if through < number else (0, GENESIS)
+
+    def _key(self, customer_id: str) -> str:
+        return hash_chain.ascii_text(customer_id if self._identify is None else self._identify(customer_id))
+
+
+def _identifier(identify: Identify | None) -> Callable[[str], str] | None:
+    given: Any = revealed(identify)
+    if given is None:
+        return None
+    if isinstance(given, str):
+        given = given.encode("utf-8", "surrogateescape")
+    if isinstance(given, bytes) and given.strip():
+        key: bytes = given
+
+        def pseudonym(customer_id: str) -> str:
+            return hmac.digest(key, customer_id.encode("utf-8", "surrogatepass"), "sha256").hex()
+
+        return pseudonym
+    if not callable(given):
+        raise ConfigurationError("identify must be a secret that is not blank, or a function of a customer id.")
+    return cast("Callable[[str], str]", given)
+
+
+def _parsed(head: str) -> tuple[int, bytes]:
+    found = _HEAD.fullmatch(head.strip())
+    if found is None:
+        raise ConfigurationError("head must be what `head` returned: a number, a colon, 64 hexadecimal digits.")
+    return int(found[1]), bytes.fromhex(found[2])
+
+
+def completion_key(row: Row) -> tuple[str, int | None]:
+    """Return what a decision's completions name in `completes`, and the number that their range must hold, if any."""
+    record = hash_chain.record_of(row.content)
+    is_scheduled = record.event_key is not None and record.number is not None
+    completes = record.event_key if is_scheduled else record.id
+    return hash_chain.ascii_text(str(completes)), record.number if is_scheduled else None
