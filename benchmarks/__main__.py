@@ -5,13 +5,14 @@ from __future__ import annotations
 import platform
 import sys
 
-from benchmarks import asgi_throughput, calls, celery_workers, import_time, review, stores, verify_parse
+from benchmarks import asgi_throughput, calls, celery_workers, import_time, receiver, review, stores, verify_parse
 from benchmarks.comparison.tables import compared
 from benchmarks.result import Result
 
 BENCHMARKS = {
     "verify_parse": verify_parse.measure,
     "import_time": import_time.measure,
+    "receiver": receiver.measure,
     "asgi_throughput": asgi_throughput.measure,
     "calls": calls.measure,
     "review": review.measure,

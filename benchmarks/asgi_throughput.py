@@ -1,8 +1,9 @@
 """Notifications a second through the ASGI adapter, against a raw ASGI app that does the same work by hand.
 
-Both apps verify the signature, parse the notification, decide `True` and post the approval to a server on loopback
-(a raw asyncio one, in a process of its own) with `httpx.AsyncClient`. Both run under the same uvicorn, in a process of
-their own; one keep-alive client process sends notifications over a few connections. Rounds alternate.
+Both apps verify the signature, parse the notification with pydantic, decide `True` and post the approval to a server on
+loopback (a raw asyncio one, in a process of its own) with `httpx.AsyncClient` or aiohttp. Both run under the same
+uvicorn, in a process of their own; one keep-alive client process has 32 notifications in flight. Rounds alternate, and
+the median of each counts.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hmac
 import json
 import multiprocessing
 import socket
+import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +22,7 @@ from typing import Any
 import aiohttp
 import httpx
 import uvicorn
+from pydantic import BaseModel
 
 from benchmarks.result import Result
 from optimove_conditional_execution import (
@@ -33,13 +36,31 @@ from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.testing import notification
 
 SECRET = "abcdefg"
-CONNECTIONS = 8
-REQUESTS = 1_000
+CONNECTIONS = 32
+REQUESTS = 640
 ROUNDS = 5
-GOALS = {"httpx": 0.2, "httpx2": 0.28, "aiohttp": 0.5}
+GOALS = {"httpx": 0.2, "httpx2": 0.28, "aiohttp": 0.75}
 """Of the throughput of a raw ASGI app with aiohttp: what checks, bounds and records may cost."""
 
+BY_HAND = 2.0
+"""With httpx, of the throughput of a raw ASGI app with httpx, whose pool looks at all connections at every request."""
+
 PATH = "/conditional-execution/v2/triggered/approval"
+
+
+class _User(BaseModel):
+    user_id: str
+
+
+class _Asked(BaseModel):
+    """What a program by hand would write down of a notification."""
+
+    timestamp: int
+    conditional_execution_approval_deadline: int
+    request_uid: str
+    user: _User
+    occurrence: dict[str, Any] | None = None
+    trigger_context: dict[str, Any] | None = None
 
 
 async def _decide(notification: WebhookNotification, deadline: Deadline) -> bool:
@@ -82,10 +103,10 @@ def raw_app(optimove: str, library: str = "httpx") -> Any:
         signature = dict(scope["headers"])[b"optimove-signature-content"].decode()
         if not hmac.compare_digest(hmac.digest(key, body, "sha256").hex(), signature):
             raise ValueError
-        asked = json.loads(body)
+        asked = _Asked.model_validate_json(body)
         answer = {
             "timestamp": round(time.time() * 1000),
-            "request_uid": asked["request_uid"],
+            "request_uid": asked.request_uid,
             "approved": True,
             "additional_data": {},
         }
@@ -185,14 +206,13 @@ def measure() -> list[Result]:
             process.join(5)
         for listener in listeners.values():
             listener.close()
-    best = {name: max(values) for name, values in rates.items()}
-    p99 = {name: min(values) * 1e3 for name, values in slowest.items()}
-    results = [
-        Result("ASGI adapter, notification to approval", "/s", best["sdk"], best["raw"], 0.8, more_is_better=True)
-    ]
+    middle = {name: statistics.median(values) for name, values in rates.items()}
+    p99 = {name: statistics.median(values) * 1e3 for name, values in slowest.items()}
+    what = "end to end, engine httpx / raw ASGI + httpx"
+    results = [Result(what, "/s", middle["sdk"], middle["raw"], BY_HAND, more_is_better=True)]
     for name in ("sdk", "sdk httpx2", "sdk aiohttp"):
         engine = name.removeprefix("sdk").strip() or "httpx"
-        what = f"  end to end, engine {engine} / raw ASGI + aiohttp"
-        results.append(Result(what, "/s", best[name], best["raw aiohttp"], GOALS[engine], more_is_better=True))
-        results.append(Result("    its p99", "ms", p99[name], p99["raw aiohttp"], 1 / GOALS[engine]))
+        what = f"end to end, engine {engine} / raw ASGI + aiohttp"
+        results.append(Result(what, "/s", middle[name], middle["raw aiohttp"], GOALS[engine], more_is_better=True))
+        results.append(Result("  its p99", "ms", p99[name], p99["raw aiohttp"], 1 / GOALS[engine]))
     return results

@@ -12,6 +12,7 @@ import contextlib
 import hmac
 import json
 import multiprocessing
+import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,8 @@ from optimove_conditional_execution.testing import notification, signed_request
 CALLS = 300
 ROUNDS = 5
 THREADS = 32
+IN_FLIGHT = 100
+SUSTAINED = 2_000
 BURSTS = (1, 10, 100, 300)
 ENGINES = ("httpx", "httpx2", "aiohttp")
 HEADERS = {"X-API-KEY": "key", "Accept": "application/json", "Accept-Encoding": "identity"}
@@ -71,7 +74,8 @@ def approval() -> Approval:
 
 
 def body() -> dict[str, object]:
-    return json.loads(approval().model_dump_json(by_alias=True))  # type: ignore[no-any-return]
+    uid = "5f2c1c4e-7a52-4a7e-8f0c-0c8a1f2b3d4e"
+    return {"timestamp": 1, "request_uid": uid, "approved": True, "additional_data": {}}
 
 
 def sdk_calls(url: str) -> float:
@@ -93,9 +97,9 @@ def bare_calls(url: str) -> float:
         return (time.perf_counter() - began) / CALLS
 
 
-async def sdk_async_calls(url: str) -> float:
+async def sdk_async_calls(url: str, engine: Any) -> float:
     wanted = approval()
-    async with AsyncOptimoveClient("key", base_url=url) as client:
+    async with AsyncOptimoveClient("key", base_url=url, engine=engine) as client:
         await client.send_webhook_approval(wanted)
         began = time.perf_counter()
         for _ in range(CALLS):
@@ -103,13 +107,63 @@ async def sdk_async_calls(url: str) -> float:
         return (time.perf_counter() - began) / CALLS
 
 
-async def bare_async_calls(url: str) -> float:
-    async with httpx.AsyncClient() as client:
-        taken((await client.post(url + PATH, json=body(), headers=HEADERS)).status_code)
+async def bare_async_calls(url: str, library: Any) -> float:
+    async with bare_client(library) as post:
+        await post(url)
         began = time.perf_counter()
         for _ in range(CALLS):
-            (await client.post(url + PATH, json=body(), headers=HEADERS)).raise_for_status()
+            await post(url)
         return (time.perf_counter() - began) / CALLS
+
+
+@contextlib.asynccontextmanager
+async def bare_client(library: str) -> AsyncIterator[Callable[[str], Awaitable[None]]]:
+    """Yield a function that posts an approval with a library by hand."""
+    if library == "aiohttp":
+        async with aiohttp.ClientSession() as session:
+
+            async def post(url: str) -> None:
+                async with session.post(url + PATH, json=body(), headers=HEADERS) as response:
+                    await response.read()
+                    taken(response.status)
+
+            yield post
+        return
+    module: Any = httpx if library == "httpx" else httpx2
+    async with module.AsyncClient(timeout=60) as client:
+
+        async def send(url: str) -> None:
+            taken((await client.post(url + PATH, json=body(), headers=HEADERS)).status_code)
+
+        yield send
+
+
+async def sustained(post: Callable[[], Awaitable[None]]) -> tuple[float, float]:
+    """Keep `IN_FLIGHT` approvals in flight; return how many a second are taken, and the p99 of their seconds."""
+    left = iter(range(SUSTAINED))
+    seconds: list[float] = []
+
+    async def one() -> None:
+        for _ in left:
+            asked = time.perf_counter()
+            await post()
+            seconds.append(time.perf_counter() - asked)
+
+    await asyncio.gather(*(post() for _ in range(IN_FLIGHT)))  # opens the connections
+    began = time.perf_counter()
+    await asyncio.gather(*(one() for _ in range(IN_FLIGHT)))
+    return SUSTAINED / (time.perf_counter() - began), sorted(seconds)[round(0.99 * SUSTAINED) - 1]
+
+
+async def sdk_sustained(url: str, engine: Any) -> tuple[float, float]:
+    wanted = approval()
+    async with AsyncOptimoveClient("key", base_url=url, engine=engine) as client:
+        return await sustained(lambda: client.send_webhook_approval(wanted))
+
+
+async def bare_sustained(url: str, library: str) -> tuple[float, float]:
+    async with bare_client(library) as post:
+        return await sustained(lambda: post(url))
 
 
 def sdk_threads(url: str, engine: Any) -> float:
@@ -191,18 +245,41 @@ async def burst(way: contextlib.AbstractAsyncContextManager[Answer], size: int) 
     return sorted(seconds)[min(size - 1, round(0.99 * size))]
 
 
+def one_at_a_time(url: str) -> list[Result]:
+    took: dict[str, list[float]] = {}
+    for _ in range(2 * ROUNDS):
+        took.setdefault("sync", []).append(sdk_calls(url))
+        took.setdefault("sync bare", []).append(bare_calls(url))
+        for engine in ENGINES:
+            took.setdefault(engine, []).append(asyncio.run(sdk_async_calls(url, engine)))
+            took.setdefault(f"{engine} bare", []).append(asyncio.run(bare_async_calls(url, engine)))
+    middle = {name: statistics.median(seconds) * 1e6 for name, seconds in took.items()}
+    names = {"sync": "a call / httpx.Client"} | {engine: f"an awaited call / {engine}" for engine in ENGINES}
+    return [Result(what, "us", middle[name], middle[f"{name} bare"], 1.1) for name, what in names.items()]
+
+
+def many_in_flight(url: str) -> list[Result]:
+    rates: dict[str, list[float]] = {}
+    slowest: dict[str, list[float]] = {}
+    for _ in range(ROUNDS):
+        for engine in ("aiohttp", "httpx"):
+            for name, way in ((engine, sdk_sustained), (f"{engine} bare", bare_sustained)):
+                per_second, slow = asyncio.run(way(url, engine))
+                rates.setdefault(name, []).append(per_second)
+                slowest.setdefault(name, []).append(slow)
+    rate = {name: statistics.median(values) for name, values in rates.items()}
+    p99 = {name: statistics.median(values) * 1e3 for name, values in slowest.items()}
+    what = f"{IN_FLIGHT} approvals in flight"
+    return [
+        Result(f"{what} / bare aiohttp", "/s", rate["aiohttp"], rate["aiohttp bare"], 0.85, more_is_better=True),
+        Result(f"{what}, p99 / bare httpx", "ms", p99["httpx"], p99["httpx bare"], 0.1),
+    ]
+
+
 def measure() -> list[Result]:
     results: list[Result] = []
     with optimove() as url:
-        ours = theirs = ours_async = theirs_async = float("inf")
-        for _ in range(2 * ROUNDS):
-            ours, theirs = min(ours, sdk_calls(url)), min(theirs, bare_calls(url))
-            ours_async = min(ours_async, asyncio.run(sdk_async_calls(url)))
-            theirs_async = min(theirs_async, asyncio.run(bare_async_calls(url)))
-        results += [
-            Result("a call / httpx.Client", "us", ours * 1e6, theirs * 1e6, 1.15),
-            Result("a call / httpx.AsyncClient", "us", ours_async * 1e6, theirs_async * 1e6, 1.15),
-        ]
+        results += one_at_a_time(url) + many_in_flight(url)
         in_loop = in_threads = float("inf")
         for _ in range(ROUNDS):
             in_loop, in_threads = min(in_loop, sdk_threads(url, "aiohttp")), min(in_threads, sdk_threads(url, "httpx"))

@@ -68,6 +68,8 @@ class Deadline:
 
 
 def _number(seconds: object) -> float:
+    if type(seconds) is float and not math.isnan(seconds):
+        return seconds
     try:
         if isinstance(seconds, int | float) and not math.isnan(seconds):
             return float(seconds)
@@ -211,9 +213,12 @@ class TransitEstimate:
             self._step = None
 
     def _fastest(self) -> float:
-        company = min(_LARGEST_COMPANY, len(self._offsets) // 3) or 1
-        neighbours = zip(self._offsets, self._offsets[company - 1 :], strict=False)
-        return next((low for low, high in neighbours if high - low <= _COMPANY_SECONDS), self._offsets[0])
+        offsets = self._offsets
+        company = min(_LARGEST_COMPANY, len(offsets) // 3) or 1
+        for at in range(len(offsets) - company + 1):  # nearly always the first one
+            if offsets[at + company - 1] - offsets[at] <= _COMPANY_SECONDS:
+                return offsets[at]
+        return offsets[0]
 
 
 def zone_of(timezone: ZoneInfo | str, *, setting: str = "timezone=") -> ZoneInfo:

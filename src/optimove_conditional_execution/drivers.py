@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from types import GeneratorType
 from typing import Any, Final, TypeVar, final
 
 from .deadline import Deadline
 from .flows.effects import Ask, Call, Flow, Late, as_exception
 from .validation import is_async
-from .worker_pool import DaemonThreadPool, aresult_by, result_by
+from .worker_pool import DaemonThreadPool, aresult_by, result_by, result_of
 
 R = TypeVar("R")
 
@@ -115,8 +117,17 @@ async def arun(flow: Flow[R], *, call: Callable[..., Awaitable[Any]] | None = No
         effect = next(flow)
         while True:
             try:
-                interruption.raise_if_set()
-                answer = await _aperform(effect, call, pools, interruption)
+                if interruption.error is not None:
+                    interruption.raise_if_set()
+                if isinstance(effect, Call):
+                    assert call is not None  # noqa: S101 - the flow's driver was set up without a client
+                    answer = await call(effect.operation, **_until(effect))
+                elif effect.within is None:
+                    answer = effect.function(*effect.arguments)
+                    if _may_be_awaitable(answer) and inspect.isawaitable(answer):
+                        answer = await answer
+                else:
+                    answer = await _ask_in_time(effect, effect.within, pools, interruption)
             except GeneratorExit:
                 raise
             except BaseException as error:  # noqa: BLE001 - the flow decides what it means
@@ -139,83 +150,103 @@ class _DeferredCancellation:
     it; otherwise that notification could not be answered any more.
     """
 
+    __slots__ = ("_until", "error")
+
     def __init__(self) -> None:
-        self._error: BaseException | None = None
-        self._until = Deadline.after(0)
+        self.error: BaseException | None = None
+        self._until: Deadline | None = None
 
     def defer(self, deadline: Deadline, error: BaseException) -> Deadline:
         """Keep the first interruption, and return the deadline for the store's result."""
-        if self._error is None:
-            self._error = error
+        if self.error is None or self._until is None:
+            self.error = error
             self._until = Deadline.after(min(deadline.remaining(), _LAST_WORDS))
         return self._until
 
     def raise_if_set(self) -> None:
         """Raise the deferred interruption, if there is one."""
-        error, self._error = self._error, None
+        error, self.error = self.error, None
         if error is not None:
             raise error
 
 
-async def _aperform(
-    effect: Call | Ask,
-    call: Callable[..., Awaitable[Any]] | None,
-    pools: Pools | None,
-    interruption: _DeferredCancellation,
+def _may_be_awaitable(answer: object) -> bool:
+    # Quicker than `inspect.isawaitable`, and never False where that is True: what is awaited has the method, or is a
+    # generator that `types.coroutine` has marked.
+    return hasattr(type(answer), "__await__") or isinstance(answer, GeneratorType)
+
+
+async def _ask_in_time(
+    effect: Ask, within: Deadline, pools: Pools | None, interruption: _DeferredCancellation
 ) -> object:
-    if isinstance(effect, Call):
-        assert call is not None  # noqa: S101 - the flow's driver was set up without a client
-        return await call(effect.operation, **_until(effect))
-    if effect.within is None:
-        answer = effect.function(*effect.arguments)
-        return await answer if inspect.isawaitable(answer) else answer
     assert pools is not None  # noqa: S101 - the flow's driver was set up without pools
     pool: DaemonThreadPool = getattr(pools, effect.whose)
-    if is_async(effect.function):
-        answer = await _in_time(effect.function(*effect.arguments), effect, pools, interruption)
+    if effect.whose != "log" and is_async(effect.function):  # `check_log` has refused such a log
+        answer = await _in_time(effect.function(*effect.arguments), effect, within, pool, pools, interruption)
     else:
         future = asyncio.wrap_future(pool.submit(effect.function, effect.arguments))
-        answer = await _wait(future, effect, pools, interruption)
+        answer = await _wait(future, effect, within, pools, interruption)
         if inspect.iscoroutine(answer):  # a lambda around a coroutine function, say
-            answer = await _in_time(answer, effect, pools, interruption)
+            answer = await _in_time(answer, effect, within, pool, pools, interruption)
     return _not_awaitable(answer)
 
 
 async def _in_time(
-    coroutine: Coroutine[Any, Any, Any], effect: Ask, pools: Pools, interruption: _DeferredCancellation
+    coroutine: Coroutine[Any, Any, Any],
+    effect: Ask,
+    within: Deadline,
+    pool: DaemonThreadPool,
+    pools: Pools,
+    interruption: _DeferredCancellation,
 ) -> object:
     """Await a coroutine in a task of its own, so that one which ignores its cancellation is abandoned."""
-    pool: DaemonThreadPool = getattr(pools, effect.whose)
     try:
         pool.acquire()
     except BaseException:
         coroutine.close()
         raise
-    task = asyncio.ensure_future(_contained(coroutine))
-    task.add_done_callback(pool.release)
-    task.add_done_callback(lambda _: coroutine.close())  # one that was cancelled before it began
-    assert effect.within is not None  # noqa: S101 - only effects with a deadline get here
     clock = asyncio.get_running_loop().time
-    due = clock() + effect.within.remaining()
-    try:
-        answer = await _wait(task, effect, pools, interruption)
-    except Late:
-        raise Late(blocked=_standstill(clock() - due)) from None
+    due = clock() + within.remaining()
+    task = start_task(_contained(coroutine))
+    if task.done():  # it did not wait for anything
+        pool.release()
+        answer = result_of(task)
+    else:
+        task.add_done_callback(pool.release)
+        task.add_done_callback(lambda _: coroutine.close())  # one that was cancelled before it began
+        try:
+            answer = await _wait(task, effect, within, pools, interruption)
+        except Late:
+            raise Late(blocked=_standstill(clock() - due)) from None
     if effect.whose == "handler" and _standstill(clock() - due):
         raise Late(blocked=clock() - due)
     return answer
+
+
+def start_task(coroutine: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
+    """Start a task, and run it at once until it waits for something; what never waits is done when this returns.
+
+    So it costs no turn of the event loop. It is a task like any other: in it `asyncio.current_task`, `asyncio.timeout`,
+    context variables and cancellation work as ever. Python 3.11 cannot do that, and an event loop whose task factory
+    the application has set makes its tasks itself: there it starts in the next turn.
+    """
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
+        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+    return loop.create_task(coroutine)
 
 
 def _standstill(overdue: float) -> float:
     return overdue if overdue > _STANDSTILL else 0.0
 
 
-async def _wait(future: asyncio.Future[Any], effect: Ask, pools: Pools, interruption: _DeferredCancellation) -> object:
-    assert effect.within is not None  # noqa: S101 - only effects with a deadline get here
-    defer = None if effect.whose == "handler" else functools.partial(interruption.defer, effect.within)
+async def _wait(
+    future: asyncio.Future[Any], effect: Ask, within: Deadline, pools: Pools, interruption: _DeferredCancellation
+) -> object:
+    defer = None if effect.whose == "handler" else functools.partial(interruption.defer, within)
     flow = effect.meanwhile
     meanwhile = None if flow is None else lambda: arun(flow(), pools=pools)
-    return await aresult_by(future, effect.within, defer=defer, meanwhile=meanwhile, every=effect.every)
+    return await aresult_by(future, within, defer=defer, meanwhile=meanwhile, every=effect.every)
 
 
 @contextlib.contextmanager
@@ -227,22 +258,33 @@ def contained() -> Iterator[None]:
     """
     try:
         yield
-    except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+    except BaseException as error:
+        carrier = _carrier(error)
+        if carrier is None:
             raise
-        raise as_exception(error) from error
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise as_exception(error) from error
-    except RuntimeError as error:
-        if isinstance(error.__cause__, StopIteration | StopAsyncIteration):  # what Python makes of one in a coroutine
-            raise as_exception(error.__cause__) from error.__cause__
-        raise
+        raise carrier  # noqa: B904 - its cause is what was raised
 
 
 async def _contained(coroutine: Coroutine[Any, Any, R]) -> R:
-    with contained():
+    try:  # not `contained()`: a generator costs more than all the rest here
         return await coroutine
+    except BaseException as error:
+        carrier = _carrier(error)
+        if carrier is None:
+            raise
+        raise carrier  # noqa: B904 - its cause is what was raised
+
+
+def _carrier(error: BaseException) -> Exception | None:
+    """Return what carries an exception out of a coroutine's task; None for one that may leave as it is."""
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return None if task is not None and task.cancelling() else as_exception(error)
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        return as_exception(error)
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, StopIteration | StopAsyncIteration):
+        return as_exception(error.__cause__)  # what Python makes of one in a coroutine
+    return None
 
 
 def _not_awaitable(answer: object) -> object:

@@ -44,6 +44,8 @@ class Decision:
             )
         for name in ("additional_data", "evidence"):
             given: object = getattr(self, name)
+            if given == {} and type(given) is dict:
+                continue
             if not isinstance(given, Mapping):
                 raise PayloadError(f"{name} must be a dictionary.", path=name)
             if given:

@@ -58,7 +58,18 @@ class Request:
         object.__setattr__(self, "method", method.upper())
         object.__setattr__(self, "path", path)
         object.__setattr__(self, "query", query)
-        object.__setattr__(self, "headers", tuple((_text(name).lower(), _text(value)) for name, value in pairs))
+        object.__setattr__(
+            self,
+            "headers",
+            tuple(
+                [
+                    (name.lower(), value)
+                    if isinstance(name, str) and isinstance(value, str)  # pyright: ignore[reportUnnecessaryIsInstance]
+                    else (_text(name).lower(), _text(value))
+                    for name, value in pairs
+                ]
+            ),
+        )
         object.__setattr__(self, "body", body)
 
     def header_values(self, name: str) -> tuple[str, ...]:

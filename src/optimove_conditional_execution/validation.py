@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterable
+from types import FunctionType
 from typing import Final
 
 from pydantic import SecretBytes
@@ -58,6 +59,8 @@ def absolute_url(name: str, value: object) -> str:
 
 def is_async(function: object) -> bool:
     """Return whether `function` is a coroutine function."""
+    if isinstance(function, FunctionType) and function.__code__.co_flags & inspect.CO_COROUTINE:
+        return True  # `inspect` takes several times as long to say so
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.iscoroutinefunction(function):

@@ -209,6 +209,15 @@ async def aresult_by(
     if not future.done():
         _abandon(future)
         raise Late
+    return result_of(future)
+
+
+def result_of(future: asyncio.Future[T]) -> T:
+    """Return the result of a future that is done.
+
+    Raises:
+        Exception: What was raised, or stands for it.
+    """
     raised = asyncio.CancelledError() if future.cancelled() else future.exception()
     if raised is not None:
         raise as_exception(raised)

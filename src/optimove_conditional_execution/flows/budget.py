@@ -96,19 +96,21 @@ def longest_repeatable_handler(budget: float, *, lease: float | None = None, res
     return max(0.0, (budget - (default_lease(budget) if lease is None else lease) - reserve) / 2)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Budget:
     """The time budget of one notification.
 
     Attributes:
         seconds: From its arrival to Optimove's deadline; 0 or less when that has passed.
         transit: Seconds of transit time above that of the fastest recent ones, as far as deducted from the budget.
-        deadline: Optimove's deadline, on our clock, or the host's if that is earlier.
+        optimove_deadline: Optimove's deadline, on our clock.
+        deadline: The same, or the host's if that is earlier.
         handler_deadline: When the handler's answer is due, so that there is time to deliver it.
     """
 
     seconds: float
     transit: float
+    optimove_deadline: Deadline
     deadline: Deadline
     handler_deadline: Deadline
 
@@ -158,8 +160,8 @@ class BudgetEstimator:
         if stated > 0 and not passed:
             delay = min(delay, stated / 2)
         left = min(stated - delay, LONGEST_BUDGET)
-        deadline = Deadline.after(left - (self.clock() - received), clock=self.clock)
+        deadline = theirs = Deadline.after(left - (self.clock() - received), clock=self.clock)
         usable = left
-        if host is not None and host.remaining() < deadline.remaining():
+        if host is not None and host.remaining() < theirs.remaining():
             deadline, usable = host, host.remaining()
-        return Budget(left, delay, deadline, deadline.earlier_by(self.reserve.for_budget(max(0.0, usable))))
+        return Budget(left, delay, theirs, deadline, deadline.earlier_by(self.reserve.for_budget(max(0.0, usable))))

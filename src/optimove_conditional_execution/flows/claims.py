@@ -171,7 +171,7 @@ def backoff() -> Iterator[float]:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class LeasedClaim:
     """One delivery's claim on its notification, kept by a lease.
 
@@ -273,8 +273,8 @@ class LeasedClaim:
 def _is_consistent(claim: Claim) -> bool:
     """Return whether a store's answer can be acted on: it may be another's code, and an approval may come of it."""
     state, approval, mine, lease = claim.state, claim.approval, claim.mine, claim.lease
-    given: tuple[object, ...] = (state, mine, lease)
-    if not all(isinstance(value, kind) for value, kind in zip(given, (ClaimState, bool, int | float), strict=True)):
+    given: tuple[object, object, object] = (state, mine, lease)
+    if not (isinstance(given[0], ClaimState) and isinstance(given[1], bool) and isinstance(given[2], float | int)):
         return False
     # Only a decided claim comes with an answer, and it always does.
     return not mine or isinstance(approval, Approval if state is ClaimState.UNDELIVERED else type(None))
@@ -299,13 +299,18 @@ def question_of(notification: WebhookNotification | NotificationEnvelope) -> str
         user = notification.user
         asked = [user.user_id, user.is_visitor is True, _spelt(action), _spelt(occurrence)]
     uid = str(notification.request_uid)
-    digest = hashlib.sha256(json.dumps([uid, *asked], sort_keys=True).encode()).hexdigest()
+    digest = hashlib.sha256(_written([uid, *asked]).encode()).hexdigest()
     # As ASCII, without the quotes: any store can hold it, whatever the sender has put into it.
-    return f"{json.dumps(uid)[1:-1]} {digest}"
+    return f"{_written(uid)[1:-1]} {digest}"
+
+
+_written: Final = json.JSONEncoder(sort_keys=True).encode
 
 
 def _spelt(value: object) -> object:
     """Return one spelling for values that mean the same."""
+    if value is None or type(value) is str:
+        return value
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):

@@ -76,6 +76,8 @@ def _texts(values: Sequence[object]) -> tuple[str, ...]:
 
 def text_of(value: object) -> str | None:
     """Return an id as text; None when it is of another type, or a number that Python refuses to write."""
+    if value is None or type(value) is str:
+        return value
     try:
         return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
     except ValueError:

@@ -80,8 +80,8 @@ class WebhookContext:
     outage: StoreOutage = field(default_factory=StoreOutage)
     controls: Controls | None = None
 
-    def claim_of(self, question: str, started: float, budget: Budget) -> LeasedClaim:
-        """Return the claim that a delivery which has started at a moment is to acquire."""
+    def claim_of(self, question: str, budget: Budget) -> LeasedClaim:
+        """Return the claim that a delivery is to acquire."""
         seconds = budget.deadline.remaining()
         lease = patience = default_lease(seconds) if self.lease is None else min(self.lease, seconds)
         if self.lease is None and self.claims.instant:
@@ -91,7 +91,7 @@ class WebhookContext:
             question=question,
             lease=lease,
             deadline=budget.deadline,
-            kept=Deadline.after(started + budget.seconds - self.clock(), clock=self.clock),
+            kept=budget.optimove_deadline,
             patience=patience if self.on_store_failure == "decide" else None,
             pause=self.pause,
             clock=self.clock,
@@ -157,7 +157,7 @@ def _answer(request: Request, context: WebhookContext, outcome: OutcomeBuilder, 
         return plain(200), outcome.build("expired", 200)
     question = question_of(notification)
     outcome.request_uid_reused = context.questions.contradict(notification.request_uid, question)
-    claim = context.claim_of(question, outcome.started, outcome.budget)
+    claim = context.claim_of(question, outcome.budget)
     kind, status = yield from _Processing(
         context, outcome, claim, notification.request_uid, notification.timestamp, outcome.budget, notification, host
     ).run()
@@ -215,7 +215,7 @@ def _deny_unread(
     )
     if not outcome.budget.deadline.expired:
         uid = envelope.request_uid
-        claim = context.claim_of(question_of(envelope), outcome.started, outcome.budget)
+        claim = context.claim_of(question_of(envelope), outcome.budget)
         yield from _Processing(context, outcome, claim, uid, sent_ms, outcome.budget, None, host).run()
 
 
@@ -260,7 +260,7 @@ _Result = tuple[OutcomeKind, int]
 _KINDS: Final[dict[str, OutcomeKind]] = {"approve": "approved", "deny": "denied", "abstain": "abstained"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Processing:
     """The processing of a notification before its deadline. If the handler cannot be called, `on_failure` decides."""
 

@@ -23,6 +23,8 @@ def json_object(value: dict[str, Any], name: str = "additional_data") -> dict[st
     Raises:
         PayloadError: A value has no JSON form (`NaN` and infinity have none), or contains itself.
     """
+    if not value and type(value) is dict:
+        return {}
     try:
         try:
             copy: object = json.loads(to_json(value, inf_nan_mode="constants"), parse_constant=no_constant)

@@ -38,7 +38,10 @@ def path_segment(name: str, value: object) -> str:
 
 def json_body(value: object) -> bytes:
     """Write a body."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    return _written(value).encode()
+
+
+_written: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class ReportedError(PayloadError):

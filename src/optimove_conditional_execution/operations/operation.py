@@ -106,8 +106,15 @@ class Endpoints:
         Args:
             operation: Any operation; it is identified by its `name`.
         """
-        mine = self.table().get(operation.name, operation.endpoint)
-        return operation if mine == operation.endpoint else dataclasses.replace(operation, endpoint=mine)
+        name = operation.name
+        mine: object = getattr(self, name, None)
+        if not isinstance(mine, Endpoint):
+            return operation
+        if self.path_prefix and name in PREFIXED:
+            mine = Endpoint(mine.method, self.path_prefix + mine.path)
+        if mine is operation.endpoint or mine == operation.endpoint:
+            return operation
+        return dataclasses.replace(operation, endpoint=mine)
 
     def table(self) -> dict[str, Endpoint]:
         """Return every call's name and endpoint, with the prefix where it applies."""
@@ -177,9 +184,12 @@ class Operation(Generic[T]):
         Raises:
             ConfigurationError: The endpoint's path names a parameter that the call does not have.
         """
+        path = self.endpoint.path
+        if not self.path_parameters and "{" not in path and "}" not in path:
+            return path
         names = ", ".join(f"{{{name}}}" for name, _ in self.path_parameters) or "no parameters"
         try:
-            return self.endpoint.path.format_map({name: quote(value, safe="") for name, value in self.path_parameters})
+            return path.format_map({name: quote(value, safe="") for name, value in self.path_parameters})
         except UnicodeEncodeError:
             raise ConfigurationError(f"{self.name}: {names} must be valid Unicode text.") from None
         except (KeyError, ValueError, IndexError, AttributeError, TypeError):

@@ -202,9 +202,13 @@ class BackgroundTasks:
     def start(self, coroutine: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
         """Create a task for a coroutine, with the caller's context variables."""
         task = asyncio.create_task(coroutine)
+        self.keep(task)
+        return task
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Keep a task that is running."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
     async def drain(self, within: float) -> bool:
         """Wait until the tasks of this event loop are done, including those started in the meantime.

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 
 from ..client import AsyncOptimoveClient, OptimoveClient
 from ..deadline import Deadline, TransitEstimate
-from ..drivers import Pools, arun, run
+from ..drivers import Pools, arun, run, start_task
 from ..errors import ConfigurationError
 from ..flows.budget import BudgetEstimator, Reserve
 from ..flows.claims import ClaimStore
@@ -364,8 +364,12 @@ class AsyncWebhookReceiver(_WebhookReceiver[AsyncWebhookHandler | WebhookHandler
         check_arguments(request, deadline)
         running_loop("AsyncWebhookReceiver")
         delivery = self._delivery(request, deadline)
-        task = self._deliveries.start(arun(delivery, call=self._client.send, pools=self._pools))
-        task.add_done_callback(lambda _: self._record_cancelled(delivery))
+        task = start_task(arun(delivery, call=self._client.send, pools=self._pools))
+        if task.done():
+            return task.result()
+        self._deliveries.keep(task)
+        if inspect.getgeneratorstate(delivery) == inspect.GEN_CREATED:
+            task.add_done_callback(lambda _: self._record_cancelled(delivery))
         return await asyncio.shield(task)
 
     def _record_cancelled(self, delivery: Flow[Response]) -> None:

@@ -17,7 +17,7 @@ from .sqlite_file import Connection, SqliteFile
 
 
 class _Record(NamedTuple):
-    """A claim as it is stored; what is left of its lease is 0 or less when that has run out."""
+    """A claim as it is stored; `lease` and `ttl` are when they end: by the store's clock, or in seconds from now."""
 
     owner: str
     state: ClaimState
@@ -25,17 +25,17 @@ class _Record(NamedTuple):
     lease: float
     ttl: float
 
-    def for_caller(self, *, mine: bool) -> Claim:
+    def for_caller(self, *, mine: bool, now: float = 0.0) -> Claim:
         """Return the claim as a caller sees it."""
-        lease = 0.0 if self.state is ClaimState.SETTLED else max(0.0, self.lease)
+        lease = 0.0 if self.state is ClaimState.SETTLED else max(0.0, self.lease - now)
         return Claim(self.state, self.approval if mine else None, mine, lease)
 
 
-def _acquired(known: _Record | None, owner: str, lease: float, ttl: float) -> tuple[_Record, bool]:
+def _acquired(known: _Record | None, owner: str, lease: float, ttl: float, *, now: float = 0.0) -> tuple[_Record, bool]:
     """Return the claim after `acquire`, and whether it is the caller's, so that it must be written."""
     if known is None:
         return _Record(owner, ClaimState.OPEN, None, lease, ttl), True
-    if known.state is ClaimState.SETTLED or (known.owner != owner and known.lease > 0):
+    if known.state is ClaimState.SETTLED or (known.owner != owner and known.lease > now):
         return known, False
     return _Record(owner, known.state, known.approval, lease, max(known.ttl, ttl)), True
 
@@ -76,7 +76,7 @@ class MemoryClaims:
         self._capacity = validation.integer("capacity", capacity)
         self._clock = clock
         self._lock = threading.Lock()
-        self._claims: dict[str, _Record] = {}  # lease and ttl are when they end, by the clock
+        self._claims: dict[str, _Record] = {}
         self._expiries: list[tuple[float, str]] = []
 
     def acquire(self, question: str, owner: str, lease: float, ttl: float, /) -> Claim:
@@ -90,22 +90,22 @@ class MemoryClaims:
             known = self._known(question, now)
             if known is None and len(self._claims) >= self._capacity:
                 raise StoreFullError("MemoryClaims is full: too many notifications are before their deadline.")
-            record, mine = _acquired(known, owner, lease, ttl)
+            record, mine = _acquired(known, owner, now + lease, now + ttl, now=now)
             if mine:
-                self._write(question, record, now)
-            return record.for_caller(mine=mine)
+                self._write(question, record)
+            return record.for_caller(mine=mine, now=now)
 
     def renew(self, question: str, owner: str, lease: float, ttl: float, /) -> bool:
         """Extend a lease; see `ClaimStore.renew`."""
         with self._lock:
             now = self._clock()
-            return self._write(question, _renewed(self._known(question, now), owner, lease, ttl), now)
+            return self._write(question, _renewed(self._known(question, now), owner, now + lease, now + ttl))
 
     def update(self, question: str, owner: str, claim: Claim, lease: float, ttl: float, /) -> bool:
         """Write the state of a claim; see `ClaimStore.update`."""
         with self._lock:
             now = self._clock()
-            return self._write(question, _updated(self._known(question, now), owner, claim, lease, ttl), now)
+            return self._write(question, _updated(self._known(question, now), owner, claim, now + lease, now + ttl))
 
     def release(self, question: str, owner: str, /) -> None:
         """Delete a claim; see `ClaimStore.release`."""
@@ -122,15 +122,14 @@ class MemoryClaims:
 
     def _known(self, question: str, now: float) -> _Record | None:
         self._forget(now)
-        known = self._claims.get(question)
-        return known and known._replace(lease=known.lease - now, ttl=known.ttl - now)
+        return self._claims.get(question)
 
-    def _write(self, question: str, record: _Record | None, now: float) -> bool:
+    def _write(self, question: str, record: _Record | None) -> bool:
         if record is None:
             return False
         if question not in self._claims:
-            heapq.heappush(self._expiries, (now + record.ttl, question))
-        self._claims[question] = record._replace(lease=now + record.lease, ttl=now + record.ttl)
+            heapq.heappush(self._expiries, (record.ttl, question))
+        self._claims[question] = record
         return True
 
     def _forget(self, now: float) -> None:

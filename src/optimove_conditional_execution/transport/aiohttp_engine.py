@@ -178,9 +178,12 @@ class _AiohttpStream(BaseStream["_AiohttpErrors"]):
         self._source = source
 
     async def read(self) -> bytes:
+        content = self._source.content
+        if self._end is not None and content.at_eof() and content.exception() is None:
+            return b""  # nothing is waited for, so no timer is needed
         with self._errors:
             async with asyncio.timeout(self._next_wait().remaining()):
-                return await self._source.content.readany()
+                return await content.readany()
 
     async def aclose(self) -> None:
         if (release := self._take_release()) is not None:

@@ -71,7 +71,7 @@ class OutgoingRequest:
 
         Error trackers record local variables, so the API key must not be in one of ours.
         """
-        return {name: str(revealed(value)) for name, value in self.headers.items()}
+        return {name: value if isinstance(value, str) else str(revealed(value)) for name, value in self.headers.items()}
 
     def timeout(self) -> float:
         """Return the seconds left for the try.
@@ -160,7 +160,8 @@ def read_all(stream: Stream) -> Response:
         raise
     finally:
         stream.close()
-    return replace(stream.response, body=bytes(body[: MAX_RESPONSE_BODY + 1]))
+    head = stream.response
+    return Response(head.status, head.headers, bytes(body[: MAX_RESPONSE_BODY + 1]))
 
 
 async def aread_all(stream: AsyncStream) -> Response:
@@ -175,7 +176,8 @@ async def aread_all(stream: AsyncStream) -> Response:
         raise
     finally:
         await stream.aclose()
-    return replace(stream.response, body=bytes(body[: MAX_RESPONSE_BODY + 1]))
+    head = stream.response
+    return Response(head.status, head.headers, bytes(body[: MAX_RESPONSE_BODY + 1]))
 
 
 class ErrorTranslator(AbstractContextManager["ErrorTranslator"], ABC):

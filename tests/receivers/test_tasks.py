@@ -1,0 +1,172 @@
+"""Where a coroutine handler runs: a task of its own, which is run at once until it waits for something."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+import sniffio
+
+from optimove_conditional_execution import AsyncWebhookReceiver, Deadline, Outcome
+from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
+
+RUNS_AT_ONCE = sys.version_info >= (3, 12)
+LANGUAGE = contextvars.ContextVar("LANGUAGE", default="none")
+
+
+class Instant:
+    """A client whose answers need no waiting."""
+
+    async def send(self, operation: Any, *, deadline: Deadline | None = None) -> None:
+        return None
+
+
+def own_factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+    return asyncio.Task(coroutine, loop=loop, **options)
+
+
+async def in_timeouts(checkpoint: Callable[[], Any]) -> bool:
+    try:
+        async with asyncio.timeout(0.01):
+            await checkpoint()
+            await asyncio.Event().wait()
+    except TimeoutError:
+        return True
+    return False
+
+
+async def in_anyio(checkpoint: Callable[[], Any]) -> bool:
+    done: list[str] = []
+
+    async def one() -> None:
+        await checkpoint()
+        done.append(sniffio.current_async_library())
+
+    with anyio.move_on_after(0.01) as scope:
+        async with anyio.create_task_group() as group:
+            group.start_soon(one)
+            group.start_soon(anyio.sleep_forever)
+    return scope.cancelled_caught and done == ["asyncio"] and sniffio.current_async_library() == "asyncio"
+
+
+async def in_task_groups(checkpoint: Callable[[], Any]) -> bool:
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(asyncio.sleep(0, result=number)) for number in range(3)]
+        await checkpoint()
+    return [task.result() for task in tasks] == [0, 1, 2]
+
+
+async def in_context_variables(checkpoint: Callable[[], Any]) -> bool:
+    inherited = LANGUAGE.get()
+    token = LANGUAGE.set("handler")
+    await checkpoint()
+    kept = LANGUAGE.get()
+    LANGUAGE.reset(token)  # fails in another context
+    return (inherited, kept, LANGUAGE.get()) == ("request", "handler", "request")
+
+
+async def in_the_current_task(checkpoint: Callable[[], Any]) -> bool:
+    mine = asyncio.current_task()
+    await checkpoint()
+    return mine is not None and mine is asyncio.current_task() and mine.get_loop() is asyncio.get_running_loop()
+
+
+async def in_cancellation(checkpoint: Callable[[], Any]) -> bool:
+    mine = asyncio.current_task()
+    assert mine is not None
+    asyncio.get_running_loop().call_soon(mine.cancel)
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        await checkpoint()
+        return mine.cancelling() == 1 and mine.uncancel() == 0
+    return False
+
+
+INSIDE = (
+    in_timeouts,
+    in_anyio,
+    in_task_groups,
+    in_context_variables,
+    in_the_current_task,
+    in_cancellation,
+)
+
+
+@pytest.mark.parametrize("factory", [None, own_factory])
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize("inside", INSIDE)
+def test_what_asyncio_offers_works_in_a_handler(inside: Any, waits: bool, factory: Any) -> None:
+    answers: list[bool] = []
+    callers: list[object] = []
+
+    async def checkpoint() -> None:
+        if waits:
+            await asyncio.sleep(0)
+
+    async def handler(notification: Any, deadline: Any) -> bool:
+        answers.append(await inside(checkpoint))
+        callers.append(asyncio.current_task())
+        return True
+
+    async def main() -> tuple[int, object, str]:
+        asyncio.get_running_loop().set_task_factory(factory)
+        LANGUAGE.set("request")
+        client: Any = Instant()
+        receiver = AsyncWebhookReceiver(handler, client=client, secrets="s")
+        response = await receiver.handle(signed_request(notification(), secret="s"))
+        return response.status, asyncio.current_task(), LANGUAGE.get()
+
+    status, request_task, language = asyncio.run(main())
+    assert (status, answers, language) == (200, [True], "request")
+    assert callers != [request_task]
+
+
+@pytest.mark.parametrize(("factory", "turns"), [(None, not RUNS_AT_ONCE), (own_factory, True)])
+def test_what_waits_for_nothing_needs_no_turn_of_the_event_loop(factory: Any, turns: bool) -> None:
+    async def handler(notification: Any, deadline: Any) -> bool:
+        return True
+
+    async def main() -> bool:
+        turned = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(factory)
+        client: Any = Instant()
+        receiver = AsyncWebhookReceiver(handler, client=client, secrets="s")
+        loop.call_soon(turned.set)
+        assert (await receiver.handle(signed_request(notification(), secret="s"))).status == 200
+        return turned.is_set()
+
+    assert asyncio.run(main()) is turns
+
+
+def test_a_handler_that_has_begun_to_wait_is_cancelled_at_its_deadline() -> None:
+    optimove = FakeOptimove()
+    ended: list[str] = []
+    outcomes: list[Outcome] = []
+
+    async def handler(notification: Any, deadline: Any) -> bool:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+        return True
+
+    async def main() -> None:
+        receiver = AsyncWebhookReceiver(
+            handler, client=optimove.async_client(), secrets=optimove.secrets, on_outcome=outcomes.append
+        )
+        payload = notification(timeout_ms=300)
+        optimove.expect(payload)
+        assert (await receiver.handle(signed_request(payload, secret=optimove.secret))).status == 200
+        await asyncio.sleep(0)
+        assert ended == ["cancelled"]
+
+    asyncio.run(main())
+    assert [outcome.kind for outcome in outcomes] == ["late"]
