@@ -27,6 +27,7 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.models.customer_batch import CustomerBatch
 from optimove_conditional_execution.replay import Replayed, replay
+from optimove_conditional_execution.shadow import Shadow
 from optimove_conditional_execution.stores import DecisionRecord, LoggedDecision, SqliteDecisionLog, Subject
 from optimove_conditional_execution.testing import FakeOptimove
 
@@ -105,6 +106,28 @@ def test_who_would_be_decided_differently(
 def test_the_same_rule_decides_the_same(triggered: SqliteDecisionLog) -> None:
     report = replay(triggered.decisions(), handler=old_rule)
     assert (report.asked, report.unchanged) == (6, 6)
+
+
+def test_a_gate_that_observed_and_a_shadow(log: SqliteDecisionLog, optimove: FakeOptimove) -> None:
+    """What the rule said counts, not that nothing was sent; and a shadow's answer is not one of a rule that counted."""
+    shadow = Shadow(lambda notification, deadline: False)
+    receiver = WebhookReceiver(
+        old_rule, client=optimove.client(), secrets=optimove.secrets, decision_log=log, observe=True, shadow=shadow
+    )
+    for name in CUSTOMERS:
+        optimove.notify(receiver, user_id=name)
+    assert shadow.wait()
+    assert sum(logged.record.kind == "shadow" for logged in log.decisions()) == 6
+    report = replay(log.decisions(), handler=old_rule)
+    assert (report.asked, report.unchanged, dict(report.left_out)) == (6, 6, {})
+
+
+def test_an_observed_review(log: SqliteDecisionLog, optimove: FakeOptimove) -> None:
+    with optimove.client(timezone="UTC") as client:
+        review = CampaignReview(old_reviewer, client=client, decision_log=log, observe=True)
+        assert review.run(optimove.add_campaign(list(CUSTOMERS)).event()).would_approve == 3
+    report = replay(log.decisions(), reviewer=lambda customers, deadline: [each.customer_id for each in customers])
+    assert (report.asked, dict(report.changed)) == (6, {("deny", "approve"): 3})
 
 
 def test_a_part_of_the_log(triggered: SqliteDecisionLog) -> None:

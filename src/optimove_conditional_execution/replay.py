@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, Literal, final
@@ -13,7 +13,7 @@ from . import validation
 from .deadline import Deadline
 from .drivers import Pools, arun
 from .errors import ConfigurationError, PayloadError
-from .flows.decision_log import LoggedDecision
+from .flows.decision_log import DecisionRecord, LoggedDecision
 from .flows.effects import Ask, Flow, Late, Overloaded
 from .flows.review_payload import read_review_payload
 from .flows.reviewer_answer import BatchResult, failure_of, parse_answer
@@ -29,6 +29,9 @@ Left = Literal["without_payload", "erased", "not_decided", "no_rule"]
 
 _UNDECIDED: Final = frozenset({"failed", "late"})
 """Kinds of records whose verdict is that of `on_failure`, not of a rule."""
+
+_OBSERVED: Final[Mapping[str, Verdict]] = {"approved": "approve", "denied": "deny", "abstained": "abstain"}
+"""What a rule said that did not count, by the kind that it would have led to."""
 
 _LATE: Final = "The {} did not answer in time."
 _BUSY: Final = "Earlier calls of the {} still hang."
@@ -54,8 +57,8 @@ class Replayed:
 
     @property
     def before(self) -> Verdict | None:
-        """The recorded verdict."""
-        return self.logged.record.verdict
+        """The recorded verdict of the rule; of a gate that only observed, what it would have said."""
+        return _verdict_of(self.logged.record)
 
 
 @final
@@ -69,7 +72,7 @@ class ReplayReport:
         failed: For how many it failed, by the reason.
         left_out: How many it was not asked about: `without_payload`, `erased`, `not_decided` (the old rule failed, was
             late, or was not asked), `no_rule` (of a triggered campaign without a handler, or a scheduled one without a
-            reviewer). An answer that was given again is not counted at all.
+            reviewer). An answer that was given again, or that of a shadow, is not counted at all.
     """
 
     asked: int = 0
@@ -167,7 +170,7 @@ class _Replay:
 
     def _is_wanted(self, logged: LoggedDecision) -> bool:
         record, done = logged.record, logged.completion
-        if record.redelivered or (done is not None and done.kind == "discarded"):
+        if record.redelivered or record.kind == "shadow" or (done is not None and done.kind == "discarded"):
             return False  # there is another record of the same question
         if logged.sealed:
             raise ConfigurationError(
@@ -176,7 +179,7 @@ class _Replay:
             )
         rule = self._handler if record.flow == "triggered" else self._reviewer
         why: Left | None = None
-        if record.verdict is None or record.kind in _UNDECIDED:
+        if _verdict_of(record) is None or record.kind in _UNDECIDED:
             why = "not_decided"
         elif rule is None:
             why = "no_rule"
@@ -254,7 +257,7 @@ class _Replay:
             return _Answer(None, error=failure_of(error, who=who).text)
 
     def _count(self, logged: LoggedDecision, answer: _Answer) -> None:
-        before = logged.record.verdict
+        before = _verdict_of(logged.record)
         assert before is not None  # noqa: S101 - others are left out
         self._report.asked += 1
         if answer.verdict is None:
@@ -265,6 +268,10 @@ class _Replay:
             return
         if self._on_difference is not None:
             self._on_difference(Replayed(logged=logged, after=answer.verdict, reason=answer.reason, error=answer.error))
+
+
+def _verdict_of(record: DecisionRecord) -> Verdict | None:
+    return record.verdict if record.observed is None else _OBSERVED.get(record.observed)
 
 
 def _answer_of(result: BatchResult, name: str) -> _Answer:
