@@ -227,6 +227,16 @@ def test_a_source_that_knows_nothing_of_the_campaign_is_left_out_if_the_other_do
     assert (nothing.reviews, nothing.records, nothing.sent, nothing.unapproved) == (0, 0, 5, 5)
 
 
+def test_a_journal_that_has_forgotten_the_ids_is_an_error_and_no_alarm(rig: Rig) -> None:
+    journal = MemoryJournal()
+    campaigns = [rig.fake.add_campaign(1) for _ in range(9)]
+    for campaign in campaigns:
+        rig.review(campaign, journal=journal)
+    assert rig(campaigns[1], journal=journal).approved == 1
+    with pytest.raises(ConfigurationError, match="does not hold any more"):
+        rig(campaigns[0], journal=journal)
+
+
 def test_two_reviews_of_one_campaign_can_each_approve(rig: Rig, journal: SqliteJournal) -> None:
     for size in (4, 8):
         campaign = rig.fake.add_campaign(size, campaign_id=7, lead_seconds=1_800 + size)

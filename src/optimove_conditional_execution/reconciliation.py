@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final, Literal, Protocol, TypeVar, final, runtime_checkable
 
 from .client import AsyncOptimoveClient, OptimoveClient
@@ -233,7 +233,14 @@ class _Work:
             if state.event.campaign_id == self._campaign_id:
                 self._reviews += 1
                 key = state.event.key
-                for ids, is_told in approvals(state.event, journal.batches(key), journal.acknowledged(key)):
+                batches = journal.batches(key)
+                first = list(islice(batches, 1))
+                if state.decided and not first:
+                    raise ConfigurationError(
+                        "The journal does not hold any more who was approved in this review: a MemoryJournal keeps "
+                        "that of the last eight reviews only."
+                    )
+                for ids, is_told in approvals(state.event, chain(first, batches), journal.acknowledged(key)):
                     self._comparison.add(ids, Mark.JOURNAL | Mark.TOLD if is_told else Mark.JOURNAL)
 
     def _load_log(self, log: ReadableLog) -> None:
