@@ -40,5 +40,13 @@ def rehearse() -> int:
     return resume(fake.client(), journal)
 
 
+def main(arguments: list[str]) -> int:
+    """Resume what the journal of a file holds, or rehearse it."""
+    if not arguments:
+        return rehearse()
+    with SqliteJournal(arguments[0]) as journal:
+        return resume(OptimoveClient(), journal)
+
+
 if __name__ == "__main__":
-    sys.exit(resume(OptimoveClient(), SqliteJournal(sys.argv[1])) if sys.argv[1:] else rehearse())
+    sys.exit(main(sys.argv[1:]))

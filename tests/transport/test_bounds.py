@@ -323,7 +323,7 @@ def test_an_async_client_of_yours_is_as_it_was_when_ours_is_closed() -> None:
 def test_an_engine_that_is_not_installed_is_named_with_its_extra(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, engine, None)
     monkeypatch.delitem(sys.modules, "optimove_conditional_execution.transport.aiohttp_engine", raising=False)
-    with pytest.raises(ConfigurationError, match=rf"pip install 'optimove-conditional-execution\[{engine}\]'"):
+    with pytest.raises(ConfigurationError, match=rf"pip install 'optimove-conditional-execution\[{engine}\]"):
         AsyncOptimoveClient("key", engine=engine, **OPTIONS)
 
 
