@@ -9,9 +9,11 @@ from pathlib import Path
 
 import nox
 
-nox.needs_version = ">=2024.10"
+nox.needs_version = ">=2026.10"
 nox.options.default_venv_backend = "uv"
 nox.options.error_on_missing_interpreters = True
+# The short sessions run beside each other; those with many tests have the machine for themselves.
+nox.options.parallel = os.cpu_count() or 1
 
 ROOT = Path(__file__).parent
 PACKAGE = "optimove_conditional_execution"
@@ -44,28 +46,46 @@ OLDEST = FOUND[0]
 PARALLEL = ("-n", str((os.cpu_count() or 1) * 2), "--dist", "worksteal")
 
 DIST = ROOT / ".nox" / "dist"
-# Folders and files of `tests` that hardly depend on the Python, and the Pythons that run them. What depends on the
-# versions of other packages runs on the oldest Python, which has the lowest, and on the newest. Where there is one
-# Python, it runs all.
+# Folders and files of `tests` that do not run on every Python, and the Pythons that run them. What depends on the
+# versions of other packages runs on the oldest Python, which has the lowest, and on the newest; what is our own logic,
+# or many processes of the command, on one. Where there is one Python, it runs all.
+BOTH = {OLDEST, NEWEST}
 ROOMS = {
     "cli": {NEWEST},
     "docs": {NEWEST},
     "examples": {OLDEST},
-    "hostile": {OLDEST, NEWEST},
-    "house": {OLDEST, NEWEST},
+    "house": BOTH,
     "rehearsal": {OLDEST},
     "replicas": {NEWEST},
-    # The slowest of the rest: processes, servers, broken networks.
-    "adapters/test_disconnects.py": {OLDEST, NEWEST},
-    "adapters/test_wsgi.py": {OLDEST, NEWEST},
-    "receivers/test_gevent.py": {OLDEST, NEWEST},
-    "review/test_adversity.py": {OLDEST, NEWEST},
-    "review/test_gevent.py": {OLDEST, NEWEST},
+    # The slowest of the rest: processes, servers, broken networks, properties.
+    "adapters/test_disconnects.py": BOTH,
+    "adapters/test_wsgi.py": BOTH,
+    "client/test_errors_and_retries.py": BOTH,
+    "hostile/test_any_delivery.py": {NEWEST},
+    "hostile/test_leaks.py": {NEWEST},
+    "hostile/test_over_http.py": {NEWEST},
+    "hostile/test_tracebacks.py": BOTH,
+    "receivers/test_gevent.py": BOTH,
+    "receivers/test_listener.py": BOTH,
+    "receivers/test_shadow.py": BOTH,
+    "review/test_adversity.py": {NEWEST},
+    "review/test_behaviour_table.py": BOTH,
+    "review/test_books.py": {NEWEST},
+    "review/test_controls.py": BOTH,
+    "review/test_decision_log.py": BOTH,
+    "review/test_gevent.py": BOTH,
     "review/test_kill.py": {NEWEST},
+    "review/test_late_customers.py": BOTH,
     "review/test_memory.py": {NEWEST},
-    "transport/test_bounds.py": {OLDEST, NEWEST},
-    "transport/test_faults.py": {OLDEST, NEWEST},
-    "transport/test_leaks.py": {OLDEST, NEWEST},
+    "test_decision_log.py": BOTH,
+    "test_journals.py": BOTH,
+    "test_never_awaited.py": BOTH,
+    "test_reconciliation.py": BOTH,
+    "test_rows_and_paging.py": {NEWEST},
+    "test_stores.py": BOTH,
+    "transport/test_bounds.py": BOTH,
+    "transport/test_faults.py": BOTH,
+    "transport/test_leaks.py": {NEWEST},
 }
 
 nox.options.sessions = [
@@ -91,7 +111,7 @@ def the_wheel() -> Path:
     return max(DIST.glob("*.whl"), key=lambda path: path.stat().st_mtime)
 
 
-@nox.session(python=OLDEST)
+@nox.session(python=OLDEST, allow_parallel=True)
 def lint(session: nox.Session) -> None:
     """Ruff: rules and format."""
     session.install(*group("lint"))
@@ -99,7 +119,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
 
 
-@nox.session(python=NEWEST)
+@nox.session(python=NEWEST, allow_parallel=True)
 def types(session: nox.Session) -> None:
     """Mypy strict over everything, pyright over what users see, as on the oldest Python; and a user's program.
 
@@ -127,7 +147,7 @@ def examples(session: nox.Session) -> None:
     session.run("pytest", *PARALLEL, "tests/examples", *session.posargs)
 
 
-@nox.session(python=NEWEST)
+@nox.session(python=NEWEST, allow_parallel=True)
 def docs(session: nox.Session) -> None:
     """Build the site; a warning is an error."""
     session.install("-e", ".[cli]", *group("docs"))
@@ -136,7 +156,7 @@ def docs(session: nox.Session) -> None:
     session.run("mkdocs", "build", "--strict", "--site-dir", str(Path(session.create_tmp()) / "site"), env=quiet)
 
 
-@nox.session(python=NEWEST)
+@nox.session(python=NEWEST, allow_parallel=True)
 def browser(session: nox.Session) -> None:
     """Open reports in Chromium; on Debian it is installed when it is missing, elsewhere the tests say what to do."""
     session.install("-e", ".[cli]", *group("test"))
@@ -167,7 +187,7 @@ def stores(session: nox.Session) -> None:
     session.run("pytest", *(session.posargs or ("-n", "2", "--dist", "loadfile", "tests/servers")))
 
 
-@nox.session(python=OLDEST)
+@nox.session(python=OLDEST, allow_parallel=True)
 def build(session: nox.Session) -> None:
     """Build the sdist, the wheel out of it, and check what is in them."""
     session.install(*group("build"))
@@ -206,7 +226,7 @@ def wheel(session: nox.Session) -> None:
         session.run("pytest", "-p", "no:cacheprovider", *PARALLEL, *ignored, *session.posargs)
 
 
-@nox.session(python=OLDEST, requires=["build"])
+@nox.session(python=OLDEST, requires=["build"], allow_parallel=True)
 def extras(session: nox.Session) -> None:
     """Install the wheel with each extra alone, and use what it brings with nothing else around."""
     for extra in ("", *PROJECT["project"]["optional-dependencies"]):
@@ -215,7 +235,7 @@ def extras(session: nox.Session) -> None:
         session.run(*alone, "--with", wanted, "python", "tests/packaging/extra.py", extra or "nothing")
 
 
-@nox.session(python=OLDEST)
+@nox.session(python=OLDEST, allow_parallel=True)
 def demo(session: nox.Session) -> None:
     """Install what a user installs, and run the demonstration."""
     session.install(".[cli]")
