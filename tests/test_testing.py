@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import socket
+import warnings
 from typing import Any
 
 import pytest
@@ -25,7 +28,7 @@ from optimove_conditional_execution import (
     WebhookReceiver,
     verify,
 )
-from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
+from optimove_conditional_execution.testing import FakeOptimove, FaultServer, notification, signed_request
 from tests.client.conftest import QUICK
 from tests.conftest import PAYLOADS
 
@@ -234,3 +237,13 @@ def test_ids_may_be_whole_numbers_as_in_real_payloads() -> None:
     assert ids == ["7", "007", "8"]
     client.update_customer_promotion_status(campaign.campaign_id, dict.fromkeys(ids, True))
     assert campaign.recipients() == ids
+
+
+def test_a_fault_server_that_ends_closes_the_connections_that_it_is_accepting() -> None:
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", ResourceWarning)
+        for _ in range(20):
+            with FaultServer([]) as server, socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))):
+                server.close()
+        gc.collect()
+    assert [str(each.message) for each in warned] == []

@@ -182,38 +182,42 @@ async def _ask_in_time(
     assert pools is not None  # noqa: S101 - the flow's driver was set up without pools
     pool: DaemonThreadPool = getattr(pools, effect.whose)
     if effect.whose != "log" and is_async(effect.function):  # `check_log` has refused such a log
-        answer = await _in_time(effect.function(*effect.arguments), effect, within, pool, pools, interruption)
+        answer = await _in_time(effect.function, effect.arguments, effect, within, pool, pools, interruption)
     else:
         future = asyncio.wrap_future(pool.submit(effect.function, effect.arguments))
         answer = await _wait(future, effect, within, pools, interruption)
-        if inspect.iscoroutine(answer):  # a lambda around a coroutine function, say
-            answer = await _in_time(answer, effect, within, pool, pools, interruption)
+        if inspect.iscoroutine(coroutine := answer):  # a lambda around a coroutine function, say
+            try:
+                answer = await _in_time(lambda: coroutine, (), effect, within, pool, pools, interruption)
+            finally:
+                if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                    coroutine.close()  # or Python would warn that it was never awaited
     return _not_awaitable(answer)
 
 
 async def _in_time(
-    coroutine: Coroutine[Any, Any, Any],
+    function: Callable[..., Awaitable[Any]],
+    arguments: tuple[Any, ...],
     effect: Ask,
     within: Deadline,
     pool: DaemonThreadPool,
     pools: Pools,
     interruption: _DeferredCancellation,
 ) -> object:
-    """Await a coroutine in a task of its own, so that one which ignores its cancellation is abandoned."""
-    try:
-        pool.acquire()
-    except BaseException:
-        coroutine.close()
-        raise
+    """Call a coroutine function in a task of its own, so that one which ignores its cancellation is abandoned."""
+    pool.acquire()
     clock = asyncio.get_running_loop().time
     due = clock() + within.remaining()
-    task = start_task(_contained(coroutine))
+    try:
+        task = start_task(_contained(function, arguments))
+    except BaseException:  # of the application's task factory
+        pool.release()
+        raise
     if task.done():  # it did not wait for anything
         pool.release()
         answer = result_of(task)
     else:
         task.add_done_callback(pool.release)
-        task.add_done_callback(lambda _: coroutine.close())  # one that was cancelled before it began
         try:
             answer = await _wait(task, effect, within, pools, interruption)
         except Late:
@@ -223,17 +227,30 @@ async def _in_time(
     return answer
 
 
+_MAY_BE_DONE_AT_ONCE: Final = sys.version_info >= (3, 12, 5)
+"""In Python 3.12.0 to 3.12.4, `Task.get_coro` of a task that was done at once crashes the interpreter.
+
+Source: github.com/python/cpython/issues/122332.
+"""
+
+
 def start_task(coroutine: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
     """Start a task, and run it at once until it waits for something; what never waits is done when this returns.
 
     So it costs no turn of the event loop. It is a task like any other: in it `asyncio.current_task`, `asyncio.timeout`,
-    context variables and cancellation work as ever. Python 3.11 cannot do that, and an event loop whose task factory
-    the application has set makes its tasks itself: there it starts in the next turn.
+    context variables and cancellation work as ever. It starts in the next turn where Python cannot do that, in an event
+    loop whose task factory the application has set, which makes its tasks itself, and while the caller handles an
+    exception, which the coroutine would see in `sys.exception()`, and its exceptions in their `__context__`.
     """
     loop = asyncio.get_running_loop()
-    if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
-        return asyncio.Task(coroutine, loop=loop, eager_start=True)
-    return loop.create_task(coroutine)
+    if sys.version_info >= (3, 12) and _MAY_BE_DONE_AT_ONCE and sys.exception() is None:
+        if loop.get_task_factory() is None:
+            return asyncio.Task(coroutine, loop=loop, eager_start=True)
+    try:
+        return loop.create_task(coroutine)
+    except BaseException:
+        coroutine.close()  # or Python would warn that it was never awaited
+        raise
 
 
 def _standstill(overdue: float) -> float:
@@ -265,9 +282,9 @@ def contained() -> Iterator[None]:
         raise carrier  # noqa: B904 - its cause is what was raised
 
 
-async def _contained(coroutine: Coroutine[Any, Any, R]) -> R:
+async def _contained(function: Callable[..., Awaitable[R]], arguments: tuple[Any, ...]) -> R:
     try:  # not `contained()`: a generator costs more than all the rest here
-        return await coroutine
+        return await function(*arguments)
     except BaseException as error:
         carrier = _carrier(error)
         if carrier is None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +17,7 @@ import sniffio
 from optimove_conditional_execution import AsyncWebhookReceiver, Deadline, Outcome
 from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
 
-RUNS_AT_ONCE = sys.version_info >= (3, 12)
+RUNS_AT_ONCE = sys.version_info >= (3, 12, 5)
 LANGUAGE = contextvars.ContextVar("LANGUAGE", default="none")
 
 
@@ -170,3 +172,120 @@ def test_a_handler_that_has_begun_to_wait_is_cancelled_at_its_deadline() -> None
 
     asyncio.run(main())
     assert [outcome.kind for outcome in outcomes] == ["late"]
+
+
+async def delivered(handler: Any, *, times: int = 1, **options: Any) -> tuple[list[int], list[Outcome]]:
+    """Deliver notifications one after the other to a receiver for one handler at a time."""
+    outcomes: list[Outcome] = []
+    client: Any = Instant()
+    receiver = AsyncWebhookReceiver(
+        handler, client=client, secrets="s", max_concurrency=1, on_outcome=outcomes.append, **options
+    )
+    responses = [await receiver.handle(signed_request(notification(), secret="s")) for _ in range(times)]
+    return [response.status for response in responses], outcomes
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_handler_sees_no_exception_of_its_caller(waits: bool) -> None:
+    seen: list[BaseException | None] = []
+
+    async def handler(notification: Any, deadline: Any) -> bool:
+        seen.append(sys.exception())
+        if waits:
+            await asyncio.sleep(0)
+        raise ValueError("the handler's")
+
+    async def main() -> list[Outcome]:
+        try:
+            raise KeyError("what the request's own code handles")
+        except KeyError:
+            return (await delivered(handler))[1]
+
+    (outcome,) = asyncio.run(main())
+    assert seen == [None]
+    assert isinstance(outcome.exception, ValueError)
+    assert outcome.exception.__context__ is None
+
+
+def test_a_task_that_a_handler_has_kept_can_be_looked_at_when_it_is_done() -> None:
+    kept: list[asyncio.Task[Any]] = []
+
+    async def handler(notification: Any, deadline: Any) -> bool:
+        task = asyncio.current_task()
+        assert task is not None
+        kept.append(task)
+        return True
+
+    assert asyncio.run(delivered(handler))[0] == [200]
+    (task,) = kept
+    task.get_coro()  # it may be None; early versions of Python 3.12 crashed here
+    assert (task.done(), task.cancel(), task.result(), task.get_stack()) == (True, False, True, [])
+    assert "finished" in repr(task)
+
+
+if sys.version_info >= (3, 12):  # which can mark other functions as coroutine functions
+
+    def test_a_marked_function_that_returns_a_future_or_another_awaitable() -> None:
+        reports: list[dict[str, Any]] = []
+
+        class Later:
+            def __await__(self) -> Any:
+                yield from asyncio.sleep(0).__await__()
+                return True
+
+        async def main(function: Any, times: int) -> list[str]:
+            asyncio.get_running_loop().set_exception_handler(lambda loop, report: reports.append(report))
+            return [
+                outcome.kind for outcome in (await delivered(inspect.markcoroutinefunction(function), times=times))[1]
+            ]
+
+        def future(notification: Any, deadline: Any) -> Any:
+            return asyncio.ensure_future(asyncio.sleep(0, result=True))
+
+        def exits(notification: Any, deadline: Any) -> Any:
+            raise SystemExit
+
+        assert asyncio.run(main(future, 2)) == ["approved"] * 2
+        assert asyncio.run(main(lambda notification, deadline: Later(), 2)) == ["approved"] * 2
+        assert asyncio.run(main(exits, 2)) == ["failed"] * 2
+        assert reports == []
+
+    def test_a_marked_function_is_not_called_while_all_handlers_are_busy() -> None:
+        calls: list[object] = []
+
+        def handler(notification: Any, deadline: Any) -> Any:
+            calls.append(notification)
+            return asyncio.ensure_future(asyncio.sleep(0.05, result=True))
+
+        async def main() -> list[int]:
+            client: Any = Instant()
+            receiver = AsyncWebhookReceiver(
+                inspect.markcoroutinefunction(handler), client=client, secrets="s", max_concurrency=1
+            )
+            requests = [signed_request(notification(), secret="s") for _ in range(2)]
+            return [response.status for response in await asyncio.gather(*map(receiver.handle, requests))]
+
+        assert asyncio.run(main()) == [200, 503]
+        assert len(calls) == 1
+
+
+def test_a_task_factory_that_fails_takes_no_place_of_a_handler() -> None:
+    async def handler(notification: Any, deadline: Any) -> bool:
+        return True
+
+    async def main() -> list[Outcome]:
+        loop = asyncio.get_running_loop()
+
+        def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+            if coroutine.__name__ == "arun":  # the delivery
+                return own_factory(loop, coroutine, **options)
+            raise MemoryError
+
+        loop.set_task_factory(factory)
+        outcomes = (await delivered(handler, times=3))[1]
+        loop.set_task_factory(None)
+        return outcomes
+
+    outcomes = asyncio.run(main())
+    gc.collect()  # which would warn of a coroutine that was never awaited
+    assert [type(outcome.exception) for outcome in outcomes] == [MemoryError] * 3

@@ -131,22 +131,26 @@ class FaultServer:
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._stop = lambda: loop.is_closed() or loop.call_soon_threadsafe(stopped.set)
-        talks: set[asyncio.Task[None]] = set()
+        talks: dict[asyncio.Task[None], asyncio.WriteTransport] = {}
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self.connections += 1
             talk = loop.create_task(self._talk(reader, writer))
-            talks.add(talk)
-            talk.add_done_callback(talks.discard)
+            talks[talk] = writer.transport
+            talk.add_done_callback(talks.pop)
 
         server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=_MAX_HEAD)
         self._port = server.sockets[0].getsockname()[1]
         self._running.set()
         await stopped.wait()
+        # A talk that is cancelled before it begins closes nothing. The other tasks are asyncio's: a connection that one
+        # of them accepts while the server is closed is never closed.
+        while pending := asyncio.all_tasks() - {asyncio.current_task()}:
+            for talk, transport in talks.items():
+                transport.abort()
+                talk.cancel()
+            await asyncio.wait(pending)
         server.close()
-        for talk in list(talks):
-            talk.cancel()
-        await asyncio.gather(*talks, return_exceptions=True)
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
