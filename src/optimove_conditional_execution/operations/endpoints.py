@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 from ..errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from .operation import Operation
+from .operation import Endpoint, Operation
 
 T = TypeVar("T")
 
@@ -26,30 +24,6 @@ PREFIXED: Final = frozenset(
         "update_customer_promotion_status",
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """The method and path of a call.
-
-    Attributes:
-        method: The HTTP method, such as `GET`.
-        path: The path below the base URL, with a leading slash, used verbatim; `{names}` in it are placeholders for the
-            parameters of the call.
-
-    Raises:
-        ConfigurationError: The method is invalid, or the path does not begin with a slash.
-    """
-
-    method: str
-    path: str
-
-    def __post_init__(self) -> None:
-        """Reject values that would send the API key to another server."""
-        if not isinstance(self.path, str) or not self.path.startswith("/"):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError("An Endpoint's path must begin with a slash: it stands behind the base URL.")
-        if not isinstance(self.method, str) or not (self.method.isascii() and self.method.isalpha()):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError("An Endpoint's method must be an HTTP method, such as GET.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,36 @@ from pydantic import SecretStr
 
 from ..errors import ConfigurationError
 from ..messages import Response
-from .endpoints import Endpoint
 
 T = TypeVar("T")
 
 FIRST_TRY_SHARE: Final = 1 / 3
 """Share of a call's time for its first try. If that is lost on a dead connection, the second one can take twice as
 long, so that a slow server still has enough time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """The method and path of a call.
+
+    Attributes:
+        method: The HTTP method, such as `GET`.
+        path: The path below the base URL, with a leading slash, used verbatim; `{names}` in it are placeholders for the
+            parameters of the call.
+
+    Raises:
+        ConfigurationError: The method is invalid, or the path does not begin with a slash.
+    """
+
+    method: str
+    path: str
+
+    def __post_init__(self) -> None:
+        """Reject values that would send the API key to another server."""
+        if not isinstance(self.path, str) or not self.path.startswith("/"):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("An Endpoint's path must begin with a slash: it stands behind the base URL.")
+        if not isinstance(self.method, str) or not (self.method.isascii() and self.method.isalpha()):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("An Endpoint's method must be an HTTP method, such as GET.")
 
 
 @dataclass(frozen=True, slots=True)
