@@ -1,5 +1,7 @@
 """The table of endpoints: the method and path of every call."""
 
+# ruff: noqa: RUF009 - an Endpoint is frozen
+
 from __future__ import annotations
 
 import dataclasses
