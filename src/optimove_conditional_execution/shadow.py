@@ -11,7 +11,6 @@ import inspect
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, Protocol, TypeVar, final
@@ -21,6 +20,7 @@ from .drivers import contained
 from .errors import ConfigurationError, OptimoveError
 from .flows.decision_log import DecisionLog, DecisionRecord, Subject, subject_of, text_of
 from .flows.effects import Late
+from .flows.outcome import KINDS
 from .flows.reviewer_answer import BatchResult, failure_of, parse_answer
 from .flows.webhook import read_answer
 from .fork import detect_fork, reset_after_fork
@@ -28,7 +28,7 @@ from .models.customer_batch import CustomerBatch
 from .models.notification import WebhookNotification
 from .observers import SafeLogger, notify
 from .validation import integer, is_async, seconds
-from .worker_pool import DaemonThreadPool, aresult_by, native_lock
+from .worker_pool import DaemonThreadPool, Submit, aresult_by, native_lock
 
 F = TypeVar("F", bound=Callable[..., Any], covariant=True)
 
@@ -38,10 +38,6 @@ _REVIEWER_SECONDS: Final = 60.0
 """Seconds that a shadow has for a batch of a review."""
 
 _POLL_SECONDS: Final = 0.01
-
-_KINDS: Final = {"approve": "approved", "deny": "denied", "abstain": "abstained"}
-
-Submit = Callable[[Callable[..., Any], tuple[Any, ...]], Future[Any]]
 
 
 @final
@@ -299,7 +295,7 @@ class AskedNotification:
             except OptimoveError as invalid:
                 given["error"] = str(invalid)
             else:
-                observed = _KINDS[decision.verdict]
+                observed = KINDS[decision.verdict]
                 given["reason"], given["evidence"] = decision.reason, decision.evidence
                 given["additional_data"] = decision.additional_data
         record = DecisionRecord(
@@ -364,7 +360,7 @@ class AskedBatch:
         records: list[DecisionRecord] = []
         for customer in self.customers:
             name = customer.customer_id
-            decided, observed = became(name, self.result), missing or became(name, result)
+            decided, observed = self.result.became(name), missing or result.became(name)
             counted[decided, observed] += 1
             if decided == observed:
                 continue
@@ -395,17 +391,6 @@ class AskedBatch:
             for (decided, observed), count in counted.items()
         ]
         return answers, records
-
-
-def became(name: str, result: BatchResult) -> str:
-    """Return what a reviewer's answer made of a customer."""
-    if name in result.approved:
-        return "approved"
-    if name in result.abstained:
-        return "abstained"
-    if name in result.failed:
-        return "failed"
-    return "late" if name in result.not_reached or name in result.unanswered else "denied"
 
 
 async def _contained(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -22,7 +22,7 @@ from ..flows.reviewer_answer import Batch, BatchResult, Failure
 from ..flows.switch import Stopped, Switch
 from ..models.campaign import CampaignCustomer
 from ..operations import Operation
-from ..shadow import AskedBatch, Shadow, became
+from ..shadow import AskedBatch, Shadow
 from ..switch import SwitchSource, make_switch
 from ..transport.send import RequestCounter
 from ..validation import check_callable, is_async
@@ -137,7 +137,7 @@ class Controlled(Runtime):
         if not self._controls.observe:
             return result
         undecided = result.failed.keys() | result.not_reached | result.unanswered
-        observed = {name: became(name, result) for name in ids if name not in undecided}
+        observed = {name: result.became(name) for name in ids if name not in undecided}
         self._would_approve += sum(kind == "approved" for kind in observed.values())
         reasons = {
             name: f"observed, {kind}" + (f": {result.reasons[name]}" if name in result.reasons else "")
@@ -162,8 +162,7 @@ class Controlled(Runtime):
             sent, held = _by_status(chunk) if stopped.mode == "deny" else (Chunk((), {}), chunk)
             if not held.statuses:
                 return None
-            why = "" if stopped.exception is None else f": {type(stopped.exception).__name__}"
-            error = OptimoveError(f"Held back: {stopped.reason.rstrip('.')}{why}. The journal keeps what was decided.")
+            error = OptimoveError(f"Held back: {stopped.words}. The journal keeps what was decided.")
         self._held_back += sum(held.statuses.values())
         return sent, held, error
 
@@ -185,8 +184,7 @@ def _by_status(chunk: Chunk) -> tuple[Chunk, Chunk]:
 def _answer(ids: Sequence[str], stopped: Stopped) -> BatchResult:
     """Return the switch's answer about a batch; one that has failed is asked again, as a reviewer is."""
     if stopped.mode == "failed":
-        why = "" if stopped.exception is None else f": {type(stopped.exception).__name__}"
-        return BatchResult(frozenset(), failed=dict.fromkeys(ids, Failure(f"{stopped.reason}{why}.", "SwitchError")))
+        return BatchResult(frozenset(), failed=dict.fromkeys(ids, Failure(f"{stopped.words}.", "SwitchError")))
     reasons = dict.fromkeys(ids, stopped.reason)
     abstained = frozenset(ids) if stopped.mode == "abstain" else frozenset[str]()
     return BatchResult(frozenset(), abstained=abstained, reasons=reasons)
