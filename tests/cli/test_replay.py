@@ -61,7 +61,6 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("gate")
 def test_what_differs(optimove_ce: Run, tmp_path: Path) -> None:
     path, file = recorded(tmp_path / "decisions.db"), tmp_path / "changed.csv"
-    file.touch(0o644)  # an older one, which all could read
     done = optimove_ce("replay", str(path), "--handler", "replay_gate:other", "--csv", str(file))
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.splitlines() == [

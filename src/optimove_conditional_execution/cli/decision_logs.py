@@ -16,7 +16,6 @@ from ..flows.decision_log import LoggedDecision
 from ..settings import LOG_SECRET_VARIABLE
 from ..stores import SqliteDecisionLog
 from ..stores.chained_log import ChainedLog
-from .options import is_postgres_url
 
 LOG_VARIABLE: Final = "OPTIMOVE_DECISION_LOG"
 KEY_VARIABLE: Final = "OPTIMOVE_DECISION_LOG_KEY"
@@ -82,7 +81,7 @@ def _log(log: str) -> ChainedLog:
     if keys := os.environ.get(KEY_VARIABLE):
         settings["encryption_keys"] = [key.strip() for key in keys.split(",")]
     # A mistyped name must not create an empty log that looks like one without decisions.
-    if is_postgres_url(log):
+    if log.startswith(("postgresql://", "postgres://")):
         try:
             from ..stores.postgres import PostgresDecisionLog
         except ImportError as error:

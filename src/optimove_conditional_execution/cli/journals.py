@@ -13,7 +13,6 @@ import click
 from ..errors import ConfigurationError
 from ..stores import SqliteJournal
 from ..stores.sqlite_file import SqliteError
-from .options import is_postgres_url
 
 if TYPE_CHECKING:
     from ..stores.postgres import PostgresJournal
@@ -32,7 +31,7 @@ def opened_journal(path: str) -> SqliteJournal | PostgresJournal:
     Raises:
         ConfigurationError: It cannot be used.
     """
-    if is_postgres_url(path):
+    if is_url(path):
         try:
             from ..stores.postgres import PostgresJournal
         except ImportError as error:
@@ -72,7 +71,7 @@ def existing(journal: str) -> str:
         ConfigurationError: There is no such file.
     """
     # A mistyped name must not create an empty journal that looks like a finished one.
-    if not is_postgres_url(journal) and not Path(journal).is_file():
+    if not is_url(journal) and not Path(journal).is_file():
         raise ConfigurationError(f"There is no journal {journal}.")
     return journal
 
@@ -80,3 +79,8 @@ def existing(journal: str) -> str:
 def unreachable(error: ConnectionError) -> ConfigurationError:
     """Return our error for a journal on a server that cannot be reached."""
     return ConfigurationError(f"The journal cannot be used: {error}")
+
+
+def is_url(journal: str) -> bool:
+    """Return whether a journal is given as a URL."""
+    return journal.startswith(("postgresql://", "postgres://"))

@@ -49,11 +49,6 @@ def url(value: str) -> str:
     return value
 
 
-def is_postgres_url(given: str) -> bool:
-    """Return whether a store is given as a URL of PostgreSQL, and not as the path of a file."""
-    return given.startswith(("postgresql://", "postgres://"))
-
-
 def given_secrets() -> list[NamedSecret]:
     """Return the webhook secrets of this process's environment, or ask for one on a terminal.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -16,7 +17,6 @@ from ..errors import ConfigurationError
 from ..replay import Replayed, ReplayReport, replay
 from .decision_logs import campaign_option, log_argument, opened_log, readable, since_option, until_option
 from .options import Seconds, json_option
-from .private_file import private_file
 from .user_function import user_function
 
 _COLUMNS: Final = (
@@ -73,7 +73,7 @@ def replay_command(
         "handler": None if handler is None else user_function(handler, "handler"),
         "reviewer": None if reviewer is None else user_function(reviewer, "reviewer"),
     }
-    with _differences(csv_file) as on_difference, opened_log(log) as opened:
+    with opened_log(log) as opened, _differences(csv_file) as on_difference:
         found = readable(opened.decisions(campaign=campaign, since=since, until=until))
         report = replay(found, on_difference=on_difference, timeout=timeout, **rules)
     if not report.asked:
@@ -95,7 +95,13 @@ def _differences(file: Path | None) -> Iterator[Callable[[Replayed], None] | Non
     if file is None:
         yield None
         return
-    with private_file(file) as stream:
+    try:
+        # Ids of customers are for its owner alone.
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
+        stream = file.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be written: {error.strerror}.") from error
+    with stream:
         rows = csv.writer(stream, lineterminator="\n")
         rows.writerow(_COLUMNS)
 

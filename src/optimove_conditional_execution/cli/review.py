@@ -24,8 +24,8 @@ from ..review.stopping import STOP_SECONDS
 from ..signature_diagnosis import UTF_16, utf_16
 from .charts import show_section
 from .console import ReviewDisplay, review_sections
-from .journals import existing, journal_option, opened_journal, read_journal, unreachable
-from .options import echo_result, is_postgres_url, json_option, printable, together
+from .journals import existing, is_url, journal_option, opened_journal, read_journal, unreachable
+from .options import echo_result, json_option, printable, together
 from .report_file import report_option, write_page
 from .signals import Interrupted, run_interruptibly
 from .user_function import user_function
@@ -276,7 +276,7 @@ def _review(
     if report is not None:
         write_page(report, title="Review of scheduled campaigns", sections=sections)
     if signals and any(one.stopped for one in reports):
-        where = "URL" if is_postgres_url(journal) else journal
+        where = "URL" if is_url(journal) else journal
         click.echo(f"Stopped: optimove-ce review resume {reviewer} --journal {where} goes on.", err=True)
         raise click.exceptions.Exit(128 + signals[0])
     if not all(one.complete for one in reports):
