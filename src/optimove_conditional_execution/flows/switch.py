@@ -158,11 +158,6 @@ class Stopped:
     reason: str
     exception: Exception | None = None
 
-    @property
-    def words(self) -> str:
-        """The reason and the type of what was raised, without a full stop."""
-        return self.reason.rstrip(".") + ("" if self.exception is None else f": {type(self.exception).__name__}")
-
 
 @final
 @dataclass(eq=False, slots=True, kw_only=True)

@@ -162,7 +162,8 @@ class Controlled(Runtime):
             sent, held = _by_status(chunk) if stopped.mode == "deny" else (Chunk((), {}), chunk)
             if not held.statuses:
                 return None
-            error = OptimoveError(f"Held back: {stopped.words}. The journal keeps what was decided.")
+            why = "" if stopped.exception is None else f": {type(stopped.exception).__name__}"
+            error = OptimoveError(f"Held back: {stopped.reason.rstrip('.')}{why}. The journal keeps what was decided.")
         self._held_back += sum(held.statuses.values())
         return sent, held, error
 
@@ -184,7 +185,8 @@ def _by_status(chunk: Chunk) -> tuple[Chunk, Chunk]:
 def _answer(ids: Sequence[str], stopped: Stopped) -> BatchResult:
     """Return the switch's answer about a batch; one that has failed is asked again, as a reviewer is."""
     if stopped.mode == "failed":
-        return BatchResult(frozenset(), failed=dict.fromkeys(ids, Failure(f"{stopped.words}.", "SwitchError")))
+        why = "" if stopped.exception is None else f": {type(stopped.exception).__name__}"
+        return BatchResult(frozenset(), failed=dict.fromkeys(ids, Failure(f"{stopped.reason}{why}.", "SwitchError")))
     reasons = dict.fromkeys(ids, stopped.reason)
     abstained = frozenset(ids) if stopped.mode == "abstain" else frozenset[str]()
     return BatchResult(frozenset(), abstained=abstained, reasons=reasons)
