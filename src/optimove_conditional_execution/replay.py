@@ -136,27 +136,21 @@ class _Answer:
     error: str | None = None
 
 
+@dataclass(eq=False)
 class _Replay:
-    def __init__(
-        self,
-        handler: Callable[..., Any] | None,
-        reviewer: Callable[..., Any] | None,
-        on_difference: Callable[[Replayed], None] | None,
-        timeout: float,
-        concurrency: int,
-        batch_size: int,
-    ) -> None:
-        self._handler = handler
-        self._reviewer = reviewer
-        self._on_difference = on_difference
-        self._timeout = timeout
-        self._concurrency = concurrency
-        self._batch_size = batch_size
-        self._pools = Pools.of(concurrency)
-        self._report = ReplayReport()
-        self._batch: list[LoggedDecision] = []
-        self._customers: dict[str, CampaignCustomer] = {}
-        self._event: CampaignReadyEvent | None = None
+    _handler: Callable[..., Any] | None
+    _reviewer: Callable[..., Any] | None
+    _on_difference: Callable[[Replayed], None] | None
+    _timeout: float
+    _concurrency: int
+    _batch_size: int
+    _report: ReplayReport = field(default_factory=ReplayReport)
+    _batch: list[LoggedDecision] = field(default_factory=list[LoggedDecision])
+    _customers: dict[str, CampaignCustomer] = field(default_factory=dict[str, CampaignCustomer])
+    _event: CampaignReadyEvent | None = None
+
+    def __post_init__(self) -> None:
+        self._pools = Pools.of(self._concurrency)
 
     async def run(self, decisions: Iterator[LoggedDecision]) -> ReplayReport:
         while group := list(islice(decisions, self._concurrency)):

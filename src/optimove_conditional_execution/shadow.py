@@ -27,7 +27,7 @@ from .fork import detect_fork, reset_after_fork
 from .models.customer_batch import CustomerBatch
 from .models.notification import WebhookNotification
 from .observers import SafeLogger, notify
-from .validation import integer, is_async, seconds
+from .validation import check_callable, integer, is_async, seconds
 from .worker_pool import DaemonThreadPool, Submit, aresult_by, native_lock
 
 F = TypeVar("F", bound=Callable[..., Any], covariant=True)
@@ -255,6 +255,25 @@ class Shadow(Generic[F]):
     def _leave(self) -> None:
         with self._lock:
             self._busy -= 1
+
+
+def as_shadow(given: F | Shadow[F], *parameters: str, owner: str, in_loop: bool) -> Shadow[F]:
+    """Return the shadow of a receiver or a review, which may be given as a function.
+
+    Args:
+        given: As the integrator gave it.
+        parameters: What it is called with.
+        owner: The name of the class that calls plain functions alone.
+        in_loop: Whether this is the other class, which takes coroutine functions too.
+
+    Raises:
+        ConfigurationError: It cannot be called so; or it is a coroutine function, and must not be one.
+    """
+    shadow: Shadow[F] = given if isinstance(given, Shadow) else Shadow(given)
+    check_callable("shadow", shadow.function, *parameters)
+    if is_async(shadow.function) and not in_loop:
+        raise ConfigurationError(f"An async shadow needs Async{owner}; {owner} calls a function.")
+    return shadow
 
 
 @final
