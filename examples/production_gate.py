@@ -1,4 +1,4 @@
-r"""A gate as it runs in production: JSON logs, probes, metrics of all workers, a log of decisions, an orderly end.
+r"""A gate as it runs in production: JSON logs, probes, metrics of all workers, a decision log, an orderly end.
 
 Run it:    pip install . uvicorn prometheus-client && cd examples && uvicorn --factory production_gate:create_app
 Settings:  OPTIMOVE_API_KEY, OPTIMOVE_BASE_URL, OPTIMOVE_WEBHOOK_SECRET; GATE_DATA, the folder of claims and decisions;

@@ -41,7 +41,11 @@ def pytest_configure() -> None:
 
     They have the default signals, also under `nohup` or as a shell's background job. There the suite is started with
     signals ignored, which processes inherit. A handler is not inherited.
+
+    A test that hangs fails with its stack after 240 s, many times what the slowest takes on a busy machine. This is not
+    in pyproject.toml: pytest would refuse to run a new user's tests in a clone without pytest-timeout.
     """
+    os.environ.setdefault("PYTEST_TIMEOUT", "240")
     os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "authority.pem")
     os.environ.pop("SSL_CERT_DIR", None)
     for name in ("SIGINT", "SIGHUP", "SIGQUIT", "SIGTERM"):

@@ -1,4 +1,4 @@
-"""The log of decisions: what it keeps, who can change it unseen (nobody), what is forgotten and what is not."""
+"""The decision log: what it keeps, who can change it unseen (nobody), what is forgotten and what is not."""
 
 from __future__ import annotations
 

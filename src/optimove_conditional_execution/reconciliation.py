@@ -31,7 +31,7 @@ _WITHDRAWN: Final = frozenset({"revoked", "discarded"})
 
 @runtime_checkable
 class ReadableLog(Protocol):
-    """A log of decisions that can be read, as those in `stores` can."""
+    """A decision log that can be read, as those in `stores` can."""
 
     def decisions(self, *, campaign: str | int | None = None) -> Iterator[LoggedDecision]:
         """Yield the decisions of a campaign, in the order of the log."""
@@ -134,7 +134,7 @@ def reconcile(
         client: Reads whom the campaign was sent to.
         campaign_id: The campaign.
         journal: The journal of its review.
-        decision_log: The log of decisions of its review, such as a `SqliteDecisionLog` with the same `identify=`.
+        decision_log: The decision log of its review, such as a `SqliteDecisionLog` with the same `identify=`.
         deadline: The end of reading from Optimove; see `OptimoveClient.get_customer_execution_details_by_campaign`.
         wait_for_customers: Seconds for which an empty first page is requested again.
 
@@ -173,7 +173,7 @@ async def areconcile(
         client: Reads whom the campaign was sent to.
         campaign_id: The campaign.
         journal: The journal of its review.
-        decision_log: The log of decisions of its review.
+        decision_log: The decision log of its review.
         deadline: The end of reading from Optimove.
         wait_for_customers: Seconds for which an empty first page is requested again.
 

@@ -12,12 +12,14 @@ from typing import Any, Final, Literal, final
 from . import validation
 from .deadline import Deadline
 from .drivers import Pools, arun
-from .errors import ConfigurationError, PayloadError
+from .errors import ConfigurationError, OptimoveError, PayloadError
 from .flows.decision_log import DecisionRecord, LoggedDecision
 from .flows.effects import Ask, Flow, Late, Overloaded
+from .flows.outcome import KINDS
 from .flows.review_payload import read_review_payload
 from .flows.reviewer_answer import BatchResult, failure_of, parse_answer
-from .handlers import Decision, Verdict, kind_of
+from .flows.webhook import read_answer
+from .handlers import Verdict
 from .models.campaign import CampaignCustomer
 from .models.customer_batch import CustomerBatch
 from .models.events import CampaignReadyEvent
@@ -30,8 +32,8 @@ Left = Literal["without_payload", "erased", "not_decided", "no_rule"]
 _UNDECIDED: Final = frozenset({"failed", "late"})
 """Kinds of records whose verdict is that of `on_failure`, not of a rule."""
 
-_OBSERVED: Final[Mapping[str, Verdict]] = {"approved": "approve", "denied": "deny", "abstained": "abstain"}
-"""What a rule said that did not count, by the kind that it would have led to."""
+_VERDICTS: Final[Mapping[str, Verdict]] = {kind: verdict for verdict, kind in KINDS.items()}
+"""What a rule said, by what it leads to."""
 
 _LATE: Final = "The {} did not answer in time."
 _BUSY: Final = "Earlier calls of the {} still hang."
@@ -134,27 +136,21 @@ class _Answer:
     error: str | None = None
 
 
+@dataclass(eq=False)
 class _Replay:
-    def __init__(
-        self,
-        handler: Callable[..., Any] | None,
-        reviewer: Callable[..., Any] | None,
-        on_difference: Callable[[Replayed], None] | None,
-        timeout: float,
-        concurrency: int,
-        batch_size: int,
-    ) -> None:
-        self._handler = handler
-        self._reviewer = reviewer
-        self._on_difference = on_difference
-        self._timeout = timeout
-        self._concurrency = concurrency
-        self._batch_size = batch_size
-        self._pools = Pools.of(concurrency)
-        self._report = ReplayReport()
-        self._batch: list[LoggedDecision] = []
-        self._customers: dict[str, CampaignCustomer] = {}
-        self._event: CampaignReadyEvent | None = None
+    _handler: Callable[..., Any] | None
+    _reviewer: Callable[..., Any] | None
+    _on_difference: Callable[[Replayed], None] | None
+    _timeout: float
+    _concurrency: int
+    _batch_size: int
+    _report: ReplayReport = field(default_factory=ReplayReport)
+    _batch: list[LoggedDecision] = field(default_factory=list[LoggedDecision])
+    _customers: dict[str, CampaignCustomer] = field(default_factory=dict[str, CampaignCustomer])
+    _event: CampaignReadyEvent | None = None
+
+    def __post_init__(self) -> None:
+        self._pools = Pools.of(self._concurrency)
 
     async def run(self, decisions: Iterator[LoggedDecision]) -> ReplayReport:
         while group := list(islice(decisions, self._concurrency)):
@@ -199,11 +195,11 @@ class _Replay:
         answer = await self._ask(self._handler, notification, "handler")
         if isinstance(answer, _Answer):
             return answer
-        if isinstance(answer, Decision):
-            return _Answer(answer.verdict, answer.reason)
-        if answer is True or answer is False:
-            return _Answer("approve" if answer else "deny")
-        return _Answer(None, error=f"The handler returned {kind_of(answer)}; it must return a bool or a Decision.")
+        try:
+            decision = read_answer(answer)
+        except OptimoveError as invalid:
+            return _Answer(None, error=str(invalid))
+        return _Answer(decision.verdict, decision.reason)
 
     async def _add(self, logged: LoggedDecision) -> None:
         """Put a customer into the batch of the campaign; ask about it when it is full, or another one begins."""
@@ -271,13 +267,12 @@ class _Replay:
 
 
 def _verdict_of(record: DecisionRecord) -> Verdict | None:
-    return record.verdict if record.observed is None else _OBSERVED.get(record.observed)
+    return record.verdict if record.observed is None else _VERDICTS.get(record.observed)
 
 
 def _answer_of(result: BatchResult, name: str) -> _Answer:
     if name in result.failed:
         return _Answer(None, error=result.failed[name].text)
-    if name in result.not_reached or name in result.unanswered:
+    if (verdict := _VERDICTS.get(result.became(name))) is None:
         return _Answer(None, error=_LATE.format("reviewer"))
-    verdict: Verdict = "approve" if name in result.approved else "abstain" if name in result.abstained else "deny"
     return _Answer(verdict, result.reasons.get(name))

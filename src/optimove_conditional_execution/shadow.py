@@ -11,7 +11,6 @@ import inspect
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, Protocol, TypeVar, final
@@ -21,14 +20,15 @@ from .drivers import contained
 from .errors import ConfigurationError, OptimoveError
 from .flows.decision_log import DecisionLog, DecisionRecord, Subject, subject_of, text_of
 from .flows.effects import Late
+from .flows.outcome import KINDS
 from .flows.reviewer_answer import BatchResult, failure_of, parse_answer
 from .flows.webhook import read_answer
 from .fork import detect_fork, reset_after_fork
 from .models.customer_batch import CustomerBatch
 from .models.notification import WebhookNotification
 from .observers import SafeLogger, notify
-from .validation import integer, is_async, seconds
-from .worker_pool import DaemonThreadPool, aresult_by, native_lock
+from .validation import check_callable, integer, is_async, seconds
+from .worker_pool import DaemonThreadPool, Submit, aresult_by, native_lock
 
 F = TypeVar("F", bound=Callable[..., Any], covariant=True)
 
@@ -38,10 +38,6 @@ _REVIEWER_SECONDS: Final = 60.0
 """Seconds that a shadow has for a batch of a review."""
 
 _POLL_SECONDS: Final = 0.01
-
-_KINDS: Final = {"approve": "approved", "deny": "denied", "abstain": "abstained"}
-
-Submit = Callable[[Callable[..., Any], tuple[Any, ...]], Future[Any]]
 
 
 @final
@@ -261,6 +257,25 @@ class Shadow(Generic[F]):
             self._busy -= 1
 
 
+def as_shadow(given: F | Shadow[F], *parameters: str, owner: str, in_loop: bool) -> Shadow[F]:
+    """Return the shadow of a receiver or a review, which may be given as a function.
+
+    Args:
+        given: As the integrator gave it.
+        parameters: What it is called with.
+        owner: The name of the class that calls plain functions alone.
+        in_loop: Whether this is the other class, which takes coroutine functions too.
+
+    Raises:
+        ConfigurationError: It cannot be called so; or it is a coroutine function, and must not be one.
+    """
+    shadow: Shadow[F] = given if isinstance(given, Shadow) else Shadow(given)
+    check_callable("shadow", shadow.function, *parameters)
+    if is_async(shadow.function) and not in_loop:
+        raise ConfigurationError(f"An async shadow needs Async{owner}; {owner} calls a function.")
+    return shadow
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedNotification:
@@ -299,7 +314,7 @@ class AskedNotification:
             except OptimoveError as invalid:
                 given["error"] = str(invalid)
             else:
-                observed = _KINDS[decision.verdict]
+                observed = KINDS[decision.verdict]
                 given["reason"], given["evidence"] = decision.reason, decision.evidence
                 given["additional_data"] = decision.additional_data
         record = DecisionRecord(
@@ -364,7 +379,7 @@ class AskedBatch:
         records: list[DecisionRecord] = []
         for customer in self.customers:
             name = customer.customer_id
-            decided, observed = became(name, self.result), missing or became(name, result)
+            decided, observed = self.result.became(name), missing or result.became(name)
             counted[decided, observed] += 1
             if decided == observed:
                 continue
@@ -395,17 +410,6 @@ class AskedBatch:
             for (decided, observed), count in counted.items()
         ]
         return answers, records
-
-
-def became(name: str, result: BatchResult) -> str:
-    """Return what a reviewer's answer made of a customer."""
-    if name in result.approved:
-        return "approved"
-    if name in result.abstained:
-        return "abstained"
-    if name in result.failed:
-        return "failed"
-    return "late" if name in result.not_reached or name in result.unanswered else "denied"
 
 
 async def _contained(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -23,7 +23,7 @@ from .errors import ConfigurationError
 from .flows.switch import Switch, SwitchMode, SwitchState, changed
 from .observers import SafeLogger
 from .validation import check_callable, is_async
-from .worker_pool import DaemonThreadPool, aresult_by, result_by
+from .worker_pool import DaemonThreadPool, Submit, aresult_by, result_by
 
 __all__ = ["SwitchMode", "SwitchSource", "SwitchState", "change_switch", "read_switch"]
 
@@ -31,7 +31,6 @@ SwitchSource = str | PathLike[str] | Callable[[], Any]
 """The path of a file, or a function without arguments (with an async receiver or review also a coroutine function) that
 returns `"ask"`, `"deny"` or `"abstain"`, the text of such a file, or a `SwitchState`."""
 
-Submit = Callable[[Callable[..., Any], tuple[Any, ...]], Future[Any]]
 Through = Callable[[DaemonThreadPool], Any]
 
 _LOGGER: Final = SafeLogger("switch")

@@ -42,6 +42,10 @@ def native_lock() -> threading.Lock:
 _Job = tuple[Future[Any], contextvars.Context, Callable[..., Any], tuple[Any, ...]]
 
 
+Submit = Callable[[Callable[..., Any], tuple[Any, ...]], Future[Any]]
+"""Calls a function with arguments in a thread, as `DaemonThreadPool.submit` does."""
+
+
 @final
 class DaemonThreadPool:
     """A bounded pool of daemon threads, started on demand and ended when idle.

@@ -186,11 +186,11 @@ def test_a_customer_is_explained_from_the_journal_alone(
     final = "approvals became final, and were sent from then on"
     first, steps = explained(optimove_ce, "C0000001", *journal)
     assert first == f"{head}approved, and Optimove took it."
-    assert re.fullmatch("batch [1-5]: approved", steps[0])
+    assert re.fullmatch(r"batch \d+: approved", steps[0])
     assert steps[1:] == [final, "update 1: Optimove took it"]
     first, steps = explained(optimove_ce, EXCLUDED, *journal)
     assert first == f"{head}denied (self-excluded?[2J)."
-    assert re.fullmatch("batch [1-5]: denied", steps[0])
+    assert re.fullmatch(r"batch \d+: denied", steps[0])
     first, _ = explained(optimove_ce, ABSTAINED, *journal)
     assert first == f"{head}not approved, the reviewer abstained (not sure)."
     first, _ = explained(optimove_ce, "C0000010", *journal)

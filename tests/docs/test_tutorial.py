@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -44,3 +46,22 @@ def command_of(block: Block) -> list[str]:
     return [
         sys.executable, "-m", "optimove_conditional_execution.cli", *(python.get(word, word) for word in words[1:]),
     ]  # fmt: skip
+
+
+def test_its_tests_run_in_a_clone_without_the_plugins_of_this_suite(tmp_path: Path) -> None:
+    for page in (PAGE, PAGE.with_name("first-review.md")):
+        for block in blocks(page):
+            if block.title is not None and block.title.endswith(".py"):
+                (tmp_path / block.title).write_text(block.code, encoding="utf-8")
+    shutil.copy(DOCS.parent / "pyproject.toml", tmp_path)
+    fixture = "optimove_conditional_execution.testing.pytest_plugin"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", fixture, "test_gate.py", "test_listener.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )  # fmt: skip
+    assert "3 passed" in done.stdout, done.stdout + done.stderr

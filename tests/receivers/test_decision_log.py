@@ -1,4 +1,4 @@
-"""Receivers and the log of decisions: recorded before the answer leaves, completed after; no approval without it."""
+"""Receivers and the decision log: recorded before the answer leaves, completed after; no approval without it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reviews and the log of decisions: recorded before the journal, completed after each update; nothing without it."""
+"""Reviews and the decision log: recorded before the journal, completed after each update; nothing without it."""
 
 from __future__ import annotations
 

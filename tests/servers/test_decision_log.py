@@ -1,4 +1,4 @@
-"""The log of decisions in PostgreSQL: what every log does, and what the server and several processes do to it."""
+"""The decision log in PostgreSQL: what every log does, and what the server and several processes do to it."""
 
 from __future__ import annotations
 

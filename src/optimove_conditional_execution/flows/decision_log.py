@@ -1,4 +1,4 @@
-"""The log of decisions: why each customer got a campaign or did not. The protocol, and its values.
+"""The decision log: why each customer got a campaign or did not. The protocol, and its values.
 
 Not the journal: that lets a review go on after a crash, and is pruned when the review is done. The log is evidence.
 """
@@ -221,7 +221,7 @@ class LoggedDecision:
 
 @runtime_checkable
 class DecisionLog(Protocol):
-    """A log of decisions. With one method it can be anything that keeps records: a table, a queue, a log of yours.
+    """A decision log. With one method it can be anything that keeps records: a table, a queue, a log of yours.
 
     `append` is a plain function, called from several threads, and may block on a disk or a network: receivers and
     reviews call it in a pool, with a deadline. Whatever it raises counts as "unreachable", and then nothing is

@@ -1,4 +1,4 @@
-"""Records of deliveries in a log of decisions: one before the answer leaves, its completion after.
+"""Records of deliveries in a decision log: one before the answer leaves, its completion after.
 
 A file of its own, so that the flow of a notification says what is recorded when, and not how.
 """

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Final, Literal, final, get_args
 
 from ..deadline import Clock
 from ..errors import OptimoveError
-from ..handlers import Decision
+from ..handlers import Decision, Verdict
 from ..models.notification import WebhookNotification
 from .budget import Budget
 from .decision_log import DecisionRecord, Subject, Told
@@ -128,6 +129,9 @@ def _text(error: OptimoveError) -> str:
 
 
 _UNKNOWN: Final = Subject()
+KINDS: Final[Mapping[Verdict, OutcomeKind]] = {"approve": "approved", "deny": "denied", "abstain": "abstained"}
+"""What a verdict leads to."""
+
 _FIELDS: Final[dict[Stage, str]] = {stage: f"{stage}_seconds" for stage in get_args(Stage)}
 
 

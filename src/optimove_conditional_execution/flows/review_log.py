@@ -1,4 +1,4 @@
-"""Records of a review in a log of decisions: one for each customer before its decision counts, completions after.
+"""Records of a review in a decision log: one for each customer before its decision counts, completions after.
 
 A file of its own, since it says what is recorded; `review.run_log` writes it.
 """

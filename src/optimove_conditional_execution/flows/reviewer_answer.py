@@ -7,7 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from ..deadline import Deadline
 from ..errors import OptimoveError
@@ -66,6 +66,16 @@ class BatchResult:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.approved)
+
+    def became(self, customer_id: str) -> Literal["approved", "denied", "abstained", "failed", "late"]:
+        """Return what the answer made of a customer of the batch."""
+        if customer_id in self.approved:
+            return "approved"
+        if customer_id in self.abstained:
+            return "abstained"
+        if customer_id in self.failed:
+            return "failed"
+        return "late" if customer_id in self.not_reached or customer_id in self.unanswered else "denied"
 
 
 _LISTS: Final = (list, tuple, set, frozenset)

@@ -29,7 +29,7 @@ from .controls import Controls
 from .decision_log import subject_of
 from .delivery_log import DeliveryLog
 from .effects import Ask, Call, Flow, Late, Overloaded
-from .outcome import Outcome, OutcomeBuilder, OutcomeKind
+from .outcome import KINDS, Outcome, OutcomeBuilder, OutcomeKind
 
 OnFailure = Literal["abstain", "deny"]
 OnStoreFailure = Literal["refuse", "decide"]
@@ -257,7 +257,6 @@ def read_answer(answer: object) -> Decision:
 
 
 _Result = tuple[OutcomeKind, int]
-_KINDS: Final[dict[str, OutcomeKind]] = {"approve": "approved", "deny": "denied", "abstain": "abstained"}
 
 
 @dataclass(slots=True)
@@ -385,7 +384,7 @@ class _Processing:
         except _InvalidAnswer as invalid:
             self.outcome.set_error(str(invalid), invalid.raised)
             return "failed", self._fallback()
-        return _KINDS[decision.verdict], decision
+        return KINDS[decision.verdict], decision
 
     def _ask_handler(self, notification: WebhookNotification, due: Deadline) -> Flow[object]:
         """Call the handler, and renew the lease meanwhile; after an outage of the store, wait until one is free."""
@@ -427,7 +426,7 @@ class _Processing:
         """Record the decision of an earlier delivery, which is sent again."""
         verdict: Literal["approve", "deny"] = "approve" if approval.approved else "deny"
         decision = self.outcome.decision = Decision(verdict, None, approval.additional_data)
-        kind, _ = yield from self._log(_KINDS[verdict], decision, again=True)
+        kind, _ = yield from self._log(KINDS[verdict], decision, again=True)
         return kind
 
     def _deliver(self, approval: Approval) -> Flow[Exception | None]:

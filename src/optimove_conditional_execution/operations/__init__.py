@@ -8,7 +8,8 @@ default in `Endpoints` that a tenant can override.
 """
 
 from ..defaults import DEFAULT_PAGE_SIZE, DEFAULT_TIMEOUT_MS
-from .operation import ENDPOINTS, NO_ROUTE, Endpoint, Endpoints, Operation, with_slash
+from .endpoints import ENDPOINTS, NO_ROUTE, Endpoints
+from .operation import Endpoint, Operation, with_slash
 from .scheduled import (
     MAX_STATUSES,
     get_campaign_details,

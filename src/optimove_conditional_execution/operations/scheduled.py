@@ -20,7 +20,8 @@ from ..models.events import CAMPAIGN_READY, EventListener
 from ..tracebacks import sensitive_variables
 from ..validation import integer
 from .codec import decoded, json_body, json_object, many, model_of, nothing, refuse_error, required
-from .operation import ENDPOINTS, Operation
+from .endpoints import ENDPOINTS
+from .operation import Operation
 
 C = TypeVar("C", bound=CampaignCustomer)
 

@@ -17,7 +17,8 @@ from ..tracebacks import sensitive_variables
 from ..urls import normalized, without_query
 from ..validation import integer
 from .codec import decoded, json_body, json_object, many, model_of, nothing, one, path_segment, refuse_error, required
-from .operation import ENDPOINTS, Operation
+from .endpoints import ENDPOINTS
+from .operation import Operation
 
 _LOGGER: Final = SafeLogger("client")
 

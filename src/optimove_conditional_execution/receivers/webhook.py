@@ -35,7 +35,7 @@ from ..messages import Request, Response, plain
 from ..models.approval import Approval
 from ..models.notification import NotificationEnvelope, WebhookNotification
 from ..observers import SafeLogger, notify
-from ..shadow import AskedNotification, Shadow
+from ..shadow import AskedNotification, Shadow, as_shadow
 from ..signature import Secrets, Unsigned, receiver_keys
 from ..stores.claims import MemoryClaims
 from ..switch import SwitchSource, make_switch
@@ -221,10 +221,7 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
         Raises:
             ConfigurationError: It is no handler, or one for the async receiver.
         """
-        shadow: Shadow[H] = given if isinstance(given, Shadow) else Shadow(given)
-        check_callable("shadow", shadow.function, "notification", "deadline")
-        if is_async(shadow.function) and not self._in_loop:
-            raise ConfigurationError("An async shadow needs AsyncWebhookReceiver; WebhookReceiver calls a function.")
+        shadow = as_shadow(given, "notification", "deadline", owner="WebhookReceiver", in_loop=self._in_loop)
         function = with_context(shadow.function, around)
         return lambda asked: shadow.start(function, asked, log)
 

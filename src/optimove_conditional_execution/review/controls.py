@@ -22,10 +22,9 @@ from ..flows.reviewer_answer import Batch, BatchResult, Failure
 from ..flows.switch import Stopped, Switch
 from ..models.campaign import CampaignCustomer
 from ..operations import Operation
-from ..shadow import AskedBatch, Shadow, became
+from ..shadow import AskedBatch, Shadow, as_shadow
 from ..switch import SwitchSource, make_switch
 from ..transport.send import RequestCounter
-from ..validation import check_callable, is_async
 from .native_threads import workers
 from .runtime import Runtime
 
@@ -67,19 +66,15 @@ class ReviewControls:
             raise ConfigurationError("observe must be True or False.")
         if switch is None and shadow is None and not observe:
             return None
-        beside: Shadow[Any] | None = None
-        if shadow is not None:
-            beside = shadow if isinstance(shadow, Shadow) else Shadow(shadow)
-            check_callable("shadow", beside.function, "customers", "deadline")
-            if is_async(beside.function) and not is_async_review:
-                raise ConfigurationError("An async shadow needs AsyncCampaignReview; CampaignReview calls a function.")
         return cls(
             switch=None
             if switch is None
             else make_switch(
                 switch, pause=asyncio.sleep, in_loop=True, takes_coroutines=is_async_review, through=workers
             ),
-            shadow=beside,
+            shadow=None
+            if shadow is None
+            else as_shadow(shadow, "customers", "deadline", owner="CampaignReview", in_loop=is_async_review),
             observe=observe,
             log=log,
         )
@@ -137,7 +132,7 @@ class Controlled(Runtime):
         if not self._controls.observe:
             return result
         undecided = result.failed.keys() | result.not_reached | result.unanswered
-        observed = {name: became(name, result) for name in ids if name not in undecided}
+        observed = {name: result.became(name) for name in ids if name not in undecided}
         self._would_approve += sum(kind == "approved" for kind in observed.values())
         reasons = {
             name: f"observed, {kind}" + (f": {result.reasons[name]}" if name in result.reasons else "")

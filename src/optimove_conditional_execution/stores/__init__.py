@@ -1,4 +1,4 @@
-"""Stores: claims on notifications, journals of reviews, and logs of decisions.
+"""Stores: claims on notifications, journals of reviews, and decision logs.
 
 `MemoryClaims` and `MemoryJournal` are for one process, `SqliteClaims` and `SqliteJournal` for several on one machine.
 For several machines there are `stores.redis.RedisClaims`, `stores.postgres.PostgresClaims` and

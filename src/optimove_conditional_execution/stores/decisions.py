@@ -13,7 +13,7 @@ from ..tracebacks import sensitive_variables
 from . import hash_chain
 from .chained_log import COLUMNS, Append, ChainedLog, Execute, Identify, completion_key
 from .group_commit import GroupCommit
-from .hash_chain import GENESIS, Content, Row
+from .hash_chain import Content, Row
 from .payloads import EncryptionKeys
 from .sqlite_file import IN_MEMORY, Connection, SqliteFile
 
@@ -129,22 +129,41 @@ class SqliteDecisionLog(ChainedLog):
         with self._file.connection() as connection:
             connection.execute(f"PRAGMA synchronous = {self._synchronous if is_decided else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
-            _append(connection, contents)
+            self._append(_executing(connection), contents)
 
     def _query(self, work: Callable[[Execute], T]) -> T:
         with self._file.connection() as connection:
-            return work(lambda statement, values=(): connection.execute(statement, values).fetchall())
+            return work(_executing(connection))
 
     def _change(self, work: Callable[[Execute, Append], T]) -> T:
         with self._file.writing() as connection:
-            done = work(
-                lambda statement, values=(): connection.execute(statement, values).fetchall(),
-                lambda content: _append(connection, [content]),
-            )
+            execute = _executing(connection)
+            done = work(execute, lambda content: self._append(execute, [content]))
         # What was deleted leaves SQLite's write-ahead log too; readers in other processes may delay that.
         with self._file.connection() as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         return done
+
+    def _append(self, execute: Execute, contents: Sequence[Content]) -> None:
+        """Append rows, in a write transaction."""
+        number, digest = self._last(execute)
+        # Not the last row's number: if that row was removed, the gap must stay.
+        number = max(number, self._highest(execute))
+        for start in range(0, len(contents), _ROWS_A_STATEMENT):
+            some = contents[start : start + _ROWS_A_STATEMENT]
+            # Not ON CONFLICT: SQLite counts the number as given then, too.
+            known = _known(execute, [content.id for content in some if content.id is not None])
+            values: list[object] = []
+            for content in some:
+                if content.id is not None:
+                    if content.id in known:
+                        continue
+                    known.add(content.id)
+                number, digest = number + 1, hash_chain.chained(digest, number + 1, content)
+                values += (number, *content, digest)
+            if values:
+                rows = ", ".join([_VALUES] * (len(values) // _VALUES.count("?")))
+                execute(f"INSERT INTO decision_log ({COLUMNS}) VALUES {rows}", values)  # noqa: S608 - our own names
 
     def _highest(self, execute: Execute) -> int:
         found = execute("SELECT seq FROM sqlite_sequence WHERE name = 'decision_log'")
@@ -158,45 +177,16 @@ class SqliteDecisionLog(ChainedLog):
         self._file.close()
 
 
-def _append(connection: Connection, contents: Sequence[Content]) -> None:
-    """Append rows, in a write transaction."""
-    number, digest = _last(connection)
-    # Not the last row's number: if that row was removed, the gap must stay.
-    number = max(number, _highest(connection))
-    for start in range(0, len(contents), _ROWS_A_STATEMENT):
-        some = contents[start : start + _ROWS_A_STATEMENT]
-        # Not ON CONFLICT: SQLite counts the number as given then, too.
-        known = _known(connection, [content.id for content in some if content.id is not None])
-        values: list[object] = []
-        for content in some:
-            if content.id is not None:
-                if content.id in known:
-                    continue
-                known.add(content.id)
-            number, digest = number + 1, hash_chain.chained(digest, number + 1, content)
-            values += (number, *content, digest)
-        if values:
-            rows = ", ".join([_VALUES] * (len(values) // _VALUES.count("?")))
-            connection.execute(f"INSERT INTO decision_log ({COLUMNS}) VALUES {rows}", values)  # noqa: S608 - our own names
+def _executing(connection: Connection) -> Execute:
+    return lambda statement, values=(): connection.execute(statement, values).fetchall()
 
 
-def _known(connection: Connection, ids: Sequence[str]) -> set[str]:
+def _known(execute: Execute, ids: Sequence[str]) -> set[str]:
     """Return those of the ids that records of the log have."""
-    if not ids or connection.execute(_BETWEEN, (min(ids), max(ids))).fetchone() is None:  # as it usually is
+    if not ids or not execute(_BETWEEN, (min(ids), max(ids))):  # as it usually is
         return set()
     places = ", ".join("?" * len(ids))
-    found = connection.execute(f"SELECT id FROM decision_log WHERE id IN ({places})", ids)  # noqa: S608 - our own
-    return {name for (name,) in found}
-
-
-def _last(connection: Connection) -> tuple[int, bytes]:
-    row = connection.execute("SELECT number, hash FROM decision_log ORDER BY number DESC LIMIT 1").fetchone()
-    return (0, GENESIS) if row is None else (row[0], row[1])
-
-
-def _highest(connection: Connection) -> int:
-    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'decision_log'").fetchone()
-    return 0 if row is None else int(row[0])
+    return {name for (name,) in execute(f"SELECT id FROM decision_log WHERE id IN ({places})", ids)}  # noqa: S608 - our own
 
 
 def _completions_of(execute: Execute, row: Row) -> list[Completion]:

@@ -1,4 +1,4 @@
-"""The log of decisions in PostgreSQL, for receivers and reviews on any number of machines (extra `postgres`)."""
+"""The decision log in PostgreSQL, for receivers and reviews on any number of machines (extra `postgres`)."""
 
 from __future__ import annotations
 

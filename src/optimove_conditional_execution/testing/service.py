@@ -26,7 +26,7 @@ from ..messages import Request, Response
 from ..models.approval import Approval
 from ..models.events import CAMPAIGN_READY
 from ..operations import MAX_STATUSES, Endpoint, Endpoints
-from ..operations.operation import PREFIXED
+from ..operations.endpoints import PREFIXED
 from .campaigns import Campaign
 from .payloads import TIMESTAMP
 
