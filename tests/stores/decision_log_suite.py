@@ -298,6 +298,13 @@ class DecisionLogSuite:
         change("DELETE FROM decision_log WHERE type = 'pruning'")
         assert log.verify() is not None
 
+    def test_a_pruning_to_a_kept_head_names_its_very_entry(self, log: ChainedLog) -> None:
+        log.append([record(number) for number in range(3)])
+        head = log.head()
+        log.prune(datetime.now(UTC) + timedelta(days=365))
+        assert log.verify(head=head) is None
+        assert log.verify(head=f"3:{'0' * 64}") == ChainFault(3, "is not the one whose head was kept")
+
     def test_what_was_removed_cannot_be_passed_off_as_pruned(self, log: ChainedLog, change: Change) -> None:
         log.append([record(number) for number in range(5)])
         log.prune(NOON + timedelta(minutes=1))
