@@ -16,7 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from optimove_conditional_execution.stores import Completion, DecisionRecord, SqliteDecisionLog, Subject
+from optimove_conditional_execution.stores import (
+    Completion,
+    DecisionRecord,
+    SqliteDecisionLog,
+    SqliteJournal,
+    Subject,
+)
+from optimove_conditional_execution.testing import FakeOptimove
 from tests.cli.conftest import PATIENCE, Run
 
 NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
@@ -290,3 +297,76 @@ def test_what_does_not_count_is_said_and_listed(optimove_ce: Run, tmp_path: Path
         ("shadow", "denied", "approved"),
         ("abstained", "approved", ""),
     ]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "postgresql+psycopg://gate:s3cr3t@127.0.0.1/gate",
+        "PostgreSQL://gate:s3cr3t@127.0.0.1/gate",
+        "host=127.0.0.1 user=gate password = s3cr3t",
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("decisions", "verify", "--log"),
+        ("replay",),
+        ("review", "status", "--journal"),
+        ("review", "explain", "C7", "--journal"),
+        ("review", "run", "json:loads", "-", "--journal"),
+        ("reconcile", "77", "--journal"),
+    ],
+)
+def test_a_password_in_what_is_no_url_of_ours_is_not_shown(
+    optimove_ce: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], given: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = optimove_ce(
+        *command,
+        given,
+        body=FakeOptimove().add_campaign(1).event().model_dump_json(by_alias=True).encode(),
+        variables={"OPTIMOVE_API_KEY": "k", "OPTIMOVE_BASE_URL": "http://127.0.0.1:1"},
+    )
+    assert done.returncode == 2
+    assert "s3cr3t" not in done.stdout + done.stderr
+    assert "begins with postgresql://" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_another_kind_is_not_called_intact_nor_finished(optimove_ce: Run, tmp_path: Path, path: Path) -> None:
+    empty, journal = tmp_path / "empty.db", tmp_path / "reviews.db"
+    empty.touch()
+    SqliteJournal(journal).close()
+    for other in (empty, journal):
+        before = other.read_bytes()
+        done = optimove_ce("decisions", "verify", "--log", str(other))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"{other} is no log" in done.stderr
+        assert other.read_bytes() == before
+    for other in (empty, path):
+        done = optimove_ce("review", "status", "--journal", str(other))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"{other} is no journal" in done.stderr
+    assert optimove_ce("decisions", "verify", "--log", str(path)).returncode == 0
+
+
+@pytest.mark.parametrize("command", [("export",), ("verify",), ("prune", "--before", "2030-01-01", "--yes")])
+def test_a_damaged_file(optimove_ce: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
+    path = tmp_path / "decisions.db"
+    with SqliteDecisionLog(path) as log:
+        log.append([record(0, "denied", "deny") for _ in range(1_000)])
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 20_000] = b"U" * 20_000
+    path.write_bytes(content)
+    done = optimove_ce("decisions", *command, "--log", str(path))
+    assert done.returncode == 2
+    assert "restore it from a backup" in done.stderr
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00+14:00", "9999-12-31T23:59-14:00"])
+@pytest.mark.parametrize("command", [("show", "C7", "--since"), ("prune", "--yes", "--before")])
+def test_a_moment_out_of_range(optimove_ce: Run, path: Path, command: tuple[str, ...], moment: str) -> None:
+    done = optimove_ce("decisions", *command, moment, "--log", str(path))
+    assert done.returncode == 2
+    assert "between the years 1 and 9999" in done.stderr
