@@ -19,7 +19,7 @@ _SHOW: Final = "show"
 _COLUMNS: Final = (
     "entry", "at", "flow", "kind", "verdict", "customer_id", "campaign", "occurrence", "action", "channels",
     "promotions", "request_uid", "event_key", "reason", "evidence", "error", "told", "taken", "completed_at",
-    "completion", "completion_error", "erased", "observed", "decided",
+    "completion", "completion_error", "erased", "observed", "decided", "switch",
 )  # fmt: skip
 
 _NOBODY: Final = {

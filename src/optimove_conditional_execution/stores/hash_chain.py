@@ -41,6 +41,7 @@ _PUBLIC: Final = (
     "error",
     "observed",
     "decided",
+    "switch",
 )
 """What the column `entry` holds of a record, besides `seconds`."""
 
@@ -290,6 +291,7 @@ def record_of(content: Content) -> DecisionRecord:
         seconds=public.get("seconds", {}),
         observed=public.get("observed"),
         decided=public.get("decided"),
+        switch=public.get("switch"),
     )
 
 
