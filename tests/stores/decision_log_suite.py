@@ -219,6 +219,17 @@ class DecisionLogSuite:
         )
         assert fault_of(log) == 2
 
+    @pytest.mark.parametrize("number", [0, -1])
+    def test_a_completion_where_no_check_looks_does_not_count(
+        self, log: ChainedLog, change: Change, number: int
+    ) -> None:
+        first = record()
+        log.append([first, completion(first)])
+        change(f"UPDATE decision_log SET number = {number} WHERE type = 'completion'", "UPDATE head SET number = 1")
+        assert log.verify() is None
+        (logged,) = log.decisions()
+        assert logged.completion is None
+
     def test_what_is_reordered_is_found(self, log: ChainedLog, change: Change) -> None:
         log.append([record(number) for number in range(5)])
         change(
