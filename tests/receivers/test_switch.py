@@ -108,6 +108,31 @@ def test_a_campaign_that_is_not_known_counts_as_stopped(rig: MakeRig) -> None:
     assert made.outcome.decision.reason == "The switch says: deny campaign 1, and this is not known here."
 
 
+@pytest.mark.parametrize(
+    ("tags", "kind"),
+    [
+        ([{"name": "Summer bonus"}], "denied"),
+        (["another", ["Summer bonus"]], "denied"),
+        (["another", None], "denied"),
+        ([1.5], "denied"),
+        ("Summer bonus", "denied"),
+        (..., "denied"),
+        ([], "approved"),
+        (None, "approved"),
+        (["another", 7], "approved"),
+    ],
+)
+def test_tags_that_cannot_be_read_count_as_stopped(rig: MakeRig, tags: object, kind: str) -> None:
+    made, _ = thrown(rig, "deny tag Summer bonus")
+    payload = notification()
+    payload["occurrence"]["tags"] = tags
+    if tags is ...:
+        del payload["occurrence"]["tags"]
+    made.optimove.expect(payload)
+    made.send(payload)
+    assert made.outcome.kind == kind
+
+
 # ---- it fails closed
 
 
@@ -391,6 +416,11 @@ def test_a_tag_that_looks_the_same_is_the_same(typed: str, sent: str) -> None:
     state = SwitchState.parse(f"deny tag {typed}")
     assert state.applying("29", [sent])[0] == "deny"
     assert state.applying("29", ["another"])[0] == "ask"
+
+
+def test_the_id_of_a_campaign_is_the_same_whatever_its_case_and_blanks() -> None:
+    state = SwitchState(campaigns={" s-29 ": "deny"})
+    assert [state.applying(campaign, ())[0] for campaign in ("S-29", "s-29 ", "s-2")] == ["deny", "deny", "ask"]
 
 
 def test_ask_lifts_what_is_stopped_for_a_tag_whatever_its_case(tmp_path: Path) -> None:
