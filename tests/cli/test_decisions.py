@@ -24,7 +24,7 @@ from optimove_conditional_execution.stores import (
     Subject,
 )
 from optimove_conditional_execution.testing import FakeOptimove
-from tests.cli.conftest import PATIENCE, Run
+from tests.cli.conftest import COMMAND, PATIENCE, Run, environment
 
 NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
 ASKED = Subject(
@@ -370,3 +370,29 @@ def test_a_moment_out_of_range(optimove_ce: Run, path: Path, command: tuple[str,
     done = optimove_ce("decisions", *command, moment, "--log", str(path))
     assert done.returncode == 2
     assert "between the years 1 and 9999" in done.stderr
+
+
+@pytest.mark.parametrize("command", [("C7",), ("export",), ("export", "--json")])
+def test_whoever_has_read_enough_is_no_error_of_the_log(tmp_path: Path, command: tuple[str, ...]) -> None:
+    path = tmp_path / "decisions.db"
+    with SqliteDecisionLog(path) as log:
+        log.append([record(0, "denied", "deny", reason="x" * 100) for _ in range(1_500)])
+    with subprocess.Popen(
+        [*COMMAND, "decisions", *command, "--log", str(path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+def test_output_that_finds_no_space_is_one_line(path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "decisions", "verify", "--log", str(path)],
+            stdout=full, stderr=subprocess.PIPE, env=environment(), text=True, timeout=PATIENCE,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "Error: What is printed or written is not complete: No space left on device.\n"

@@ -76,6 +76,8 @@ def opened_log(log: str) -> Iterator[ChainedLog]:
     with _log(log) as opened:
         try:
             yield opened
+        except BrokenPipeError:  # of the output: whoever reads it has enough
+            raise
         except ConnectionError as error:
             raise ConfigurationError(f"The log cannot be used: {error}") from error
         except SqliteError as error:

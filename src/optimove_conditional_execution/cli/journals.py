@@ -72,6 +72,8 @@ def read_journal(path: str) -> Iterator[SqliteJournal | PostgresJournal]:
     with opened_journal(existing(path)) as journal:
         try:
             yield journal
+        except BrokenPipeError:  # of the output: whoever reads it has enough
+            raise
         except ConnectionError as error:
             raise unreachable(error) from error
         except (SqliteError, json.JSONDecodeError) as error:
