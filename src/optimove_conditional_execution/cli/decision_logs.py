@@ -108,6 +108,13 @@ def _log(log: str) -> ChainedLog:
         ) from error
 
 
+def about_pseudonyms() -> str:
+    """Return what may be the reason that nothing is found about a customer."""
+    if os.environ.get(LOG_SECRET_VARIABLE):
+        return f"What was written without the secret in {LOG_SECRET_VARIABLE}, or with another one, is not found."
+    return f"If it holds pseudonyms instead of ids, set {LOG_SECRET_VARIABLE}."
+
+
 def readable(found: Iterator[LoggedDecision]) -> Iterator[LoggedDecision]:
     """Yield decisions.
 
