@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
 import os
 import threading
 import time
@@ -498,18 +497,19 @@ def test_a_delivery_that_is_cancelled_while_it_looks_delays_no_other() -> None:
 # ---- several who change the file
 
 
-def _stop(path: Path, campaign: int) -> None:
-    change_switch(path, "deny", campaigns=(str(campaign),))
-
-
 def test_none_undoes_what_another_stops_at_the_same_time(tmp_path: Path) -> None:
-    path = tmp_path / "switch"
-    context = multiprocessing.get_context("fork")
-    stopping = [context.Process(target=_stop, args=(path, campaign)) for campaign in range(12)]
+    path, together = tmp_path / "switch", threading.Barrier(12)
+
+    def stop(campaign: int) -> None:
+        together.wait()
+        change_switch(path, "deny", campaigns=(str(campaign),))
+
+    # The lock belongs to an open folder, so threads exclude each other as processes do.
+    stopping = [threading.Thread(target=stop, args=(campaign,)) for campaign in range(12)]
     for one in stopping:
         one.start()
     for one in stopping:
-        one.join(30)
+        one.join()
     assert sorted(read_switch(path).campaigns, key=int) == [str(campaign) for campaign in range(12)]
     assert [each.name for each in tmp_path.iterdir()] == ["switch"]
 

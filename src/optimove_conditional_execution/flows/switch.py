@@ -283,7 +283,7 @@ def changed(state: SwitchState, mode: SwitchMode, campaigns: Iterable[str], tags
 
 def _set(there: Mapping[str, SwitchMode], mode: SwitchMode, named: list[str]) -> Iterator[tuple[str, SwitchMode]]:
     meant = {_folded(name) for name in named}
-    kept = {name: said for name, said in there.items() if _folded(name) not in meant}
+    kept: dict[str, SwitchMode] = {name: said for name, said in there.items() if _folded(name) not in meant}
     now: dict[str, SwitchMode] = {**kept, **dict.fromkeys(named, mode)}
     return ((name, said) for name, said in now.items() if said != "ask")
 
