@@ -91,7 +91,7 @@ def test_a_change_of_any_column_is_found(log: SqliteDecisionLog, path: Path) -> 
         for entry in (3, 4):  # a decision, a completion
             row = connection.execute("SELECT * FROM decision_log WHERE number = ?", (entry,)).fetchone()
             for index, column in enumerate(COLUMNS):
-                for value in ("x", 7_777_777, None, b"\0", b"\0" * 32, ""):
+                for value in ("x", 7_777_777, None, "\0", b"\0", b"\0" * 32, ""):
                     if value == row[index]:
                         continue
                     try:

@@ -122,6 +122,32 @@ def test_a_gate_that_observed_and_a_shadow(log: SqliteDecisionLog, optimove: Fak
     assert (report.asked, report.unchanged, dict(report.left_out)) == (6, 6, {})
 
 
+@pytest.mark.parametrize("observe", [False, True])
+@pytest.mark.parametrize("says", ["deny", "abstain"])
+def test_what_the_kill_switch_answered_is_left_out(
+    log: SqliteDecisionLog, optimove: FakeOptimove, says: str, observe: bool
+) -> None:
+    receiver = WebhookReceiver(
+        old_rule,
+        client=optimove.client(),
+        secrets=optimove.secrets,
+        decision_log=log,
+        switch=lambda: says,
+        observe=observe,
+    )
+    for name in CUSTOMERS:
+        optimove.notify(receiver, user_id=name)
+    with optimove.client(timezone="UTC") as client:
+        review = CampaignReview(
+            old_reviewer, client=client, decision_log=log, switch=lambda: says, observe=observe, control_group="skip"
+        )
+        review.run(optimove.add_campaign(list(CUSTOMERS)).event())
+    assert {logged.record.switch for logged in log.decisions()} == {says}
+    assert log.verify() is None
+    report = replay(log.decisions(), handler=lambda *_: True, reviewer=old_reviewer)
+    assert (report.asked, dict(report.left_out)) == (0, {"not_decided": 12})
+
+
 def test_an_observed_review(log: SqliteDecisionLog, optimove: FakeOptimove) -> None:
     with optimove.client(timezone="UTC") as client:
         review = CampaignReview(old_reviewer, client=client, decision_log=log, observe=True)

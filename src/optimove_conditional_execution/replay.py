@@ -73,8 +73,9 @@ class ReplayReport:
         changed: How many it decides differently, by the verdict before and after.
         failed: For how many it failed, by the reason.
         left_out: How many it was not asked about: `without_payload`, `erased`, `not_decided` (the old rule failed, was
-            late, or was not asked), `no_rule` (of a triggered campaign without a handler, or a scheduled one without a
-            reviewer). An answer that was given again, or that of a shadow, is not counted at all.
+            late, or was not asked, or the kill switch answered in its place), `no_rule` (of a triggered campaign
+            without a handler, or a scheduled one without a reviewer). An answer that was given again, or that of a
+            shadow, is not counted at all.
     """
 
     asked: int = 0
@@ -175,7 +176,7 @@ class _Replay:
             )
         rule = self._handler if record.flow == "triggered" else self._reviewer
         why: Left | None = None
-        if _verdict_of(record) is None or record.kind in _UNDECIDED:
+        if _verdict_of(record) is None or record.kind in _UNDECIDED or record.switch is not None:
             why = "not_decided"
         elif rule is None:
             why = "no_rule"

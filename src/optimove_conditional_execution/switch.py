@@ -9,10 +9,12 @@ import asyncio
 import functools
 import inspect
 import os
+import secrets
+import stat
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +39,9 @@ _LOGGER: Final = SafeLogger("switch")
 
 _MAX_BYTES: Final = 65_536
 
+_LOCK_SECONDS: Final = 5.0
+_LOCK_PAUSE: Final = 0.01
+
 
 def read_switch(path: str | PathLike[str]) -> SwitchState:
     """Read the file of a switch.
@@ -48,7 +53,10 @@ def read_switch(path: str | PathLike[str]) -> SwitchState:
         ConfigurationError: It is invalid: too long, not UTF-8, or a line of it is; the message has its number.
         OSError: It cannot be read.
     """
-    with Path(path).open("rb") as file:
+    # A FIFO that stands there would keep the thread for ever, also when a file has replaced it.
+    with open(path, "rb", opener=_opened_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ConfigurationError("The switch must be a regular file.")
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
         raise ConfigurationError(f"The file of the switch has more than {_MAX_BYTES} bytes.")
@@ -57,6 +65,10 @@ def read_switch(path: str | PathLike[str]) -> SwitchState:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ConfigurationError(f"Line {line} of the switch is not UTF-8.") from None
+
+
+def _opened_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def change_switch(
@@ -82,6 +94,11 @@ def change_switch(
     if any(not name.strip() or len(name.splitlines()) > 1 for name in (*campaigns, *tags)):
         raise ConfigurationError("A campaign or a tag must not be empty, and stand on one line.")
     real = Path(os.path.realpath(path))  # the file that a link points to, not the link
+    with _alone(real.parent):
+        return _changed_file(real, mode, campaigns, tags)
+
+
+def _changed_file(real: Path, mode: SwitchMode, campaigns: tuple[str, ...], tags: tuple[str, ...]) -> SwitchState:
     before = SwitchState()
     try:
         before = read_switch(real)
@@ -92,7 +109,7 @@ def change_switch(
             raise
         # Stopping everything must not fail because of what stood there before.
     state = changed(before, mode, [name.strip() for name in campaigns], [name.strip() for name in tags])
-    fresh = real.with_name(f".{real.name}.{os.getpid()}.new")
+    fresh = real.with_name(f".{real.name}.{secrets.token_hex(8)}.new")  # no crash leaves one that stands in the way
     try:
         with fresh.open("x", encoding="utf-8") as file:
             file.write("\n".join((*state.lines(), "")))
@@ -107,6 +124,31 @@ def change_switch(
     finally:
         fresh.unlink(missing_ok=True)
     return state
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time change the switches of a folder, so that none undoes what another has stopped.
+
+    Where folders cannot be locked, and when another process holds the lock for long, it goes on all the same: stopping
+    must not fail because of a lock.
+    """
+    locked: int | None = None
+    try:
+        with suppress(OSError, ImportError):  # Windows has neither
+            import fcntl
+
+            locked = os.open(folder, os.O_RDONLY)
+            until = Deadline.after(_LOCK_SECONDS)
+            while not until.expired:
+                with suppress(BlockingIOError):
+                    fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                time.sleep(_LOCK_PAUSE)
+        yield
+    finally:
+        if locked is not None:
+            os.close(locked)
 
 
 def make_switch(

@@ -16,13 +16,22 @@ from pathlib import Path
 
 import pytest
 
-from optimove_conditional_execution.stores import Completion, DecisionRecord, SqliteDecisionLog, Subject
-from tests.cli.conftest import PATIENCE, Run
+from optimove_conditional_execution.stores import (
+    Completion,
+    DecisionRecord,
+    SqliteDecisionLog,
+    SqliteJournal,
+    Subject,
+)
+from optimove_conditional_execution.testing import FakeOptimove
+from tests.cli.conftest import COMMAND, PATIENCE, Run, environment
 
 NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
 ASKED = Subject(
     customer_id="C7", campaign="29", occurrence="19", action="2", channels=("15", "490"), promotions=("BONUS",)
 )
+HINT = "If it holds pseudonyms instead of ids, set OPTIMOVE_DECISION_LOG_SECRET."
+NONE = f"The log holds no such decision. {HINT}\n"
 EVENT = "5:77:2026-03-03T12:00:00:2026-03-03T13:00:00"
 
 
@@ -109,8 +118,8 @@ def test_a_part_of_the_timeline(optimove_ce: Run, path: Path) -> None:
     log = ("--log", str(path))
     assert optimove_ce("decisions", "C7", *log, "--campaign", "77").stdout == TIMELINE.splitlines(keepends=True)[-1]
     assert optimove_ce("decisions", "C7", *log, "--since", "2026-03-03T13:08+01:00").stdout.count("UTC") == 1
-    assert optimove_ce("decisions", "C7", *log, "--since", "2026-03-04").stdout == "The log holds no such decision.\n"
-    assert optimove_ce("decisions", "C9", *log).stdout == "The log holds no such decision.\n"
+    assert optimove_ce("decisions", "C7", *log, "--since", "2026-03-04").stdout == NONE
+    assert optimove_ce("decisions", "C9", *log).stdout == NONE
     wrong = optimove_ce("decisions", "C7", *log, "--since", "yesterday")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "must be a date" in wrong.stderr
@@ -179,7 +188,10 @@ def test_a_log_of_pseudonyms(optimove_ce: Run, tmp_path: Path) -> None:
     with SqliteDecisionLog(path, identify="hush") as log:
         log.append([record(0, "denied", "deny")])
     asked = ("decisions", "C7", "--log", str(path))
-    assert "no such decision" in optimove_ce(*asked).stdout
+    for command in (asked, ("decisions", "erase", "C7", "--yes", *asked[2:])):
+        assert "set OPTIMOVE_DECISION_LOG_SECRET" in optimove_ce(*command).stdout
+        other = optimove_ce(*command, variables={"OPTIMOVE_DECISION_LOG_SECRET": "another"}).stdout
+        assert "or with another one, is not found" in other
     assert "denied" in optimove_ce(*asked, variables={"OPTIMOVE_DECISION_LOG_SECRET": "hush"}).stdout
 
 
@@ -218,8 +230,8 @@ def test_erase(optimove_ce: Run, path: Path) -> None:
     assert done.stdout.startswith("7 decisions were erased")
     assert "The log keeps that they were made" in done.stdout
     again = optimove_ce("decisions", "erase", "C7", *log, "--yes")
-    assert (again.returncode, again.stdout) == (0, "The log holds nothing about this customer.\n")
-    assert optimove_ce("decisions", "C7", *log).stdout == "The log holds no such decision.\n"
+    assert (again.returncode, again.stdout) == (0, f"The log holds nothing about this customer. {HINT}\n")
+    assert optimove_ce("decisions", "C7", *log).stdout == NONE
     rows = list(csv.DictReader(io.StringIO(optimove_ce("decisions", "export", *log).stdout)))
     assert [(row["verdict"], row["campaign"], row["erased"]) for row in rows][:1] == [("deny", "29", "True")]
     assert optimove_ce("decisions", "verify", *log).returncode == 0
@@ -290,3 +302,102 @@ def test_what_does_not_count_is_said_and_listed(optimove_ce: Run, tmp_path: Path
         ("shadow", "denied", "approved"),
         ("abstained", "approved", ""),
     ]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "postgresql+psycopg://gate:s3cr3t@127.0.0.1/gate",
+        "PostgreSQL://gate:s3cr3t@127.0.0.1/gate",
+        "host=127.0.0.1 user=gate password = s3cr3t",
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("decisions", "verify", "--log"),
+        ("replay",),
+        ("review", "status", "--journal"),
+        ("review", "explain", "C7", "--journal"),
+        ("review", "run", "json:loads", "-", "--journal"),
+        ("reconcile", "77", "--journal"),
+    ],
+)
+def test_a_password_in_what_is_no_url_of_ours_is_not_shown(
+    optimove_ce: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], given: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = optimove_ce(
+        *command,
+        given,
+        body=FakeOptimove().add_campaign(1).event().model_dump_json(by_alias=True).encode(),
+        variables={"OPTIMOVE_API_KEY": "k", "OPTIMOVE_BASE_URL": "http://127.0.0.1:1"},
+    )
+    assert done.returncode == 2
+    assert "s3cr3t" not in done.stdout + done.stderr
+    assert "begins with postgresql://" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_another_kind_is_not_called_intact_nor_finished(optimove_ce: Run, tmp_path: Path, path: Path) -> None:
+    empty, journal = tmp_path / "empty.db", tmp_path / "reviews.db"
+    empty.touch()
+    SqliteJournal(journal).close()
+    for other in (empty, journal):
+        before = other.read_bytes()
+        done = optimove_ce("decisions", "verify", "--log", str(other))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"{other} is no log" in done.stderr
+        assert other.read_bytes() == before
+    for other in (empty, path):
+        done = optimove_ce("review", "status", "--journal", str(other))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"{other} is no journal" in done.stderr
+    assert optimove_ce("decisions", "verify", "--log", str(path)).returncode == 0
+
+
+@pytest.mark.parametrize("command", [("export",), ("verify",), ("prune", "--before", "2030-01-01", "--yes")])
+def test_a_damaged_file(optimove_ce: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
+    path = tmp_path / "decisions.db"
+    with SqliteDecisionLog(path) as log:
+        log.append([record(0, "denied", "deny") for _ in range(1_000)])
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 20_000] = b"U" * 20_000
+    path.write_bytes(content)
+    done = optimove_ce("decisions", *command, "--log", str(path))
+    assert done.returncode == 2
+    assert "restore it from a backup" in done.stderr
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00+14:00", "9999-12-31T23:59-14:00"])
+@pytest.mark.parametrize("command", [("show", "C7", "--since"), ("prune", "--yes", "--before")])
+def test_a_moment_out_of_range(optimove_ce: Run, path: Path, command: tuple[str, ...], moment: str) -> None:
+    done = optimove_ce("decisions", *command, moment, "--log", str(path))
+    assert done.returncode == 2
+    assert "between the years 1 and 9999" in done.stderr
+
+
+@pytest.mark.parametrize("command", [("C7",), ("export",), ("export", "--json")])
+def test_whoever_has_read_enough_is_no_error_of_the_log(tmp_path: Path, command: tuple[str, ...]) -> None:
+    path = tmp_path / "decisions.db"
+    with SqliteDecisionLog(path) as log:
+        log.append([record(0, "denied", "deny", reason="x" * 100) for _ in range(1_500)])
+    with subprocess.Popen(
+        [*COMMAND, "decisions", *command, "--log", str(path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(), text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+def test_output_that_finds_no_space_is_one_line(path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*COMMAND, "decisions", "verify", "--log", str(path)],
+            stdout=full, stderr=subprocess.PIPE, env=environment(), text=True, timeout=PATIENCE,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == "Error: What is printed or written is not complete: No space left on device.\n"

@@ -265,3 +265,17 @@ def test_a_file_that_is_no_journal_is_status_2(optimove_ce: Run, places: list[st
     done = optimove_ce("review", "explain", "C0000001", *places[:2])
     assert (done.returncode, done.stdout) == (2, "")
     assert "cannot be read" in done.stderr
+
+
+def test_the_journal_from_the_environment(
+    optimove_ce: Run, places: list[str], campaign: Campaign, variables: dict[str, str]
+) -> None:
+    given = {"OPTIMOVE_JOURNAL": places[1]}
+    assert "approved" in optimove_ce("review", "explain", "C0000001", variables=given).stdout
+    assert "finished" in optimove_ce("review", "status", variables=given).stdout
+    number = str(campaign.campaign_id)
+    told = optimove_ce("reconcile", number, "--json", variables=variables | given).stdout
+    assert json.loads(told)["reviews"] == 1
+    missing = optimove_ce("review", "status")
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert "OPTIMOVE_JOURNAL" in missing.stderr

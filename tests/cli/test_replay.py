@@ -138,3 +138,18 @@ def test_a_log_without_payloads(optimove_ce: Run, tmp_path: Path) -> None:
     done = optimove_ce("replay", str(path), "--handler", "replay_gate:same")
     assert done.returncode == 2
     assert "4 without a payload. The log must be written with keep_payloads=True" in done.stderr
+
+
+@pytest.mark.usefixtures("gate")
+def test_an_older_file_that_all_can_read_is_replaced_when_the_new_one_is_complete(
+    optimove_ce: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "changed.csv"
+    file.write_text("older")
+    file.chmod(0o644)
+    log = recorded(tmp_path / "decisions.db")
+    missing = optimove_ce("replay", str(log), "--reviewer", "replay_gate:same", "--since", "x", "--csv", str(file))
+    assert (missing.returncode, file.read_text()) == (2, "older")
+    optimove_ce("replay", str(log), "--handler", "replay_gate:other", "--csv", str(file))
+    assert "C2" in file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -19,7 +21,9 @@ from optimove_conditional_execution import (
     WebhookNotification,
     WebhookReceiver,
 )
+from optimove_conditional_execution.drivers import arun, run
 from optimove_conditional_execution.flows import switch as flow
+from optimove_conditional_execution.flows.effects import Late
 from optimove_conditional_execution.stores import MemoryClaims, SqliteDecisionLog
 from optimove_conditional_execution.switch import SwitchState, change_switch, read_switch
 from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
@@ -101,6 +105,31 @@ def test_a_campaign_that_is_not_known_counts_as_stopped(rig: MakeRig) -> None:
     assert (made.outcome.kind, gate.asked) == ("denied", 0)
     assert made.outcome.decision is not None
     assert made.outcome.decision.reason == "The switch says: deny campaign 1, and this is not known here."
+
+
+@pytest.mark.parametrize(
+    ("tags", "kind"),
+    [
+        ([{"name": "Summer bonus"}], "denied"),
+        (["another", ["Summer bonus"]], "denied"),
+        (["another", None], "denied"),
+        ([1.5], "denied"),
+        ("Summer bonus", "denied"),
+        (..., "denied"),
+        ([], "approved"),
+        (None, "approved"),
+        (["another", 7], "approved"),
+    ],
+)
+def test_tags_that_cannot_be_read_count_as_stopped(rig: MakeRig, tags: object, kind: str) -> None:
+    made, _ = thrown(rig, "deny tag Summer bonus")
+    payload = notification()
+    payload["occurrence"]["tags"] = tags
+    if tags is ...:
+        del payload["occurrence"]["tags"]
+    made.optimove.expect(payload)
+    made.send(payload)
+    assert made.outcome.kind == kind
 
 
 # ---- it fails closed
@@ -368,3 +397,125 @@ def test_many_at_the_same_time_look_once(monkeypatch: pytest.MonkeyPatch) -> Non
         for thread in threads:
             thread.join()
     assert (len(looks), gate.asked) == (1, 0)
+
+
+# ---- near misses must not approve
+
+
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [
+        ("Summer bonus", " Summer  bonus "),
+        ("Summer bonus", "Summer\u00a0Bonus"),
+        ("caf\u00e9", "cafe\u0301"),  # one letter, or a letter and an accent
+        ("cafe\u0301", "CAF\u00c9"),
+    ],
+)
+def test_a_tag_that_looks_the_same_is_the_same(typed: str, sent: str) -> None:
+    state = SwitchState.parse(f"deny tag {typed}")
+    assert state.applying("29", [sent])[0] == "deny"
+    assert state.applying("29", ["another"])[0] == "ask"
+
+
+def test_the_id_of_a_campaign_is_the_same_whatever_its_case_and_blanks() -> None:
+    state = SwitchState(campaigns={" s-29 ": "deny"})
+    assert [state.applying(campaign, ())[0] for campaign in ("S-29", "s-29 ", "s-2")] == ["deny", "deny", "ask"]
+
+
+def test_ask_lifts_what_is_stopped_for_a_tag_whatever_its_case(tmp_path: Path) -> None:
+    path = tmp_path / "switch"
+    change_switch(path, "deny", tags=("Summer Bonus",))
+    assert change_switch(path, "ask", tags=("summer bonus",)) == SwitchState()
+
+
+def test_a_campaign_given_as_a_number_is_refused_and_not_ignored(rig: MakeRig) -> None:
+    campaigns: Any = {int(SERIES): "deny"}
+    with pytest.raises(ConfigurationError, match="as text"):
+        SwitchState(campaigns=campaigns)
+    made = rig(Gate(), switch=lambda: SwitchState(campaigns=campaigns))
+    made.notify()
+    assert (made.outcome.kind, made.outcome.switch) == ("failed", "failed")
+
+
+def test_a_fifo_that_is_replaced_by_a_file(rig: MakeRig, tmp_path: Path) -> None:
+    path = tmp_path / "switch"
+    os.mkfifo(path)
+    made = rig(Gate(), switch=path)
+    made.notify("C1", timeout_ms=60_000)
+    assert "The switch must be a regular file." in str(made.outcome.error)
+    path.unlink()
+    path.write_text("ask")
+    made.notify("C2", timeout_ms=60_000)
+    assert made.outcomes[-1].kind == "approved"
+
+
+def test_a_delivery_without_time_for_it_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flow, "LOOK_SECONDS", 60.0)
+
+    def read(seconds: float) -> str:
+        if seconds < 0.1:
+            raise Late
+        return "ask"
+
+    switch = flow.Switch(read=read, pause=time.sleep, clock=time.monotonic, on_change=lambda told: None)
+
+    def looked(seconds: float) -> flow.Stopped | None:
+        return run(switch.look(campaign="29", tags=(), within=Deadline.after(seconds)))
+
+    short = looked(0.05)
+    assert short is not None
+    assert short.mode == "failed"
+    assert looked(10) is None
+
+
+def test_a_delivery_that_is_cancelled_while_it_looks_delays_no_other() -> None:
+    async def read(seconds: float) -> str:
+        calls.append(seconds)
+        if len(calls) == 1:
+            await asyncio.Event().wait()
+        return "deny"
+
+    calls: list[float] = []
+    switch = flow.Switch(read=read, pause=asyncio.sleep, clock=lambda: 0.0, on_change=lambda told: None)
+
+    async def both() -> flow.Stopped | None:
+        def looking() -> asyncio.Task[flow.Stopped | None]:
+            return asyncio.create_task(arun(switch.look(campaign="29", tags=(), within=Deadline.after(10))))
+
+        first = looking()
+        await asyncio.sleep(0.01)
+        first.cancel()
+        await asyncio.wait([first])
+        # This clock stands still, so whoever waits for the first one to be given up waits for ever.
+        return await asyncio.wait_for(looking(), 10)
+
+    second = asyncio.run(both())
+    assert second is not None
+    assert (second.mode, len(calls)) == ("deny", 2)
+
+
+# ---- several who change the file
+
+
+def test_none_undoes_what_another_stops_at_the_same_time(tmp_path: Path) -> None:
+    path, together = tmp_path / "switch", threading.Barrier(12)
+
+    def stop(campaign: int) -> None:
+        together.wait()
+        change_switch(path, "deny", campaigns=(str(campaign),))
+
+    # The lock belongs to an open folder, so threads exclude each other as processes do.
+    stopping = [threading.Thread(target=stop, args=(campaign,)) for campaign in range(12)]
+    for one in stopping:
+        one.start()
+    for one in stopping:
+        one.join()
+    assert sorted(read_switch(path).campaigns, key=int) == [str(campaign) for campaign in range(12)]
+    assert [each.name for each in tmp_path.iterdir()] == ["switch"]
+
+
+def test_what_a_crash_left_behind_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    path = tmp_path / "switch"
+    (tmp_path / f".switch.{os.getpid()}.new").write_text("half a fi")
+    change_switch(path, "deny")
+    assert path.read_text() == "deny\n"

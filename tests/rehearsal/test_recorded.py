@@ -130,6 +130,7 @@ def test_rows_of_a_csv_file(tmp_path: Path) -> None:
         ("ID,ActionID\nC1,4\n", "Row 1 of .*rows.csv has no CustomerID"),
         ("CustomerID\nC1\nC2,4\n", "Row 2 of .*rows.csv has more cells than"),
         ('CustomerID\n"C1"x\n', "rows.csv is not CSV"),
+        ("CustomerID,customerid\nC1,C2\n", "names a column twice"),
         (b"CustomerID\n\xff\n", "it is not UTF-8"),
     ],
 )
@@ -138,6 +139,23 @@ def test_a_file_without_usable_rows(text: str | bytes, complaint: str, tmp_path:
     with pytest.raises(ConfigurationError, match=complaint) as caught:
         ScheduledRehearsal(rows=file)
     assert "C1" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [{}, [], True, None, 1.5, ""])
+def test_a_customer_id_is_text_or_a_whole_number(given: object) -> None:
+    with pytest.raises(ConfigurationError, match=r"Row 1 has no CustomerID"):
+        read_rows([{"CustomerID": given}])
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"user":\n' + "[" * 100_000 + "]" * 100_000 + "}", '{"a": 1}\n' + "[" * 100_000]
+)
+def test_json_that_is_nested_too_deeply(text: str, tmp_path: Path) -> None:
+    (file := tmp_path / "recorded.json").write_text(text)
+    with pytest.raises(ConfigurationError, match=r"recorded.json cannot be read: its JSON is nested too deeply"):
+        TriggeredRehearsal(payloads=file)
+    with pytest.raises(ConfigurationError, match="nested too deeply"):
+        ScheduledRehearsal(rows=file)
 
 
 def test_what_a_campaign_may_be_expected_to_do() -> None:

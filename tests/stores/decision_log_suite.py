@@ -219,6 +219,17 @@ class DecisionLogSuite:
         )
         assert fault_of(log) == 2
 
+    @pytest.mark.parametrize("number", [0, -1])
+    def test_a_completion_where_no_check_looks_does_not_count(
+        self, log: ChainedLog, change: Change, number: int
+    ) -> None:
+        first = record()
+        log.append([first, completion(first)])
+        change(f"UPDATE decision_log SET number = {number} WHERE type = 'completion'", "UPDATE head SET number = 1")
+        assert log.verify() is None
+        (logged,) = log.decisions()
+        assert logged.completion is None
+
     def test_what_is_reordered_is_found(self, log: ChainedLog, change: Change) -> None:
         log.append([record(number) for number in range(5)])
         change(
@@ -297,6 +308,13 @@ class DecisionLogSuite:
         assert log.verify() is None
         change("DELETE FROM decision_log WHERE type = 'pruning'")
         assert log.verify() is not None
+
+    def test_a_pruning_to_a_kept_head_names_its_very_entry(self, log: ChainedLog) -> None:
+        log.append([record(number) for number in range(3)])
+        head = log.head()
+        log.prune(datetime.now(UTC) + timedelta(days=365))
+        assert log.verify(head=head) is None
+        assert log.verify(head=f"3:{'0' * 64}") == ChainFault(3, "is not the one whose head was kept")
 
     def test_what_was_removed_cannot_be_passed_off_as_pruned(self, log: ChainedLog, change: Change) -> None:
         log.append([record(number) for number in range(5)])

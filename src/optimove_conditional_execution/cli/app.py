@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 from typing import Any, Final, final
@@ -26,6 +27,7 @@ _COMMANDS: Final = {
 
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _INTERRUPTED_STATUS: Final = 130
+_FULL: Final = (errno.ENOSPC, errno.EFBIG, errno.EIO)
 
 
 @final
@@ -63,6 +65,10 @@ class _Program(click.Group):
             return super().invoke(ctx)
         except OptimoveError as error:
             raise _Refusal(" ".join(str(error).split())) from error
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise _Refusal(f"What is printed or written is not complete: {error.strerror}.") from error
         except Interrupted as interrupted:
             click.echo("Interrupted.", err=True)
             raise click.exceptions.Exit(interrupted.exit_status) from None

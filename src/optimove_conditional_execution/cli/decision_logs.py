@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 import click
@@ -16,6 +15,8 @@ from ..flows.decision_log import LoggedDecision
 from ..settings import LOG_SECRET_VARIABLE
 from ..stores import SqliteDecisionLog
 from ..stores.chained_log import ChainedLog
+from ..stores.sqlite_file import SqliteError
+from .journals import check_file, is_url
 
 LOG_VARIABLE: Final = "OPTIMOVE_DECISION_LOG"
 KEY_VARIABLE: Final = "OPTIMOVE_DECISION_LOG_KEY"
@@ -28,7 +29,10 @@ def _moment(_: click.Context, __: click.Parameter, value: str | None) -> datetim
         moment = datetime.fromisoformat(value)
     except ValueError:
         raise click.BadParameter("must be a date or a time such as 2026-03-03 or 2026-03-03T12:00+01:00.") from None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    try:
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        raise click.BadParameter("must be between the years 1 and 9999 in UTC.") from None
 
 
 log_option: Final = click.option(
@@ -72,8 +76,14 @@ def opened_log(log: str) -> Iterator[ChainedLog]:
     with _log(log) as opened:
         try:
             yield opened
+        except BrokenPipeError:  # of the output: whoever reads it has enough
+            raise
         except ConnectionError as error:
             raise ConfigurationError(f"The log cannot be used: {error}") from error
+        except SqliteError as error:
+            raise ConfigurationError(
+                f"The log cannot be read or written ({error}). If the file is damaged, restore it from a backup."
+            ) from error
 
 
 def _log(log: str) -> ChainedLog:
@@ -81,14 +91,13 @@ def _log(log: str) -> ChainedLog:
     if keys := os.environ.get(KEY_VARIABLE):
         settings["encryption_keys"] = [key.strip() for key in keys.split(",")]
     # A mistyped name must not create an empty log that looks like one without decisions.
-    if log.startswith(("postgresql://", "postgres://")):
+    if is_url(log):
         try:
             from ..stores.postgres import PostgresDecisionLog
         except ImportError as error:
             raise ConfigurationError(str(error)) from None
         return PostgresDecisionLog(log, create_tables=False, **settings)
-    if not Path(log).is_file():
-        raise ConfigurationError(f"There is no log {log}.")
+    check_file(log, "log", table="decision_log")
     try:
         return SqliteDecisionLog(log, **settings)
     except OptimoveError:
@@ -97,6 +106,13 @@ def _log(log: str) -> ChainedLog:
         raise ConfigurationError(
             f"The log {log} cannot be used: {error}. It must be an SQLite file of ours."
         ) from error
+
+
+def about_pseudonyms() -> str:
+    """Return what may be the reason that nothing is found about a customer."""
+    if os.environ.get(LOG_SECRET_VARIABLE):
+        return f"What was written without the secret in {LOG_SECRET_VARIABLE}, or with another one, is not found."
+    return f"If it holds pseudonyms instead of ids, set {LOG_SECRET_VARIABLE}."
 
 
 def readable(found: Iterator[LoggedDecision]) -> Iterator[LoggedDecision]:

@@ -12,14 +12,23 @@ from typing import Any, Final, TextIO, final
 import click
 
 from ..flows.decision_log import LoggedDecision
-from .decision_logs import before_option, campaign_option, log_option, opened_log, readable, since_option, until_option
+from .decision_logs import (
+    about_pseudonyms,
+    before_option,
+    campaign_option,
+    log_option,
+    opened_log,
+    readable,
+    since_option,
+    until_option,
+)
 from .options import echo_result, json_lines_option, json_option, printable
 
 _SHOW: Final = "show"
 _COLUMNS: Final = (
     "entry", "at", "flow", "kind", "verdict", "customer_id", "campaign", "occurrence", "action", "channels",
     "promotions", "request_uid", "event_key", "reason", "evidence", "error", "told", "taken", "completed_at",
-    "completion", "completion_error", "erased", "observed", "decided",
+    "completion", "completion_error", "erased", "observed", "decided", "switch",
 )  # fmt: skip
 
 _NOBODY: Final = {
@@ -80,7 +89,7 @@ def show_decisions(
             none = False
             click.echo(line)
         if none:
-            click.echo("The log holds no such decision.")
+            click.echo(f"The log holds no such decision. {about_pseudonyms()}")
 
 
 @decisions.command("export", epilog="\b\nExample:\n  optimove-ce decisions export --log decisions.db --csv > march.csv")
@@ -172,7 +181,8 @@ def erase_decisions(customer: str, log: str, is_sure: bool, as_json: bool) -> No
         f"{count} decisions were erased: the id, reasons, evidence, additional data and payloads are deleted. The log "
         "keeps that they were made: when, about which campaign, the verdict, and Optimove's request_uid."
     )
-    echo_result({"erased": count}, text if count else "The log holds nothing about this customer.", as_json=as_json)
+    nothing = f"The log holds nothing about this customer. {about_pseudonyms()}"
+    echo_result({"erased": count}, text if count else nothing, as_json=as_json)
 
 
 def _ask(question: str, *, is_sure: bool) -> None:

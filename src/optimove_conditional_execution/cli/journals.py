@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,14 +12,27 @@ import click
 
 from ..errors import ConfigurationError
 from ..stores import SqliteJournal
-from ..stores.sqlite_file import SqliteError
+from ..stores.sqlite_file import SqliteError, connected
 
 if TYPE_CHECKING:
     from ..stores.postgres import PostgresJournal
 
-JOURNAL_HELP: Final = "The SQLite file that holds what was decided and sent, or a postgresql:// URL."
+JOURNAL_VARIABLE: Final = "OPTIMOVE_JOURNAL"
+JOURNAL_HELP: Final = (
+    "The SQLite file that holds what was decided and sent, or a postgresql:// URL. Others on this machine can read "
+    "options: for a URL with a password set the variable."
+)
 
-journal_option: Final = click.option("--journal", type=click.Path(dir_okay=False), required=True, help=JOURNAL_HELP)
+journal_option: Final = click.option(
+    "--journal",
+    type=click.Path(dir_okay=False),
+    envvar=JOURNAL_VARIABLE,
+    show_envvar=True,
+    required=True,
+    help=JOURNAL_HELP,
+)
+
+_BUSY_SECONDS: Final = 10.0
 
 
 def opened_journal(path: str) -> SqliteJournal | PostgresJournal:
@@ -37,6 +50,7 @@ def opened_journal(path: str) -> SqliteJournal | PostgresJournal:
         except ImportError as error:
             raise ConfigurationError(str(error)) from None
         return PostgresJournal(path)
+    check_path(path, "journal")
     try:
         return SqliteJournal(path)
     except Exception as error:  # the file may be of any kind
@@ -58,6 +72,8 @@ def read_journal(path: str) -> Iterator[SqliteJournal | PostgresJournal]:
     with opened_journal(existing(path)) as journal:
         try:
             yield journal
+        except BrokenPipeError:  # of the output: whoever reads it has enough
+            raise
         except ConnectionError as error:
             raise unreachable(error) from error
         except (SqliteError, json.JSONDecodeError) as error:
@@ -70,10 +86,53 @@ def existing(journal: str) -> str:
     Raises:
         ConfigurationError: There is no such file.
     """
-    # A mistyped name must not create an empty journal that looks like a finished one.
-    if not is_url(journal) and not Path(journal).is_file():
-        raise ConfigurationError(f"There is no journal {journal}.")
+    if not is_url(journal):
+        check_file(journal, "journal", table="reviews")
     return journal
+
+
+def check_file(path: str, what: str, *, table: str) -> None:
+    """Refuse a file that does not exist, or is not ours, since opening it would create the tables in it.
+
+    An empty one would look like a journal that is finished, or a log in which nothing was changed.
+
+    Args:
+        path: The path.
+        what: `journal` or `log`.
+        table: A table that it must have.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    check_path(path, what)
+    if not Path(path).is_file():
+        raise ConfigurationError(f"There is no {what} {path}.")
+    try:
+        with closing(connected(path, timeout=_BUSY_SECONDS)) as connection:
+            found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    except SqliteError as error:
+        raise ConfigurationError(
+            f"The {what} {path} cannot be used: {error}. It must be an SQLite file of ours."
+        ) from error
+    if found is None:
+        raise ConfigurationError(f"{path} is no {what}: it is empty, or another SQLite file.")
+
+
+def check_path(path: str, what: str) -> None:
+    """Refuse what is no path, before an error quotes it or a file is created that is called so.
+
+    Args:
+        path: The path.
+        what: `journal` or `log`.
+
+    Raises:
+        ConfigurationError: It is a URL of another kind, or has a password.
+    """
+    if "://" in path or "password=" in path.lower().replace(" ", ""):
+        raise ConfigurationError(
+            f"The {what} must be the path of a file, or a URL that begins with postgresql://. What was given is not "
+            "shown, since it may hold a password."
+        )
 
 
 def unreachable(error: ConnectionError) -> ConfigurationError:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, TextIO, cast, get_args
+from typing import Final, TextIO, get_args
 
 import click
 
 from ..client import OptimoveClient
-from ..errors import ConfigurationError, OptimoveError
 from ..reconciliation import Difference, Reconciliation
 from ..reconciliation import reconcile as compare
 from .decision_logs import LOG_VARIABLE, opened_log
-from .journals import JOURNAL_HELP, read_journal
+from .journals import JOURNAL_HELP, JOURNAL_VARIABLE, read_journal
 from .options import json_option
+from .private_file import private_file
 
 _LINES: Final = (
     ("approved", "approved"),
@@ -33,7 +32,9 @@ _LINES: Final = (
 
 @click.command("reconcile", epilog="\b\nExample:\n  optimove-ce reconcile 1359 --journal reviews.db --ids ids.csv")
 @click.argument("campaign", type=click.IntRange(min=1))
-@click.option("--journal", type=click.Path(dir_okay=False), help=JOURNAL_HELP)
+@click.option(
+    "--journal", type=click.Path(dir_okay=False), envvar=JOURNAL_VARIABLE, show_envvar=True, help=JOURNAL_HELP
+)
 @click.option(
     "--log",
     envvar=LOG_VARIABLE,
@@ -60,7 +61,7 @@ def reconcile(campaign: int, journal: str | None, log: str | None, ids: Path | N
     if journal is None and log is None:
         raise click.UsageError("Give --journal, --log, or both: they hold who was approved.")
     with contextlib.ExitStack() as stack:
-        written = None if ids is None else stack.enter_context(_private_file(ids))
+        written = None if ids is None else stack.enter_context(private_file(ids))
         kept = None if journal is None else stack.enter_context(read_journal(journal))
         logged = None if log is None else stack.enter_context(opened_log(log))
         client = stack.enter_context(OptimoveClient())
@@ -96,29 +97,3 @@ def _write(file: TextIO, result: Reconciliation) -> None:
     rows.writerow(("difference", "customer_id"))
     for difference in get_args(Difference):
         rows.writerows((difference, name) for name in result.ids(difference))
-
-
-@contextlib.contextmanager
-def _private_file(path: Path) -> Iterator[TextIO]:
-    """Write a file that its owner alone can read; it replaces an older one when it is complete.
-
-    Raises:
-        ConfigurationError: It cannot be written.
-    """
-    real = path.resolve()
-    made: Path | None = None
-    try:
-        # An id may have a lone surrogate.
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", errors="backslashreplace", newline="", dir=real.parent, delete=False
-        ) as file:
-            made = Path(file.name)
-            yield cast("TextIO", file)
-        made.replace(real)
-    except OptimoveError:  # some of them are OSErrors, too
-        raise
-    except OSError as error:
-        raise ConfigurationError(f"The file {path} cannot be written: {error.strerror}.") from None
-    finally:
-        if made is not None:
-            made.unlink(missing_ok=True)

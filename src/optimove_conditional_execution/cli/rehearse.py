@@ -78,7 +78,10 @@ def _complete_fault(_: click.Context, __: click.Parameter, incomplete: str) -> l
 
 
 def _as_dict(_: click.Context, __: click.Parameter, given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    return dict(given)
+    found = dict(given)
+    if len(found) < len(set(given)):
+        raise click.BadParameter("names one of them twice, with different values.")
+    return found
 
 
 def _check_host(_: click.Context, __: click.Parameter, host: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -17,6 +16,7 @@ from ..errors import ConfigurationError
 from ..replay import Replayed, ReplayReport, replay
 from .decision_logs import campaign_option, log_argument, opened_log, readable, since_option, until_option
 from .options import Seconds, json_option
+from .private_file import private_file
 from .user_function import user_function
 
 _COLUMNS: Final = (
@@ -95,13 +95,7 @@ def _differences(file: Path | None) -> Iterator[Callable[[Replayed], None] | Non
     if file is None:
         yield None
         return
-    try:
-        # Ids of customers are for its owner alone.
-        os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600))
-        stream = file.open("w", encoding="utf-8", errors="backslashreplace", newline="")
-    except OSError as error:
-        raise ConfigurationError(f"{file} cannot be written: {error.strerror}.") from error
-    with stream:
+    with private_file(file) as stream:
         rows = csv.writer(stream, lineterminator="\n")
         rows.writerow(_COLUMNS)
 

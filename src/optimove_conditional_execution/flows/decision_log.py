@@ -116,6 +116,8 @@ class DecisionRecord:
         observed: An answer that does not count, as the kind that it would have led to: a shadow's, or with
             `observe=True` the handler's own, or the reviewer's. None without one.
         decided: With kind `shadow`: what the real answer led to, as a kind.
+        switch: What the kill switch said, when it answered in place of the rule: `"deny"`, `"abstain"`, or `"failed"`
+            when it could not be looked at. None when the decision is the rule's.
     """
 
     id: str = field(default_factory=lambda: secrets.token_hex(16))
@@ -136,6 +138,7 @@ class DecisionRecord:
     payload: bytes | None = field(default=None, repr=False)
     observed: str | None = None
     decided: str | None = None
+    switch: str | None = None
 
     @property
     def differs(self) -> bool:

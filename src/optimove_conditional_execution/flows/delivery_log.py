@@ -103,6 +103,7 @@ class DeliveryLog:
             seconds=outcome.stages,
             payload=outcome.payload if keeps_payloads(self.log) and not redelivered else None,
             observed=outcome.observed,
+            switch=outcome.switch,
         )
         outcome.record = record
         try:

@@ -131,6 +131,7 @@ class RunRecords:
                 kind=kind,
                 subject=Subject(customer_id=name, **about),
                 event_key=key,
+                switch=result.switch,
                 **given,
             )
 

@@ -51,6 +51,7 @@ class BatchResult:
         evidence: What its decisions rest on, for the decision log alone, by id.
         customers: The customers as the reviewer got them, by id; only for a decision log that keeps payloads.
         observed: With `observe=True` what it would have said, by id, for the decision log: a kind of record.
+        switch: What the kill switch said, if the answer is its own; see `DecisionRecord.switch`.
     """
 
     approved: Set[str]
@@ -63,6 +64,7 @@ class BatchResult:
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]], repr=False)
     customers: Mapping[str, CampaignCustomer] = field(default_factory=dict[str, CampaignCustomer], repr=False)
     observed: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    switch: str | None = None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.approved)

@@ -5,6 +5,7 @@ A file of its own, since a flow does no IO; `switch` reads the file, or calls th
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast, final
@@ -44,7 +45,7 @@ class SwitchState:
         everything: What it says about everything.
         campaigns: What it says about single campaigns: a triggered one's series id, a scheduled one's `CampaignID`, as
             text.
-        tags: What it says about the campaigns with a tag, whatever its case.
+        tags: What it says about the campaigns with a tag, whatever its case, its blanks, and how Unicode writes it.
     """
 
     everything: SwitchMode = "ask"
@@ -52,11 +53,14 @@ class SwitchState:
     tags: Mapping[str, SwitchMode] = field(default_factory=dict[str, SwitchMode])
 
     def __post_init__(self) -> None:
-        """Reject a mode that does not exist: it must not count as `ask`.
+        """Reject a mode that does not exist, and a name that is no text: they must not count as `ask`.
 
         Raises:
-            ConfigurationError: One does not.
+            ConfigurationError: There is one.
         """
+        names: Iterable[object] = (*self.campaigns, *self.tags)
+        if not all(isinstance(name, str) for name in names):
+            raise ConfigurationError('A switch names campaigns and tags as text: campaigns={"29": "deny"}.')
         given: Iterable[object] = (self.everything, *self.campaigns.values(), *self.tags.values())
         if any(mode not in _STRICTEST_FIRST for mode in given):
             raise ConfigurationError('A switch says "ask", "deny" or "abstain".')
@@ -114,13 +118,13 @@ class SwitchState:
             campaign: The campaign; None when it is not known.
             tags: Its tags; None when they are not known.
         """
-        wanted = None if tags is None else {tag.casefold() for tag in tags}
+        wanted = None if tags is None else {_folded(tag) for tag in tags}
         found: list[tuple[SwitchMode, str]] = [(self.everything, self.everything)]
         for named, mode in self.campaigns.items():
-            if campaign is None or named == campaign:
+            if campaign is None or _folded(named) == _folded(campaign):
                 found.append((mode, f"{mode} campaign {named}{_UNKNOWN if campaign is None else ''}"))
         for named, mode in self.tags.items():
-            if wanted is None or named.casefold() in wanted:
+            if wanted is None or _folded(named) in wanted:
                 found.append((mode, f"{mode} tag {named}{_UNKNOWN if wanted is None else ''}"))
         return min(found, key=lambda each: _STRICTEST_FIRST.index(each[0]))
 
@@ -129,18 +133,32 @@ _TARGETS: Final = ("campaign", "tag")
 _UNKNOWN: Final = ", and this is not known here"
 
 
+def _folded(name: str) -> str:
+    """Return a name as it is compared: an operator types what Optimove shows, and must not miss by an invisible bit."""
+    if name.isascii():  # the rest takes ten times as long
+        return " ".join(name.lower().split())
+    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).split())
+
+
 def _strictest(modes: Collection[SwitchMode]) -> SwitchMode:
     return min(modes, key=_STRICTEST_FIRST.index) if modes else "ask"
 
 
 def tags_of(notification: WebhookNotification | None) -> Collection[str] | None:
-    """Return the tags of a notification's campaign; None when they cannot be read."""
+    """Return the tags of a notification's campaign; None when they are missing, or one of them cannot be read."""
     # A field of an undocumented type is kept as received, so no type is assumed here.
     occurrence: object = None if notification is None else notification.occurrence
-    tags: object = occurrence.tags if isinstance(occurrence, Occurrence) else None
+    if not isinstance(occurrence, Occurrence) or "tags" not in occurrence.model_fields_set:
+        return None
+    tags: object = occurrence.tags
     if not isinstance(tags, tuple | list):
         return None
-    return [text for tag in cast("Iterable[object]", tags) if (text := text_of(tag)) is not None]
+    texts: list[str] = []
+    for tag in cast("Iterable[object]", tags):
+        if (text := text_of(tag)) is None:
+            return None
+        texts.append(text)
+    return texts
 
 
 @final
@@ -196,7 +214,9 @@ class Switch:
         until = self.clock() + seconds
         while (now := self.clock()) - self._read_at >= LOOK_SECONDS:
             if now >= self._busy_until:
-                yield from self._look(now, seconds)
+                hurried = yield from self._look(now, seconds)
+                if hurried is not None:
+                    return hurried
                 break
             if now >= until:
                 return Stopped("failed", "The switch did not answer in time")
@@ -206,7 +226,8 @@ class Switch:
         mode, line = self._state.applying(campaign, tags)
         return None if mode == "ask" else Stopped(mode, f"The switch says: {line}.")
 
-    def _look(self, now: float, seconds: float) -> Flow[None]:
+    def _look(self, now: float, seconds: float) -> Flow[Stopped | None]:
+        """Read it; the result is the failure of a delivery whose time was too short, which says nothing to others."""
         self._busy_until = now + _ANSWER_SECONDS
         failed: Stopped | None = None
         state: SwitchState | None = None
@@ -214,10 +235,16 @@ class Switch:
             state = state_of((yield Ask(self.read, (seconds,))))
         except Late:
             failed = Stopped("failed", "The switch did not answer in time")
+            if seconds < _ANSWER_SECONDS:
+                self._busy_until = float("-inf")
+                return failed
         except Exception as error:  # noqa: BLE001 - whatever it raises, nobody is approved
             failed = Stopped("failed", "The switch failed", error)
+        except BaseException:  # the delivery was cancelled: others need not wait for it
+            self._busy_until = float("-inf")
+            raise
         if now < self._read_at:  # another look, which began later, was quicker
-            return
+            return None
         self._state, self._failed, self._read_at, self._busy_until = state, failed, now, float("-inf")
         if failed is None:
             told = "; ".join(state.lines()) if state is not None else ""
@@ -226,6 +253,7 @@ class Switch:
         if told != self._told:
             self._told = told
             self.on_change(told[:_LONGEST])
+        return None
 
 
 def state_of(said: object) -> SwitchState:
@@ -254,7 +282,9 @@ def changed(state: SwitchState, mode: SwitchMode, campaigns: Iterable[str], tags
 
 
 def _set(there: Mapping[str, SwitchMode], mode: SwitchMode, named: list[str]) -> Iterator[tuple[str, SwitchMode]]:
-    now: dict[str, SwitchMode] = {**there, **dict.fromkeys(named, mode)}
+    meant = {_folded(name) for name in named}
+    kept: dict[str, SwitchMode] = {name: said for name, said in there.items() if _folded(name) not in meant}
+    now: dict[str, SwitchMode] = {**kept, **dict.fromkeys(named, mode)}
     return ((name, said) for name, said in now.items() if said != "ask")
 
 

@@ -18,6 +18,7 @@ Recorded = Path | Sequence[Mapping[str, Any]]
 
 _ATTRIBUTES: Final = "CustomerAttributes"
 _COLUMNS: Final = ("CustomerID", "ActionID", "ChannelID", "TemplateID", "PromoCode", _ATTRIBUTES)
+_TOO_DEEP: Final = "{} cannot be read: its JSON is nested too deeply."
 _NUMBERS: Final = ("ActionID", "ChannelID", "TemplateID")
 
 
@@ -49,13 +50,18 @@ def read_rows(given: Recorded) -> list[Mapping[str, Any]]:
         given: The rows.
 
     Raises:
-        ConfigurationError: The file cannot be read, or a row has no CustomerID. The message quotes none.
+        ConfigurationError: The file cannot be read, or a row has no CustomerID that is text or a whole number. The
+            message quotes none.
     """
     rows = _objects(given, "row")
     for number, row in enumerate(rows, start=1):
-        if not any(name.lower() == "customerid" and value not in (None, "") for name, value in row.items()):
+        if not any(name.lower() == "customerid" and _is_id(value) for name, value in row.items()):
             raise ConfigurationError(f"Row {number}{_of(given)} has no CustomerID.")
     return rows
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str | int) and not isinstance(value, bool) and value != ""
 
 
 def _objects(given: Recorded, what: str) -> list[Mapping[str, Any]]:
@@ -87,6 +93,8 @@ def _read(path: Path) -> Iterable[Any]:
         whole = json.loads(text)
     except ValueError:
         return list(_lines(path, text))
+    except RecursionError:
+        raise ConfigurationError(_TOO_DEEP.format(path)) from None
     return whole if isinstance(whole, list) else [whole]
 
 
@@ -98,13 +106,19 @@ def _lines(path: Path, text: str) -> Iterable[Any]:
                 yield json.loads(line)
         except ValueError:
             raise ConfigurationError(f"{path} is neither JSON nor JSON lines: see line {number}.") from None
+        except RecursionError:
+            raise ConfigurationError(_TOO_DEEP.format(path)) from None
 
 
 def _csv(path: Path, text: str) -> list[dict[str, Any]]:
     known = {name.lower(): name for name in _COLUMNS}
     rows = []
     try:
-        for number, cells in enumerate(csv.DictReader(io.StringIO(text), strict=True), start=1):
+        reader = csv.DictReader(io.StringIO(text), strict=True)
+        columns = [column.strip().lower() for column in reader.fieldnames or ()]
+        if len(set(columns)) < len(columns):
+            raise ConfigurationError(f"The first line of {path} names a column twice.")
+        for number, cells in enumerate(reader, start=1):
             if None in cells:
                 raise ConfigurationError(f"Row {number} of {path} has more cells than the first line has names.")
             row: dict[str, Any] = {}

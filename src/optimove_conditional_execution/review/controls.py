@@ -181,7 +181,8 @@ def _answer(ids: Sequence[str], stopped: Stopped) -> BatchResult:
     """Return the switch's answer about a batch; one that has failed is asked again, as a reviewer is."""
     if stopped.mode == "failed":
         why = "" if stopped.exception is None else f": {type(stopped.exception).__name__}"
-        return BatchResult(frozenset(), failed=dict.fromkeys(ids, Failure(f"{stopped.reason}{why}.", "SwitchError")))
+        failure = Failure(f"{stopped.reason}{why}.", "SwitchError")
+        return BatchResult(frozenset(), failed=dict.fromkeys(ids, failure), switch=stopped.mode)
     reasons = dict.fromkeys(ids, stopped.reason)
     abstained = frozenset(ids) if stopped.mode == "abstain" else frozenset[str]()
-    return BatchResult(frozenset(), abstained=abstained, reasons=reasons)
+    return BatchResult(frozenset(), abstained=abstained, reasons=reasons, switch=stopped.mode)

@@ -155,6 +155,8 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
             verifier = hash_chain.Verifier(number, digest)
             if expected is not None and expected[0] < number:
                 raise ConfigurationError(f"The entry of this head was pruned: the log begins with {number + 1}.")
+            if expected is not None and expected[0] == number and expected[1] != digest:
+                return ChainFault(number, "is not the one whose head was kept")
             fault = self._verified(verifier, expected)
             if fault is None or start == self._query(self._start):
                 return fault

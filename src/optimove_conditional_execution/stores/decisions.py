@@ -191,10 +191,11 @@ def _known(execute: Execute, ids: Sequence[str]) -> set[str]:
 
 def _completions_of(execute: Execute, row: Row) -> list[Completion]:
     completes, number = completion_key(row)
-    condition, values = "completes = ?", list[object]([completes])
-    if number is not None:  # not those before it, which are about another record with its number
-        condition += " AND low <= ? AND high > ? AND number > ?"
-        values += [number, number, row.number]
+    # Not those before it: they are about another record with its number, or stand where no check of the chain looks.
+    condition, values = "completes = ? AND number > ?", list[object]([completes, row.number])
+    if number is not None:
+        condition += " AND low <= ? AND high > ?"
+        values += [number, number]
     # Without the name of the index SQLite may walk the whole table, since that is in the wanted order.
     found = execute(
         f"SELECT {COLUMNS} FROM decision_log INDEXED BY decision_log_completes"  # noqa: S608 - our own names

@@ -41,6 +41,7 @@ _PUBLIC: Final = (
     "error",
     "observed",
     "decided",
+    "switch",
 )
 """What the column `entry` holds of a record, besides `seconds`."""
 
@@ -48,7 +49,7 @@ _PUBLIC_NAMES: Final = (*(name.removeprefix("subject.") for name in _PUBLIC), "s
 _public_of: Final = attrgetter(*_PUBLIC)
 
 _NULL: Final = "\x00"
-"""Stands for NULL in what is hashed; JSON writes no control character as it is."""
+"""Stands for NULL in what is hashed; JSON writes no control character as it is, so no column holds it."""
 
 
 class Content(NamedTuple):
@@ -290,6 +291,7 @@ def record_of(content: Content) -> DecisionRecord:
         seconds=public.get("seconds", {}),
         observed=public.get("observed"),
         decided=public.get("decided"),
+        switch=public.get("switch"),
     )
 
 
@@ -370,6 +372,7 @@ class Verifier:
         content = row.content
         try:
             fits = hmac.compare_digest(chained(self.digest, row.number, content), row.hash)
+            fits = fits and not any(isinstance(value, str) and _NULL in value for value in content)
             if content.commitment is None or content.salt is None:
                 fits = fits and content[_PERSONAL:] == (None, None, None)
                 if content.commitment is not None:

@@ -48,8 +48,8 @@ _KNOWN: Final = "SELECT id FROM optimove_decision_log WHERE id = ANY(%s)"
 _COMPLETIONS: Final = """
 SELECT asked.row, type, id, completes, at, campaign, low, high, entry, commitment
 FROM unnest(%s::bigint[], %s::text[], %s::bigint[]) AS asked (row, key, status)
-JOIN optimove_decision_log ON completes = asked.key
-    AND (asked.status IS NULL OR low <= asked.status AND high > asked.status AND number > asked.row)
+JOIN optimove_decision_log ON completes = asked.key AND number > asked.row
+    AND (asked.status IS NULL OR low <= asked.status AND high > asked.status)
 ORDER BY number
 """
 
