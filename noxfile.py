@@ -12,7 +12,7 @@ import nox
 nox.needs_version = ">=2026.10"
 nox.options.default_venv_backend = "uv"
 nox.options.error_on_missing_interpreters = True
-# The short sessions run beside each other; those with many tests have the machine for themselves.
+# Sessions that mostly wait run beside each other; those with many tests have the machine for themselves.
 nox.options.parallel = os.cpu_count() or 1
 
 ROOT = Path(__file__).parent
@@ -89,6 +89,7 @@ ROOMS = {
 }
 
 nox.options.sessions = [
+    "stores",
     "lint",
     "types",
     "build",
@@ -96,7 +97,6 @@ nox.options.sessions = [
     "extras",
     "docs",
     "browser",
-    "stores",
     "demo",
 ]
 
@@ -168,7 +168,7 @@ def browser(session: nox.Session) -> None:
     session.run("pytest", "tests/browser", *session.posargs)
 
 
-@nox.session(python=NEWEST)
+@nox.session(python=NEWEST, allow_parallel=True)
 def stores(session: nox.Session) -> None:
     """Run against real servers; on Debian they are installed when missing, elsewhere the tests say what to do."""
     session.install("-e", ".[cli]", *group("test"))
