@@ -310,7 +310,7 @@ def traced(customers: int, journal: SqliteJournal) -> int:
 
 def test_memory_is_flat(journal: SqliteJournal) -> None:
     traced(500, journal)  # what is made once
-    # Of each customer there are some 16 bytes in arrays whose index has the same size for both numbers; the ids are in a
-    # file. As objects of Python they would be 100 bytes and more. Pages come and go meanwhile.
+    # Of each customer there are some 16 bytes in arrays whose index has the same size for both numbers; the ids are in
+    # a file. As objects of Python they would be 100 bytes and more. Pages come and go meanwhile.
     few, many = traced(10_000, journal), traced(34_000, journal)
     assert many - few < 24_000 * 40
