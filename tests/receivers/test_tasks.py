@@ -48,8 +48,9 @@ async def in_anyio(checkpoint: Callable[[], Any]) -> bool:
     async def one() -> None:
         await checkpoint()
         done.append(sniffio.current_async_library())
+        scope.deadline = anyio.current_time() + 0.01  # now, and not before a busy machine has come so far
 
-    with anyio.move_on_after(0.01) as scope:
+    with anyio.move_on_after(30) as scope:
         async with anyio.create_task_group() as group:
             group.start_soon(one)
             group.start_soon(anyio.sleep_forever)
