@@ -289,7 +289,9 @@ class _Run:
             return check.on_failure
         if finding.state == "yes":
             return "approve"
-        return {"no": "deny", "abstained": "abstain"}.get(finding.state, check.on_failure)  # type: ignore[return-value]
+        if finding.state == "no":
+            return "deny"
+        return "abstain" if finding.state == "abstained" else check.on_failure
 
     def decisions(self, *, refused: bool = False) -> dict[str, Decision]:
         """Return the decision about each.

@@ -39,7 +39,7 @@ _HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 class Execute(Protocol):
     """Executes a statement, with a `?` for each value, and returns its rows."""
 
-    def __call__(self, statement: str, values: Sequence[object] = (), /) -> list[Any]: ...  # noqa: D102
+    def __call__(self, statement: str, values: Sequence[object] = (), /) -> list[Any]: ...  # noqa: D102 - see above
 
 
 Append = Callable[[Content], None]
@@ -206,7 +206,7 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         def newest(execute: Execute) -> list[tuple[int, bytes]]:
             ((kept,),) = execute(f"SELECT min(number) FROM {table} WHERE at >= ?", (moment,))  # noqa: S608 - our own
             return execute(
-                f"SELECT number, hash FROM {table} WHERE number < ? ORDER BY number DESC LIMIT 1",  # noqa: S608
+                f"SELECT number, hash FROM {table} WHERE number < ? ORDER BY number DESC LIMIT 1",  # noqa: S608 - our own
                 (self._highest(execute) + 1 if kept is None else kept,),
             )
 
@@ -262,7 +262,8 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
             if not found:
                 return 0
             execute(
-                f"UPDATE {table} SET customer = NULL, personal = NULL, salt = NULL WHERE customer = ?",  # noqa: S608
+                f"UPDATE {table} SET customer = NULL, personal = NULL, salt = NULL "  # noqa: S608 - our own
+                "WHERE customer = ?",
                 (key,),
             )
             details = {"numbers": ranges_of([number for (number,) in found])}
@@ -272,7 +273,8 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         return self._change(work)
 
     def _rows(self, execute: Execute, condition: str, values: Sequence[object]) -> list[Row]:
-        statement = f"SELECT {COLUMNS} FROM {self._table} WHERE {condition} ORDER BY number LIMIT {_ROWS_AT_ONCE}"  # noqa: S608
+        selected = f"SELECT {COLUMNS} FROM {self._table} WHERE {condition}"  # noqa: S608 - our own; values are bound
+        statement = f"{selected} ORDER BY number LIMIT {_ROWS_AT_ONCE}"
         return [Row(row[0], Content(*row[1:-1]), row[-1]) for row in execute(statement, values)]
 
     def _logged(self, row: Row, completions: Sequence[Completion]) -> LoggedDecision:
@@ -293,7 +295,8 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
     def _start(self, execute: Execute) -> tuple[int, bytes]:
         """Return number and hash of the entry before the first one."""
         found = execute(
-            f"SELECT number, entry FROM {self._table} WHERE type = 'pruning' ORDER BY number DESC LIMIT 1"  # noqa: S608
+            f"SELECT number, entry FROM {self._table} WHERE type = 'pruning' "  # noqa: S608 - our own
+            "ORDER BY number DESC LIMIT 1"
         )
         try:
             ((number, entry),) = found
