@@ -108,8 +108,9 @@ def forked() -> int:
 def forked_in_c() -> int:
     """Fork as uWSGI does: Python runs no hooks.
 
-    So a thread that is about to take the GIL at that moment leaves it locked in the child for ever. Others that still
-    work for a moment, such as those of a server, are given time to end that.
+    So another thread that starts, ends or is about to take the GIL at that moment leaves Python's own state halfway in
+    the child, which then hangs or crashes. uWSGI's master has no such threads; here, others that still work for a
+    moment, such as those of a server, are given time to end that, and `whole` says when to fork again.
     """
     time.sleep(0.2)
     return int(ctypes.PyDLL(None).fork())
@@ -137,11 +138,16 @@ def child(check: Callable[[], object], fork: Callable[[], int] = forked) -> int:
     return process
 
 
+def whole(status: int, fork: Callable[[], int]) -> bool:
+    """Tell whether a child's Python was whole: not when it was forked in C and hung or crashed (see `forked_in_c`)."""
+    return fork is not forked_in_c or status not in (-signal.SIGALRM, -signal.SIGSEGV, -signal.SIGABRT)
+
+
 def child_status(check: Callable[[], object], fork: Callable[[], int] = forked) -> int:
-    """Return the exit status of a `child`; one that was forked in C, and hangs, is forked again (see there)."""
+    """Return the exit status of a `child`; up to three are forked until one is `whole`."""
     for _ in range(3):
         status = os.waitstatus_to_exitcode(os.waitpid(child(check, fork), 0)[1])
-        if status != -signal.SIGALRM or fork is not forked_in_c:
+        if whole(status, fork):
             break
     return status
 

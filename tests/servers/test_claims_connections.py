@@ -29,7 +29,7 @@ from optimove_conditional_execution.stores.postgres import PostgresClaims
 from optimove_conditional_execution.stores.redis import RedisClaims
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.cli.doctor.outside import examined
-from tests.conftest import child, forked, forked_in_c
+from tests.conftest import child, forked, forked_in_c, whole
 from tests.servers.claims import IN_URL, SECRET, Claims, Server, claims_of, clear
 from tests.servers.pgbouncer import running_pgbouncer
 from tests.servers.postgres import GUARDED, Postgres
@@ -87,25 +87,33 @@ def test_an_async_receiver_calls_the_store_in_its_loop(server: Server) -> None:
 
 @pytest.mark.parametrize("fork", [forked, forked_in_c])
 def test_a_fork_shares_no_connection(server: Server, claims: Claims, fork: Callable[[], int]) -> None:
+    acquire: Any = claims.asynchronous.acquire
+
+    async def status_of_a_child(attempt: int) -> int:
+        process = child(lambda: in_child(attempt), fork)
+        for number in range(20):
+            assert claims.acquire(f"p{attempt}-{number}", "a", 60.0, 60.0).mine
+            assert (await acquire(f"pl{attempt}-{number}", "a", 60.0, 60.0)).mine
+        _, status = await asyncio.to_thread(os.waitpid, process, 0)
+        return os.waitstatus_to_exitcode(status)
+
     async def run() -> None:
-        acquire: Any = claims.asynchronous.acquire
         assert claims.acquire("parent's", "a", 60.0, 60.0).mine
         assert (await acquire("parent's in a loop", "a", 60.0, 60.0)).mine
-        process = child(in_child, fork)
-        for number in range(20):
-            assert claims.acquire(f"p{number}", "a", 60.0, 60.0).mine
-            assert (await acquire(f"pl{number}", "a", 60.0, 60.0)).mine
-        _, status = await asyncio.to_thread(os.waitpid, process, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
-        assert not claims.acquire("c0", "a", 60.0, 60.0).mine
+        for attempt in range(3):
+            status = await status_of_a_child(attempt)
+            if whole(status, fork):
+                break
+        assert status == 0
+        assert not claims.acquire(f"c{attempt}-0", "a", 60.0, 60.0).mine
         assert (await acquire("after", "a", 60.0, 60.0)).mine
 
-    def in_child() -> bool:
+    def in_child(attempt: int) -> bool:
         done: list[bool] = []
 
         def work() -> None:
-            done.extend(claims.acquire(f"c{number}", "b", 60.0, 60.0).mine for number in range(20))
-            done.extend(acquired_in_a_loop(claims, *(f"cl{number}" for number in range(20))))
+            done.extend(claims.acquire(f"c{attempt}-{number}", "b", 60.0, 60.0).mine for number in range(20))
+            done.extend(acquired_in_a_loop(claims, *(f"cl{attempt}-{number}" for number in range(20))))
 
         thread = threading.Thread(target=work)  # the child has inherited a running loop in this one
         thread.start()
