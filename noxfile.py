@@ -12,8 +12,9 @@ import nox
 nox.needs_version = ">=2026.10"
 nox.options.default_venv_backend = "uv"
 nox.options.error_on_missing_interpreters = True
-# Sessions that mostly wait run beside each other; those with many tests have the machine for themselves.
-nox.options.parallel = os.cpu_count() or 1
+CORES = os.cpu_count() or 1
+# Two at a time: while the tests of one wait for processes and servers, those of the other work.
+nox.options.parallel = 2
 
 ROOT = Path(__file__).parent
 PACKAGE = "optimove_conditional_execution"
@@ -43,7 +44,7 @@ FOUND = [version for version in SUPPORTED if _runs(version)] or [f"{sys.version_
 NEWEST = FOUND[-1]
 OLDEST = FOUND[0]
 # Many tests wait for other processes, so there are more workers than cores.
-PARALLEL = ("-n", str((os.cpu_count() or 1) * 2), "--dist", "worksteal")
+PARALLEL = ("-n", str(CORES * 3 // 2), "--dist", "worksteal")
 
 DIST = ROOT / ".nox" / "dist"
 # Folders and files of `tests` that do not run on every Python, and the Pythons that run them. What depends on the
@@ -88,15 +89,17 @@ ROOMS = {
     "transport/test_leaks.py": {NEWEST},
 }
 
+# What fails soonest first, then the longest.
 nox.options.sessions = [
-    "stores",
     "lint",
-    "types",
     "build",
-    *(f"wheel-{version}" for version in FOUND),
+    *(f"wheel-{version}" for version in dict.fromkeys([NEWEST, OLDEST])),
+    "stores",
+    *(f"wheel-{version}" for version in FOUND if version not in BOTH),
+    "types",
     "extras",
-    "docs",
     "browser",
+    "docs",
     "demo",
 ]
 
@@ -197,7 +200,7 @@ def build(session: nox.Session) -> None:
     session.run("pytest", "--noconftest", "tests/packaging", env={"DISTRIBUTIONS": str(DIST)})
 
 
-@nox.session(python=FOUND, requires=["build"])
+@nox.session(python=FOUND, requires=["build"], allow_parallel=True)
 def wheel(session: nox.Session) -> None:
     """The test suite on the installed wheel, with the source out of the way.
 
