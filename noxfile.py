@@ -89,18 +89,17 @@ ROOMS = {
     "transport/test_leaks.py": {NEWEST},
 }
 
-# What fails soonest first, then the longest.
+# The tests of `stores` watch how long processes stand still: beside them run the sessions with few processes.
 nox.options.sessions = [
-    "lint",
-    "build",
-    *(f"wheel-{version}" for version in dict.fromkeys([NEWEST, OLDEST])),
     "stores",
-    *(f"wheel-{version}" for version in FOUND if version not in BOTH),
+    "lint",
     "types",
+    "build",
     "extras",
-    "browser",
     "docs",
+    "browser",
     "demo",
+    *(f"wheel-{version}" for version in reversed(FOUND)),  # the longest first
 ]
 
 
