@@ -40,8 +40,8 @@ from .console import (
     line_of,
     triggered_section,
 )
+from .files import report_option, write_page
 from .options import MAX_TIMEOUT_MS, Seconds, as_text, given_secrets, json_lines_option, json_option, together, url
-from .report_file import report_option, write_page
 from .signals import Interrupted, run_interruptibly
 from .tenant import token_of, with_token
 
