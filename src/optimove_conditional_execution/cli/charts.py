@@ -323,12 +323,19 @@ def show_section(section: Section, console: Console | None = None) -> None:
             console.print(line, soft_wrap=True)
 
     if section.facts:
-        write([Text(), *section.lines(), Text()])
+        write([Text(), *section.lines()])
+        show_charts(section, console)
+        write([Text()])
+    write([*section.notes(), section.result()])
+
+
+def show_charts(section: Section, console: Console | None = None) -> None:
+    """Print the charts of a section that have something to draw, each below an empty line."""
+    console = Console(file=sys.stdout) if console is None else console
     for chart in section.charts:
         if chart.drawable:
+            console.print()
             show(chart, console)
-            write([Text()])
-    write([*section.notes(), section.result()])
 
 
 # Middle tones, which can be read on white, on black and on paper.

@@ -8,7 +8,7 @@ import secrets
 import sys
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, NoReturn, TextIO
 
 import click
 from rich.console import Console
@@ -17,6 +17,7 @@ from ..operations import DEFAULT_TIMEOUT_MS
 from ..rehearsal import Observation, ScheduledRehearsal, ScheduledResult, TriggeredRehearsal
 from ..rehearsal.demo import DEMO_CUSTOMERS, SAFETY_MARGIN, demo_scheduled, demo_triggered
 from ..rehearsal.plan import ALL_SCENARIOS_COUNT, FAULT_KINDS, FaultKind
+from ..rehearsal.result import OTHER_TOKEN
 from ..rehearsal.server import LOOPBACK
 from ..rehearsal.service import START_SECONDS
 from ..rehearsal.simulation import Simulation
@@ -29,7 +30,7 @@ from ..settings import (
     secret_variables,
 )
 from ..urls import is_loopback
-from .charts import BurnUp, Section, show, show_section
+from .charts import BurnUp, Section, show_charts, show_section
 from .console import (
     NotificationDisplay,
     ReviewDisplay,
@@ -191,11 +192,11 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
     """
     given_key = os.environ.get(API_KEY_VARIABLE)
     secret = as_text(given_secrets()[0]) if secret_variables(os.environ) else None
-    known = {name for name, value in ((API_KEY_VARIABLE, given_key), (SECRET_VARIABLE, secret)) if value}
+    given = {API_KEY_VARIABLE: given_key, SECRET_VARIABLE: secret}
 
     def introduce(environment: Mapping[str, str]) -> None:
         # A service that is started here gets them in its environment, and given settings are known already.
-        shown = {name: value for name, value in environment.items() if not command and name not in known}
+        shown = {name: value for name, value in environment.items() if not (command or given.get(name))}
         _introduce(shown, as_json, base_url=environment[BASE_URL_VARIABLE])
 
     def show_over(one: Observation) -> None:
@@ -214,10 +215,12 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
     interrupted = _run(rehearsal.arun())
     result = rehearsal.result()
     section = triggered_section(result, is_interrupted=interrupted is not None)
-    if not as_json:
+    if as_json:
+        click.echo(json.dumps(result.as_json()))
+    else:
         show_section(section)
-    _finish("A rehearsal of a triggered campaign", [section], result.as_json() if as_json else None, report)
-    raise click.exceptions.Exit(interrupted.exit_status if interrupted else int(not result.ok))
+    status = interrupted.exit_status if interrupted else int(not result.ok)
+    _end("A rehearsal of a triggered campaign", [section], report, status)
 
 
 @click.command(
@@ -306,26 +309,23 @@ def campaign(
     if not result.listener_statuses:  # it was interrupted first
         raise click.exceptions.Exit(1)
     section = campaign_section(result)
-    if not as_json:
+    if as_json:
+        click.echo(json.dumps(result.as_json()))
+    else:
         click.echo(campaign_lines(result))
-        for chart in section.charts:
-            if chart.drawable:
-                click.echo()
-                show(chart)
+        show_charts(section)
         for finding in section.findings:
             click.echo(f"! {finding}")
     if recipients is not None:
         recipients.writelines(f"{customer_id}\n" for customer_id in result.recipients)
-    _finish("A campaign of the simulator", [section], result.as_json() if as_json else None, report)
-    raise click.exceptions.Exit(int(result.failed))
+    _end("A campaign of the simulator", [section], report, result.failed)
 
 
 def _told(status: int | None) -> str:
-    if status is None:
-        return "Warning: the listener gave no answer"
-    if status == 401:
-        return f"Warning: the listener gave HTTP 401: its token is not the one in the URL; set {TOKEN_VARIABLE} alike"
-    return "The event was posted to the listener" if status // 100 == 2 else f"Warning: the listener gave HTTP {status}"
+    if status is not None and status // 100 == 2:
+        return "The event was posted to the listener"
+    given = "no answer" if status is None else f"HTTP {status}"
+    return f"Warning: the listener gave {given}{f': {OTHER_TOKEN}' if status == 401 else ''}"
 
 
 @click.command(
@@ -383,10 +383,7 @@ def simulate(as_json: bool, **options: Any) -> None:
             click.echo("Waiting for a webhook: your service calls client.ensure_webhook(url).", err=True)
 
     def show_notification(result: Observation) -> None:
-        statuses = ", ".join(str(reply) for reply in result.replies)
-        against = "" if result.latency_ms is None else f"  {result.latency_ms} of {result.deadline_ms} ms"
-        line = f"{result.planned.user_id:<14} HTTP {statuses:<9} {result.answered:<10}{against}"
-        click.echo(json.dumps(result.as_plain_json()) if as_json else line)
+        click.echo(json.dumps(result.as_plain_json()) if as_json else line_of(result, is_checked=False))
         for reply in result.replies:
             # Once: it may run for weeks.
             if reply.status is not None and reply.status not in hinted and reply.remedy:
@@ -457,9 +454,9 @@ def demo(count: int, timeout_ms: int, customers: int, seed: int | None, report: 
     sections.append(demo_section("A scheduled campaign", scheduled, burn_up))
     show_section(sections[1], console)
     ok = triggered.ok and scheduled.ok
-    numbers = {**triggered.as_json(), "ok": ok, "campaign": scheduled.as_json()}
-    _finish("Demonstration of Conditional Execution", sections, numbers if as_json else None, report)
-    raise click.exceptions.Exit(int(not ok))
+    if as_json:
+        click.echo(json.dumps({**triggered.as_json(), "ok": ok, "campaign": scheduled.as_json()}))
+    _end("Demonstration of Conditional Execution", sections, report, not ok)
 
 
 def _introduce(environment: Mapping[str, str], as_json: bool, **further: Any) -> None:
@@ -479,9 +476,8 @@ def _run(main: Coroutine[Any, Any, object]) -> Interrupted | None:
     return None
 
 
-def _finish(title: str, sections: Sequence[Section], numbers: object, report: Path | None) -> None:
-    """Print the numbers as JSON, if they are asked for, and write the page."""
-    if numbers is not None:
-        click.echo(json.dumps(numbers))
+def _end(title: str, sections: Sequence[Section], report: Path | None, status: int) -> NoReturn:
+    """Write the page, if one is asked for, and end the command."""
     if report is not None:
         write_page(report, title=title, sections=sections)
+    raise click.exceptions.Exit(int(status))

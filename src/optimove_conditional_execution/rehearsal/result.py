@@ -10,17 +10,20 @@ from http import HTTPStatus
 from itertools import accumulate
 from typing import Any, Final, final
 
+from ..settings import TOKEN_VARIABLE
 from ..testing import Call, Campaign
 from .checks import EXPECTED, UNDECIDED_REMEDY, WRONGLY_APPROVED, WRONGLY_DENIED, CheckResult, Observation
 
 _SHOWN: Final = 3
 _FIRST_RECIPIENTS: Final = 10
+_COUNTS: Final = ("approved", "denied", "unknown", "late", "twice", "contradictions")
 _WORDS: Final = {"duplicate": "changed nothing", "late": "left alone", "forged": "refused", "oversize": "refused"}
 UNDECIDED_PERCENT: Final = 100 / 3
 """How many of a hundred may stay without a decision by default, of `UNDECIDED_SAMPLE` customers or more."""
 
 UNDECIDED_SAMPLE: Final = 10
 
+OTHER_TOKEN: Final = f"its token is not the one in the URL; set {TOKEN_VARIABLE} alike"
 _REFUSALS: Final = {
     HTTPStatus.BAD_REQUEST: "the body is not the documented one, which has timestamp, request_uid and approved",
     HTTPStatus.UNAUTHORIZED: "OPTIMOVE_API_KEY of the service is another one",
@@ -315,7 +318,8 @@ class ScheduledResult:
         findings = [*further]
         if any(status is None or status // 100 != 2 for status in statuses):
             given = ", ".join("no answer" if status is None else f"HTTP {status}" for status in statuses)
-            findings.append(Finding(f"The listener gave {given} instead of HTTP 200", _remedy_of_listener(statuses)))
+            remedy = OTHER_TOKEN if HTTPStatus.UNAUTHORIZED in statuses else ""
+            findings.append(Finding(f"The listener gave {given} instead of HTTP 200", remedy))
         if unapproved:
             some = ", ".join(unapproved[:_SHOWN]) + (" and others" if len(unapproved) > _SHOWN else "")
             cause = f"{len(unapproved)} would get the campaign and must not: {some}"
@@ -392,26 +396,19 @@ class ScheduledResult:
     def lines(self) -> list[tuple[str, str]]:
         """Return names and values, in the order in which they are shown."""
         numbers = self.as_json()
-        status = self.listener_statuses[-1] if self.listener_statuses else None
-        names = (
-            "rows", "updates", "largest_update", "approved", "denied", "unknown", "late", "twice", "contradictions",
-        )  # fmt: skip
-        return [
-            ("listener", "no answer" if status is None else f"HTTP {status}"),
-            *((name.replace("_", " "), f"{numbers[name]:,}") for name in names),
+        status = numbers["listener_status"]
+        shown = [
+            (name.replace("_", " "), f"{numbers[name]:,}") for name in ("rows", "updates", "largest_update", *_COUNTS)
         ]
+        return [("listener", "no answer" if status is None else f"HTTP {status}"), *shown]
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON object of `campaign --json`."""
         return {
             "event": "campaign",
-            "campaign_id": self.campaign_id,
             "listener_status": self.listener_statuses[-1] if self.listener_statuses else None,
-            "rows": self.rows,
             "updates": len(self.updates),
-            "largest_update": self.largest_update,
-            "approved": self.approved,
-            **{name: getattr(self, name) for name in ("denied", "unknown", "late", "twice", "contradictions")},
+            **{name: getattr(self, name) for name in ("campaign_id", "rows", "largest_update", *_COUNTS)},
             "first_recipients": list(self.recipients[:_FIRST_RECIPIENTS]),
             "unmet": self.unmet,
             "never_awaited": list(self.never_awaited),
@@ -457,15 +454,10 @@ def _of_calls(calls: Iterable[Call]) -> list[Finding]:
 
 def _of_expectation(customer_id: str, status: bool | None) -> Finding:
     if status:
-        return Finding(
-            f"{customer_id} should have been denied, and would get the campaign", WRONGLY_APPROVED, (customer_id,)
-        )
-    what = "no status was reported in time" if status is None else "was reported as not approved"
-    remedy = "the reviewer left the customer out, raised or was too slow" if status is None else WRONGLY_DENIED
-    return Finding(f"{customer_id} should have been approved, and {what}", remedy, (customer_id,))
-
-
-def _remedy_of_listener(statuses: Sequence[int | None]) -> str:
-    if HTTPStatus.UNAUTHORIZED in statuses:
-        return "its token is not the one in the URL; set OPTIMOVE_LISTENER_TOKEN alike"
-    return ""
+        right, what, remedy = "denied", "would get the campaign", WRONGLY_APPROVED
+    elif status is None:
+        right, what = "approved", "no status was reported in time"
+        remedy = "the reviewer left the customer out, raised or was too slow"
+    else:
+        right, what, remedy = "approved", "was reported as not approved", WRONGLY_DENIED
+    return Finding(f"{customer_id} should have been {right}, and {what}", remedy, (customer_id,))
