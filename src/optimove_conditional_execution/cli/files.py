@@ -13,20 +13,8 @@ import click
 
 from ..errors import ConfigurationError, OptimoveError
 from .charts import Section, page
-from .options import F
 
 _SUFFIXES: Final = (".html", ".htm")
-
-
-def report_option(function: F) -> F:
-    """Add `--report FILE.html` to a command, which gets `report: Path | None`; an unusable path is status 2."""
-    return click.option(
-        "--report",
-        type=click.Path(path_type=Path),
-        callback=_checked,
-        metavar="FILE.html",
-        help="Write a page with the numbers and charts, too.",
-    )(function)
 
 
 def write_page(path: Path, *, title: str, sections: Sequence[Section], made: datetime | None = None) -> None:
@@ -110,3 +98,13 @@ def private_file(path: Path) -> Iterator[TextIO]:
     finally:
         if made is not None:
             made.unlink(missing_ok=True)
+
+
+report_option: Final = click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    callback=_checked,
+    metavar="FILE.html",
+    help="Write a page with the numbers and charts, too.",
+)
+"""`--report FILE.html`: the command gets `report: Path | None`; an unusable path is status 2."""

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn, TextIO
 
@@ -42,7 +42,7 @@ from .console import (
     triggered_section,
 )
 from .files import report_option, write_page
-from .options import MAX_TIMEOUT_MS, Seconds, as_text, given_secrets, json_lines_option, json_option, together, url
+from .options import MAX_TIMEOUT_MS, F, Seconds, as_text, given_secrets, json_lines_option, json_option, together, url
 from .signals import Interrupted, run_interruptibly
 from .tenant import token_of, with_token
 
@@ -91,9 +91,6 @@ def _check_host(_: click.Context, __: click.Parameter, host: str) -> str:
     return host
 
 
-_CUSTOMERS: Final = click.IntRange(0, 10_000_000)
-_MILLISECONDS: Final = click.IntRange(1, MAX_TIMEOUT_MS)
-
 _command: Final = click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ...]")
 _host: Final = click.option(
     "--host", default=LOOPBACK, callback=_check_host, help="Where to listen; other machines cannot reach loopback."
@@ -121,6 +118,19 @@ _timezone: Final = click.option(
     default="UTC",
     help="The zone of a scheduled campaign's times; read from OPTIMOVE_TIMEZONE too.",
 )
+_customers: Final = click.option(
+    "--customers", type=click.IntRange(0, 10_000_000), default=100, help="Customers of a scheduled campaign."
+)
+
+
+def _milliseconds(name: str, until: str) -> Callable[[F], F]:
+    text = f"Milliseconds that an answer may take, {until} your service sets it."
+    return click.option(name, type=click.IntRange(1, MAX_TIMEOUT_MS), default=DEFAULT_TIMEOUT_MS, help=text)
+
+
+def _lead(default: float) -> Callable[[F], F]:
+    text = "From a scheduled campaign's event to its clearance."
+    return click.option("--lead", "lead_seconds", type=Seconds(0.1, 86_400), default=default, help=text)
 
 
 @click.command(
@@ -133,12 +143,7 @@ _timezone: Final = click.option(
 @_command
 @click.option("--count", type=click.IntRange(1, 10_000), default=20, help="Customers who are asked about.")
 @click.option("--rate", type=click.FloatRange(0, 1_000, min_open=True), default=10.0, help="Notifications a second.")
-@click.option(
-    "--deadline-ms",
-    type=_MILLISECONDS,
-    default=DEFAULT_TIMEOUT_MS,
-    help="Milliseconds that an answer may take, unless your service sets it.",
-)
+@_milliseconds("--deadline-ms", "unless")
 @click.option(
     "--fault",
     "faults",
@@ -234,16 +239,14 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
 @_command
 @click.option("--listener", type=url, help="Your listener. Without it, the one that your service registers.")
 @click.option("--campaign-id", type=click.IntRange(1), default=1359, help="The CampaignID.")
-@click.option("--customers", type=_CUSTOMERS, default=100, help="Customers on hold.")
+@_customers
 @click.option(
     "--rows",
     type=_file,
     help="Their rows instead, as GetProcessedCampaignCustomers has them: JSON, JSON lines or CSV.",
 )
 @_expect
-@click.option(
-    "--lead", "lead_seconds", type=Seconds(0.1, 86_400), default=60.0, help="From the event to ClearanceRequiredBy."
-)
+@_lead(60.0)
 @_timezone
 @click.option(
     "--wait",
@@ -337,12 +340,7 @@ def _told(status: int | None) -> str:
 @_port
 @click.option("--rate", type=click.FloatRange(0, 100, min_open=True), default=1.0, help="Notifications a second.")
 @click.option("--count", type=click.IntRange(1), help="End after this many; without it Ctrl-C ends it.")
-@click.option(
-    "--timeout-ms",
-    type=_MILLISECONDS,
-    default=DEFAULT_TIMEOUT_MS,
-    help="Milliseconds that an answer may take, until your service sets it.",
-)
+@_milliseconds("--timeout-ms", "until")
 @click.option(
     "--webhook",
     "webhooks",
@@ -356,14 +354,8 @@ def _told(status: int | None) -> str:
     type=Seconds(0.1),
     help="Announce a scheduled campaign at this interval, once a listener is registered; without it none.",
 )
-@click.option("--customers", type=_CUSTOMERS, default=100, help="Customers of a scheduled campaign.")
-@click.option(
-    "--lead",
-    "lead_seconds",
-    type=Seconds(0.1, 86_400),
-    default=30.0,
-    help="From a scheduled campaign's event to its clearance.",
-)
+@_customers
+@_lead(30.0)
 @_timezone
 @json_lines_option
 def simulate(as_json: bool, **options: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, TextIO
 import click
 
 from ..errors import ConfigurationError
-from ..replay import Replayed, ReplayReport, replay
+from ..replay import Left, Replayed, ReplayReport, replay
 from .databases import log_argument, read_log, readable, selection_options
 from .files import private_file
 from .options import Seconds, json_option, user_function
@@ -21,7 +21,7 @@ _COLUMNS: Final = (
     "entry", "at", "flow", "campaign", "customer_id", "request_uid", "event_key", "before", "before_reason", "after",
     "after_reason", "error",
 )  # fmt: skip
-_LEFT: Final = {
+_LEFT: Final[dict[Left, str]] = {
     "without_payload": "without a payload",
     "erased": "erased",
     "not_decided": "that no rule had decided",
@@ -100,15 +100,14 @@ def _left_out(report: ReplayReport) -> str:
 
 
 def _as_json(report: ReplayReport) -> dict[str, object]:
-    changed = [
-        {"before": before, "after": after, "count": count} for (before, after), count in report.changed.most_common()
-    ]
     return {
         "asked": report.asked,
         "unchanged": report.unchanged,
-        "changed": changed,
+        "changed": [
+            {"before": old, "after": new, "count": count} for (old, new), count in report.changed.most_common()
+        ],
         "failed": dict(report.failed.most_common()),
-        "left_out": {name: report.left_out[name] for name in ("without_payload", "erased", "not_decided", "no_rule")},
+        "left_out": {name: report.left_out[name] for name in _LEFT},
     }
 
 

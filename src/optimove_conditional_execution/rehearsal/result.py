@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
@@ -13,9 +13,11 @@ from typing import Any, Final, final
 from ..settings import TOKEN_VARIABLE
 from ..testing import Call, Campaign
 from .checks import EXPECTED, UNDECIDED_REMEDY, WRONGLY_APPROVED, WRONGLY_DENIED, CheckResult, Observation
+from .plan import FaultKind
 
 _SHOWN: Final = 3
 _FIRST_RECIPIENTS: Final = 10
+_DECIDED: Final = ("approved", "denied", "abstained")
 _COUNTS: Final = ("approved", "denied", "unknown", "late", "twice", "contradictions")
 _WORDS: Final = {"duplicate": "changed nothing", "late": "left alone", "forged": "refused", "oversize": "refused"}
 UNDECIDED_PERCENT: Final = 100 / 3
@@ -165,22 +167,19 @@ class TriggeredResult:
         """
         # Good ones first: what is wrong with them explains most of the rest.
         over = sorted((one for one in observations if one.over), key=lambda one: not one.planned.must_be_decided)
-        counts: Counter[str] = Counter()
-        posted: Counter[str] = Counter()
-        as_expected: Counter[str] = Counter()
-        affected: dict[CheckResult, list[Observation]] = {}
+        checked = [(one, number, check) for one in over for number, check in enumerate(one.checks())]
+        counts = Counter(check.kind for _, _, check in checked)
+        affected: defaultdict[CheckResult, list[Observation]] = defaultdict(list)
+        faults: defaultdict[FaultKind, list[bool]] = defaultdict(list)
         free: list[Observation] = []
-        for one in over:
+        for one, number, check in checked:
             fault = one.planned.fault
-            for number, check in enumerate(one.checks()):
-                counts[check.kind] += 1
-                if number == 0 and check.kind in ("approved", "denied", "abstained") and not one.planned.expected:
-                    free.append(one)
-                if check.finding:
-                    affected.setdefault(check, []).append(one)
-                if fault is not None and number == (fault == "duplicate"):
-                    posted[fault] += 1
-                    as_expected[fault] += check.kind == EXPECTED[fault]
+            if check.finding:
+                affected[check].append(one)
+            if fault is not None and number == (fault == "duplicate"):
+                faults[fault].append(check.kind == EXPECTED[fault])
+            if number == 0 and check.kind in _DECIDED and not one.planned.expected:
+                free.append(one)
         pending = sum(max(1, len(one.replies)) for one in observations if not one.over)
         of_calls = _of_calls(calls)
         none_decided = counts["abstained"] and not counts["approved"] and not counts["denied"]
@@ -189,11 +188,11 @@ class TriggeredResult:
             "too slow, which the log of the service shows."
         )
         return cls(
-            sent=counts.total() + pending,
+            sent=len(checked) + pending,
             approved=counts["approved"],
             denied=counts["denied"],
             abstained=counts["abstained"],
-            faults={kind: (posted[kind], as_expected[kind]) for kind in EXPECTED if posted[kind]},
+            faults={kind: (len(faults[kind]), sum(faults[kind])) for kind in EXPECTED if kind in faults},
             wrong=counts["wrong"],
             late=sum(one.is_late for one in over),
             pending=pending,
@@ -225,7 +224,7 @@ class TriggeredResult:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return names and values, in the order in which they are shown."""
-        shown = [(name, str(getattr(self, name))) for name in ("sent", "approved", "denied", "abstained")]
+        shown = [(name, str(getattr(self, name))) for name in ("sent", *_DECIDED)]
         shown += [(kind, f"{fine} of {sent} {_WORDS[kind]}") for kind, (sent, fine) in self.faults.items()]
         shown += [(name, str(getattr(self, name))) for name in ("wrong", "pending") if name == "wrong" or self.pending]
         return [*shown, ("latency", str(self.latencies)), ("deadline", f"{self.deadline_ms} ms")]
@@ -235,7 +234,7 @@ class TriggeredResult:
         return {
             "event": "summary",
             "ok": self.ok,
-            **{name: getattr(self, name) for name in ("sent", "approved", "denied", "abstained", "wrong", "pending")},
+            **{name: getattr(self, name) for name in ("sent", *_DECIDED, "wrong", "pending")},
             "faults": {kind: {"sent": sent, "as_expected": fine} for kind, (sent, fine) in self.faults.items()},
             "latency_ms": self.latencies.as_json(),
             "deadline_ms": self.deadline_ms,

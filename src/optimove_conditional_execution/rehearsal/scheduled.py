@@ -91,6 +91,8 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
         self._fake = FakeOptimove(
             api_key=self.api_key or secrets.token_urlsafe(24), secret=None, timezone=self.timezone
         )
+        self._variables = {TIMEZONE_VARIABLE: self._fake.timezone.key, TOKEN_VARIABLE: self.token}
+        self._target, self._what = self.listener, "listen for campaigns"
         self._campaign: Campaign | None = None
         self._statuses: list[int | None] = []
 
@@ -107,12 +109,6 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
             never_awaited=self.never_awaited,
             further=self._further_findings(),
         )
-
-    def _environment(self) -> dict[str, str]:
-        return {TIMEZONE_VARIABLE: self._fake.timezone.key, TOKEN_VARIABLE: str(self.token)}
-
-    def _target(self) -> tuple[str | None, str, bool]:
-        return self.listener, "listen for campaigns", False
 
     async def _listening(self) -> str:
         return await until_reachable(self.listener or await registered_listener(self._fake))
