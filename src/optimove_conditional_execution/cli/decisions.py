@@ -229,7 +229,7 @@ def _outcome(logged: LoggedDecision) -> str:
 
 
 def _write_csv(stream: TextIO, found: Iterable[LoggedDecision]) -> None:
-    rows = csv.DictWriter(stream, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+    rows: csv.DictWriter[str] = csv.DictWriter(stream, _COLUMNS, extrasaction="ignore", lineterminator="\n")
     rows.writeheader()
     for each in found:
         told = each.as_json()

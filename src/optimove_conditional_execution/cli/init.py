@@ -26,6 +26,7 @@ REQUIREMENTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The requirements of a kind of project beside the SDK."""
 
+_PACKAGE: Final = "optimove_conditional_execution"
 _MORE: Final = {"lambda": ("lambda_local.py",)}
 
 _PLACE: Final = """\
@@ -91,14 +92,14 @@ def project(kind: str) -> dict[str, str]:
     needed = (requirement("cli"), *REQUIREMENTS[kind], "pytest")
     files["requirements.txt"] = (_PLACE if "@" in needed[0] else _NO_PLACE) + "".join(f"{name}\n" for name in needed)
     for name, template in _TEMPLATES.items():
-        text = importlib.resources.files(__package__).joinpath("project", template).read_text("utf-8")
+        text = importlib.resources.files(_PACKAGE).joinpath("cli", "project", template).read_text("utf-8")
         files[name] = text.replace("{rehearsal}", _last_paragraph(files["gate.py"]))
     return files
 
 
 def _examples() -> Traversable:
     """Return the folder of the examples: in the wheel below the package, in a clone beside it."""
-    packaged = importlib.resources.files("optimove_conditional_execution").joinpath("examples")
+    packaged = importlib.resources.files(_PACKAGE).joinpath("examples")
     return packaged if packaged.is_dir() else Path(__file__).parents[3] / "examples"
 
 

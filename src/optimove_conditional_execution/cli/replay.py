@@ -84,7 +84,7 @@ def replay_command(
 
 
 def _writer(stream: TextIO) -> Callable[[Replayed], None]:
-    rows = csv.DictWriter(stream, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+    rows: csv.DictWriter[str] = csv.DictWriter(stream, _COLUMNS, extrasaction="ignore", lineterminator="\n")
     rows.writeheader()
 
     def write(replayed: Replayed) -> None:

@@ -91,7 +91,11 @@ def checking(name: str) -> Callable[[Callable[P, Iterable[Finding]]], Callable[P
     """Make a check of a function that yields findings."""
 
     def decorate(function: Callable[P, Iterable[Finding]]) -> Callable[P, Check]:
-        return wraps(function)(lambda *args, **kwargs: check_of(name, *function(*args, **kwargs)))
+        @wraps(function)
+        def check(*args: P.args, **kwargs: P.kwargs) -> Check:
+            return check_of(name, *function(*args, **kwargs))
+
+        return check
 
     return decorate
 
