@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -20,6 +20,18 @@ R = TypeVar("R", TriggeredResult, ScheduledResult)
 
 _CONNECTIONS: Final = 256
 _AWAIT: Final = "write await before its call; until then a condition takes it for true, whatever it would return"
+
+
+@contextlib.asynccontextmanager
+async def simulated(
+    fake: FakeOptimove, variables: Mapping[str, str], *, host: str = LOOPBACK, port: int = 0
+) -> AsyncIterator[tuple[AsyncHttpEngine, dict[str, str]]]:
+    """Serve a simulator; yield what posts its notifications and events, and the variables that a service needs."""
+    async with (
+        served(fake, host=host, port=port) as base_url,
+        contextlib.aclosing(AsyncHttpEngine(max_connections=_CONNECTIONS)) as engine,
+    ):
+        yield engine, {BASE_URL_VARIABLE: base_url, API_KEY_VARIABLE: fake.api_key, **variables}
 
 
 @dataclass(kw_only=True)
@@ -69,9 +81,8 @@ class Rehearsal(ABC, Generic[R]):
             ConfigurationError: The simulator cannot listen, or the service could not be started.
         """
         async with contextlib.AsyncExitStack() as stack:
-            base_url = await stack.enter_async_context(served(self._fake, host=self.host, port=self.port))
-            engine = await stack.enter_async_context(contextlib.aclosing(AsyncHttpEngine(max_connections=_CONNECTIONS)))
-            environment = {BASE_URL_VARIABLE: base_url, API_KEY_VARIABLE: self._fake.api_key, **self._variables}
+            simulator = simulated(self._fake, self._variables, host=self.host, port=self.port)
+            engine, environment = await stack.enter_async_context(simulator)
             self.on_ready(environment)
             if self.command:
                 service = self._service = await stack.enter_async_context(

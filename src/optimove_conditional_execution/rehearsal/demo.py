@@ -19,10 +19,11 @@ from ..handlers import AsyncCampaignReviewer
 from ..models.campaign import CampaignCustomer
 from ..receivers import AsyncListenerReceiver
 from ..review import AsyncCampaignReview
+from ..settings import BASE_URL_VARIABLE
 from ..stores import SqliteJournal
 from ..testing import FakeOptimove
-from ..transport.http import AsyncHttpEngine
 from . import sample_service
+from .base import simulated
 from .checks import Observation
 from .plan import demo_plan
 from .result import ScheduledResult, TriggeredResult, sentences
@@ -244,10 +245,9 @@ async def demo_scheduled(
     token = secrets.token_urlsafe(32)
     reports: list[ReviewReport] = []
     async with contextlib.AsyncExitStack() as stack:
-        base_url = await stack.enter_async_context(served(fake))
-        engine = await stack.enter_async_context(contextlib.aclosing(AsyncHttpEngine()))
+        engine, settings = await stack.enter_async_context(simulated(fake, {}))
         client = await stack.enter_async_context(
-            AsyncOptimoveClient(fake.api_key, base_url=base_url, timezone=fake.timezone)
+            AsyncOptimoveClient(fake.api_key, base_url=settings[BASE_URL_VARIABLE], timezone=fake.timezone)
         )
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         review = AsyncCampaignReview(
