@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from optimove_conditional_execution import ConfigurationError
 from optimove_conditional_execution.cli.charts import Section
-from optimove_conditional_execution.cli.report_file import report_option, write_page
+from optimove_conditional_execution.cli.files import report_option, write_page
 
 SECTION = Section(title="A campaign", ok=True, verdict="Done.")
 

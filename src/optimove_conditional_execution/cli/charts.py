@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import html
+import importlib.resources
 import io
 import math
 import sys
@@ -323,27 +324,24 @@ def show_section(section: Section, console: Console | None = None) -> None:
             console.print(line, soft_wrap=True)
 
     if section.facts:
-        write([Text(), *section.lines(), Text()])
+        write([Text(), *section.lines()])
+        show_charts(section, console)
+        write([Text()])
+    write([*section.notes(), section.result()])
+
+
+def show_charts(section: Section, console: Console | None = None) -> None:
+    """Print the charts of a section that have something to draw, each below an empty line."""
+    console = Console(file=sys.stdout) if console is None else console
     for chart in section.charts:
         if chart.drawable:
+            console.print()
             show(chart, console)
-            write([Text()])
-    write([*section.notes(), section.result()])
 
 
 # Middle tones, which can be read on white, on black and on paper.
 _COLOURS: Final = ((204, 41, 54), (38, 132, 64), (163, 112, 0), (46, 110, 200), (150, 70, 170), (0, 125, 145))
 _THEME: Final = TerminalTheme((255, 255, 255), (0, 0, 0), [(110, 110, 110), *_COLOURS, (110, 110, 110)])
-
-_PAGE: Final = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>TITLE</title>
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="robots" content="noindex">
-<style>:root {{ color-scheme: light dark }} body {{ margin: 2vw auto; max-width: 76ch; padding: 0 1vw }}
-pre {{ font: min(14px, 2.05vw)/1.35 monospace; overflow-wrap: anywhere }}
-{stylesheet}</style></head>
-<body><main><pre>{code}</pre></main></body></html>
-"""
 
 
 def page(title: str, sections: Sequence[Section], *, made: datetime) -> str:
@@ -363,6 +361,9 @@ def page(title: str, sections: Sequence[Section], *, made: datetime) -> str:
             console.print(part)
         for chart in section.charts:
             console.print(Text(), chart, sep="\n")
-    text = console.export_html(theme=_THEME, code_format=_PAGE).replace("TITLE", html.escape(title), 1)
+    template = (
+        importlib.resources.files("optimove_conditional_execution").joinpath("cli", "page.html").read_text("utf-8")
+    )
+    text = console.export_html(theme=_THEME, code_format=template).replace("TITLE", html.escape(title), 1)
     # Control characters and lone surrogates are invalid in HTML, and a right-to-left override would reverse the text.
     return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)

@@ -173,17 +173,17 @@ class NotificationDisplay(_LiveTable):
         return table
 
 
-def _cells(one: Observation) -> tuple[str, str, str, str, str]:
+def _cells(one: Observation, *, is_checked: bool = True) -> tuple[str, str, str, str, str]:
     """Return user, scenario or fault, HTTP answers, the result, and the latency."""
-    kinds = ", ".join(check.kind for check in one.checks()) if one.over else "..."
+    kinds = one.answered if not is_checked else ", ".join(check.kind for check in one.checks()) if one.over else "..."
     statuses = ", ".join(str(reply) for reply in one.replies)
     latency = "" if one.latency_ms is None else f"{one.latency_ms} of {one.deadline_ms} ms"
     return one.planned.user_id, one.planned.scenario or one.planned.fault or "", statuses, kinds, latency
 
 
-def line_of(one: Observation) -> str:
-    """Return a notification that is over as a line."""
-    user, fault, statuses, kinds, latency = _cells(one)
+def line_of(one: Observation, *, is_checked: bool = True) -> str:
+    """Return a notification that is over as a line: with the results of its checks, or how it was answered."""
+    user, fault, statuses, kinds, latency = _cells(one, is_checked=is_checked)
     return f"{user:<14} {fault:<16} HTTP {statuses:<9} {kinds:<20} {latency}".rstrip()
 
 

@@ -12,16 +12,7 @@ from typing import Any, Final, TextIO, final
 import click
 
 from ..flows.decision_log import LoggedDecision
-from .decision_logs import (
-    about_pseudonyms,
-    before_option,
-    campaign_option,
-    log_option,
-    opened_log,
-    readable,
-    since_option,
-    until_option,
-)
+from .databases import about_pseudonyms, database_option, moment_option, read_log, readable, selection_options
 from .options import echo_result, json_lines_option, json_option, printable
 
 _SHOW: Final = "show"
@@ -56,6 +47,7 @@ class _Decisions(click.Group):
         return super().parse_args(ctx, args)
 
 
+_LOG: Final = database_option("log")
 _YES: Final = click.option("--yes", "is_sure", is_flag=True, help="Do it without asking.")
 
 
@@ -70,50 +62,36 @@ def decisions() -> None:
 
 @decisions.command(_SHOW, epilog="\b\nExample:\n  optimove-ce decisions C234638 --log decisions.db --campaign 29")
 @click.argument("customer")
-@log_option
-@campaign_option
-@since_option
-@until_option
+@_LOG
+@selection_options
 @json_option
-def show_decisions(
-    customer: str, log: str, campaign: str | None, since: datetime | None, until: datetime | None, as_json: bool
-) -> None:
+def show_decisions(customer: str, log: str, as_json: bool, **selection: Any) -> None:
     """List what was decided about CUSTOMER, the oldest first."""
-    with opened_log(log) as opened:
-        found = readable(opened.decisions(customer_id=customer, campaign=campaign, since=since, until=until))
+    with read_log(log) as opened:
+        found = readable(opened.decisions(customer_id=customer, **selection))
         if as_json:
             click.echo(json.dumps([each.as_json() for each in found]))
             return
-        none = True
-        for line in (line for each in found for line in _told(each)):
-            none = False
-            click.echo(line)
+        none = f"The log holds no such decision. {about_pseudonyms()}"
+        for each in found:
+            none = ""
+            click.echo("\n".join(map(printable, _told(each))))
         if none:
-            click.echo(f"The log holds no such decision. {about_pseudonyms()}")
+            click.echo(none)
 
 
 @decisions.command("export", epilog="\b\nExample:\n  optimove-ce decisions export --log decisions.db --csv > march.csv")
-@log_option
-@campaign_option
-@since_option
-@until_option
+@_LOG
+@selection_options
 @click.option("--differences", is_flag=True, help="Only what a shadow, or an observed handler, would have changed.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a header; the default.")
 @json_lines_option
-def export_decisions(
-    log: str,
-    campaign: str | None,
-    since: datetime | None,
-    until: datetime | None,
-    differences: bool,
-    as_csv: bool,
-    as_json: bool,
-) -> None:
+def export_decisions(log: str, differences: bool, as_csv: bool, as_json: bool, **selection: Any) -> None:
     """Print all decisions. They hold personal data."""
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other.")
-    with opened_log(log) as opened:
-        found = readable(opened.decisions(campaign=campaign, since=since, until=until))
+    with read_log(log) as opened:
+        found = readable(opened.decisions(**selection))
         if differences:
             found = (each for each in found if each.record.differs)
         if as_json:
@@ -124,7 +102,7 @@ def export_decisions(
 
 
 @decisions.command("verify", epilog="\b\nExample:\n  optimove-ce decisions verify --log decisions.db")
-@log_option
+@_LOG
 @click.option("--head", help="What this command printed earlier: the log must still hold that entry.")
 @json_option
 def verify_decisions(log: str, head: str | None, as_json: bool) -> None:
@@ -133,7 +111,7 @@ def verify_decisions(log: str, head: str | None, as_json: bool) -> None:
     Exit status: 0 the log is intact, 1 it is not, 2 a usage or configuration error. Keep the head that it prints where
     those who can write the file cannot.
     """
-    with opened_log(log) as opened:
+    with read_log(log) as opened:
         now, fault = opened.head(), opened.verify(head=head)
     entry, problem = (None, None) if fault is None else (fault.entry, fault.problem)
     told = {"ok": fault is None, "entry": entry, "problem": problem, "head": now}
@@ -143,8 +121,8 @@ def verify_decisions(log: str, head: str | None, as_json: bool) -> None:
 
 
 @decisions.command("prune", epilog="\b\nExample:\n  optimove-ce decisions prune --before 2021-03-01 --log decisions.db")
-@log_option
-@before_option
+@_LOG
+@moment_option("--before", "Delete what is from before this moment", required=True)
 @_YES
 @json_option
 def prune_decisions(log: str, before: datetime, is_sure: bool, as_json: bool) -> None:
@@ -154,7 +132,7 @@ def prune_decisions(log: str, before: datetime, is_sure: bool, as_json: bool) ->
     its own, so the rest stays verifiable. Exit status: 0 done, 1 the answer was no, 2 a usage or configuration error.
     """
     moment = before.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    with opened_log(log) as opened:
+    with read_log(log) as opened:
         _ask(f"Delete all decisions from before {moment} for good?", is_sure=is_sure)
         count = opened.prune(before)
     text = f"{count} decisions from before {moment} were deleted. The log keeps that it was pruned, and where."
@@ -163,7 +141,7 @@ def prune_decisions(log: str, before: datetime, is_sure: bool, as_json: bool) ->
 
 @decisions.command("erase", epilog="\b\nExample:\n  optimove-ce decisions erase C234638 --log decisions.db")
 @click.argument("customer")
-@log_option
+@_LOG
 @_YES
 @json_option
 def erase_decisions(customer: str, log: str, is_sure: bool, as_json: bool) -> None:
@@ -174,7 +152,7 @@ def erase_decisions(customer: str, log: str, is_sure: bool, as_json: bool) -> No
     it, and Optimove's request_uid. So it stays provable that the gate ran. Asks on a terminal; elsewhere it needs
     --yes. Exit status: 0 done, 1 the answer was no, 2 a usage or configuration error.
     """
-    with opened_log(log) as opened:
+    with read_log(log) as opened:
         _ask("Delete for good what the log knows of this customer? That decisions were made is kept.", is_sure=is_sure)
         count = opened.erase(customer)
     text = (
@@ -198,11 +176,11 @@ def _ask(question: str, *, is_sure: bool) -> None:
 def _told(logged: LoggedDecision) -> Iterator[str]:
     """Yield the lines about one decision."""
     record, subject = logged.record, logged.record.subject
-    asked = [f"campaign {subject.campaign}"] if subject.campaign is not None else []
-    asked += [f"occurrence {subject.occurrence}"] if subject.occurrence is not None else []
-    asked += [f"action {subject.action}"] if subject.action is not None else []
-    asked += [f"channels {', '.join(subject.channels)}"] if subject.channels else []
-    asked += [f"promotions {', '.join(subject.promotions)}"] if subject.promotions else []
+    names = ("campaign", "occurrence", "action", "channels", "promotions")
+    values = {name: getattr(subject, name) for name in names}
+    asked = [
+        f"{name} {', '.join(value) if isinstance(value, tuple) else value}" for name, value in values.items() if value
+    ]
     kind = _NOBODY.get(record.kind, record.kind)
     if record.kind == "confirmed":
         kind = f"asked again about further rows, the rule said {_SAID.get(str(record.verdict), 'nothing')}"
@@ -213,34 +191,35 @@ def _told(logged: LoggedDecision) -> Iterator[str]:
     error = f": {record.error.rstrip('.')}" if record.error else ""
     again = "the same answer was given again: " if record.redelivered else ""
     when = record.at.strftime("%Y-%m-%d %H:%M:%S UTC")
-    yield printable(f"{when}  {', '.join(asked) or record.flow}: {again}{kind}{because}{error}. {_outcome(logged)}")
+    yield f"{when}  {', '.join(asked) or record.flow}: {again}{kind}{because}{error}. {_outcome(logged)}"
     if record.evidence:
-        yield printable(f"    evidence: {json.dumps(record.evidence, ensure_ascii=False)}")
+        yield f"    evidence: {json.dumps(record.evidence, ensure_ascii=False)}"
+
+
+_STANDING: Final = {
+    "confirmed": "The earlier decision stands.",
+    "shadow": "A shadow's answer never counts.",
+    "discarded": "It was never sent: the process ended first, and the customer was asked about again.",
+    "revoked": "It was not sent: a later answer about the customer was no.",
+    "superseded": "It was not sent: another replica had taken over.",
+}
 
 
 def _outcome(logged: LoggedDecision) -> str:
     """Return what became of the answer, in a sentence."""
     record, done = logged.record, logged.completion
-    verdict = _SAID.get(str(record.verdict))
-    if record.kind == "confirmed":
-        return "The earlier decision stands."
-    if record.kind == "shadow":
-        return "A shadow's answer never counts."
-    if done is None:
-        if verdict is None:
-            return "Optimove was told nothing."
-        if record.flow == "scheduled":
-            return "There is no word yet that Optimove was told." if verdict == "yes" else "Optimove was not told yes."
-        return "Whether Optimove was told is not known: it is being answered, or the process ended."
-    if done.kind == "discarded":
-        return "It was never sent: the process ended first, and the customer was asked about again."
-    if done.kind == "revoked":
-        return "It was not sent: a later answer about the customer was no."
-    if done.kind == "superseded":
-        return "It was not sent: another replica had taken over."
-    said = {"approved": "yes", "denied": "no", "nothing": None}.get(done.told) if done.told else verdict
+    for kind in (record.kind, done and done.kind):
+        if kind in _STANDING:
+            return _STANDING[kind]
+    said = _SAID.get(str(record.verdict))
+    if done and done.told:
+        said = {"approved": "yes", "denied": "no"}.get(done.told)
     if said is None:
         return "Optimove was told nothing."
+    if done is None:
+        if record.flow == "triggered":
+            return "Whether Optimove was told is not known: it is being answered, or the process ended."
+        return "There is no word yet that Optimove was told." if said == "yes" else "Optimove was not told yes."
     if done.taken:
         return f"Optimove was told {said}, and took it."
     error = f": {done.error.rstrip('.')}" if done.error else ""
@@ -250,11 +229,11 @@ def _outcome(logged: LoggedDecision) -> str:
 
 
 def _write_csv(stream: TextIO, found: Iterable[LoggedDecision]) -> None:
-    rows = csv.writer(stream, lineterminator="\n")
-    rows.writerow(_COLUMNS)
+    rows: csv.DictWriter[str] = csv.DictWriter(stream, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+    rows.writeheader()
     for each in found:
         told = each.as_json()
-        done: dict[str, Any] = told["completion"] or {}
+        done: dict[str, Any] = told.pop("completion") or {}
         told |= {
             "channels": ", ".join(told["channels"]),
             "promotions": ", ".join(told["promotions"]),
@@ -265,7 +244,7 @@ def _write_csv(stream: TextIO, found: Iterable[LoggedDecision]) -> None:
             "completion": done.get("kind"),
             "completion_error": done.get("error"),
         }
-        rows.writerow([_encodable(told[name]) for name in _COLUMNS])
+        rows.writerow({name: _encodable(value) for name, value in told.items()})
 
 
 def _encodable(value: object) -> object:

@@ -26,31 +26,9 @@ REQUIREMENTS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 """The requirements of a kind of project beside the SDK."""
 
+_PACKAGE: Final = "optimove_conditional_execution"
 _MORE: Final = {"lambda": ("lambda_local.py",)}
 
-_README: Final = """\
-# A gate for Optimove
-
-`gate.py` decides who may receive a campaign: put your register where it says "Replace this".
-
-1. **Set up**, where `optimove-ce` is installed already: `python -m pip install -r requirements.txt`
-2. **Test**: `python -m pytest`
-3. **Rehearse**, without Optimove: `{rehearsal}`
-4. **Check** your settings, once the variables of `.env.example` are set: `optimove-ce doctor`
-5. **Go live** behind https, as `gate.py` says at its top, and register it: `optimove-ce webhooks create URL`.
-"""
-_ENV: Final = """\
-# Copy this to .env and fill it in; .gitignore keeps .env out of git.
-# Set the variables where the service runs. In a shell: set -a; . ./.env; set +a
-OPTIMOVE_API_KEY=
-OPTIMOVE_BASE_URL=
-OPTIMOVE_WEBHOOK_SECRET=
-"""
-_MYPY: Final = """\
-[mypy]
-# Finds a condition that lacks its await, which is always true.
-enable_error_code = truthy-bool
-"""
 _PLACE: Final = """\
 # The SDK, from where it was installed here. Elsewhere, name its wheel there, a file or a URL.
 """
@@ -59,7 +37,13 @@ _NO_PLACE: Final = """\
 # --find-links wheels
 """
 _INSTALLS: Final = re.compile(rf'pip install "{DISTRIBUTION}\[cli\]".*')
-_IGNORED: Final = ".env\n.venv/\n__pycache__/\n.pytest_cache/\npackage/\n*.zip\n"
+_TEMPLATES: Final = {
+    "mypy.ini": "mypy.ini",
+    "README.md": "README.md",
+    ".env.example": "env.example",
+    ".gitignore": "gitignore",
+}
+"""Files that each kind has, and what they are called in the package."""
 
 
 @click.command(epilog="\b\nExamples:\n  optimove-ce init fastapi\n  optimove-ce init flask gate --json")
@@ -106,19 +90,16 @@ def project(kind: str) -> dict[str, str]:
         text = text.replace(f"package {DISTRIBUTION} ", f"package {shlex.quote(requirement())} ")
         files[name.replace(example, "gate")] = _INSTALLS.sub("pip install -r requirements.txt", text)
     needed = (requirement("cli"), *REQUIREMENTS[kind], "pytest")
-    return {
-        **files,
-        "requirements.txt": (_PLACE if "@" in needed[0] else _NO_PLACE) + "".join(f"{name}\n" for name in needed),
-        "mypy.ini": _MYPY,
-        "README.md": _README.format(rehearsal=_last_paragraph(files["gate.py"])),
-        ".env.example": _ENV,
-        ".gitignore": _IGNORED,
-    }
+    files["requirements.txt"] = (_PLACE if "@" in needed[0] else _NO_PLACE) + "".join(f"{name}\n" for name in needed)
+    for name, template in _TEMPLATES.items():
+        text = importlib.resources.files(_PACKAGE).joinpath("cli", "project", template).read_text("utf-8")
+        files[name] = text.replace("{rehearsal}", _last_paragraph(files["gate.py"]))
+    return files
 
 
 def _examples() -> Traversable:
     """Return the folder of the examples: in the wheel below the package, in a clone beside it."""
-    packaged = importlib.resources.files("optimove_conditional_execution").joinpath("examples")
+    packaged = importlib.resources.files(_PACKAGE).joinpath("examples")
     return packaged if packaged.is_dir() else Path(__file__).parents[3] / "examples"
 
 

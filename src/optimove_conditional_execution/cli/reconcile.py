@@ -14,10 +14,9 @@ import click
 from ..client import OptimoveClient
 from ..reconciliation import Difference, Reconciliation
 from ..reconciliation import reconcile as compare
-from .decision_logs import LOG_VARIABLE, opened_log
-from .journals import JOURNAL_HELP, JOURNAL_VARIABLE, read_journal
+from .databases import database_option, read_journal, read_log
+from .files import private_file
 from .options import json_option
-from .private_file import private_file
 
 _LINES: Final = (
     ("approved", "approved"),
@@ -32,16 +31,8 @@ _LINES: Final = (
 
 @click.command("reconcile", epilog="\b\nExample:\n  optimove-ce reconcile 1359 --journal reviews.db --ids ids.csv")
 @click.argument("campaign", type=click.IntRange(min=1))
-@click.option(
-    "--journal", type=click.Path(dir_okay=False), envvar=JOURNAL_VARIABLE, show_envvar=True, help=JOURNAL_HELP
-)
-@click.option(
-    "--log",
-    envvar=LOG_VARIABLE,
-    show_envvar=True,
-    metavar="FILE|URL",
-    help="The log of decisions: an SQLite file, or a postgresql:// URL.",
-)
+@database_option("journal", required=False)
+@database_option("log", required=False)
 @click.option(
     "--ids",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -63,7 +54,7 @@ def reconcile(campaign: int, journal: str | None, log: str | None, ids: Path | N
     with contextlib.ExitStack() as stack:
         written = None if ids is None else stack.enter_context(private_file(ids))
         kept = None if journal is None else stack.enter_context(read_journal(journal))
-        logged = None if log is None else stack.enter_context(opened_log(log))
+        logged = None if log is None else stack.enter_context(read_log(log))
         client = stack.enter_context(OptimoveClient())
         result = stack.enter_context(compare(client, campaign, journal=kept, decision_log=logged))
         if written is not None:

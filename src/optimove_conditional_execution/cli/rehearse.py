@@ -6,9 +6,9 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import Any, Final, NoReturn, TextIO
 
 import click
 from rich.console import Console
@@ -17,6 +17,7 @@ from ..operations import DEFAULT_TIMEOUT_MS
 from ..rehearsal import Observation, ScheduledRehearsal, ScheduledResult, TriggeredRehearsal
 from ..rehearsal.demo import DEMO_CUSTOMERS, SAFETY_MARGIN, demo_scheduled, demo_triggered
 from ..rehearsal.plan import ALL_SCENARIOS_COUNT, FAULT_KINDS, FaultKind
+from ..rehearsal.result import OTHER_TOKEN
 from ..rehearsal.server import LOOPBACK
 from ..rehearsal.service import START_SECONDS
 from ..rehearsal.simulation import Simulation
@@ -29,7 +30,7 @@ from ..settings import (
     secret_variables,
 )
 from ..urls import is_loopback
-from .charts import BurnUp, Section, show, show_section
+from .charts import BurnUp, Section, show_charts, show_section
 from .console import (
     NotificationDisplay,
     ReviewDisplay,
@@ -40,8 +41,8 @@ from .console import (
     line_of,
     triggered_section,
 )
-from .options import MAX_TIMEOUT_MS, Seconds, as_text, given_secrets, json_lines_option, json_option, together, url
-from .report_file import report_option, write_page
+from .files import report_option, write_page
+from .options import MAX_TIMEOUT_MS, F, Seconds, as_text, given_secrets, json_lines_option, json_option, together, url
 from .signals import Interrupted, run_interruptibly
 from .tenant import token_of, with_token
 
@@ -90,9 +91,6 @@ def _check_host(_: click.Context, __: click.Parameter, host: str) -> str:
     return host
 
 
-_CUSTOMERS: Final = click.IntRange(0, 10_000_000)
-_MILLISECONDS: Final = click.IntRange(1, MAX_TIMEOUT_MS)
-
 _command: Final = click.argument("command", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND ...]")
 _host: Final = click.option(
     "--host", default=LOOPBACK, callback=_check_host, help="Where to listen; other machines cannot reach loopback."
@@ -120,6 +118,19 @@ _timezone: Final = click.option(
     default="UTC",
     help="The zone of a scheduled campaign's times; read from OPTIMOVE_TIMEZONE too.",
 )
+_customers: Final = click.option(
+    "--customers", type=click.IntRange(0, 10_000_000), default=100, help="Customers of a scheduled campaign."
+)
+
+
+def _milliseconds(name: str, until: str) -> Callable[[F], F]:
+    text = f"Milliseconds that an answer may take, {until} your service sets it."
+    return click.option(name, type=click.IntRange(1, MAX_TIMEOUT_MS), default=DEFAULT_TIMEOUT_MS, help=text)
+
+
+def _lead(default: float) -> Callable[[F], F]:
+    text = "From a scheduled campaign's event to its clearance."
+    return click.option("--lead", "lead_seconds", type=Seconds(0.1, 86_400), default=default, help=text)
 
 
 @click.command(
@@ -132,12 +143,7 @@ _timezone: Final = click.option(
 @_command
 @click.option("--count", type=click.IntRange(1, 10_000), default=20, help="Customers who are asked about.")
 @click.option("--rate", type=click.FloatRange(0, 1_000, min_open=True), default=10.0, help="Notifications a second.")
-@click.option(
-    "--deadline-ms",
-    type=_MILLISECONDS,
-    default=DEFAULT_TIMEOUT_MS,
-    help="Milliseconds that an answer may take, unless your service sets it.",
-)
+@_milliseconds("--deadline-ms", "unless")
 @click.option(
     "--fault",
     "faults",
@@ -191,11 +197,11 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
     """
     given_key = os.environ.get(API_KEY_VARIABLE)
     secret = as_text(given_secrets()[0]) if secret_variables(os.environ) else None
-    known = {name for name, value in ((API_KEY_VARIABLE, given_key), (SECRET_VARIABLE, secret)) if value}
+    given = {API_KEY_VARIABLE: given_key, SECRET_VARIABLE: secret}
 
     def introduce(environment: Mapping[str, str]) -> None:
         # A service that is started here gets them in its environment, and given settings are known already.
-        shown = {name: value for name, value in environment.items() if not command and name not in known}
+        shown = {name: value for name, value in environment.items() if not (command or given.get(name))}
         _introduce(shown, as_json, base_url=environment[BASE_URL_VARIABLE])
 
     def show_over(one: Observation) -> None:
@@ -214,10 +220,12 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
     interrupted = _run(rehearsal.arun())
     result = rehearsal.result()
     section = triggered_section(result, is_interrupted=interrupted is not None)
-    if not as_json:
+    if as_json:
+        click.echo(json.dumps(result.as_json()))
+    else:
         show_section(section)
-    _finish("A rehearsal of a triggered campaign", [section], result.as_json() if as_json else None, report)
-    raise click.exceptions.Exit(interrupted.exit_status if interrupted else int(not result.ok))
+    status = interrupted.exit_status if interrupted else int(not result.ok)
+    _end("A rehearsal of a triggered campaign", [section], report, status)
 
 
 @click.command(
@@ -231,16 +239,14 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
 @_command
 @click.option("--listener", type=url, help="Your listener. Without it, the one that your service registers.")
 @click.option("--campaign-id", type=click.IntRange(1), default=1359, help="The CampaignID.")
-@click.option("--customers", type=_CUSTOMERS, default=100, help="Customers on hold.")
+@_customers
 @click.option(
     "--rows",
     type=_file,
     help="Their rows instead, as GetProcessedCampaignCustomers has them: JSON, JSON lines or CSV.",
 )
 @_expect
-@click.option(
-    "--lead", "lead_seconds", type=Seconds(0.1, 86_400), default=60.0, help="From the event to ClearanceRequiredBy."
-)
+@_lead(60.0)
 @_timezone
 @click.option(
     "--wait",
@@ -306,26 +312,23 @@ def campaign(
     if not result.listener_statuses:  # it was interrupted first
         raise click.exceptions.Exit(1)
     section = campaign_section(result)
-    if not as_json:
+    if as_json:
+        click.echo(json.dumps(result.as_json()))
+    else:
         click.echo(campaign_lines(result))
-        for chart in section.charts:
-            if chart.drawable:
-                click.echo()
-                show(chart)
+        show_charts(section)
         for finding in section.findings:
             click.echo(f"! {finding}")
     if recipients is not None:
         recipients.writelines(f"{customer_id}\n" for customer_id in result.recipients)
-    _finish("A campaign of the simulator", [section], result.as_json() if as_json else None, report)
-    raise click.exceptions.Exit(int(result.failed))
+    _end("A campaign of the simulator", [section], report, result.failed)
 
 
 def _told(status: int | None) -> str:
-    if status is None:
-        return "Warning: the listener gave no answer"
-    if status == 401:
-        return f"Warning: the listener gave HTTP 401: its token is not the one in the URL; set {TOKEN_VARIABLE} alike"
-    return "The event was posted to the listener" if status // 100 == 2 else f"Warning: the listener gave HTTP {status}"
+    if status is not None and status // 100 == 2:
+        return "The event was posted to the listener"
+    given = "no answer" if status is None else f"HTTP {status}"
+    return f"Warning: the listener gave {given}{f': {OTHER_TOKEN}' if status == 401 else ''}"
 
 
 @click.command(
@@ -337,12 +340,7 @@ def _told(status: int | None) -> str:
 @_port
 @click.option("--rate", type=click.FloatRange(0, 100, min_open=True), default=1.0, help="Notifications a second.")
 @click.option("--count", type=click.IntRange(1), help="End after this many; without it Ctrl-C ends it.")
-@click.option(
-    "--timeout-ms",
-    type=_MILLISECONDS,
-    default=DEFAULT_TIMEOUT_MS,
-    help="Milliseconds that an answer may take, until your service sets it.",
-)
+@_milliseconds("--timeout-ms", "until")
 @click.option(
     "--webhook",
     "webhooks",
@@ -356,14 +354,8 @@ def _told(status: int | None) -> str:
     type=Seconds(0.1),
     help="Announce a scheduled campaign at this interval, once a listener is registered; without it none.",
 )
-@click.option("--customers", type=_CUSTOMERS, default=100, help="Customers of a scheduled campaign.")
-@click.option(
-    "--lead",
-    "lead_seconds",
-    type=Seconds(0.1, 86_400),
-    default=30.0,
-    help="From a scheduled campaign's event to its clearance.",
-)
+@_customers
+@_lead(30.0)
 @_timezone
 @json_lines_option
 def simulate(as_json: bool, **options: Any) -> None:
@@ -383,10 +375,7 @@ def simulate(as_json: bool, **options: Any) -> None:
             click.echo("Waiting for a webhook: your service calls client.ensure_webhook(url).", err=True)
 
     def show_notification(result: Observation) -> None:
-        statuses = ", ".join(str(reply) for reply in result.replies)
-        against = "" if result.latency_ms is None else f"  {result.latency_ms} of {result.deadline_ms} ms"
-        line = f"{result.planned.user_id:<14} HTTP {statuses:<9} {result.answered:<10}{against}"
-        click.echo(json.dumps(result.as_plain_json()) if as_json else line)
+        click.echo(json.dumps(result.as_plain_json()) if as_json else line_of(result, is_checked=False))
         for reply in result.replies:
             # Once: it may run for weeks.
             if reply.status is not None and reply.status not in hinted and reply.remedy:
@@ -457,9 +446,9 @@ def demo(count: int, timeout_ms: int, customers: int, seed: int | None, report: 
     sections.append(demo_section("A scheduled campaign", scheduled, burn_up))
     show_section(sections[1], console)
     ok = triggered.ok and scheduled.ok
-    numbers = {**triggered.as_json(), "ok": ok, "campaign": scheduled.as_json()}
-    _finish("Demonstration of Conditional Execution", sections, numbers if as_json else None, report)
-    raise click.exceptions.Exit(int(not ok))
+    if as_json:
+        click.echo(json.dumps({**triggered.as_json(), "ok": ok, "campaign": scheduled.as_json()}))
+    _end("Demonstration of Conditional Execution", sections, report, not ok)
 
 
 def _introduce(environment: Mapping[str, str], as_json: bool, **further: Any) -> None:
@@ -479,9 +468,8 @@ def _run(main: Coroutine[Any, Any, object]) -> Interrupted | None:
     return None
 
 
-def _finish(title: str, sections: Sequence[Section], numbers: object, report: Path | None) -> None:
-    """Print the numbers as JSON, if they are asked for, and write the page."""
-    if numbers is not None:
-        click.echo(json.dumps(numbers))
+def _end(title: str, sections: Sequence[Section], report: Path | None, status: int) -> NoReturn:
+    """Write the page, if one is asked for, and end the command."""
     if report is not None:
         write_page(report, title=title, sections=sections)
+    raise click.exceptions.Exit(int(status))

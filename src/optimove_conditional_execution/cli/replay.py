@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 import click
 
 from ..errors import ConfigurationError
-from ..replay import Replayed, ReplayReport, replay
-from .decision_logs import campaign_option, log_argument, opened_log, readable, since_option, until_option
-from .options import Seconds, json_option
-from .private_file import private_file
-from .user_function import user_function
+from ..replay import Left, Replayed, ReplayReport, replay
+from .databases import log_argument, read_log, readable, selection_options
+from .files import private_file
+from .options import Seconds, json_option, user_function
 
 _COLUMNS: Final = (
     "entry", "at", "flow", "campaign", "customer_id", "request_uid", "event_key", "before", "before_reason", "after",
     "after_reason", "error",
 )  # fmt: skip
-_LEFT: Final = {
+_LEFT: Final[dict[Left, str]] = {
     "without_payload": "without a payload",
     "erased": "erased",
     "not_decided": "that no rule had decided",
@@ -37,9 +35,7 @@ _LEFT: Final = {
 @log_argument
 @click.option("--handler", metavar="MODULE:FUNCTION", help="The new rule for triggered campaigns.")
 @click.option("--reviewer", metavar="MODULE:FUNCTION", help="The new rule for scheduled campaigns.")
-@campaign_option
-@since_option
-@until_option
+@selection_options
 @click.option(
     "--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
     help="Write who would be decided differently into this file; it holds customer ids.",
@@ -52,12 +48,10 @@ def replay_command(
     log: str,
     handler: str | None,
     reviewer: str | None,
-    campaign: str | None,
-    since: datetime | None,
-    until: datetime | None,
     csv_file: Path | None,
     timeout: float,
     as_json: bool,
+    **selection: Any,
 ) -> None:
     """Ask a new rule about recorded decisions, and count who would be decided differently.
 
@@ -69,12 +63,11 @@ def replay_command(
     Exit status: 0 all are decided as before, 1 one is not, or the new rule failed for it, 2 a usage or configuration
     error, also when there was nothing to ask about.
     """
-    rules: dict[str, Any] = {
-        "handler": None if handler is None else user_function(handler, "handler"),
-        "reviewer": None if reviewer is None else user_function(reviewer, "reviewer"),
-    }
-    with opened_log(log) as opened, _differences(csv_file) as on_difference:
-        found = readable(opened.decisions(campaign=campaign, since=since, until=until))
+    given = {"handler": handler, "reviewer": reviewer}
+    rules: dict[str, Any] = {what: user_function(name, what) for what, name in given.items() if name is not None}
+    with read_log(log) as opened, contextlib.ExitStack() as stack:
+        on_difference = None if csv_file is None else _writer(stack.enter_context(private_file(csv_file)))
+        found = readable(opened.decisions(**selection))
         report = replay(found, on_difference=on_difference, timeout=timeout, **rules)
     if not report.asked:
         left = _left_out(report)
@@ -90,26 +83,16 @@ def replay_command(
         raise click.exceptions.Exit(1)
 
 
-@contextmanager
-def _differences(file: Path | None) -> Iterator[Callable[[Replayed], None] | None]:
-    if file is None:
-        yield None
-        return
-    with private_file(file) as stream:
-        rows = csv.writer(stream, lineterminator="\n")
-        rows.writerow(_COLUMNS)
+def _writer(stream: TextIO) -> Callable[[Replayed], None]:
+    rows: csv.DictWriter[str] = csv.DictWriter(stream, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+    rows.writeheader()
 
-        def write(replayed: Replayed) -> None:
-            logged, record = replayed.logged, replayed.logged.record
-            rows.writerow(
-                [
-                    logged.entry, record.at.isoformat(), record.flow, record.subject.campaign,
-                    record.subject.customer_id, record.request_uid, record.event_key, replayed.before, record.reason,
-                    replayed.after, replayed.reason, replayed.error,
-                ]
-            )  # fmt: skip
+    def write(replayed: Replayed) -> None:
+        told = replayed.logged.as_json()
+        after = {"after": replayed.after, "after_reason": replayed.reason, "error": replayed.error}
+        rows.writerow({**told, "before": replayed.before, "before_reason": told["reason"], **after})
 
-        yield write
+    return write
 
 
 def _left_out(report: ReplayReport) -> str:
@@ -117,15 +100,14 @@ def _left_out(report: ReplayReport) -> str:
 
 
 def _as_json(report: ReplayReport) -> dict[str, object]:
-    changed = [
-        {"before": before, "after": after, "count": count} for (before, after), count in report.changed.most_common()
-    ]
     return {
         "asked": report.asked,
         "unchanged": report.unchanged,
-        "changed": changed,
+        "changed": [
+            {"before": old, "after": new, "count": count} for (old, new), count in report.changed.most_common()
+        ],
         "failed": dict(report.failed.most_common()),
-        "left_out": {name: report.left_out[name] for name in ("without_payload", "erased", "not_decided", "no_rule")},
+        "left_out": {name: report.left_out[name] for name in _LEFT},
     }
 
 

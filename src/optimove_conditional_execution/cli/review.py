@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, Final
 
 import click
 from rich.console import Console
 
 from ..client import AsyncOptimoveClient
 from ..errors import ConfigurationError
-from ..flows.customer_history import CustomerReview, Step, explain, unanswered
-from ..flows.journal import DecidedBatch, ReviewState
+from ..flows.customer_history import CustomerReview, explain, unanswered
+from ..flows.journal import ReviewState
 from ..flows.report import ReviewReport
 from ..models.events import CampaignReadyEvent
 from ..review import AsyncCampaignReview, per_customer
@@ -24,14 +24,12 @@ from ..review.stopping import STOP_SECONDS
 from ..signature_diagnosis import UTF_16, utf_16
 from .charts import show_section
 from .console import ReviewDisplay, review_sections
-from .journals import existing, is_url, journal_option, opened_journal, read_journal, unreachable
-from .options import echo_result, json_option, printable, together
-from .report_file import report_option, write_page
+from .databases import database_option, is_url, open_journal, reachable, read_journal
+from .files import report_option, write_page
+from .options import echo_result, json_option, printable, together, user_function
 from .signals import Interrupted, run_interruptibly
-from .user_function import user_function
 
-T = TypeVar("T")
-
+_JOURNAL: Final = database_option("journal")
 _REVIEWER: Final = click.argument("reviewer", metavar="MODULE:FUNCTION")
 _DENIED: Final = click.option("--report-denied", is_flag=True, help="Report those who are not approved, too.")
 _SAFETY_MARGIN: Final = 30.0
@@ -46,7 +44,7 @@ _SWITCH: Final = click.option(
 )
 _CAMPAIGN: Final = click.option("--campaign", type=int, metavar="N", help="Only this campaign.")
 _ONE: Final = click.option("--per-customer", "one_by_one", is_flag=True, help="FUNCTION takes one customer.")
-_RUNNING: Final = together(journal_option, _ONE, _DENIED, _STOP_WITHIN, _SWITCH, report_option, json_option)
+_RUNNING: Final = together(_JOURNAL, _ONE, _DENIED, _STOP_WITHIN, _SWITCH, report_option, json_option)
 
 
 @click.group(epilog="\b\nExample:\n  optimove-ce review status --journal reviews.db")
@@ -78,13 +76,13 @@ def run_review(event: BinaryIO, **options: Any) -> None:
     async def run(review: AsyncCampaignReview) -> list[ReviewReport]:
         return [await review.run(ready)]
 
-    _review(run, **options)
+    _review(run, is_new=True, **options)
 
 
 @review.command("resume", epilog="\b\nExample:\n  optimove-ce review resume gate:reviewer --journal reviews.db")
 @_REVIEWER
 @_RUNNING
-def resume_reviews(journal: str, **options: Any) -> None:
+def resume_reviews(**options: Any) -> None:
     """Run what a crash or a stop left unfinished.
 
     SIGTERM, SIGHUP and Ctrl-C stop it within --stop-within. A second signal ends it at once.
@@ -92,31 +90,26 @@ def resume_reviews(journal: str, **options: Any) -> None:
     Exit status: 0 every review is complete, 1 one is not, 2 a usage or configuration error, 143 they were stopped by
     SIGTERM before they were complete, 129 by SIGHUP, 130 by Ctrl-C.
     """
-    _review(AsyncCampaignReview.resume, journal=existing(journal), **options)
+    _review(AsyncCampaignReview.resume, is_new=False, **options)
 
 
 @review.command("status", epilog="\b\nExample:\n  optimove-ce review status --journal reviews.db --json")
-@journal_option
+@_JOURNAL
 @json_option
 def review_status(journal: str, as_json: bool) -> None:
     """List the reviews of a journal with their progress."""
-    rows = [
-        {
-            "campaign_id": kept.event.campaign_id,
-            "clearance_required_by": kept.event.clearance_required_by.isoformat(sep=" "),
-            "decided": kept.decided,
-            "approved": kept.approved,
-            "finished": kept.finished,
-        }
-        for kept in _kept(existing(journal))
-    ]
-    line = "campaign {campaign_id}  clearance {clearance_required_by}  decided {decided}  approved {approved}  {state}"
+    with read_journal(journal) as kept:
+        rows = [
+            {**_head(state.event), **{name: getattr(state, name) for name in ("decided", "approved", "finished")}}
+            for state in kept.reviews()
+        ]
+    line = f"{_HEAD}  decided {{decided}}  approved {{approved}}  {{state}}"
     lines = [line.format(**row, state="finished" if row["finished"] else "unfinished") for row in rows]
     echo_result(rows, "\n".join(lines) or "The journal holds no review.", as_json=as_json)
 
 
 @review.command("unanswered", epilog="\b\nExample:\n  optimove-ce review unanswered --journal reviews.db --json")
-@journal_option
+@_JOURNAL
 @_CAMPAIGN
 @json_option
 def unanswered_customers(journal: str, campaign: int | None, as_json: bool) -> None:
@@ -126,26 +119,20 @@ def unanswered_customers(journal: str, campaign: int | None, as_json: bool) -> N
     Who was answered about in a later run is not listed. After a kill -9 or a power cut the journal cannot name those
     who were being asked about.
     """
-    rows = [
-        {
-            "campaign_id": state.event.campaign_id,
-            "clearance_required_by": state.event.clearance_required_by.isoformat(sep=" "),
-            "customer_id": customer_id,
-            "why": why,
-        }
-        for state, found in _from_journal(existing(journal), campaign, lambda _, batches: unanswered(batches))
-        for customer_id, why in found.items()
-    ]
-    lines = [
-        "campaign {campaign_id}  clearance {clearance_required_by}  {customer_id}  {why}".format(**row) for row in rows
-    ]
+    with read_journal(journal) as kept:
+        rows = [
+            {**_head(state.event), "customer_id": customer_id, "why": why}
+            for state in _selected(kept.reviews(), campaign)
+            for customer_id, why in unanswered(kept.batches(state.event.key)).items()
+        ]
+    lines = [f"{_HEAD}  {{customer_id}}  {{why}}".format(**row) for row in rows]
     none = "Every customer whom the reviewer was asked about was answered about."
     echo_result(rows, "\n".join(lines) or none, as_json=as_json)
 
 
 @review.command("explain", epilog="\b\nExample:\n  optimove-ce review explain C234638 --journal reviews.db")
 @click.argument("customer")
-@journal_option
+@_JOURNAL
 @_CAMPAIGN
 @json_option
 def explain_customer(customer: str, journal: str, campaign: int | None, as_json: bool) -> None:
@@ -156,7 +143,7 @@ def explain_customer(customer: str, journal: str, campaign: int | None, as_json:
     Exit status: 0 answered, 1 the journal holds no such review, 2 a usage or configuration error.
     """
     with read_journal(journal) as kept:
-        states = [state for state in kept.reviews() if campaign in (None, state.event.campaign_id)]
+        states = _selected(kept.reviews(), campaign)
         found = [
             explain(state, kept.history(state.event.key), kept.acknowledged(state.event.key), customer)
             for state in states
@@ -173,6 +160,18 @@ def explain_customer(customer: str, journal: str, campaign: int | None, as_json:
             click.echo(f"{others} {'other reviews do' if told else 'reviews do'} not name the customer.")
     if not states:
         raise click.exceptions.Exit(1)
+
+
+_HEAD: Final = "campaign {campaign_id}  clearance {clearance_required_by}"
+
+
+def _head(event: CampaignReadyEvent) -> dict[str, Any]:
+    clearance = event.clearance_required_by.isoformat(sep=" ")
+    return {"campaign_id": event.campaign_id, "clearance_required_by": clearance}
+
+
+def _selected(states: Iterable[ReviewState], campaign: int | None) -> list[ReviewState]:
+    return [state for state in states if campaign in (None, state.event.campaign_id)]
 
 
 _STANDINGS: Final = {
@@ -201,27 +200,18 @@ def _explained(found: CustomerReview) -> Iterator[str]:
         sent = ", and Optimove took it"
     elif found.standing == "approved":  # denials are sent on request only
         sent = ", and the journal does not hold that Optimove took it"
-    event = found.event
-    head = f"campaign {event.campaign_id}  clearance {event.clearance_required_by.isoformat(sep=' ')}"
-    yield f"{head}  {_STANDINGS[found.standing]}{because}{sent}."
+    yield f"{_HEAD.format(**_head(found.event))}  {_STANDINGS[found.standing]}{because}{sent}."
     for step in found.steps:
-        yield f"    {_moment(step)}  {_place(step)}{_STEPS[step.what]}"
-
-
-def _place(step: Step) -> str:
-    if step.what == "released":
-        return ""
-    kind = "update" if step.what == "acknowledged" else "batch"
-    return f"{kind} {'not recorded' if step.number is None else step.number}: "
-
-
-def _moment(step: Step) -> str:
-    return "time not recorded" if step.at is None else f"{datetime.fromtimestamp(step.at, UTC):%Y-%m-%d %H:%M:%S UTC}"
+        at = "time not recorded" if step.at is None else f"{datetime.fromtimestamp(step.at, UTC):%Y-%m-%d %H:%M:%S UTC}"
+        kind = "update" if step.what == "acknowledged" else "batch"
+        place = f"{kind} {'not recorded' if step.number is None else step.number}: "
+        yield f"    {at}  {'' if step.what == 'released' else place}{_STEPS[step.what]}"
 
 
 def _review(
     work: Callable[[AsyncCampaignReview], Awaitable[list[ReviewReport]]],
     *,
+    is_new: bool,
     reviewer: str,
     journal: str,
     one_by_one: bool,
@@ -251,7 +241,7 @@ def _review(
                 made = AsyncCampaignReview(
                     asked,
                     client=client,
-                    journal=opened_journal(journal),
+                    journal=open_journal(journal, is_new=is_new),
                     safety_margin=_SAFETY_MARGIN,
                     report_denied=report_denied,
                     progress=display,
@@ -262,11 +252,12 @@ def _review(
                     raise Interrupted(signals[0])
                 return await work(made)
 
-    try:
+    with reachable("journal"):
         reports = run_interruptibly(go(), on_signal=stop)
-    except ConnectionError as error:
-        raise unreachable(error) from error
-    left = 0 if reports else sum(not kept.finished for kept in _kept(journal))
+    left = 0
+    if not reports:
+        with read_journal(journal) as kept:
+            left = sum(not state.finished for state in kept.reviews())
     nothing = f"Others are at {left} unfinished reviews." if left else "Nothing is left to do."
     sections = review_sections(reports, display.samples, safety_margin=_SAFETY_MARGIN, nothing=nothing)
     if as_json:
@@ -281,25 +272,3 @@ def _review(
         raise click.exceptions.Exit(128 + signals[0])
     if not all(one.complete for one in reports):
         raise click.exceptions.Exit(1)
-
-
-def _kept(path: str) -> list[ReviewState]:
-    return [state for state, _ in _from_journal(path, None, lambda *_: None)]
-
-
-def _from_journal(
-    path: str, campaign: int | None, read: Callable[[ReviewState, Iterator[DecidedBatch]], T]
-) -> list[tuple[ReviewState, T]]:
-    with opened_journal(path) as journal:
-        try:
-            return [
-                (state, read(state, journal.batches(state.event.key)))
-                for state in journal.reviews()
-                if campaign in (None, state.event.campaign_id)
-            ]
-        except ConfigurationError:
-            raise
-        except ConnectionError as error:
-            raise unreachable(error) from error
-        except Exception as error:  # the file may be of any kind
-            raise ConfigurationError(f"The journal {path} cannot be read ({error}).") from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import click
@@ -11,18 +13,43 @@ import click
 from ..client import OptimoveClient
 from ..errors import ConfigurationError, NotFoundError
 from ..models.events import CAMPAIGN_READY
-from ..settings import TOKEN_VARIABLE as TOKEN_VARIABLE
-from .options import MAX_TIMEOUT_MS, as_text, echo_result, given_secrets, json_option
+from ..models.webhook import Webhook
+from ..settings import TOKEN_VARIABLE
+from .options import MAX_TIMEOUT_MS, as_text, echo_result, given_secrets, json_option, together
 from .options import url as url_type
 
 _FULL: Final = click.option("--full", is_flag=True, help="Print whole URLs, with the tokens that they can hold.")
-_EVENT_TYPE: Final = click.option(
-    "--event-type",
-    type=click.IntRange(1),
-    default=CAMPAIGN_READY,
-    help="The EventTypeID; 5 is a campaign that waits for clearance.",
+_ID: Final = click.argument("webhook_id", metavar="ID")
+_EVENT: Final = together(
+    click.option(
+        "--event-type",
+        type=click.IntRange(1),
+        default=CAMPAIGN_READY,
+        help="The EventTypeID; 5 is a campaign that waits for clearance.",
+    ),
+    click.option("--channel", type=click.IntRange(0), help="The ChannelID; event type 5 takes none."),
 )
-_CHANNEL: Final = click.option("--channel", type=click.IntRange(0), help="The ChannelID; event type 5 takes none.")
+_MISSING: Final = ({"found": False}, "There is no webhook of that id.")
+
+Result = tuple[object, str]
+"""What a command prints: for `--json`, and as text."""
+
+
+def _command(group: click.Group, name: str, example: str) -> Callable[[Callable[..., Result]], click.Command]:
+    """Make a command of a function that takes a client of the environment, and the options."""
+
+    def decorate(function: Callable[..., Result]) -> click.Command:
+        @functools.wraps(function)
+        def run(as_json: bool, **options: Any) -> None:
+            with OptimoveClient() as client:
+                result = function(client, **options)
+            echo_result(*result, as_json=as_json)
+            if result is _MISSING:
+                raise click.exceptions.Exit(1)
+
+        return group.command(name, epilog=f"\b\nExample:\n  {example}")(json_option(run))
+
+    return decorate
 
 
 # ---- webhooks
@@ -36,61 +63,58 @@ def webhooks() -> None:
     """
 
 
-@webhooks.command("list", epilog="\b\nExample:\n  optimove-ce webhooks list --json")
+@_command(webhooks, "list", "optimove-ce webhooks list --json")
 @_FULL
-@json_option
-def list_webhooks(full: bool, as_json: bool) -> None:
+def list_webhooks(client: OptimoveClient, full: bool) -> Result:
     """List the registered webhooks."""
-    with OptimoveClient() as client:
-        found = client.get_webhooks()
-    rows = [{"id": webhook.id, "url": _webhook_url(webhook.url, full=full)} for webhook in found]
-    echo_result(
-        rows, "\n".join(f"{row['id']}  {row['url']}" for row in rows) or "No webhook is registered.", as_json=as_json
-    )
+    rows = [_row(webhook, full=full) for webhook in client.get_webhooks()]
+    return rows, "\n".join(map(_ROW.format_map, rows)) or "No webhook is registered."
 
 
-@webhooks.command("show", epilog="\b\nExample:\n  optimove-ce webhooks show webhook1")
-@click.argument("webhook_id", metavar="ID")
+@_command(webhooks, "show", "optimove-ce webhooks show webhook1")
+@_ID
 @_FULL
-@json_option
-def show_webhook(webhook_id: str, full: bool, as_json: bool) -> None:
+def show_webhook(client: OptimoveClient, webhook_id: str, full: bool) -> Result:
     """Look up the webhook ID.
 
     Exit status: 0 it is there, 1 it is not, 2 a usage or configuration error, or no answer.
     """
-    with OptimoveClient() as client:
-        try:
-            webhook = client.get_webhook_by_id(webhook_id)
-        except NotFoundError:
-            raise _missing(as_json) from None
-    row = {"id": webhook.id, "url": _webhook_url(webhook.url, full=full)}
-    echo_result(row, f"{row['id']}  {row['url']}", as_json=as_json)
+    try:
+        row = _row(client.get_webhook_by_id(webhook_id), full=full)
+    except NotFoundError:
+        return _MISSING
+    return row, _ROW.format_map(row)
 
 
-@webhooks.command("create", epilog="\b\nExample:\n  optimove-ce webhooks create https://gate.example.com/optimove")
+@_command(webhooks, "create", "optimove-ce webhooks create https://gate.example.com/optimove")
 @click.argument("url")
-@json_option
-def create_webhook(url: str, as_json: bool) -> None:
+def create_webhook(client: OptimoveClient, url: str) -> Result:
     """Register URL, unless it is registered already."""
-    with OptimoveClient() as client:
-        webhook = client.ensure_webhook(url)
-    echo_result({"id": webhook.id, "registered": True}, f"{webhook.id} is registered.", as_json=as_json)
+    webhook = client.ensure_webhook(url)
+    return {"id": webhook.id, "registered": True}, f"{webhook.id} is registered."
 
 
-@webhooks.command("delete", epilog="\b\nExample:\n  optimove-ce webhooks delete webhook1")
-@click.argument("webhook_id", metavar="ID")
-@json_option
-def delete_webhook(webhook_id: str, as_json: bool) -> None:
+@_command(webhooks, "delete", "optimove-ce webhooks delete webhook1")
+@_ID
+def delete_webhook(client: OptimoveClient, webhook_id: str) -> Result:
     """Stop the notifications to the webhook ID.
 
     Exit status: 0 it is deleted, 1 there was none, 2 a usage or configuration error, or no answer.
     """
-    with OptimoveClient() as client:
-        try:
-            client.delete_webhook(webhook_id)
-        except NotFoundError:
-            raise _missing(as_json) from None
-    echo_result({"id": webhook_id, "deleted": True}, f"{webhook_id} is deleted.", as_json=as_json)
+    try:
+        client.delete_webhook(webhook_id)
+    except NotFoundError:
+        return _MISSING
+    return {"id": webhook_id, "deleted": True}, f"{webhook_id} is deleted."
+
+
+_ROW: Final = "{id}  {url}"
+
+
+def _row(webhook: Webhook, *, full: bool) -> dict[str, str]:
+    # A webhook is protected by a signature, so its path is no secret; its query may be one all the same.
+    base, _, query = webhook.url.partition("?")
+    return {"id": webhook.id, "url": webhook.url if full or not query else f"{base}?..."}
 
 
 # ---- listeners
@@ -104,66 +128,53 @@ def listeners() -> None:
     """
 
 
-@listeners.command("list", epilog="\b\nExample:\n  optimove-ce listeners list --json")
+@_command(listeners, "list", "optimove-ce listeners list --json")
 @_FULL
-@json_option
-def list_listeners(full: bool, as_json: bool) -> None:
+def list_listeners(client: OptimoveClient, full: bool) -> Result:
     """List the registered listeners."""
-    with OptimoveClient() as client:
-        found = client.get_registered_event_listeners()
     rows = [
         {
             "event_type_id": listener.event_type_id,
             "channel_id": listener.channel_id,
             "listener_url": shown_url(listener.listener_url, full=full),
         }
-        for listener in found
+        for listener in client.get_registered_event_listeners()
     ]
     lines = [
-        f"{row['event_type_id']}  {'all channels' if row['channel_id'] is None else row['channel_id']}  "
-        f"{row['listener_url']}"
-        for row in rows
+        f"{event_type}  {'all channels' if channel is None else channel}  {url}"
+        for event_type, channel, url in (row.values() for row in rows)
     ]
-    echo_result(rows, "\n".join(lines) or "No listener is registered.", as_json=as_json)
+    return rows, "\n".join(lines) or "No listener is registered."
 
 
-@listeners.command(
+@_command(
+    listeners,
     "register",
-    epilog="\b\nExample:\n  OPTIMOVE_LISTENER_TOKEN=... optimove-ce listeners register "
-    "https://gate.example.com/campaigns",
+    "OPTIMOVE_LISTENER_TOKEN=... optimove-ce listeners register https://gate.example.com/campaigns",
 )
 @click.argument("url", type=url_type)
-@_EVENT_TYPE
-@_CHANNEL
-@json_option
-def register_listener(url: str, event_type: int, channel: int | None, as_json: bool) -> None:
+@_EVENT
+def register_listener(client: OptimoveClient, url: str, event_type: int, channel: int | None) -> Result:
     """Register URL for the events of a type. Whether it replaces another URL is not documented.
 
     A token is read from OPTIMOVE_LISTENER_TOKEN and added to the URL as ?token=, unless the URL has one. It is never an
     option, since other users of a machine can read those.
     """
-    with OptimoveClient() as client:
-        client.register_event_listener(with_token(url), event_type_id=event_type, channel_id=channel)
-    echo_result(
-        {"event_type_id": event_type, "channel_id": channel, "registered": True},
-        f"The listener for event type {event_type} is registered.",
-        as_json=as_json,
-    )
+    client.register_event_listener(with_token(url), event_type_id=event_type, channel_id=channel)
+    return _done("registered", event_type, channel)
 
 
-@listeners.command("unregister", epilog="\b\nExample:\n  optimove-ce listeners unregister --event-type 5")
-@_EVENT_TYPE
-@_CHANNEL
-@json_option
-def unregister_listener(event_type: int, channel: int | None, as_json: bool) -> None:
+@_command(listeners, "unregister", "optimove-ce listeners unregister --event-type 5")
+@_EVENT
+def unregister_listener(client: OptimoveClient, event_type: int, channel: int | None) -> Result:
     """Stop the events of a type."""
-    with OptimoveClient() as client:
-        client.unregister_event_listener(event_type_id=event_type, channel_id=channel)
-    echo_result(
-        {"event_type_id": event_type, "channel_id": channel, "unregistered": True},
-        f"The listener for event type {event_type} is unregistered.",
-        as_json=as_json,
-    )
+    client.unregister_event_listener(event_type_id=event_type, channel_id=channel)
+    return _done("unregistered", event_type, channel)
+
+
+def _done(what: str, event_type: int, channel: int | None) -> Result:
+    value = {"event_type_id": event_type, "channel_id": channel, what: True}
+    return value, f"The listener for event type {event_type} is {what}."
 
 
 # ---- settings
@@ -177,7 +188,7 @@ def settings() -> None:
     """
 
 
-@settings.command("set", epilog="\b\nExample:\n  optimove-ce settings set --timeout-ms 5000 --new-secret")
+@_command(settings, "set", "optimove-ce settings set --timeout-ms 5000 --new-secret")
 @click.option(
     "--timeout-ms",
     type=click.IntRange(1, MAX_TIMEOUT_MS),
@@ -187,20 +198,16 @@ def settings() -> None:
 @click.option(
     "--new-secret", is_flag=True, help="Set the secret too: that of OPTIMOVE_WEBHOOK_SECRET, else from a hidden prompt."
 )
-@json_option
-def set_settings(timeout_ms: int, new_secret: bool, as_json: bool) -> None:
+def set_settings(client: OptimoveClient, timeout_ms: int, new_secret: bool) -> Result:
     """Set how long Optimove waits for answers, and what it signs with. The secret is never printed.
 
     Without --new-secret the request has no secret. Whether Optimove then keeps the old one is not documented.
     """
     secret = as_text(given_secrets()[0]) if new_secret else None
-    with OptimoveClient() as client:
-        set_to = client.update_webhook_settings(timeout_ms=timeout_ms, secret=secret)
-    echo_result(
-        {"timeout_ms": set_to.timeout_ms, "secret_sent": new_secret},
-        f"Answers may take {set_to.timeout_ms} ms. {'The secret was' if new_secret else 'No secret was'} sent.",
-        as_json=as_json,
-    )
+    set_to = client.update_webhook_settings(timeout_ms=timeout_ms, secret=secret)
+    sent = "The secret was" if new_secret else "No secret was"
+    value = {"timeout_ms": set_to.timeout_ms, "secret_sent": new_secret}
+    return value, f"Answers may take {set_to.timeout_ms} ms. {sent} sent."
 
 
 # ---- shared functions
@@ -276,14 +283,3 @@ def shown_url(url: str, *, full: bool) -> str:
         return f"{parts.scheme}://{parts.hostname or ''}/..."
     except ValueError:
         return "..."
-
-
-def _webhook_url(url: str, *, full: bool) -> str:
-    # A webhook is protected by a signature, so its path is no secret; its query may be one all the same.
-    base, _, query = url.partition("?")
-    return url if full or not query else f"{base}?..."
-
-
-def _missing(as_json: bool) -> click.exceptions.Exit:
-    echo_result({"found": False}, "There is no webhook of that id.", as_json=as_json)
-    return click.exceptions.Exit(1)

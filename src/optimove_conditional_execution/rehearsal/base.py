@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -22,6 +22,18 @@ _CONNECTIONS: Final = 256
 _AWAIT: Final = "write await before its call; until then a condition takes it for true, whatever it would return"
 
 
+@contextlib.asynccontextmanager
+async def simulated(
+    fake: FakeOptimove, variables: Mapping[str, str], *, host: str = LOOPBACK, port: int = 0
+) -> AsyncIterator[tuple[AsyncHttpEngine, dict[str, str]]]:
+    """Serve a simulator; yield what posts its notifications and events, and the variables that a service needs."""
+    async with (
+        served(fake, host=host, port=port) as base_url,
+        contextlib.aclosing(AsyncHttpEngine(max_connections=_CONNECTIONS)) as engine,
+    ):
+        yield engine, {BASE_URL_VARIABLE: base_url, API_KEY_VARIABLE: fake.api_key, **variables}
+
+
 @dataclass(kw_only=True)
 class Rehearsal(ABC, Generic[R]):
     """A rehearsal of a service; made once, run once.
@@ -35,6 +47,7 @@ class Rehearsal(ABC, Generic[R]):
         start_within: Seconds that the service may take to listen.
         on_ready: Called with the environment variables that the service needs, before it is waited for.
         on_note: Called with a sentence for the user.
+        is_sample: Whether the service is the sample service of the demo.
     """
 
     command: Sequence[str] = ()
@@ -44,8 +57,12 @@ class Rehearsal(ABC, Generic[R]):
     start_within: float = START_SECONDS
     on_ready: Callable[[Mapping[str, str]], object] = lambda _: None
     on_note: Callable[[str], object] = lambda _: None
+    is_sample: bool = False
 
     _fake: FakeOptimove = field(init=False, repr=False)
+    _variables: dict[str, str] = field(init=False, repr=False)  # for the service, beside those of every rehearsal
+    _target: str | None = field(init=False, repr=False)  # the URL, if it is known
+    _what: str = field(init=False, repr=False)  # what the service must do, as in "to listen"
     _service: Service | None = field(init=False, repr=False, default=None)
     _further: list[Finding] = field(init=False, repr=False, default_factory=list)
 
@@ -64,16 +81,15 @@ class Rehearsal(ABC, Generic[R]):
             ConfigurationError: The simulator cannot listen, or the service could not be started.
         """
         async with contextlib.AsyncExitStack() as stack:
-            base_url = await stack.enter_async_context(served(self._fake, host=self.host, port=self.port))
-            engine = await stack.enter_async_context(contextlib.aclosing(AsyncHttpEngine(max_connections=_CONNECTIONS)))
-            environment = {BASE_URL_VARIABLE: base_url, API_KEY_VARIABLE: self._fake.api_key, **self._environment()}
+            simulator = simulated(self._fake, self._variables, host=self.host, port=self.port)
+            engine, environment = await stack.enter_async_context(simulator)
             self.on_ready(environment)
             if self.command:
-                url, what, is_sample = self._target()
                 service = self._service = await stack.enter_async_context(
-                    started(self.command, environment, url=url, is_sample=is_sample)
+                    started(self.command, environment, url=self._target, is_sample=self.is_sample)
                 )
-                await self._play(await service.until(self._listening(), within=self.start_within, what=what), engine)
+                url = await service.until(self._listening(), within=self.start_within, what=self._what)
+                await self._play(url, engine)
                 if service.ended:
                     self._further.append(Finding(service.ended))
                     self.on_note(f"{service.ended}.")
@@ -95,14 +111,6 @@ class Rehearsal(ABC, Generic[R]):
     @abstractmethod
     def result(self) -> R:
         """Return the result so far."""
-
-    @abstractmethod
-    def _environment(self) -> dict[str, str]:
-        """Return further variables for the service."""
-
-    @abstractmethod
-    def _target(self) -> tuple[str | None, str, bool]:
-        """Return the URL if it is known, what the service must do, as in "to listen", and whether it is the sample."""
 
     @abstractmethod
     async def _listening(self) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, final
@@ -19,13 +19,15 @@ from ..handlers import AsyncCampaignReviewer
 from ..models.campaign import CampaignCustomer
 from ..receivers import AsyncListenerReceiver
 from ..review import AsyncCampaignReview
-from ..settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TIMEZONE_VARIABLE
+from ..settings import BASE_URL_VARIABLE
 from ..stores import SqliteJournal
+from ..testing import FakeOptimove
 from . import sample_service
+from .base import simulated
 from .checks import Observation
 from .plan import demo_plan
 from .result import ScheduledResult, TriggeredResult, sentences
-from .scheduled import ScheduledRehearsal
+from .scheduled import announced, registered_listener
 from .server import served
 from .triggered import TriggeredRehearsal
 
@@ -40,6 +42,8 @@ _BATCH: Final = 500
 _LOOK_UP_SECONDS: Final = 0.1
 _CONTROL_EVERY: Final = 100
 _EXCLUDED_EVERY: Final = 7
+_ANNOUNCEMENTS: Final = 2
+"""Optimove may post an event twice; it must be reviewed once."""
 
 
 @final
@@ -73,18 +77,11 @@ class DemoTriggered:
     def counts(self) -> dict[str, int]:
         """Return the numbers with their names, in the order in which they are shown."""
         result = self.result
-        as_expected = {kind: fine for kind, (_, fine) in result.faults.items()}
-        return {
-            "sent": result.sent,
-            "decided": result.approved + result.denied + result.abstained,
-            "approved": result.approved,
-            "denied": result.denied,
-            "abstained": result.abstained,
-            "forged": as_expected.get("forged", 0),
-            "duplicates": as_expected.get("duplicate", 0),
-            "lost": result.wrong - result.late,
-            "late": result.late,
-        }
+        decided = {name: getattr(result, name) for name in ("approved", "denied", "abstained")}
+        refused, repeated = (result.faults.get(kind, (0, 0))[1] for kind in ("forged", "duplicate"))
+        lost = result.wrong - result.late
+        shown = {**decided, "forged": refused, "duplicates": repeated, "lost": lost, "late": result.late}
+        return {"sent": result.sent, "decided": sum(decided.values()), **shown}
 
     def lines(self) -> list[tuple[str, str]]:
         """Return names and values, in the order in which they are shown."""
@@ -121,15 +118,15 @@ class DemoScheduled:
     @property
     def findings(self) -> list[str]:
         """A sentence for each difference."""
-        found, report = sentences(self.result.findings), self.report
+        found, report, result = sentences(self.result.findings), self.report, self.result
         if report is None:
             return [*found, "The review did not write one report."]
         if not report.complete:
             why = [] if report.error is None else [str(report.error)]
             found.append(f"The review is incomplete: {' '.join([*why, *report.warnings])}")
-        if report.acknowledged != self.result.approved:
-            found.append(f"The review says {report.acknowledged} acknowledged, the simulator {self.result.approved}.")
-        if report.reviewed + report.control_group_rows != self.result.rows:
+        if report.acknowledged != result.approved:
+            found.append(f"The review says {report.acknowledged} acknowledged, the simulator {result.approved}.")
+        if report.reviewed + report.control_group_rows != result.rows:
             found.append(
                 f"{report.reviewed} reviewed and {report.control_group_rows} of the control group are not all."
             )
@@ -244,36 +241,13 @@ async def demo_scheduled(
         ConfigurationError: A server did not start.
         OptimoveError: The listener could not be registered.
     """
-    loop = asyncio.get_running_loop()
-    ready: asyncio.Future[Mapping[str, str]] = loop.create_future()
-    made: asyncio.Future[AsyncCampaignReview] = loop.create_future()
-
-    async def reviewed() -> None:
-        await (await made).aclose()
-
-    numbers = range(1, customers + 1)
-    allowed = (number for number in numbers if number % _EXCLUDED_EVERY and number % _CONTROL_EVERY)
+    fake = FakeOptimove(timezone="Europe/London")
     token = secrets.token_urlsafe(32)
-    rehearsal = ScheduledRehearsal(
-        customers=customers,
-        control_every=_CONTROL_EVERY,
-        lead_seconds=lead_seconds,
-        timezone="Europe/London",
-        announcements=2,
-        expected=[f"C{number:07d}" for number in allowed],
-        on_ready=ready.set_result,
-        until=reviewed,
-    )
     reports: list[ReviewReport] = []
-    async with asyncio.TaskGroup() as group, contextlib.AsyncExitStack() as stack:
-        running = group.create_task(rehearsal.arun())
-        environment = await ready
+    async with contextlib.AsyncExitStack() as stack:
+        engine, settings = await stack.enter_async_context(simulated(fake, {}))
         client = await stack.enter_async_context(
-            AsyncOptimoveClient(
-                environment[API_KEY_VARIABLE],
-                base_url=environment[BASE_URL_VARIABLE],
-                timezone=environment[TIMEZONE_VARIABLE],
-            )
+            AsyncOptimoveClient(fake.api_key, base_url=settings[BASE_URL_VARIABLE], timezone=fake.timezone)
         )
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         review = AsyncCampaignReview(
@@ -286,9 +260,13 @@ async def demo_scheduled(
             progress=on_progress,
             on_report=reports.append,
         )
-        made.set_result(review)
-        receiver = AsyncListenerReceiver(review.submit, token=token)
-        url = await stack.enter_async_context(served(ASGIApp(receiver)))
+        url = await stack.enter_async_context(served(ASGIApp(AsyncListenerReceiver(review.submit, token=token))))
         await client.ensure_event_listener(f"{url}/campaigns?token={token}")
-        result = await running
+        campaign = fake.add_campaign(customers, lead_seconds=lead_seconds, control_every=_CONTROL_EVERY)
+        listener = await registered_listener(fake)
+        statuses = [await announced(engine, listener, campaign) for _ in range(_ANNOUNCEMENTS)]
+        await review.aclose()
+    numbers = range(1, customers + 1)
+    allowed = [f"C{number:07d}" for number in numbers if number % _EXCLUDED_EVERY and number % _CONTROL_EVERY]
+    result = ScheduledResult.of(campaign, statuses, expected=allowed)
     return DemoScheduled(result, customers // _CONTROL_EVERY, reports[0] if len(reports) == 1 else None)

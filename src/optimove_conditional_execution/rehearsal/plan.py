@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, final, get_args
 
 from ..errors import ConfigurationError
@@ -119,18 +119,15 @@ def _attributes(chance: random.Random) -> dict[str, str]:
     return {"first_name": chance.choice(_FIRST_NAMES), "country": chance.choice(_COUNTRIES)}
 
 
-_Scenario = tuple[str, str, Expectation | None, FaultKind | None]
-"""Its name, how the ids of its customers begin (the sample service answers by them), the right decision, and its
-fault."""
-
-_ELIGIBLE: Final[_Scenario] = ("eligible", "eligible", "approved", None)
-_SELF_EXCLUDED: Final[_Scenario] = ("self-excluded", "excluded", "denied", None)
-_SLOW: Final[_Scenario] = ("slow backend", "slow", "not approved", None)
-_FAILING: Final[_Scenario] = ("failing backend", "failing", "not approved", None)
-_UNDECIDED: Final[_Scenario] = ("undecided", "undecided", "not approved", None)
+# The scenarios of the demo: the sample service answers by how the ids of its customers begin.
+_ELIGIBLE: Final = PlannedNotification("eligible", expected="approved", scenario="eligible")
+_SELF_EXCLUDED: Final = PlannedNotification("excluded", expected="denied", scenario="self-excluded")
+_SLOW: Final = PlannedNotification("slow", expected="not approved", scenario="slow backend")
+_FAILING: Final = PlannedNotification("failing", expected="not approved", scenario="failing backend")
+_UNDECIDED: Final = PlannedNotification("undecided", expected="not approved", scenario="undecided")
 # The customer is one who would be approved: if the forgery is not noticed, that shows.
-_FORGED: Final[_Scenario] = ("forged", "eligible", None, "forged")
-_DUPLICATE: Final[_Scenario] = ("duplicate", "eligible", "approved", "duplicate")
+_FORGED: Final = PlannedNotification("eligible", fault="forged", scenario="forged")
+_DUPLICATE: Final = PlannedNotification("eligible", fault="duplicate", expected="approved", scenario="duplicate")
 
 _ONE_OF_EACH: Final = (_ELIGIBLE, _SELF_EXCLUDED, _FORGED, _DUPLICATE, _FAILING, _SLOW, _UNDECIDED)
 _FURTHER: Final = (_ELIGIBLE, _SELF_EXCLUDED, _FORGED, _FAILING, _SLOW, _UNDECIDED)
@@ -158,6 +155,6 @@ def demo_plan(posts: int, *, seed: int) -> list[PlannedNotification]:
     chance.shuffle(scenarios)
     numbers = chance.sample(range(1_000, 1_000 + 10 * len(scenarios)), len(scenarios))
     return [
-        PlannedNotification(f"{customer}-{number}", _attributes(chance), fault=fault, expected=expected, scenario=name)
-        for (name, customer, expected, fault), number in zip(scenarios, numbers, strict=True)
+        replace(scenario, user_id=f"{scenario.user_id}-{number}", personalization=_attributes(chance))
+        for scenario, number in zip(scenarios, numbers, strict=True)
     ]

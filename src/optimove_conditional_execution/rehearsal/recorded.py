@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -18,7 +19,6 @@ Recorded = Path | Sequence[Mapping[str, Any]]
 
 _ATTRIBUTES: Final = "CustomerAttributes"
 _COLUMNS: Final = ("CustomerID", "ActionID", "ChannelID", "TemplateID", "PromoCode", _ATTRIBUTES)
-_TOO_DEEP: Final = "{} cannot be read: its JSON is nested too deeply."
 _NUMBERS: Final = ("ActionID", "ChannelID", "TemplateID")
 
 
@@ -89,25 +89,21 @@ def _read(path: Path) -> Iterable[Any]:
         raise ConfigurationError(f"{path} cannot be read: it is not UTF-8 text.") from None
     if path.suffix.lower() == ".csv":
         return _csv(path, text)
+    number = 0
     try:
-        whole = json.loads(text)
-    except ValueError:
-        return list(_lines(path, text))
-    except RecursionError:
-        raise ConfigurationError(_TOO_DEEP.format(path)) from None
-    return whole if isinstance(whole, list) else [whole]
-
-
-def _lines(path: Path, text: str) -> Iterable[Any]:
-    # Not `splitlines`: a JSON string may hold U+2028 as it is.
-    for number, line in enumerate(text.split("\n"), start=1):
-        try:
+        with contextlib.suppress(ValueError):
+            whole = json.loads(text)
+            return whole if isinstance(whole, list) else [whole]
+        found = []
+        # Not `splitlines`: a JSON string may hold U+2028 as it is.
+        for number, line in enumerate(text.split("\n"), start=1):  # noqa: B007 - the error has the number
             if line.strip():
-                yield json.loads(line)
-        except ValueError:
-            raise ConfigurationError(f"{path} is neither JSON nor JSON lines: see line {number}.") from None
-        except RecursionError:
-            raise ConfigurationError(_TOO_DEEP.format(path)) from None
+                found.append(json.loads(line))
+    except RecursionError:
+        raise ConfigurationError(f"{path} cannot be read: its JSON is nested too deeply.") from None
+    except ValueError:
+        raise ConfigurationError(f"{path} is neither JSON nor JSON lines: see line {number}.") from None
+    return found
 
 
 def _csv(path: Path, text: str) -> list[dict[str, Any]]:

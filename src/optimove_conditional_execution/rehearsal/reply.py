@@ -21,13 +21,17 @@ Failure = Literal["refused", "timeout", "unknown-host", "tls", "broken"]
 _GRACE_SECONDS: Final = 5.0
 """How long after a notification's deadline its webhook may still answer over HTTP."""
 
-_FAILURES: Final[dict[str, Failure]] = {
-    "refused": "refused",
-    "dns": "unknown-host",
-    "tls": "tls",
-    "timeout": "timeout",
+_FAILURES: Final[dict[str, tuple[Failure, str]]] = {
+    "refused": ("refused", "nothing listens at {origin}: start the service there, or correct the URL"),
+    "dns": ("unknown-host", "no machine is called {host}: correct the URL"),
+    "tls": ("tls", "{origin} does not speak TLS as it should: check whether the URL begins with http or https"),
+    "timeout": (
+        "timeout",
+        "the handler hangs or blocks its event loop: give what it waits for a timeout before the deadline",
+    ),
+    "": ("broken", "the connection ended: what listens at {origin} crashed, or does not speak HTTP"),
 }
-"""By the cause of a `TransportError` or a `DeadlineExceeded`; any other error counts as a broken connection."""
+"""Failure and remedy, by the cause of a `TransportError` or a `DeadlineExceeded`; "" stands for all others."""
 
 _REMEDIES: Final[dict[int, str]] = {
     400: "it cannot read the notification: let it parse the raw body, as a receiver of the SDK does",
@@ -85,7 +89,8 @@ class Reply:
         It holds for the answer to a notification with a right signature.
         """
         if self.status is None:
-            return _remedy_of_failure(self)
+            remedy = dict(_FAILURES.values())[self.failure or "broken"]
+            return remedy.format(origin=origin(self.url), host=urlsplit(self.url).hostname)
         if self.is_redirect:
             to = f" to {self.location}" if self.location else ""
             return (
@@ -118,22 +123,8 @@ async def post(engine: AsyncHttpEngine, delivery: Delivery, *, timeout_ms: int) 
     try:
         response = await aread_all(await engine.open(outgoing))
     except (TransportError, DeadlineExceeded) as error:
-        return Reply(delivery.url, time.monotonic() - start, failure=_FAILURES.get(error.cause, "broken"))
+        failure, _ = _FAILURES.get(error.cause, _FAILURES[""])
+        return Reply(delivery.url, time.monotonic() - start, failure=failure)
     location = response.headers.get("location", "").partition("?")[0]
     taken = time.monotonic() - start
     return Reply(delivery.url, taken, status=response.status, location=location, is_html=response.is_html)
-
-
-def _remedy_of_failure(reply: Reply) -> str:
-    where = origin(reply.url)
-    match reply.failure:
-        case "refused":
-            return f"nothing listens at {where}: start the service there, or correct the URL"
-        case "unknown-host":
-            return f"no machine is called {urlsplit(reply.url).hostname}: correct the URL"
-        case "tls":
-            return f"{where} does not speak TLS as it should: check whether the URL begins with http or https"
-        case "timeout":
-            return "the handler hangs or blocks its event loop: give what it waits for a timeout before the deadline"
-        case _:
-            return f"the connection ended: what listens at {where} crashed, or does not speak HTTP"

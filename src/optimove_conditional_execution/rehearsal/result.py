@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 from itertools import accumulate
 from typing import Any, Final, final
 
+from ..settings import TOKEN_VARIABLE
 from ..testing import Call, Campaign
 from .checks import EXPECTED, UNDECIDED_REMEDY, WRONGLY_APPROVED, WRONGLY_DENIED, CheckResult, Observation
+from .plan import FaultKind
 
 _SHOWN: Final = 3
 _FIRST_RECIPIENTS: Final = 10
+_DECIDED: Final = ("approved", "denied", "abstained")
+_COUNTS: Final = ("approved", "denied", "unknown", "late", "twice", "contradictions")
 _WORDS: Final = {"duplicate": "changed nothing", "late": "left alone", "forged": "refused", "oversize": "refused"}
 UNDECIDED_PERCENT: Final = 100 / 3
 """How many of a hundred may stay without a decision by default, of `UNDECIDED_SAMPLE` customers or more."""
 
 UNDECIDED_SAMPLE: Final = 10
 
+OTHER_TOKEN: Final = f"its token is not the one in the URL; set {TOKEN_VARIABLE} alike"
 _REFUSALS: Final = {
     HTTPStatus.BAD_REQUEST: "the body is not the documented one, which has timestamp, request_uid and approved",
     HTTPStatus.UNAUTHORIZED: "OPTIMOVE_API_KEY of the service is another one",
@@ -162,22 +167,19 @@ class TriggeredResult:
         """
         # Good ones first: what is wrong with them explains most of the rest.
         over = sorted((one for one in observations if one.over), key=lambda one: not one.planned.must_be_decided)
-        counts: Counter[str] = Counter()
-        posted: Counter[str] = Counter()
-        as_expected: Counter[str] = Counter()
-        affected: dict[CheckResult, list[Observation]] = {}
+        checked = [(one, number, check) for one in over for number, check in enumerate(one.checks())]
+        counts = Counter(check.kind for _, _, check in checked)
+        affected: defaultdict[CheckResult, list[Observation]] = defaultdict(list)
+        faults: defaultdict[FaultKind, list[bool]] = defaultdict(list)
         free: list[Observation] = []
-        for one in over:
+        for one, number, check in checked:
             fault = one.planned.fault
-            for number, check in enumerate(one.checks()):
-                counts[check.kind] += 1
-                if number == 0 and check.kind in ("approved", "denied", "abstained") and not one.planned.expected:
-                    free.append(one)
-                if check.finding:
-                    affected.setdefault(check, []).append(one)
-                if fault is not None and number == (fault == "duplicate"):
-                    posted[fault] += 1
-                    as_expected[fault] += check.kind == EXPECTED[fault]
+            if check.finding:
+                affected[check].append(one)
+            if fault is not None and number == (fault == "duplicate"):
+                faults[fault].append(check.kind == EXPECTED[fault])
+            if number == 0 and check.kind in _DECIDED and not one.planned.expected:
+                free.append(one)
         pending = sum(max(1, len(one.replies)) for one in observations if not one.over)
         of_calls = _of_calls(calls)
         none_decided = counts["abstained"] and not counts["approved"] and not counts["denied"]
@@ -186,11 +188,11 @@ class TriggeredResult:
             "too slow, which the log of the service shows."
         )
         return cls(
-            sent=counts.total() + pending,
+            sent=len(checked) + pending,
             approved=counts["approved"],
             denied=counts["denied"],
             abstained=counts["abstained"],
-            faults={kind: (posted[kind], as_expected[kind]) for kind in EXPECTED if posted[kind]},
+            faults={kind: (len(faults[kind]), sum(faults[kind])) for kind in EXPECTED if kind in faults},
             wrong=counts["wrong"],
             late=sum(one.is_late for one in over),
             pending=pending,
@@ -222,7 +224,7 @@ class TriggeredResult:
 
     def lines(self) -> list[tuple[str, str]]:
         """Return names and values, in the order in which they are shown."""
-        shown = [(name, str(getattr(self, name))) for name in ("sent", "approved", "denied", "abstained")]
+        shown = [(name, str(getattr(self, name))) for name in ("sent", *_DECIDED)]
         shown += [(kind, f"{fine} of {sent} {_WORDS[kind]}") for kind, (sent, fine) in self.faults.items()]
         shown += [(name, str(getattr(self, name))) for name in ("wrong", "pending") if name == "wrong" or self.pending]
         return [*shown, ("latency", str(self.latencies)), ("deadline", f"{self.deadline_ms} ms")]
@@ -232,7 +234,7 @@ class TriggeredResult:
         return {
             "event": "summary",
             "ok": self.ok,
-            **{name: getattr(self, name) for name in ("sent", "approved", "denied", "abstained", "wrong", "pending")},
+            **{name: getattr(self, name) for name in ("sent", *_DECIDED, "wrong", "pending")},
             "faults": {kind: {"sent": sent, "as_expected": fine} for kind, (sent, fine) in self.faults.items()},
             "latency_ms": self.latencies.as_json(),
             "deadline_ms": self.deadline_ms,
@@ -315,7 +317,8 @@ class ScheduledResult:
         findings = [*further]
         if any(status is None or status // 100 != 2 for status in statuses):
             given = ", ".join("no answer" if status is None else f"HTTP {status}" for status in statuses)
-            findings.append(Finding(f"The listener gave {given} instead of HTTP 200", _remedy_of_listener(statuses)))
+            remedy = OTHER_TOKEN if HTTPStatus.UNAUTHORIZED in statuses else ""
+            findings.append(Finding(f"The listener gave {given} instead of HTTP 200", remedy))
         if unapproved:
             some = ", ".join(unapproved[:_SHOWN]) + (" and others" if len(unapproved) > _SHOWN else "")
             cause = f"{len(unapproved)} would get the campaign and must not: {some}"
@@ -392,26 +395,19 @@ class ScheduledResult:
     def lines(self) -> list[tuple[str, str]]:
         """Return names and values, in the order in which they are shown."""
         numbers = self.as_json()
-        status = self.listener_statuses[-1] if self.listener_statuses else None
-        names = (
-            "rows", "updates", "largest_update", "approved", "denied", "unknown", "late", "twice", "contradictions",
-        )  # fmt: skip
-        return [
-            ("listener", "no answer" if status is None else f"HTTP {status}"),
-            *((name.replace("_", " "), f"{numbers[name]:,}") for name in names),
+        status = numbers["listener_status"]
+        shown = [
+            (name.replace("_", " "), f"{numbers[name]:,}") for name in ("rows", "updates", "largest_update", *_COUNTS)
         ]
+        return [("listener", "no answer" if status is None else f"HTTP {status}"), *shown]
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON object of `campaign --json`."""
         return {
             "event": "campaign",
-            "campaign_id": self.campaign_id,
             "listener_status": self.listener_statuses[-1] if self.listener_statuses else None,
-            "rows": self.rows,
             "updates": len(self.updates),
-            "largest_update": self.largest_update,
-            "approved": self.approved,
-            **{name: getattr(self, name) for name in ("denied", "unknown", "late", "twice", "contradictions")},
+            **{name: getattr(self, name) for name in ("campaign_id", "rows", "largest_update", *_COUNTS)},
             "first_recipients": list(self.recipients[:_FIRST_RECIPIENTS]),
             "unmet": self.unmet,
             "never_awaited": list(self.never_awaited),
@@ -457,15 +453,10 @@ def _of_calls(calls: Iterable[Call]) -> list[Finding]:
 
 def _of_expectation(customer_id: str, status: bool | None) -> Finding:
     if status:
-        return Finding(
-            f"{customer_id} should have been denied, and would get the campaign", WRONGLY_APPROVED, (customer_id,)
-        )
-    what = "no status was reported in time" if status is None else "was reported as not approved"
-    remedy = "the reviewer left the customer out, raised or was too slow" if status is None else WRONGLY_DENIED
-    return Finding(f"{customer_id} should have been approved, and {what}", remedy, (customer_id,))
-
-
-def _remedy_of_listener(statuses: Sequence[int | None]) -> str:
-    if HTTPStatus.UNAUTHORIZED in statuses:
-        return "its token is not the one in the URL; set OPTIMOVE_LISTENER_TOKEN alike"
-    return ""
+        right, what, remedy = "denied", "would get the campaign", WRONGLY_APPROVED
+    elif status is None:
+        right, what = "approved", "no status was reported in time"
+        remedy = "the reviewer left the customer out, raised or was too slow"
+    else:
+        right, what, remedy = "approved", "was reported as not approved", WRONGLY_DENIED
+    return Finding(f"{customer_id} should have been {right}, and {what}", remedy, (customer_id,))

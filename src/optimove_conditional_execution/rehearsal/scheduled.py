@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, final
 
@@ -59,7 +59,6 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
         expected: Ids of exactly the customers who must get the campaign; None accepts all who are reported.
         expect: The right decision about single customers: approved, or denied, who must not get the campaign.
         wait: End this many seconds after the event, when clearance is later; None for no limit.
-        until: Ends it when what it returns is done, instead of at clearance.
         token: The listener's token, for the service; None makes one.
         on_announced: Called with the listener's HTTP status, None when no answer came.
     """
@@ -75,7 +74,6 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
     expected: Collection[str] | None = field(default=None, repr=False)
     expect: Mapping[str, Expectation] = field(default_factory=dict, repr=False)
     wait: float | None = None
-    until: Callable[[], Awaitable[object]] | None = None
     token: str | None = field(default=None, repr=False)
     on_announced: Callable[[int | None], object] = lambda _: None
 
@@ -93,6 +91,8 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
         self._fake = FakeOptimove(
             api_key=self.api_key or secrets.token_urlsafe(24), secret=None, timezone=self.timezone
         )
+        self._variables = {TIMEZONE_VARIABLE: self._fake.timezone.key, TOKEN_VARIABLE: self.token}
+        self._target, self._what = self.listener, "listen for campaigns"
         self._campaign: Campaign | None = None
         self._statuses: list[int | None] = []
 
@@ -110,12 +110,6 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
             further=self._further_findings(),
         )
 
-    def _environment(self) -> dict[str, str]:
-        return {TIMEZONE_VARIABLE: self._fake.timezone.key, TOKEN_VARIABLE: str(self.token)}
-
-    def _target(self) -> tuple[str | None, str, bool]:
-        return self.listener, "listen for campaigns", False
-
     async def _listening(self) -> str:
         return await until_reachable(self.listener or await registered_listener(self._fake))
 
@@ -131,7 +125,7 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
         for _ in range(self.announcements):
             self._statuses.append(await announced(engine, url, self._campaign))
             self.on_announced(self._statuses[-1])
-        await (until_cleared(self._campaign, wait=self.wait) if self.until is None else self.until())
+        await until_cleared(self._campaign, wait=self.wait)
 
 
 async def announced(engine: AsyncHttpEngine, url: str, campaign: Campaign) -> int | None:

@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from typing import Any, Final, final
 
 from ..operations import DEFAULT_TIMEOUT_MS
-from ..settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, SECRET_VARIABLE, TIMEZONE_VARIABLE
+from ..settings import SECRET_VARIABLE, TIMEZONE_VARIABLE
 from ..testing import FakeOptimove
 from ..transport.http import AsyncHttpEngine
+from .base import simulated
 from .checks import Observation
 from .plan import PlannedNotification
 from .reply import post
 from .result import Latencies, ScheduledResult
 from .scheduled import announced, registered_listener, until_cleared
-from .server import LOOPBACK, served
+from .server import LOOPBACK
 from .triggered import LOOK_AGAIN_SECONDS, Posted, paced, until_over
 
 _KEPT: Final = 1_000
@@ -88,19 +89,10 @@ class Simulation:
         Raises:
             ConfigurationError: The simulator cannot listen.
         """
-        async with (
-            served(self._fake, host=self.host, port=self.port) as base_url,
-            contextlib.aclosing(AsyncHttpEngine()) as engine,
-            asyncio.TaskGroup() as group,
-        ):
-            self.on_ready(
-                {
-                    BASE_URL_VARIABLE: base_url,
-                    API_KEY_VARIABLE: self._fake.api_key,
-                    SECRET_VARIABLE: str(self._fake.secret),
-                    TIMEZONE_VARIABLE: self._fake.timezone.key,
-                }
-            )
+        variables = {SECRET_VARIABLE: str(self._fake.secret), TIMEZONE_VARIABLE: self._fake.timezone.key}
+        simulator = simulated(self._fake, variables, host=self.host, port=self.port)
+        async with simulator as (engine, environment), asyncio.TaskGroup() as group:
+            self.on_ready(environment)
             campaigns = group.create_task(self._campaigns(engine))
             await self._notifications(engine)
             campaigns.cancel()

@@ -99,7 +99,6 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
             `seed`.
         secret: The webhook secret that the service has; None makes one.
         on_change: Called with each notification when it is posted, at each HTTP answer, and when it is `over`.
-        is_sample: Whether the service is the sample service of the demo.
 
     Raises:
         ConfigurationError: The plan has too many faults, a payload cannot be read, or a customer of `expect` would not
@@ -121,7 +120,6 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
     notifications: Sequence[PlannedNotification] = field(default=(), repr=False)
     secret: str | None = field(default=None, repr=False)
     on_change: Callable[[Observation], object] = lambda _: None
-    is_sample: bool = False
 
     def __post_init__(self) -> None:
         if self.seed is None:
@@ -134,6 +132,9 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
             timeout_ms=self.deadline_ms,
             wall_clock=self._optimove_time,
         )
+        self._variables = {SECRET_VARIABLE: str(self._fake.secret)}
+        self._target = self.url
+        self._what = "register a webhook" if self.url is None else f"listen at {origin(self.url)}"
         if self.url is not None:
             # An id that differs from those that the simulator makes: a service that registers the URL itself finds it.
             self._fake.webhooks["given1"] = self.url
@@ -176,13 +177,6 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
             skew_seconds=self.skew_seconds,
             undecided=self.undecided,
         )
-
-    def _environment(self) -> dict[str, str]:
-        return {SECRET_VARIABLE: str(self._fake.secret)}
-
-    def _target(self) -> tuple[str | None, str, bool]:
-        what = "register a webhook" if self.url is None else f"listen at {origin(self.url)}"
-        return self.url, what, self.is_sample
 
     def _optimove_time(self) -> float:
         return time.time() + self.skew_seconds

@@ -170,10 +170,7 @@ class Campaign:
             attributes: Names of the attributes that the rows shall have.
         """
         start, stop = self._bounds(skip, top)
-        if start >= stop:
-            return self._empty_page
-        body = b"[" + self._rows.text(start, stop, attributes) + b"]"
-        return Response(200, {**_JSON, "content-length": str(len(body))}, body)
+        return self._response(b"[" + self._rows.text(start, stop, attributes) + b"]" if start < stop else None)
 
     def stream(self, *, skip: int = 0, top: int | None = None, attributes: Sequence[str] = ()) -> Iterator[bytes]:
         """Yield the same body in blocks of ten thousand rows, for servers that send a page too long for memory.
@@ -216,6 +213,9 @@ class Campaign:
         body = None
         if self._execution is not None:
             body = self._execution.page(channel=channel, skip=skip, top=size, attributes=attributes)
+        return self._response(body)
+
+    def _response(self, body: bytes | None) -> Response:
         if body is None:
             return self._empty_page
         return Response(200, {**_JSON, "content-length": str(len(body))}, body)
@@ -224,12 +224,8 @@ class Campaign:
         rows = len(self._rows)
         if self._ignores_paging:
             return 0, rows
-        sizes = [rows if top is None else top]
-        if self._page_cap is not None:
-            sizes.append(self._page_cap)
-        if self._sizes is not None:
-            sizes.append(next(self._sizes))
-        return min(skip, rows), min(rows, skip + min(sizes))
+        sizes = (top, self._page_cap, None if self._sizes is None else next(self._sizes))
+        return min(skip, rows), min([rows, *(skip + size for size in sizes if size is not None)])
 
     def take(self, statuses: Iterable[tuple[str, bool]], *, timestamp: str, at_ms: int) -> None:
         """Record an update.

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
-from zoneinfo import ZoneInfo
-
-from pydantic import SecretStr
 
 from ..client import AsyncOptimoveClient, OptimoveClient
-from ..deadline import Clock
 from ..errors import ConfigurationError
 from ..messages import Response
 from ..models.events import CAMPAIGN_READY
-from ..operations import DEFAULT_TIMEOUT_MS, ENDPOINTS, Endpoints
 from ..receivers.base import Receiver
 from ..signature import UNSIGNED, Unsigned
 from ..transport.http import local_async_client, local_client
@@ -27,8 +21,6 @@ from .payloads import Delivery, listener_request, signed_request
 from .payloads import notification as make_notification
 from .rows import make_rows
 from .service import Result, SentNotification, Service
-
-_FIRST_CAMPAIGN: Final = 1_359
 
 
 class FakeOptimove(Service):
@@ -48,43 +40,6 @@ class FakeOptimove(Service):
     - Statuses after clearance get 200 and do not count. Of two statuses for one customer the last counts. Ids that the
       campaign does not have get 200 and do not count. An unknown campaign is a 404, an update without statuses a 400.
     """
-
-    def __init__(
-        self,
-        *,
-        api_key: str | SecretStr = "fake-api-key",
-        secret: str | SecretStr | None = "fake-secret",  # noqa: S107 - a simulator's secret protects nothing
-        timeout_ms: int = DEFAULT_TIMEOUT_MS,
-        base_url: str = "https://optimove.test",
-        endpoints: Endpoints = ENDPOINTS,
-        wall_clock: Clock = time.time,
-        timezone: ZoneInfo | str = "UTC",
-        numeric_ids: bool = False,
-    ) -> None:
-        """Start without webhooks, listeners and campaigns.
-
-        Args:
-            api_key: The only key that is accepted.
-            secret: What notifications are signed with, until UpdateWebhookSettings changes it; None signs nothing.
-            timeout_ms: How long an answer may take, until UpdateWebhookSettings changes it.
-            base_url: The base URL of the clients that `client` and `async_client` return.
-            endpoints: Methods and paths, as your tenant has them.
-            wall_clock: Seconds since 1970.
-            timezone: The zone of the time stamps that have none: those of listener events and status updates. An IANA
-                name.
-            numeric_ids: Whether the ids of webhooks are whole numbers; Optimove's type is not documented.
-        """
-        super().__init__(
-            api_key=_plain(api_key),
-            secret=None if secret is None else _plain(secret),
-            timeout_ms=timeout_ms,
-            endpoints=endpoints,
-            wall_clock=wall_clock,
-            timezone=timezone,
-            numeric_ids=numeric_ids,
-        )
-        self.base_url = base_url
-        self._campaign_ids = itertools.count(_FIRST_CAMPAIGN)
 
     def __repr__(self) -> str:
         return (
@@ -341,10 +296,6 @@ def listener_delivery(url: str, campaign: Campaign, *, token: str | None = None)
     parts = urlsplit(url)
     request = listener_request(campaign.payload, token=token, path=parts.path or "/", query=parts.query)
     return Delivery(parts._replace(path=request.path, query=request.query, fragment="").geturl(), request)
-
-
-def _plain(secret: str | SecretStr) -> str:
-    return secret if isinstance(secret, str) else secret.get_secret_value()
 
 
 def _check_flavour(receiver: Receiver[Any], kind: str, method: str, *, awaited: bool) -> None:

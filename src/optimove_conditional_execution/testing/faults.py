@@ -13,7 +13,7 @@ import itertools
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import Final
@@ -91,7 +91,7 @@ def answer(name: str, response: Response, *, handled: bool = False) -> Fault:
         response: The answer, as it is.
         handled: Whether `FakeOptimove` handles the request before.
     """
-    return _answer(name, response.status, response.headers, response.body, handled=handled)
+    return replace(_sent(name, written(response)), handled=handled, closes=False)
 
 
 def drip_body(every: float = 0.05) -> Fault:
@@ -142,7 +142,7 @@ def long_header(size: int = 500_000) -> Fault:
     Args:
         size: Bytes of its value.
     """
-    return _answer("long_header", 200, {**_JSON, "x-long": "x" * size}, b"{}")
+    return answer("long_header", Response(200, {**_JSON, "x-long": "x" * size}, b"{}"))
 
 
 def gzip_bomb(size: int = 200 * _MEGABYTE) -> Fault:
@@ -184,7 +184,7 @@ def unavailable(status: int = 503) -> Fault:
         status: The status, 500 to 599.
     """
     body = b'{"status":%d,"error":"Service Unavailable","message":"Try again later."}' % status
-    return _answer("unavailable", status, _JSON, body)
+    return answer("unavailable", Response(status, _JSON, body))
 
 
 def rate_limited(retry_after: float | datetime | None = None) -> Fault:
@@ -199,7 +199,7 @@ def rate_limited(retry_after: float | datetime | None = None) -> Fault:
     elif retry_after is not None:
         headers["retry-after"] = f"{retry_after:g}"
     body = b'{"status":429,"error":"Too Many Requests","message":"Rate limit exceeded."}'
-    return _answer("rate_limited", 429, headers, body)
+    return answer("rate_limited", Response(429, headers, body))
 
 
 def redirect(location: str = "/elsewhere", status: int = 307) -> Fault:
@@ -209,18 +209,7 @@ def redirect(location: str = "/elsewhere", status: int = 307) -> Fault:
         location: Where to.
         status: 301, 302, 303, 307 or 308.
     """
-    return _answer("redirect", status, {"location": location}, b"")
-
-
-def _answer(
-    name: str, status: int, headers: Mapping[str, str], body: bytes, *, handled: bool = False, closes: bool = False
-) -> Fault:
-    data = written(Response(status, headers, body))
-
-    async def play(connection: Connection) -> None:
-        await connection.send(data)
-
-    return Fault(name, play, handled=handled, closes=closes)
+    return answer("redirect", Response(status, {"location": location}))
 
 
 def _sent(name: str, data: bytes) -> Fault:
@@ -288,20 +277,22 @@ BAD_CHUNK: Final = _sent("bad_chunk", _head(200, {**_JSON, "transfer-encoding": 
 GARBAGE: Final = _sent("garbage", bytes(range(256)) * 16)
 """Bytes that are neither HTTP nor TLS; for the latter let the client use `FaultServer.https_url`."""
 
-HTML_502: Final = _answer("html_502", 502, {"content-type": "text/html"}, _HTML)
+HTML_502: Final = answer("html_502", Response(502, {"content-type": "text/html"}, _HTML))
 """A proxy answers instead of the API."""
 
-JSON_STRING: Final = _answer("json_string", 200, _JSON, b'"The request was processed."')
+JSON_STRING: Final = answer("json_string", Response(200, _JSON, b'"The request was processed."'))
 """A 200 whose body is a JSON string, as some errors of Optimove's older API."""
 
-EMPTY: Final = _answer("empty", 200, {}, b"")
+EMPTY: Final = answer("empty", Response(200))
 """A 200 without a body."""
 
-BROKEN_GZIP: Final = _answer("broken_gzip", 200, {**_JSON, "content-encoding": "gzip"}, b"\x1f\x8b\x08\x00 broken")
+BROKEN_GZIP: Final = answer(
+    "broken_gzip", Response(200, {**_JSON, "content-encoding": "gzip"}, b"\x1f\x8b\x08\x00 broken")
+)
 """A 200 whose body claims to be compressed, and is not."""
 
-LATIN_1_JSON: Final = _answer("latin_1_json", 200, _JSON, '[{"id":"é","url":"https://é"}]'.encode("latin-1"))
+LATIN_1_JSON: Final = answer("latin_1_json", Response(200, _JSON, '[{"id":"é","url":"https://é"}]'.encode("latin-1")))
 """A 200 whose JSON is not UTF-8."""
 
-CLOSE_AFTER_ANSWER: Final = _answer("close_after_answer", 200, _JSON, b"[]", closes=True)
+CLOSE_AFTER_ANSWER: Final = replace(answer("close_after_answer", Response(200, _JSON, b"[]")), closes=True)
 """A good answer on a connection that is closed after it, without `Connection: close`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from ..errors import ConfigurationError
 from ..validation import integer
@@ -24,33 +24,6 @@ _ACTION: Final = 19
 _GENERATED: Final = re.compile(r"C([0-9]{7,})")
 
 
-class Rows(Protocol):
-    """The customers of a campaign, each in one row a channel; the channels come one after the other."""
-
-    def __len__(self) -> int:
-        """Return how many rows there are."""
-        ...
-
-    def text(self, start: int, stop: int, attributes: Sequence[str], more: Mapping[str, Any] = _NONE) -> bytes:
-        """Return the rows from `start` to `stop` as the elements of a JSON array, without its brackets.
-
-        Args:
-            start: The first row.
-            stop: The row after the last.
-            attributes: Names of the attributes that the rows shall have.
-            more: Further fields of each row.
-        """
-        ...
-
-    def about(self, index: int) -> tuple[str, Any, bool]:
-        """Return the customer and the channel of a row, and whether it is one of the control group."""
-        ...
-
-    def knows(self, customer_id: str) -> bool:
-        """Whether a customer belongs to the campaign."""
-        ...
-
-
 class GeneratedRows:
     """Customers C0000001 and on."""
 
@@ -63,7 +36,14 @@ class GeneratedRows:
         return self._customers * len(self._channels)
 
     def text(self, start: int, stop: int, attributes: Sequence[str], more: Mapping[str, Any] = _NONE) -> bytes:
-        """Return the rows from `start` to `stop` as the elements of a JSON array; see `Rows.text`."""
+        """Return the rows from `start` to `stop` as the elements of a JSON array, without its brackets.
+
+        Args:
+            start: The first row.
+            stop: The row after the last.
+            attributes: Names of the attributes that the rows shall have.
+            more: Further fields of each row.
+        """
         blocks = []
         while start < stop:
             channel, first = divmod(start, self._customers)
@@ -111,7 +91,7 @@ class GivenRows:
         return len(self._customers) * len(self._channels)
 
     def text(self, start: int, stop: int, attributes: Sequence[str], more: Mapping[str, Any] = _NONE) -> bytes:
-        """Return the rows from `start` to `stop` as the elements of a JSON array; see `Rows.text`."""
+        """Return the rows from `start` to `stop` as the elements of a JSON array; see `GeneratedRows.text`."""
         rows = (self._row(*divmod(index, len(self._customers)), attributes) for index in range(start, stop))
         return ",".join([json.dumps({**row, **more}, separators=(",", ":")) for row in rows]).encode()
 
@@ -141,6 +121,10 @@ class GivenRows:
     def knows(self, customer_id: str) -> bool:
         """Whether a customer belongs to the campaign."""
         return customer_id in self._ids
+
+
+Rows = GeneratedRows | GivenRows
+"""The customers of a campaign, each in one row a channel; the channels come one after the other."""
 
 
 def make_rows(customers: int | Iterable[Customer], *, channels: int, control_every: int | None) -> Rows:

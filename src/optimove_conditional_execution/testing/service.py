@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import datetime as dt
 import hmac
+import itertools
 import json
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,14 +20,14 @@ from typing import Annotated, Any, Final, Literal
 from urllib.parse import parse_qsl, unquote
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, StringConstraints, ValidationError
 
 from ..deadline import Clock, zone_of
 from ..errors import PayloadError
 from ..messages import Request, Response
 from ..models.approval import Approval
 from ..models.events import CAMPAIGN_READY
-from ..operations import MAX_STATUSES, Endpoint, Endpoints
+from ..operations import DEFAULT_TIMEOUT_MS, ENDPOINTS, MAX_STATUSES, Endpoint, Endpoints
 from ..operations.endpoints import PREFIXED
 from .campaigns import Campaign
 from .payloads import TIMESTAMP
@@ -38,6 +40,7 @@ _MAX_BODY: Final = 8_388_608
 _KEPT_BODY: Final = 65_536
 """Bytes of a body that is remembered: a hundred full updates would take 40 MB."""
 
+_FIRST_CAMPAIGN: Final = 1_359
 _NUMBER: Final = re.compile("[0-9]{1,18}")
 
 
@@ -177,6 +180,7 @@ class Service:
         api_key: The only key that is accepted.
         secret: What notifications are signed with; None signs nothing.
         timeout_ms: How long an answer may take.
+        base_url: The base URL of its clients.
         timezone: The zone of time stamps that have none.
         calls: Every request so far.
         webhooks: URLs by id.
@@ -188,17 +192,32 @@ class Service:
     def __init__(
         self,
         *,
-        api_key: str,
-        secret: str | None,
-        timeout_ms: int,
-        endpoints: Endpoints,
-        wall_clock: Clock,
-        timezone: ZoneInfo | str,
-        numeric_ids: bool,
+        api_key: str | SecretStr = "fake-api-key",
+        secret: str | SecretStr | None = "fake-secret",  # noqa: S107 - a simulator's secret protects nothing
+        timeout_ms: int = DEFAULT_TIMEOUT_MS,
+        base_url: str = "https://optimove.test",
+        endpoints: Endpoints = ENDPOINTS,
+        wall_clock: Clock = time.time,
+        timezone: ZoneInfo | str = "UTC",
+        numeric_ids: bool = False,
     ) -> None:
-        self.api_key = api_key
-        self.secret = secret
+        """Start without webhooks, listeners and campaigns.
+
+        Args:
+            api_key: The only key that is accepted.
+            secret: What notifications are signed with, until UpdateWebhookSettings changes it; None signs nothing.
+            timeout_ms: How long an answer may take, until UpdateWebhookSettings changes it.
+            base_url: The base URL of the clients that `client` and `async_client` return.
+            endpoints: Methods and paths, as your tenant has them.
+            wall_clock: Seconds since 1970.
+            timezone: The zone of the time stamps that have none: those of listener events and status updates. An IANA
+                name.
+            numeric_ids: Whether the ids of webhooks are whole numbers; Optimove's type is not documented.
+        """
+        self.api_key = _plain(api_key)
+        self.secret = None if secret is None else _plain(secret)
         self.timeout_ms = timeout_ms
+        self.base_url = base_url
         self.timezone = zone_of(timezone)
         self.calls: list[Call] = []
         self.webhooks: dict[str, str] = {}
@@ -211,6 +230,7 @@ class Service:
         self._planned: deque[Response] = deque()
         self._numeric_ids = numeric_ids
         self._made_ids = 0
+        self._campaign_ids = itertools.count(_FIRST_CAMPAIGN)
         # Optimove's documentation writes the paths of scheduled campaigns in more than one case.
         self._routes = [
             Route(name, endpoint, getattr(self, f"_{name}"), any_case=name in PREFIXED)
@@ -341,23 +361,15 @@ class Service:
         return _json(200, listed)
 
     def _get_campaign_details(self, request: Request, _: str) -> Response:
-        query = {name.lower(): value for name, value in parse_qsl(request.query, keep_blank_values=True)}
-        text = query.get("campaignid", "")
-        if not _NUMBER.fullmatch(text):
-            return _error(400, "CampaignID must be a number.")
-        campaign = self.campaigns.get(int(text))
-        return _error(404, "There is no such campaign.") if campaign is None else _json(200, campaign.details)
+        return self._of_campaign(request, lambda campaign, _: _json(200, campaign.details))
 
     def _get_processed_campaign_customers(self, request: Request, _: str) -> Response:
-        return self._page(request, lambda campaign, query: campaign.page(**query.page))
+        return self._of_campaign(request, lambda campaign, query: campaign.page(**query.page))
 
     def _get_customer_execution_details_by_campaign(self, request: Request, _: str) -> Response:
-        def answer(campaign: Campaign, query: _PageQuery) -> Response:
-            return campaign.executed(channel=query.channel, **query.page)
+        return self._of_campaign(request, lambda one, query: one.executed(channel=query.channel, **query.page))
 
-        return self._page(request, answer)
-
-    def _page(self, request: Request, answer: Callable[[Campaign, _PageQuery], Response]) -> Response:
+    def _of_campaign(self, request: Request, answer: Callable[[Campaign, _PageQuery], Response]) -> Response:
         given = {name.lower(): value for name, value in parse_qsl(request.query, keep_blank_values=True)}
         numbers = [given.get(name) for name in ("campaignid", "$top", "$skip", "channelid")]
         if not all(text is None or _NUMBER.fullmatch(text) for text in numbers):
@@ -380,6 +392,10 @@ class Service:
         statuses = [(each.CustomerID, each.Status) for each in body.PromosUpdated]
         campaign.take(statuses, timestamp=body.TimeStamp, at_ms=self._now_ms())
         return Response(200)
+
+
+def _plain(secret: str | SecretStr) -> str:
+    return secret if isinstance(secret, str) else secret.get_secret_value()
 
 
 def _json(status: int, value: object) -> Response:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from ...errors import ConfigurationError, OptimoveError
 from ...stores.remote import ServerFacts
-from .finding import Check, Finding, check_of, not_checked, problem, warning
+from .finding import Check, Finding, check_of, checking, not_checked, ok, problem, problem_of, skipped, warning
 
 VARIABLE: Final = "OPTIMOVE_CLAIMS_URL"
 
@@ -20,7 +20,6 @@ _POSTGRES: Final = ("postgresql", "postgres")
 _TRIES: Final = 5
 _SLOW_SECONDS: Final = 0.05
 _CLOCK_SECONDS: Final = 5.0
-_NAMES: Final = ("claims-clock", "claims-kept")
 
 
 def claims_checks(url: str) -> Iterator[Check]:
@@ -32,19 +31,18 @@ def claims_checks(url: str) -> Iterator[Check]:
         facts = facts_of(url)
         now = (asked_at + time.time()) / 2
     except (ImportError, OptimoveError) as error:
-        what, _, remedy = str(error).partition(": ")
-        remedy = remedy or f"Is the server started, and does a firewall let this machine through? Check {VARIABLE}."
-        yield Check("claims", "problem", f"{what.rstrip('.')}.", f"{remedy[:1].upper()}{remedy[1:]}")
-        for name in _NAMES:
-            yield not_checked(name, "The claim store is not usable.")
+        finding = problem_of(error)
+        elsewhere = f"Is the server started, and does a firewall let this machine through? Check {VARIABLE}."
+        yield check_of("claims", finding if finding.remedy else finding._replace(remedy=elsewhere))
+        yield from skipped(("claims-clock", "claims-kept"), "The claim store is not usable.")
         return
-    yield check_of("claims", f"{kind} takes claims; a step takes {took * 1000:.1f} ms.", _pace(kind, took))
+    yield _pace_check(kind, took)
     yield _clock_check(kind, facts.clock - now)
-    yield _kept_check(kind, facts)
+    yield _kept_check(kind, facts.settings)
     pooler = facts.settings.get("pooler")
     if pooler is not None:
         said = f"A pooler stands before {kind}, in {pooler} mode: no statement is prepared, which takes longer."
-        yield Check("pooler", "ok", said)
+        yield check_of("pooler", ok(said))
 
 
 def _store(url: str) -> tuple[str, Any, Callable[[str], ServerFacts]]:
@@ -77,7 +75,9 @@ def _seconds_per_step(claims: Any) -> float:
     return statistics.median(seconds)
 
 
-def _pace(kind: str, took: float) -> Iterator[Finding]:
+@checking("claims")
+def _pace_check(kind: str, took: float) -> Iterator[Finding]:
+    yield ok(f"{kind} takes claims; a step takes {took * 1000:.1f} ms.")
     if took > _SLOW_SECONDS:
         yield warning(
             f"{kind} takes {took * 1000:.0f} ms for a step, and each notification waits for three.",
@@ -85,22 +85,20 @@ def _pace(kind: str, took: float) -> Iterator[Finding]:
         )
 
 
-def _clock_check(kind: str, ahead: float) -> Check:
+@checking("claims-clock")
+def _clock_check(kind: str, ahead: float) -> Iterator[Finding]:
     said = f"{kind}'s clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} this machine's."
-    fine = f"{said} Leases count on {kind}'s alone."
-    wrong = [] if abs(ahead) <= _CLOCK_SECONDS else [warning(said, "Set both by NTP. Leases do not suffer from it.")]
-    return check_of("claims-clock", fine, wrong)
+    yield ok(f"{said} Leases count on {kind}'s alone.")
+    if abs(ahead) > _CLOCK_SECONDS:
+        yield warning(said, "Set both by NTP. Leases do not suffer from it.")
 
 
-def _kept_check(kind: str, facts: ServerFacts) -> Check:
-    if not facts.settings:
-        return not_checked(
-            "claims-kept", f"{kind} does not tell its settings.", "Allow the user INFO, or ask who runs it."
-        )
-    return check_of("claims-kept", f"{kind} keeps what it has confirmed.", _kept_findings(facts.settings))
-
-
-def _kept_findings(settings: Any) -> Iterator[Finding]:
+@checking("claims-kept")
+def _kept_check(kind: str, settings: Any) -> Iterator[Finding]:
+    if not settings:
+        yield not_checked(f"{kind} does not tell its settings.", "Allow the user INFO, or ask who runs it.")
+        return
+    yield ok(f"{kind} keeps what it has confirmed.")
     told = settings.get
     if told("aof_enabled") == "0":
         yield warning(

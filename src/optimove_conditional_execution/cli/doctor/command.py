@@ -25,9 +25,9 @@ from .claims import VARIABLE as CLAIMS_VARIABLE
 from .claims import claims_checks
 from .connection import Probe
 from .environment import accepted, key_check, secret_check, timezone_check, token_check, url_check, versions_check
-from .finding import Check, State, not_checked
+from .finding import Check, State, check_of, problem, skipped
 from .own_service import own_service_check
-from .tenant import NAMES, DoctorOptions, Tenant, campaign_urls, skipped, tenant_checks
+from .tenant import NAMES, DoctorOptions, Tenant, campaign_urls, tenant_checks
 
 _COLOURS: Final[dict[State, str]] = {"ok": "green", "warning": "yellow", "problem": "red", "not checked": "blue"}
 _SERVICE: Final = "it must be registered, be reachable from here, and refuse"
@@ -91,8 +91,8 @@ def _checks(environment: Mapping[str, str], plan: DoctorOptions) -> Iterator[Che
     try:
         engine = HttpEngine()
     except ConfigurationError as error:
-        yield not_checked("name", "Nothing can be asked.")
-        yield Check("connection", "problem", "This machine is not set up for connections.", str(error))
+        yield from skipped(NAMES[:1], "Nothing can be asked.")
+        yield check_of("connection", problem("This machine is not set up for connections.", str(error)))
         yield from skipped(NAMES[2:], "Nothing can be asked.")
     else:
         with closing(engine):

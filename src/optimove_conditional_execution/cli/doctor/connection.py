@@ -15,7 +15,7 @@ from ...messages import Response
 from ...transport.engine import Engine, OutgoingRequest, read_all
 from ...transport.proxies import has_proxy, proxy_for
 from ...urls import address_of, is_loopback, origin
-from .finding import Check, not_checked
+from .finding import Check, Finding, check_of, not_checked, ok, problem
 
 _HEADERS: Final = {
     "Accept-Encoding": "identity",
@@ -51,13 +51,11 @@ class NoAnswer:
 
     Attributes:
         cause: That of a `TransportError`; `not-connected` for a time-out before the request was sent.
-        finding: The same as a sentence.
-        remedy: What to do.
+        finding: The same as a sentence, and what to do.
     """
 
     cause: str
-    finding: str
-    remedy: str
+    finding: Finding
 
 
 @final
@@ -100,32 +98,24 @@ def connection_checks(url: str, result: Answer | NoAnswer) -> list[Check]:
         result: Its result.
     """
     host, proxy = urlsplit(url).hostname or "", _proxy_of(url)
-    failed = result if isinstance(result, NoAnswer) else None
-    cause = None if failed is None else failed.cause
-    problem = ("", "") if failed is None else (failed.finding, failed.remedy)
-    if proxy is not None:
-        name = not_checked("name", f"The proxy {proxy} looks {host} up.", "Nothing to do, if the connection is ok.")
-    elif cause == "dns":
-        name = Check("name", "problem", *problem)
-    else:
-        name = Check("name", "ok", f"{host} is an address." if address_of(host) else f"{host} has an address.")
+    cause, failed = ("", ok("")) if isinstance(result, Answer) else (result.cause, result.finding)
+    name = ok(f"{host} is an address." if address_of(host) else f"{host} has an address.")
+    connection = ok(f"{origin(url)} can be reached{'' if proxy is None else f' through the proxy {proxy}'}.")
+    tls = not_checked("There is no connection.")
     if cause == "dns":
-        connection = not_checked("connection", "The name has no address.")
-    elif cause not in (None, "tls"):
-        connection = Check("connection", "problem", *problem)
-    else:
-        through = "" if proxy is None else f" through the proxy {proxy}"
-        connection = Check("connection", "ok", f"{origin(url)} can be reached{through}.")
-    if urlsplit(url).scheme == "http":
-        loopback = Check("tls", "ok", "Not needed on loopback.")
-        tls = loopback if is_loopback(host) else not_checked("tls", "The URL is plain http.", "Use https: see url.")
-    elif cause in (None, "timeout"):
-        tls = Check("tls", "ok", "The server's certificate is valid, and of this host.")
+        name, connection = failed, not_checked("The name has no address.")
     elif cause == "tls":
-        tls = Check("tls", "problem", *problem)
-    else:
-        tls = not_checked("tls", "There is no connection.")
-    return [name, connection, tls]
+        tls = failed
+    elif cause:
+        connection = failed
+    if cause in ("", "timeout"):
+        tls = ok("The server's certificate is valid, and of this host.")
+    if proxy is not None:
+        name = not_checked(f"The proxy {proxy} looks {host} up.", "Nothing to do, if the connection is ok.")
+    if urlsplit(url).scheme == "http":
+        plain = not_checked("The URL is plain http.", "Use https: see url.")
+        tls = ok("Not needed on loopback.") if is_loopback(host) else plain
+    return [check_of("name", name), check_of("connection", connection), check_of("tls", tls)]
 
 
 # ---- why there is no answer
@@ -176,6 +166,5 @@ def _no_answer(error: TransportError | DeadlineExceeded, url: str, seconds: floa
         cause, detail = ("not-connected", "") if proxy is None else ("proxy", "it takes no connection")
     meaning, remedy = _TEXTS.get(reason) or _TEXTS.get(cause) or _TEXTS["broken"]
     said = f" ({detail.rstrip('.')})" if detail else ""
-    return NoAnswer(
-        cause, f"No answer from {origin(url)}: {meaning.format(seconds=seconds, proxy=proxy)}{said}.", remedy
-    )
+    what = f"No answer from {origin(url)}: {meaning.format(seconds=seconds, proxy=proxy)}{said}."
+    return NoAnswer(cause, problem(what, remedy))

@@ -31,7 +31,7 @@ from ...settings import (
 from ...stores.sqlite_file import SQLITE_VERSION
 from ...urls import is_loopback
 from ..tenant import token_of
-from .finding import Check, Finding, check_of, not_checked, problem, warning
+from .finding import Finding, checking, not_checked, ok, problem, problem_of, warning
 
 REGISTER: Final = f"{TOKEN_VARIABLE}=... optimove-ce listeners register URL"
 """How to register a listener."""
@@ -74,8 +74,7 @@ def _setting_findings(environment: Mapping[str, str], name: str, kind: str) -> I
     try:
         accepted(environment, name)
     except ConfigurationError as error:
-        what, _, remedy = str(error).partition(": ")
-        yield problem(f"{what}.", f"{remedy[:1].upper()}{remedy[1:]}")
+        yield problem_of(error)
     else:
         if value != value.strip():
             what = f"{name} has white space or a line break around it. The SDK drops it, other programs do not."
@@ -85,25 +84,20 @@ def _setting_findings(environment: Mapping[str, str], name: str, kind: str) -> I
 # ---- key and URL
 
 
-def key_check(environment: Mapping[str, str]) -> Check:
+@checking("key")
+def key_check(environment: Mapping[str, str]) -> Iterator[Finding]:
     """Check that the key is set, without additions from copying."""
-    return check_of("key", f"{API_KEY_VARIABLE} is set.", _key_findings(environment))
-
-
-def _key_findings(environment: Mapping[str, str]) -> Iterator[Finding]:
+    yield ok(f"{API_KEY_VARIABLE} is set.")
     yield from _setting_findings(environment, API_KEY_VARIABLE, "key")
     if environment.get(API_KEY_VARIABLE, "").strip().lower().startswith(("x-api-key", "bearer ")):
         what = f"{API_KEY_VARIABLE} begins with the name of a header or scheme."
         yield problem(what, f"Set {API_KEY_VARIABLE} to the key alone.")
 
 
-def url_check(environment: Mapping[str, str]) -> Check:
+@checking("url")
+def url_check(environment: Mapping[str, str]) -> Iterator[Finding]:
     """Check that the base URL is set, is https, and has the form of a tenant's API server."""
-    url = environment.get(BASE_URL_VARIABLE, "").strip().rstrip("/")
-    return check_of("url", f"{BASE_URL_VARIABLE} is {url}.", _url_findings(environment))
-
-
-def _url_findings(environment: Mapping[str, str]) -> Iterator[Finding]:
+    yield ok(f"{BASE_URL_VARIABLE} is {environment.get(BASE_URL_VARIABLE, '').strip().rstrip('/')}.")
     yield from _setting_findings(environment, BASE_URL_VARIABLE, "URL")
     try:
         parts = urlsplit(accepted(environment, BASE_URL_VARIABLE).base_url)
@@ -137,15 +131,12 @@ def _url_findings(environment: Mapping[str, str]) -> Iterator[Finding]:
 # ---- secrets and token
 
 
-def secret_check(environment: Mapping[str, str]) -> Check:
+@checking("secret")
+def secret_check(environment: Mapping[str, str]) -> Iterator[Finding]:
     """Check the webhook secret, and the further ones of a rotation."""
     secrets = secret_variables(environment)
     names = ", ".join(secrets)
-    fine = f"{len(secrets)} secrets are set ({names}); each is tried." if len(secrets) > 1 else f"{names} is set."
-    return check_of("secret", fine, _secret_findings(secrets, environment))
-
-
-def _secret_findings(secrets: Mapping[str, bytes], environment: Mapping[str, str]) -> Iterator[Finding]:
+    yield ok(f"{len(secrets)} secrets are set ({names}); each is tried." if len(secrets) > 1 else f"{names} is set.")
     if not secrets:
         yield warning(
             f"{SECRET_VARIABLE} is not set.",
@@ -179,7 +170,8 @@ def _value_findings(name: str, value: bytes, kind: str, longer: str) -> Iterator
         yield warning(f"{name} has less than {_MIN_LENGTH} characters, so it can be guessed.", longer)
 
 
-def token_check(environment: Mapping[str, str], urls: Sequence[str]) -> Check:
+@checking("token")
+def token_check(environment: Mapping[str, str], urls: Sequence[str]) -> Iterator[Finding]:
     """Check the listener's token, and whether the registered URL has it.
 
     Args:
@@ -189,12 +181,9 @@ def token_check(environment: Mapping[str, str], urls: Sequence[str]) -> Check:
     token = environment.get(TOKEN_VARIABLE)
     if token is None and not urls:
         remedy = "For scheduled campaigns set it to the token of your listener, unless your service gets it elsewhere."
-        return not_checked("token", f"{TOKEN_VARIABLE} is not set.", remedy)
-    fine = f"{TOKEN_VARIABLE} is set" + (", and the registered URL has it." if urls else ".")
-    return check_of("token", fine, _token_findings(token, urls))
-
-
-def _token_findings(token: str | None, urls: Sequence[str]) -> Iterator[Finding]:
+        yield not_checked(f"{TOKEN_VARIABLE} is not set.", remedy)
+        return
+    yield ok(f"{TOKEN_VARIABLE} is set{', and the registered URL has it' if urls else ''}.")
     if token is not None:
         try:
             expected = ListenerToken(token)
@@ -231,7 +220,8 @@ def _opens(token: ListenerToken, url: str) -> bool:
 # ---- the time zone
 
 
-def timezone_check(environment: Mapping[str, str], *, is_needed: bool) -> Check:
+@checking("timezone")
+def timezone_check(environment: Mapping[str, str], *, is_needed: bool) -> Iterator[Finding]:
     """Check that the zone of Optimove's time stamps is set and known.
 
     Args:
@@ -242,15 +232,16 @@ def timezone_check(environment: Mapping[str, str], *, is_needed: bool) -> Check:
     if not name:
         what = f"{TIMEZONE_VARIABLE} is not set, which scheduled campaigns need."
         remedy = "Set it to an IANA name like Europe/London. Ask Optimove in which zone your tenant's time stamps are."
-        return Check("timezone", "problem" if is_needed else "warning", what, remedy)
+        yield Finding("problem" if is_needed else "warning", what, remedy)
+        return
     try:
         now = datetime.now(UTC).astimezone(accepted(environment, TIMEZONE_VARIABLE).timezone)
     except ConfigurationError as error:
-        what, _, remedy = str(error).partition(": ")
         close = " or ".join(_close_names(name, zoneinfo.available_timezones()))
-        meant = f"Did you mean {close}? " if close else ""
-        return Check("timezone", "problem", f"{what}.", f"{meant}{remedy[:1].upper()}{remedy[1:]}")
-    return Check("timezone", "ok", f"{TIMEZONE_VARIABLE} is {name}, where it is {now:%H:%M} now.")
+        finding = problem_of(error)
+        yield finding._replace(remedy=f"Did you mean {close}? {finding.remedy}") if close else finding
+    else:
+        yield ok(f"{TIMEZONE_VARIABLE} is {name}, where it is {now:%H:%M} now.")
 
 
 def _close_names(name: str, known: set[str]) -> list[str]:
@@ -273,7 +264,8 @@ _SOUND_SQLITE: Final = (3, 51, 3)
 """Source: sqlite.org/wal.html#walresetbug."""
 
 
-def versions_check(sqlite: tuple[int, ...] = SQLITE_VERSION) -> Check:
+@checking("versions")
+def versions_check(sqlite: tuple[int, ...] = SQLITE_VERSION) -> Iterator[Finding]:
     """Check the versions of Python, the SDK, its dependencies and SQLite.
 
     Args:
@@ -286,11 +278,11 @@ def versions_check(sqlite: tuple[int, ...] = SQLITE_VERSION) -> Check:
     found = f"{', '.join(named)}."
     if sqlite < _MIN_SQLITE:
         found += f" This SQLite is too old for SqliteClaims and SqliteJournal, which need {_dotted(_MIN_SQLITE)}."
-        return Check("versions", "warning", found, "Use a Python with a newer SQLite, if you use those.")
-    if sqlite < _SOUND_SQLITE:
+        yield warning(found, "Use a Python with a newer SQLite, if you use those.")
+    elif sqlite < _SOUND_SQLITE:
         found += f" Before SQLite {_dotted(_SOUND_SQLITE)} the WAL mode has a rare fault: it concerns SqliteClaims and "
         found += "SqliteJournal in several processes."
-    return Check("versions", "ok", found)
+    yield ok(found)
 
 
 def _dotted(version: tuple[int, ...]) -> str:

@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 
 from ..tenant import shown_url
 from .connection import Answer, NoAnswer, Probe
-from .finding import Check, Finding, check_of, problem, warning
+from .finding import Check, Finding, check_of, ok, problem, warning
 from .tenant import address_findings
 
 _HEADERS: Final = {"Content-Type": "application/json"}
@@ -40,13 +40,13 @@ def own_service_check(
     what, proof, _ = _KINDS[name]
     posted = probe.ask("POST", url, _HEADERS, _BODY)
     if isinstance(posted, NoAnswer):
-        findings = [problem(posted.finding, posted.remedy)]
+        findings = [posted.finding]
     elif posted.status == HTTPStatus.UNAUTHORIZED:
         findings = list(_get_findings(probe.ask("GET", url, {})))
     else:
         findings = [_status_finding(name, url, posted)]
     findings += address_findings(url, shown_url(url, full=False), is_rehearsal=is_rehearsal)
-    return check_of(name, f"It can be reached from here, and refuses {what} without {proof} (401).", findings)
+    return check_of(name, ok(f"It can be reached from here, and refuses {what} without {proof} (401)."), *findings)
 
 
 def _get_findings(got: Answer | NoAnswer) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ from ...urls import address_of, is_loopback, normalized, split_absolute, without
 from ..tenant import plain_url, shown_url, without_token
 from .connection import Answer, NoAnswer, Probe, connection_checks
 from .environment import REGISTER
-from .finding import Check, Finding, check_of, not_checked, problem, warning
+from .finding import Check, Finding, checking, not_checked, ok, problem, skipped, warning
 
 T = TypeVar("T")
 
@@ -126,23 +126,12 @@ def tenant_checks(tenant: Tenant, plan: DoctorOptions) -> Generator[Check, None,
         other = tenant.call(elsewhere)
         if isinstance(other, list):
             reading, listeners, is_elsewhere = elsewhere, other, True
-    if tenant.has_key:
-        yield check_of("access", "The key is accepted for both calls.", _access_findings(webhooks, listeners))
-    else:
-        yield not_checked("access", "Asked without a key: there is none, or it would travel in clear.")
-    found = "The calls for scheduled campaigns are found"
-    if is_elsewhere:
-        what = f'{found} not with path_prefix="{prefix}", but with "{other_prefix}".'
-        remedy = f'Pass endpoints=Endpoints(path_prefix="{other_prefix}") to your clients, and --path-prefix here.'
-        yield Check("prefix", "problem", what, remedy)
-    elif isinstance(listeners, list):
-        yield Check("prefix", "ok", f'{found} with path_prefix="{prefix}".')
-    else:
-        yield not_checked("prefix", "The answers do not tell which path is right.", "See access.")
+    yield _access_check(tenant, webhooks, listeners)
+    yield _prefix_check(prefix, other_prefix if is_elsewhere else prefix, listeners)
     if isinstance(webhooks, list) or isinstance(listeners, list):
         yield _endpoints_check(tenant, plan.endpoints, webhooks if isinstance(webhooks, list) else ())
     else:
-        yield not_checked("endpoints", "Neither call was answered, so no path can be told from another.")
+        yield from skipped(("endpoints",), "Neither call was answered, so no path can be told from another.")
     seconds: list[float] = []
     if isinstance(webhooks, list):
         seconds = [first.seconds, *_more_round_trips(tenant, listing)]
@@ -150,23 +139,9 @@ def tenant_checks(tenant: Tenant, plan: DoctorOptions) -> Generator[Check, None,
         seconds = _more_round_trips(tenant, reading)
     yield clock_check(tenant.answers)
     yield budget_check(seconds, timeout_ms=plan.timeout_ms)
-    if isinstance(webhooks, list):
-        fine = "".join(f"{_shown_webhook(webhook)} is registered." for webhook in webhooks[:1])
-        yield check_of("webhooks", fine, _webhook_findings(webhooks, plan))
-    else:
-        yield not_checked("webhooks", "They could not be read.", "See access.")
-    if not isinstance(listeners, list):
-        yield not_checked("listener", "The listeners could not be read.", "See access and prefix.")
-        return None
-    urls = campaign_urls(listeners)
-    fine = "".join(f"{shown_url(url, full=False)} is registered for campaigns on hold." for url in urls[:1])
-    yield check_of("listener", fine, _listener_findings(listeners, plan))
-    return listeners
-
-
-def skipped(names: Iterable[str], why: str) -> Iterator[Check]:
-    """Return that checks were not made."""
-    return (not_checked(name, why) for name in names)
+    yield _webhooks_check(webhooks, plan)
+    yield _listener_check(listeners, plan)
+    return listeners if isinstance(listeners, list) else None
 
 
 # ---- access and paths
@@ -177,7 +152,24 @@ def _may_stand_elsewhere(reply: object) -> bool:
     return isinstance(reply, APIError) and not is_of_the_call
 
 
-def _access_findings(*replies: object) -> Iterator[Finding]:
+@checking("prefix")
+def _prefix_check(mine: str, found: str, listeners: object) -> Iterator[Finding]:
+    calls = "The calls for scheduled campaigns are found"
+    if found != mine:
+        remedy = f'Pass endpoints=Endpoints(path_prefix="{found}") to your clients, and --path-prefix here.'
+        yield problem(f'{calls} not with path_prefix="{mine}", but with "{found}".', remedy)
+    elif isinstance(listeners, list):
+        yield ok(f'{calls} with path_prefix="{mine}".')
+    else:
+        yield not_checked("The answers do not tell which path is right.", "See access.")
+
+
+@checking("access")
+def _access_check(tenant: Tenant, *replies: object) -> Iterator[Finding]:
+    if not tenant.has_key:
+        yield not_checked("Asked without a key: there is none, or it would travel in clear.")
+        return
+    yield ok("The key is accepted for both calls.")
     knows_none = all(isinstance(reply, NotFoundError) for reply in replies)
     for reply in replies:
         if isinstance(reply, APIError):
@@ -188,7 +180,7 @@ def _access_findings(*replies: object) -> Iterator[Finding]:
             is_minor = is_minor and not reply.is_html
             yield Finding("warning" if is_minor else "problem", f"{what}.", advice or _LATER)
         elif isinstance(reply, NoAnswer):
-            yield warning(reply.finding, reply.remedy)
+            yield reply.finding._replace(state="warning")
 
 
 _ROUTE: Final = frozenset({200, 400, 401, 405})
@@ -197,13 +189,15 @@ _NOWHERE: Final = "optimove-ce-doctor"
 _WRITING: Final = ("PUT", "POST", "PATCH")
 
 
-def _endpoints_check(tenant: Tenant, endpoints: Endpoints, webhooks: Sequence[Webhook]) -> Check:
+@checking("endpoints")
+def _endpoints_check(tenant: Tenant, endpoints: Endpoints, webhooks: Sequence[Webhook]) -> Iterator[Finding]:
     """Look for the paths that are guesses. A GET request changes nothing."""
     nowhere = tenant.get(f"{_TRIGGERED}/{_NOWHERE}")
     if not _is_missing(nowhere):
         said = f"answers {nowhere.status}" if isinstance(nowhere, Answer) else "gives no answer"
         what = f"The server {said} to a path that cannot exist, so it does not tell which do."
-        return not_checked("endpoints", what, _ASK_FOR_PATHS)
+        yield not_checked(what, _ASK_FOR_PATHS)
+        return
     # What stands below the webhooks can be taken for the id of one.
     is_below_open = _is_missing(tenant.get(f"{_TRIGGERED}/webhooks/{_NOWHERE}"))
     an_id = quote(webhooks[0].id, safe="") if webhooks else _NOWHERE
@@ -219,22 +213,7 @@ def _endpoints_check(tenant: Tenant, endpoints: Endpoints, webhooks: Sequence[We
         else:
             missing.append(name)
     note = "" if webhooks else " Those of a single webhook show only when one is registered."
-    fine = f"The paths of {', '.join(found) or 'no call'} exist.{note}"
-    return check_of("endpoints", fine, _endpoint_findings(endpoints, found, missing))
-
-
-def _candidates(endpoints: Endpoints, *, is_below_open: bool, has_webhook: bool) -> dict[str, list[str]]:
-    listing = endpoints.get_webhooks.path.rstrip("/")
-    paths = {"get_webhooks": [listing]}
-    if has_webhook:  # the path of a single one shows itself only with an id that exists
-        paths["get_webhook_by_id"] = paths["delete_webhook"] = [f"{listing}/{{webhook_id}}"]
-    for name, noun in (("update_webhook_settings", "settings"), ("send_webhook_approval", "approval")):
-        below = [f"{_TRIGGERED}/webhooks/{noun}"] if is_below_open else []
-        paths[name] = [f"{_TRIGGERED}/{noun}", *below]
-    return paths
-
-
-def _endpoint_findings(endpoints: Endpoints, found: dict[str, Endpoint], missing: list[str]) -> Iterator[Finding]:
+    yield ok(f"The paths of {', '.join(found) or 'no call'} exist.{note}")
     other = {name: endpoint for name, endpoint in found.items() if endpoint != getattr(endpoints, name)}
     if other:
         text = ", ".join(f'{name}=Endpoint("{each.method}", "{each.path}")' for name, each in other.items())
@@ -246,6 +225,17 @@ def _endpoint_findings(endpoints: Endpoints, found: dict[str, Endpoint], missing
             "method, so this alone need not stop anything.",
             _ASK_FOR_PATHS,
         )
+
+
+def _candidates(endpoints: Endpoints, *, is_below_open: bool, has_webhook: bool) -> dict[str, list[str]]:
+    listing = endpoints.get_webhooks.path.rstrip("/")
+    paths = {"get_webhooks": [listing]}
+    if has_webhook:  # the path of a single one shows itself only with an id that exists
+        paths["get_webhook_by_id"] = paths["delete_webhook"] = [f"{listing}/{{webhook_id}}"]
+    for name, noun in (("update_webhook_settings", "settings"), ("send_webhook_approval", "approval")):
+        below = [f"{_TRIGGERED}/webhooks/{noun}"] if is_below_open else []
+        paths[name] = [f"{_TRIGGERED}/{noun}", *below]
+    return paths
 
 
 def _is_missing(answer: Answer | NoAnswer) -> bool:
@@ -267,7 +257,8 @@ _RESOLUTION: Final = 1.0
 """Seconds; a `Date` header is cut to the second."""
 
 
-def clock_check(answers: Iterable[Answer]) -> Check:
+@checking("clock")
+def clock_check(answers: Iterable[Answer]) -> Iterator[Finding]:
     """Compare the local clock with the `Date` headers of answers.
 
     Each header stands for any moment of its second, taken somewhere between request and answer, so each answer gives a
@@ -276,17 +267,17 @@ def clock_check(answers: Iterable[Answer]) -> Check:
     ranges = list(_ranges(answers))
     if not ranges:
         remedy = "Compare this machine's clock with another, or use NTP."
-        return not_checked("clock", "No answer told the server's time.", remedy)
+        yield not_checked("No answer told the server's time.", remedy)
+        return
     low, high = max(low for low, _ in ranges), min(high for _, high in ranges)
     if low > high:  # several servers, whose clocks differ
         low, high = ranges[0]
     ahead = (low + high) / 2
     if abs(ahead) < _TOLERANCE or low <= 0 <= high:
         differ = f"differ by less than {_TOLERANCE:g} s, as far as its seconds tell."
-        return Check("clock", "ok", f"This machine's clock and the server's {differ}")
-    return Check(
-        "clock",
-        "warning",
+        yield ok(f"This machine's clock and the server's {differ}")
+        return
+    yield warning(
         f"This machine's clock is {'fast' if ahead > 0 else 'slow'} by about {abs(ahead):.1f} s.",
         "Use NTP. For triggered campaigns it changes nothing, since Optimove's own stamps are counted. For scheduled "
         "ones ClearanceRequiredBy is held against this clock, and TimeStamp is read from it.",
@@ -317,7 +308,8 @@ def _more_round_trips(tenant: Tenant, operation: Operation[Any]) -> list[float]:
     return found
 
 
-def budget_check(seconds: Sequence[float], *, timeout_ms: int) -> Check:
+@checking("budget")
+def budget_check(seconds: Sequence[float], *, timeout_ms: int) -> Iterator[Finding]:
     """Compute a receiver's reserve for delivering its answer, and the time left for the handler.
 
     Approvals cannot be tried without a notification, so other round trips stand for them; the first of them opens the
@@ -328,7 +320,8 @@ def budget_check(seconds: Sequence[float], *, timeout_ms: int) -> Check:
         timeout_ms: How long Optimove waits for an answer.
     """
     if not seconds:
-        return not_checked("budget", "No round trip could be measured.")
+        yield not_checked("No round trip could be measured.")
+        return
     reserve = Reserve(clock=time.monotonic)
     for each in seconds:
         reserve.observe(each)
@@ -341,15 +334,14 @@ def budget_check(seconds: Sequence[float], *, timeout_ms: int) -> Check:
         f"takes at most {repeatable} ms, another replica can take over from one that died: 2 x handler + lease + "
         "reserve fit."
     )
-    if 3 * wanted <= timeout_ms:
-        return Check("budget", "ok", finding)
-    return Check(
-        "budget",
-        "warning",
-        f"{finding} Delivery would need {wanted} ms, more than a third: answers can come too late.",
-        f"Run the service nearer to Optimove's server, or give answers longer: optimove-ce settings set --timeout-ms "
-        f"{math.ceil(3 * wanted / 100) * 100}. The setting in Optimove cannot be read: give it with --timeout-ms.",
-    )
+    yield ok(finding)
+    if 3 * wanted > timeout_ms:
+        yield warning(
+            f"{finding} Delivery would need {wanted} ms, more than a third: answers can come too late.",
+            f"Run the service nearer to Optimove's server, or give answers longer: optimove-ce settings set "
+            f"--timeout-ms {math.ceil(3 * wanted / 100) * 100}. The setting in Optimove cannot be read: give it with "
+            "--timeout-ms.",
+        )
 
 
 def _ms(seconds: float) -> int:
@@ -359,7 +351,12 @@ def _ms(seconds: float) -> int:
 # ---- what is registered
 
 
-def _webhook_findings(webhooks: Sequence[Webhook], plan: DoctorOptions) -> Iterator[Finding]:
+@checking("webhooks")
+def _webhooks_check(webhooks: object, plan: DoctorOptions) -> Iterator[Finding]:
+    if not isinstance(webhooks, list):
+        yield not_checked("They could not be read.", "See access.")
+        return
+    yield ok("".join(f"{_shown_webhook(webhook)} is registered." for webhook in webhooks[:1]))
     urls = [webhook.url for webhook in webhooks]
     create, delete = "optimove-ce webhooks create URL", "optimove-ce webhooks delete ID"
     mine = plan.webhook
@@ -405,8 +402,13 @@ def _compared(url: str) -> str:
     return normalized(without_token(url))
 
 
-def _listener_findings(listeners: Sequence[EventListener], plan: DoctorOptions) -> Iterator[Finding]:
+@checking("listener")
+def _listener_check(listeners: object, plan: DoctorOptions) -> Iterator[Finding]:
+    if not isinstance(listeners, list):
+        yield not_checked("The listeners could not be read.", "See access and prefix.")
+        return
     urls = campaign_urls(listeners)
+    yield ok("".join(f"{shown_url(url, full=False)} is registered for campaigns on hold." for url in urls[:1]))
     if plan.listener is not None and _compared(plan.listener) not in map(_compared, urls):
         what = "The URL of --listener is not registered for events of type 5."
         yield problem(what, f"Register it: {REGISTER}.")

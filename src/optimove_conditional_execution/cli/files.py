@@ -1,32 +1,20 @@
-"""The option `--report FILE.html`: checked before the command runs, written atomically after it."""
+"""Files that commands write: pages (`--report`) and lists of customers, complete or not at all."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TextIO, cast
 
 import click
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, OptimoveError
 from .charts import Section, page
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 _SUFFIXES: Final = (".html", ".htm")
-
-
-def report_option(function: F) -> F:
-    """Add `--report FILE.html` to a command, which gets `report: Path | None`; an unusable path is status 2."""
-    return click.option(
-        "--report",
-        type=click.Path(path_type=Path),
-        callback=_checked,
-        metavar="FILE.html",
-        help="Write a page with the numbers and charts, too.",
-    )(function)
 
 
 def write_page(path: Path, *, title: str, sections: Sequence[Section], made: datetime | None = None) -> None:
@@ -81,3 +69,42 @@ def _checked(_: click.Context, __: click.Parameter, path: Path | None) -> Path |
     except OSError as error:
         complaint = f"{path} cannot be written: {error.strerror or type(error).__name__}."
     raise click.BadParameter(complaint)
+
+
+@contextmanager
+def private_file(path: Path) -> Iterator[TextIO]:
+    """Write a file that its owner alone can read; it replaces an older one when it is complete.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigurationError: It cannot be written.
+    """
+    real = path.resolve()
+    made: Path | None = None
+    try:
+        # An id may have a lone surrogate.
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", errors="backslashreplace", newline="", dir=real.parent, delete=False
+        ) as file:
+            made = Path(file.name)
+            yield cast("TextIO", file)
+        made.replace(real)
+    except OptimoveError:  # some of them are OSErrors, too
+        raise
+    except OSError as error:
+        raise ConfigurationError(f"The file {path} cannot be written: {error.strerror}.") from None
+    finally:
+        if made is not None:
+            made.unlink(missing_ok=True)
+
+
+report_option: Final = click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    callback=_checked,
+    metavar="FILE.html",
+    help="Write a page with the numbers and charts, too.",
+)
+"""`--report FILE.html`: the command gets `report: Path | None`; an unusable path is status 2."""

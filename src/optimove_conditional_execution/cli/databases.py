@@ -1,0 +1,225 @@
+"""Journals and logs of decisions as commands take them: an SQLite file, or a PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import click
+
+from ..errors import ConfigurationError, OptimoveError
+from ..flows.decision_log import LoggedDecision
+from ..settings import LOG_SECRET_VARIABLE
+from ..stores import SqliteDecisionLog, SqliteJournal
+from ..stores.chained_log import ChainedLog
+from ..stores.sqlite_file import SqliteError, connected
+from .options import F
+
+if TYPE_CHECKING:
+    from ..stores.postgres import PostgresJournal
+
+_KEY_VARIABLE: Final = "OPTIMOVE_DECISION_LOG_KEY"
+_VARIABLES: Final = {"journal": "OPTIMOVE_JOURNAL", "log": "OPTIMOVE_DECISION_LOG"}
+_TABLES: Final = {"journal": "reviews", "log": "decision_log"}
+_CONTENTS: Final = {"journal": "what was decided and sent", "log": "the decisions"}
+_BUSY_SECONDS: Final = 10.0
+# What reading raises when an entry is not as we have written it.
+_UNREADABLE: Final = (ValueError, LookupError, TypeError, AssertionError)
+
+Kind = Literal["journal", "log"]
+
+
+def database_option(what: Kind, *, required: bool = True) -> Callable[[F], F]:
+    """Return the option `--journal` or `--log`, which an environment variable can set, too."""
+    return click.option(
+        f"--{what}",
+        envvar=_VARIABLES[what],
+        show_envvar=True,
+        metavar="FILE|URL",
+        required=required,
+        help=f"The SQLite file that holds {_CONTENTS[what]}, or a postgresql:// URL. Others on this machine can read "
+        "options: for a URL with a password set the variable.",
+    )
+
+
+def moment_option(name: str, text: str, *, required: bool = False) -> Callable[[F], F]:
+    """Return an option that takes a date or a time."""
+    text = f"{text}; UTC without a zone."
+    return click.option(name, metavar="DATE", callback=_moment, required=required, help=text)
+
+
+def _moment(_: click.Context, __: click.Parameter, value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter("must be a date or a time such as 2026-03-03 or 2026-03-03T12:00+01:00.") from None
+    try:
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except OverflowError:
+        raise click.BadParameter("must be between the years 1 and 9999 in UTC.") from None
+
+
+log_argument: Final = click.argument("log", envvar=_VARIABLES["log"])
+
+
+def selection_options(function: F) -> F:
+    """Add the options whose values are arguments of a log's `decisions`."""
+    campaign = click.option("--campaign", metavar="N", help="Only this campaign: its series id, or CampaignID.")
+    since = moment_option("--since", "Only from this moment on")
+    until = moment_option("--until", "Only from before this moment")
+    return campaign(since(until(function)))
+
+
+@contextmanager
+def read_journal(path: str) -> Iterator[SqliteJournal | PostgresJournal]:
+    """Open a journal that exists, to read it, and close it in the end.
+
+    Args:
+        path: The path of a file, or a URL.
+
+    Raises:
+        ConfigurationError: There is no such journal, or it cannot be read.
+    """
+    with reachable("journal"), open_journal(path) as journal:
+        try:
+            yield journal
+        except OptimoveError:
+            raise
+        except (SqliteError, *_UNREADABLE) as error:
+            raise ConfigurationError(f"The journal {path} cannot be read ({error}).") from error
+
+
+@contextmanager
+def read_log(path: str) -> Iterator[ChainedLog]:
+    """Open a log that exists, and close it in the end.
+
+    Args:
+        path: The path of a file, or a URL.
+
+    Raises:
+        ConfigurationError: There is no such log, or it cannot be used.
+    """
+    settings: dict[str, Any] = {"identify": os.environ.get(LOG_SECRET_VARIABLE)}
+    if keys := os.environ.get(_KEY_VARIABLE):
+        settings["encryption_keys"] = [key.strip() for key in keys.split(",")]
+    with reachable("log"), _opened("log", path, **settings) as log:
+        try:
+            yield log
+        except SqliteError as error:
+            raise ConfigurationError(
+                f"The log cannot be read or written ({error}). If the file is damaged, restore it from a backup."
+            ) from error
+
+
+def open_journal(path: str, *, is_new: bool = False) -> SqliteJournal | PostgresJournal:
+    """Open a journal.
+
+    Args:
+        path: The path of a file, or a URL.
+        is_new: Whether a file that is missing is created; else it is an error.
+
+    Raises:
+        ConfigurationError: It cannot be used.
+    """
+    journal: SqliteJournal | PostgresJournal = _opened("journal", path, is_new=is_new)
+    return journal
+
+
+def _opened(what: Kind, path: str, *, is_new: bool = False, **settings: Any) -> Any:
+    if is_url(path):
+        try:
+            from ..stores.postgres import PostgresDecisionLog, PostgresJournal
+        except ImportError as error:  # of the extra
+            raise ConfigurationError(str(error)) from None
+        if what == "journal":
+            return PostgresJournal(path)
+        return PostgresDecisionLog(path, create_tables=False, **settings)
+    _check_path(path, what)
+    if not is_new:
+        _check_file(path, what)
+    try:
+        return SqliteJournal(path) if what == "journal" else SqliteDecisionLog(path, **settings)
+    except OptimoveError:
+        raise
+    except Exception as error:  # the file may be of any kind
+        raise _not_ours(what, path, error) from error
+
+
+def _not_ours(what: Kind, path: str, error: Exception) -> ConfigurationError:
+    rule = "It must be an SQLite file of ours, in a folder that exists."
+    return ConfigurationError(f"The {what} {path} cannot be used: {error}. {rule}")
+
+
+@contextmanager
+def reachable(what: Kind) -> Iterator[None]:
+    """Turn the error of a server that cannot be reached into ours.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # of the output: whoever reads it has enough
+        raise
+    except ConnectionError as error:
+        raise ConfigurationError(f"The {what} cannot be used: {error}") from error
+
+
+def _check_file(path: str, what: Kind) -> None:
+    """Refuse a file that does not exist, or is not ours, since opening it would create the tables in it.
+
+    An empty one would look like a journal that is finished, or a log in which nothing was changed.
+    """
+    if not Path(path).is_file():
+        raise ConfigurationError(f"There is no {what} {path}.")
+    try:
+        with closing(connected(path, timeout=_BUSY_SECONDS)) as connection:
+            found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (_TABLES[what],)).fetchone()
+    except SqliteError as error:
+        raise _not_ours(what, path, error) from error
+    if found is None:
+        raise ConfigurationError(f"{path} is no {what}: it is empty, or another SQLite file.")
+
+
+def _check_path(path: str, what: Kind) -> None:
+    """Refuse what is no path, before an error quotes it or a file is created that is called so."""
+    if "://" in path or "password=" in path.lower().replace(" ", ""):
+        raise ConfigurationError(
+            f"The {what} must be the path of a file, or a URL that begins with postgresql://. What was given is not "
+            "shown, since it may hold a password."
+        )
+
+
+def is_url(path: str) -> bool:
+    """Return whether a journal or a log is given as a URL."""
+    return path.startswith(("postgresql://", "postgres://"))
+
+
+def about_pseudonyms() -> str:
+    """Return what may be the reason that nothing is found about a customer."""
+    if os.environ.get(LOG_SECRET_VARIABLE):
+        return f"What was written without the secret in {LOG_SECRET_VARIABLE}, or with another one, is not found."
+    return f"If it holds pseudonyms instead of ids, set {LOG_SECRET_VARIABLE}."
+
+
+def readable(found: Iterator[LoggedDecision]) -> Iterator[LoggedDecision]:
+    """Yield decisions.
+
+    Raises:
+        ConfigurationError: An entry cannot be read.
+    """
+    try:
+        yield from found
+    except OptimoveError:
+        raise
+    except _UNREADABLE as error:
+        raise ConfigurationError(
+            f"An entry of the log cannot be read ({type(error).__name__}): it was changed. "
+            "`optimove-ce decisions verify` names the first that was."
+        ) from None
