@@ -191,8 +191,11 @@ class Asking:
 
     async def _settle(self, batch: Batch, about: Answered, result: BatchResult, unit: Unit = "customers") -> None:
         """Hand an answer on, about those of its customers who have none yet; the batch keeps those who failed."""
-        needed = frozenset(batch.ids) if batch in self._open else frozenset[str]()
-        about = about.only(needed)
+        if batch not in self._open:
+            return
+        needed = frozenset(batch.ids)
+        if about.ids is not batch.ids:  # some have an answer by now
+            about = about.only(needed)
         if not about.ids:
             return
         if result.unknown_ids:
