@@ -23,7 +23,7 @@ from optimove_conditional_execution import (
     Response,
     ServerError,
 )
-from optimove_conditional_execution.flows.journal import DecidedBatch
+from optimove_conditional_execution.flows.journal import FIRST_DENIAL, DecidedBatch
 from optimove_conditional_execution.flows.known_customers import KnownCustomers, Standing
 from optimove_conditional_execution.flows.ledger import Answered, Ledger
 from optimove_conditional_execution.flows.reviewer_answer import InvalidAnswer, failure_of, parse_answer
@@ -497,3 +497,19 @@ def test_runs_that_crash_anywhere(
     if not too_early:
         assert sum(batch.newly_approved for batch in disk.log) == len(approved)
     assert all(count <= runs for count in disk.asked.values())
+
+
+def test_a_large_batch_leaves_in_small_updates() -> None:
+    names = [f"C{number}" for number in range(9_000)]
+    ledger = Ledger(event=EVENT, chunk_size=4, report_denied=True, skip_control_group=False)
+    ledger.add_rows(customers(*names))
+    batch = ledger.next_batch(len(names))
+    assert batch is not None
+    answer = parse_answer(names, names[:8_001])
+    ledger.mark_recorded([ledger.decide(replace(Answered.about(batch), result=answer))])
+    ledger.send_all()
+    chunks = list(iter(ledger.next_chunk, None))
+    told = [status for chunk in chunks for status in chunk.statuses.items()]
+    assert told == [(name, name in answer.approved) for name in names]
+    assert {len(chunk.statuses) for chunk in chunks} == {4}
+    assert chunks[2_000].ranges == ((8_000, 8_001), (FIRST_DENIAL, FIRST_DENIAL + 3))

@@ -123,6 +123,7 @@ class Ledger:
         self._approvals = _Log(0, [each for each in taken if each[0] < FIRST_DENIAL])
         self._denials = _Log(FIRST_DENIAL, [each for each in taken if each[0] >= FIRST_DENIAL], keeps_ids=report_denied)
         self._emission: Iterator[tuple[int, Sequence[str]]] = iter(())
+        self._rest: tuple[int, Sequence[str]] | None = None  # of what it has yielded
         self._has_revoked = self._has_restored = False
         self.rows = self.repeated_rows = self.control_group_rows = 0
         self.batches = self.answered = self.chunks = self.unanswered = 0
@@ -358,11 +359,13 @@ class Ledger:
         """Return the next status update; approvals go before denials."""
         statuses: dict[str, bool] = {}
         ranges: list[tuple[int, int]] = []
-        while (room := self._chunk_size - len(statuses)) > 0 and (run := next(self._emission, None)) is not None:
+        while (room := self._chunk_size - len(statuses)) > 0:
+            run, self._rest = self._rest or next(self._emission, None), None
+            if run is None:
+                break
             start, ids = run
             if len(ids) > room:
-                self._emission = chain([(start + room, ids[room:])], self._emission)
-                ids = ids[:room]
+                self._rest, ids = (start + room, ids[room:]), ids[:room]
             statuses.update(dict.fromkeys(ids, start < FIRST_DENIAL))
             goes_on = bool(ranges) and ranges[-1][1] == start
             ranges.append((ranges.pop()[0] if goes_on else start, start + len(ids)))

@@ -112,10 +112,10 @@ class RowSets:
         return self._number(text.encode("ascii"))
 
     def _add(self, number: int, row: Row) -> int:
-        rows = self._rows(number)
-        # As JSON, since a value can be of any type; and `True` is another channel than 1.
-        kind = _json(row[:3])
+        rows = self._rows(number) if number else []
         codes: list[Any] = list(cast("Iterable[Any]", row[3])) if isinstance(row[3], list | tuple) else [row[3]]
+        # As JSON, since a value can be of any type; and `True` is another channel than 1.
+        kind = _json(row[:3]) if rows else ""
         known = [set(map(_json, other[3])) for other in rows if _json(other[:3]) == kind]
         if known and set(map(_json, codes)) <= set[str]().union(*known):
             return number
