@@ -6,6 +6,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, final
 
@@ -22,7 +23,7 @@ from optimove_conditional_execution import (
     Response,
     ServerError,
 )
-from optimove_conditional_execution.flows.journal import DecidedBatch
+from optimove_conditional_execution.flows.journal import FIRST_DENIAL, DecidedBatch
 from optimove_conditional_execution.flows.known_customers import KnownCustomers, Standing
 from optimove_conditional_execution.flows.ledger import Answered, Ledger
 from optimove_conditional_execution.flows.reviewer_answer import InvalidAnswer, failure_of, parse_answer
@@ -48,7 +49,7 @@ def test_who_is_asked_about_again(read: list[tuple[str, int]], block: int) -> No
     known, model, numbers = KnownCustomers(sets), dict[str, set[tuple[str, str]]](), dict[str, int]()
     for start in range(0, len(read), block):
         part = read[start : start + block]
-        asked, _, _ = known.read([name for name, _ in part], [ROWS[index] for _, index in part])
+        asked = known.read([name for name, _ in part], [ROWS[index] for _, index in part]).asked
         for (name, index), number in zip(part, asked, strict=True):
             channel, _, _, codes = ROWS[index]
             pairs = {(str(channel), ""), *((str(channel), code) for code in codes)}
@@ -68,13 +69,14 @@ def test_a_table_of_customers_grows_and_keeps_what_it_knows() -> None:
     known = KnownCustomers(sets)
     row = [(504, 19, 7, ())]
     for start in range(0, 200_000, 5_000):
-        asked, _, again = known.read([f"C{number}" for number in range(start, start + 5_000)], row * 5_000)
+        _, asked, _, again = known.read([f"C{number}" for number in range(start, start + 5_000)], row * 5_000)
         assert (set(asked), again) == ({1}, 0)
         if start == 10_000:
-            known.refuse([f"C{number}" for number in range(15_000)], [1] * 15_000, Standing.DENIED)
+            known.refuse(known.places([f"C{number}" for number in range(15_000)]), [1] * 15_000, Standing.DENIED)
     assert len(known) == 200_000
     everybody = [f"C{number}" for number in range(200_000)]
-    assert known.read(everybody, row * 200_000) == ([0] * 200_000, [False] * 200_000, 200_000)
+    read = known.read(everybody, row * 200_000)
+    assert read == (list(range(1, 200_001)), [0] * 200_000, [False] * 200_000, 200_000)
     assert known.those_who(everybody, Standing.DENIED) == [number < 15_000 for number in range(200_000)]
     assert known.counts[: Standing.ABSTAINED] == [185_000, 0, 15_000]
 
@@ -106,17 +108,18 @@ def test_personal_promo_codes_do_not_confuse_anybody() -> None:
     known = KnownCustomers(sets)
     names = [f"C{number}" for number in range(70_000)]
     rows = [(504, 19, 7, (f"CODE-{number}",)) for number in range(70_000)]
-    first, _, _ = known.read(names, rows)
-    assert known.approve(names, first) == [True] * 70_000
-    again, _, _ = known.read(names, rows)
-    assert set(again) == {0}
-    second, _, _ = known.read(names[-2:], [(505, 19, 7, ())] * 2)
+    places, asked, _, _ = known.read(names, rows)
+    first = list(asked)
+    assert known.approve(places, first) == [True] * 70_000
+    assert set(known.read(names, rows).asked) == {0}
+    second = known.read(names[-2:], [(505, 19, 7, ())] * 2).asked
     assert [len(sets.rows(number)) for number in second] == [2, 2]
     assert sets.rows(second[1])[0].promo_codes == ("CODE-69999",)
     assert known.counts[Standing.APPROVED] == 69_998
     restored = KnownCustomers(RowSets())
-    assert restored.approve(names, map(restored._row_sets.number, map(sets.text, first))) == [True] * 70_000
-    assert set(restored.read(names, rows)[0]) == {0}
+    numbers = list(map(restored._row_sets.number, map(sets.text, first)))
+    assert restored.approve(restored.places(names), numbers) == [True] * 70_000
+    assert set(restored.read(names, rows).asked) == {0}
 
 
 class Text(str):
@@ -378,7 +381,7 @@ def run(disk: Disk, pages: list[Rows], *, size: int, chunk: int, report_denied: 
             shown = {one.customer_id: {row.channel_id for row in one.rows} for one in asked.customers}
             answer = parse_answer(asked.ids, [name for name in asked.ids if not says_no(name, shown[name])])
             disk.step()
-            disk.record(ledger, ledger.decide(Answered(asked.ids, asked.row_sets, answer)))
+            disk.record(ledger, ledger.decide(replace(Answered.about(asked), result=answer)))
             disk.decided_on_disk |= {(name, channel) for name, channels in shown.items() for channel in channels}
     if ledger.unreleased:
         disk.record(ledger, DecidedBatch(released=disk.runs))
@@ -410,7 +413,7 @@ def test_what_a_later_run_approves_is_not_taken_for_sent(crashed_after: int) -> 
         books.add_rows([CampaignCustomer.model_validate({"CustomerID": name, "ChannelID": at}) for name, at in rows])
         batch = books.next_batch(100, flush=True)
         assert batch is not None
-        return books.decide(Answered(batch.ids, batch.row_sets, parse_answer(batch.ids, approved)))
+        return books.decide(replace(Answered.about(batch), result=parse_answer(batch.ids, approved)))
 
     before = ledger()
     log = [
@@ -494,3 +497,19 @@ def test_runs_that_crash_anywhere(
     if not too_early:
         assert sum(batch.newly_approved for batch in disk.log) == len(approved)
     assert all(count <= runs for count in disk.asked.values())
+
+
+def test_a_large_batch_leaves_in_small_updates() -> None:
+    names = [f"C{number}" for number in range(9_000)]
+    ledger = Ledger(event=EVENT, chunk_size=4, report_denied=True, skip_control_group=False)
+    ledger.add_rows(customers(*names))
+    batch = ledger.next_batch(len(names))
+    assert batch is not None
+    answer = parse_answer(names, names[:8_001])
+    ledger.mark_recorded([ledger.decide(replace(Answered.about(batch), result=answer))])
+    ledger.send_all()
+    chunks = list(iter(ledger.next_chunk, None))
+    told = [status for chunk in chunks for status in chunk.statuses.items()]
+    assert told == [(name, name in answer.approved) for name in names]
+    assert {len(chunk.statuses) for chunk in chunks} == {4}
+    assert chunks[2_000].ranges == ((8_000, 8_001), (FIRST_DENIAL, FIRST_DENIAL + 3))

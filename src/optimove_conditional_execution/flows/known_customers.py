@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 from .row_sets import Row, RowSets
 
@@ -42,6 +42,8 @@ _QUEUED: Final = 0b0001_0000
 _ASKED: Final = _READ | _QUEUED | Standing.OPEN
 """All that is known of most customers when they are decided about; the other cases take the longer way."""
 
+_ALL_ASKED: Final = bytes((_ASKED,))
+
 _EVER_APPROVED: Final = 0b0010_0000
 _FINAL: Final = 0b0100_0000
 """The approval may have been sent, so nothing can change it."""
@@ -49,7 +51,28 @@ _FINAL: Final = 0b0100_0000
 _DECIDED: Final = frozenset({Standing.DENIED, Standing.ABSTAINED})
 _ASKED_AGAIN: Final = frozenset({Standing.OPEN, Standing.FAILED, Standing.SKIPPED})
 
+_RELEASABLE: Final = bytes(flag for flag in range(256) if flag & (_STANDING | _FINAL) == Standing.APPROVED)
+_NOT_LOST: Final = bytes(
+    flag for flag in range(256) if not flag & _EVER_APPROVED or flag & _STANDING == Standing.APPROVED
+)
 _RELEASED: Final = bytes(flag | _FINAL if flag & _STANDING == Standing.APPROVED else flag for flag in range(256))
+
+
+class Read(NamedTuple):
+    """What rows brought.
+
+    Attributes:
+        places: The place of the customer of each row.
+        asked: For each row the number of the row set to ask about, all rows that are known of the customer; 0 when the
+            row brings nothing new.
+        alone: For each row whether it certainly is the only one that is known.
+        again: The number of rows of customers who had been read before.
+    """
+
+    places: Sequence[int]
+    asked: Sequence[int]
+    alone: Sequence[bool]
+    again: int
 
 
 class KnownCustomers:
@@ -86,23 +109,24 @@ class KnownCustomers:
     def __len__(self) -> int:
         return len(self._hashes) - 1
 
-    def read(self, ids: Sequence[str], rows: Sequence[Row]) -> tuple[list[int], list[bool], int]:
-        """Add rows, and say which the reviewer is to be asked about.
-
-        Returns:
-            For each row the number of the row set to ask about, all rows that are known of the customer; 0 when the row
-            brings nothing new. For each row whether it certainly is the only one that is known. And the number of rows
-            of customers who had been read before.
-        """
-        places = self._places(ids)
+    def read(self, ids: Sequence[str], rows: Sequence[Row]) -> Read:
+        """Add rows, and say which the reviewer is to be asked about."""
+        before = len(self)
+        places = self.places(ids)
+        if len(self) - before == len(ids):  # nothing is known of most customers
+            asked = self._row_sets.numbers_alone(rows)
+            self._widen_for(max(asked, default=0))
+            self._sets[before + 1 :] = array(self._sets.typecode, asked)
+            self._flags[before + 1 :] = bytes((_READ | _QUEUED,)) * len(ids)
+            return Read(places, asked, [True] * len(ids), 0)
         add, flags, sets = self._row_sets.adder(rows), self._flags, self._sets
-        asked: list[int] = []
+        asked = []
         alone: list[bool] = []
         again = 0
         for place, row in zip(places, rows, strict=True):
             flag, known = flags[place], sets[place]
             number = add(known, row)
-            if not flag and not known and number < _WIDE:  # nothing is known of most customers
+            if not flag and not known and number < _WIDE:
                 sets[place] = number
                 flags[place] = _READ | _QUEUED
                 asked.append(number)
@@ -126,7 +150,7 @@ class KnownCustomers:
                     flag = self._stand(flag, Standing.OPEN)
                 flags[place] = flag | _READ | _QUEUED
                 asked.append(number)
-        return asked, alone, again
+        return Read(places, asked, alone, again)
 
     def skip(self, ids: Sequence[str]) -> tuple[list[str], int]:
         """Add rows that are not to be asked about.
@@ -137,7 +161,7 @@ class KnownCustomers:
         """
         skipped: list[str] = []
         again = 0
-        for name, place in zip(ids, self._places(ids), strict=True):
+        for name, place in zip(ids, self.places(ids), strict=True):
             flag = self._flags[place]
             again += flag & _READ != 0
             if not flag and not self._sets[place]:
@@ -146,19 +170,16 @@ class KnownCustomers:
             self._flags[place] = flag | _READ
         return skipped, again
 
-    def approve(self, ids: Sequence[str], asked: Iterable[int]) -> list[bool]:
+    def approve(self, places: Sequence[int], asked: list[int]) -> list[bool]:
         """Apply approvals, each of the rows that were asked about; return for each whether it is the customer's first.
 
         A customer whose other rows are known is approved only once an answer about all of them approves.
         """
+        if self._settle_usual(places, asked, Standing.APPROVED, _EVER_APPROVED):
+            return [True] * len(places)
         first: list[bool] = []
-        flags, approved, usual = self._flags, _ASKED | Standing.APPROVED | _EVER_APPROVED, 0
-        for place, number in zip(self._places(ids), asked, strict=True):
-            if flags[place] == _ASKED and self._sets[place] == number:
-                flags[place] = approved
-                usual += 1
-                first.append(True)
-                continue
+        flags = self._flags
+        for place, number in zip(places, asked, strict=True):
             covers = self._covers(place, number)
             flag = flags[place]
             is_open = flag & _STANDING not in _DECIDED
@@ -167,25 +188,20 @@ class KnownCustomers:
                 if covers:
                     flag = self._stand(flag, Standing.APPROVED)
                 flags[place] = flag | _EVER_APPROVED
-        self._count(usual, Standing.OPEN, Standing.APPROVED)
         return first
 
-    def refuse(self, ids: Sequence[str], asked: Iterable[int], standing: Standing) -> tuple[list[bool], list[bool]]:
+    def refuse(self, places: Sequence[int], asked: list[int], standing: Standing) -> tuple[list[bool], list[bool]]:
         """Apply denials or abstentions; one of any row is one of the customer, unless an approval is final.
 
         Returns:
             For each whether it is the customer's first. And for each whether it revokes an approval.
         """
+        if self._settle_usual(places, asked, standing):
+            return [True] * len(places), [False] * len(places)
         first: list[bool] = []
         revoked: list[bool] = []
-        flags, refused, usual = self._flags, _ASKED | standing, 0
-        for place, number in zip(self._places(ids), asked, strict=True):
-            if flags[place] == _ASKED and self._sets[place] == number:
-                flags[place] = refused
-                usual += 1
-                first.append(True)
-                revoked.append(False)
-                continue
+        flags = self._flags
+        for place, number in zip(places, asked, strict=True):
             self._covers(place, number)
             flag = flags[place]
             is_new = flag & _STANDING not in _DECIDED and not flag & _FINAL
@@ -193,15 +209,26 @@ class KnownCustomers:
             revoked.append(is_new and flag & _EVER_APPROVED != 0)
             if is_new:
                 flags[place] = self._stand(flag, standing)
-        self._count(usual, Standing.OPEN, standing)
         return first, revoked
 
-    def leave_open(self, ids: Sequence[str], asked: Iterable[int], standing: Standing) -> None:
+    def _settle_usual(self, places: Sequence[int], asked: list[int], standing: Standing, more: int = 0) -> bool:
+        """Apply answers if they are all about customers of whom nothing else is known; return whether they are."""
+        flags = self._flags
+        if bytes(map(flags.__getitem__, places)) != _ALL_ASKED * len(places):
+            return False
+        if self.sets_of(places) != asked:
+            return False
+        for place in places:
+            flags[place] = _ASKED | standing | more
+        self._count(len(places), Standing.OPEN, standing)
+        return True
+
+    def leave_open(self, places: Sequence[int], asked: Sequence[int], standing: Standing) -> None:
         """Apply that there was no answer about rows: `Standing.FAILED` or `Standing.OPEN`.
 
         It changes nothing for a customer of whom the same rows are decided about by another answer.
         """
-        for place, number in zip(self._places(ids), asked, strict=True):
+        for place, number in zip(places, asked, strict=True):
             known = self._sets[place]
             self._covers(place, number)
             flag = self._flags[place]
@@ -211,7 +238,7 @@ class KnownCustomers:
 
     def reopen(self, ids: Sequence[str], *standings: Standing) -> None:
         """Take back what may not be in the journal, of customers who stand in one of these ways."""
-        for place in self._places(ids):
+        for place in self.places(ids):
             flag = self._flags[place]
             if flag & _STANDING in standings and not flag & _FINAL:
                 self._flags[place] = self._stand(flag, Standing.OPEN)
@@ -222,18 +249,27 @@ class KnownCustomers:
 
     def count_unreleased(self) -> int:
         """Return how many approvals are not final."""
-        return sum(self._flags.count(flag) for flag in range(256) if _RELEASED[flag] != flag)
+        return len(self._flags) - len(self._flags.translate(None, _RELEASABLE))
 
     def finish(self, ids: Sequence[str]) -> None:
         """Make approvals final that were acknowledged."""
-        for place in self._places(ids):
+        for place in self.places(ids):
             self._flags[place] = self._stand(self._flags[place], Standing.APPROVED) | _FINAL
+
+    @property
+    def none_lost(self) -> bool:
+        """Whether nobody who was approved by some answer stands otherwise by now."""
+        return not self._flags.translate(None, _NOT_LOST)
+
+    def sets_of(self, places: Iterable[int]) -> list[int]:
+        """Return for each customer the number of the row set of all rows that are known."""
+        return list(map(self._sets.__getitem__, places))
 
     def those_who(self, ids: Sequence[str], standing: Standing, *, only_final: bool = False) -> list[bool]:
         """Return for each customer whether they stand so; with `only_final` also whether an approval is final."""
         flags = self._flags
-        wanted = (standing | _FINAL, _STANDING | _FINAL) if only_final else (standing, _STANDING)
-        return [flags[place] & wanted[1] == wanted[0] for place in self._places(ids)]
+        wanted, bits = (standing | _FINAL, _STANDING | _FINAL) if only_final else (standing, _STANDING)
+        return [flags[place] & bits == wanted for place in self.places(ids)]
 
     def _covers(self, place: int, asked: int) -> bool:
         """Add rows that were asked about, and return whether they are all that is known of the customer."""
@@ -246,9 +282,12 @@ class KnownCustomers:
         return self._row_sets.merge(asked, known) == asked
 
     def _set(self, place: int, number: int) -> None:
+        self._widen_for(number)
+        self._sets[place] = number
+
+    def _widen_for(self, number: int) -> None:
         if number >= _WIDE and self._sets.typecode == "H":
             self._sets = array("I", self._sets)
-        self._sets[place] = number
 
     def _stand(self, flag: int, standing: Standing) -> int:
         self._count(1, flag & _STANDING, standing)
@@ -258,21 +297,25 @@ class KnownCustomers:
         self.counts[before] -= many
         self.counts[standing] += many
 
-    def _places(self, ids: Sequence[str]) -> list[int]:
-        """Return the place of each customer; a new one is added, as open."""
+    def places(self, ids: Sequence[str]) -> list[int]:
+        """Return the place of each customer, which never changes; a new one is added, as open."""
         self._grow_for(len(ids))
         slots, hashes = self._slots, self._hashes
         mask, before = len(slots) - 1, len(hashes)
         places: list[int] = []
+        end = before
         for value in map(hash, ids):
             slot = value & mask
-            while (place := slots[slot]) and hashes[place] != value:
+            while place := slots[slot]:
+                if hashes[place] == value:
+                    break
                 slot = slot + 1 & mask
-            if not place:
-                place = slots[slot] = len(hashes)
+            else:
+                place = slots[slot] = end
                 hashes.append(value)
+                end += 1
             places.append(place)
-        new = len(hashes) - before
+        new = end - before
         self._flags += bytes(new)
         self._sets.frombytes(bytes(new * self._sets.itemsize))
         self.counts[Standing.OPEN] += new

@@ -6,12 +6,12 @@ import dataclasses
 import json
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from heapq import merge
-from itertools import chain, compress, islice, repeat
-from operator import attrgetter, or_
-from typing import Final
+from itertools import chain, compress, count, islice, repeat
+from operator import attrgetter, itemgetter, not_, or_
+from typing import Any, Final
 
 from ..models.campaign import CONTROL_GROUP, CampaignCustomer
 from ..models.customer_batch import CustomerBatch
@@ -19,9 +19,9 @@ from ..models.events import CampaignReadyEvent
 from .journal import FIRST_DENIAL, DecidedBatch, Ranges, ranges_of
 from .known_customers import KnownCustomers, Standing
 from .reviewer_answer import Batch, BatchResult
-from .row_sets import RowSets, row_of
+from .row_sets import Row, RowSets, row_of
 
-_action_of: Final = attrgetter("action_id")
+_action_of: Final[Callable[[Row], Any]] = itemgetter(1)
 _id_of: Final = attrgetter("customer_id")
 
 
@@ -58,15 +58,34 @@ class Answered:
 
     Attributes:
         ids: The customers.
+        places: Their places in `KnownCustomers`.
         row_sets: The numbers of the row sets that they were asked about with.
         result: The answer; None when there was none before time was up.
         was_asked: Whether the reviewer was asked.
     """
 
     ids: Sequence[str]
+    places: Sequence[int]
     row_sets: Sequence[int]
-    result: BatchResult | None
+    result: BatchResult | None = None
     was_asked: bool = True
+
+    @classmethod
+    def about(cls, batch: Batch, *, was_asked: bool = True) -> Answered:
+        """Return that there was no answer about the customers of a batch."""
+        return cls(batch.ids, batch.places, batch.row_sets, was_asked=was_asked)
+
+    def only(self, ids: Set[str]) -> Answered:
+        """Return the answer about these customers alone."""
+        keep = [name in ids for name in self.ids]
+        if all(keep):
+            return self
+        return dataclasses.replace(
+            self,
+            ids=tuple(compress(self.ids, keep)),
+            places=tuple(compress(self.places, keep)),
+            row_sets=tuple(compress(self.row_sets, keep)),
+        )
 
 
 class Ledger:
@@ -100,11 +119,12 @@ class Ledger:
         self._skip_control_group = skip_control_group
         self._row_sets = RowSets()
         self._known = KnownCustomers(self._row_sets)
-        self._queue: dict[str, tuple[CampaignCustomer, int]] = {}
+        self._queue: dict[int, CampaignCustomer] = {}  # by their places
         self._approvals = _Log(0, [each for each in taken if each[0] < FIRST_DENIAL])
-        self._denials = _Log(FIRST_DENIAL, [each for each in taken if each[0] >= FIRST_DENIAL])
-        self._emission: Iterator[tuple[int, str]] = iter(())
-        self._has_revoked = False
+        self._denials = _Log(FIRST_DENIAL, [each for each in taken if each[0] >= FIRST_DENIAL], keeps_ids=report_denied)
+        self._emission: Iterator[tuple[int, Sequence[str]]] = iter(())
+        self._rest: tuple[int, Sequence[str]] | None = None  # of what it has yielded
+        self._has_revoked = self._has_restored = False
         self.rows = self.repeated_rows = self.control_group_rows = 0
         self.batches = self.answered = self.chunks = self.unanswered = 0
 
@@ -184,16 +204,22 @@ class Ledger:
 
     def restore(self, batch: DecidedBatch) -> None:
         """Restore a batch that an earlier run recorded."""
+        self._has_restored = True
         known, numbers = self._known, [self._row_sets.number(text) for text in batch.row_sets] or [0]
+        places = iter(known.places(batch.ids))
         asked = iter([numbers[index] for index in batch.row_set_of] or repeat(numbers[0]))
-        known.approve(batch.approved, _as_many(asked, batch.approved))
-        known.refuse(batch.denied, _as_many(asked, batch.denied), Standing.DENIED)
-        known.refuse(batch.abstained, _as_many(asked, batch.abstained), Standing.ABSTAINED)
-        known.approve(batch.confirmed, _as_many(asked, batch.confirmed))
+
+        def of(ids: Sequence[str]) -> tuple[list[int], list[int]]:
+            return list(islice(places, len(ids))), list(islice(asked, len(ids)))
+
+        known.approve(*of(batch.approved))
+        known.refuse(*of(batch.denied), Standing.DENIED)
+        known.refuse(*of(batch.abstained), Standing.ABSTAINED)
+        known.approve(*of(batch.confirmed))
         for ids in batch.failed.values():
-            known.leave_open(ids, _as_many(asked, ids), Standing.FAILED)
-        known.leave_open(batch.unanswered, _as_many(asked, batch.unanswered), Standing.OPEN)
-        known.leave_open(batch.not_reached, _as_many(asked, batch.not_reached), Standing.OPEN)
+            known.leave_open(*of(ids), Standing.FAILED)
+        known.leave_open(*of(batch.unanswered), Standing.OPEN)
+        known.leave_open(*of(batch.not_reached), Standing.OPEN)
         known.finish(self._approvals.add(batch.approved))
         self._denials.add(batch.denied)
         self._has_revoked |= bool(batch.revoked)
@@ -208,90 +234,93 @@ class Ledger:
         """
         self.rows += len(customers)
         skipped: list[str] = []
-        actions = list(map(_action_of, customers))
+        rows = list(map(row_of, customers))
+        actions = list(map(_action_of, rows))
         if CONTROL_GROUP in actions:
             self.control_group_rows += actions.count(CONTROL_GROUP)
             if self._skip_control_group:
                 control = [action == CONTROL_GROUP for action in actions]
                 skipped, again = self._known.skip([*map(_id_of, compress(customers, control))])
                 self.repeated_rows += again
-                customers = [one for one, is_control in zip(customers, control, strict=True) if not is_control]
-        ids = list(map(_id_of, customers))
-        asked, alone, again = self._known.read(ids, list(map(row_of, customers)))
+                others = list(map(not_, control))
+                customers, rows = list(compress(customers, others)), list(compress(rows, others))
+        places, asked, alone, again = self._known.read(list(map(_id_of, customers)), rows)
         self.repeated_rows += again
-        queue = self._queue
-        for name, customer, number, is_alone in zip(ids, customers, asked, alone, strict=True):
-            if number:
-                shown = customer if is_alone else customer.with_rows(self._row_sets.rows(number))
-                queue[name] = shown, number
+        if not all(alone):
+            customers = [
+                customer if is_alone else customer.with_rows(self._row_sets.rows(number))
+                for customer, number, is_alone in zip(customers, asked, alone, strict=True)
+                if number
+            ]
+            places = list(compress(places, asked))
+        self._queue.update(zip(places, customers, strict=True))
         return DecidedBatch(skipped=tuple(skipped)) if skipped else None
 
     def next_batch(self, size: int, *, flush: bool = False) -> Batch | None:
         """Return the next batch for the reviewer: a full one, or with `flush` what there is."""
-        if not self._queue or (len(self._queue) < size and not flush):
+        queue = self._queue
+        if not queue or (len(queue) < size and not flush):
             return None
-        queued = list(self._queue.items())
-        self._queue = dict(queued[size:])
-        ids, queued_customers = zip(*queued[:size], strict=True)
-        customers, numbers = zip(*queued_customers, strict=True)
+        places = tuple(islice(queue, size))
+        customers = tuple(map(queue.pop, places))
         self.batches += 1
-        return Batch(CustomerBatch(customers, event=self._event, number=self.batches), ids, numbers)
+        shown = CustomerBatch(customers, event=self._event, number=self.batches)
+        return Batch(shown, tuple(map(_id_of, customers)), places, self._known.sets_of(places))
 
     def decide(self, answered: Answered) -> DecidedBatch:
         """Apply an answer, in the order in which answers are recorded, and return what to record."""
-        ids, numbers, result, known = answered.ids, answered.row_sets, answered.result, self._known
-        asked_about = dict(zip(ids, numbers, strict=True))
-
-        def numbers_of(names: Sequence[str]) -> list[int]:
-            return [asked_about[name] for name in names]
-
+        ids, result, known = answered.ids, answered.result, self._known
         if result is None:
-            known.leave_open(ids, numbers, Standing.OPEN)
+            known.leave_open(answered.places, answered.row_sets, Standing.OPEN)
             unanswered, not_reached = (tuple(ids), ()) if answered.was_asked else ((), tuple(ids))
             self.unanswered += len(unanswered)
-            batch = DecidedBatch(unanswered=unanswered, not_reached=not_reached)
-        else:
-            approved, abstained = result.approved, result.abstained
-            left = result.failed.keys() | result.not_reached | result.unanswered
-            yes = [name for name in ids if name in approved]
-            no = [name for name in ids if name not in approved]
-            withheld: list[str] = []
-            if abstained or left:
-                withheld = [name for name in ids if name in abstained]
-                no = [name for name in no if name not in abstained and name not in left]
-            is_first = known.approve(yes, numbers_of(yes))
-            is_denied, is_revoked = known.refuse(no, numbers_of(no), Standing.DENIED)
-            is_withheld, is_withdrawn = known.refuse(withheld, numbers_of(withheld), Standing.ABSTAINED)
-            failed: defaultdict[str, list[str]] = defaultdict(list)
-            not_reached, unanswered = (), ()
-            if left:
-                for name in ids:
-                    if (failure := result.failed.get(name)) is not None:
-                        failed[failure.kind].append(name)
-                for names in failed.values():
-                    known.leave_open(names, numbers_of(names), Standing.FAILED)
-                not_reached = tuple([name for name in ids if name in result.not_reached])
-                known.leave_open(not_reached, numbers_of(not_reached), Standing.OPEN)
-                unanswered = tuple([name for name in ids if name in result.unanswered])
-                known.leave_open(unanswered, numbers_of(unanswered), Standing.OPEN)
-            self.unanswered += len(unanswered)
-            self.answered += len(ids) - len(not_reached) - len(unanswered)
-            again = chain(_without(yes, is_first), _without(no, is_denied), _without(withheld, is_withheld))
-            batch = DecidedBatch(
-                approved=tuple(compress(yes, is_first)),
-                denied=tuple(compress(no, is_denied)),
-                abstained=tuple(compress(withheld, is_withheld)),
-                confirmed=tuple(again),
-                revoked=(*compress(no, is_revoked), *compress(withheld, is_withdrawn)),
-                failed={kind: tuple(names) for kind, names in failed.items()},
-                unanswered=unanswered,
-                not_reached=not_reached,
-                reasons=dict(result.reasons),
-            )
-        return self._with_row_sets(batch, asked_about)
+            return self._with_row_sets(DecidedBatch(unanswered=unanswered, not_reached=not_reached), answered)
 
-    def _with_row_sets(self, batch: DecidedBatch, asked_about: Mapping[str, int]) -> DecidedBatch:
-        numbers = [asked_about[name] for name in batch.ids]
+        def those_in(names: Set[str]) -> tuple[tuple[str, ...], tuple[list[int], list[int]]]:
+            chosen = [name in names for name in ids] if names else ()
+            about = list(compress(answered.places, chosen)), list(compress(answered.row_sets, chosen))
+            return tuple(compress(ids, chosen)), about
+
+        kinds: defaultdict[str, set[str]] = defaultdict(set)
+        for name, failure in result.failed.items():
+            kinds[failure.kind].add(name)
+        refused = frozenset(ids).difference(
+            result.approved, result.abstained, result.failed, result.not_reached, result.unanswered
+        )
+        yes, about = those_in(result.approved)
+        is_first = known.approve(*about)
+        no, about = those_in(refused)
+        is_denied, is_revoked = known.refuse(*about, Standing.DENIED)
+        withheld, about = those_in(result.abstained)
+        is_withheld, is_withdrawn = known.refuse(*about, Standing.ABSTAINED)
+        failed: dict[str, tuple[str, ...]] = {}
+        for kind, names in kinds.items():
+            failed[kind], about = those_in(names)
+            known.leave_open(*about, Standing.FAILED)
+        not_reached, about = those_in(result.not_reached)
+        known.leave_open(*about, Standing.OPEN)
+        unanswered, about = those_in(result.unanswered)
+        known.leave_open(*about, Standing.OPEN)
+        self.unanswered += len(unanswered)
+        self.answered += len(ids) - len(not_reached) - len(unanswered)
+        batch = DecidedBatch(
+            approved=tuple(compress(yes, is_first)),
+            denied=tuple(compress(no, is_denied)),
+            abstained=tuple(compress(withheld, is_withheld)),
+            confirmed=(*_without(yes, is_first), *_without(no, is_denied), *_without(withheld, is_withheld)),
+            revoked=(*compress(no, is_revoked), *compress(withheld, is_withdrawn)),
+            failed={kind: names for kind, names in failed.items() if names},
+            unanswered=unanswered,
+            not_reached=not_reached,
+            reasons=dict(result.reasons),
+        )
+        return self._with_row_sets(batch, answered)
+
+    def _with_row_sets(self, batch: DecidedBatch, answered: Answered) -> DecidedBatch:
+        numbers = answered.row_sets
+        if len(set(numbers)) > 1:
+            asked_about = dict(zip(answered.ids, numbers, strict=True))
+            numbers = [asked_about[name] for name in batch.ids]
         distinct = {number: index for index, number in enumerate(dict.fromkeys(numbers))}
         return dataclasses.replace(
             batch,
@@ -320,7 +349,9 @@ class Ledger:
 
     def send_all(self) -> None:
         """Let `next_chunk` return every status that is to be sent, and was not returned before."""
-        self._emission = self._approvals.emit(self._known, Standing.APPROVED)
+        # What an earlier run approved could stand otherwise here, if two customers share a hash.
+        everybody = not self._has_restored and self._known.none_lost
+        self._emission = self._approvals.emit(self._known, Standing.APPROVED, everybody=everybody)
         if self._report_denied:
             self._emission = chain(self._emission, self._denials.emit(self._known, Standing.DENIED))
 
@@ -328,10 +359,16 @@ class Ledger:
         """Return the next status update; approvals go before denials."""
         statuses: dict[str, bool] = {}
         ranges: list[tuple[int, int]] = []
-        for at, name in islice(self._emission, self._chunk_size):
-            statuses[name] = at < FIRST_DENIAL
-            goes_on = bool(ranges) and ranges[-1][1] == at
-            ranges.append((ranges.pop()[0] if goes_on else at, at + 1))
+        while (room := self._chunk_size - len(statuses)) > 0:
+            run, self._rest = self._rest or next(self._emission, None), None
+            if run is None:
+                break
+            start, ids = run
+            if len(ids) > room:
+                self._rest, ids = (start + room, ids[room:]), ids[:room]
+            statuses.update(dict.fromkeys(ids, start < FIRST_DENIAL))
+            goes_on = bool(ranges) and ranges[-1][1] == start
+            ranges.append((ranges.pop()[0] if goes_on else start, start + len(ids)))
         return Chunk(tuple(ranges), statuses) if statuses else None
 
     def revoked(self) -> Iterator[Ranges]:
@@ -358,10 +395,11 @@ class Ledger:
 class _Log:
     """Ids with one status, numbered in the order of the journal, until they are sent."""
 
-    def __init__(self, first: int, taken: Ranges) -> None:
+    def __init__(self, first: int, taken: Ranges, *, keeps_ids: bool = True) -> None:
         self.end = first
         self._taken = list(taken)
         self._next_taken = 0
+        self._keeps_ids = keeps_ids
         self._blocks: list[tuple[int, bytes]] = []
         self.acknowledged = 0
 
@@ -380,44 +418,52 @@ class _Log:
                 break
             self._next_taken += 1
         self.acknowledged += len(taken)
-        if len(taken) < len(ids):
+        if self._keeps_ids and len(taken) < len(ids):
             self._blocks.append((start, zlib.compress(json.dumps(ids).encode(), 1)))
         return taken
 
-    def emit(self, known: KnownCustomers, standing: Standing, *, only_final: bool = False) -> Iterator[tuple[int, str]]:
-        """Yield the ids, with their numbers, of those who stand so, and were neither acknowledged nor yielded before.
+    def emit(
+        self, known: KnownCustomers, standing: Standing, *, only_final: bool = False, everybody: bool = False
+    ) -> Iterator[tuple[int, Sequence[str]]]:
+        """Yield the ids of those who stand so, and were neither acknowledged nor yielded before.
 
         Args:
             known: The customers.
             standing: How they must stand.
             only_final: Whether their approval must be final.
+            everybody: Whether it is known that they all stand so.
+
+        Yields:
+            Ids with successive numbers, and the number of the first.
         """
         taken, emitted, at_taken = self._taken, list[tuple[int, int]](), 0
-        for start, packed in self._blocks:
-            ids: list[str] = json.loads(zlib.decompress(packed))
-            wanted = known.those_who(ids, standing, only_final=only_final)
-            for number, name in compress(enumerate(ids, start), wanted):
-                while at_taken < len(taken) and taken[at_taken][1] <= number:
-                    at_taken += 1
-                if at_taken == len(taken) or number < taken[at_taken][0]:
-                    yield number, name
-                    if only_final:
-                        goes_on = bool(emitted) and emitted[-1][1] == number
-                        emitted.append((emitted.pop()[0] if goes_on else number, number + 1))
+        for start, ids in self._unpacked():
+            wanted = [True] * len(ids) if everybody else known.those_who(ids, standing, only_final=only_final)
+            end = start + len(ids)
+            while at_taken < len(taken) and taken[at_taken][0] < end:
+                low, high = taken[at_taken]
+                gone = slice(max(low - start, 0), max(high - start, 0))
+                wanted[gone] = [False] * len(wanted[gone])
+                if high > end:
+                    break
+                at_taken += 1
+            for low, high in [(start, end)] if all(wanted) else ranges_of(compress(count(start), wanted)):
+                yield low, ids[low - start : high - start]
+                if only_final:
+                    emitted.append((low, high))
         if emitted:
             self._taken = list(merge(taken, emitted))
 
     def revoked(self, known: KnownCustomers) -> Iterator[Ranges]:
         """Yield ranges of the numbers of those who are not approved any more."""
-        for start, packed in self._blocks:
-            ids: list[str] = json.loads(zlib.decompress(packed))
+        for start, ids in self._unpacked():
             denied, abstained = known.those_who(ids, Standing.DENIED), known.those_who(ids, Standing.ABSTAINED)
-            yield ranges_of([start + at for at, gone in enumerate(map(or_, denied, abstained)) if gone])
+            yield ranges_of(compress(count(start), map(or_, denied, abstained)))
 
-
-def _as_many(asked: Iterator[int], ids: Sequence[str]) -> list[int]:
-    return list(islice(asked, len(ids)))
+    def _unpacked(self) -> Iterator[tuple[int, list[str]]]:
+        for start, packed in self._blocks:
+            yield start, json.loads(zlib.decompress(packed))
 
 
 def _without(names: Sequence[str], those: Iterable[bool]) -> Iterator[str]:
-    return (name for name, is_one in zip(names, those, strict=True) if not is_one)
+    return compress(names, map(not_, those))

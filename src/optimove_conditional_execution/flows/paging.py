@@ -8,7 +8,7 @@ import functools
 import json
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 from .. import operations
 from ..deadline import Deadline
@@ -226,9 +226,11 @@ class Pages(abc.ABC, Generic[C]):
             if len(self._sample) == _SAMPLE and self._is_repeated_page():
                 raise self._repeated()
         # An invalid row must not delay the others.
-        customers = [row for row in rows if not isinstance(row, UnreadableRow)]
-        if len(customers) < len(rows):
+        if UnreadableRow in set(map(type, rows)):
+            customers = [row for row in rows if not isinstance(row, UnreadableRow)]
             self._skip_invalid(rows, any_read=bool(customers))
+        else:
+            customers = cast("list[C]", rows)
         self._has_customers = self._has_customers or bool(customers)
         self._page_rows += len(rows)
         self.rows += len(rows)

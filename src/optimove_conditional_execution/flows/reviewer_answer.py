@@ -97,11 +97,13 @@ class Batch:
     Attributes:
         customers: The customers, each once, as the reviewer gets them.
         ids: Their ids, in that order.
+        places: Their places in the ledger's `KnownCustomers`, in that order.
         row_sets: The numbers of their row sets, in that order.
     """
 
     customers: CustomerBatch
     ids: Sequence[str]
+    places: Sequence[int]
     row_sets: Sequence[int]
 
     def shrink_to(self, ids: Set[str], *, attempt: int) -> None:
@@ -112,6 +114,7 @@ class Batch:
             attempt: The number of the attempt that is to give it.
         """
         keep = [name in ids for name in self.ids]
+        self.places = tuple(itertools.compress(self.places, keep))
         self.row_sets = tuple(itertools.compress(self.row_sets, keep))
         self.ids = tuple(itertools.compress(self.ids, keep))
         self.customers = CustomerBatch(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import Any, Final, cast
 
@@ -47,8 +48,15 @@ class RowSets:
 
     def adder(self, rows: Sequence[Row]) -> Callable[[int, Row], int]:
         """Return `add`, or what does the same for these rows in less time."""
-        types = set[type]().union(*(map(type, column) for column in zip(*rows, strict=True)))
-        return self._add_usual if types <= _USUAL else self.add
+        return self._add_usual if _USUAL.issuperset(map(type, chain.from_iterable(rows))) else self.add
+
+    def numbers_alone(self, rows: Sequence[Row]) -> list[int]:
+        """Return for each row the number of the set that holds it alone."""
+        add = self.adder(rows)
+        if add == self.add:
+            return [add(0, row) for row in rows]
+        numbers = {row: add(0, row) for row in set(rows)}
+        return list(map(numbers.__getitem__, rows)) if len(numbers) > 1 else [*numbers.values()] * len(rows)
 
     def add(self, number: int, row: Row) -> int:
         """Return the number of a set with a row; the same number when the row adds nothing."""
@@ -104,10 +112,10 @@ class RowSets:
         return self._number(text.encode("ascii"))
 
     def _add(self, number: int, row: Row) -> int:
-        rows = self._rows(number)
-        # As JSON, since a value can be of any type; and `True` is another channel than 1.
-        kind = _json(row[:3])
+        rows = self._rows(number) if number else []
         codes: list[Any] = list(cast("Iterable[Any]", row[3])) if isinstance(row[3], list | tuple) else [row[3]]
+        # As JSON, since a value can be of any type; and `True` is another channel than 1.
+        kind = _json(row[:3]) if rows else ""
         known = [set(map(_json, other[3])) for other in rows if _json(other[:3]) == kind]
         if known and set(map(_json, codes)) <= set[str]().union(*known):
             return number

@@ -6,7 +6,7 @@ Paths: developer.optimove.com/reference. Request and response bodies: `docs/expl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -265,8 +265,12 @@ def _channel(channel_id: int | None) -> dict[str, int]:
 
 def _updates(statuses: Sequence[Any] | Mapping[Any, Any]) -> list[dict[str, Any]]:
     if isinstance(statuses, Mapping):
-        named = list(statuses.items())
-        if not all(isinstance(name, str) and name.strip() and isinstance(status, bool) for name, status in named):
+        named: Iterable[tuple[Any, Any]] = statuses.items()
+        try:
+            is_valid = all(map(str.strip, statuses)) and {bool}.issuperset(map(type, statuses.values()))
+        except TypeError:  # an id is no string
+            is_valid = False
+        if not is_valid:
             raise PayloadError("statuses must be ids that are not blank, each with True or False.", path="statuses")
     else:
         if not all(isinstance(status, CustomerPromotionStatus) for status in statuses):

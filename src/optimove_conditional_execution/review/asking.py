@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from itertools import compress
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Literal
 
 from ..deadline import Deadline
@@ -109,7 +108,7 @@ class Asking:
     def unanswered(self) -> list[Answered]:
         """Return, when asking is over, those without an answer; a failure of the last attempt is one."""
         return [
-            Answered(batch.ids, batch.row_sets, None, was_asked=batch in self._asked)
+            Answered.about(batch, was_asked=batch in self._asked)
             for batch in self._open
             if batch in self._asked or batch not in self._failures
         ]
@@ -156,7 +155,7 @@ class Asking:
 
     async def _attempt(self, batch: Batch, group: asyncio.TaskGroup) -> bool:
         """Call the reviewer once, and return whether it is to be asked again about what is left of the batch."""
-        ids, row_sets = batch.ids, batch.row_sets
+        about = Answered.about(batch)
         asked = {each.customer_id: each for each in batch.customers} if self._keep_payloads else {}
         deadline, at_last = self._deadlines()
         is_bounded = deadline is not self._answer_until
@@ -165,11 +164,10 @@ class Asking:
             # It is still the first answer when the next attempt has none, and may never have one.
             if batch in self._open and not self._answer_until.expired:
                 without = result.not_reached | result.unanswered
-                came = [name not in without for name in ids]
-                first = tuple(compress(ids, came)), tuple(compress(row_sets, came))
+                first = about.only(frozenset(about.ids) - without)
                 if asked:
                     result = dataclasses.replace(result, customers=asked)
-                group.create_task(self._settle(batch, *first, result))
+                group.create_task(self._settle(batch, first, result))
 
         unit: Unit = "customers"
         try:
@@ -180,7 +178,7 @@ class Asking:
                 return False  # no customer of the batch counts as reached
             unit = "batches"
             failure = _TIMED_OUT if is_late else failure_of(error)
-            result = BatchResult(frozenset(), failed=dict.fromkeys(ids, failure))
+            result = BatchResult(frozenset(), failed=dict.fromkeys(about.ids, failure))
         self._asked.discard(batch)
         if (late := result.not_reached | result.unanswered) and not self._answer_until.expired:
             failed = {**result.failed, **dict.fromkeys(late, _TIMED_OUT)}
@@ -188,17 +186,17 @@ class Asking:
         if asked:
             result = dataclasses.replace(result, customers=asked)
         self._log(unit, result.failed.values())
-        await self._settle(batch, ids, row_sets, result, unit)
+        await self._settle(batch, about, result, unit)
         return batch in self._open
 
-    async def _settle(
-        self, batch: Batch, ids: Sequence[str], row_sets: Sequence[int], result: BatchResult, unit: Unit = "customers"
-    ) -> None:
+    async def _settle(self, batch: Batch, about: Answered, result: BatchResult, unit: Unit = "customers") -> None:
         """Hand an answer on, about those of its customers who have none yet; the batch keeps those who failed."""
-        needed = frozenset(batch.ids) if batch in self._open else frozenset[str]()
-        keep = [name in needed for name in ids]
-        ids, row_sets = tuple(compress(ids, keep)), tuple(compress(row_sets, keep))
-        if not ids:
+        if batch not in self._open:
+            return
+        needed = frozenset(batch.ids)
+        if about.ids is not batch.ids:  # some have an answer by now
+            about = about.only(needed)
+        if not about.ids:
             return
         if result.unknown_ids:
             if not self.unknown_ids:  # logged once; the report has the total
@@ -206,10 +204,10 @@ class Asking:
                     "campaign %d: the reviewer returned %d ids that are not in its batch of %d; not sent",
                     self._campaign_id,
                     result.unknown_ids,
-                    len(ids),
+                    len(about.ids),
                 )
             self.unknown_ids += result.unknown_ids
-        left = needed - frozenset(ids) | frozenset(result.failed) & needed
+        left = needed.difference(about.ids) | result.failed.keys() & needed
         if left:
             batch.shrink_to(left, attempt=batch.customers.attempt)
             texts = Counter(failure.text for name, failure in result.failed.items() if name in needed)
@@ -217,7 +215,7 @@ class Asking:
         else:
             del self._open[batch]
             self._failures.pop(batch, None)
-        await self._on_answer(Answered(ids, row_sets, result))
+        await self._on_answer(dataclasses.replace(about, result=result))
 
     def _deadlines(self) -> tuple[Deadline, Deadline]:
         """Return when the reviewer is to return, and when it is abandoned."""

@@ -303,7 +303,7 @@ class Pipeline:
         for answered in self._asking.unanswered():
             await self._decided.put(answered)
         while (batch := self.ledger.next_batch(self.config.batch_size, flush=True)) is not None:
-            await self._decided.put(Answered(batch.ids, batch.row_sets, None, was_asked=False))
+            await self._decided.put(Answered.about(batch, was_asked=False))
         is_near = self.ledger.rows > 0 and self._ask_until.remaining() <= _NEAR_SECONDS
         if self.is_last and is_near and not self._last_page_read:
             while not self._ask_until.expired and not self._stopping.is_set():
