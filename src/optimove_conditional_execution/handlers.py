@@ -12,7 +12,7 @@ from .models.approval import json_object
 from .models.notification import WebhookNotification
 
 if TYPE_CHECKING:
-    from .models.customer_batch import CustomerBatch
+    from .models.campaign import CustomerBatch
 
 Verdict = Literal["approve", "deny", "abstain"]
 

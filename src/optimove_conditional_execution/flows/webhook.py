@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from ..deadline import Clock, Deadline, TransitEstimate
 from ..errors import ConfigurationError, OptimoveError, PayloadError, SignatureError
 from ..handlers import Decision, kind_of
-from ..messages import Request, Response, plain
+from ..messages import LOST_IN_CHUNKS, Request, Response, body_fault, is_lost_in_chunks, plain
 from ..models.approval import Approval
 from ..models.base import LAST_MILLISECOND
 from ..models.notification import NotificationEnvelope, WebhookNotification, read_notification
 from ..operations import DEFAULT_TIMEOUT_MS, send_webhook_approval
 from ..signature import SIGNATURE_HEADERS, UNSIGNED, Keys, match, received_signature
-from .bodies import LOST_IN_CHUNKS, body_fault, is_lost_in_chunks
 from .budget import Budget, BudgetEstimator, default_lease
 from .claims import Claim, ClaimState, ClaimStore, LeasedClaim, Questions, StoreOutage, backoff, question_of
 from .decision_log import subject_of

@@ -6,8 +6,14 @@ from .._lazy import attach
 
 if TYPE_CHECKING:
     from .approval import Approval
-    from .campaign import CampaignCustomer, CampaignDetails, CustomerExecution, CustomerPromotionStatus, CustomerRow
-    from .customer_batch import CustomerBatch
+    from .campaign import (
+        CampaignCustomer,
+        CampaignDetails,
+        CustomerBatch,
+        CustomerExecution,
+        CustomerPromotionStatus,
+        CustomerRow,
+    )
     from .events import CampaignReadyEvent, EventListener, ListenerEvent
     from .notification import (
         Action,
@@ -50,8 +56,14 @@ __all__ = [
 
 _PLACES: Final = {
     "approval": ("Approval",),
-    "campaign": ("CampaignCustomer", "CampaignDetails", "CustomerExecution", "CustomerPromotionStatus", "CustomerRow"),
-    "customer_batch": ("CustomerBatch",),
+    "campaign": (
+        "CampaignCustomer",
+        "CampaignDetails",
+        "CustomerBatch",
+        "CustomerExecution",
+        "CustomerPromotionStatus",
+        "CustomerRow",
+    ),
     "events": ("CampaignReadyEvent", "EventListener", "ListenerEvent"),
     "notification": (
         "Action",
