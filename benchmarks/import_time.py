@@ -20,8 +20,10 @@ def _seconds(statement: str, environment: dict[str, str]) -> float:
 
 
 def measure() -> list[Result]:
-    statements = ["from optimove_conditional_execution import *", "import pydantic, httpx"]
-    best = [float("inf")] * 2
+    # The first is what a gate imports; the second is every name, of which nobody needs all.
+    gate = "from optimove_conditional_execution import AsyncOptimoveClient, AsyncWebhookReceiver, Decision"
+    statements = [gate, "from optimove_conditional_execution import *", "import pydantic, httpx"]
+    best = [float("inf")] * len(statements)
     with tempfile.TemporaryDirectory() as cache:
         # Compiled, as pip leaves what it installs, even where this clone may not be written into.
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": cache}
@@ -31,4 +33,8 @@ def measure() -> list[Result]:
         for _ in range(ROUNDS):
             took = [_seconds(statement, environment) for statement in statements]
             best = [min(old, new) for old, new in zip(best, took, strict=True)]
-    return [Result("import the SDK / import pydantic, httpx", "ms", best[0] * 1e3, best[1] * 1e3, 1.2)]
+    receiver, everything, floor = (seconds * 1e3 for seconds in best)
+    return [
+        Result("import a receiver / import pydantic, httpx", "ms", receiver, floor, 1.2),
+        Result("import every name / import pydantic, httpx", "ms", everything, floor, 1.2),
+    ]

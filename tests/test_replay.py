@@ -25,7 +25,7 @@ from optimove_conditional_execution import (
     per_customer,
     policy,
 )
-from optimove_conditional_execution.models.customer_batch import CustomerBatch
+from optimove_conditional_execution.models.campaign import CustomerBatch
 from optimove_conditional_execution.replay import Replayed, replay
 from optimove_conditional_execution.shadow import Shadow
 from optimove_conditional_execution.stores import DecisionRecord, LoggedDecision, SqliteDecisionLog, Subject

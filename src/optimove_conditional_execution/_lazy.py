@@ -14,14 +14,15 @@ def attach(
 
     Args:
         package: The package's `__name__`.
-        places: The names, by the module that defines them, relative to the package; the name of a module is the module.
+        places: The names, by the module that defines them, relative to the package, with a dot for its parent; the name
+            of a module is the module.
     """
     modules = {name: module for module, names in places.items() for name in names}
 
     def getattr_(name: str) -> object:
         if name not in modules:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module = importlib.import_module(f"{package}.{modules[name]}")
+        module = importlib.import_module(f".{modules[name]}", package)
         value = module if name == modules[name] else getattr(module, name)
         setattr(sys.modules[package], name, value)
         return value

@@ -30,7 +30,7 @@ _STORE_PLACES: Final = 8
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, frozen=True, slots=True)
 class Pools:
     """Thread pools for effects with a deadline."""
 

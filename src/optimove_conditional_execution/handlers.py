@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, cast, final
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, final
 
 from .deadline import Deadline
 from .errors import ConfigurationError, PayloadError
 from .models.approval import json_object
-from .models.customer_batch import CustomerBatch
 from .models.notification import WebhookNotification
+
+if TYPE_CHECKING:
+    from .models.campaign import CustomerBatch
 
 Verdict = Literal["approve", "deny", "abstain"]
 

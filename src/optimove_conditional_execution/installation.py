@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import shlex
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 DISTRIBUTION: Final = "optimove-conditional-execution"
 
@@ -22,6 +19,10 @@ def requirement(extra: str = "") -> str:
     Args:
         extra: One of its extras.
     """
+    # These take longer to import than most of the SDK, and few programs need them.
+    import importlib.metadata
+    from urllib.request import url2pathname
+
     name = f"{DISTRIBUTION}[{extra}]" if extra else DISTRIBUTION
     try:
         record = json.loads(importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json") or "{}")
@@ -41,6 +42,8 @@ def install_hint(extra: str) -> str:
     Args:
         extra: One of its extras.
     """
+    import shlex
+
     wanted = requirement(extra)
     hint = f"pip install {shlex.quote(wanted)}"
     return hint if "@" in wanted else f"{hint}, with --find-links FOLDER if its wheel is on no index"

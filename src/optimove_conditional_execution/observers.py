@@ -1,4 +1,8 @@
-"""Logging and observer callbacks whose exceptions do not reach the caller."""
+"""Logging and observer callbacks whose exceptions do not reach the caller.
+
+What is logged stands where it happens: the line of each notification in `receivers.webhook`, of each call in
+`transport.instrumentation`.
+"""
 
 from __future__ import annotations
 

@@ -20,8 +20,7 @@ from .flows.review_payload import read_review_payload
 from .flows.reviewer_answer import BatchResult, failure_of, parse_answer
 from .flows.webhook import read_answer
 from .handlers import Verdict
-from .models.campaign import CampaignCustomer
-from .models.customer_batch import CustomerBatch
+from .models.campaign import CampaignCustomer, CustomerBatch
 from .models.events import CampaignReadyEvent
 from .models.notification import WebhookNotification
 

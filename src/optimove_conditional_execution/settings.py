@@ -32,7 +32,7 @@ _SECRET_NAME: Final = re.compile(rf"{SECRET_VARIABLE}(?:_([2-9]|[1-9][0-9]))?")
 _LOGGER: Final = SafeLogger("client")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, frozen=True, slots=True)
 class ClientSettings:
     """Checked settings.
 

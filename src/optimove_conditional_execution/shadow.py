@@ -24,7 +24,7 @@ from .flows.outcome import KINDS
 from .flows.reviewer_answer import BatchResult, failure_of, parse_answer
 from .flows.webhook import read_answer
 from .fork import detect_fork, reset_after_fork
-from .models.customer_batch import CustomerBatch
+from .models.campaign import CustomerBatch
 from .models.notification import WebhookNotification
 from .observers import SafeLogger, notify
 from .validation import check_callable, integer, is_async, seconds

@@ -92,7 +92,10 @@ def verify(body: bytes, *, signature: str | bytes | None, secrets: Secrets) -> i
 
 
 def match(body: bytes, signature: str | bytes | None, keys: tuple[SecretBytes, ...]) -> int:
-    """Check a signature as `verify` does, with keys from `signing_keys`."""
+    """Check a signature as `verify` does, with keys from `signing_keys`; return the index of the one that matched.
+
+    A receiver keeps it as `Outcome.secret_index`; `receivers.webhook` writes the log line of each outcome.
+    """
     # Optimove's own form first: a signature that equals the digest exactly need not be normalised.
     if isinstance(signature, str) and len(signature) == _HEX_LENGTH and signature.isascii():
         given = signature

@@ -40,6 +40,47 @@ def test_a_name_is_loaded_when_it_is_asked_for() -> None:
     )
 
 
+NOT_NEEDED_AT_ONCE = {
+    # Ours: what is for scheduled campaigns, for those who pass it to a receiver, or for several processes.
+    "models.campaign", "models.events", "operations.scheduled",
+    "flows.controls", "flows.delivery_log", "flows.journal", "flows.listener", "flows.paging", "flows.switch",
+    "receivers.listener", "reconciliation", "replay", "policy", "review", "shadow", "switch",
+    "signature_diagnosis", "stores.decisions", "stores.journals", "stores.sqlite_file", "transport.http",
+}  # fmt: skip
+FOREIGN_NOT_NEEDED_AT_ONCE = {"httpx", "importlib.metadata", "sqlite3", "tenacity", "urllib.request", "zipfile"}
+
+
+def test_a_receiver_and_a_client_load_what_they_need_and_no_more() -> None:
+    ours = loaded_by("from optimove_conditional_execution import AsyncWebhookReceiver, AsyncOptimoveClient")
+    assert {"optimove_conditional_execution.receivers.webhook", "optimove_conditional_execution.flows.webhook"} <= ours
+    unneeded = {f"optimove_conditional_execution.{name}" for name in NOT_NEEDED_AT_ONCE} | FOREIGN_NOT_NEEDED_AT_ONCE
+    assert unneeded & ours == set()
+
+
+def test_what_a_first_notification_needs_is_loaded_before_it_comes() -> None:
+    """A module that is loaded late would take its time from the first customer."""
+    sample = Path(__file__).parent.parent / "payloads" / "webhook-notification.json"
+    loaded_by(f"""
+import pathlib, sys
+import httpx
+from optimove_conditional_execution import UNSIGNED, OptimoveClient, Request, WebhookReceiver
+http = httpx.Client(transport=httpx.MockTransport(lambda request: httpx.Response(200)))
+outcomes = []
+Log = type("Log", (), {{"append": lambda self, entries: None}})
+receiver = WebhookReceiver(
+    lambda notification, deadline: True,
+    client=OptimoveClient("key", base_url="https://optimove.test", http_client=http), secrets=UNSIGNED,
+    on_outcome=outcomes.append, switch=lambda: "ask", shadow=lambda notification, deadline: False, decision_log=Log(),
+)
+request = Request("POST", body=pathlib.Path({str(sample)!r}).read_bytes())
+before = set(sys.modules)
+receiver.handle(request)
+assert [outcome.kind for outcome in outcomes] == ["approved"], outcomes
+late = [name for name in set(sys.modules) - before if name.startswith("optimove_conditional_execution")]
+assert not late, late
+""")
+
+
 def test_the_pytest_plugin_loads_nothing_of_the_sdk(tmp_path: Path) -> None:
     """It is loaded at the start of every run in the environment, also of projects that never use it."""
     (tmp_path / "test_nothing_of_it.py").write_text(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
+import re
 from pathlib import Path
 
 import optimove_conditional_execution
@@ -180,6 +181,18 @@ def test_one_module_knows_each_engine() -> None:
         outside = {name for name in users if not any(name == own or name.startswith(f"{own}.") for own in importers)}
         assert users
         assert not outside, library
+
+
+def test_contributing_says_where_to_change_what() -> None:
+    guide = (Path(__file__).parent.parent.parent / "CONTRIBUTING.md").read_text()
+    table = guide.partition("## Where to change what")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (?!to change|---)(.*) \| (.*) \| `(.*)` \|$", table, re.MULTILINE)
+    assert len(rows) == table.count("\n|") - 2
+    assert len(rows) >= 10
+    for what, files, name in rows:
+        (first, *others) = re.findall(r"`([\w/]+\.py)`", files)
+        assert re.search(rf"\b{name}\b", (SOURCE / first).read_text()), what
+        assert all((SOURCE / other).is_file() for other in others), what
 
 
 def test_modules_are_rooms_not_halls() -> None:

@@ -6,11 +6,12 @@ import ast
 import inspect
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import optimove_conditional_execution as package
-from optimove_conditional_execution import adapters, operations, stores, testing
+from optimove_conditional_execution import adapters, models, operations, receivers, stores, testing
 from optimove_conditional_execution.adapters import asgi, aws_lambda, wsgi
 
 CONTRACT = {
@@ -39,13 +40,22 @@ def test_the_contract_is_exported() -> None:
     assert adapters.__doc__
 
 
-def test_all_names_every_public_name_and_no_other() -> None:
-    # What type checkers see, and what there is at run time.
-    source = ast.parse(Path(package.__file__).read_text())
+def seen_by_type_checkers(lazy: ModuleType) -> list[str]:
+    source = ast.parse(Path(str(lazy.__file__)).read_text())
     typed = next(node for node in source.body if isinstance(node, ast.If))
-    seen = [alias.name for node in typed.body if isinstance(node, ast.ImportFrom) for alias in node.names]
-    assert sorted(seen) == sorted(getattr(package, "_MODULES"))  # noqa: B009
-    assert set(package.__all__) == {*seen, "__version__"}
+    return [alias.name for node in typed.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+
+
+@pytest.mark.parametrize("lazy", [package, models, operations, receivers, stores, testing])
+def test_type_checkers_see_what_there_is_at_run_time(lazy: ModuleType) -> None:
+    modules: dict[str, str] = getattr(lazy, "_MODULES")  # noqa: B009 - not for type checkers
+    assert sorted(seen_by_type_checkers(lazy)) == sorted(modules)
+    assert set(lazy.__all__) - {"__version__"} == set(modules)
+    assert all(getattr(lazy, name) is not None for name in modules)
+
+
+def test_all_names_every_public_name_and_no_other() -> None:
+    assert set(package.__all__) == {*seen_by_type_checkers(package), "__version__"}
     assert set(package.__all__) <= set(dir(package))
     with pytest.raises(AttributeError, match="has no attribute 'Nothing'"):
         getattr(package, "Nothing")  # noqa: B009 - type checkers refuse it

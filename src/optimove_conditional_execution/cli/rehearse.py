@@ -1,4 +1,4 @@
-"""`optimove-ce demo`, `trigger`, `campaign` and `simulate`: rehearsals from a shell."""
+"""`optimove-ce demo`, `trigger`, `campaign` and `simulate`: rehearsals from a shell; their tables are in `console`."""
 
 from __future__ import annotations
 

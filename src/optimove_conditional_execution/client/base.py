@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Final, Literal, NoReturn, get_args
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr
@@ -16,7 +16,6 @@ from pydantic import SecretStr
 from .. import validation
 from ..deadline import Deadline
 from ..errors import ConfigurationError
-from ..flows.paging import ExecutionPaging, Paging, seconds_for_customers
 from ..installation import install_hint
 from ..operations import Endpoints
 from ..settings import TIMEZONE_VARIABLE, ClientSettings
@@ -27,6 +26,9 @@ from ..transport.instrumentation import OnCall
 from ..transport.rate_limit import RateLimit
 from ..transport.retry import RetryPolicy
 from ..transport.send import ClientConfig
+
+if TYPE_CHECKING:  # not loaded by programs that read no customers
+    from ..flows.paging import ExecutionPaging, Paging
 
 _LOGGER: Final = logging.getLogger("optimove_conditional_execution.client")
 
@@ -132,6 +134,8 @@ class Client(abc.ABC):
         on_warning: Callable[[str], None] | None,
     ) -> Paging:
         """Return the paging of a campaign; see `get_processed_campaign_customers`."""
+        from ..flows.paging import Paging
+
         return Paging(
             campaign_id,
             customer_attributes=customer_attributes,
@@ -152,6 +156,8 @@ class Client(abc.ABC):
         on_warning: Callable[[str], None] | None,
     ) -> ExecutionPaging:
         """Return the paging of what was sent; see `get_customer_execution_details_by_campaign`."""
+        from ..flows.paging import ExecutionPaging
+
         return ExecutionPaging(
             campaign_id,
             channel_id=channel_id,
@@ -183,6 +189,8 @@ class Client(abc.ABC):
 
 def _waiting(seconds: float | None, deadline: Deadline | None) -> Deadline:
     if seconds is None:
+        from ..flows.paging import seconds_for_customers
+
         left = 0.0 if deadline is None else deadline.remaining()
         seconds = seconds_for_customers(left, until=left) if math.isfinite(left) else 0.0
     return Deadline.after(validation.seconds("wait_for_customers", seconds))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from pydantic import SecretStr
 
@@ -15,17 +15,19 @@ from ..drivers import run
 from ..flows.registration import ensure_event_listener, ensure_webhook
 from ..flows.status_updates import Statuses, update_statuses
 from ..models.approval import Approval
-from ..models.campaign import CampaignCustomer, CampaignDetails, CustomerExecution
-from ..models.events import EventListener
-from ..models.webhook import TenantSettings, Webhook
 from ..operations import Operation
 from ..tracebacks import sensitive_variables
 from ..transport.customer_stream import read
 from ..transport.send import RequestCounter, Sender
 from .base import Client, EngineName, aiohttp_engine
 
+if TYPE_CHECKING:
+    from ..models.campaign import CampaignCustomer, CampaignDetails, CustomerExecution
+    from ..models.events import EventListener
+    from ..models.webhook import TenantSettings, Webhook
+
 T = TypeVar("T")
-C = TypeVar("C", bound=CampaignCustomer)
+C = TypeVar("C", bound="CampaignCustomer")
 
 
 class OptimoveClient(Client):

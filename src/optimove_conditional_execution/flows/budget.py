@@ -96,7 +96,7 @@ def longest_repeatable_handler(budget: float, *, lease: float | None = None, res
     return max(0.0, (budget - (default_lease(budget) if lease is None else lease) - reserve) / 2)
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Budget:
     """The time budget of one notification.
 
@@ -115,7 +115,7 @@ class Budget:
     handler_deadline: Deadline
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(eq=False, frozen=True, slots=True, kw_only=True)
 class BudgetEstimator:
     """Estimates the time budget of a notification.
 

@@ -151,7 +151,7 @@ class StoreFullError(OptimoveError):
     """A store in memory has no room for another claim; to try again would only add to the load."""
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class StoreOutage:
     """When a step of the store last failed, in any delivery.
 
@@ -171,7 +171,7 @@ def backoff() -> Iterator[float]:
 
 
 @final
-@dataclass(slots=True, kw_only=True)
+@dataclass(eq=False, slots=True, kw_only=True)
 class LeasedClaim:
     """One delivery's claim on its notification, kept by a lease.
 

@@ -13,8 +13,7 @@ from itertools import chain, compress, count, islice, repeat
 from operator import attrgetter, itemgetter, not_, or_
 from typing import Any, Final
 
-from ..models.campaign import CONTROL_GROUP, CampaignCustomer
-from ..models.customer_batch import CustomerBatch
+from ..models.campaign import CONTROL_GROUP, CampaignCustomer, CustomerBatch
 from ..models.events import CampaignReadyEvent
 from .journal import FIRST_DENIAL, DecidedBatch, Ranges, ranges_of
 from .known_customers import KnownCustomers, Standing

@@ -21,9 +21,8 @@ from typing import Any, Final, Literal
 from ..deadline import Deadline
 from ..errors import PayloadError
 from ..listener_token import ListenerToken
-from ..messages import Request, Response, plain
+from ..messages import LOST_IN_CHUNKS, Request, Response, body_fault, is_lost_in_chunks, plain
 from ..models.events import CAMPAIGN_READY, CampaignReadyEvent, ListenerEvent
-from .bodies import LOST_IN_CHUNKS, body_fault, is_lost_in_chunks
 from .effects import Ask, Flow, Overloaded
 
 EventFunction = Callable[[Any], object]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from .. import operations, validation
 from ..errors import APIError, DeadlineExceeded, OptimoveError, TransportError, UnexpectedResponseError
-from ..models.events import EventListener
-from ..models.webhook import Webhook
 from ..urls import normalized
 from .effects import Call, Flow
+
+if TYPE_CHECKING:
+    from ..models.events import EventListener
+    from ..models.webhook import Webhook
 
 
 def ensure_webhook(url: str) -> Flow[Webhook]:
@@ -44,6 +47,8 @@ def ensure_event_listener(listener_url: str, *, event_type_id: int) -> Flow[Even
 
     Only a listener registered for all channels counts. URLs in the list may be percent-encoded as a whole.
     """
+    from ..models.events import EventListener
+
     registration = operations.register_event_listener(
         validation.absolute_url("listener_url", listener_url), event_type_id=event_type_id
     )

@@ -12,8 +12,7 @@ from typing import Any, Final, Literal, cast
 from ..deadline import Deadline
 from ..errors import OptimoveError
 from ..handlers import Decision, kind_of
-from ..models.campaign import CampaignCustomer
-from ..models.customer_batch import CustomerBatch
+from ..models.campaign import CampaignCustomer, CustomerBatch
 from .effects import exception_name, original
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
@@ -14,10 +14,12 @@ from .. import operations
 from ..deadline import Deadline
 from ..errors import TOO_LARGE, APIError, DeadlineExceeded, OptimoveError, PayloadError, TransportError
 from ..models.base import payload_error
-from ..models.campaign import CustomerPromotionStatus
 from .effects import Call, Flow
 
-Statuses = Iterable[CustomerPromotionStatus] | Mapping[str, bool]
+if TYPE_CHECKING:
+    from ..models.campaign import CustomerPromotionStatus
+
+Statuses = Iterable["CustomerPromotionStatus"] | Mapping[str, bool]
 
 _NO_TIME: Final = 0.05
 """Seconds between the last try of a call and its deadline, when only the deadline ends the retries."""
@@ -92,7 +94,9 @@ def _so_far(acknowledged: int) -> str:
 
 def _each(statuses: object) -> Iterator[CustomerPromotionStatus]:
     if isinstance(statuses, Mapping):
-        return (_status(customer_id, status) for customer_id, status in statuses.items())
+        from ..models.campaign import CustomerPromotionStatus
+
+        return (_status(CustomerPromotionStatus, customer_id, status) for customer_id, status in statuses.items())
     if isinstance(statuses, Iterable) and not isinstance(statuses, str | bytes):
         return iter(statuses)
     raise PayloadError(
@@ -100,8 +104,8 @@ def _each(statuses: object) -> Iterator[CustomerPromotionStatus]:
     )
 
 
-def _status(customer_id: object, status: object) -> CustomerPromotionStatus:
+def _status(model: type[CustomerPromotionStatus], customer_id: object, status: object) -> CustomerPromotionStatus:
     try:
-        return CustomerPromotionStatus.model_validate({"CustomerID": customer_id, "Status": status})
+        return model.model_validate({"CustomerID": customer_id, "Status": status})
     except ValidationError as error:
         raise payload_error("statuses", error) from None

@@ -11,25 +11,26 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..deadline import Clock, Deadline, TransitEstimate
 from ..errors import ConfigurationError, OptimoveError, PayloadError, SignatureError
 from ..handlers import Decision, kind_of
-from ..messages import Request, Response, plain
+from ..messages import LOST_IN_CHUNKS, Request, Response, body_fault, is_lost_in_chunks, plain
 from ..models.approval import Approval
 from ..models.base import LAST_MILLISECOND
 from ..models.notification import NotificationEnvelope, WebhookNotification, read_notification
 from ..operations import DEFAULT_TIMEOUT_MS, send_webhook_approval
 from ..signature import SIGNATURE_HEADERS, UNSIGNED, Keys, match, received_signature
-from .bodies import LOST_IN_CHUNKS, body_fault, is_lost_in_chunks
 from .budget import Budget, BudgetEstimator, default_lease
 from .claims import Claim, ClaimState, ClaimStore, LeasedClaim, Questions, StoreOutage, backoff, question_of
-from .controls import Controls
 from .decision_log import subject_of
-from .delivery_log import DeliveryLog
 from .effects import Ask, Call, Flow, Late, Overloaded
 from .outcome import KINDS, Outcome, OutcomeBuilder, OutcomeKind
+
+if TYPE_CHECKING:  # loaded by the receivers that use them
+    from .controls import Controls
+    from .delivery_log import DeliveryLog
 
 OnFailure = Literal["abstain", "deny"]
 OnStoreFailure = Literal["refuse", "decide"]
@@ -44,7 +45,7 @@ _UNCLAIMED_PATIENCE: Final = 0.1
 _NO_TIME: Final = "The deadline of the host, that is handle's deadline=, leaves no time to ask."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(eq=False, frozen=True, slots=True, kw_only=True)
 class WebhookContext:
     """The configuration and state that the flow needs.
 
@@ -259,7 +260,7 @@ def read_answer(answer: object) -> Decision:
 _Result = tuple[OutcomeKind, int]
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Processing:
     """The processing of a notification before its deadline. If the handler cannot be called, `on_failure` decides."""
 

@@ -1,4 +1,4 @@
-"""A scheduled campaign: its details, its customers, and their statuses.
+"""A scheduled campaign: its details, its customers, the batches that reviewers get, and the statuses.
 
 Source: Optimove's Conditional Execution article (the statuses), and `docs/explanation/optimove-api.md` for the other
 fields, of which only `CustomerID` is sure.
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from types import GenericAlias
-from typing import Annotated, Any, ClassVar, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Self, TypeVar, cast, final, overload
 
 from pydantic import AfterValidator, AliasChoices, Field, Strict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -34,6 +34,9 @@ from .base import (
     known_keys,
     payload_error,
 )
+
+if TYPE_CHECKING:
+    from .events import CampaignReadyEvent
 
 CONTROL_GROUP: Final = 1
 """The action id of the control group. Source: developer.optimove.com/docs/customers-in-control-groups."""
@@ -180,6 +183,56 @@ class CustomerExecution(CampaignCustomer):
     scheduled_time: Annotated[Unchecked[str | None], _key("ScheduledTime")] = None
 
     _repr_fields = ("action_id", "channel_id", "template_id", "scheduled_time")
+
+
+@final
+class CustomerBatch(Sequence[CampaignCustomer]):
+    """Customers of a campaign, each once, and what they are about. A slice is a tuple.
+
+    Attributes:
+        event: The event that announced the campaign.
+        number: The number of the batch in this run of the review, from 1; a batch that is asked about again keeps it.
+        attempt: 1, or more when the reviewer is asked again about customers of the batch.
+    """
+
+    __slots__ = ("_customers", "attempt", "event", "number")
+
+    def __init__(
+        self, customers: Iterable[CampaignCustomer], *, event: CampaignReadyEvent, number: int = 1, attempt: int = 1
+    ) -> None:
+        """Make a batch, as a review does.
+
+        Args:
+            customers: The customers, each once.
+            event: The event that announced the campaign.
+            number: The number of the batch.
+            attempt: How often the reviewer is asked about it, this time included.
+        """
+        self._customers = tuple(customers)
+        self.event = event
+        self.number = number
+        self.attempt = attempt
+
+    @property
+    def campaign_id(self) -> int:
+        """The campaign."""
+        return self.event.campaign_id
+
+    def __len__(self) -> int:
+        return len(self._customers)
+
+    @overload
+    def __getitem__(self, index: int) -> CampaignCustomer: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[CampaignCustomer, ...]: ...
+    def __getitem__(self, index: int | slice) -> CampaignCustomer | tuple[CampaignCustomer, ...]:
+        return self._customers[index]
+
+    def __repr__(self) -> str:
+        return (
+            f"CustomerBatch({len(self._customers)} customers, campaign_id={self.campaign_id}, number={self.number}, "
+            f"attempt={self.attempt})"
+        )
 
 
 C = TypeVar("C", bound=CampaignCustomer)

@@ -8,7 +8,7 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeVar
 
 from ..client import AsyncOptimoveClient, OptimoveClient
 from ..deadline import Deadline, TransitEstimate
@@ -16,9 +16,7 @@ from ..drivers import Pools, arun, run, start_task
 from ..errors import ConfigurationError
 from ..flows.budget import BudgetEstimator, Reserve
 from ..flows.claims import ClaimStore
-from ..flows.controls import Controls
 from ..flows.decision_log import DecisionLog, OnLogFailure, check_log
-from ..flows.delivery_log import DeliveryLog
 from ..flows.effects import Flow
 from ..flows.outcome import Outcome, OutcomeBuilder
 from ..flows.webhook import (
@@ -35,10 +33,8 @@ from ..messages import Request, Response, plain
 from ..models.approval import Approval
 from ..models.notification import NotificationEnvelope, WebhookNotification
 from ..observers import SafeLogger, notify
-from ..shadow import AskedNotification, Shadow, as_shadow
 from ..signature import Secrets, Unsigned, receiver_keys
 from ..stores.claims import MemoryClaims
-from ..switch import SwitchSource, make_switch
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import running_loop
 from ..validation import check_callable, integer, is_async, seconds, warn_of_copies
@@ -53,6 +49,10 @@ from .base import (
     refuse_running_loop,
     with_context,
 )
+
+if TYPE_CHECKING:  # loaded by the receivers that use them
+    from ..shadow import AskedNotification, Shadow
+    from ..switch import SwitchSource
 
 MAX_BODY: Final = 262_144
 """Maximum size of a notification in bytes; Optimove's sample has 1,268."""
@@ -165,14 +165,23 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
         # pydantic builds models at first use, and the first notification must not wait for that.
         for model in (WebhookNotification, NotificationEnvelope, Approval):
             model.model_rebuild()
-        controls: Controls | None = None
+        controls = decisions = None
         if not isinstance(observe, bool):
             raise ConfigurationError("observe must be True or False.")
         if switch is not None or shadow is not None or observe:
+            from ..flows.controls import Controls
+            from ..switch import make_switch
+
             controls = Controls(
                 switch=None if switch is None else make_switch(switch, pause=self._pause, in_loop=self._in_loop),
                 observe=observe,
                 has_shadow=shadow is not None,
+            )
+        if decision_log is not None:
+            from ..flows.delivery_log import DeliveryLog
+
+            decisions = DeliveryLog(
+                log=decision_log, on_failure=on_log_failure, clock=time.monotonic, wall_clock=time.time
             )
         self._shadow = None if shadow is None else self._make_shadow(shadow, around, decision_log)
         keys = receiver_keys(secrets)
@@ -195,9 +204,7 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
             clock=time.monotonic,
             lease=lease,
             on_store_failure=on_store_failure,
-            decisions=None
-            if decision_log is None
-            else DeliveryLog(log=decision_log, on_failure=on_log_failure, clock=time.monotonic, wall_clock=time.time),
+            decisions=decisions,
             controls=controls,
         )
         self._pools = Pools.of(max_concurrency)
@@ -221,12 +228,16 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
         Raises:
             ConfigurationError: It is no handler, or one for the async receiver.
         """
+        from ..shadow import as_shadow
+
         shadow = as_shadow(given, "notification", "deadline", owner="WebhookReceiver", in_loop=self._in_loop)
         function = with_context(shadow.function, around)
         return lambda asked: shadow.start(function, asked, log)
 
     def _ask_shadow(self, outcome: OutcomeBuilder) -> None:
         assert self._shadow is not None and outcome.asked is not None  # noqa: S101, PT018 - else nobody asks for it
+        from ..shadow import AskedNotification
+
         notification, decided, had = outcome.asked
         self._shadow(AskedNotification(notification=notification, decided=decided, seconds=had))
 

@@ -1,4 +1,7 @@
-"""The demo: a triggered rehearsal of the sample service, and a scheduled one of a review in this process."""
+"""The demo: a triggered rehearsal of the sample service, and a scheduled one of a review in this process.
+
+It returns plain values; the tables that show them, with their columns, are in `cli.console`.
+"""
 
 from __future__ import annotations
 

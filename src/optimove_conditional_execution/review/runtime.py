@@ -17,8 +17,7 @@ from ..deadline import Deadline
 from ..drivers import contained
 from ..flows.effects import as_exception
 from ..flows.reviewer_answer import Batch, BatchResult, parse_answer
-from ..models.campaign import CampaignCustomer
-from ..models.customer_batch import CustomerBatch
+from ..models.campaign import CampaignCustomer, CustomerBatch
 from ..operations import Operation
 from ..transport.send import RequestCounter
 from ..validation import is_async

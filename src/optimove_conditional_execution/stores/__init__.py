@@ -7,13 +7,18 @@ For several machines there are `stores.redis.RedisClaims`, `stores.postgres.Post
 what was decided.
 """
 
-from ..flows.claims import Claim, ClaimState, ClaimStore
-from ..flows.decision_log import Completion, DecisionLog, DecisionRecord, LoggedDecision, Subject
-from ..flows.journal import DecidedBatch, Journal, JournalHistory, OpenReview, ReviewState, StatusUpdate
-from .claims import MemoryClaims, SqliteClaims
-from .decisions import SqliteDecisionLog
-from .hash_chain import ChainFault
-from .journals import MemoryJournal, SqliteJournal
+from typing import TYPE_CHECKING, Final
+
+from .._lazy import attach
+
+if TYPE_CHECKING:
+    from ..flows.claims import Claim, ClaimState, ClaimStore
+    from ..flows.decision_log import Completion, DecisionLog, DecisionRecord, LoggedDecision, Subject
+    from ..flows.journal import DecidedBatch, Journal, JournalHistory, OpenReview, ReviewState, StatusUpdate
+    from .claims import MemoryClaims, SqliteClaims
+    from .decisions import SqliteDecisionLog
+    from .hash_chain import ChainFault
+    from .journals import MemoryJournal, SqliteJournal
 
 __all__ = [
     "ChainFault",
@@ -37,3 +42,16 @@ __all__ = [
     "StatusUpdate",
     "Subject",
 ]
+
+_PLACES: Final = {
+    "claims": ("MemoryClaims", "SqliteClaims"),
+    "decisions": ("SqliteDecisionLog",),
+    "hash_chain": ("ChainFault",),
+    "journals": ("MemoryJournal", "SqliteJournal"),
+    ".flows.claims": ("Claim", "ClaimState", "ClaimStore"),
+    ".flows.decision_log": ("Completion", "DecisionLog", "DecisionRecord", "LoggedDecision", "Subject"),
+    ".flows.journal": ("DecidedBatch", "Journal", "JournalHistory", "OpenReview", "ReviewState", "StatusUpdate"),
+}
+
+if not TYPE_CHECKING:  # a __getattr__ would let type checkers accept every name
+    __getattr__, __dir__, _MODULES = attach(__name__, _PLACES)

@@ -7,13 +7,15 @@ import threading
 import time
 from contextlib import AbstractContextManager, closing
 from os import PathLike, fspath
-from typing import Final, NamedTuple, final
+from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from .. import validation
 from ..deadline import Clock
 from ..flows.claims import Claim, ClaimState, StoreFullError
 from ..models.approval import Approval
-from .sqlite_file import Connection, SqliteFile
+
+if TYPE_CHECKING:  # so that claims in memory load no sqlite3
+    from .sqlite_file import Connection
 
 
 class _Record(NamedTuple):
@@ -207,6 +209,8 @@ class SqliteClaims(AbstractContextManager["SqliteClaims"]):
             sqlite3.Error: The file cannot be opened, or is not an SQLite database.
             StoreError: Here and in all methods: the file has been removed or replaced. Restart all processes.
         """
+        from .sqlite_file import SqliteFile
+
         self._wall_clock = wall_clock
         self._monotonic = monotonic
         self._offset = wall_clock() - monotonic()

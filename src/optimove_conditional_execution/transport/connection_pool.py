@@ -150,7 +150,7 @@ def running_loop(who: str) -> asyncio.AbstractEventLoop:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, frozen=True, slots=True)
 class LoopPools(Generic[C]):
     """The pools of one event loop.
 

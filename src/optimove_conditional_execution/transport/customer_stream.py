@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator
-from typing import Any, Final, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from ..deadline import Deadline
 from ..errors import APIError, DeadlineExceeded, NotFoundError, OptimoveError, TransportError
-from ..flows.paging import Pages, is_from_api
-from ..models.campaign import CampaignCustomer
 from ..observers import SafeLogger
 from .retry import RetryPolicy, backoff
 from .send import AsyncSender, RequestCounter, Sender
 
-C = TypeVar("C", bound=CampaignCustomer)
+if TYPE_CHECKING:
+    from ..flows.paging import Pages
+    from ..models.campaign import CampaignCustomer
+
+C = TypeVar("C", bound="CampaignCustomer")
 
 _LOGGER: Final = SafeLogger("client")
 
@@ -89,6 +91,8 @@ class _StreamRetry:
         Raises:
             OptimoveError: The error, when it is final.
         """
+        from ..flows.paging import is_from_api
+
         is_foreign = isinstance(error, NotFoundError) and not is_from_api(error)
         if isinstance(error, NotFoundError) and not is_foreign:
             self._paging.missing(error)

@@ -32,7 +32,7 @@ FORKED: Final = "The http_client was made before a fork: make it, and the client
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, frozen=True, slots=True)
 class OutgoingRequest:
     """A request to send.
 

@@ -238,7 +238,7 @@ _NEWS_SECONDS: Final = 1.0
 _NEVER: Final = -math.inf
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Window:
     """A period without requests, and what follows it.
 
