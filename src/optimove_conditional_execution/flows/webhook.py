@@ -305,7 +305,8 @@ class _Processing:
                 if decision is None:
                     yield from self._save(None)
                     return kind, 503
-                kind, decision = yield from self._log(kind, decision)
+                if self.context.decisions is not None:
+                    kind, decision = yield from self._log(self.context.decisions, kind, decision)
                 outcome.decision = decision
                 approval = self._build_approval(decision)
                 # Recorded before it is sent: whoever takes over the claim from now on sends the same answer.
@@ -327,12 +328,12 @@ class _Processing:
         is_ours = yield from self._save(Claim(ClaimState.SETTLED))
         return kind if is_ours or approval is not None else self._superseded(), 200
 
-    def _log(self, kind: OutcomeKind, decision: Decision, *, again: bool = False) -> Flow[tuple[OutcomeKind, Decision]]:
+    def _log(
+        self, log: DeliveryLog, kind: OutcomeKind, decision: Decision, *, again: bool = False
+    ) -> Flow[tuple[OutcomeKind, Decision]]:
         """Write a decision to the log before it counts; if that fails, an approval becomes what `on_failure` says."""
-        if self.context.decisions is None:
-            return kind, decision
         left, unused = self.budget.deadline.remaining(), self.budget.handler_deadline.remaining()
-        may_leave = yield from self.context.decisions.record(
+        may_leave = yield from log.record(
             self.outcome,
             kind,
             decision,
@@ -423,7 +424,9 @@ class _Processing:
         """Record the decision of an earlier delivery, which is sent again."""
         verdict: Literal["approve", "deny"] = "approve" if approval.approved else "deny"
         decision = self.outcome.decision = Decision(verdict, None, approval.additional_data)
-        kind, _ = yield from self._log(KINDS[verdict], decision, again=True)
+        if self.context.decisions is None:
+            return KINDS[verdict]
+        kind, _ = yield from self._log(self.context.decisions, KINDS[verdict], decision, again=True)
         return kind
 
     def _deliver(self, approval: Approval) -> Flow[Exception | None]:
