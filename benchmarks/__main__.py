@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Callable, Iterable
 
 from benchmarks import asgi_throughput, calls, celery_workers, import_time, receiver, review, stores, verify_parse
 from benchmarks.comparison.tables import compared
 from benchmarks.result import Result
 
-BENCHMARKS = {
+BENCHMARKS: dict[str, Callable[[], Iterable[Result]]] = {
     "verify_parse": verify_parse.measure,
     "import_time": import_time.measure,
     "receiver": receiver.measure,
     "asgi_throughput": asgi_throughput.measure,
     "calls": calls.measure,
+    "bursts": calls.measure_bursts,
     "review": review.measure,
     "stores": stores.measure,
     "celery_workers": celery_workers.measure,

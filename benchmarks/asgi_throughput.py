@@ -37,7 +37,7 @@ from optimove_conditional_execution.testing import notification
 
 SECRET = "abcdefg"
 CONNECTIONS = 32
-REQUESTS = 640
+REQUESTS = 320
 ROUNDS = 5
 GOALS = {"httpx": 0.2, "httpx2": 0.28, "aiohttp": 0.75}
 """Of the throughput of a raw ASGI app with aiohttp: what checks, bounds and records may cost."""

@@ -45,7 +45,8 @@ class Deadline:
 
     def remaining(self) -> float:
         """Return the seconds that are left, never below 0."""
-        return max(0.0, self._at - self._clock())
+        left = self._at - self._clock()
+        return left if left > 0 else 0.0
 
     @property
     def expired(self) -> bool:

@@ -7,9 +7,10 @@ import contextlib
 import functools
 import inspect
 import sys
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from types import GeneratorType
+from types import CoroutineType, GeneratorType
 from typing import Any, Final, TypeVar, final
 
 from .deadline import Deadline
@@ -79,10 +80,6 @@ def run(flow: Flow[R], *, call: Callable[..., Any] | None = None, pools: Pools |
         flow.close()
 
 
-def _until(effect: Call) -> dict[str, Deadline]:
-    return {} if effect.deadline is None else {"deadline": effect.deadline}
-
-
 def _throwable(error: BaseException) -> BaseException:
     # A generator ends with a StopIteration that passes through it, or turns it into a RuntimeError.
     return as_exception(error) if isinstance(error, StopIteration) else error
@@ -96,7 +93,7 @@ def _perform(
 ) -> object:
     if isinstance(effect, Call):
         assert call is not None  # noqa: S101 - the flow's driver was set up without a client
-        return call(effect.operation, **_until(effect))
+        return call(effect.operation) if effect.deadline is None else call(effect.operation, deadline=effect.deadline)
     if effect.within is None:
         return effect.function(*effect.arguments)
     assert pools is not None  # noqa: S101 - the flow's driver was set up without pools
@@ -121,7 +118,10 @@ async def arun(flow: Flow[R], *, call: Callable[..., Awaitable[Any]] | None = No
                     interruption.raise_if_set()
                 if isinstance(effect, Call):
                     assert call is not None  # noqa: S101 - the flow's driver was set up without a client
-                    answer = await call(effect.operation, **_until(effect))
+                    if effect.deadline is None:
+                        answer = await call(effect.operation)
+                    else:
+                        answer = await call(effect.operation, deadline=effect.deadline)
                 elif effect.within is None:
                     answer = effect.function(*effect.arguments)
                     if _may_be_awaitable(answer) and inspect.isawaitable(answer):
@@ -186,7 +186,7 @@ async def _ask_in_time(
     else:
         future = asyncio.wrap_future(pool.submit(effect.function, effect.arguments))
         answer = await _wait(future, effect, within, pools, interruption)
-        if inspect.iscoroutine(coroutine := answer):  # a lambda around a coroutine function, say
+        if isinstance(coroutine := answer, CoroutineType):  # a lambda around a coroutine function, say
             try:
                 answer = await _in_time(lambda: coroutine, (), effect, within, pool, pools, interruption)
             finally:
@@ -206,8 +206,7 @@ async def _in_time(
 ) -> object:
     """Call a coroutine function in a task of its own, so that one which ignores its cancellation is abandoned."""
     pool.acquire()
-    clock = asyncio.get_running_loop().time
-    due = clock() + within.remaining()
+    due = time.monotonic() + within.remaining()
     try:
         task = start_task(_contained(function, arguments))
     except BaseException:  # of the application's task factory
@@ -221,9 +220,9 @@ async def _in_time(
         try:
             answer = await _wait(task, effect, within, pools, interruption)
         except Late:
-            raise Late(blocked=_standstill(clock() - due)) from None
-    if effect.whose == "handler" and _standstill(clock() - due):
-        raise Late(blocked=clock() - due)
+            raise Late(blocked=_standstill(time.monotonic() - due)) from None
+    if effect.whose == "handler" and (blocked := _standstill(time.monotonic() - due)):
+        raise Late(blocked=blocked)
     return answer
 
 
@@ -306,6 +305,6 @@ def _carrier(error: BaseException) -> Exception | None:
 
 def _not_awaitable(answer: object) -> object:
     """Return the value; a coroutine that will not be awaited is an invalid return value, and the flow says so."""
-    if inspect.iscoroutine(answer):
+    if isinstance(answer, CoroutineType):
         answer.close()  # or Python would warn that it was never awaited
     return answer

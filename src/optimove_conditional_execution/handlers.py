@@ -46,7 +46,7 @@ class Decision:
             )
         for name in ("additional_data", "evidence"):
             given: object = getattr(self, name)
-            if given == {} and type(given) is dict:
+            if type(given) is dict and not given:
                 continue
             if not isinstance(given, Mapping):
                 raise PayloadError(f"{name} must be a dictionary.", path=name)

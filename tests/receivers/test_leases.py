@@ -32,7 +32,7 @@ from optimove_conditional_execution.flows.budget import BudgetEstimator, Reserve
 from optimove_conditional_execution.flows.claims import question_of
 from optimove_conditional_execution.flows.effects import Ask, Call, Flow, Overloaded
 from optimove_conditional_execution.flows.outcome import OutcomeBuilder
-from optimove_conditional_execution.flows.webhook import Answer, WebhookContext, answer_notification
+from optimove_conditional_execution.flows.webhook import WebhookContext, answer_notification
 from optimove_conditional_execution.stores import Claim, ClaimState, MemoryClaims, SqliteClaims
 from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
 from tests.receivers.conftest import MakeRig
@@ -125,7 +125,8 @@ class Replica:
 
     def receive(self, payload: dict[str, Any], *, host: Deadline | None = None) -> Replica:
         request = signed_request(payload, secret=None)
-        self._flow: Flow[Answer] = answer_notification(request, self._context, OutcomeBuilder(self._clock), host=host)
+        self._outcome = OutcomeBuilder(self._clock)
+        self._flow: Flow[Response] = answer_notification(request, self._context, self._outcome, host=host)
         self._effect = next(self._flow)
         return self
 
@@ -140,9 +141,8 @@ class Replica:
             while True:
                 self._perform()
         except StopIteration as end:
-            response, outcome = end.value
-            assert outcome is not None
-            return response, outcome
+            assert self._outcome.status is not None
+            return end.value, self._outcome.build()
 
     def _perform(self) -> None:
         effect = self._effect

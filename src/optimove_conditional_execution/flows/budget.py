@@ -160,7 +160,7 @@ class BudgetEstimator:
         if stated > 0 and not passed:
             delay = min(delay, stated / 2)
         left = min(stated - delay, LONGEST_BUDGET)
-        deadline = theirs = Deadline.after(left - (self.clock() - received), clock=self.clock)
+        deadline = theirs = Deadline(received + left, self.clock)
         usable = left
         if host is not None and host.remaining() < theirs.remaining():
             deadline, usable = host, host.remaining()

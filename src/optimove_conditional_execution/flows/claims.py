@@ -225,16 +225,13 @@ class LeasedClaim:
     def record(self, approval: Approval) -> Flow[bool]:
         """Write an answer down before it is sent; False: another delivery has the claim, and nothing may be sent."""
         claim = Claim(ClaimState.UNDELIVERED, approval)
-        recorded: bool = yield from self._retried("update", (claim, self.lease, self.kept.remaining()), bool)
-        return recorded
+        return self._retried("update", (claim, self.lease, self.kept.remaining()), bool)
 
     def finish(self, claim: Claim | None, *, within: float = math.inf) -> Flow[bool]:
-        """Write the final state, without a lease, or release the claim when it is None; False: it was lost."""
+        """Write the final state, without a lease; False: it was lost. Or release the claim when it is None."""
         if claim is None:
-            yield from self._step("release", (), object, within)
-            return True
-        finished: bool = yield from self._step("update", (claim, 0.0, self.kept.remaining()), bool, within)
-        return finished
+            return self._step("release", (), object, within)
+        return self._step("update", (claim, 0.0, self.kept.remaining()), bool, within)
 
     def _retried(self, name: str, arguments: tuple[object, ...], returns: type) -> Flow[Any]:
         last, end = _LAST_TRY, self.deadline
@@ -270,11 +267,15 @@ class LeasedClaim:
         return result
 
 
+_NUMBERS: Final = (float, int)
+"""For `isinstance`, which would build a union anew each time."""
+
+
 def _is_consistent(claim: Claim) -> bool:
     """Return whether a store's answer can be acted on: it may be another's code, and an approval may come of it."""
     state, approval, mine, lease = claim.state, claim.approval, claim.mine, claim.lease
     given: tuple[object, object, object] = (state, mine, lease)
-    if not (isinstance(given[0], ClaimState) and isinstance(given[1], bool) and isinstance(given[2], float | int)):
+    if not (isinstance(given[0], ClaimState) and isinstance(given[1], bool) and isinstance(given[2], _NUMBERS)):
         return False
     # Only a decided claim comes with an answer, and it always does.
     return not mine or isinstance(approval, Approval if state is ClaimState.UNDELIVERED else type(None))
@@ -293,11 +294,13 @@ def question_of(notification: WebhookNotification | NotificationEnvelope) -> str
         action: object = None
         if isinstance(occurrence, Occurrence):
             action = occurrence.action
-            occurrence = [occurrence.series_id, occurrence.occurrence_id, occurrence.date]
+            occurrence = [_spelt(occurrence.series_id), _spelt(occurrence.occurrence_id), _spelt(occurrence.date)]
+        else:
+            occurrence = _spelt(occurrence)
         if isinstance(action, Action):
             action = action.id
         user = notification.user
-        asked = [user.user_id, user.is_visitor is True, _spelt(action), _spelt(occurrence)]
+        asked = [user.user_id, user.is_visitor is True, _spelt(action), occurrence]
     uid = str(notification.request_uid)
     digest = hashlib.sha256(_written([uid, *asked]).encode()).hexdigest()
     # As ASCII, without the quotes: any store can hold it, whatever the sender has put into it.

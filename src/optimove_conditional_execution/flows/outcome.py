@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -10,9 +11,10 @@ from typing import Final, Literal, final, get_args
 from ..deadline import Clock
 from ..errors import OptimoveError
 from ..handlers import Decision, Verdict
+from ..messages import Response
 from ..models.notification import WebhookNotification
 from .budget import Budget
-from .decision_log import DecisionRecord, Subject, Told
+from .decision_log import DecisionRecord, Subject, Told, subject_of
 from .effects import original
 
 OutcomeKind = Literal[
@@ -135,32 +137,16 @@ KINDS: Final[Mapping[Verdict, OutcomeKind]] = {"approve": "approved", "deny": "d
 _FIELDS: Final[dict[Stage, str]] = {stage: f"{stage}_seconds" for stage in get_args(Stage)}
 
 
-@final
-class _Timing:
-    """Adds the time that a `with` block takes to a stage. A class, as a generator would cost three times as much."""
-
-    __slots__ = ("_began", "_clock", "_name", "_seconds")
-
-    def __init__(self, name: str, seconds: dict[str, float], clock: Clock) -> None:
-        self._name = name
-        self._seconds = seconds
-        self._clock = clock
-
-    def __enter__(self) -> None:
-        self._began = self._clock()
-
-    def __exit__(self, *_: object) -> None:
-        seconds = self._seconds
-        seconds[self._name] = seconds.get(self._name, 0.0) + self._clock() - self._began
-
-
 class OutcomeBuilder:
-    """Mutable builder for `Outcome`.
+    """Mutable builder for `Outcome`; the context manager that times a stage of the delivery too.
 
     Attributes:
-        kind: The kind of the outcome if the delivery is interrupted now.
-        subject: What the notification asks about.
-        payload: The raw body of the notification, once it was parsed.
+        started: When the delivery began, on the builder's clock.
+        kind: The kind of the outcome; before the end, that of a delivery that is interrupted now.
+        status: The HTTP status of the response; None before the end, and for a delivery without an outcome.
+        result: The outcome, if it is no longer what `build` makes.
+        notification: The notification, once it was parsed.
+        payload: Its raw body.
         record: The record of the decision, once the decision log was given it.
         is_recorded: Whether the log has confirmed it.
         told: What was sent to Optimove.
@@ -171,6 +157,27 @@ class OutcomeBuilder:
             is to be asked too.
     """
 
+    kind: OutcomeKind = "cancelled"
+    status: int | None = None
+    result: Outcome | None = None
+    request_uid: str | None = None
+    request_uid_reused: bool = False
+    notification: WebhookNotification | None = None
+    payload: bytes | None = None
+    record: DecisionRecord | None = None
+    is_recorded: bool = False
+    told: Told = "nothing"
+    taken: bool | None = None
+    decision: Decision | None = None
+    switch: Literal["deny", "abstain", "failed"] | None = None
+    observed: OutcomeKind | None = None
+    asked: tuple[WebhookNotification, OutcomeKind, float] | None = None
+    secret_index: int | None = None
+    budget: Budget | None = None
+    _error: str | None = None
+    _exception: BaseException | None = None
+    _total: float = 0.0
+
     def __init__(self, clock: Clock) -> None:
         """Start timing.
 
@@ -178,29 +185,25 @@ class OutcomeBuilder:
             clock: Monotonic, in seconds.
         """
         self.started = clock()
-        self.request_uid: str | None = None
-        self.request_uid_reused = False
-        self.subject = _UNKNOWN
-        self.payload: bytes | None = None
-        self.record: DecisionRecord | None = None
-        self.is_recorded = False
-        self.told: Told = "nothing"
-        self.taken: bool | None = None
-        self.decision: Decision | None = None
-        self.switch: Literal["deny", "abstain", "failed"] | None = None
-        self.observed: OutcomeKind | None = None
-        self.asked: tuple[WebhookNotification, OutcomeKind, float] | None = None
-        self.secret_index: int | None = None
-        self.budget: Budget | None = None
-        self.kind: OutcomeKind = "cancelled"
         self._clock = clock
         self._seconds: dict[str, float] = {}
-        self._error: str | None = None
-        self._exception: BaseException | None = None
 
-    def timing(self, stage: Stage) -> _Timing:
-        """Return a context manager that adds the time that its block takes to a stage."""
-        return _Timing(_FIELDS[stage], self._seconds, self._clock)
+    def timing(self, stage: Stage) -> OutcomeBuilder:
+        """Return a context manager that adds the time that its block takes to a stage; blocks are not nested."""
+        self._stage = _FIELDS[stage]
+        return self
+
+    def __enter__(self) -> None:
+        self._began = self._clock()
+
+    def __exit__(self, *_: object) -> None:
+        seconds, stage = self._seconds, self._stage
+        seconds[stage] = seconds.get(stage, 0.0) + self._clock() - self._began
+
+    @functools.cached_property
+    def subject(self) -> Subject:
+        """What the notification asks about."""
+        return _UNKNOWN if self.notification is None else subject_of(self.notification)
 
     @property
     def error(self) -> str | None:
@@ -228,16 +231,24 @@ class OutcomeBuilder:
             what += f": {type(exception).__name__}{details}"
         self._error, self._exception = what, exception
 
-    def build(self, kind: OutcomeKind, status: int) -> Outcome:
-        """Return the outcome.
+    def end(self, kind: OutcomeKind, response: Response) -> Response:
+        """Set what became of the delivery, and return its response.
 
         Args:
             kind: The result of the delivery.
-            status: The HTTP status of the response.
+            response: The response.
         """
+        self.kind, self.status = kind, response.status
+        self._total = self._clock() - self.started
+        return response
+
+    def build(self) -> Outcome:
+        """Return the outcome of a delivery that has ended. It costs more than it looks, so it waits for a listener."""
+        if self.result is not None:
+            return self.result
         return Outcome(
-            kind=kind,
-            status=status,
+            kind=self.kind,
+            status=self.status or 0,
             request_uid=self.request_uid,
             series_id=self.subject.campaign,
             occurrence_id=self.subject.occurrence,
@@ -251,7 +262,7 @@ class OutcomeBuilder:
             switch=self.switch,
             observed=self.observed,
             secret_index=self.secret_index,
-            total_seconds=self._clock() - self.started,
+            total_seconds=self._total,
             budget_seconds=None if self.budget is None else self.budget.seconds,
             **self._seconds,
         )

@@ -24,9 +24,8 @@ from ..operations import DEFAULT_TIMEOUT_MS, send_webhook_approval
 from ..signature import SIGNATURE_HEADERS, UNSIGNED, Keys, match, received_signature
 from .budget import Budget, BudgetEstimator, default_lease
 from .claims import Claim, ClaimState, ClaimStore, LeasedClaim, Questions, StoreOutage, backoff, question_of
-from .decision_log import subject_of
 from .effects import Ask, Call, Flow, Late, Overloaded
-from .outcome import KINDS, Outcome, OutcomeBuilder, OutcomeKind
+from .outcome import KINDS, OutcomeBuilder, OutcomeKind
 
 if TYPE_CHECKING:  # loaded by the receivers that use them
     from .controls import Controls
@@ -34,7 +33,6 @@ if TYPE_CHECKING:  # loaded by the receivers that use them
 
 OnFailure = Literal["abstain", "deny"]
 OnStoreFailure = Literal["refuse", "decide"]
-Answer = tuple[Response, Outcome | None]
 
 _HURRIED_SAVING: Final = 0.1
 """Seconds that a claim store may take to record a result after the host's deadline; hosts reserve more than that."""
@@ -102,38 +100,38 @@ class WebhookContext:
 
 def answer_notification(
     request: Request, context: WebhookContext, outcome: OutcomeBuilder, *, host: Deadline | None = None
-) -> Flow[Answer]:
+) -> Flow[Response]:
     """Answer a request to a webhook, and complete its record in the decision log.
-
-    The flow's result is the response, and its outcome if there is one.
 
     Args:
         request: The request.
         context: The receiver's configuration and state.
-        outcome: The builder of the outcome, so that the caller can record an interrupted delivery too.
+        outcome: The builder of the outcome. It has no status afterwards if the request was none about a notification.
         host: The deadline of a host that ends the call, such as AWS Lambda; None without one.
     """
-    response, result = yield from _answer(request, context, outcome, host)
-    if result is not None and context.decisions is not None:
-        result = yield from context.decisions.finish(outcome, result, host=host)
-    return response, result
+    response = yield from _answer(request, context, outcome, host)
+    if context.decisions is not None and outcome.status is not None:
+        outcome.result = yield from context.decisions.finish(outcome, outcome.build(), host=host)
+    return response
 
 
-def _answer(request: Request, context: WebhookContext, outcome: OutcomeBuilder, host: Deadline | None) -> Flow[Answer]:
+def _answer(
+    request: Request, context: WebhookContext, outcome: OutcomeBuilder, host: Deadline | None
+) -> Flow[Response]:
     if request.method != "POST":
-        return plain(405, "Only POST is answered here.", headers={"allow": "POST"}), None
+        return plain(405, "Only POST is answered here.", headers={"allow": "POST"})
     if len(request.body) > context.max_body:
-        return too_large(context)
+        return too_large(context, outcome)
     if is_lost_in_chunks(request):
         outcome.set_error(LOST_IN_CHUNKS)
-        return plain(411, "The body is empty: send it with its length."), outcome.build("unreadable", 411)
+        return outcome.end("unreadable", plain(411, "The body is empty: send it with its length."))
     try:
         with outcome.timing("verify"):
             if context.keys is not UNSIGNED:
                 outcome.secret_index = match(request.body, received_signature(request), context.keys)
     except SignatureError as error:
         outcome.set_error(_why_forged(request, error))
-        return plain(401, "The signature is missing or wrong."), outcome.build("forged", 401)
+        return outcome.end("forged", plain(401, "The signature is missing or wrong."))
     try:
         with outcome.timing("parse"):
             notification = read_notification(request.body)
@@ -143,7 +141,7 @@ def _answer(request: Request, context: WebhookContext, outcome: OutcomeBuilder, 
         outcome.set_error((unsure and body_fault(request)) or str(error))
         return (yield from _unreadable(request.body, context, outcome, host))
     outcome.request_uid = notification.request_uid
-    outcome.subject = subject_of(notification)
+    outcome.notification = notification
     outcome.payload = request.body
     outcome.budget = context.estimator.budget(
         sent_ms=notification.timestamp,
@@ -154,21 +152,21 @@ def _answer(request: Request, context: WebhookContext, outcome: OutcomeBuilder, 
     if outcome.budget.deadline.expired:
         if host is not None and outcome.budget.seconds > 0 and host.expired:
             outcome.set_error(_NO_TIME)
-            return plain(503, "No time is left."), outcome.build("failed", 503)
-        return plain(200), outcome.build("expired", 200)
+            return outcome.end("failed", plain(503, "No time is left."))
+        return outcome.end("expired", plain(200))
     question = question_of(notification)
     outcome.request_uid_reused = context.questions.contradict(notification.request_uid, question)
     claim = context.claim_of(question, outcome.budget)
     kind, status = yield from _Processing(
         context, outcome, claim, notification.request_uid, notification.timestamp, outcome.budget, notification, host
     ).run()
-    return plain(status), outcome.build(kind, status)
+    return outcome.end(kind, plain(status))
 
 
-def interrupted(outcome: OutcomeBuilder, interruption: BaseException) -> Outcome:
-    """Return the outcome of a delivery that was interrupted before it had a response."""
+def interrupted(outcome: OutcomeBuilder, interruption: BaseException) -> None:
+    """End a delivery that was interrupted before it had a response."""
     outcome.set_error(f"The delivery was interrupted by {type(interruption).__name__}.")
-    return outcome.build(outcome.kind, 503)
+    outcome.end(outcome.kind, plain(503))
 
 
 def _why_forged(request: Request, error: SignatureError) -> str:
@@ -178,14 +176,13 @@ def _why_forged(request: Request, error: SignatureError) -> str:
     return " ".join(text for text in (None if signed and fault else str(error), fault) if text)
 
 
-def too_large(context: WebhookContext) -> Answer:
+def too_large(context: WebhookContext, outcome: OutcomeBuilder) -> Response:
     """Reject a body that is over the limit."""
-    outcome = OutcomeBuilder(context.clock)
     outcome.set_error(f"The body is longer than {context.max_body} bytes.")
-    return plain(413, "The body is too large."), outcome.build("unreadable", 413)
+    return outcome.end("unreadable", plain(413, "The body is too large."))
 
 
-def _unreadable(body: bytes, context: WebhookContext, outcome: OutcomeBuilder, host: Deadline | None) -> Flow[Answer]:
+def _unreadable(body: bytes, context: WebhookContext, outcome: OutcomeBuilder, host: Deadline | None) -> Flow[Response]:
     """Respond with 400; if at least the envelope can be parsed, `on_failure` still decides."""
     try:
         envelope = NotificationEnvelope.from_json(body)
@@ -195,7 +192,7 @@ def _unreadable(body: bytes, context: WebhookContext, outcome: OutcomeBuilder, h
         outcome.request_uid = envelope.request_uid
         if context.on_failure == "deny":
             yield from _deny_unread(envelope, context, outcome, host)
-    return plain(400, "The notification cannot be understood."), outcome.build("unreadable", 400)
+    return outcome.end("unreadable", plain(400, "The notification cannot be understood."))
 
 
 def _deny_unread(
@@ -309,7 +306,8 @@ class _Processing:
                 if decision is None:
                     yield from self._save(None)
                     return kind, 503
-                kind, decision = yield from self._log(kind, decision)
+                if self.context.decisions is not None:
+                    kind, decision = yield from self._log(self.context.decisions, kind, decision)
                 outcome.decision = decision
                 approval = self._build_approval(decision)
                 # Recorded before it is sent: whoever takes over the claim from now on sends the same answer.
@@ -331,12 +329,12 @@ class _Processing:
         is_ours = yield from self._save(Claim(ClaimState.SETTLED))
         return kind if is_ours or approval is not None else self._superseded(), 200
 
-    def _log(self, kind: OutcomeKind, decision: Decision, *, again: bool = False) -> Flow[tuple[OutcomeKind, Decision]]:
+    def _log(
+        self, log: DeliveryLog, kind: OutcomeKind, decision: Decision, *, again: bool = False
+    ) -> Flow[tuple[OutcomeKind, Decision]]:
         """Write a decision to the log before it counts; if that fails, an approval becomes what `on_failure` says."""
-        if self.context.decisions is None:
-            return kind, decision
         left, unused = self.budget.deadline.remaining(), self.budget.handler_deadline.remaining()
-        may_leave = yield from self.context.decisions.record(
+        may_leave = yield from log.record(
             self.outcome,
             kind,
             decision,
@@ -427,7 +425,9 @@ class _Processing:
         """Record the decision of an earlier delivery, which is sent again."""
         verdict: Literal["approve", "deny"] = "approve" if approval.approved else "deny"
         decision = self.outcome.decision = Decision(verdict, None, approval.additional_data)
-        kind, _ = yield from self._log(KINDS[verdict], decision, again=True)
+        if self.context.decisions is None:
+            return KINDS[verdict]
+        kind, _ = yield from self._log(self.context.decisions, KINDS[verdict], decision, again=True)
         return kind
 
     def _deliver(self, approval: Approval) -> Flow[Exception | None]:

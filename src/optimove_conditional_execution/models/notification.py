@@ -221,8 +221,9 @@ def _may_repeat_a_key(body: bytes, read: WebhookNotification) -> bool:
         return True
     if count(b'"is_hashed"') > 1 or count(b'"is_visitor"') > 1 or count(b'"occurrence"') > 1:
         return True
-    if any(count(b'"%b"' % key.encode()) > 1 for key in unknown):
-        return True
+    for key in unknown:
+        if count(b'"%b"' % key.encode()) > 1:
+            return True
     context: object = read.trigger_context
     events: object = context.events if isinstance(context, TriggerContext) else ()
     stamps = 1  # and one that each event may have

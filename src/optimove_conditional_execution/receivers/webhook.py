@@ -18,9 +18,8 @@ from ..flows.budget import BudgetEstimator, Reserve
 from ..flows.claims import ClaimStore
 from ..flows.decision_log import DecisionLog, OnLogFailure, check_log
 from ..flows.effects import Flow
-from ..flows.outcome import Outcome, OutcomeBuilder
+from ..flows.outcome import Outcome, OutcomeBuilder, OutcomeKind
 from ..flows.webhook import (
-    Answer,
     OnFailure,
     OnStoreFailure,
     WebhookContext,
@@ -247,29 +246,36 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
 
     def too_large(self) -> Response:
         """Return the response to a request whose body an adapter has not read completely, and record it."""
-        return self._finish(too_large(self._context))
+        outcome = OutcomeBuilder(self._context.clock)
+        response = too_large(self._context, outcome)
+        self._observe(outcome)
+        return response
 
     def _delivery(self, request: Request, host: Deadline | None) -> Flow[Response]:
         """Answer a request, and record the outcome, also when it is interrupted."""
         outcome = OutcomeBuilder(self._context.clock)
         try:
-            answer = yield from answer_notification(request, self._context, outcome, host=host)
+            response = yield from answer_notification(request, self._context, outcome, host=host)
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
             return self._crashed(error)
         except BaseException as interruption:
-            self._observe(interrupted(outcome, interruption))
+            self._observe_interrupted(outcome, interruption)
             raise
         if outcome.asked is not None:
             self._ask_shadow(outcome)
-        return self._finish(answer)
-
-    def _finish(self, answer: Answer) -> Response:
-        response, outcome = answer
-        if outcome is not None:
+        if outcome.status is not None:
             self._observe(outcome)
         return response
 
-    def _observe(self, outcome: Outcome) -> None:
+    def _observe_interrupted(self, outcome: OutcomeBuilder, interruption: BaseException) -> None:
+        interrupted(outcome, interruption)
+        self._observe(outcome)
+
+    def _observe(self, outcome: OutcomeBuilder) -> None:
+        if self._on_outcome is not None or _LOGGER.is_enabled_for(_level(outcome.kind, outcome.request_uid_reused)):
+            self._report(outcome.build())
+
+    def _report(self, outcome: Outcome) -> None:
         _log(outcome)
         if self._on_outcome is not None:
             notify("on_outcome", self._on_outcome, outcome, _LOGGER)
@@ -278,8 +284,8 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
         # No known delivery reaches this. It fails closed, and logs no traceback, which could quote data.
         _LOGGER.error("a delivery failed inside the SDK: %s", type(error).__name__)
         what = f"The delivery failed inside the SDK: {type(error).__name__}"
-        outcome = Outcome(kind="failed", status=503, error=what, exception=error)
-        return self._finish((plain(503, "Not available."), outcome))
+        self._report(Outcome(kind="failed", status=503, error=what, exception=error))
+        return plain(503, "Not available.")
 
 
 class WebhookReceiver(_WebhookReceiver[WebhookHandler, OptimoveClient]):
@@ -384,7 +390,7 @@ class AsyncWebhookReceiver(_WebhookReceiver[AsyncWebhookHandler | WebhookHandler
         """Record a delivery whose task was cancelled before it began."""
         if inspect.getgeneratorstate(delivery) == inspect.GEN_CREATED:
             delivery.close()
-            self._observe(interrupted(OutcomeBuilder(self._context.clock), asyncio.CancelledError()))
+            self._observe_interrupted(OutcomeBuilder(self._context.clock), asyncio.CancelledError())
 
     async def drain(self, *, within: float = DRAIN_SECONDS) -> bool:
         """Wait for the deliveries that run in this event loop, those included whose request was cancelled.
@@ -403,8 +409,12 @@ class AsyncWebhookReceiver(_WebhookReceiver[AsyncWebhookHandler | WebhookHandler
         return await self._deliveries.drain(within)
 
 
+def _level(kind: OutcomeKind, reused: bool) -> int:
+    return logging.INFO if kind in _EXPECTED and not reused else logging.WARNING
+
+
 def _log(outcome: Outcome) -> None:
-    level = logging.INFO if outcome.kind in _EXPECTED and not outcome.request_uid_reused else logging.WARNING
+    level = _level(outcome.kind, outcome.request_uid_reused)
     if not _LOGGER.is_enabled_for(level):
         return
     # A request_uid is the sender's text: ascii() keeps it on one line.

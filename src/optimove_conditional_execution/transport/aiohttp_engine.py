@@ -79,7 +79,7 @@ class AiohttpEngine:
                         data=request.body,
                         allow_redirects=False,
                         proxy=self._proxy,
-                        trace_request_ctx=errors.progress,
+                        trace_request_ctx=errors,
                     )
             return _AiohttpStream(response, errors, end, release)
         except BaseException:
@@ -111,23 +111,6 @@ class AiohttpEngine:
 
 
 @final
-class _Progress:
-    """The progress of a request."""
-
-    def __init__(self, request: OutgoingRequest) -> None:
-        self._left = len(request.body or b"")
-        self.sent: bool | None = False
-
-    def headers(self) -> None:
-        self.sent = None if self._left else True
-
-    def chunk(self, size: int) -> None:
-        self._left -= size
-        if self._left <= 0:
-            self.sent = True
-
-
-@final
 class _Resolver(aiohttp.abc.AbstractResolver):
     """Resolves hosts in threads of the SDK's own, once per request."""
 
@@ -155,11 +138,11 @@ class _Resolver(aiohttp.abc.AbstractResolver):
 
 
 async def _on_headers(_session: object, context: SimpleNamespace, _given: object) -> None:
-    context.trace_request_ctx.headers()
+    context.trace_request_ctx.headers_sent()
 
 
 async def _on_chunk(_session: object, context: SimpleNamespace, given: aiohttp.TraceRequestChunkSentParams) -> None:
-    context.trace_request_ctx.chunk(len(given.chunk))
+    context.trace_request_ctx.chunk_sent(len(given.chunk))
 
 
 @final
@@ -193,11 +176,20 @@ class _AiohttpStream(BaseStream["_AiohttpErrors"]):
 
 @final
 class _AiohttpErrors(ErrorTranslator):
-    """Translates aiohttp's exceptions of a request into ours."""
+    """Translates aiohttp's exceptions of a request into ours, and follows how much of it was sent."""
 
     def __init__(self, request: OutgoingRequest) -> None:
         super().__init__(request)
-        self.progress = _Progress(request)
+        self._left = len(request.body or b"")
+        self._sent: bool | None = False
+
+    def headers_sent(self) -> None:
+        self._sent = None if self._left else True
+
+    def chunk_sent(self, size: int) -> None:
+        self._left -= size
+        if self._left <= 0:
+            self._sent = True
 
     def translate(self, error: Exception, handled: BaseException | None) -> TransportError | DeadlineExceeded:
         if isinstance(error, aiohttp.ClientResponseError):
@@ -207,7 +199,7 @@ class _AiohttpErrors(ErrorTranslator):
         return transport_error(
             self.request,
             error,
-            request_sent=False if never_sent else self.progress.sent,
+            request_sent=False if never_sent else self._sent,
             cause=cause,
             # aiohttp's message about an invalid response quotes it.
             safe_to_quote=cause in ("broken", "proxy") and isinstance(error, aiohttp.ClientConnectionError),

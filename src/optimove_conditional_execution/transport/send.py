@@ -353,8 +353,10 @@ class _Call(Generic[T]):
 
     def tries_other_path(self, response: Response) -> bool:
         """Whether a response says that the path does not exist, and another path is to be tried next."""
+        if response.status not in NO_ROUTE or self._elsewhere is not None:
+            return False
         other = with_slash(self._operation)
-        if other is None or self._elsewhere is not None or response.status not in NO_ROUTE:
+        if other is None:
             return False
         self.recorder.response_received(response.status, len(response.body))
         self.throttle.on_success()
