@@ -240,7 +240,8 @@ def _outcome(logged: LoggedDecision) -> str:
         return "It was not sent: another replica had taken over."
     said = {"approved": "yes", "denied": "no", "nothing": None}.get(done.told) if done.told else verdict
     if said is None:
-        return "Optimove was told nothing."
+        why = f": {done.error.rstrip('.')}" if done.error and done.error != record.error else ""
+        return f"Optimove was told nothing{why}."
     if done.taken:
         return f"Optimove was told {said}, and took it."
     error = f": {done.error.rstrip('.')}" if done.error else ""

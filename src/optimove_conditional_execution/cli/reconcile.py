@@ -22,6 +22,7 @@ from .private_file import private_file
 _LINES: Final = (
     ("approved", "approved"),
     ("acknowledged", "of them acknowledged by Optimove"),
+    ("held_back", "held back by the kill switch, and so not approved"),
     ("sent", "sent by Optimove"),
     ("unapproved", "sent and not approved"),
     ("not_sent", "approved, acknowledged, and not sent"),

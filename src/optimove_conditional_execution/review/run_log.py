@@ -13,7 +13,7 @@ from typing import Final
 
 from ..deadline import Deadline
 from ..errors import ConfigurationError, OptimoveError, PayloadError, StoreError
-from ..flows.decision_log import Completion, DecisionLog, DecisionRecord, OnLogFailure, keeps_payloads
+from ..flows.decision_log import Completion, DecisionLog, DecisionRecord, OnLogFailure, Told, keeps_payloads
 from ..flows.journal import Ranges
 from ..flows.review_log import Decided, Numbered, RunRecords
 from .journal_access import StoreAccess, safe_text
@@ -164,9 +164,11 @@ class RunLog:
                     raise OptimoveError("The run is over.")
                 self.shared.log.append(build())
 
-    def complete(self, ranges: Ranges, kind: str, *, taken: bool | None, error: str | None = None) -> None:
+    def complete(
+        self, ranges: Ranges, kind: str, *, taken: bool | None, error: str | None = None, told: Told | None = None
+    ) -> None:
         """Queue what became of ranges of statuses; see `Completion`."""
-        for each in self.records.completions(ranges, kind, taken=taken, error=error):
+        for each in self.records.completions(ranges, kind, taken=taken, error=error, told=told):
             self._completions.put_nowait(each)
 
     def start(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, Self, TypeVar, cast
+from typing import Any, Final, Protocol, Self, TypeVar, cast, final
 
 from pydantic import SecretBytes, SecretStr
 
@@ -33,6 +33,9 @@ COLUMNS: Final = ", ".join(("number", *Content._fields, "hash"))
 
 _ROWS_AT_ONCE: Final = 500
 _PRUNED_AT_ONCE: Final = 10_000
+_PSEUDONYM: Final = re.compile("[0-9a-f]{64}")
+_CHECKED: Final = b"optimove-ce decision log, identify="
+_CHECK_DIGITS: Final = 8
 _HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 
 
@@ -286,7 +289,16 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
             completion=hash_chain.final_completion(completions),
             erased=row.content.commitment is not None and row.content.salt is None,
             sealed=is_sealed,
+            foreign=row.content.customer is not None and self._is_foreign(row.content),
         )
+
+    def _is_foreign(self, content: Content) -> bool:
+        check = hash_chain.identify_check_of(content)
+        expected = getattr(self._identify, "check", None)
+        if check is None and expected is not None:
+            # Recorded as it is, or by a function; or by an earlier version, which made pseudonyms of this form.
+            return _PSEUDONYM.fullmatch(str(content.customer)) is None
+        return check != expected
 
     def _last(self, execute: Execute) -> tuple[int, bytes]:
         found = execute(f"SELECT number, hash FROM {self._table} ORDER BY number DESC LIMIT 1")  # noqa: S608 - our own
@@ -319,6 +331,22 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         return hash_chain.ascii_text(self.pseudonym(customer_id))
 
 
+@final
+class _Pseudonyms:
+    """Makes pseudonyms under a secret.
+
+    Attributes:
+        check: Stands in the log beside each of them, so that another secret is noticed.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self.check = hmac.digest(key, _CHECKED, "sha256").hex()[:_CHECK_DIGITS]
+
+    def __call__(self, customer_id: str) -> str:
+        return hmac.digest(self._key, customer_id.encode("utf-8", "surrogatepass"), "sha256").hex()
+
+
 def _identifier(identify: Identify | None) -> Callable[[str], str] | None:
     given: Any = revealed(identify)
     if given is None:
@@ -326,12 +354,7 @@ def _identifier(identify: Identify | None) -> Callable[[str], str] | None:
     if isinstance(given, str):
         given = given.encode("utf-8", "surrogateescape")
     if isinstance(given, bytes) and given.strip():
-        key: bytes = given
-
-        def pseudonym(customer_id: str) -> str:
-            return hmac.digest(key, customer_id.encode("utf-8", "surrogatepass"), "sha256").hex()
-
-        return pseudonym
+        return _Pseudonyms(given)
     if not callable(given):
         raise ConfigurationError("identify must be a secret that is not blank, or a function of a customer id.")
     return cast("Callable[[str], str]", given)
