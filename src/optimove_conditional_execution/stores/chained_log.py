@@ -32,6 +32,7 @@ Identify = str | bytes | SecretStr | SecretBytes | Callable[[str], str]
 COLUMNS: Final = ", ".join(("number", *Content._fields, "hash"))
 
 _ROWS_AT_ONCE: Final = 500
+_NOT_THE_HEAD: Final = "is not the one that the database keeps as the last"
 _PRUNED_AT_ONCE: Final = 10_000
 _PSEUDONYM: Final = re.compile("[0-9a-f]{64}")
 _CHECKED: Final = b"optimove-ce decision log, identify="
@@ -82,6 +83,10 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
     @abc.abstractmethod
     def _highest(self, execute: Execute) -> int:
         """Return the highest number that was ever given to an entry."""
+
+    def _kept_head(self, execute: Execute) -> tuple[int, bytes | None]:
+        """Return the highest number, and the hash of that entry if the database keeps it apart from the entries."""
+        return self._highest(execute), None
 
     @abc.abstractmethod
     def _completions(self, execute: Execute, rows: Sequence[Row]) -> Mapping[int, Sequence[Completion]]:
@@ -166,20 +171,26 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
             # It was pruned while it was read.
 
     def _verified(self, verifier: hash_chain.Verifier, expected: tuple[int, bytes] | None) -> ChainFault | None:
-        def read(execute: Execute) -> tuple[int, list[Row]]:
+        def read(execute: Execute) -> tuple[tuple[int, bytes | None], list[Row]]:
             # In this order: what others append in between must not be missed.
-            return self._highest(execute), self._rows(execute, "number > ?", (last,))
+            return self._kept_head(execute), self._rows(execute, "number > ?", (last,))
 
         last = verifier.number  # what was pruned may still be there
         while True:
-            highest, rows = self._query(read)
+            (highest, digest), rows = self._query(read)
             for row in rows:
                 if fault := verifier.check(row):
                     return fault
                 if expected is not None and row.number == expected[0] and row.hash != expected[1]:
                     return ChainFault(row.number, "is not the one whose head was kept")
+                if row.number == highest and digest not in (None, row.hash):
+                    return ChainFault(row.number, _NOT_THE_HEAD)
             if len(rows) < _ROWS_AT_ONCE:
-                return verifier.finish(max(highest, 0 if expected is None else expected[0]))
+                if fault := verifier.finish(max(highest, 0 if expected is None else expected[0])):
+                    return fault
+                # Asked again: it must know what others have appended in between.
+                is_known = self._query(self._kept_head)[0] >= verifier.number
+                return None if is_known else ChainFault(max(verifier.number, 1), _NOT_THE_HEAD)
             last = rows[-1].number
 
     def head(self) -> str:
