@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -28,7 +29,7 @@ from optimove_conditional_execution import (
     reconcile,
 )
 from optimove_conditional_execution.flows import switch
-from optimove_conditional_execution.messages import Response
+from optimove_conditional_execution.messages import Request, Response
 from optimove_conditional_execution.reconciliation import Difference
 from optimove_conditional_execution.review import updates
 from optimove_conditional_execution.stores import (
@@ -306,6 +307,53 @@ def test_a_journal_that_has_forgotten_the_ids_is_an_error_and_no_alarm(rig: Rig)
     assert rig(campaigns[1], journal=journal).approved == 1
     with pytest.raises(ConfigurationError, match="does not hold any more"):
         rig(campaigns[0], journal=journal)
+
+
+def before_each_page(rig: Rig, monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:
+    """Let something happen before each page of whom the campaign was sent to."""
+    handle, pages = rig.fake.handle, list[Request]()
+
+    def handled(request: Request) -> Response:
+        if "GetCustomerExecutionDetailsByCampaign" in request.path:
+            pages.append(request)
+            act(len(pages))
+        return handle(request)
+
+    monkeypatch.setattr(rig.fake, "handle", handled)
+
+
+def test_a_campaign_that_is_still_being_sent_is_no_alarm(
+    rig: Rig, journal: SqliteJournal, log: SqliteDecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = rig.fake.add_campaign(60, page_cap=7)
+    rig.review(campaign, journal=journal, decision_log=log)
+    waiting = sorted(name for name, status in campaign.statuses.items() if status)
+    # Three more with each page, up to half of them.
+    before_each_page(rig, monkeypatch, lambda page: rig.fake.execute(campaign, dropped=waiting[min(3 * page, 15) :]))
+    result = rig(campaign, journal=journal, decision_log=log)
+    assert (result.ok, result.approved, result.disagreeing, result.unacknowledged) == (True, 30, 0, 0)
+    assert (result.sent, result.not_sent) == (15, 15)
+
+
+@pytest.mark.parametrize("sources", [["journal"], ["log"], ["journal", "log"]])
+def test_a_review_that_still_runs_is_no_alarm(
+    sources: list[str], rig: Rig, journal: SqliteJournal, log: SqliteDecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = rig.fake.add_campaign(20)
+
+    def act(page: int) -> None:
+        if page == 1:  # it decides and sends, and it is sent, after the comparison has begun
+            review = threading.Thread(target=rig.review, args=[campaign], kwargs={"journal": journal, **logged})
+            review.start()
+            review.join()
+            rig.fake.execute(campaign)
+
+    logged: dict[str, Any] = {"decision_log": log}
+    before_each_page(rig, monkeypatch, act)
+    given = {"journal": journal, **logged}
+    result = rig(campaign, **{name: each for name, each in given.items() if name.removeprefix("decision_") in sources})
+    assert differences(result) == {}
+    assert (result.approved, result.sent) == (10, 10)
 
 
 def test_two_reviews_of_one_campaign_can_each_approve(rig: Rig, journal: SqliteJournal) -> None:

@@ -157,13 +157,14 @@ def reconcile(
     if not isinstance(client, OptimoveClient):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError("reconcile needs an OptimoveClient; with an AsyncOptimoveClient await areconcile.")
     with _Work(campaign_id, journal, decision_log) as work:
-        work.load()
+        work.check()
         blocks = client.get_customer_execution_details_by_campaign_in_blocks(
             campaign_id, deadline=deadline, wait_for_customers=wait_for_customers
         )
         with contextlib.closing(blocks):
             for block in blocks:
                 work.add_sent(block)
+        work.load()
         return work.result()
 
 
@@ -197,13 +198,14 @@ async def areconcile(
         raise ConfigurationError("areconcile needs an AsyncOptimoveClient; with an OptimoveClient call reconcile.")
     with _Work(campaign_id, journal, decision_log) as work:
         thread = StoreAccess("optimove-reconciliation")
-        await thread.call(work.load)
+        await thread.call(work.check)
         blocks = client.get_customer_execution_details_by_campaign_in_blocks(
             campaign_id, deadline=deadline, wait_for_customers=wait_for_customers
         )
         async with contextlib.aclosing(blocks):
             async for block in blocks:
                 await thread.call(work.add_sent, block)
+        await thread.call(work.load)
         return await thread.call(work.result)
 
 
@@ -232,8 +234,19 @@ class _Work:
         if not self._is_done:
             self._comparison.close()
 
+    def check(self) -> None:
+        """Find out whether journal and log can be compared, before Optimove is asked."""
+        if self._journal is not None:
+            self._journal.reviews()
+        if self._log is not None:
+            _check(list(islice(self._log.decisions(campaign=self._campaign_id), _AT_ONCE)))
+
     def load(self) -> None:
-        """Read the journal and the log; it may block on a disk or a network."""
+        """Read the journal and the log; it may block on a disk or a network.
+
+        Last, and in this order, the reverse of that in which they are written: what Optimove has sent while a review
+        still runs is in the journal by then, and what is there is in the log.
+        """
         if self._journal is not None:
             self._load_journal(self._journal)
         if self._log is not None:
@@ -260,8 +273,7 @@ class _Work:
         for portion in _portions(log.decisions(campaign=self._campaign_id)):
             # A triggered campaign's series id can be the same number.
             found = [each for each in portion if each.record.flow == "scheduled"]
-            if any(each.foreign for each in found):
-                raise ConfigurationError(_FOREIGN)
+            _check(found)
             self._records += len(found)
             self._erased += sum(each.erased for each in found)
             self._comparison.add_keys(
@@ -331,6 +343,11 @@ class _Work:
         )
         self._is_done = True
         return result
+
+
+def _check(decisions: Iterable[LoggedDecision]) -> None:
+    if any(each.foreign for each in decisions if each.record.flow == "scheduled"):
+        raise ConfigurationError(_FOREIGN)
 
 
 def _marks(logged: LoggedDecision) -> tuple[Mark, Mark] | None:
