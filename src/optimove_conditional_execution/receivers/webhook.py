@@ -30,6 +30,7 @@ from ..flows.webhook import (
     interrupted,
     too_large,
 )
+from ..fork import detect_fork, reset_after_fork
 from ..handlers import AsyncWebhookHandler, WebhookHandler
 from ..messages import Request, Response, plain
 from ..models.approval import Approval
@@ -200,6 +201,9 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
             else DeliveryLog(log=decision_log, on_failure=on_log_failure, clock=time.monotonic, wall_clock=time.time),
             controls=controls,
         )
+        estimator = self._context.estimator
+        for each in (estimator.transit, estimator.reserve, self._context.questions):
+            reset_after_fork(each)
         self._pools = Pools.of(max_concurrency)
         self._on_outcome = on_outcome
 
@@ -240,6 +244,7 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
 
     def _delivery(self, request: Request, host: Deadline | None) -> Flow[Response]:
         """Answer a request, and record the outcome, also when it is interrupted."""
+        detect_fork()
         outcome = OutcomeBuilder(self._context.clock)
         try:
             answer = yield from answer_notification(request, self._context, outcome, host=host)

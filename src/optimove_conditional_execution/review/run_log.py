@@ -16,6 +16,7 @@ from ..errors import ConfigurationError, OptimoveError, PayloadError, StoreError
 from ..flows.decision_log import Completion, DecisionLog, DecisionRecord, OnLogFailure, Told, keeps_payloads
 from ..flows.journal import Ranges
 from ..flows.review_log import Decided, Numbered, RunRecords
+from ..fork import ForkLock
 from .journal_access import StoreAccess, safe_text
 
 _UNIMPORTANT_SECONDS: Final = 2.0
@@ -53,7 +54,7 @@ class ReviewLog:
         self.on_failure: Final = on_failure
         self.access = StoreAccess("optimove-log")
         self._turns = weakref.WeakValueDictionary[str, _Turn]()
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def turn(self, key: str) -> _Turn:
         """Return the turn of a review; a call of an earlier run that hangs keeps it until it returns.

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import inspect
 import math
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from ..errors import (
     RateLimitError,
     TransportError,
 )
+from ..fork import ForkLock
 from ..messages import Response
 from ..observers import SafeLogger
 from ..operations import NO_ROUTE, Endpoints, Operation, with_slash
@@ -86,7 +86,7 @@ class ClientConfig:
         max_retry_after = self.retry.max_retry_after
         self.throttles = {bucket: AdaptiveThrottle(max_retry_after=max_retry_after) for bucket in limits}
         self.backoff = Backoff()
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def remember(self, operation: Operation[Any], *, instead_of: Operation[Any]) -> None:
         """Use the path that worked for GetWebhooks from now on, and log it."""

@@ -13,7 +13,6 @@ touches private attributes of theirs, and `test_the_deadlines_find_their_place` 
 from __future__ import annotations
 
 import math
-import threading
 import time
 from contextvars import ContextVar, Token
 from inspect import iscoroutinefunction
@@ -21,6 +20,7 @@ from types import TracebackType
 from typing import Any, Final, final
 
 from ...deadline import Deadline
+from ...fork import ForkLock
 from ..addresses import Addresses
 
 _PIECE: Final = 16_384
@@ -81,7 +81,7 @@ _PROGRESS: Final = ContextVar("optimove_conditional_execution_progress", default
 _DEADLINE: Final = ContextVar("optimove_conditional_execution_deadline", default=_NO_DEADLINE)
 
 
-_INSTALLING: Final = threading.Lock()
+_INSTALLING: Final = ForkLock()
 
 
 @final
