@@ -134,7 +134,7 @@ def test_what_says_nothing_is_said(
         "The journal has no review of this campaign.\nThe log has no decision about this campaign.\n"
     )
     erased = optimove_ce("reconcile", str(campaign.campaign_id), *places, variables=variables)
-    assert "1 decisions of the log are about customers who were erased: they cannot be compared.\n" in erased.stdout
+    assert "1 decision of the log is about a customer who was erased: it cannot be compared.\n" in erased.stdout
 
 
 @pytest.mark.parametrize(

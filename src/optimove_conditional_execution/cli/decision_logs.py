@@ -44,7 +44,6 @@ log_option: Final = click.option(
     help="The SQLite file that decisions are written to, or a postgresql:// URL. Others on this machine can read "
     "options: for a URL with a password set the variable.",
 )
-log_argument: Final = click.argument("log", envvar=LOG_VARIABLE)
 campaign_option: Final = click.option(
     "--campaign", metavar="N", help="Only this campaign: its series id, or CampaignID."
 )
