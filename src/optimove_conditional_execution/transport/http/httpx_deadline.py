@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import time
+from asyncio import CancelledError
 from contextvars import ContextVar, Token
 from inspect import iscoroutinefunction
 from types import TracebackType
@@ -293,7 +294,11 @@ class _AsyncStream(_Connection):
 
     async def start_tls(self, *given: Any, **options: Any) -> _AsyncStream:
         _PROGRESS.get().connects()
-        return _AsyncStream(await self._inner.start_tls(*given, **options))
+        try:
+            return _AsyncStream(await self._inner.start_tls(*given, **options))
+        except CancelledError:  # httpcore and httpcore2 close it only after an Exception
+            await self._inner.aclose()
+            raise
 
     async def aclose(self) -> None:
         await self._inner.aclose()
