@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -27,8 +28,10 @@ from optimove_conditional_execution import (
     areconcile,
     reconcile,
 )
-from optimove_conditional_execution.messages import Response
+from optimove_conditional_execution.flows import switch
+from optimove_conditional_execution.messages import Request, Response
 from optimove_conditional_execution.reconciliation import Difference
+from optimove_conditional_execution.review import updates
 from optimove_conditional_execution.stores import (
     Completion,
     DecidedBatch,
@@ -40,6 +43,7 @@ from optimove_conditional_execution.stores import (
 )
 from optimove_conditional_execution.testing import Campaign, FakeOptimove
 
+SENT = ("sent", "unknown", "discarded", "revoked", "later denied", "triggered")
 AT = datetime(2026, 3, 3, 12, tzinfo=UTC)
 
 
@@ -114,8 +118,8 @@ def test_what_is_sent_as_approved_is_no_difference(
     assert (result.reviews, result.records >= 60) == ("journal" in sources, "log" in sources)
     assert result.as_json() == {
         "ok": True, "campaign_id": campaign.campaign_id, "reviews": result.reviews, "records": result.records,
-        "erased": 0, "rows": 56, "control_group_rows": 0, "approved": 28, "acknowledged": 28, "sent": 28,
-        "unapproved": 0, "not_sent": 0, "unacknowledged": 0, "disagreeing": 0,
+        "erased": 0, "rows": 56, "control_group_rows": 0, "approved": 28, "acknowledged": 28, "held_back": 0,
+        "sent": 28, "unapproved": 0, "not_sent": 0, "unacknowledged": 0, "disagreeing": 0,
     }  # fmt: skip
 
 
@@ -146,6 +150,69 @@ def test_a_log_of_pseudonyms(rig: Rig, journal: SqliteJournal, tmp_path: Path) -
         assert differences(both) == {"unapproved": ["C0000002"], "not_sent": ["C0000001"]}
         alone = differences(rig(campaign, decision_log=log))
         assert alone == {"unapproved": ["C0000002"], "not_sent": [log.pseudonym("C0000001")]}
+
+
+@pytest.mark.parametrize("opened_with", [None, "another secret", str.lower])
+@pytest.mark.parametrize("has_journal", [True, False])
+def test_a_secret_that_does_not_fit_is_an_error_and_no_alarm(
+    rig: Rig, journal: SqliteJournal, tmp_path: Path, opened_with: Any, has_journal: bool
+) -> None:
+    campaign = rig.fake.add_campaign(1)
+    sources: dict[str, Any] = {"journal": journal} if has_journal else {}
+    path = tmp_path / "pseudonyms.db"
+    with SqliteDecisionLog(path, identify="a secret") as log:
+        rig.review(campaign, journal=journal, decision_log=log)
+    rig.fake.execute(campaign)
+    with SqliteDecisionLog(path, identify=opened_with) as log:
+        with pytest.raises(ConfigurationError, match=r"identify= .* OPTIMOVE_DECISION_LOG_SECRET"):
+            rig(campaign, decision_log=log, **sources)
+        # What it cannot read about other campaigns is no obstacle.
+        other = rig.fake.add_campaign(1)
+        rig.review(other, journal=journal, decision_log=log)
+        rig.fake.execute(other)
+        assert rig(other, decision_log=log, **sources).ok
+    with SqliteDecisionLog(path, identify="a secret") as log:
+        assert rig(campaign, decision_log=log, **sources).ok
+        assert log.verify() is None
+
+
+def test_a_log_of_ids_does_not_fit_a_secret(rig: Rig, log: SqliteDecisionLog, tmp_path: Path) -> None:
+    campaign = rig.fake.add_campaign(1)
+    rig.review(campaign, decision_log=log)
+    other = SqliteDecisionLog(tmp_path / "log.db", identify="a secret")
+    with other, pytest.raises(ConfigurationError, match=r"identify="):
+        rig(campaign, decision_log=other)
+
+
+@pytest.mark.parametrize("sources", [["journal"], ["log"], ["journal", "log"]])
+def test_what_the_switch_held_back_is_not_approved(
+    sources: list[str], rig: Rig, journal: SqliteJournal, log: SqliteDecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switch, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(updates, "UPDATES_AT_ONCE", 1)
+    campaign = rig.fake.add_campaign(12)
+    options: dict[str, Any] = {"journal": journal, "decision_log": log, "chunk_size": 1}
+    with rig.fake.client() as client:
+
+        def says() -> str:
+            return "ask" if len(campaign.updates) < 2 else "deny"
+
+        report = CampaignReview(odd, client=client, switch=says, **options).run(campaign.event())
+    assert (report.approved, report.acknowledged, report.held_back) == (6, 2, 4)
+    rig.fake.execute(campaign)
+    given = {"journal": journal, "decision_log": log}
+    given = {name: each for name, each in given.items() if name.removeprefix("decision_") in sources}
+    result = rig(campaign, **given)
+    assert (result.ok, result.approved, result.acknowledged, result.held_back, result.sent) == (True, 2, 2, 4, 2)
+    assert differences(result) == {}
+    rig.fake.execute(campaign, unapproved=["C0000011"])
+    result = rig(campaign, **given)
+    assert differences(result) == {"unapproved": ["C0000011"]}
+    # It says ask again: they are approved.
+    with rig.fake.client() as client:
+        assert CampaignReview(odd, client=client, **options).run(campaign.event()).complete
+    result = rig(campaign, **given)
+    assert (result.ok, result.approved, result.held_back) == (True, 6, 0)
 
 
 def test_who_is_erased_from_the_log_is_approved_by_the_journal_alone(
@@ -209,12 +276,16 @@ def test_the_log_is_read_with_what_became_of_each_record(rig: Rig, log: SqliteDe
             completion("acknowledged", 0, 1, taken=True),
             completion("revoked", 1, 2, taken=None),
             completion("undelivered", 3, 4, taken=None),
+            record("held back", "approved", 4),
+            record("held back again", "approved", 5),
+            completion("undelivered", 5, 6, taken=None),  # it may have been taken, whatever a later run did not send
+            *[replace(completion("undelivered", low, low + 1, taken=False), told="nothing") for low in (4, 5)],
         ]
     )
-    rig.fake.execute(campaign, unapproved=["sent", "unknown", "discarded", "revoked", "later denied", "triggered"])
+    rig.fake.execute(campaign, unapproved=[*SENT, "held back", "held back again"])
     result = rig(campaign, decision_log=log)
-    assert differences(result) == {"unapproved": ["discarded", "later denied", "revoked", "triggered"]}
-    assert (result.approved, result.acknowledged) == (2, 1)
+    assert differences(result) == {"unapproved": ["discarded", "held back", "later denied", "revoked", "triggered"]}
+    assert (result.approved, result.acknowledged, result.held_back) == (3, 1, 1)
 
 
 def test_a_source_that_knows_nothing_of_the_campaign_is_left_out_if_the_other_does(
@@ -236,6 +307,53 @@ def test_a_journal_that_has_forgotten_the_ids_is_an_error_and_no_alarm(rig: Rig)
     assert rig(campaigns[1], journal=journal).approved == 1
     with pytest.raises(ConfigurationError, match="does not hold any more"):
         rig(campaigns[0], journal=journal)
+
+
+def before_each_page(rig: Rig, monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> None:
+    """Let something happen before each page of whom the campaign was sent to."""
+    handle, pages = rig.fake.handle, list[Request]()
+
+    def handled(request: Request) -> Response:
+        if "GetCustomerExecutionDetailsByCampaign" in request.path:
+            pages.append(request)
+            act(len(pages))
+        return handle(request)
+
+    monkeypatch.setattr(rig.fake, "handle", handled)
+
+
+def test_a_campaign_that_is_still_being_sent_is_no_alarm(
+    rig: Rig, journal: SqliteJournal, log: SqliteDecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = rig.fake.add_campaign(60, page_cap=7)
+    rig.review(campaign, journal=journal, decision_log=log)
+    waiting = sorted(name for name, status in campaign.statuses.items() if status)
+    # Three more with each page, up to half of them.
+    before_each_page(rig, monkeypatch, lambda page: rig.fake.execute(campaign, dropped=waiting[min(3 * page, 15) :]))
+    result = rig(campaign, journal=journal, decision_log=log)
+    assert (result.ok, result.approved, result.disagreeing, result.unacknowledged) == (True, 30, 0, 0)
+    assert (result.sent, result.not_sent) == (15, 15)
+
+
+@pytest.mark.parametrize("sources", [["journal"], ["log"], ["journal", "log"]])
+def test_a_review_that_still_runs_is_no_alarm(
+    sources: list[str], rig: Rig, journal: SqliteJournal, log: SqliteDecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = rig.fake.add_campaign(20)
+
+    def act(page: int) -> None:
+        if page == 1:  # it decides and sends, and it is sent, after the comparison has begun
+            review = threading.Thread(target=rig.review, args=[campaign], kwargs={"journal": journal, **logged})
+            review.start()
+            review.join()
+            rig.fake.execute(campaign)
+
+    logged: dict[str, Any] = {"decision_log": log}
+    before_each_page(rig, monkeypatch, act)
+    given = {"journal": journal, **logged}
+    result = rig(campaign, **{name: each for name, each in given.items() if name.removeprefix("decision_") in sources})
+    assert differences(result) == {}
+    assert (result.approved, result.sent) == (10, 10)
 
 
 def test_two_reviews_of_one_campaign_can_each_approve(rig: Rig, journal: SqliteJournal) -> None:

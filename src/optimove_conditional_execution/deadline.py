@@ -154,12 +154,16 @@ class TransitEstimate:
     def __init__(self, *, samples: int = TRANSIT_SAMPLES, window: float = TRANSIT_WINDOW_SECONDS) -> None:
         self._samples = samples
         self._window = window
-        self._lock = threading.Lock()
+        self.after_fork()
         self._seen: deque[tuple[float, float]] = deque()
         self._offsets: list[float] = []  # those of `_seen`, in order of size
         self._late: deque[tuple[float, float]] = deque(maxlen=STEP_RUN)
         self._step: float | None = None  # the smallest offset of those that made the step
         self._step_seen = -math.inf
+
+    def after_fork(self) -> None:
+        """Replace the lock, in a forked child: a thread may hold it that the child does not have."""
+        self._lock = threading.Lock()
 
     def observe(self, *, received: float, sent: float) -> float:
         """Record a message and return its delay.

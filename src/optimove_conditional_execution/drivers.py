@@ -80,6 +80,13 @@ def run(flow: Flow[R], *, call: Callable[..., Any] | None = None, pools: Pools |
         flow.close()
 
 
+def _options(effect: Call, run: Callable[[Flow[None]], object]) -> dict[str, Any]:
+    options: dict[str, Any] = {} if effect.deadline is None else {"deadline": effect.deadline}
+    if (flow := effect.before_send) is not None:
+        options["before_send"] = lambda: run(flow())
+    return options
+
+
 def _throwable(error: BaseException) -> BaseException:
     # A generator ends with a StopIteration that passes through it, or turns it into a RuntimeError.
     return as_exception(error) if isinstance(error, StopIteration) else error
@@ -93,7 +100,7 @@ def _perform(
 ) -> object:
     if isinstance(effect, Call):
         assert call is not None  # noqa: S101 - the flow's driver was set up without a client
-        return call(effect.operation) if effect.deadline is None else call(effect.operation, deadline=effect.deadline)
+        return call(effect.operation, **_options(effect, run))
     if effect.within is None:
         return effect.function(*effect.arguments)
     assert pools is not None  # noqa: S101 - the flow's driver was set up without pools
@@ -118,10 +125,7 @@ async def arun(flow: Flow[R], *, call: Callable[..., Awaitable[Any]] | None = No
                     interruption.raise_if_set()
                 if isinstance(effect, Call):
                     assert call is not None  # noqa: S101 - the flow's driver was set up without a client
-                    if effect.deadline is None:
-                        answer = await call(effect.operation)
-                    else:
-                        answer = await call(effect.operation, deadline=effect.deadline)
+                    answer = await call(effect.operation, **_options(effect, arun))
                 elif effect.within is None:
                     answer = effect.function(*effect.arguments)
                     if _may_be_awaitable(answer) and inspect.isawaitable(answer):

@@ -11,6 +11,7 @@ OptimoveError
 │   └── UnexpectedResponseError   2xx, but not the documented shape
 ├── TransportError                no response
 ├── DeadlineExceeded              no time left
+├── HeldBackError                 the kill switch stopped the call
 ├── SignatureError                an incoming request is not from Optimove
 ├── PayloadError                  it is, but cannot be understood
 └── StoreError                    a claim store or a journal is unusable
@@ -175,6 +176,23 @@ class DeadlineExceeded(OptimoveError, TimeoutError):  # noqa: N818 - the contrac
         super().__init__(text)
         self.request_sent = request_sent
         self.acknowledged = acknowledged
+
+
+class HeldBackError(OptimoveError):
+    """A call was stopped before its next request; the kill switch of a receiver or a review does that.
+
+    Attributes:
+        request_sent: False when nothing was sent, True or None when a request went out before, whose outcome is
+            unknown.
+    """
+
+    def __init__(self, text: str, *, request_sent: bool | None = False) -> None:
+        super().__init__(text)
+        self.request_sent = request_sent
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if self.request_sent is False else f"{text} An earlier request may have reached Optimove: unknown."
 
 
 class SignatureError(OptimoveError):

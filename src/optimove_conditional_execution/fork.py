@@ -41,6 +41,27 @@ def detect_fork() -> None:
                 _reset()
 
 
+class ForkLock:
+    """A lock that is free in a forked child, whoever held it. For rare use: it is slower than a `threading.Lock`."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Replace the lock, which a thread may hold that the child does not have."""
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        detect_fork()
+        lock = self._lock
+        lock.acquire()
+        self._held = lock  # which is another one than `_lock` in a child that its holder forks
+
+    def __exit__(self, *_: object) -> None:
+        self._held.release()
+
+
 def _reset() -> None:
     global _process
     for forkable in list(_REGISTERED):

@@ -15,6 +15,7 @@ from .errors import ConfigurationError
 from .flows.customer_history import approvals
 from .flows.decision_log import LoggedDecision
 from .flows.journal import Journal
+from .flows.report import ReviewReport
 from .models.campaign import CustomerExecution
 from .review.journal_access import StoreAccess
 from .stores.comparison import Comparison, Mark
@@ -27,6 +28,11 @@ Difference = Literal["unapproved", "not_sent", "unacknowledged", "disagreeing"]
 _AT_ONCE: Final = 1_000
 _DENYING: Final = frozenset({"denied", "abstained"})
 _WITHDRAWN: Final = frozenset({"revoked", "discarded"})
+
+_FOREIGN: Final = (
+    "The decision log holds other pseudonyms of this campaign's customers than its identify= makes, or ids: nobody can "
+    "be compared. Pass the identify= of the review; the command reads a secret from OPTIMOVE_DECISION_LOG_SECRET."
+)
 
 
 @runtime_checkable
@@ -57,8 +63,11 @@ class Reconciliation(AbstractContextManager["Reconciliation"]):
         erased: Those of them whose customer was erased; they cannot be compared.
         rows: Rows that Optimove returned; a customer can have several.
         control_group_rows: Those of them of the control group, to whom nothing is sent; they are left out.
-        approved: Customers who were approved.
+        approved: Customers who were approved, and whose approval was not held back.
         acknowledged: Those of them whose approval Optimove acknowledged.
+        held_back: Customers who were approved, and whose approval the kill switch, or `observe=True`, kept from being
+            sent. The log knows which; without one, these are all whom Optimove did not acknowledge, of a review that
+            something was held back of.
         sent: Customers whom Optimove has sent the campaign.
         unapproved: Those of them who were not approved.
         not_sent: Customers whose approval Optimove acknowledged, and whom it has not sent it.
@@ -75,6 +84,7 @@ class Reconciliation(AbstractContextManager["Reconciliation"]):
     control_group_rows: int
     approved: int
     acknowledged: int
+    held_back: int
     sent: int
     unapproved: int
     not_sent: int
@@ -139,20 +149,22 @@ def reconcile(
         wait_for_customers: Seconds for which an empty first page is requested again.
 
     Raises:
-        ConfigurationError: Neither a journal nor a log is given, or one cannot be read.
+        ConfigurationError: Neither a journal nor a log is given, or one cannot be read, or the log's `identify=` does
+            not fit.
         NotFoundError: Optimove has no such campaign.
         OptimoveError: The rows could not be read; and what journal and log raise.
     """
     if not isinstance(client, OptimoveClient):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError("reconcile needs an OptimoveClient; with an AsyncOptimoveClient await areconcile.")
     with _Work(campaign_id, journal, decision_log) as work:
-        work.load()
+        work.check()
         blocks = client.get_customer_execution_details_by_campaign_in_blocks(
             campaign_id, deadline=deadline, wait_for_customers=wait_for_customers
         )
         with contextlib.closing(blocks):
             for block in blocks:
                 work.add_sent(block)
+        work.load()
         return work.result()
 
 
@@ -186,13 +198,14 @@ async def areconcile(
         raise ConfigurationError("areconcile needs an AsyncOptimoveClient; with an OptimoveClient call reconcile.")
     with _Work(campaign_id, journal, decision_log) as work:
         thread = StoreAccess("optimove-reconciliation")
-        await thread.call(work.load)
+        await thread.call(work.check)
         blocks = client.get_customer_execution_details_by_campaign_in_blocks(
             campaign_id, deadline=deadline, wait_for_customers=wait_for_customers
         )
         async with contextlib.aclosing(blocks):
             async for block in blocks:
                 await thread.call(work.add_sent, block)
+        await thread.call(work.load)
         return await thread.call(work.result)
 
 
@@ -221,8 +234,19 @@ class _Work:
         if not self._is_done:
             self._comparison.close()
 
+    def check(self) -> None:
+        """Find out whether journal and log can be compared, before Optimove is asked."""
+        if self._journal is not None:
+            self._journal.reviews()
+        if self._log is not None:
+            _check(list(islice(self._log.decisions(campaign=self._campaign_id), _AT_ONCE)))
+
     def load(self) -> None:
-        """Read the journal and the log; it may block on a disk or a network."""
+        """Read the journal and the log; it may block on a disk or a network.
+
+        Last, and in this order, the reverse of that in which they are written: what Optimove has sent while a review
+        still runs is in the journal by then, and what is there is in the log.
+        """
         if self._journal is not None:
             self._load_journal(self._journal)
         if self._log is not None:
@@ -240,13 +264,16 @@ class _Work:
                         "The journal does not hold any more who was approved in this review: a MemoryJournal keeps "
                         "that of the last eight reviews only."
                     )
+                is_held = state.report is not None and ReviewReport.from_json(state.report).held_back > 0
+                untold = Mark.JOURNAL | Mark.MAYBE_HELD if is_held else Mark.JOURNAL
                 for ids, is_told in approvals(state.event, chain(first, batches), journal.acknowledged(key)):
-                    self._comparison.add(ids, Mark.JOURNAL | Mark.TOLD if is_told else Mark.JOURNAL)
+                    self._comparison.add(ids, Mark.JOURNAL | Mark.TOLD if is_told else untold)
 
     def _load_log(self, log: ReadableLog) -> None:
         for portion in _portions(log.decisions(campaign=self._campaign_id)):
             # A triggered campaign's series id can be the same number.
             found = [each for each in portion if each.record.flow == "scheduled"]
+            _check(found)
             self._records += len(found)
             self._erased += sum(each.erased for each in found)
             self._comparison.add_keys(
@@ -271,8 +298,16 @@ class _Work:
         approving |= Mark.LOG if self._records or not self._reviews else Mark(0)
         told = Mark.TOLD | Mark.LOGGED_TOLD
 
-        def is_approved(marks: Mark) -> bool:
+        held = Mark.HELD if self._records else Mark.MAYBE_HELD
+
+        def was_approved(marks: Mark) -> bool:
             return marks & approving == approving
+
+        def is_held(marks: Mark) -> bool:
+            return bool(marks & held) and not marks & told
+
+        def is_approved(marks: Mark) -> bool:
+            return was_approved(marks) and not is_held(marks)
 
         def is_absent(marks: Mark) -> bool:
             return is_approved(marks) and not marks & Mark.SENT
@@ -281,7 +316,7 @@ class _Work:
             "unapproved": lambda marks: bool(marks & Mark.SENT) and not is_approved(marks),
             "not_sent": lambda marks: is_absent(marks) and bool(marks & told),
             "unacknowledged": lambda marks: is_absent(marks) and not marks & told,
-            "disagreeing": lambda marks: bool(marks & approving) and not is_approved(marks),
+            "disagreeing": lambda marks: bool(marks & approving) and not was_approved(marks),
         }
         counts = self._comparison.counts()
 
@@ -297,6 +332,7 @@ class _Work:
             control_group_rows=self._control_group_rows,
             approved=count(is_approved),
             acknowledged=count(lambda marks: is_approved(marks) and bool(marks & told)),
+            held_back=count(lambda marks: was_approved(marks) and is_held(marks)),
             sent=count(lambda marks: bool(marks & Mark.SENT)),
             unapproved=count(tests["unapproved"]),
             not_sent=count(tests["not_sent"]),
@@ -309,14 +345,22 @@ class _Work:
         return result
 
 
+def _check(decisions: Iterable[LoggedDecision]) -> None:
+    if any(each.foreign for each in decisions if each.record.flow == "scheduled"):
+        raise ConfigurationError(_FOREIGN)
+
+
 def _marks(logged: LoggedDecision) -> tuple[Mark, Mark] | None:
     """Return the marks that a record adds to its customer, and those that it removes; None when it says nothing."""
     kind, done = logged.record.kind, logged.completion
     if done is not None and done.kind in _WITHDRAWN:
         return None
     if kind == "approved":
-        is_told = done is not None and done.kind == "acknowledged" and done.taken is True
-        return Mark.LOG | Mark.LOGGED_TOLD if is_told else Mark.LOG, Mark(0)
+        if done is not None and done.kind == "acknowledged" and done.taken is True:
+            return Mark.LOG | Mark.LOGGED_TOLD, Mark(0)
+        if done is not None and done.told == "nothing":
+            return Mark.LOG | Mark.HELD, Mark(0)
+        return Mark.LOG, Mark.HELD
     return (Mark(0), Mark.LOG) if kind in _DENYING else None
 
 

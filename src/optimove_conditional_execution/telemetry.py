@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -15,6 +14,7 @@ from ._version import __version__
 from .flows.listener import EventOutcome
 from .flows.outcome import Outcome
 from .flows.report import Progress, ReviewReport
+from .fork import ForkLock
 from .models.events import CampaignReadyEvent
 from .shadow import ShadowAnswer
 from .transport.instrumentation import CallRecord
@@ -80,7 +80,7 @@ class Telemetry:
         )
         self._announced: float | None = None
         self._running: dict[int, tuple[float, Progress]] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         for name, unit, description, observe in (
             ("listener.campaign_ready.age", "s", "Since a campaign was last announced.", self._age),
             ("review.running", "{review}", "Reviews that run.", lambda: [len(self._at_work())]),

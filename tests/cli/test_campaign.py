@@ -94,7 +94,7 @@ def test_the_lines_for_people(optimove_ce: Run) -> None:
     assert export == f"export OPTIMOVE_BASE_URL=http://127.0.0.1:{port}"
     assert timezone == "export OPTIMOVE_TIMEZONE=UTC"
     assert first == "campaign 1359: the listener gave HTTP 200; 30 rows"
-    assert updates == ("1 updates, of 15 at most: 15 approved, 0 denied, 0 unknown, 0 late, 0 twice, 0 contradictions")
+    assert updates == ("1 update, of 15 at most: 15 approved, 0 denied, 0 unknown, 0 late, 0 twice, 0 contradictions")
     assert recipients.startswith("would get it: C0000002, C0000004, ")
     assert recipients.endswith("C0000020 and 5 more")
     assert chart == "Customers over time, against clearance"

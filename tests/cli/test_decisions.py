@@ -316,7 +316,7 @@ def test_what_does_not_count_is_said_and_listed(optimove_ce: Run, tmp_path: Path
     "command",
     [
         ("decisions", "verify", "--log"),
-        ("replay",),
+        ("replay", "--log"),
         ("review", "status", "--journal"),
         ("review", "explain", "C7", "--journal"),
         ("review", "run", "json:loads", "-", "--journal"),

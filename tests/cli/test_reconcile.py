@@ -77,6 +77,7 @@ def test_nothing_is_wrong(
         f"Campaign {campaign.campaign_id}",
         "          25  approved",
         "          25  of them acknowledged by Optimove",
+        "           0  held back by the kill switch, and so not approved",
         "          25  sent by Optimove",
         "           0  sent and not approved",
         "           0  approved, acknowledged, and not sent",
@@ -133,7 +134,7 @@ def test_what_says_nothing_is_said(
         "The journal has no review of this campaign.\nThe log has no decision about this campaign.\n"
     )
     erased = optimove_ce("reconcile", str(campaign.campaign_id), *places, variables=variables)
-    assert "1 decisions of the log are about customers who were erased: they cannot be compared.\n" in erased.stdout
+    assert "1 decision of the log is about a customer who was erased: it cannot be compared.\n" in erased.stdout
 
 
 @pytest.mark.parametrize(
@@ -161,6 +162,23 @@ def test_what_cannot_be_compared_is_status_2(
     assert complaint in done.stderr
     assert (tmp_path / "kept.csv").read_text() == "kept"
     assert not any(each.name.startswith("tmp") for each in tmp_path.iterdir())
+
+
+def test_a_secret_that_does_not_fit_is_status_2(
+    optimove_ce: Run, fake_optimove: FakeOptimove, variables: dict[str, str], tmp_path: Path
+) -> None:
+    campaign, path = fake_optimove.add_campaign(3), tmp_path / "pseudonyms.db"
+    with SqliteDecisionLog(path, identify="right") as log, fake_optimove.client() as client:
+        assert CampaignReview(reviewer, client=client, decision_log=log).run(campaign.event()).complete
+    fake_optimove.execute(campaign)
+    arguments = ["reconcile", str(campaign.campaign_id), "--log", str(path)]
+    for secret, status in (("right", 0), ("wrong", 2)):
+        done = optimove_ce(*arguments, variables={**variables, "OPTIMOVE_DECISION_LOG_SECRET": secret})
+        assert done.returncode == status
+    assert done.stdout == ""
+    assert "OPTIMOVE_DECISION_LOG_SECRET" in done.stderr
+    assert "wrong" not in done.stderr
+    assert optimove_ce(*arguments, variables=variables).returncode == 2
 
 
 # ---- review explain

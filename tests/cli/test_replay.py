@@ -61,7 +61,7 @@ def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("gate")
 def test_what_differs(optimove_ce: Run, tmp_path: Path) -> None:
     path, file = recorded(tmp_path / "decisions.db"), tmp_path / "changed.csv"
-    done = optimove_ce("replay", str(path), "--handler", "replay_gate:other", "--csv", str(file))
+    done = optimove_ce("replay", "--log", str(path), "--handler", "replay_gate:other", "--csv", str(file))
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.splitlines() == [
         "Asked about 4 decisions: 1 as before, 2 different, 1 failed.",
@@ -100,13 +100,19 @@ def test_json(optimove_ce: Run, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("gate")
 @pytest.mark.parametrize("rule", ["replay_gate:same", "replay_gate:rules.handler"])
 def test_nothing_differs(optimove_ce: Run, tmp_path: Path, rule: str) -> None:
-    done = optimove_ce("replay", str(recorded(tmp_path / "decisions.db")), "--handler", rule)
+    done = optimove_ce("replay", "--log", str(recorded(tmp_path / "decisions.db")), "--handler", rule)
     assert (done.returncode, done.stdout) == (0, "Asked about 4 decisions: 4 as before, 0 different, 0 failed.\n")
 
 
 @pytest.mark.usefixtures("gate")
 def test_an_encrypted_log(optimove_ce: Run, tmp_path: Path) -> None:
-    command = ("replay", str(recorded(tmp_path / "decisions.db", encrypted=True)), "--handler", "replay_gate:same")
+    command = (
+        "replay",
+        "--log",
+        str(recorded(tmp_path / "decisions.db", encrypted=True)),
+        "--handler",
+        "replay_gate:same",
+    )
     locked = optimove_ce(*command)
     assert (locked.returncode, locked.stdout) == (2, "")
     assert "OPTIMOVE_DECISION_LOG_KEY" in locked.stderr
@@ -127,7 +133,7 @@ def test_an_encrypted_log(optimove_ce: Run, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_replayed(optimove_ce: Run, tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:
-    done = optimove_ce("replay", str(recorded(tmp_path / "decisions.db")), *arguments)
+    done = optimove_ce("replay", "--log", str(recorded(tmp_path / "decisions.db")), *arguments)
     assert (done.returncode, done.stdout) == (2, "")
     assert told in done.stderr
 
@@ -135,7 +141,7 @@ def test_what_cannot_be_replayed(optimove_ce: Run, tmp_path: Path, arguments: tu
 @pytest.mark.usefixtures("gate")
 def test_a_log_without_payloads(optimove_ce: Run, tmp_path: Path) -> None:
     path = recorded(tmp_path / "decisions.db", keep=False)
-    done = optimove_ce("replay", str(path), "--handler", "replay_gate:same")
+    done = optimove_ce("replay", "--log", str(path), "--handler", "replay_gate:same")
     assert done.returncode == 2
     assert "4 without a payload. The log must be written with keep_payloads=True" in done.stderr
 
@@ -148,8 +154,10 @@ def test_an_older_file_that_all_can_read_is_replaced_when_the_new_one_is_complet
     file.write_text("older")
     file.chmod(0o644)
     log = recorded(tmp_path / "decisions.db")
-    missing = optimove_ce("replay", str(log), "--reviewer", "replay_gate:same", "--since", "x", "--csv", str(file))
+    missing = optimove_ce(
+        "replay", "--log", str(log), "--reviewer", "replay_gate:same", "--since", "x", "--csv", str(file)
+    )
     assert (missing.returncode, file.read_text()) == (2, "older")
-    optimove_ce("replay", str(log), "--handler", "replay_gate:other", "--csv", str(file))
+    optimove_ce("replay", "--log", str(log), "--handler", "replay_gate:other", "--csv", str(file))
     assert "C2" in file.read_text()
     assert stat.S_IMODE(file.stat().st_mode) == 0o600

@@ -29,6 +29,7 @@ from optimove_conditional_execution import (
     ConfigurationError,
     Deadline,
     DeadlineExceeded,
+    HeldBackError,
     NotFoundError,
     OptimoveClient,
     OptimoveError,
@@ -39,6 +40,7 @@ from optimove_conditional_execution import (
     TransportError,
     UnexpectedResponseError,
 )
+from optimove_conditional_execution.operations import send_webhook_approval
 from tests.client.conftest import BASE_URL, KEY, Caller, Make
 from tests.conftest import child_status
 
@@ -341,6 +343,31 @@ def test_an_approval_with_a_deadline_is_repeated_until_then(caller: Caller, http
     httpx_mock.add_response(status_code=200)
     caller.send_webhook_approval(APPROVAL, deadline=Deadline.after(20))
     assert len(httpx_mock.get_requests()) == 12
+
+
+@pytest.mark.parametrize(("first", "sent"), [(503, True), (429, False), (httpx.ConnectError("refused"), False)])
+def test_a_function_before_each_request_can_end_the_call(
+    caller: Caller, kind: str, httpx_mock: HTTPXMock, first: int | Exception, sent: bool
+) -> None:
+    if isinstance(first, Exception):
+        httpx_mock.add_exception(first)
+    else:
+        httpx_mock.add_response(status_code=first)
+    looks: list[int] = []
+
+    def before_send() -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            raise HeldBackError("Stopped.")
+
+    async def coroutine() -> None:
+        before_send()
+
+    with pytest.raises(HeldBackError, match=r"^Stopped\.") as caught:
+        caller.send(send_webhook_approval(APPROVAL), before_send=coroutine if kind == "async" else before_send)
+    assert caught.value.request_sent is sent
+    assert ("unknown" in str(caught.value)) == sent
+    assert (len(looks), len(httpx_mock.get_requests())) == (2, 1)
 
 
 def test_a_webhook_that_is_gone_after_a_lost_answer_was_deleted(caller: Caller, httpx_mock: HTTPXMock) -> None:

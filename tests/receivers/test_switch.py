@@ -250,6 +250,64 @@ def test_an_approval_of_an_earlier_delivery_is_held_back_and_goes_out_when_it_sa
     assert gate.asked == 1
 
 
+@pytest.mark.parametrize(
+    ("first", "says"),
+    [
+        (Response(503), "deny"),
+        (Response(503), "abstain"),
+        (Response(503), RuntimeError("personal data")),
+        (Response(429), "deny"),
+    ],
+)
+def test_an_approval_that_is_retried_is_held_back_before_the_next_request(
+    rig: MakeRig, tmp_path: Path, first: Response, says: object
+) -> None:
+    said: list[object] = ["ask"]
+
+    def switch() -> object:
+        if made.approvals() and isinstance(said[-1], BaseException):
+            raise said[-1]
+        return said[-1] if made.approvals() else "ask"
+
+    with SqliteDecisionLog(tmp_path / "decisions.db") as log:
+        made = rig(Gate(), switch=switch, claims=MemoryClaims(), decision_log=log)
+        said.append(says)
+        payload = notification(timeout_ms=60_000)
+        made.optimove.expect(payload)
+        made.optimove.answer_next(*[first] * 5)
+        assert made.send(payload).status == 503
+        assert [each["approved"] for each in made.approvals()] == [True]
+        assert made.outcome.kind == "undelivered"
+        assert made.outcome.switch == (says if isinstance(says, str) else "failed")
+        error = str(made.outcome.error)
+        assert error.startswith(f"Held back: The switch says: {says}." if isinstance(says, str) else "Held back: The ")
+        # A 429 was refused, so it is certain that nothing was taken; of a 503 it is not.
+        assert ("An earlier request may have reached Optimove: unknown." in error) == (first.status == 503)
+        (logged,) = log.decisions()
+        assert logged.completion is not None
+        assert (logged.completion.kind, logged.completion.error) == ("undelivered", error)
+        assert (logged.completion.told, logged.completion.taken) == (
+            ("approved", None) if first.status == 503 else ("nothing", None)
+        )
+        said.append("ask")
+        made.optimove._planned.clear()
+        assert made.send(payload).status == 200
+    assert made.outcomes[-1].kind == "approved"
+    assert [each["approved"] for each in made.approvals()] == [True, True]
+
+
+def test_a_denial_is_retried_whatever_it_says(rig: MakeRig) -> None:
+    def switch() -> str:
+        return "abstain" if made.approvals() else "ask"
+
+    made = rig(Gate(False), switch=switch)
+    payload = notification(timeout_ms=60_000)
+    made.optimove.expect(payload)
+    made.optimove.answer_next(Response(503))
+    assert made.send(payload).status == 200
+    assert [each["approved"] for each in made.approvals()] == [False, False]
+
+
 # ---- recorded, and said
 
 

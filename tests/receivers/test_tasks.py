@@ -14,8 +14,14 @@ import anyio
 import pytest
 import sniffio
 
-from optimove_conditional_execution import AsyncWebhookReceiver, Deadline, Outcome
-from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
+from optimove_conditional_execution import AsyncListenerReceiver, AsyncWebhookReceiver, Deadline, Outcome
+from optimove_conditional_execution.receivers import listener
+from optimove_conditional_execution.testing import (
+    FakeOptimove,
+    listener_request,
+    notification,
+    signed_request,
+)
 
 RUNS_AT_ONCE = sys.version_info >= (3, 12, 5)
 LANGUAGE = contextvars.ContextVar("LANGUAGE", default="none")
@@ -290,3 +296,38 @@ def test_a_task_factory_that_fails_takes_no_place_of_a_handler() -> None:
     outcomes = asyncio.run(main())
     gc.collect()  # which would warn of a coroutine that was never awaited
     assert [type(outcome.exception) for outcome in outcomes] == [MemoryError] * 3
+
+
+@pytest.mark.parametrize("is_plain", [False, True])
+def test_a_task_factory_that_fails_takes_no_place_of_a_listener(
+    is_plain: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "PLACES", 1)
+    called: list[int] = []
+
+    async def coroutine(event: Any) -> None:
+        called.append(1)
+
+    async def main() -> list[int]:
+        loop = asyncio.get_running_loop()
+
+        def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+            raise MemoryError
+
+        campaigns = [FakeOptimove().add_campaign(1, campaign_id=number + 1) for number in range(4)]
+        function: Any = called.append if is_plain else coroutine
+        receiver = AsyncListenerReceiver(function, token="a-token")
+        requests = [listener_request(each.payload, token="a-token") for each in campaigns]
+        loop.set_task_factory(factory)
+        statuses: list[int] = []
+        for request in requests:
+            if request is requests[-1]:
+                loop.set_task_factory(None)
+            while receiver._pool._busy:  # with the function that was called for the event before
+                await asyncio.sleep(0.01)
+            statuses.append((await receiver.handle(request)).status)
+        return statuses
+
+    assert asyncio.run(main()) == [503, 503, 503, 200]
+    gc.collect()  # which would warn of a coroutine that was never awaited
+    assert called

@@ -177,7 +177,7 @@ def test_calls_that_optimove_refuses_are_a_finding() -> None:
     summary = TriggeredResult.of([seen(None, OK)], calls=calls, deadline_ms=5_000)
     assert sentences(summary.findings) == [
         "The service called Optimove 2 times and got 401: OPTIMOVE_API_KEY of the service is another one.",
-        "The service called Optimove 1 times and got 404: Optimove has no such path, or asked no such request_uid.",
+        "The service called Optimove 1 time and got 404: Optimove has no such path, or asked no such request_uid.",
     ]
     assert summary.hints == ()
 

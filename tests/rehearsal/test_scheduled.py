@@ -37,14 +37,14 @@ def test_what_else_is_wrong() -> None:
     assert sentences(result.findings) == [
         "The listener gave HTTP 401 instead of HTTP 200: its token is not the one in the URL; set "
         "OPTIMOVE_LISTENER_TOKEN alike.",
-        "1 statuses came after clearance: they do not count.",
-        "Two answers were given about 1 customers.",
-        "1 ids that the campaign does not have were reported.",
+        "1 status came after clearance: it does not count.",
+        "Two answers were given about 1 customer.",
+        "1 id that the campaign does not have was reported.",
     ]
     nobody = ScheduledResult.of(campaign("C0000001", late=True), [None])
     assert [finding.cause for finding in nobody.findings] == [
         "The listener gave no answer instead of HTTP 200",
-        "1 statuses came after clearance",
+        "1 status came after clearance",
         "No customer was reported in time",
     ]
 
@@ -57,7 +57,7 @@ def test_a_rehearsal_without_anybody() -> None:
 
 
 def test_what_makes_no_sense_is_refused_at_once() -> None:
-    with pytest.raises(ConfigurationError, match="notifications would have a fault"):
+    with pytest.raises(ConfigurationError, match="2 of 1 notification would have a fault"):
         TriggeredRehearsal(count=1, faults={"forged": 50, "late": 50})
     with pytest.raises(ConfigurationError, match="IANA name"):
         ScheduledRehearsal(timezone="Mars/Olympus")

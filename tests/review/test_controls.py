@@ -22,6 +22,8 @@ from optimove_conditional_execution import (
     CustomerBatch,
     Deadline,
     Decision,
+    Response,
+    RetryPolicy,
     ReviewReport,
 )
 from optimove_conditional_execution.flows import switch as flow
@@ -169,6 +171,39 @@ def test_thrown_between_two_updates_it_stops_the_second(
     report = rig.run(everybody, campaign.event(), switch=switch, chunk_size=1)
     assert len(campaign.statuses) == 2
     assert (report.approved, report.acknowledged, report.held_back, report.complete) == (6, 2, 4, False)
+
+
+@pytest.mark.parametrize(("status", "held"), [(503, 0), (429, 6)])
+def test_thrown_while_an_update_is_retried_it_stops_the_next_request(
+    fake_optimove: FakeOptimove, tmp_path: Path, rig: Rig, status: int, held: int
+) -> None:
+    campaign = fake_optimove.add_campaign(6)
+    update = "update_customer_promotion_status"
+
+    def switch() -> str:
+        return "deny" if fake_optimove.calls_of(update) else "ask"
+
+    def reviewer(customers: CustomerBatch, deadline: Deadline) -> Any:
+        fake_optimove.answer_next(*[Response(status)] * 50)  # the last page has been read, so the next is the update
+        return everybody(customers, deadline)
+
+    journal = MemoryJournal()
+    client_options = {"retry": RetryPolicy(attempts=50, first_pause=0.3, longest_pause=0.3)}
+    with SqliteDecisionLog(tmp_path / "decisions.db") as log:
+        report = rig.run(
+            reviewer, campaign.event(), switch=switch, journal=journal, decision_log=log, client_options=client_options
+        )
+        sent = len(fake_optimove.calls_of(update))
+        completions = {each.completion and (each.completion.kind, each.completion.taken) for each in log.decisions()}
+    # A pause of ours is random and can be shorter than it takes to look; 50 requests would have taken 7 s.
+    assert 1 <= sent < 20
+    assert (report.approved, report.acknowledged, report.held_back, report.complete) == (6, 0, held, False)
+    assert str(report.error).startswith("Held back: The switch says: deny. The journal keeps what was decided.")
+    assert ("An earlier request may have reached Optimove: unknown." in str(report.error)) == (status == 503)
+    assert completions == {("undelivered", None if status == 503 else False)}
+    fake_optimove._planned.clear()
+    again = rig.run(everybody, campaign.event(), journal=journal)
+    assert (again.complete, again.acknowledged, campaign.contradictions) == (True, 6, set())
 
 
 def test_a_submitted_review_goes_on_when_it_says_ask_again(

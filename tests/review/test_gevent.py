@@ -65,3 +65,24 @@ def test_a_review_whose_greenlet_is_interrupted_stops(told: Told) -> None:
     seen, (campaign,) = told["killed"]
     assert seen["result"] == [0, False, True]
     assert len(campaign.recipients()) == 100
+
+
+ALONE = """
+from gevent import monkey
+monkey.patch_all()
+from optimove_conditional_execution import CampaignReview
+from optimove_conditional_execution.testing import FakeOptimove
+
+fake = FakeOptimove()
+campaign = fake.add_campaign(4)
+with fake.client() as client:
+    report = CampaignReview(lambda customers, deadline: [each.customer_id for each in customers], client=client).run(
+        campaign.event()
+    )
+print(report.complete, len(campaign.statuses))
+"""
+
+
+def test_a_review_in_a_process_without_any_other_greenlet() -> None:
+    ended = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "True 4\n"), ended.stderr

@@ -38,5 +38,5 @@ def test_the_command_of_the_example(tmp_path: Path) -> None:
             worker.kill()
     said = ran.stdout + ran.stderr + (tmp_path / "worker").read_text()
     assert ran.returncode == 0, said
-    assert re.search(r"^1 updates, of 19 at most: 19 approved, 0 denied, 0 unknown, 0 late", ran.stdout, re.M), said
+    assert re.search(r"^1 update, of 19 at most: 19 approved, 0 denied, 0 unknown, 0 late", ran.stdout, re.M), said
     assert "Traceback" not in said

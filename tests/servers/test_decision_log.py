@@ -31,7 +31,7 @@ from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.cli.schema import schema
 from optimove_conditional_execution.replay import replay
 from optimove_conditional_execution.stores import LoggedDecision
-from optimove_conditional_execution.stores.hash_chain import GENESIS
+from optimove_conditional_execution.stores.hash_chain import GENESIS, ChainFault
 from optimove_conditional_execution.stores.postgres import PostgresDecisionLog
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.servers.claims import IN_URL, SECRET, guarded
@@ -354,6 +354,10 @@ def test_a_head_that_was_lost(server: Postgres, log: PostgresDecisionLog) -> Non
     with psycopg.connect(server.conninfo) as connection:
         connection.execute("DELETE FROM optimove_decision_log_head")
     assert "has lost its row" in refused(log)
+    assert log.verify() == ChainFault(1, "is not the one that the database keeps as the last")
+    with psycopg.connect(server.conninfo) as connection:
+        connection.execute("DELETE FROM optimove_decision_log")
+    assert log.verify() is not None
 
 
 def test_a_foreign_entry_in_the_way(server: Postgres, log: PostgresDecisionLog) -> None:

@@ -255,6 +255,35 @@ def test_every_address_of_a_name_is_tried(monkeypatch: pytest.MonkeyPatch) -> No
 # ---- engines
 
 
+@pytest.mark.parametrize("engine", ["httpx", "httpx2", "aiohttp"])
+def test_a_call_that_is_cancelled_in_a_handshake_leaves_no_connection_open(engine: Any) -> None:
+    async def main() -> None:
+        began, ended = asyncio.Event(), asyncio.Event()
+
+        async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
+            began.set()
+            await reader.read()  # until the client closes the connection
+            ended.set()
+            writer.close()
+
+        server = await asyncio.start_server(silent, "127.0.0.1", 0)
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with server, AsyncOptimoveClient("key", base_url=url, engine=engine) as client:
+            call = asyncio.create_task(client.get_webhooks())
+            await asyncio.wait_for(began.wait(), 30)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await asyncio.wait_for(ended.wait(), 30)
+
+    gc.disable()  # which would close it in the end
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
+
+
 def backends(client: Any) -> list[Any]:
     """Return what opens a client's connections, where httpx 0.28 and httpx2 keep it to themselves."""
     transports = [client._transport, *client._mounts.values()]

@@ -19,7 +19,7 @@ from rich.text import Text
 from ..flows.report import Progress, ReviewReport
 from ..rehearsal import Observation, ScheduledResult, TriggeredResult
 from ..rehearsal.demo import DemoScheduled, DemoTriggered
-from ..rehearsal.result import sentences
+from ..rehearsal.result import number_of, sentences
 from .charts import BurnUp, Histogram, ReviewSamples, Section, counted, duration
 
 _BAR_WIDTH: Final = 16
@@ -158,7 +158,7 @@ class NotificationDisplay(_LiveTable):
 
     def _now(self) -> Group:
         seen = list(self._seen.values())
-        told = Text(f"{len(seen)} notifications sent, {sum(one.over for one in seen)} over")
+        told = Text(f"{number_of(len(seen), 'notification')} sent, {sum(one.over for one in seen)} over")
         return Group(told, self._table(seen[-max(4, self.console.height - _OTHER_LINES) :]))
 
     def _table(self, seen: Sequence[Observation]) -> Table:
@@ -240,8 +240,8 @@ def campaign_lines(result: ScheduledResult) -> str:
     others = result.approved - len(numbers["first_recipients"])
     more = f" and {others} more" if others else ""
     return (
-        f"campaign {result.campaign_id}: the listener gave {facts['listener']}; {result.rows} rows\n"
-        f"{numbers['updates']} updates, of {numbers['largest_update']} at most: "
+        f"campaign {result.campaign_id}: the listener gave {facts['listener']}; {number_of(result.rows, 'row')}\n"
+        f"{number_of(numbers['updates'], 'update')}, of {numbers['largest_update']} at most: "
         + ", ".join(f"{numbers[name]} {name}" for name in names)
         + (f"\nwould get it: {first}{more}" if first else "\nNo customer would get it.")
     )

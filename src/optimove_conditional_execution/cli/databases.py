@@ -65,9 +65,6 @@ def _moment(_: click.Context, __: click.Parameter, value: str | None) -> datetim
         raise click.BadParameter("must be between the years 1 and 9999 in UTC.") from None
 
 
-log_argument: Final = click.argument("log", envvar=_VARIABLES["log"])
-
-
 def selection_options(function: F) -> F:
     """Add the options whose values are arguments of a log's `decisions`."""
     campaign = click.option("--campaign", metavar="N", help="Only this campaign: its series id, or CampaignID.")

@@ -12,6 +12,7 @@ from typing import Any, Final, TextIO, final
 import click
 
 from ..flows.decision_log import LoggedDecision
+from ..rehearsal.result import number_of
 from .databases import about_pseudonyms, database_option, moment_option, read_log, readable, selection_options
 from .options import echo_result, json_lines_option, json_option, printable
 
@@ -135,7 +136,8 @@ def prune_decisions(log: str, before: datetime, is_sure: bool, as_json: bool) ->
     with read_log(log) as opened:
         _ask(f"Delete all decisions from before {moment} for good?", is_sure=is_sure)
         count = opened.prune(before)
-    text = f"{count} decisions from before {moment} were deleted. The log keeps that it was pruned, and where."
+    decisions, were = number_of(count, "decision"), "was" if count == 1 else "were"
+    text = f"{decisions} from before {moment} {were} deleted. The log keeps that it was pruned, and where."
     echo_result({"pruned": count}, text, as_json=as_json)
 
 
@@ -156,8 +158,9 @@ def erase_decisions(customer: str, log: str, is_sure: bool, as_json: bool) -> No
         _ask("Delete for good what the log knows of this customer? That decisions were made is kept.", is_sure=is_sure)
         count = opened.erase(customer)
     text = (
-        f"{count} decisions were erased: the id, reasons, evidence, additional data and payloads are deleted. The log "
-        "keeps that they were made: when, about which campaign, the verdict, and Optimove's request_uid."
+        f"{number_of(count, 'decision was', 'decisions were')} erased: the id, reasons, evidence, additional data and "
+        "payloads are deleted. The log keeps that they were made: when, about which campaign, the verdict, and "
+        "Optimove's request_uid."
     )
     nothing = f"The log holds nothing about this customer. {about_pseudonyms()}"
     echo_result({"erased": count}, text if count else nothing, as_json=as_json)
@@ -215,7 +218,8 @@ def _outcome(logged: LoggedDecision) -> str:
     if done and done.told:
         said = {"approved": "yes", "denied": "no"}.get(done.told)
     if said is None:
-        return "Optimove was told nothing."
+        why = f": {done.error.rstrip('.')}" if done and done.error and done.error != record.error else ""
+        return f"Optimove was told nothing{why}."
     if done is None:
         if record.flow == "triggered":
             return "Whether Optimove was told is not known: it is being answered, or the process ended."

@@ -14,6 +14,7 @@ import click
 from ..client import OptimoveClient
 from ..reconciliation import Difference, Reconciliation
 from ..reconciliation import reconcile as compare
+from ..rehearsal.result import number_of
 from .databases import database_option, read_journal, read_log
 from .files import private_file
 from .options import json_option
@@ -21,12 +22,17 @@ from .options import json_option
 _LINES: Final = (
     ("approved", "approved"),
     ("acknowledged", "of them acknowledged by Optimove"),
+    ("held_back", "held back by the kill switch, and so not approved"),
     ("sent", "sent by Optimove"),
     ("unapproved", "sent and not approved"),
     ("not_sent", "approved, acknowledged, and not sent"),
     ("unacknowledged", "approved, not acknowledged, and not sent"),
     ("disagreeing", "approved by only one of journal and log"),
 )
+
+
+_ONE_ERASED: Final = "decision of the log is about a customer who was erased: it cannot"
+_ERASED: Final = "decisions of the log are about customers who were erased: they cannot"
 
 
 @click.command("reconcile", epilog="\b\nExample:\n  optimove-ce reconcile 1359 --journal reviews.db --ids ids.csv")
@@ -78,7 +84,7 @@ def _told(result: Reconciliation, *, has_journal: bool, has_log: bool) -> Iterat
     if has_log and not result.records:
         yield "The log has no decision about this campaign."
     if result.erased:
-        yield f"{result.erased:,} decisions of the log are about customers who were erased: they cannot be compared."
+        yield f"{number_of(result.erased, _ONE_ERASED, _ERASED)} be compared."
     if not result.rows:
         yield "Optimove lists nobody: perhaps the campaign has not gone out yet."
 

@@ -12,8 +12,9 @@ from typing import Any, Final, TextIO
 import click
 
 from ..errors import ConfigurationError
+from ..rehearsal.result import number_of
 from ..replay import Left, Replayed, ReplayReport, replay
-from .databases import log_argument, read_log, readable, selection_options
+from .databases import database_option, read_log, readable, selection_options
 from .files import private_file
 from .options import Seconds, json_option, user_function
 
@@ -30,9 +31,9 @@ _LEFT: Final[dict[Left, str]] = {
 
 
 @click.command(
-    "replay", epilog="\b\nExample:\n  optimove-ce replay decisions.db --handler gate:new_rule --csv changed.csv"
+    "replay", epilog="\b\nExample:\n  optimove-ce replay --handler gate:new_rule --csv changed.csv --log decisions.db"
 )
-@log_argument
+@database_option("log")
 @click.option("--handler", metavar="MODULE:FUNCTION", help="The new rule for triggered campaigns.")
 @click.option("--reviewer", metavar="MODULE:FUNCTION", help="The new rule for scheduled campaigns.")
 @selection_options
@@ -55,10 +56,9 @@ def replay_command(
 ) -> None:
     """Ask a new rule about recorded decisions, and count who would be decided differently.
 
-    LOG is an SQLite file or a postgresql:// URL; without it OPTIMOVE_DECISION_LOG is read. It must have been written
-    with keep_payloads=True; the key of an encrypted one is read from OPTIMOVE_DECISION_LOG_KEY. Nothing is sent to
-    Optimove; what the rule itself does happens. MODULE:FUNCTION is looked for in the current folder first, and may be a
-    plain function or a coroutine function.
+    The log must have been written with keep_payloads=True; the key of an encrypted one is read from
+    OPTIMOVE_DECISION_LOG_KEY. Nothing is sent to Optimove; what the rule itself does happens. MODULE:FUNCTION is looked
+    for in the current folder first, and may be a plain function or a coroutine function.
 
     Exit status: 0 all are decided as before, 1 one is not, or the new rule failed for it, 2 a usage or configuration
     error, also when there was nothing to ask about.
@@ -114,7 +114,8 @@ def _as_json(report: ReplayReport) -> dict[str, object]:
 def _print(report: ReplayReport, file: Path | None) -> None:
     changed, failed = report.changed.total(), report.failed.total()
     click.echo(
-        f"Asked about {report.asked} decisions: {report.unchanged} as before, {changed} different, {failed} failed."
+        f"Asked about {number_of(report.asked, 'decision')}: {report.unchanged} as before, {changed} different, "
+        f"{failed} failed."
     )
     for (before, after), count in report.changed.most_common():
         click.echo(f"  {count:>8}  {before} -> {after}")

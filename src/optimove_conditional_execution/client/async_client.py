@@ -389,7 +389,12 @@ class AsyncOptimoveClient(Client):
         return await arun(flow, call=lambda operation: self.send(operation, deadline=until))
 
     async def send(
-        self, operation: Operation[T], *, deadline: Deadline | None = None, counter: RequestCounter | None = None
+        self,
+        operation: Operation[T],
+        *,
+        deadline: Deadline | None = None,
+        counter: RequestCounter | None = None,
+        before_send: Callable[[], object] | None = None,
     ) -> T:
         """Send an operation, retrying failed tries according to the retry policy.
 
@@ -398,14 +403,17 @@ class AsyncOptimoveClient(Client):
             deadline: The end of the whole call: waiting for the rate limit, all tries, all pauses. None: `timeout`
                 seconds from now.
             counter: Counts the requests.
+            before_send: Called before each request, retries included, and awaited if it returns an awaitable; raises
+                `HeldBackError` to end the call.
 
         Raises:
             APIError: Optimove responded with an error; its subclasses say which.
             TransportError: No response was received.
             DeadlineExceeded: There was no time left.
+            HeldBackError: `before_send` raised it; `request_sent` then includes earlier requests.
             ConfigurationError: The client is closed, or an endpoint of `Endpoints` is invalid.
         """
-        return await self._sender.send(operation, deadline, counter)
+        return await self._sender.send(operation, deadline, counter, before_send)
 
     async def aclose(self) -> None:
         """Close the connections; an `http_client` of yours stays open."""

@@ -390,7 +390,12 @@ class OptimoveClient(Client):
         return run(flow, call=lambda operation: self.send(operation, deadline=until))
 
     def send(
-        self, operation: Operation[T], *, deadline: Deadline | None = None, counter: RequestCounter | None = None
+        self,
+        operation: Operation[T],
+        *,
+        deadline: Deadline | None = None,
+        counter: RequestCounter | None = None,
+        before_send: Callable[[], object] | None = None,
     ) -> T:
         """Send an operation, retrying failed tries according to the retry policy.
 
@@ -399,14 +404,17 @@ class OptimoveClient(Client):
             deadline: The end of the whole call: waiting for the rate limit, all tries, all pauses. None: `timeout`
                 seconds from now.
             counter: Counts the requests.
+            before_send: Called before each request, retries included; raises `HeldBackError` to
+                end the call.
 
         Raises:
             APIError: Optimove responded with an error; its subclasses say which.
             TransportError: No response was received.
             DeadlineExceeded: There was no time left.
+            HeldBackError: `before_send` raised it; `request_sent` then includes earlier requests.
             ConfigurationError: The client is closed, or an endpoint of `Endpoints` is invalid.
         """
-        return self._sender.send(operation, deadline, counter)
+        return self._sender.send(operation, deadline, counter, before_send)
 
     def close(self) -> None:
         """Close the connections; an `http_client` of yours stays open."""

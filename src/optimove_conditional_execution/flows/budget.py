@@ -45,10 +45,14 @@ class Reserve:
             validation.seconds("reserve", fixed)
         self._fixed = fixed
         self._clock = clock
-        self._lock = threading.Lock()
+        self.after_fork()
         first = FIRST_RESERVE / _FACTOR
         self._seen: deque[tuple[float, float]] = deque([(clock(), first)])
         self._durations: list[float] = [first]  # those of `_seen`, in order of size
+
+    def after_fork(self) -> None:
+        """Replace the lock, in a forked child: a thread may hold it that the child does not have."""
+        self._lock = threading.Lock()
 
     def observe(self, took: float) -> None:
         """Record that a delivery took this many seconds, or was abandoned after them."""

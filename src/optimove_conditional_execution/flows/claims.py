@@ -331,8 +331,12 @@ class Questions:
     def __init__(self, *, capacity: int = _REMEMBERED) -> None:
         """Remember at most `capacity` questions; the oldest is dropped first."""
         self._capacity = capacity
-        self._lock = threading.Lock()
+        self.after_fork()
         self._first: OrderedDict[str, str] = OrderedDict()
+
+    def after_fork(self) -> None:
+        """Replace the lock, in a forked child: a thread may hold it that the child does not have."""
+        self._lock = threading.Lock()
 
     def contradict(self, request_uid: str, asked: str) -> bool:
         """Remember a question; return whether the same `request_uid` was seen with another one."""

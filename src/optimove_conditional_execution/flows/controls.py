@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ..deadline import Deadline
+from ..errors import HeldBackError
 from ..handlers import Decision
 from ..models.approval import Approval
 from ..models.notification import WebhookNotification
@@ -107,3 +108,24 @@ class Controls:
         if stopped is not None:
             outcome.set_error(f"Held back: {stopped.reason}", stopped.exception)
         return stopped is not None
+
+    def before_send(
+        self, approval: Approval, outcome: OutcomeBuilder, notification: WebhookNotification | None, within: Deadline
+    ) -> Callable[[], Flow[None]] | None:
+        """Return what looks at the switch before each request that sends an answer; None if nothing does.
+
+        Args:
+            approval: The answer.
+            outcome: The delivery.
+            notification: The notification; None when it could not be read.
+            within: The deadline of the answer.
+        """
+        if self.switch is None or not approval.approved:
+            return None
+
+        def look() -> Flow[None]:
+            stopped = yield from self._look(outcome, notification, within)
+            if stopped is not None:
+                raise HeldBackError(stopped.held_back)
+
+        return look

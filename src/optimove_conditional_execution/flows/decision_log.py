@@ -160,7 +160,7 @@ class Completion:
             or `discarded` for decisions that a crash kept out of the journal: they were never sent, and their customers
             are asked about again under the same numbers.
         told: What was sent to Optimove: `"approved"`, `"denied"` or `"nothing"`; None when each was told what its
-            record says.
+            record says, or may have been.
         taken: Whether Optimove accepted it with a 2xx. None when nothing was sent, or it is not known.
         error: What went wrong, in words that hold no personal data; None when nothing did.
         seconds: How long each stage took, by name, such as `deliver`.
@@ -188,6 +188,8 @@ class LoggedDecision:
             known.
         erased: Whether the personal part was erased.
         sealed: Whether it has a payload that the keys which the log was given do not decrypt.
+        foreign: Whether its customer was recorded with another `identify=` than the log was given, so that the log does
+            not find the customer by the id.
     """
 
     entry: int
@@ -195,6 +197,7 @@ class LoggedDecision:
     completion: Completion | None = None
     erased: bool = False
     sealed: bool = False
+    foreign: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """Return it as a JSON object: the record and its subject without the payload, and the completion in its own."""

@@ -20,10 +20,12 @@ class Call:
     Attributes:
         operation: The operation.
         deadline: Its deadline; None leaves that to the driver.
+        before_send: Makes a flow that the driver runs before each request; it raises `HeldBackError` to end the call.
     """
 
     operation: Operation[Any]
     deadline: Deadline | None = None
+    before_send: Callable[[], Flow[None]] | None = None
 
 
 @dataclass(slots=True)

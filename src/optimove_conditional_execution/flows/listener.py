@@ -71,8 +71,12 @@ class EventDeduplicator:
     def __init__(self, *, capacity: int = REMEMBERED_EVENTS) -> None:
         """Remember at most `capacity` events; the oldest is dropped first."""
         self._capacity = capacity
-        self._lock = threading.Lock()
+        self.after_fork()
         self._known: OrderedDict[str, Handover | None] = OrderedDict()  # None: the function has returned
+
+    def after_fork(self) -> None:
+        """Replace the lock, in a forked child: a thread may hold it that the child does not have."""
+        self._lock = threading.Lock()
 
     def begin(self, key: str) -> tuple[Handover | None, bool]:
         """Claim an event.

@@ -150,7 +150,7 @@ class OutcomeBuilder:
         record: The record of the decision, once the decision log was given it.
         is_recorded: Whether the log has confirmed it.
         told: What was sent to Optimove.
-        taken: Whether Optimove accepted it; None when nothing was sent.
+        taken: Whether Optimove accepted it; None when nothing was sent, or it is not known.
         switch: What the kill switch said; see `Outcome`.
         observed: What it would have been; see `Outcome`.
         asked: What the handler was asked about, what its answer led to, and the seconds that it had; only if a shadow

@@ -17,7 +17,7 @@ from ..deadline import Clock
 from ..handlers import Verdict
 from ..models.campaign import CONTROL_GROUP
 from ..models.events import CampaignReadyEvent
-from .decision_log import Completion, DecisionRecord, Subject, text_of
+from .decision_log import Completion, DecisionRecord, Subject, Told, text_of
 from .journal import FIRST_DENIAL, DecidedBatch, Ranges
 from .review_payload import event_text, review_payload
 from .reviewer_answer import BatchResult
@@ -92,11 +92,14 @@ class RunRecords:
         return self.completions(ranges, "discarded", taken=None)
 
     def completions(
-        self, ranges: Ranges, kind: str, *, taken: bool | None, error: str | None = None
+        self, ranges: Ranges, kind: str, *, taken: bool | None, error: str | None = None, told: Told | None = None
     ) -> list[Completion]:
         """Return what became of ranges of statuses; `Completion` says what the arguments mean."""
         at, key = self._now(), self.event.key
-        return [Completion(at=at, completes=key, numbers=each, kind=kind, taken=taken, error=error) for each in ranges]
+        return [
+            Completion(at=at, completes=key, numbers=each, kind=kind, told=told, taken=taken, error=error)
+            for each in ranges
+        ]
 
     def number(self, group: Sequence[Decided], approval: int, denial: int) -> list[Numbered]:
         """Number the records of batches in the order in which the journal is to record them.

@@ -176,6 +176,11 @@ class Stopped:
     reason: str
     exception: Exception | None = None
 
+    @property
+    def held_back(self) -> str:
+        """What is said of an answer that was decided before, and is not sent now."""
+        return f"Held back: {self.reason.rstrip('.')}{_why(self.exception)}."
+
 
 @final
 @dataclass(eq=False, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..deadline import Clock, Deadline, TransitEstimate
-from ..errors import ConfigurationError, OptimoveError, PayloadError, SignatureError
+from ..errors import ConfigurationError, HeldBackError, OptimoveError, PayloadError, SignatureError
 from ..handlers import Decision, kind_of
 from ..messages import LOST_IN_CHUNKS, Request, Response, body_fault, is_lost_in_chunks, plain
 from ..models.approval import Approval
@@ -322,7 +322,10 @@ class _Processing:
             yield from self._save(None if approval is None else Claim(ClaimState.UNDELIVERED, approval))
             raise
         if failure is not None:
-            outcome.set_error("Optimove did not take the answer", failure)
+            if isinstance(failure, HeldBackError):
+                outcome.set_error(str(failure))
+            else:
+                outcome.set_error("Optimove did not take the answer", failure)
             yield from self._save(Claim(ClaimState.UNDELIVERED, approval))
             return "undelivered", 503
         outcome.kind = kind  # whatever happens from here on
@@ -433,13 +436,20 @@ class _Processing:
     def _deliver(self, approval: Approval) -> Flow[Exception | None]:
         """Send the answer; return the error if Optimove did not accept it, or None."""
         failure: Exception | None = None
+        controls, deadline = self.context.controls, self.budget.deadline
+        before_send = (
+            None if controls is None else controls.before_send(approval, self.outcome, self.notification, deadline)
+        )
         self.outcome.told = "approved" if approval.approved else "denied"
         try:
             with self.outcome.timing("deliver"):
-                yield Call(send_webhook_approval(approval), self.budget.deadline)
+                yield Call(send_webhook_approval(approval), deadline, before_send)
         except Exception as error:  # noqa: BLE001 - whatever the client raises, the answer was not accepted
             failure = error
-        self.outcome.taken = failure is None
+        if failure is None or getattr(failure, "request_sent", False) is False:
+            self.outcome.taken = failure is None
+            if isinstance(failure, HeldBackError):
+                self.outcome.told, self.outcome.taken = "nothing", None
         if failure is None or isinstance(failure, TimeoutError):  # it would have taken at least as long
             took = self.outcome.seconds("log") + self.outcome.seconds("deliver")
             self.context.estimator.reserve.observe(took)

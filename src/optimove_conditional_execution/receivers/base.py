@@ -201,7 +201,11 @@ class BackgroundTasks:
 
     def start(self, coroutine: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
         """Create a task for a coroutine, with the caller's context variables."""
-        task = asyncio.create_task(coroutine)
+        try:
+            task = asyncio.create_task(coroutine)
+        except BaseException:  # of the application's task factory
+            coroutine.close()  # or Python would warn that it was never awaited
+            raise
         self.keep(task)
         return task
 

@@ -32,6 +32,7 @@ from ..flows.listener import (
     answer_event,
     event_too_large,
 )
+from ..fork import reset_after_fork
 from ..listener_token import ListenerToken
 from ..messages import Request, Response, plain
 from ..models.events import CampaignReadyEvent, ListenerEvent
@@ -132,6 +133,7 @@ class _Listener(BaseReceiver):
             deduplicator=EventDeduplicator(),
             log=self._record,
         )
+        reset_after_fork(self._context.deduplicator)
         self._set_up()
 
     def _check_function(self, name: str, function: object) -> None:
@@ -242,12 +244,15 @@ class AsyncListenerReceiver(_Listener):
 
     def _start(self, function: EventFunction, event: ListenerEvent, handover: Handover, /) -> None:
         self._places.acquire()
+        thread: Future[Any] | None = None
         try:
             thread = None if is_async(function) else self._pool.submit(function, (event,))
+            task = self._tasks.start(_awaited(function, event, thread))
         except BaseException:
             self._places.release()
+            if thread is not None:
+                thread.cancel()
             raise
-        task = self._tasks.start(_awaited(function, event, thread))
         task.add_done_callback(functools.partial(self._task_ended, event, handover))
 
     def _task_ended(self, event: ListenerEvent, handover: Handover, task: asyncio.Task[None]) -> None:

@@ -27,6 +27,7 @@ from ..flows.webhook import (
     interrupted,
     too_large,
 )
+from ..fork import detect_fork, reset_after_fork
 from ..handlers import AsyncWebhookHandler, WebhookHandler
 from ..messages import Request, Response, plain
 from ..models.approval import Approval
@@ -206,6 +207,9 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
             decisions=decisions,
             controls=controls,
         )
+        estimator = self._context.estimator
+        for each in (estimator.transit, estimator.reserve, self._context.questions):
+            reset_after_fork(each)
         self._pools = Pools.of(max_concurrency)
         self._on_outcome = on_outcome
 
@@ -253,6 +257,7 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
 
     def _delivery(self, request: Request, host: Deadline | None) -> Flow[Response]:
         """Answer a request, and record the outcome, also when it is interrupted."""
+        detect_fork()
         outcome = OutcomeBuilder(self._context.clock)
         try:
             response = yield from answer_notification(request, self._context, outcome, host=host)

@@ -86,7 +86,8 @@ def plan(
     }
     faulty = sum(numbers.values())
     if faulty > count:
-        raise ConfigurationError(f"{faulty} of {count} notifications would have a fault: raise --count, or lower some.")
+        what = "notification" if count == 1 else "notifications"
+        raise ConfigurationError(f"{faulty} of {count} {what} would have a fault: raise --count, or lower some.")
     order: list[FaultKind | None] = [None] * (count - faulty)
     for kind, number in numbers.items():
         order.extend(kind for _ in range(number))

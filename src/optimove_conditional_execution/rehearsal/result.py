@@ -332,12 +332,17 @@ class ScheduledResult:
                 unmet += 1
                 findings.append(_of_expectation(customer_id, campaign.statuses.get(customer_id)))
         if campaign.late:
-            findings.append(Finding(f"{len(campaign.late)} statuses came after clearance", "they do not count"))
+            late = number_of(len(campaign.late), "status", "statuses")
+            remedy = "it does not count" if len(campaign.late) == 1 else "they do not count"
+            findings.append(Finding(f"{late} came after clearance", remedy))
         if campaign.contradictions:
             two = sorted(campaign.contradictions)
-            findings.append(Finding(f"Two answers were given about {len(two)} customers", user_ids=tuple(two)))
+            cause = f"Two answers were given about {number_of(len(two), 'customer')}"
+            findings.append(Finding(cause, user_ids=tuple(two)))
         if campaign.unknown:
-            findings.append(Finding(f"{len(campaign.unknown)} ids that the campaign does not have were reported"))
+            unknown = number_of(len(campaign.unknown), "id")
+            were = "was" if len(campaign.unknown) == 1 else "were"
+            findings.append(Finding(f"{unknown} that the campaign does not have {were} reported"))
         if expected is None and not campaign.statuses:
             findings.append(
                 Finding("No customer was reported in time", "customers who are not approved do not get the campaign")
@@ -423,6 +428,17 @@ def _text(lines: Iterable[tuple[str, str]], findings: Iterable[str]) -> str:
     return "\n".join([*(f"{name:<14} {value}" for name, value in lines), *(f"! {finding}" for finding in findings)])
 
 
+def number_of(count: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun, in the plural except for 1.
+
+    Args:
+        count: The count.
+        noun: The noun in the singular.
+        plural: Its plural, if that is not formed with an s.
+    """
+    return f"{count} {noun if count == 1 else plural or noun + 's'}"
+
+
 def _finding(check: CheckResult, affected: Sequence[Observation]) -> Finding:
     names = list(dict.fromkeys(one.planned.name for one in affected))
     some = ", ".join(names[:_SHOWN]) + (" ..." if len(names) > _SHOWN else "")
@@ -438,14 +454,18 @@ def _of_undecided(free: Sequence[Observation], percent: float | None) -> list[Fi
     bound = UNDECIDED_PERCENT if percent is None else percent
     if number * 100 <= bound * len(free) or (percent is None and len(free) < UNDECIDED_SAMPLE):
         return []
-    cause = f"{number} of {len(free)} notifications stayed without a decision, more than {bound:.3g} %"
+    of = number_of(len(free), "notification")
+    cause = f"{number} of {of} stayed without a decision, more than {bound:.3g} %"
     return [Finding(cause, f"{UNDECIDED_REMEDY}: a register or database may be down", silent)]
 
 
 def _of_calls(calls: Iterable[Call]) -> list[Finding]:
     refused = Counter((call.status, call.operation) for call in calls if call.status in _REFUSALS)
     return [
-        Finding(f"The service called Optimove {number} times and got {status}", _REFUSALS[HTTPStatus(status)])
+        Finding(
+            f"The service called Optimove {number_of(number, 'time')} and got {status}",
+            _REFUSALS[HTTPStatus(status)],
+        )
         for (status, operation), number in refused.items()
         if operation in ("", "send_webhook_approval")
     ]

@@ -24,7 +24,7 @@ from .checks import Observation
 from .plan import Expectation, FaultKind, PlannedNotification, plan
 from .recorded import Recorded, read_payloads
 from .reply import Reply, post
-from .result import Finding, TriggeredResult
+from .result import Finding, TriggeredResult, number_of
 from .service import is_reachable, until_reachable
 
 OVERDUE_SECONDS: Final = 10.0
@@ -161,8 +161,8 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
         planned = [replace(one, expected=self.expect.get(one.user_id)) for one in planned]
         if left := self.expect.keys() - {one.user_id for one in planned if one.must_be_decided}:
             raise ConfigurationError(
-                f"{len(left)} customers with an expected decision would not be asked about, {min(left)} among them: "
-                "raise --count, or lower some --fault, or correct the id."
+                f"{number_of(len(left), 'customer')} with an expected decision would not be asked about, {min(left)} "
+                "among them: raise --count, or lower some --fault, or correct the id."
             )
         return planned
 

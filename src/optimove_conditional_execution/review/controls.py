@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from ..deadline import Deadline
 from ..drivers import arun
-from ..errors import ConfigurationError, OptimoveError
+from ..errors import ConfigurationError, HeldBackError, OptimoveError
 from ..flows.controls import OBSERVED
 from ..flows.decision_log import DecisionLog
 from ..flows.journal import FIRST_DENIAL
@@ -29,6 +29,11 @@ from .native_threads import workers
 from .runtime import Runtime
 
 R = TypeVar("R")
+
+_WATCH_SECONDS: Final = 0.1
+"""Seconds between two looks at the switch while an update is in flight; it is read once a second at most."""
+
+_KEPT: Final = "The journal keeps what was decided."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +99,40 @@ class Controlled(Runtime):
         """Yield the campaign's customers in lists of any length."""
         return self._runtime.customers(campaign_id, **options)
 
-    async def send(self, operation: Operation[R], deadline: Deadline, counter: RequestCounter) -> R:
-        """Send an operation."""
-        return await self._runtime.send(operation, deadline, counter)
+    async def send(
+        self,
+        operation: Operation[R],
+        deadline: Deadline,
+        counter: RequestCounter,
+        *,
+        approvals: int = 0,
+        before_send: Callable[[], None] | None = None,
+    ) -> R:
+        """Send an operation, and look at the switch before each request; see `Runtime.send`."""
+        stopped: Stopped | None = None
+
+        async def watch() -> None:
+            nonlocal stopped
+            while True:
+                stopped = await self._look(deadline)
+                await asyncio.sleep(_WATCH_SECONDS)
+
+        def check() -> None:
+            if stopped is not None and (approvals or stopped.mode != "deny"):
+                raise HeldBackError(f"{stopped.held_back} {_KEPT}")
+
+        if self._controls.switch is None:
+            return await self._runtime.send(operation, deadline, counter)
+        # Watched by the event loop: a thread, or a greenlet of another thread, cannot wait for a look.
+        watching = asyncio.ensure_future(watch())
+        try:
+            return await self._runtime.send(operation, deadline, counter, before_send=check)
+        except HeldBackError as error:
+            if error.request_sent is False:
+                self._held_back += approvals
+            raise
+        finally:
+            watching.cancel()
 
     def findings(self) -> dict[str, Any]:
         """Return what the report says of the controls, by field."""
@@ -148,7 +184,7 @@ class Controlled(Runtime):
     async def hold_back(self, chunk: Chunk, within: Deadline) -> tuple[Chunk, Chunk, OptimoveError] | None:
         """Return which part of an update may be sent, which may not, and why; None when all of it may."""
         if self._controls.observe:
-            sent, held, error = Chunk((), {}), chunk, OptimoveError(OBSERVED)
+            sent, held, error = Chunk((), {}), chunk, HeldBackError(OBSERVED)
         else:
             stopped = await self._look(within)
             if stopped is None:
@@ -157,8 +193,7 @@ class Controlled(Runtime):
             sent, held = _by_status(chunk) if stopped.mode == "deny" else (Chunk((), {}), chunk)
             if not held.statuses:
                 return None
-            why = "" if stopped.exception is None else f": {type(stopped.exception).__name__}"
-            error = OptimoveError(f"Held back: {stopped.reason.rstrip('.')}{why}. The journal keeps what was decided.")
+            error = HeldBackError(f"{stopped.held_back} {_KEPT}")
         self._held_back += sum(held.statuses.values())
         return sent, held, error
 

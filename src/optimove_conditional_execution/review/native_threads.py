@@ -8,7 +8,7 @@ say, would find that of a review, too. So each loop gets a native thread of its 
 loop. What a review calls (your reviewer, the client, the journal) runs in greenlets of the native thread that the
 review was called in, since that is where their connections and locks belong.
 
-Source: gevent's API reference: `monkey.get_original`, `hub.loop.run_callback_threadsafe`.
+Source: gevent's API reference: `monkey.get_original`, `hub.loop.run_callback_threadsafe`, `hub.loop.async_`.
 """
 
 from __future__ import annotations
@@ -69,6 +69,9 @@ def _run_in_native_thread(coroutine: Coroutine[Any, Any, T]) -> T:
             gevent.get_hub().destroy(destroy_loop=True)  # this thread's own, which ends with it
 
     start_new_thread(work, ())
+    # Without any other greenlet gevent would raise LoopExit: it does not see that another thread sets the result.
+    waiting = hub.loop.async_()
+    waiting.start(_nothing)
     try:
         found: T = result.get()
     except BaseException:
@@ -76,7 +79,13 @@ def _run_in_native_thread(coroutine: Coroutine[Any, Any, T]) -> T:
             with contextlib.suppress(RuntimeError):  # it has just ended
                 loop.call_soon_threadsafe(task.cancel if task is not None else loop.stop)
         raise
+    finally:
+        waiting.close()
     return found
+
+
+def _nothing() -> None:
+    """Do nothing: the watcher only keeps gevent's loop alive."""
 
 
 class _Greenlets:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import dataclasses
-import threading
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,6 +15,7 @@ from .. import validation
 from ..deadline import Deadline
 from ..drivers import contained
 from ..flows.reviewer_answer import BatchResult, failure_of, parse_decisions
+from ..fork import ForkLock
 from ..handlers import AsyncCampaignReviewer, CampaignReviewer, Decision
 from ..models.campaign import CampaignCustomer
 from ..validation import is_async
@@ -97,7 +97,7 @@ class _InThreads:
     def __init__(self, function: OneCustomer, concurrency: int) -> None:
         self._function = function
         self._concurrency = concurrency
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._pool = self._new_pool()
         self._left_behind: list[Future[None]] = []
 

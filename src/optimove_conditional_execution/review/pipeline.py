@@ -4,8 +4,7 @@ The order for every customer is: decide, log, record, release, send, mark. So a 
 are in the journal, and a status that was not marked is sent again with the same value. Since a later row of a customer
 can still say no, nothing is released before the last page has been read, or the safety margin has come. A failing
 journal holds back only what it does not hold yet; it is retried while there is time. A journal that reports that
-another run has taken over (see `flows.journal.Journal`), or that is unusable, ends the pass at once. Locks and further
-passes are in `review.base`.
+another run has taken over (see `flows.journal.Journal`), or that is unusable, ends the pass. `review.base` has locks.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from itertools import islice
 from typing import Final, TypeVar
 
 from ..deadline import Deadline, WallAwareClock
-from ..errors import DeadlineExceeded, OptimoveError, StoreError
+from ..errors import DeadlineExceeded, HeldBackError, OptimoveError, StoreError
 from ..flows.completion_estimate import CompletionEstimate
 from ..flows.journal import DecidedBatch
 from ..flows.ledger import Answered, Ledger
@@ -450,7 +449,8 @@ class Pipeline:
         if self._stopping.is_set() and isinstance(error, DeadlineExceeded):
             return  # it is the stop's time that is up
         LOGGER.error("campaign %d: %s", self.event.campaign_id, error)
-        self._error = self._error or error
+        if self._error is None or (isinstance(error, HeldBackError) and error.request_sent is not False):
+            self._error = error  # of those held back, the one that may have been sent counts
 
     def _fail(self, error: Exception) -> None:
         if isinstance(error, ExceptionGroup):

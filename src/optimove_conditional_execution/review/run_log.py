@@ -13,9 +13,10 @@ from typing import Final
 
 from ..deadline import Deadline
 from ..errors import ConfigurationError, OptimoveError, PayloadError, StoreError
-from ..flows.decision_log import Completion, DecisionLog, DecisionRecord, OnLogFailure, keeps_payloads
+from ..flows.decision_log import Completion, DecisionLog, DecisionRecord, OnLogFailure, Told, keeps_payloads
 from ..flows.journal import Ranges
 from ..flows.review_log import Decided, Numbered, RunRecords
+from ..fork import ForkLock
 from .journal_access import StoreAccess, safe_text
 
 _UNIMPORTANT_SECONDS: Final = 2.0
@@ -53,7 +54,7 @@ class ReviewLog:
         self.on_failure: Final = on_failure
         self.access = StoreAccess("optimove-log")
         self._turns = weakref.WeakValueDictionary[str, _Turn]()
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def turn(self, key: str) -> _Turn:
         """Return the turn of a review; a call of an earlier run that hangs keeps it until it returns.
@@ -164,9 +165,11 @@ class RunLog:
                     raise OptimoveError("The run is over.")
                 self.shared.log.append(build())
 
-    def complete(self, ranges: Ranges, kind: str, *, taken: bool | None, error: str | None = None) -> None:
+    def complete(
+        self, ranges: Ranges, kind: str, *, taken: bool | None, error: str | None = None, told: Told | None = None
+    ) -> None:
         """Queue what became of ranges of statuses; see `Completion`."""
-        for each in self.records.completions(ranges, kind, taken=taken, error=error):
+        for each in self.records.completions(ranges, kind, taken=taken, error=error, told=told):
             self._completions.put_nowait(each)
 
     def start(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import functools
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
@@ -63,8 +64,24 @@ class Runtime(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def send(self, operation: Operation[R], deadline: Deadline, counter: RequestCounter) -> R:
-        """Send an operation."""
+    async def send(
+        self,
+        operation: Operation[R],
+        deadline: Deadline,
+        counter: RequestCounter,
+        *,
+        approvals: int = 0,
+        before_send: Callable[[], None] | None = None,
+    ) -> R:
+        """Send an operation.
+
+        Args:
+            operation: The operation.
+            deadline: Its deadline.
+            counter: Counts the requests.
+            approvals: How many customers it approves.
+            before_send: Called before each request, in its thread; see `OptimoveClient.send`.
+        """
 
     def findings(self) -> dict[str, Any]:
         """Return what the report says of the review's controls, by field."""
@@ -147,10 +164,18 @@ class ThreadRuntime(Runtime):
                 # An abandoned read ends by itself, and then its connection is released.
                 reading.add_done_callback(lambda _: self._pages.submit(blocks.close, ()))
 
-    async def send(self, operation: Operation[R], deadline: Deadline, counter: RequestCounter) -> R:
+    async def send(
+        self,
+        operation: Operation[R],
+        deadline: Deadline,
+        counter: RequestCounter,
+        *,
+        approvals: int = 0,
+        before_send: Callable[[], None] | None = None,
+    ) -> R:
         """Send an operation."""
-        sending = self._updates.submit(lambda: self._client.send(operation, deadline=deadline, counter=counter), ())
-        result: R = await asyncio.wrap_future(sending)
+        send = functools.partial(self._client.send, deadline=deadline, counter=counter, before_send=before_send)
+        result: R = await asyncio.wrap_future(self._updates.submit(send, (operation,)))
         return result
 
 
@@ -165,9 +190,17 @@ class AsyncRuntime(Runtime):
         """Yield the campaign's customers in lists of any length."""
         return self._client.get_processed_campaign_customers_in_blocks(campaign_id, **options)
 
-    async def send(self, operation: Operation[R], deadline: Deadline, counter: RequestCounter) -> R:
+    async def send(
+        self,
+        operation: Operation[R],
+        deadline: Deadline,
+        counter: RequestCounter,
+        *,
+        approvals: int = 0,
+        before_send: Callable[[], None] | None = None,
+    ) -> R:
         """Send an operation."""
-        return await self._client.send(operation, deadline=deadline, counter=counter)
+        return await self._client.send(operation, deadline=deadline, counter=counter, before_send=before_send)
 
 
 def _fill(came: deque[list[CampaignCustomer]], blocks: Iterator[list[CampaignCustomer]]) -> bool:

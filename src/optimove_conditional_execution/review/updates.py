@@ -10,8 +10,9 @@ from typing import Final
 
 from .. import operations
 from ..deadline import Deadline
-from ..errors import TOO_LARGE, APIError, DeadlineExceeded, OptimoveError, StoreError
+from ..errors import TOO_LARGE, APIError, DeadlineExceeded, HeldBackError, OptimoveError, StoreError
 from ..flows.completion_estimate import CompletionEstimate
+from ..flows.decision_log import Told
 from ..flows.journal import Ranges
 from ..flows.ledger import Chunk, Ledger
 from ..flows.status_updates import is_too_large
@@ -134,7 +135,7 @@ class Updates:
         )
         counter = RequestCounter()
         try:
-            await self._runtime.send(operation, self._clearance, counter)
+            await self._runtime.send(operation, self._clearance, counter, approvals=sum(chunk.statuses.values()))
         except OptimoveError as error:
             if is_too_large(error, len(chunk.statuses)):
                 first, second = chunk.halves()
@@ -160,11 +161,20 @@ class Updates:
         self._on_error(error)
         # Unless it is certain, Optimove may have taken it.
         taken = None if getattr(error, "request_sent", False) is not False else False
-        self._complete(chunk, "undelivered", taken=taken, error=f"{type(error).__name__}: {error}")
+        told: Told | None = "nothing" if isinstance(error, HeldBackError) and taken is False else None
+        self._complete(chunk, "undelivered", taken=taken, error=f"{type(error).__name__}: {error}", told=told)
 
-    def _complete(self, chunk: Chunk, kind: str, *, taken: bool | None = None, error: str | None = None) -> None:
+    def _complete(
+        self,
+        chunk: Chunk,
+        kind: str,
+        *,
+        taken: bool | None = None,
+        error: str | None = None,
+        told: Told | None = None,
+    ) -> None:
         if self._log is not None:
-            self._log.complete(chunk.ranges, kind, taken=taken, error=error)
+            self._log.complete(chunk.ranges, kind, taken=taken, error=error, told=told)
 
     async def _check_run(self) -> None:
         """Stop if another run has taken over; see `Journal`.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, Self, TypeVar, cast
+from typing import Any, Final, Protocol, Self, TypeVar, cast, final
 
 from pydantic import SecretBytes, SecretStr
 
@@ -32,7 +32,11 @@ Identify = str | bytes | SecretStr | SecretBytes | Callable[[str], str]
 COLUMNS: Final = ", ".join(("number", *Content._fields, "hash"))
 
 _ROWS_AT_ONCE: Final = 500
+_NOT_THE_HEAD: Final = "is not the one that the database keeps as the last"
 _PRUNED_AT_ONCE: Final = 10_000
+_PSEUDONYM: Final = re.compile("[0-9a-f]{64}")
+_CHECKED: Final = b"optimove-ce decision log, identify="
+_CHECK_DIGITS: Final = 8
 _HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 
 
@@ -79,6 +83,10 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
     @abc.abstractmethod
     def _highest(self, execute: Execute) -> int:
         """Return the highest number that was ever given to an entry."""
+
+    def _kept_head(self, execute: Execute) -> tuple[int, bytes | None]:
+        """Return the highest number, and the hash of that entry if the database keeps it apart from the entries."""
+        return self._highest(execute), None
 
     @abc.abstractmethod
     def _completions(self, execute: Execute, rows: Sequence[Row]) -> Mapping[int, Sequence[Completion]]:
@@ -163,20 +171,26 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
             # It was pruned while it was read.
 
     def _verified(self, verifier: hash_chain.Verifier, expected: tuple[int, bytes] | None) -> ChainFault | None:
-        def read(execute: Execute) -> tuple[int, list[Row]]:
+        def read(execute: Execute) -> tuple[tuple[int, bytes | None], list[Row]]:
             # In this order: what others append in between must not be missed.
-            return self._highest(execute), self._rows(execute, "number > ?", (last,))
+            return self._kept_head(execute), self._rows(execute, "number > ?", (last,))
 
         last = verifier.number  # what was pruned may still be there
         while True:
-            highest, rows = self._query(read)
+            (highest, digest), rows = self._query(read)
             for row in rows:
                 if fault := verifier.check(row):
                     return fault
                 if expected is not None and row.number == expected[0] and row.hash != expected[1]:
                     return ChainFault(row.number, "is not the one whose head was kept")
+                if row.number == highest and digest not in (None, row.hash):
+                    return ChainFault(row.number, _NOT_THE_HEAD)
             if len(rows) < _ROWS_AT_ONCE:
-                return verifier.finish(max(highest, 0 if expected is None else expected[0]))
+                if fault := verifier.finish(max(highest, 0 if expected is None else expected[0])):
+                    return fault
+                # Asked again: it must know what others have appended in between.
+                is_known = self._query(self._kept_head)[0] >= verifier.number
+                return None if is_known else ChainFault(max(verifier.number, 1), _NOT_THE_HEAD)
             last = rows[-1].number
 
     def head(self) -> str:
@@ -286,7 +300,16 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
             completion=hash_chain.final_completion(completions),
             erased=row.content.commitment is not None and row.content.salt is None,
             sealed=is_sealed,
+            foreign=row.content.customer is not None and self._is_foreign(row.content),
         )
+
+    def _is_foreign(self, content: Content) -> bool:
+        check = hash_chain.identify_check_of(content)
+        expected = getattr(self._identify, "check", None)
+        if check is None and expected is not None:
+            # Recorded as it is, or by a function; or by an earlier version, which made pseudonyms of this form.
+            return _PSEUDONYM.fullmatch(str(content.customer)) is None
+        return check != expected
 
     def _last(self, execute: Execute) -> tuple[int, bytes]:
         found = execute(f"SELECT number, hash FROM {self._table} ORDER BY number DESC LIMIT 1")  # noqa: S608 - our own
@@ -319,6 +342,22 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         return hash_chain.ascii_text(self.pseudonym(customer_id))
 
 
+@final
+class _Pseudonyms:
+    """Makes pseudonyms under a secret.
+
+    Attributes:
+        check: Stands in the log beside each of them, so that another secret is noticed.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+        self.check = hmac.digest(key, _CHECKED, "sha256").hex()[:_CHECK_DIGITS]
+
+    def __call__(self, customer_id: str) -> str:
+        return hmac.digest(self._key, customer_id.encode("utf-8", "surrogatepass"), "sha256").hex()
+
+
 def _identifier(identify: Identify | None) -> Callable[[str], str] | None:
     given: Any = revealed(identify)
     if given is None:
@@ -326,12 +365,7 @@ def _identifier(identify: Identify | None) -> Callable[[str], str] | None:
     if isinstance(given, str):
         given = given.encode("utf-8", "surrogateescape")
     if isinstance(given, bytes) and given.strip():
-        key: bytes = given
-
-        def pseudonym(customer_id: str) -> str:
-            return hmac.digest(key, customer_id.encode("utf-8", "surrogatepass"), "sha256").hex()
-
-        return pseudonym
+        return _Pseudonyms(given)
     if not callable(given):
         raise ConfigurationError("identify must be a secret that is not blank, or a function of a customer id.")
     return cast("Callable[[str], str]", given)

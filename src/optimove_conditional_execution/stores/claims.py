@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 from .. import validation
 from ..deadline import Clock
 from ..flows.claims import Claim, ClaimState, StoreFullError
+from ..fork import detect_fork, reset_after_fork
 from ..models.approval import Approval
 
 if TYPE_CHECKING:  # so that claims in memory load no sqlite3
@@ -77,9 +78,14 @@ class MemoryClaims:
         """
         self._capacity = validation.integer("capacity", capacity)
         self._clock = clock
-        self._lock = threading.Lock()
         self._claims: dict[str, _Record] = {}
         self._expiries: list[tuple[float, str]] = []
+        self.after_fork()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Replace the lock, which a thread may hold that the child does not have."""
+        self._lock = threading.Lock()
 
     def acquire(self, question: str, owner: str, lease: float, ttl: float, /) -> Claim:
         """Claim a notification; see `ClaimStore.acquire`.
@@ -87,6 +93,7 @@ class MemoryClaims:
         Raises:
             OptimoveError: The store is full.
         """
+        detect_fork()
         with self._lock:
             now = self._clock()
             known = self._known(question, now)

@@ -36,9 +36,11 @@ class Mark(IntFlag):
     LOG = 4  # approved by the decision log
     SENT = 8
     LOGGED_TOLD = 16  # the log holds that Optimove acknowledged it, so that no later record withdraws it
+    HELD = 32  # the log holds that the kill switch held it back
+    MAYBE_HELD = 64  # the switch held approvals of the review back, and Optimove did not acknowledge this one
 
 
-_ALL: Final = [Mark(value) for value in range(32)]
+_ALL: Final = [Mark(value) for value in range(128)]
 
 
 @final

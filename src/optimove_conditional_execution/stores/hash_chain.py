@@ -45,7 +45,7 @@ _PUBLIC: Final = (
 )
 """What the column `entry` holds of a record, besides `seconds`."""
 
-_PUBLIC_NAMES: Final = (*(name.removeprefix("subject.") for name in _PUBLIC), "seconds")
+_PUBLIC_NAMES: Final = (*(name.removeprefix("subject.") for name in _PUBLIC), "seconds", "identify_check")
 _public_of: Final = attrgetter(*_PUBLIC)
 
 _NULL: Final = "\x00"
@@ -192,7 +192,8 @@ def of_record(
     """
     texts = {} if texts is None else texts
     subject = record.subject
-    public = (*_public_of(record), dict(record.seconds) or None)
+    check = None if subject.customer_id is None else getattr(identify, "check", None)
+    public = (*_public_of(record), dict(record.seconds) or None, check)
     given: dict[str, object] = {}
     if record.reason is not None or record.evidence or record.additional_data:
         private = {
@@ -295,6 +296,12 @@ def record_of(content: Content) -> DecisionRecord:
     )
 
 
+def identify_check_of(content: Content) -> str | None:
+    """Return the check of the secret under which the pseudonym of a decision's customer was made; None without one."""
+    check: str | None = json.loads(content.entry).get("identify_check") if "identify_check" in content.entry else None
+    return check
+
+
 def payload_of(content: Content, payloads: PayloadCodec) -> tuple[bytes | None, bool]:
     """Return the payload of a decision's row, and whether it has one that the log's keys do not decrypt."""
     if content.personal is None or 'payload":"' not in content.personal:
@@ -322,10 +329,13 @@ def completion_of(content: Content) -> Completion:
 def final_completion(completions: Iterable[Completion]) -> Completion | None:
     """Return the one that counts of those that follow a record: that Optimove took it, else the last word.
 
-    Nothing counts after `discarded`: later completions are about another record with the same number.
+    Nothing counts after `discarded`: later completions are about another record with the same number. That a later run
+    sent nothing does not count if Optimove may have taken what an earlier one sent.
     """
     last: Completion | None = None
     for each in completions:
+        if each.told == "nothing" and last is not None and last.kind == "undelivered" and last.taken is None:
+            continue
         last = each
         if each.taken or each.kind == "discarded":
             break

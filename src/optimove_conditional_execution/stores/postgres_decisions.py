@@ -160,6 +160,10 @@ class PostgresDecisionLog(ChainedLog):
         found = execute("SELECT number FROM optimove_decision_log_head WHERE id = 1")
         return int(found[0][0]) if found else 0
 
+    def _kept_head(self, execute: Execute) -> tuple[int, bytes | None]:
+        found = execute("SELECT number, hash FROM optimove_decision_log_head WHERE id = 1")
+        return (found[0][0], found[0][1]) if found else (-1, None)  # no log is without the row
+
     def _completions(self, execute: Execute, rows: Sequence[Row]) -> Mapping[int, Sequence[Completion]]:
         keys = [completion_key(row) for row in rows]
         found: dict[int, list[Completion]] = {}

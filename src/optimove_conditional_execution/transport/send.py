@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import math
-import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Generic, TypeVar, final
@@ -21,11 +22,13 @@ from ..errors import (
     APIError,
     ConfigurationError,
     DeadlineExceeded,
+    HeldBackError,
     NotFoundError,
     OptimoveError,
     RateLimitError,
     TransportError,
 )
+from ..fork import ForkLock
 from ..messages import Response
 from ..observers import SafeLogger
 from ..operations import NO_ROUTE, Endpoints, Operation, with_slash
@@ -83,7 +86,7 @@ class ClientConfig:
         max_retry_after = self.retry.max_retry_after
         self.throttles = {bucket: AdaptiveThrottle(max_retry_after=max_retry_after) for bucket in limits}
         self.backoff = Backoff()
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def remember(self, operation: Operation[Any], *, instead_of: Operation[Any]) -> None:
         """Use the path that worked for GetWebhooks from now on, and log it."""
@@ -121,9 +124,15 @@ class Sender:
         self.config = config
         self.engine = engine
 
-    def send(self, operation: Operation[T], deadline: Deadline | None, counter: RequestCounter | None = None) -> T:
+    def send(
+        self,
+        operation: Operation[T],
+        deadline: Deadline | None,
+        counter: RequestCounter | None = None,
+        before_send: Callable[[], object] | None = None,
+    ) -> T:
         """Send an operation; see `OptimoveClient.send`."""
-        call = _Call(self.config, operation, deadline, counter)
+        call = _Call(self.config, operation, deadline, counter, before_send=before_send)
 
         def attempt() -> T:
             try:
@@ -167,6 +176,8 @@ class Sender:
         if call.limiter is not None:
             call.reservation = call.limiter.acquire(call.deadline)
         call.sent_at = call.throttle.acquire(call.deadline)
+        if call.before_send is not None:
+            call.before_send()
         return self.engine.open(call.request())
 
 
@@ -179,10 +190,14 @@ class AsyncSender:
         self.engine = engine
 
     async def send(
-        self, operation: Operation[T], deadline: Deadline | None, counter: RequestCounter | None = None
+        self,
+        operation: Operation[T],
+        deadline: Deadline | None,
+        counter: RequestCounter | None = None,
+        before_send: Callable[[], object] | None = None,
     ) -> T:
         """Send an operation; see `OptimoveClient.send`."""
-        call = _Call(self.config, operation, deadline, counter)
+        call = _Call(self.config, operation, deadline, counter, before_send=before_send)
 
         async def attempt() -> T:
             try:
@@ -222,6 +237,8 @@ class AsyncSender:
         if call.limiter is not None:
             call.reservation = await call.limiter.aacquire(call.deadline)
         call.sent_at = await call.throttle.aacquire(call.deadline)
+        if call.before_send is not None and inspect.isawaitable(said := call.before_send()):
+            await said
         return await self.engine.open(call.request())
 
 
@@ -237,10 +254,12 @@ class _Call(Generic[T]):
         counter: RequestCounter | None,
         *,
         is_stream: bool = False,
+        before_send: Callable[[], object] | None = None,
     ) -> None:
         given: object = deadline
         if given is not None and not isinstance(given, Deadline):
             raise ConfigurationError("deadline must be a Deadline, such as Deadline.after(5), or None.")
+        self.before_send = before_send
         self._config = config
         self._operation = config.endpoints.bind(operation)
         self._elsewhere: tuple[Operation[T], Response] | None = None
@@ -331,6 +350,9 @@ class _Call(Generic[T]):
             if self._sent is True or error.request_sent is False:
                 error.request_sent = self._sent
             self._sent = error.request_sent
+        elif isinstance(error, HeldBackError):
+            error.request_sent = self._sent
+            raise error
         elif isinstance(error, RateLimitError):
             self.throttle.on_rate_limited(self.sent_at, error.retry_after)  # rejected: nothing was processed
         elif isinstance(error, APIError):

@@ -13,14 +13,15 @@ touches private attributes of theirs, and `test_the_deadlines_find_their_place` 
 from __future__ import annotations
 
 import math
-import threading
 import time
+from asyncio import CancelledError
 from contextvars import ContextVar, Token
 from inspect import iscoroutinefunction
 from types import TracebackType
 from typing import Any, Final, final
 
 from ...deadline import Deadline
+from ...fork import ForkLock
 from ..addresses import Addresses
 
 _PIECE: Final = 16_384
@@ -81,7 +82,7 @@ _PROGRESS: Final = ContextVar("optimove_conditional_execution_progress", default
 _DEADLINE: Final = ContextVar("optimove_conditional_execution_deadline", default=_NO_DEADLINE)
 
 
-_INSTALLING: Final = threading.Lock()
+_INSTALLING: Final = ForkLock()
 
 
 @final
@@ -293,7 +294,11 @@ class _AsyncStream(_Connection):
 
     async def start_tls(self, *given: Any, **options: Any) -> _AsyncStream:
         _PROGRESS.get().connects()
-        return _AsyncStream(await self._inner.start_tls(*given, **options))
+        try:
+            return _AsyncStream(await self._inner.start_tls(*given, **options))
+        except CancelledError:  # httpcore and httpcore2 close it only after an Exception
+            await self._inner.aclose()
+            raise
 
     async def aclose(self) -> None:
         await self._inner.aclose()
