@@ -5,7 +5,17 @@ from __future__ import annotations
 import platform
 import sys
 
-from benchmarks import asgi_throughput, calls, celery_workers, import_time, receiver, review, stores, verify_parse
+from benchmarks import (
+    asgi_throughput,
+    calls,
+    celery_workers,
+    decision_log,
+    import_time,
+    receiver,
+    review,
+    stores,
+    verify_parse,
+)
 from benchmarks.comparison.tables import compared
 from benchmarks.result import Result
 
@@ -13,6 +23,7 @@ BENCHMARKS = {
     "verify_parse": verify_parse.measure,
     "import_time": import_time.measure,
     "receiver": receiver.measure,
+    "decision_log": decision_log.measure,
     "asgi_throughput": asgi_throughput.measure,
     "calls": calls.measure,
     "review": review.measure,

@@ -6,10 +6,10 @@ Not the journal: that lets a review go on after a crash, and is pruned when the 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
-from typing import Any, Literal, Protocol, final, runtime_checkable
+from typing import Any, Literal, Protocol, cast, final, runtime_checkable
 
 from ..errors import ConfigurationError
 from ..handlers import Verdict
@@ -43,6 +43,11 @@ class Subject:
     action: str | None = None
     channels: tuple[str, ...] = ()
     promotions: tuple[str, ...] = ()
+
+
+def record_id(at: datetime) -> str:
+    """Return a random id for a record. Ids of about the same time are neighbours, as an index of them likes it."""
+    return f"{round(at.timestamp() * 1e6):014x}{secrets.token_hex(9)}"
 
 
 def subject_of(notification: WebhookNotification) -> Subject:
@@ -243,6 +248,44 @@ class DecisionLog(Protocol):
             entries: A few for a receiver, up to a batch of customers for a review.
         """
         ...
+
+
+class Pending(Protocol):
+    """What futures of asyncio and of `concurrent.futures` have in common."""
+
+    def add_done_callback(self, function: Callable[[Any], object], /) -> None:
+        """Call a function with this future when it is done."""
+        ...
+
+
+class QueuedLog(DecisionLog, Protocol):
+    """A decision log that also takes entries without blocking; receivers use that, and need no thread then.
+
+    Attributes:
+        instant: Whether `submit` never blocks, not even in a function of the user's.
+    """
+
+    instant: bool
+
+    def submit(self, entries: Sequence[DecisionRecord | Completion], /) -> Pending:
+        """Append entries as `append` does, and return at once; the future says when they are safe.
+
+        Entries of the same time are written together. Completions alone may wait a little for that.
+
+        Args:
+            entries: A few.
+
+        Returns:
+            A `concurrent.futures.Future`; in an event loop an `asyncio.Future` of it.
+        """
+        ...
+
+
+def queue_of(log: DecisionLog) -> QueuedLog | None:
+    """Return a log that takes entries without blocking; None when it may block."""
+    # By its type: whoever wraps a log, and passes all else on, would be passed by.
+    is_queued = callable(getattr(type(log), "submit", None))
+    return cast("QueuedLog", log) if is_queued and getattr(log, "instant", False) is True else None
 
 
 def keeps_payloads(log: object) -> bool:

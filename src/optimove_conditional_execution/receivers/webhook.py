@@ -19,7 +19,7 @@ from ..flows.claims import ClaimStore
 from ..flows.controls import Controls
 from ..flows.decision_log import DecisionLog, OnLogFailure, check_log
 from ..flows.delivery_log import DeliveryLog
-from ..flows.effects import Flow
+from ..flows.effects import Flow, exception_name
 from ..flows.outcome import Outcome, OutcomeBuilder
 from ..flows.webhook import (
     Answer,
@@ -197,7 +197,13 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
             on_store_failure=on_store_failure,
             decisions=None
             if decision_log is None
-            else DeliveryLog(log=decision_log, on_failure=on_log_failure, clock=time.monotonic, wall_clock=time.time),
+            else DeliveryLog(
+                log=decision_log,
+                on_failure=on_log_failure,
+                clock=time.monotonic,
+                wall_clock=time.time,
+                on_lost=_log_lost,
+            ),
             controls=controls,
         )
         self._pools = Pools.of(max_concurrency)
@@ -390,6 +396,11 @@ class AsyncWebhookReceiver(_WebhookReceiver[AsyncWebhookHandler | WebhookHandler
             ConfigurationError: `within` is not a number of 0 or more.
         """
         return await self._deliveries.drain(within)
+
+
+def _log_lost(outcome: Outcome, error: BaseException) -> None:
+    uid = ascii(outcome.request_uid)[:100]
+    _LOGGER.error("the decision log lost what became of request_uid=%s: %s", uid, exception_name(error))
 
 
 def _log(outcome: Outcome) -> None:

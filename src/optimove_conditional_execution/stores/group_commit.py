@@ -1,23 +1,43 @@
-"""Group commit: threads that append at the same time share one transaction, since its end takes most of the time."""
+"""Group commit: what is appended at the same time shares one transaction, since its end takes most of the time."""
 
 from __future__ import annotations
 
+import asyncio
+import atexit
+import contextlib
+import os
 import threading
+import time
+import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
+from ..deadline import Deadline
 from ..errors import OptimoveError
+from ..worker_pool import DaemonThreadPool
 from .hash_chain import Content
+
+LINGER_SECONDS: Final = 0.02
+"""Seconds for which entries that nobody waits for may wait for others, and share their transaction."""
+
+_EXIT_SECONDS: Final = 2.0
+"""Seconds for which the end of the process waits for such entries."""
 
 
 @dataclass(slots=True, eq=False)
 class _Pending:
-    """What one thread appends."""
+    """What one caller appends."""
 
     contents: Sequence[Content]
-    done: bool = False
-    error: Exception | None = None
+    future: Future[None] | asyncio.Future[None]
+
+    def is_wanted(self) -> bool:
+        """Return whether the caller still waits, before it is written."""
+        if isinstance(self.future, Future):
+            return self.future.set_running_or_notify_cancel()
+        return not self.future.cancelled()
 
 
 class GroupCommit:
@@ -27,33 +47,122 @@ class GroupCommit:
         """Take what writes a group.
 
         Args:
-            write: Appends entries in one transaction; what it raises is raised by all threads of the group.
+            write: Appends entries in one transaction; what it raises is raised for all entries of the group.
         """
         self._write: Final = write
         self._waiting: list[_Pending] = []
         self._queue, self._writer = threading.Lock(), threading.Lock()
+        self._pool = DaemonThreadPool(1, on_full="queue", name="optimove-log-writer")
+        self._is_working = False
+        self._hurry = threading.Event()
+        self._process: Final = os.getpid()
+        _ALL.add(self)
 
     def append(self, contents: Sequence[Content]) -> None:
         """Append entries; they are safe when this returns."""
-        mine = _Pending(contents)
+        mine = Future[None]()
         with self._queue:
-            self._waiting.append(mine)
-        with self._writer:
-            if not mine.done:
-                with self._queue:
-                    group, self._waiting = self._waiting, []
-                self._write_all(group)
-        if mine.error is not None:
-            raise mine.error
+            self._waiting.append(_Pending(contents, mine))
+        self._write_waiting(mine)
+        mine.result()
 
-    def _write_all(self, group: Sequence[_Pending]) -> None:
+    def submit(self, contents: Sequence[Content], *, lingers: bool = False) -> Future[None] | asyncio.Future[None]:
+        """Append entries in a thread; they are safe when the future is done. Whoever cancels it may give them up.
+
+        Args:
+            contents: The entries.
+            lingers: Whether they may wait a moment for others.
+
+        Returns:
+            One of the running event loop, if there is one. A group wakes each loop once.
+        """
+        try:
+            future: Future[None] | asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        except RuntimeError:
+            future = Future()
+        with self._queue:
+            self._waiting.append(_Pending(contents, future))
+            is_first, self._is_working = not self._is_working, True
+        if not lingers:
+            self._hurry.set()
+        if is_first:
+            try:
+                self._pool.submit(self._work, ())
+            except BaseException:  # no thread can be started
+                with self._queue:
+                    self._is_working = False
+                future.cancel()
+                raise
+        return future
+
+    def flush(self) -> None:
+        """Write what waits, and wait for what is being written; what goes wrong is told to those who appended it."""
+        self._write_waiting(None)
+
+    def wait(self, within: float) -> None:
+        """Wait until nothing waits any more, for so many seconds at most."""
+        deadline = Deadline.after(within)
+        self._hurry.set()
+        while (self._waiting or self._writer.locked()) and not deadline.expired:
+            time.sleep(0.001)
+
+    def _work(self) -> None:
+        while True:
+            # After a record comes its completion, which waits for the next record, or until here.
+            is_hurried = self._hurry.wait(LINGER_SECONDS)
+            self._hurry.clear()
+            with self._queue:
+                if not is_hurried and not self._waiting:
+                    self._is_working = False
+                    return
+            self._write_waiting(None)
+
+    def _write_waiting(self, mine: Future[None] | None) -> None:
+        """Write what waits, unless that was written meanwhile for which this is called."""
+        with self._writer:
+            if mine is not None and mine.done():
+                return
+            with self._queue:
+                group, self._waiting = self._waiting, []
+            group = [each for each in group if each.is_wanted()]
+            if group:
+                self._write_group(group)
+
+    def _write_group(self, group: Sequence[_Pending]) -> None:
+        raised: Exception | None = OptimoveError("Appending was interrupted.")
         try:
             self._write([content for each in group for content in each.contents])
-        except BaseException as error:
-            for each in group:
-                each.error = error if isinstance(error, Exception) else OptimoveError("Appending was interrupted.")
-            if not isinstance(error, Exception):
-                raise
+            raised = None
+        except Exception as error:  # noqa: BLE001 - it is raised for all of the group
+            raised = error
         finally:
+            by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
             for each in group:
-                each.done = True
+                if isinstance(each.future, Future):
+                    _settle([each.future], raised)
+                else:
+                    by_loop.setdefault(each.future.get_loop(), []).append(each.future)
+            for loop, futures in by_loop.items():
+                with contextlib.suppress(RuntimeError):  # it is closed
+                    loop.call_soon_threadsafe(_settle, futures, raised)
+
+
+def _settle(futures: Sequence[Future[None] | asyncio.Future[None]], error: Exception | None) -> None:
+    for future in futures:
+        if future.done():  # its caller has given up meanwhile
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+
+_ALL: Final[weakref.WeakSet[GroupCommit]] = weakref.WeakSet()
+
+
+@atexit.register
+def _finish() -> None:
+    """Let entries that nobody waits for be written at the end of the process; its daemon threads would just stop."""
+    for group in list(_ALL):
+        if group._process == os.getpid():
+            group.wait(_EXIT_SECONDS)
