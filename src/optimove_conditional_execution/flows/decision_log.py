@@ -6,10 +6,11 @@ Not the journal: that lets a review go on after a crash, and is pruned when the 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any, Literal, Protocol, cast, final, runtime_checkable
+from itertools import chain, count, repeat
+from typing import Any, Final, Literal, Protocol, cast, final, overload, runtime_checkable
 
 from ..errors import ConfigurationError
 from ..handlers import Verdict
@@ -149,6 +150,75 @@ class DecisionRecord:
     def differs(self) -> bool:
         """Whether an answer that does not count would have led to something else than the one that does."""
         return self.observed is not None and self.observed != (self.decided or self.kind)
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordGroup:
+    """Records of a review that have most in common; it costs much less than a record for each.
+
+    Attributes:
+        common: What they have in common. Its id is what their ids begin with; then comes the place in the run.
+        first: The place of the first one.
+        customers: The customers' ids.
+        subjects: What was asked about each, without its id.
+        reasons: The reviewer's words, by id.
+        evidence: What its decisions rest on, by id.
+        others: Returns what else is different about a customer, by attributes of `DecisionRecord`; None for nothing.
+    """
+
+    common: DecisionRecord
+    first: int
+    customers: Sequence[str]
+    subjects: Sequence[Subject]
+    reasons: Mapping[str, str] = field(default_factory=dict[str, str])
+    evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    others: Callable[[str], Mapping[str, Any]] | None = None
+
+    def ids(self) -> Iterator[str]:
+        """Yield the ids of the records."""
+        prefix = self.common.id
+        return (f"{prefix}{place:09}" for place in range(self.first, self.first + len(self.customers)))
+
+    def numbers(self) -> Iterable[int | None]:
+        """Return the numbers of the statuses: those of a group follow each other."""
+        return repeat(None) if self.common.number is None else count(self.common.number)
+
+    def __iter__(self) -> Iterator[DecisionRecord]:
+        for ident, number, name, subject in zip(
+            self.ids(), self.numbers(), self.customers, self.subjects, strict=False
+        ):
+            yield replace(
+                self.common,
+                id=ident,
+                number=number,
+                subject=replace(subject, customer_id=name),
+                reason=self.reasons.get(name),
+                evidence=self.evidence.get(name, {}),
+                **({} if self.others is None else self.others(name)),
+            )
+
+
+@final
+class RecordGroups(Sequence[DecisionRecord]):
+    """The records of groups; each is made when it is asked for."""
+
+    def __init__(self, groups: Sequence[RecordGroup]) -> None:
+        """Take the groups."""
+        self.groups: Final = groups
+
+    def __len__(self) -> int:
+        return sum(len(group.customers) for group in self.groups)
+
+    def __iter__(self) -> Iterator[DecisionRecord]:
+        return chain.from_iterable(self.groups)
+
+    @overload
+    def __getitem__(self, index: int) -> DecisionRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[DecisionRecord]: ...
+    def __getitem__(self, index: int | slice) -> DecisionRecord | Sequence[DecisionRecord]:
+        return list(self)[index]
 
 
 @final
