@@ -77,9 +77,6 @@ class Content(NamedTuple):
 _PERSONAL: Final = Content._fields.index("customer")
 
 
-_CHAINED: Final = "\n".join(["%s"] * (_PERSONAL + 1))
-
-
 class Row(NamedTuple):
     """A row of the log."""
 
@@ -410,9 +407,15 @@ def chained(previous: bytes, number: int, content: Content) -> bytes:
         number: The row's number.
         content: The row's content, of which the personal part counts by its commitment alone.
     """
-    committed = None if content.commitment is None else content.commitment.hex()
-    values = (number, *content[: _PERSONAL - 1], committed)
-    text = _CHAINED % tuple([_NULL if value is None else value for value in values])
+    kind, ident, completes, at, campaign, low, high, entry, committed, *_ = content
+    null = _NULL
+    text = (  # not in a loop: of each of a million records
+        f"{number}\n{null if kind is None else kind}\n{null if ident is None else ident}\n"
+        f"{null if completes is None else completes}\n{null if at is None else at}\n"
+        f"{null if campaign is None else campaign}\n{null if low is None else low}\n"
+        f"{null if high is None else high}\n{null if entry is None else entry}\n"
+        f"{null if committed is None else committed.hex()}"
+    )
     return hashlib.sha256(previous + text.encode()).digest()
 
 
