@@ -320,14 +320,6 @@ class DecisionLog(Protocol):
         ...
 
 
-class Pending(Protocol):
-    """What futures of asyncio and of `concurrent.futures` have in common."""
-
-    def add_done_callback(self, function: Callable[[Any], object], /) -> None:
-        """Call a function with this future when it is done."""
-        ...
-
-
 class QueuedLog(DecisionLog, Protocol):
     """A decision log that also takes entries without blocking; receivers use that, and need no thread then.
 
@@ -337,16 +329,23 @@ class QueuedLog(DecisionLog, Protocol):
 
     instant: bool
 
-    def submit(self, entries: Sequence[DecisionRecord | Completion], /) -> Pending:
-        """Append entries as `append` does, and return at once; the future says when they are safe.
-
-        Entries of the same time are written together. Completions alone may wait a little for that.
+    def submit(self, entries: Sequence[DecisionRecord | Completion], /) -> Any:
+        """Append entries as `append` does, and return at once; entries of the same time are written together.
 
         Args:
             entries: A few.
 
         Returns:
-            A `concurrent.futures.Future`; in an event loop an `asyncio.Future` of it.
+            A `concurrent.futures.Future`, in an event loop an `asyncio.Future` of it: they are safe when it is done.
+        """
+        ...
+
+    def complete(self, completion: Completion, on_lost: Callable[[Exception], object], /) -> None:
+        """Append a completion, for which nobody waits, soon: it may wait a moment for other entries.
+
+        Args:
+            completion: The completion.
+            on_lost: Called in any thread with what was raised, if it was not appended.
         """
         ...
 

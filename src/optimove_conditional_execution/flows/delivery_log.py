@@ -156,8 +156,8 @@ class DeliveryLog:
         outcome.kind = result.kind  # whatever happens from here on
         seconds = _COMPLETING if host is None else min(_COMPLETING, host.remaining())
         try:
-            if self._queue is not None and outcome.is_recorded:  # then this is a completion, for which nobody waits
-                yield Ask(self._complete, (self._queue, entries, result))
+            if self._queue is not None and isinstance(entries[0], Completion):
+                yield Ask(self._queue.complete, (entries[0], partial(self.on_lost, result)))
             else:
                 yield self._append(entries, Deadline.after(seconds, clock=self.clock))
         except Exception as error:  # noqa: BLE001 - a log may raise anything, and the answer has left
@@ -175,14 +175,6 @@ class DeliveryLog:
         if self._queue is None:
             return Ask(self.log.append, (entries,), within, "log", meanwhile=meanwhile, every=every)
         return Ask(self._queue.submit, (entries,), within, "future", meanwhile=meanwhile, every=every)
-
-    def _complete(self, queue: QueuedLog, entries: Sequence[DecisionRecord | Completion], result: Outcome) -> None:
-        queue.submit(entries).add_done_callback(partial(self._written, result))
-
-    def _written(self, result: Outcome, pending: Any) -> None:
-        error = None if pending.cancelled() else pending.exception()
-        if error is not None:
-            self.on_lost(result, error)
 
     def _last_words(self, outcome: OutcomeBuilder, result: Outcome) -> Sequence[DecisionRecord | Completion]:
         given: dict[str, Any] = {

@@ -92,7 +92,13 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         """
         contents = hash_chain.contents_of(entries, self._identify, self._payloads)
         detect_fork()
-        return self._group.submit(contents, lingers=not has_decision(contents))
+        return self._group.submit(contents)
+
+    def complete(self, completion: Completion, on_lost: Callable[[Exception], object], /) -> None:
+        """Append a completion in a thread, soon; see `QueuedLog.complete`. Raises as `submit` does."""
+        contents = [hash_chain.of_completion(completion)]
+        detect_fork()
+        self._group.submit_later(contents, on_lost)
 
     def flush(self) -> None:
         """Write what was submitted; what goes wrong is told to those who have submitted it."""

@@ -26,18 +26,21 @@ _EXIT_SECONDS: Final = 2.0
 """Seconds for which the end of the process waits for such entries."""
 
 
+OnLost = Callable[[Exception], object]
+
+
 @dataclass(slots=True, eq=False)
 class _Pending:
-    """What one caller appends."""
+    """What one caller appends, and how it learns what became of it."""
 
     contents: Sequence[Content]
-    future: Future[None] | asyncio.Future[None]
+    told: Future[None] | asyncio.Future[None] | OnLost
 
     def is_wanted(self) -> bool:
         """Return whether the caller still waits, before it is written."""
-        if isinstance(self.future, Future):
-            return self.future.set_running_or_notify_cancel()
-        return not self.future.cancelled()
+        if isinstance(self.told, Future):
+            return self.told.set_running_or_notify_cancel()
+        return not (isinstance(self.told, asyncio.Future) and self.told.cancelled())
 
 
 class GroupCommit:
@@ -66,34 +69,42 @@ class GroupCommit:
         self._write_waiting(mine)
         mine.result()
 
-    def submit(self, contents: Sequence[Content], *, lingers: bool = False) -> Future[None] | asyncio.Future[None]:
-        """Append entries in a thread; they are safe when the future is done. Whoever cancels it may give them up.
-
-        Args:
-            contents: The entries.
-            lingers: Whether they may wait a moment for others.
+    def submit(self, contents: Sequence[Content]) -> Future[None] | asyncio.Future[None]:
+        """Append entries in a thread; they are safe when the future is done. Who cancels it may give them up.
 
         Returns:
-            One of the running event loop, if there is one. A group wakes each loop once.
+            A future of the running event loop, if there is one. A group wakes each loop once.
         """
         try:
             future: Future[None] | asyncio.Future[None] = asyncio.get_running_loop().create_future()
         except RuntimeError:
             future = Future()
-        with self._queue:
-            self._waiting.append(_Pending(contents, future))
-            is_first, self._is_working = not self._is_working, True
-        if not lingers:
-            self._hurry.set()
-        if is_first:
-            try:
-                self._pool.submit(self._work, ())
-            except BaseException:  # no thread can be started
-                with self._queue:
-                    self._is_working = False
-                future.cancel()
-                raise
+        self._enqueue(_Pending(contents, future))
+        self._hurry.set()
         return future
+
+    def submit_later(self, contents: Sequence[Content], on_lost: OnLost) -> None:
+        """Append entries in a thread, which may wait a moment for others.
+
+        Args:
+            contents: The entries.
+            on_lost: Called in that thread with what was raised, if they were not appended.
+        """
+        self._enqueue(_Pending(contents, on_lost))
+
+    def _enqueue(self, pending: _Pending) -> None:
+        with self._queue:
+            self._waiting.append(pending)
+            if self._is_working:
+                return
+            self._is_working = True
+        try:
+            self._pool.submit(self._work, ())
+        except BaseException:  # no thread can be started
+            with self._queue:
+                self._is_working = False
+                self._waiting = [each for each in self._waiting if each is not pending]
+            raise
 
     def flush(self) -> None:
         """Write what waits, and wait for what is being written; what goes wrong is told to those who appended it."""
@@ -138,10 +149,13 @@ class GroupCommit:
         finally:
             by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
             for each in group:
-                if isinstance(each.future, Future):
-                    _settle([each.future], raised)
-                else:
-                    by_loop.setdefault(each.future.get_loop(), []).append(each.future)
+                if isinstance(each.told, asyncio.Future):
+                    by_loop.setdefault(each.told.get_loop(), []).append(each.told)
+                elif isinstance(each.told, Future):
+                    _settle([each.told], raised)
+                elif raised is not None:
+                    with contextlib.suppress(Exception):
+                        each.told(raised)
             for loop, futures in by_loop.items():
                 with contextlib.suppress(RuntimeError):  # it is closed
                     loop.call_soon_threadsafe(_settle, futures, raised)

@@ -141,22 +141,8 @@ def stamp(moment: datetime, name: str) -> str:
     """
     if moment.tzinfo is None:
         raise ConfigurationError(f"{name} must have a zone, such as datetime.now(UTC).")
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-Texts = dict[tuple[int, ...], tuple[tuple[object, ...], str]]
-"""Texts by the identities of the values that they were made of: equal values such as True and 1 differ as JSON.
-
-The values are kept with the text, so that no other one gets their identity.
-"""
-
-
-def _text_of(values: tuple[Any, ...], texts: Texts, make: Callable[..., str]) -> str:
-    key = tuple(map(id, values))
-    known = texts.get(key)
-    if known is None:
-        known = texts[key] = values, make(*values)
-    return known[1]
+    in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return in_utc.isoformat(timespec="microseconds")
 
 
 def contents_of(
@@ -166,17 +152,16 @@ def contents_of(
 ) -> list[Content]:
     """Return the contents of entries, each decision with a salt of its own; raises as `of_record` does."""
     salts = os.urandom(SALT_BYTES * len(entries))
-    texts: Texts = {}  # the records of a batch have most values in common
     contents: list[Content] = []
-    if isinstance(entries, RecordGroups):
+    if type(entries) is RecordGroups:  # `isinstance` asks the ABC, which takes as long as a hash
         for group in entries.groups:
             own, salts = salts[: SALT_BYTES * len(group.customers)], salts[SALT_BYTES * len(group.customers) :]
-            contents += _of_group(group, identify, own, payloads, texts)
+            contents += _of_group(group, identify, own, payloads)
         return contents
     for index, each in enumerate(entries):
-        salt = salts[SALT_BYTES * index : SALT_BYTES * (index + 1)]
         if isinstance(each, DecisionRecord):
-            contents.append(of_record(each, identify, salt, payloads, texts))
+            salt = salts[SALT_BYTES * index : SALT_BYTES * (index + 1)]
+            contents.append(of_record(each, identify, salt, payloads))
         else:
             contents.append(of_completion(each))
     return contents
@@ -187,13 +172,12 @@ def _of_group(
     identify: Callable[[str], str] | None,
     salts: bytes,
     payloads: PayloadCodec | None,
-    texts: Texts,
 ) -> Iterator[Content]:
     """Yield what `of_record` returns for each record of a group; a million of them must not take long."""
     own = iter([salts[start : start + SALT_BYTES] for start in range(0, len(salts), SALT_BYTES)])
     if group.others is not None:
         for record, salt in zip(group, own, strict=True):
-            yield of_record(record, identify, salt, payloads, texts)
+            yield of_record(record, identify, salt, payloads)
         return
     common, reasons, evidence = group.common, group.reasons, group.evidence
     at = _stamp_of(common.at)
@@ -240,7 +224,6 @@ def of_record(
     identify: Callable[[str], str] | None,
     salt: bytes,
     payloads: PayloadCodec | None = None,
-    texts: Texts | None = None,
 ) -> Content:
     """Return the content of a decision's row.
 
@@ -249,13 +232,11 @@ def of_record(
         identify: Replaces the customer's id, or None.
         salt: Random bytes.
         payloads: Writes its payload; None leaves that away.
-        texts: Keeps the texts of what records have in common, while no value of theirs is changed.
 
     Raises:
         PayloadError: It cannot be written as JSON.
         ConfigurationError: Its time has no zone.
     """
-    texts = {} if texts is None else texts
     subject = record.subject
     public = (*_public_of(record), dict(record.seconds) or None)
     given = _personal(record.reason, record.evidence, record.additional_data)
@@ -270,11 +251,11 @@ def of_record(
         "decision",
         ascii_text(record.id),
         None,
-        _text_of((record.at,), texts, _stamp_of),
+        _stamp_of(record.at),
         _optional(subject.campaign),
         None if record.number is None else _number(record.number),
         None,
-        _text_of(public, texts, _entry_of),
+        _entry_of(*public),
         None if personal is None else commitment(salt, customer, personal),
         customer,
         personal,
