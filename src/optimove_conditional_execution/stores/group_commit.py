@@ -36,12 +36,6 @@ class _Pending:
     contents: Sequence[Content]
     told: Future[None] | asyncio.Future[None] | OnLost
 
-    def is_wanted(self) -> bool:
-        """Return whether the caller still waits, before it is written."""
-        if isinstance(self.told, Future):
-            return self.told.set_running_or_notify_cancel()
-        return not (isinstance(self.told, asyncio.Future) and self.told.cancelled())
-
 
 class GroupCommit:
     """Appends entries in groups, one after another. Not to be used by a forked child; it needs another one."""
@@ -70,7 +64,9 @@ class GroupCommit:
         mine.result()
 
     def submit(self, contents: Sequence[Content]) -> Future[None] | asyncio.Future[None]:
-        """Append entries in a thread; they are safe when the future is done. Who cancels it may give them up.
+        """Append entries in a thread; they are safe when the future is done.
+
+        Who cancels it gives up waiting; they are appended all the same.
 
         Returns:
             A future of the running event loop, if there is one. A group wakes each loop once.
@@ -118,15 +114,20 @@ class GroupCommit:
             time.sleep(0.001)
 
     def _work(self) -> None:
-        while True:
+        try:
             # After a record comes its completion, which waits for the next record, or until here.
-            is_hurried = self._hurry.wait(LINGER_SECONDS)
-            self._hurry.clear()
+            while self._hurry.wait(LINGER_SECONDS) or not self._rests():
+                self._hurry.clear()
+                self._write_waiting(None)
+        except BaseException:  # such as a greenlet that is killed: the next entry starts another one
             with self._queue:
-                if not is_hurried and not self._waiting:
-                    self._is_working = False
-                    return
-            self._write_waiting(None)
+                self._is_working = False
+            raise
+
+    def _rests(self) -> bool:
+        with self._queue:
+            self._is_working = bool(self._waiting)
+            return not self._waiting
 
     def _write_waiting(self, mine: Future[None] | None) -> None:
         """Write what waits, unless that was written meanwhile for which this is called."""
@@ -135,7 +136,10 @@ class GroupCommit:
                 return
             with self._queue:
                 group, self._waiting = self._waiting, []
-            group = [each for each in group if each.is_wanted()]
+            # All of it, whether its caller still waits or not: what failed is evidence, too.
+            for each in group:
+                if isinstance(each.told, Future):
+                    each.told.set_running_or_notify_cancel()  # it cannot be cancelled from now on
             if group:
                 self._write_group(group)
 
