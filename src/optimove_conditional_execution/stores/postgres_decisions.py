@@ -60,7 +60,7 @@ class PostgresDecisionLog(ChainedLog):
     It is what `SqliteDecisionLog` is, in the tables `optimove_decision_log` and `optimove_decision_log_head`. They are
     created at first use, if the role may; otherwise run what `optimove-ce schema` prints. The chain stays one chain
     however many append: each transaction locks the one row of the second table, which holds the number and the hash of
-    the last entry, until it is committed. Threads that append at the same time share a transaction.
+    the last entry, until it is committed. What is appended at the same time shares a transaction.
 
     For a log that not even the gate can change, grant its role SELECT and INSERT on the first table, SELECT and UPDATE
     on the second, and prune and erase under another role. Records are as safe as `synchronous_commit` of the server
