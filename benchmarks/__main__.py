@@ -6,7 +6,17 @@ import platform
 import sys
 from collections.abc import Callable, Iterable
 
-from benchmarks import asgi_throughput, calls, celery_workers, import_time, receiver, review, stores, verify_parse
+from benchmarks import (
+    asgi_throughput,
+    calls,
+    celery_workers,
+    decision_log,
+    import_time,
+    receiver,
+    review,
+    stores,
+    verify_parse,
+)
 from benchmarks.comparison.tables import compared
 from benchmarks.result import Result
 
@@ -14,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Result]]] = {
     "verify_parse": verify_parse.measure,
     "import_time": import_time.measure,
     "receiver": receiver.measure,
+    "decision_log": decision_log.measure,
     "asgi_throughput": asgi_throughput.measure,
     "calls": calls.measure,
     "bursts": calls.measure_bursts,

@@ -157,7 +157,7 @@ def optimove_server(listener: socket.socket) -> None:
     asyncio.run(main())
 
 
-async def load(port: int, *, requests: int = REQUESTS) -> tuple[float, float]:
+async def load(port: int, *, requests: int = REQUESTS, connections: int = CONNECTIONS) -> tuple[float, float]:
     """Send the notifications; return how many a second were answered, and the p99 of the seconds each took."""
     seconds: list[float] = []
 
@@ -178,7 +178,7 @@ async def load(port: int, *, requests: int = REQUESTS) -> tuple[float, float]:
         writer.close()
 
     began = time.perf_counter()
-    await asyncio.gather(*(connection(requests // CONNECTIONS) for _ in range(CONNECTIONS)))
+    await asyncio.gather(*(connection(requests // connections) for _ in range(connections)))
     return requests / (time.perf_counter() - began), sorted(seconds)[round(0.99 * len(seconds)) - 1]
 
 

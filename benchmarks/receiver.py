@@ -1,4 +1,4 @@
-"""What a receiver costs: alone, beside checking the signature and parsing; and with a decision log, beside without one.
+"""What a receiver costs: alone, beside checking the signature and parsing.
 
 The client takes every approval at once, so that nothing of the network is measured. Rounds alternate; medians.
 """
@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import tempfile
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from benchmarks.result import Result
 from optimove_conditional_execution import AsyncWebhookReceiver, Deadline, Request, WebhookNotification
 from optimove_conditional_execution.signature import SIGNATURE_HEADER, match, signing_keys
-from optimove_conditional_execution.stores import SqliteDecisionLog
 from optimove_conditional_execution.testing import notification, signed_request
 
 SECRET = "abcdefg"
@@ -84,30 +80,5 @@ async def alone() -> Result:
     )
 
 
-async def logged() -> list[Result]:
-    results: list[Result] = []
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder, SqliteDecisionLog(Path(folder) / "log.db") as log:
-        bare, recording = _receiver(), _receiver(decision_log=log)
-        for in_flight in (1, IN_FLIGHT):
-            ours: list[float] = []
-            floor: list[float] = []
-            for turn in range(8):
-                took = [await _answered(each, _requests(LOGGED_CALLS), in_flight) for each in (recording, bare)]
-                if turn:
-                    ours.append(took[0])
-                    floor.append(took[1])
-            results.append(
-                Result(
-                    f"with SqliteDecisionLog, {in_flight} in flight / without",
-                    "us",
-                    statistics.median(ours) * 1e6,
-                    statistics.median(floor) * 1e6,
-                    1.2,
-                )
-            )
-    return results
-
-
-def measure() -> Iterator[Result]:
-    yield asyncio.run(alone())
-    yield from asyncio.run(logged())
+def measure() -> list[Result]:
+    return [asyncio.run(alone())]

@@ -104,7 +104,10 @@ def _perform(
     if effect.within is None:
         return effect.function(*effect.arguments)
     assert pools is not None  # noqa: S101 - the flow's driver was set up without pools
-    future = getattr(pools, effect.whose).submit(effect.function, effect.arguments)
+    if effect.whose == "future":
+        future = effect.function(*effect.arguments)
+    else:
+        future = getattr(pools, effect.whose).submit(effect.function, effect.arguments)
     defer = None if effect.whose == "handler" else functools.partial(interruption.defer, effect.within)
     meanwhile = effect.meanwhile and functools.partial(_run_meanwhile, effect.meanwhile, pools)
     return _not_awaitable(result_by(future, effect.within, defer=defer, meanwhile=meanwhile, every=effect.every))
@@ -184,6 +187,8 @@ async def _ask_in_time(
     effect: Ask, within: Deadline, pools: Pools | None, interruption: _DeferredCancellation
 ) -> object:
     assert pools is not None  # noqa: S101 - the flow's driver was set up without pools
+    if effect.whose == "future":
+        return await _wait(asyncio.wrap_future(effect.function(*effect.arguments)), effect, within, pools, interruption)
     pool: DaemonThreadPool = getattr(pools, effect.whose)
     if effect.whose != "log" and is_async(effect.function):  # `check_log` has refused such a log
         answer = await _in_time(effect.function, effect.arguments, effect, within, pool, pools, interruption)

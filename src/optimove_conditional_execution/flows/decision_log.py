@@ -6,10 +6,11 @@ Not the journal: that lets a review go on after a crash, and is pruned when the 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any, Literal, Protocol, final, runtime_checkable
+from itertools import chain, count, repeat
+from typing import Any, Final, Literal, Protocol, cast, final, overload, runtime_checkable
 
 from ..errors import ConfigurationError
 from ..handlers import Verdict
@@ -43,6 +44,11 @@ class Subject:
     action: str | None = None
     channels: tuple[str, ...] = ()
     promotions: tuple[str, ...] = ()
+
+
+def record_id(at: datetime) -> str:
+    """Return a random id for a record. Ids of about the same time are neighbours, as an index of them likes it."""
+    return f"{round(at.timestamp() * 1e6):014x}{secrets.token_hex(9)}"
 
 
 def subject_of(notification: WebhookNotification) -> Subject:
@@ -148,6 +154,75 @@ class DecisionRecord:
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordGroup:
+    """Records of a review that have most in common; it costs much less than a record for each.
+
+    Attributes:
+        common: What they have in common. Its id is what their ids begin with; then comes the place in the run.
+        first: The place of the first one.
+        customers: The customers' ids.
+        subjects: What was asked about each, without its id.
+        reasons: The reviewer's words, by id.
+        evidence: What its decisions rest on, by id.
+        others: Returns what else is different about a customer, by attributes of `DecisionRecord`; None for nothing.
+    """
+
+    common: DecisionRecord
+    first: int
+    customers: Sequence[str]
+    subjects: Sequence[Subject]
+    reasons: Mapping[str, str] = field(default_factory=dict[str, str])
+    evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
+    others: Callable[[str], Mapping[str, Any]] | None = None
+
+    def ids(self) -> Iterator[str]:
+        """Yield the ids of the records."""
+        prefix = self.common.id
+        return (f"{prefix}{place:09}" for place in range(self.first, self.first + len(self.customers)))
+
+    def numbers(self) -> Iterable[int | None]:
+        """Return the numbers of the statuses: those of a group follow each other."""
+        return repeat(None) if self.common.number is None else count(self.common.number)
+
+    def __iter__(self) -> Iterator[DecisionRecord]:
+        for ident, number, name, subject in zip(
+            self.ids(), self.numbers(), self.customers, self.subjects, strict=False
+        ):
+            yield replace(
+                self.common,
+                id=ident,
+                number=number,
+                subject=replace(subject, customer_id=name),
+                reason=self.reasons.get(name),
+                evidence=self.evidence.get(name, {}),
+                **({} if self.others is None else self.others(name)),
+            )
+
+
+@final
+class RecordGroups(Sequence[DecisionRecord]):
+    """The records of groups; each is made when it is asked for."""
+
+    def __init__(self, groups: Sequence[RecordGroup]) -> None:
+        """Take the groups."""
+        self.groups: Final = groups
+
+    def __len__(self) -> int:
+        return sum(len(group.customers) for group in self.groups)
+
+    def __iter__(self) -> Iterator[DecisionRecord]:
+        return chain.from_iterable(self.groups)
+
+    @overload
+    def __getitem__(self, index: int) -> DecisionRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[DecisionRecord]: ...
+    def __getitem__(self, index: int | slice) -> DecisionRecord | Sequence[DecisionRecord]:
+        return list(self)[index]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
     """What became of decisions that were recorded before. It holds no personal data.
 
@@ -246,6 +321,43 @@ class DecisionLog(Protocol):
             entries: A few for a receiver, up to a batch of customers for a review.
         """
         ...
+
+
+class QueuedLog(DecisionLog, Protocol):
+    """A decision log that also takes entries without blocking; receivers use that, and need no thread then.
+
+    Attributes:
+        instant: Whether `submit` never blocks, not even in a function of the user's.
+    """
+
+    instant: bool
+
+    def submit(self, entries: Sequence[DecisionRecord | Completion], /) -> Any:
+        """Append entries as `append` does, and return at once; entries of the same time are written together.
+
+        Args:
+            entries: A few.
+
+        Returns:
+            A `concurrent.futures.Future`, in an event loop an `asyncio.Future` of it: they are safe when it is done.
+        """
+        ...
+
+    def complete(self, completion: Completion, on_lost: Callable[[Exception], object], /) -> None:
+        """Append a completion, for which nobody waits, soon: it may wait a moment for other entries.
+
+        Args:
+            completion: The completion.
+            on_lost: Called in any thread with what was raised, if it was not appended.
+        """
+        ...
+
+
+def queue_of(log: DecisionLog) -> QueuedLog | None:
+    """Return a log that takes entries without blocking; None when it may block."""
+    # By its type: whoever wraps a log, and passes all else on, would be passed by.
+    is_queued = callable(getattr(type(log), "submit", None))
+    return cast("QueuedLog", log) if is_queued and getattr(log, "instant", False) is True else None
 
 
 def keeps_payloads(log: object) -> bool:

@@ -8,11 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final
 
 from ..deadline import Clock, Deadline
 from ..handlers import Decision
-from .decision_log import Completion, DecisionLog, DecisionRecord, OnLogFailure, keeps_payloads
+from .decision_log import (
+    Completion,
+    DecisionLog,
+    DecisionRecord,
+    OnLogFailure,
+    QueuedLog,
+    keeps_payloads,
+    queue_of,
+    record_id,
+)
 from .effects import Ask, Flow, Late, exception_name
 from .outcome import Outcome, OutcomeBuilder, OutcomeKind
 
@@ -58,13 +68,20 @@ class DeliveryLog:
         on_failure: What becomes of an approval that cannot be recorded.
         clock: Monotonic, in seconds.
         wall_clock: Seconds since 1970.
+        on_lost: Called with an outcome and an error when a completion could not be written for which nobody waits.
     """
 
     log: DecisionLog
     on_failure: OnLogFailure
     clock: Clock
     wall_clock: Clock
+    on_lost: Callable[[Outcome, BaseException], object]
     _forged: _ForgedRequests = field(default_factory=_ForgedRequests)
+    _queue: QueuedLog | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look what the log can do."""
+        object.__setattr__(self, "_queue", queue_of(self.log))
 
     def record(
         self,
@@ -88,8 +105,10 @@ class DeliveryLog:
             meanwhile: A flow to run while the log takes long; see `Ask`.
             every: Seconds between two of its runs.
         """
+        now = self._now()
         record = DecisionRecord(
-            at=self._now(),
+            id=record_id(now),
+            at=now,
             flow="triggered",
             kind=kind,
             subject=outcome.subject,
@@ -108,7 +127,7 @@ class DeliveryLog:
         outcome.record = record
         try:
             with outcome.timing("log"):
-                yield Ask(self.log.append, ([record],), within, "log", meanwhile=meanwhile, every=every)
+                yield self._append([record], within, meanwhile, every)
         except Exception as error:  # noqa: BLE001 - a log may raise anything
             if outcome.error is None:  # or else that of the handler counts
                 late = isinstance(error, Late)
@@ -137,11 +156,25 @@ class DeliveryLog:
         outcome.kind = result.kind  # whatever happens from here on
         seconds = _COMPLETING if host is None else min(_COMPLETING, host.remaining())
         try:
-            yield Ask(self.log.append, (entries,), Deadline.after(seconds, clock=self.clock), "log")
+            if self._queue is not None and isinstance(entries[0], Completion):
+                yield Ask(self._queue.complete, (entries[0], partial(self.on_lost, result)))
+            else:
+                yield self._append(entries, Deadline.after(seconds, clock=self.clock))
         except Exception as error:  # noqa: BLE001 - a log may raise anything, and the answer has left
             if result.error is None:
                 return replace(result, error=f"The decision log lost what became of it: {exception_name(error)}")
         return result
+
+    def _append(
+        self,
+        entries: Sequence[DecisionRecord | Completion],
+        within: Deadline,
+        meanwhile: Callable[[], Flow[None]] | None = None,
+        every: float = float("inf"),
+    ) -> Ask:
+        if self._queue is None:
+            return Ask(self.log.append, (entries,), within, "log", meanwhile=meanwhile, every=every)
+        return Ask(self._queue.submit, (entries,), within, "future", meanwhile=meanwhile, every=every)
 
     def _last_words(self, outcome: OutcomeBuilder, result: Outcome) -> Sequence[DecisionRecord | Completion]:
         given: dict[str, Any] = {

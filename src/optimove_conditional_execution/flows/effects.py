@@ -38,7 +38,8 @@ class Ask:
         within: With a deadline, the call runs in a pool and is abandoned at the deadline, and `Late` is thrown. With
             None, it is called in place; the function itself must be quick or bounded.
         whose: The pool. The handlers' pool is bounded, and when it is full, `Overloaded` is thrown at once. The stores'
-            pool, and that of the decision log, queue callers until their deadline.
+            pool, and that of the decision log, queue callers until their deadline. `"future"` needs none: the function
+            does not block, and returns a future.
         meanwhile: Makes a flow that the driver runs each time the call, which has a deadline, has gone on for another
             `every` seconds, unless fewer are left.
         every: Seconds; also how long that flow may take.
@@ -47,7 +48,7 @@ class Ask:
     function: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
     within: Deadline | None = None
-    whose: Literal["handler", "store", "log"] = "handler"
+    whose: Literal["handler", "store", "log", "future"] = "handler"
     meanwhile: Callable[[], Flow[None]] | None = None
     every: float = math.inf
 

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import count, repeat
+from types import MappingProxyType
 from typing import Any, Final
 
 from ..deadline import Clock
 from ..handlers import Verdict
 from ..models.campaign import CONTROL_GROUP
 from ..models.events import CampaignReadyEvent
-from .decision_log import Completion, DecisionRecord, Subject, Told, text_of
+from .decision_log import Completion, DecisionRecord, RecordGroup, RecordGroups, Subject, Told, text_of
 from .journal import FIRST_DENIAL, DecidedBatch, Ranges
 from .review_payload import event_text, review_payload
 from .reviewer_answer import BatchResult
@@ -119,78 +119,79 @@ class RunRecords:
             denial += len(batch.denied)
         return numbered
 
-    def records(self, numbered: Numbered) -> list[DecisionRecord]:
+    def records(self, numbered: Numbered) -> RecordGroups:
         """Return the records of a batch: the same ones when called again, so that a retry is harmless."""
         batch, result = numbered.decided.batch, numbered.decided.result or BatchResult(frozenset())
-        customers = zip(batch.ids, self._subjects(batch), strict=True)
-        ids, key = count(numbered.first), self.event.key
-        prefix = f"{key}/{self.run:06}-{self._token}"
+        key = self.event.key
+        # Before every id stands the run's, which no other run has.
+        prefix = f"{key}/{self.run:06}-{self._token}/"
+        subjects = self._subjects(batch)
+        groups: list[RecordGroup] = []
+        place = 0
 
-        def record(kind: str, name: str, about: dict[str, Any], **given: Any) -> DecisionRecord:
-            return DecisionRecord(
-                id=f"{prefix}/{next(ids):09}",
-                at=numbered.at,
-                flow="scheduled",
-                kind=kind,
-                subject=Subject(customer_id=name, **about),
-                event_key=key,
-                switch=result.switch,
-                **given,
+        def add(kind: str, size: int, **given: Any) -> None:
+            nonlocal place
+            start, place = place, place + size
+            if size:
+                add_group(kind, numbered.first + start, batch.ids[start:place], subjects[start:place], **given)
+
+        def add_group(
+            kind: str,
+            first: int,
+            customers: Sequence[str],
+            subjects: Sequence[Subject],
+            group: Mapping[str, Any] = MappingProxyType({}),
+            **given: Any,
+        ) -> None:
+            common = DecisionRecord(
+                id=prefix, at=numbered.at, flow="scheduled", kind=kind, event_key=key, switch=result.switch, **given
             )
+            groups.append(RecordGroup(common=common, first=first, customers=customers, subjects=subjects, **group))
 
-        def payload(name: str) -> bytes | None:
+        def others(name: str) -> dict[str, Any]:
             customer = result.customers.get(name)
-            return None if customer is None else review_payload(self._event_text(), customer)
+            return {
+                "payload": None if customer is None else review_payload(self._event_text(), customer),
+                "observed": result.observed.get(name),
+            }
 
-        def decided(kind: str, verdict: Verdict | None, size: int, number: int | None = None) -> Iterator[Any]:
-            for index in range(size):
-                name, about = next(customers)
-                yield record(
-                    kind,
-                    name,
-                    about,
-                    number=None if number is None else number + index,
-                    verdict=verdict or _said(name, result),
-                    reason=result.reasons.get(name),
-                    evidence=result.evidence.get(name, {}),
-                    payload=payload(name),
-                    observed=result.observed.get(name),
-                )
+        def confirmed(name: str) -> dict[str, Any]:
+            return {"verdict": _said(name, result), **others(name)}
 
-        def undecided(kind: str, size: int, error: str | None = None) -> Iterator[Any]:
-            for _ in range(size):
-                name, about = next(customers)
-                failure = result.failed.get(name)
-                yield record(kind, name, about, error=error if failure is None else failure.text)
+        def failure(name: str) -> dict[str, Any]:
+            failed = result.failed.get(name)
+            return {} if failed is None else {"error": failed.text}
 
-        skipped = {"campaign": str(self.event.campaign_id), "action": str(CONTROL_GROUP)}
-        return [
-            *decided("approved", "approve", len(batch.approved), numbered.approval),
-            *decided("denied", "deny", len(batch.denied), numbered.denial),
-            *decided("abstained", "abstain", len(batch.abstained)),
-            *decided("confirmed", None, len(batch.confirmed)),
-            *undecided("failed", sum(map(len, batch.failed.values()))),
-            *undecided("late", len(batch.unanswered), _LATE),
-            *undecided("not_reached", len(batch.not_reached)),
-            *(record("skipped", name, skipped) for name in batch.skipped),
-        ]
+        decided: dict[str, Any] = {"reasons": result.reasons, "evidence": result.evidence}
+        if result.customers or result.observed:
+            decided["others"] = others
+        failing = {"others": failure} if result.failed else {}
+        add("approved", len(batch.approved), verdict="approve", number=numbered.approval, group=decided)
+        add("denied", len(batch.denied), verdict="deny", number=numbered.denial, group=decided)
+        add("abstained", len(batch.abstained), verdict="abstain", group=decided)
+        add("confirmed", len(batch.confirmed), group=decided | {"others": confirmed})
+        add("failed", sum(map(len, batch.failed.values())), group=failing)
+        add("late", len(batch.unanswered), error=_LATE, group=failing)
+        add("not_reached", len(batch.not_reached), group=failing)
+        if batch.skipped:
+            skipped = Subject(campaign=str(self.event.campaign_id), action=str(CONTROL_GROUP))
+            add_group("skipped", numbered.first + place, batch.skipped, [skipped] * len(batch.skipped))
+        return RecordGroups(groups)
 
-    def _subjects(self, batch: DecidedBatch) -> Iterator[dict[str, Any]]:
-        """Yield for each of `batch.ids` what it was asked about: all rows that the reviewer knew."""
+    def _subjects(self, batch: DecidedBatch) -> list[Subject]:
+        """Return for each of `batch.ids` what it was asked about: all rows that the reviewer knew."""
         sets = [self._subject(json.loads(text)) for text in batch.row_sets]
-        return (
-            (sets[index] for index in batch.row_set_of)
-            if batch.row_set_of
-            else repeat(sets[0] if sets else {}, len(batch.ids))
-        )
+        if batch.row_set_of:
+            return [sets[index] for index in batch.row_set_of]
+        return (sets[:1] or [Subject()]) * len(batch.ids)
 
-    def _subject(self, rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
-        return {
-            "campaign": str(self.event.campaign_id),
-            "action": ", ".join(_texts([action for _, action, _, _ in rows])) or None,
-            "channels": _texts([channel for channel, _, _, _ in rows]),
-            "promotions": _texts([code for *_, codes in rows for code in codes]),
-        }
+    def _subject(self, rows: Sequence[Sequence[Any]]) -> Subject:
+        return Subject(
+            campaign=str(self.event.campaign_id),
+            action=", ".join(_texts([action for _, action, _, _ in rows])) or None,
+            channels=_texts([channel for channel, _, _, _ in rows]),
+            promotions=_texts([code for *_, codes in rows for code in codes]),
+        )
 
     def _event_text(self) -> str:
         self._text = self._text or event_text(self.event)

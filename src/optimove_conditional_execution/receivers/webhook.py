@@ -17,7 +17,7 @@ from ..errors import ConfigurationError
 from ..flows.budget import BudgetEstimator, Reserve
 from ..flows.claims import ClaimStore
 from ..flows.decision_log import DecisionLog, OnLogFailure, check_log
-from ..flows.effects import Flow
+from ..flows.effects import Flow, exception_name
 from ..flows.outcome import Outcome, OutcomeBuilder, OutcomeKind
 from ..flows.webhook import (
     OnFailure,
@@ -181,7 +181,11 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
             from ..flows.delivery_log import DeliveryLog
 
             decisions = DeliveryLog(
-                log=decision_log, on_failure=on_log_failure, clock=time.monotonic, wall_clock=time.time
+                log=decision_log,
+                on_failure=on_log_failure,
+                clock=time.monotonic,
+                wall_clock=time.time,
+                on_lost=_log_lost,
             )
         self._shadow = None if shadow is None else self._make_shadow(shadow, around, decision_log)
         keys = receiver_keys(secrets)
@@ -416,6 +420,11 @@ class AsyncWebhookReceiver(_WebhookReceiver[AsyncWebhookHandler | WebhookHandler
 
 def _level(kind: OutcomeKind, reused: bool) -> int:
     return logging.INFO if kind in _EXPECTED and not reused else logging.WARNING
+
+
+def _log_lost(outcome: Outcome, error: BaseException) -> None:
+    uid = ascii(outcome.request_uid)[:100]
+    _LOGGER.error("the decision log lost what became of request_uid=%s: %s", uid, exception_name(error))
 
 
 def _log(outcome: Outcome) -> None:

@@ -6,6 +6,8 @@ The table has the same columns in both. How a transaction is made, and how entri
 from __future__ import annotations
 
 import abc
+import asyncio
+import concurrent.futures
 import hmac
 import json
 import re
@@ -21,7 +23,9 @@ from ..credentials import revealed
 from ..errors import ConfigurationError
 from ..flows.decision_log import Completion, DecisionRecord, LoggedDecision
 from ..flows.journal import ranges_of
+from ..fork import detect_fork
 from . import hash_chain
+from .group_commit import GroupCommit
 from .hash_chain import GENESIS, ChainFault, Content, Row
 from .payloads import EncryptionKeys, PayloadCodec
 
@@ -59,6 +63,7 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         self, identify: Identify | None, *, keep_payloads: bool, encryption_keys: EncryptionKeys | None
     ) -> None:
         self._identify = _identifier(identify)
+        self.instant: Final = not callable(identify)
         self._payloads = PayloadCodec(
             keep=keep_payloads, keys=encryption_keys, is_pseudonymous=self._identify is not None
         )
@@ -68,9 +73,49 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         """Whether the log keeps payloads."""
         return self._payloads.keep
 
-    @abc.abstractmethod
     def append(self, entries: Sequence[DecisionRecord | Completion], /) -> None:
-        """Append entries; see `DecisionLog.append`."""
+        """Append entries; see `DecisionLog.append`.
+
+        Raises:
+            PayloadError: One cannot be written as JSON.
+            ConfigurationError: The time of one has no zone.
+            Exception: What the database raises, as in all methods.
+        """
+        contents = hash_chain.contents_of(entries, self._identify, self._payloads)
+        detect_fork()
+        self._group.append(contents)
+
+    def submit(
+        self, entries: Sequence[DecisionRecord | Completion], /
+    ) -> concurrent.futures.Future[None] | asyncio.Future[None]:
+        """Append entries in a thread, together with what others append; see `QueuedLog.submit`.
+
+        Raises:
+            PayloadError: One cannot be written as JSON.
+            ConfigurationError: The time of one has no zone.
+        """
+        contents = hash_chain.contents_of(entries, self._identify, self._payloads)
+        detect_fork()
+        return self._group.submit(contents)
+
+    def complete(self, completion: Completion, on_lost: Callable[[Exception], object], /) -> None:
+        """Append a completion in a thread, soon; see `QueuedLog.complete`. Raises as `submit` does."""
+        contents = [hash_chain.of_completion(completion)]
+        detect_fork()
+        self._group.submit_later(contents, on_lost)
+
+    def flush(self) -> None:
+        """Write what was submitted; what goes wrong is told to those who have submitted it."""
+        detect_fork()
+        self._group.flush()
+
+    def after_fork(self) -> None:
+        """Drop what the parent appends, which it will do itself; a child has other threads."""
+        self._group = GroupCommit(self._write)
+
+    @abc.abstractmethod
+    def _write(self, contents: Sequence[Content]) -> None:
+        """Append entries in one transaction. One without decisions may be lost in a power failure."""
 
     @abc.abstractmethod
     def _query(self, work: Callable[[Execute], T]) -> T:
@@ -139,6 +184,7 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
             completions = self._completions(execute, rows)
             return [self._logged(row, completions.get(row.number, ())) for row in rows]
 
+        self.flush()
         last, _ = self._query(self._start)  # what was pruned may still be there
         while True:
             found = self._query(read)
@@ -158,6 +204,7 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
             ConfigurationError: `head` is not what `head` returns, or that entry has been pruned.
         """
         expected = None if head is None else _parsed(head)
+        self.flush()
         while True:
             number, digest = start = self._query(self._start)
             verifier = hash_chain.Verifier(number, digest)
@@ -195,6 +242,7 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
 
     def head(self) -> str:
         """Return number and hash of the last entry, to be kept where those who can write the file cannot."""
+        self.flush()
         number, digest = self._query(self._last)
         return f"{number}:{digest.hex()}"
 
@@ -216,6 +264,7 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         """
         moment = hash_chain.stamp(before, "before")
         table = self._table
+        self.flush()
 
         def newest(execute: Execute) -> list[tuple[int, bytes]]:
             ((kept,),) = execute(f"SELECT min(number) FROM {table} WHERE at >= ?", (moment,))  # noqa: S608 - our own
@@ -284,6 +333,7 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
             append(hash_chain.of_maintenance("erasure", datetime.now(UTC), details))
             return len(found)
 
+        self.flush()
         return self._change(work)
 
     def _rows(self, execute: Execute, condition: str, values: Sequence[object]) -> list[Row]:
@@ -340,6 +390,11 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
 
     def _key(self, customer_id: str) -> str:
         return hash_chain.ascii_text(self.pseudonym(customer_id))
+
+
+def has_decision(contents: Sequence[Content]) -> bool:
+    """Return whether one of them is a decision's."""
+    return any(content.type == "decision" for content in contents)
 
 
 @final

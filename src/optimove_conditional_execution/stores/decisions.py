@@ -7,15 +7,14 @@ from os import PathLike, fspath
 from typing import Final, Literal, TypeVar, final
 
 from ..errors import ConfigurationError
-from ..flows.decision_log import Completion, DecisionRecord
-from ..fork import detect_fork, reset_after_fork
+from ..flows.decision_log import Completion
+from ..fork import reset_after_fork
 from ..tracebacks import sensitive_variables
 from . import hash_chain
-from .chained_log import COLUMNS, Append, ChainedLog, Execute, Identify, completion_key
-from .group_commit import GroupCommit
-from .hash_chain import Content, Row
+from .chained_log import COLUMNS, Append, ChainedLog, Execute, Identify, completion_key, has_decision
+from .hash_chain import GENESIS, Content, Row
 from .payloads import EncryptionKeys
-from .sqlite_file import IN_MEMORY, Connection, SqliteFile
+from .sqlite_file import IN_MEMORY, Connection, SqliteFile, UniqueViolation
 
 T = TypeVar("T")
 
@@ -46,7 +45,10 @@ CREATE INDEX IF NOT EXISTS decision_log_customer ON decision_log (customer) WHER
 _VALUES: Final = f"({', '.join('?' * (len(Content._fields) + 2))})"
 _ROWS_A_STATEMENT: Final = 64
 """Rows that one statement inserts; each statement lets another thread run. SQLite before 3.32 takes 999 values."""
-_BETWEEN: Final = "SELECT 1 FROM decision_log WHERE id >= ? AND id <= ? LIMIT 1"
+_END: Final = """
+SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'decision_log'), number, hash
+FROM (SELECT 1) LEFT JOIN (SELECT number, hash FROM decision_log ORDER BY number DESC LIMIT 1)
+"""
 
 
 @final
@@ -101,35 +103,30 @@ class SqliteDecisionLog(ChainedLog):
             raise ConfigurationError('synchronous must be "FULL" or "NORMAL".')
         super().__init__(identify, keep_payloads=keep_payloads, encryption_keys=encryption_keys)
         self._synchronous = synchronous
+        self._is_soon = False  # a connection that is opened anew is flushed, which is no harm
         self._file = SqliteFile(
             fspath(path), _SCHEMA, synchronous=synchronous, busy_seconds=_BUSY_SECONDS, private=True
         )
         self.after_fork()
         reset_after_fork(self)
 
-    def after_fork(self) -> None:
-        """Drop what the parent's threads are appending; a child has other threads."""
-        self._group = GroupCommit(self._write)
-
-    def append(self, entries: Sequence[DecisionRecord | Completion], /) -> None:
-        """Append entries; see `DecisionLog.append`.
-
-        Raises:
-            PayloadError: One cannot be written as JSON.
-            ConfigurationError: The time of one has no zone.
-            sqlite3.Error: The file cannot be written.
-        """
-        contents = hash_chain.contents_of(entries, self._identify, self._payloads)
-        detect_fork()
-        self._group.append(contents)
-
     def _write(self, contents: Sequence[Content]) -> None:
-        # A completion that is lost in a power failure leaves a record without one, which says what is known.
-        is_decided = any(content.type == "decision" for content in contents)
-        with self._file.connection() as connection:
-            connection.execute(f"PRAGMA synchronous = {self._synchronous if is_decided else 'NORMAL'}")
-            connection.execute("BEGIN IMMEDIATE")
-            self._append(_executing(connection), contents)
+        try:
+            self._transaction(contents)
+        except UniqueViolation:  # it holds one of the records, since a reply was lost; which is rare
+            self._transaction(contents, look=True)
+
+    def _transaction(self, contents: Sequence[Content], *, look: bool = False) -> None:
+        # Of a power failure: a completion that is lost leaves a record without one, which says what is known.
+        is_soon = self._synchronous == "FULL" and not has_decision(contents)
+        # Each statement may wait for other threads of this process, so there are few.
+        with self._file.connection(check_first=False) as connection:
+            execute = _executing(connection)
+            if is_soon != self._is_soon:
+                execute(f"PRAGMA synchronous = {'NORMAL' if is_soon else 'FULL'}")
+                self._is_soon = is_soon
+            execute("BEGIN IMMEDIATE")
+            self._append(execute, _unknown(execute, contents) if look else contents)
 
     def _query(self, work: Callable[[Execute], T]) -> T:
         with self._file.connection() as connection:
@@ -146,24 +143,20 @@ class SqliteDecisionLog(ChainedLog):
 
     def _append(self, execute: Execute, contents: Sequence[Content]) -> None:
         """Append rows, in a write transaction."""
-        number, digest = self._last(execute)
-        # Not the last row's number: if that row was removed, the gap must stay.
-        number = max(number, self._highest(execute))
+        number, digest = self._end(execute)
         for start in range(0, len(contents), _ROWS_A_STATEMENT):
-            some = contents[start : start + _ROWS_A_STATEMENT]
-            # Not ON CONFLICT: SQLite counts the number as given then, too.
-            known = _known(execute, [content.id for content in some if content.id is not None])
             values: list[object] = []
+            some = contents[start : start + _ROWS_A_STATEMENT]
             for content in some:
-                if content.id is not None:
-                    if content.id in known:
-                        continue
-                    known.add(content.id)
-                number, digest = number + 1, hash_chain.chained(digest, number + 1, content)
+                number += 1
+                digest = hash_chain.chained(digest, number, content)
                 values += (number, *content, digest)
-            if values:
-                rows = ", ".join([_VALUES] * (len(values) // _VALUES.count("?")))
-                execute(f"INSERT INTO decision_log ({COLUMNS}) VALUES {rows}", values)  # noqa: S608 - our own names
+            execute(f"INSERT INTO decision_log ({COLUMNS}) VALUES {', '.join([_VALUES] * len(some))}", values)  # noqa: S608 - our own names
+
+    def _end(self, execute: Execute) -> tuple[int, bytes]:
+        ((highest, number, digest),) = execute(_END)
+        # Not the last row's number: if that row was removed, the gap must stay.
+        return max(highest or 0, number or 0), digest or GENESIS
 
     def _highest(self, execute: Execute) -> int:
         found = execute("SELECT seq FROM sqlite_sequence WHERE name = 'decision_log'")
@@ -173,7 +166,8 @@ class SqliteDecisionLog(ChainedLog):
         return {row.number: _completions_of(execute, row) for row in rows}
 
     def close(self) -> None:
-        """Close the file; the next use opens it again."""
+        """Write what was submitted, and close the file; the next use opens it again."""
+        self.flush()
         self._file.close()
 
 
@@ -181,12 +175,17 @@ def _executing(connection: Connection) -> Execute:
     return lambda statement, values=(): connection.execute(statement, values).fetchall()
 
 
-def _known(execute: Execute, ids: Sequence[str]) -> set[str]:
-    """Return those of the ids that records of the log have."""
-    if not ids or not execute(_BETWEEN, (min(ids), max(ids))):  # as it usually is
-        return set()
-    places = ", ".join("?" * len(ids))
-    return {name for (name,) in execute(f"SELECT id FROM decision_log WHERE id IN ({places})", ids)}  # noqa: S608 - our own
+def _unknown(execute: Execute, contents: Sequence[Content]) -> list[Content]:
+    """Return the entries without records that the log holds."""
+    known: set[str | None] = set()
+    wanted: list[Content] = []
+    for content in contents:
+        if content.id is not None:
+            if content.id in known or execute("SELECT 1 FROM decision_log WHERE id = ?", (content.id,)):
+                continue
+            known.add(content.id)
+        wanted.append(content)
+    return wanted
 
 
 def _completions_of(execute: Execute, row: Row) -> list[Completion]:

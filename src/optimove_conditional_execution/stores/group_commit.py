@@ -1,23 +1,40 @@
-"""Group commit: threads that append at the same time share one transaction, since its end takes most of the time."""
+"""Group commit: what is appended at the same time shares one transaction, since its end takes most of the time."""
 
 from __future__ import annotations
 
+import asyncio
+import atexit
+import contextlib
+import os
 import threading
+import time
+import weakref
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
+from ..deadline import Deadline
 from ..errors import OptimoveError
+from ..worker_pool import DaemonThreadPool
 from .hash_chain import Content
+
+LINGER_SECONDS: Final = 0.02
+"""Seconds for which entries that nobody waits for may wait for others, and share their transaction."""
+
+_EXIT_SECONDS: Final = 2.0
+"""Seconds for which the end of the process waits for such entries."""
+
+
+OnLost = Callable[[Exception], object]
 
 
 @dataclass(slots=True, eq=False)
 class _Pending:
-    """What one thread appends."""
+    """What one caller appends, and how it learns what became of it."""
 
     contents: Sequence[Content]
-    done: bool = False
-    error: Exception | None = None
+    told: Future[None] | asyncio.Future[None] | OnLost
 
 
 class GroupCommit:
@@ -27,33 +44,143 @@ class GroupCommit:
         """Take what writes a group.
 
         Args:
-            write: Appends entries in one transaction; what it raises is raised by all threads of the group.
+            write: Appends entries in one transaction; what it raises is raised for all entries of the group.
         """
         self._write: Final = write
         self._waiting: list[_Pending] = []
         self._queue, self._writer = threading.Lock(), threading.Lock()
+        self._pool = DaemonThreadPool(1, on_full="queue", name="optimove-log-writer")
+        self._is_working = False
+        self._hurry = threading.Event()
+        self._process: Final = os.getpid()
+        _ALL.add(self)
 
     def append(self, contents: Sequence[Content]) -> None:
         """Append entries; they are safe when this returns."""
-        mine = _Pending(contents)
+        mine = Future[None]()
         with self._queue:
-            self._waiting.append(mine)
-        with self._writer:
-            if not mine.done:
-                with self._queue:
-                    group, self._waiting = self._waiting, []
-                self._write_all(group)
-        if mine.error is not None:
-            raise mine.error
+            self._waiting.append(_Pending(contents, mine))
+        self._write_waiting(mine)
+        mine.result()
 
-    def _write_all(self, group: Sequence[_Pending]) -> None:
+    def submit(self, contents: Sequence[Content]) -> Future[None] | asyncio.Future[None]:
+        """Append entries in a thread; they are safe when the future is done.
+
+        Who cancels it gives up waiting; they are appended all the same.
+
+        Returns:
+            A future of the running event loop, if there is one. A group wakes each loop once.
+        """
+        try:
+            future: Future[None] | asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        except RuntimeError:
+            future = Future()
+        self._enqueue(_Pending(contents, future))
+        self._hurry.set()
+        return future
+
+    def submit_later(self, contents: Sequence[Content], on_lost: OnLost) -> None:
+        """Append entries in a thread, which may wait a moment for others.
+
+        Args:
+            contents: The entries.
+            on_lost: Called in that thread with what was raised, if they were not appended.
+        """
+        self._enqueue(_Pending(contents, on_lost))
+
+    def _enqueue(self, pending: _Pending) -> None:
+        with self._queue:
+            self._waiting.append(pending)
+            if self._is_working:
+                return
+            self._is_working = True
+        try:
+            self._pool.submit(self._work, ())
+        except BaseException:  # no thread can be started
+            with self._queue:
+                self._is_working = False
+                self._waiting = [each for each in self._waiting if each is not pending]
+            raise
+
+    def flush(self) -> None:
+        """Write what waits, and wait for what is being written; what goes wrong is told to those who appended it."""
+        self._write_waiting(None)
+
+    def wait(self, within: float) -> None:
+        """Wait until nothing waits any more, for so many seconds at most."""
+        deadline = Deadline.after(within)
+        self._hurry.set()
+        while (self._waiting or self._writer.locked()) and not deadline.expired:
+            time.sleep(0.001)
+
+    def _work(self) -> None:
+        try:
+            # After a record comes its completion, which waits for the next record, or until here.
+            while self._hurry.wait(LINGER_SECONDS) or not self._rests():
+                self._hurry.clear()
+                self._write_waiting(None)
+        except BaseException:  # such as a greenlet that is killed: the next entry starts another one
+            with self._queue:
+                self._is_working = False
+            raise
+
+    def _rests(self) -> bool:
+        with self._queue:
+            self._is_working = bool(self._waiting)
+            return not self._waiting
+
+    def _write_waiting(self, mine: Future[None] | None) -> None:
+        """Write what waits, unless that was written meanwhile for which this is called."""
+        with self._writer:
+            if mine is not None and mine.done():
+                return
+            with self._queue:
+                group, self._waiting = self._waiting, []
+            # All of it, whether its caller still waits or not: what failed is evidence, too.
+            for each in group:
+                if isinstance(each.told, Future):
+                    each.told.set_running_or_notify_cancel()  # it cannot be cancelled from now on
+            if group:
+                self._write_group(group)
+
+    def _write_group(self, group: Sequence[_Pending]) -> None:
+        raised: Exception | None = OptimoveError("Appending was interrupted.")
         try:
             self._write([content for each in group for content in each.contents])
-        except BaseException as error:
-            for each in group:
-                each.error = error if isinstance(error, Exception) else OptimoveError("Appending was interrupted.")
-            if not isinstance(error, Exception):
-                raise
+            raised = None
+        except Exception as error:  # noqa: BLE001 - it is raised for all of the group
+            raised = error
         finally:
+            by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
             for each in group:
-                each.done = True
+                if isinstance(each.told, asyncio.Future):
+                    by_loop.setdefault(each.told.get_loop(), []).append(each.told)
+                elif isinstance(each.told, Future):
+                    _settle([each.told], raised)
+                elif raised is not None:
+                    with contextlib.suppress(Exception):
+                        each.told(raised)
+            for loop, futures in by_loop.items():
+                with contextlib.suppress(RuntimeError):  # it is closed
+                    loop.call_soon_threadsafe(_settle, futures, raised)
+
+
+def _settle(futures: Sequence[Future[None] | asyncio.Future[None]], error: Exception | None) -> None:
+    for future in futures:
+        if future.done():  # its caller has given up meanwhile
+            continue
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+
+_ALL: Final[weakref.WeakSet[GroupCommit]] = weakref.WeakSet()
+
+
+@atexit.register
+def _finish() -> None:
+    """Let entries that nobody waits for be written at the end of the process; its daemon threads would just stop."""
+    for group in list(_ALL):
+        if group._process == os.getpid():
+            group.wait(_EXIT_SECONDS)

@@ -11,14 +11,14 @@ import hashlib
 import hmac
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any, Final, NamedTuple, final
 
 from ..errors import ConfigurationError, PayloadError
-from ..flows.decision_log import Completion, DecisionRecord, Subject
+from ..flows.decision_log import Completion, DecisionRecord, RecordGroup, RecordGroups, Subject
 from .payloads import PayloadCodec
 
 GENESIS: Final = hashlib.sha256(b"optimove-ce decision log, version 1").digest()
@@ -47,6 +47,11 @@ _PUBLIC: Final = (
 
 _PUBLIC_NAMES: Final = (*(name.removeprefix("subject.") for name in _PUBLIC), "seconds", "identify_check")
 _public_of: Final = attrgetter(*_PUBLIC)
+
+_BLOCK_BYTES: Final = 64
+_INNER: Final = bytes(each ^ 0x36 for each in range(256))
+_OUTER: Final = bytes(each ^ 0x5C for each in range(256))
+"""Of HMAC-SHA256: the size of its key, and what that is combined with."""
 
 _NULL: Final = "\x00"
 """Stands for NULL in what is hashed; JSON writes no control character as it is, so no column holds it."""
@@ -136,22 +141,8 @@ def stamp(moment: datetime, name: str) -> str:
     """
     if moment.tzinfo is None:
         raise ConfigurationError(f"{name} must have a zone, such as datetime.now(UTC).")
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
-
-
-Texts = dict[tuple[int, ...], tuple[tuple[object, ...], str]]
-"""Texts by the identities of the values that they were made of: equal values such as True and 1 differ as JSON.
-
-The values are kept with the text, so that no other one gets their identity.
-"""
-
-
-def _text_of(values: tuple[Any, ...], texts: Texts, make: Callable[..., str]) -> str:
-    key = tuple(map(id, values))
-    known = texts.get(key)
-    if known is None:
-        known = texts[key] = values, make(*values)
-    return known[1]
+    in_utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return in_utc.isoformat(timespec="microseconds")
 
 
 def contents_of(
@@ -161,13 +152,72 @@ def contents_of(
 ) -> list[Content]:
     """Return the contents of entries, each decision with a salt of its own; raises as `of_record` does."""
     salts = os.urandom(SALT_BYTES * len(entries))
-    texts: Texts = {}  # the records of a batch have most values in common
-    return [
-        of_record(each, identify, salts[SALT_BYTES * index : SALT_BYTES * (index + 1)], payloads, texts)
-        if isinstance(each, DecisionRecord)
-        else of_completion(each)
-        for index, each in enumerate(entries)
-    ]
+    contents: list[Content] = []
+    if type(entries) is RecordGroups:  # `isinstance` asks the ABC, which takes as long as a hash
+        for group in entries.groups:
+            own, salts = salts[: SALT_BYTES * len(group.customers)], salts[SALT_BYTES * len(group.customers) :]
+            contents += _of_group(group, identify, own, payloads)
+        return contents
+    for index, each in enumerate(entries):
+        if isinstance(each, DecisionRecord):
+            salt = salts[SALT_BYTES * index : SALT_BYTES * (index + 1)]
+            contents.append(of_record(each, identify, salt, payloads))
+        else:
+            contents.append(of_completion(each))
+    return contents
+
+
+def _of_group(
+    group: RecordGroup,
+    identify: Callable[[str], str] | None,
+    salts: bytes,
+    payloads: PayloadCodec | None,
+) -> Iterator[Content]:
+    """Yield what `of_record` returns for each record of a group; a million of them must not take long."""
+    own = iter([salts[start : start + SALT_BYTES] for start in range(0, len(salts), SALT_BYTES)])
+    if group.others is not None:
+        for record, salt in zip(group, own, strict=True):
+            yield of_record(record, identify, salt, payloads)
+        return
+    common, reasons, evidence = group.common, group.reasons, group.evidence
+    at = _stamp_of(common.at)
+    entries: dict[int, tuple[str | None, str]] = {}  # by the identity of a subject
+    columns = zip(group.ids(), group.numbers(), group.customers, group.subjects, own, strict=False)
+    for ident, number, name, subject, salt in columns:
+        known = entries.get(id(subject))
+        if known is None:
+            public = _public_of(replace(common, subject=subject))
+            entry = _entry_of(*public, dict(common.seconds) or None, getattr(identify, "check", None))
+            known = entries[id(subject)] = _optional(subject.campaign), entry
+        customer = ascii_text(name if identify is None else identify(name))
+        personal = "{}"
+        if name in reasons or name in evidence:
+            personal = _json(_personal(reasons.get(name), evidence.get(name), None))
+        yield Content(
+            "decision",
+            ascii_text(ident),
+            None,
+            at,
+            known[0],
+            None if number is None else _number(number),
+            None,
+            known[1],
+            commitment(salt, customer, personal),
+            customer,
+            personal,
+            salt,
+        )
+
+
+def _personal(
+    reason: str | None, evidence: Mapping[str, Any] | None, additional_data: Mapping[str, Any] | None
+) -> dict[str, object]:
+    given: dict[str, object] = {} if reason is None else {"reason": reason}
+    if evidence:
+        given["evidence"] = dict(evidence)
+    if additional_data:
+        given["additional_data"] = dict(additional_data)
+    return given
 
 
 def of_record(
@@ -175,7 +225,6 @@ def of_record(
     identify: Callable[[str], str] | None,
     salt: bytes,
     payloads: PayloadCodec | None = None,
-    texts: Texts | None = None,
 ) -> Content:
     """Return the content of a decision's row.
 
@@ -184,24 +233,15 @@ def of_record(
         identify: Replaces the customer's id, or None.
         salt: Random bytes.
         payloads: Writes its payload; None leaves that away.
-        texts: Keeps the texts of what records have in common, while no value of theirs is changed.
 
     Raises:
         PayloadError: It cannot be written as JSON.
         ConfigurationError: Its time has no zone.
     """
-    texts = {} if texts is None else texts
     subject = record.subject
     check = None if subject.customer_id is None else getattr(identify, "check", None)
     public = (*_public_of(record), dict(record.seconds) or None, check)
-    given: dict[str, object] = {}
-    if record.reason is not None or record.evidence or record.additional_data:
-        private = {
-            "reason": record.reason,
-            "evidence": dict(record.evidence),
-            "additional_data": dict(record.additional_data),
-        }
-        given = {name: value for name, value in private.items() if value is not None and value != {}}
+    given = _personal(record.reason, record.evidence, record.additional_data)
     if payloads is not None:
         given |= payloads.encode(record.payload)
     customer = subject.customer_id
@@ -213,11 +253,11 @@ def of_record(
         "decision",
         ascii_text(record.id),
         None,
-        _text_of((record.at,), texts, _stamp_of),
+        _stamp_of(record.at),
         _optional(subject.campaign),
         None if record.number is None else _number(record.number),
         None,
-        _text_of(public, texts, _entry_of),
+        _entry_of(*public),
         None if personal is None else commitment(salt, customer, personal),
         customer,
         personal,
@@ -344,7 +384,11 @@ def final_completion(completions: Iterable[Completion]) -> Completion | None:
 
 def commitment(salt: bytes, customer: str | None, personal: str) -> bytes:
     """Return the commitment to the personal part of a row."""
-    return hmac.digest(salt, f"{_NULL if customer is None else customer}\n{personal}".encode(), "sha256")
+    # HMAC-SHA256 by RFC 2104. `hmac.digest` lets other threads run each time, and waits for them in a busy process.
+    text = f"{_NULL if customer is None else customer}\n{personal}".encode()
+    key = salt.ljust(_BLOCK_BYTES, b"\0")
+    inner = hashlib.sha256(key.translate(_INNER) + text).digest()
+    return hashlib.sha256(key.translate(_OUTER) + inner).digest()
 
 
 def chained(previous: bytes, number: int, content: Content) -> bytes:
@@ -355,9 +399,15 @@ def chained(previous: bytes, number: int, content: Content) -> bytes:
         number: The row's number.
         content: The row's content, of which the personal part counts by its commitment alone.
     """
-    committed = None if content.commitment is None else content.commitment.hex()
-    values = (number, *content[: _PERSONAL - 1], committed)
-    text = "\n".join([_NULL if value is None else str(value) for value in values])
+    kind, ident, completes, at, campaign, low, high, entry, committed, *_ = content
+    null = _NULL
+    text = (  # not in a loop: of each of a million records
+        f"{number}\n{null if kind is None else kind}\n{null if ident is None else ident}\n"
+        f"{null if completes is None else completes}\n{null if at is None else at}\n"
+        f"{null if campaign is None else campaign}\n{null if low is None else low}\n"
+        f"{null if high is None else high}\n{null if entry is None else entry}\n"
+        f"{null if committed is None else committed.hex()}"
+    )
     return hashlib.sha256(previous + text.encode()).digest()
 
 

@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar, final
 
 from ..errors import ConfigurationError
-from ..flows.decision_log import Completion, DecisionRecord
+from ..flows.decision_log import Completion
 from ..fork import detect_fork, reset_after_fork
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import ConnectionPool
 from . import hash_chain
-from .chained_log import Append, ChainedLog, Execute, Identify, completion_key
-from .group_commit import GroupCommit
+from .chained_log import Append, ChainedLog, Execute, Identify, completion_key, has_decision
 from .hash_chain import Content, Row
 from .payloads import EncryptionKeys
 from .postgres_connection import Session, borrowed, checked_conninfo, errors, psycopg, psycopg_pool
@@ -61,7 +60,7 @@ class PostgresDecisionLog(ChainedLog):
     It is what `SqliteDecisionLog` is, in the tables `optimove_decision_log` and `optimove_decision_log_head`. They are
     created at first use, if the role may; otherwise run what `optimove-ce schema` prints. The chain stays one chain
     however many append: each transaction locks the one row of the second table, which holds the number and the hash of
-    the last entry, until it is committed. Threads that append at the same time share a transaction.
+    the last entry, until it is committed. What is appended at the same time shares a transaction.
 
     For a log that not even the gate can change, grant its role SELECT and INSERT on the first table, SELECT and UPDATE
     on the second, and prune and erase under another role. Records are as safe as `synchronous_commit` of the server
@@ -120,22 +119,11 @@ class PostgresDecisionLog(ChainedLog):
 
     def after_fork(self) -> None:
         """Leave the parent its connections, and drop what its threads are appending."""
+        super().after_fork()
         self._pool: ConnectionPool[Session] = ConnectionPool(MAX_CONNECTIONS, self._make)
-        self._group = GroupCommit(self._write)
-
-    def append(self, entries: Sequence[DecisionRecord | Completion], /) -> None:
-        """Append entries; see `DecisionLog.append`.
-
-        Raises:
-            PayloadError: One cannot be written as JSON.
-            ConfigurationError: The time of one has no zone; or PostgreSQL refuses it, as above.
-        """
-        contents = hash_chain.contents_of(entries, self._identify, self._payloads)
-        detect_fork()
-        self._group.append(contents)
 
     def _write(self, contents: Sequence[Content]) -> None:
-        is_soon = all(content.type == "completion" for content in contents)
+        is_soon = not has_decision(contents)
         try:
             self._transaction(
                 lambda cursor: _append(cursor, contents, is_soon=is_soon), passing=(errors.UniqueViolation,)
@@ -174,8 +162,8 @@ class PostgresDecisionLog(ChainedLog):
         return found
 
     def close(self) -> None:
-        """Close the connections; the next use opens new ones."""
-        detect_fork()
+        """Write what was submitted, and close the connections; the next use opens new ones."""
+        self.flush()
         pool, self._pool = self._pool, ConnectionPool(MAX_CONNECTIONS, self._make)
         for session in pool.clients():
             session.close()

@@ -26,6 +26,7 @@ from ..errors import StoreError
 
 Connection = sqlite3.Connection
 SqliteError = sqlite3.Error
+UniqueViolation = sqlite3.IntegrityError
 Identity = tuple[int, int]
 
 SQLITE_VERSION: Final = sqlite3.sqlite_version_info
@@ -77,8 +78,11 @@ class SqliteFile:
             pass
 
     @contextmanager
-    def connection(self) -> Iterator[Connection]:
+    def connection(self, *, check_first: bool = True) -> Iterator[Connection]:
         """Return the connection in a context manager; a transaction is committed at the end, or rolled back.
+
+        Args:
+            check_first: Whether to check the file before too, for those who read, or decide by what they have read.
 
         Raises:
             sqlite3.Error: The file cannot be opened.
@@ -90,7 +94,8 @@ class SqliteFile:
             if connection is None:
                 connection = mine.hold(self._connect())
                 mine.files = self._files()
-            self._check(mine)
+            if check_first:
+                self._check(mine)
             with connection:
                 yield connection
             # Other processes do not see commits to a file that had lost its name.
