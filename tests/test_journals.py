@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sqlite3
 import subprocess
@@ -481,6 +482,18 @@ def test_a_file_of_an_earlier_version_is_refused_and_kept(path: Path) -> None:
     assert old.execute("SELECT approved, denied FROM batches").fetchall() == [('["a"]', '["b"]')]
     assert old.execute("SELECT key, decided, approved FROM reviews").fetchall() == [(KEY, 2, 1)]
     old.close()
+
+
+def test_a_journal_that_is_collected_closes_the_locks_that_it_holds(path: Path) -> None:
+    journal = SqliteJournal(path)
+    journal.add(EVENT)
+    opened(journal)
+    cycle: list[object] = [journal]
+    cycle.append(cycle)
+    del journal, cycle
+    gc.collect()  # a connection that is not closed warns, and fails the test
+    with SqliteJournal(path) as another:
+        opened(another)
 
 
 def test_a_journal_whose_file_is_replaced_refuses_everything(path: Path) -> None:

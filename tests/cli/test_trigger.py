@@ -369,7 +369,7 @@ def test_a_place_that_is_taken(optimove_ce: Run) -> None:
         (("--fault", "late=100"), "A late notification needs one that is in time before it"),
         (("--skew", "1e9"), "--skew"),
         (("--expect", "C1=perhaps"), "'C1=perhaps' is not ID=DECISION, with one of approved, denied, abstained."),
-        (("--expect", "C1=denied", "--fault", "forged=100"), "1 customers with an expected decision would not be"),
+        (("--expect", "C1=denied", "--fault", "forged=100"), "1 customer with an expected decision would not be"),
         (("--count", "1", "--expect", "C1=denied", "--expect", "C2=denied"), "would not be asked about, C"),
         (("--expect", "C1=denied", "--expect", "C1=approved"), "names one of them twice, with different values"),
         (("--payload", "no-such-file"), "'no-such-file' does not exist"),

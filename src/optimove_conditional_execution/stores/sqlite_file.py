@@ -254,6 +254,14 @@ def is_busy(error: sqlite3.OperationalError) -> bool:
 
 Guard = Callable[[], AbstractContextManager[object]]
 
+_Held = dict[int, dict[str, tuple[Connection, Identity | None]]]
+"""The locks that a process holds, by its id and their names."""
+
+
+def _close_held(held: _Held) -> None:
+    for connection, _ in held.get(os.getpid(), {}).values():
+        connection.close()
+
 
 class SqliteLocks:
     """Named locks, as files next to another file; SQLite provides file locks on every system.
@@ -273,7 +281,9 @@ class SqliteLocks:
         """
         self._beside = beside
         self._guard = guard
-        self._held: dict[int, dict[str, tuple[Connection, Identity | None]]] = {}
+        self._held: _Held = {}
+        # As for the connection of a store; see `_Open.hold`.
+        weakref.finalize(self, _close_held, self._held).atexit = False
 
     def take(self, name: str) -> bool:
         """Acquire a lock, without waiting.
