@@ -15,7 +15,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import uvicorn
@@ -25,6 +25,9 @@ from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.testing import FakeOptimove
 
 PAYLOADS = Path(__file__).parent / "payloads"
+
+_HANGS_SECONDS: Final = 20
+"""A forked child that takes longer hangs."""
 
 
 @pytest.fixture
@@ -110,17 +113,24 @@ def forked_in_c() -> int:
 
     So another thread that starts, ends or is about to take the GIL at that moment leaves Python's own state halfway in
     the child, which then hangs or crashes. uWSGI's master has no such threads; here, others that still work for a
-    moment, such as those of a server, are given time to end that, and `whole` says when to fork again.
+    moment, such as those of a server, are given time to end that, and `whole` says when to fork again. Whoever waits
+    for the GIL longer than the switch interval asks for it; a child that was asked would wait for that thread to take
+    it.
     """
-    time.sleep(0.2)
-    return int(ctypes.PyDLL(None).fork())
+    fork, interval = ctypes.PyDLL(None).fork, sys.getswitchinterval()
+    sys.setswitchinterval(60)
+    try:
+        time.sleep(0.2)
+        return int(fork())
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def child(check: Callable[[], object], fork: Callable[[], int] = forked) -> int:
     """Fork a child that checks something, and return its process id.
 
     Its exit status is 0 when the check is true there, and -SIGALRM when it hangs, with the stacks of its threads on
-    stderr. One that raises never goes on as its parent.
+    stderr if they can be had. One that raises never goes on as its parent. Wait for it with `exit_status`.
     """
     process = fork()
     if process == 0:
@@ -128,7 +138,7 @@ def child(check: Callable[[], object], fork: Callable[[], int] = forked) -> int:
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             faulthandler.register(signal.SIGALRM, file=2, chain=True)
-            signal.alarm(30)
+            signal.alarm(_HANGS_SECONDS)
             status = 0 if check() else 2
         except BaseException:  # noqa: BLE001 - what it is stands in the output of the test
             traceback.print_exc()
@@ -136,6 +146,20 @@ def child(check: Callable[[], object], fork: Callable[[], int] = forked) -> int:
         finally:
             os._exit(status)
     return process
+
+
+def exit_status(process: int) -> int:
+    """Wait for a `child`, and return its exit status."""
+    end = time.monotonic() + _HANGS_SECONDS + 5
+    while True:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:  # it did not get as far as its alarm
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+            return -signal.SIGALRM
+        time.sleep(0.01)
 
 
 def whole(status: int, fork: Callable[[], int]) -> bool:
@@ -146,7 +170,7 @@ def whole(status: int, fork: Callable[[], int]) -> bool:
 def child_status(check: Callable[[], object], fork: Callable[[], int] = forked) -> int:
     """Return the exit status of a `child`; up to three are forked until one is `whole`."""
     for _ in range(3):
-        status = os.waitstatus_to_exitcode(os.waitpid(child(check, fork), 0)[1])
+        status = exit_status(child(check, fork))
         if whole(status, fork):
             break
     return status

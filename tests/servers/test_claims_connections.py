@@ -29,7 +29,7 @@ from optimove_conditional_execution.stores.postgres import PostgresClaims
 from optimove_conditional_execution.stores.redis import RedisClaims
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.cli.doctor.outside import examined
-from tests.conftest import child, forked, forked_in_c, whole
+from tests.conftest import child, exit_status, forked, forked_in_c, whole
 from tests.servers.claims import IN_URL, SECRET, Claims, Server, claims_of, clear
 from tests.servers.pgbouncer import running_pgbouncer
 from tests.servers.postgres import GUARDED, Postgres
@@ -94,8 +94,7 @@ def test_a_fork_shares_no_connection(server: Server, claims: Claims, fork: Calla
         for number in range(20):
             assert claims.acquire(f"p{attempt}-{number}", "a", 60.0, 60.0).mine
             assert (await acquire(f"pl{attempt}-{number}", "a", 60.0, 60.0)).mine
-        _, status = await asyncio.to_thread(os.waitpid, process, 0)
-        return os.waitstatus_to_exitcode(status)
+        return await asyncio.to_thread(exit_status, process)
 
     async def run() -> None:
         assert claims.acquire("parent's", "a", 60.0, 60.0).mine

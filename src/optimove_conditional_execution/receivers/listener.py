@@ -32,7 +32,7 @@ from ..flows.listener import (
     answer_event,
     event_too_large,
 )
-from ..fork import reset_after_fork
+from ..fork import detect_fork, reset_after_fork
 from ..listener_token import ListenerToken
 from ..messages import Request, Response, plain
 from ..models.events import CampaignReadyEvent, ListenerEvent
@@ -222,6 +222,7 @@ class ListenerReceiver(_Listener):
         """
         check_arguments(request, deadline)
         refuse_running_loop("ListenerReceiver")
+        detect_fork()
         try:
             answer = run(answer_event(request, self._context, host=deadline))
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
@@ -289,6 +290,7 @@ class AsyncListenerReceiver(_Listener):
         """
         check_arguments(request, deadline)
         running_loop("AsyncListenerReceiver")
+        detect_fork()
         try:
             answer = await arun(answer_event(request, self._context, host=deadline))
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
