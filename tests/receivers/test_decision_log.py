@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from optimove_conditional_execution.stores import (
     MemoryClaims,
     SqliteDecisionLog,
 )
-from optimove_conditional_execution.testing import FakeOptimove, notification
+from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
 from tests.receivers.conftest import MakeRig, Rig
 
 EVIDENCE = {"rule": "active players only", "version": 4}
@@ -131,6 +133,21 @@ def test_in_a_file(rig: MakeRig, tmp_path: Path) -> None:
         assert logged.completion is not None
         assert logged.completion.taken
         assert log.verify() is None
+
+
+def test_a_host_that_freezes_the_process_after_the_answer_loses_no_completion(rig: MakeRig, tmp_path: Path) -> None:
+    """AWS Lambda does: what a thread were to write later, it might never write."""
+    path = tmp_path / "decisions.db"
+    with SqliteDecisionLog(path) as log, closing(sqlite3.connect(path)) as disk:
+        made = rig(deciding(True), decision_log=log)
+        for _ in range(3):
+            payload = notification(USER)
+            made.optimove.expect(payload)
+            made.handle(signed_request(payload, secret=made.optimove.secret), deadline=Deadline.after(30))
+            count = "SELECT count(*) FROM decision_log WHERE type = 'decision'"
+            (decisions,) = disk.execute(count).fetchone()
+            (completions,) = disk.execute(count.replace("'decision'", "'completion'")).fetchone()
+            assert decisions == completions == len(made.outcomes)
 
 
 # ---- when the log is down

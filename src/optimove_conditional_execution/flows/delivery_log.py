@@ -156,7 +156,8 @@ class DeliveryLog:
         outcome.kind = result.kind  # whatever happens from here on
         seconds = _COMPLETING if host is None else min(_COMPLETING, host.remaining())
         try:
-            if self._queue is not None and isinstance(entries[0], Completion):
+            # A host that ends the call may freeze the process then, and what waits would never be written.
+            if host is None and self._queue is not None and isinstance(entries[0], Completion):
                 yield Ask(self._queue.complete, (entries[0], partial(self.on_lost, result)))
             else:
                 yield self._append(entries, Deadline.after(seconds, clock=self.clock))
