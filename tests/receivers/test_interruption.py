@@ -7,7 +7,7 @@ import contextvars
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -17,6 +17,7 @@ import pytest
 from optimove_conditional_execution import (
     AsyncWebhookReceiver,
     ConfigurationError,
+    Decision,
     Outcome,
     Response,
     WebhookReceiver,
@@ -303,6 +304,45 @@ def test_what_was_delivered_stays_so_when_the_loop_ends_while_it_is_written_down
 
 
 # ---- shutdown
+
+
+class Holding:
+    """A decision log that takes its first entries when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked, self.goes_on = threading.Event(), threading.Event()
+
+    def append(self, entries: Sequence[object], /) -> None:
+        self.asked.set()
+        assert self.goes_on.wait(PATIENCE)
+
+
+def test_an_abstention_that_is_interrupted_while_it_is_recorded_stays_settled() -> None:
+    """A repeat learns at once that it was decided, and waits for no lease that nobody holds any more."""
+    optimove, log, outcomes = FakeOptimove(), Holding(), list[Outcome]()
+    request = signed_request(notification(timeout_ms=10_000), secret=optimove.secret)
+
+    async def abstain(notification: Any, deadline: Any) -> Decision:
+        return Decision.abstain()
+
+    async def go() -> None:
+        receiver = AsyncWebhookReceiver(
+            abstain, client=optimove.async_client(), secrets=optimove.secrets, decision_log=log,
+            on_outcome=outcomes.append,
+        )  # fmt: skip
+        handling = asyncio.ensure_future(receiver.handle(request))
+        assert await asyncio.to_thread(log.asked.wait, PATIENCE)
+        for task in asyncio.all_tasks() - {asyncio.current_task(), handling}:
+            task.cancel()
+        await asyncio.sleep(0)
+        log.goes_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await handling
+        await receiver.handle(request)
+
+    asyncio.run(go())
+    assert [outcome.kind for outcome in outcomes] == ["abstained", "duplicate"]
+    assert outcomes[1].status == 200
 
 
 def test_drain_waits_within_its_bound() -> None:

@@ -329,7 +329,14 @@ class _Processing:
             yield from self._save(Claim(ClaimState.UNDELIVERED, approval))
             return "undelivered", 503
         outcome.kind = kind  # whatever happens from here on
-        is_ours = yield from self._save(Claim(ClaimState.SETTLED))
+        settled = Claim(ClaimState.SETTLED)
+        try:
+            is_ours = yield from self._save(settled)
+        except GeneratorExit:
+            raise
+        except BaseException:  # an interruption that came while the decision was recorded, and is raised only now
+            yield from self._save(settled)
+            raise
         return kind if is_ours or approval is not None else self._superseded(), 200
 
     def _log(
