@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import Final
 
@@ -96,6 +96,28 @@ def check_callable(name: str, function: object, *parameters: str, hint: str = ""
             f"{name} must take {_COUNTS[len(parameters)]}{meant and f', {meant}'}; {called}{signature} does not."
             f"{hint and f' {hint}'}"
         ) from None
+
+
+def check_takes(name: str, function: Callable[..., object], keyword: str, *, needed_by: str) -> None:
+    """Reject a function that does not take a keyword argument.
+
+    Args:
+        name: What the function is, in words.
+        function: The function.
+        keyword: The argument.
+        needed_by: The setting that needs it.
+
+    Raises:
+        ConfigurationError: It does not take it.
+    """
+    try:
+        parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
+    except (TypeError, ValueError):  # some callables have no signature
+        return
+    if not any(each.kind is each.VAR_KEYWORD or each.name == keyword for each in parameters):
+        raise ConfigurationError(
+            f"{name} must take {keyword}=, which {needed_by} needs; hand it on to the client's own method."
+        )
 
 
 def warn_of_copies(logger: SafeLogger, what: str, secrets: Iterable[SecretBytes]) -> None:

@@ -392,6 +392,29 @@ def test_what_is_no_switch_is_refused(rig: MakeRig, switch: Any) -> None:
 # ---- the file
 
 
+@pytest.mark.parametrize("takes", [True, False])
+def test_a_client_of_ones_own_must_take_what_stops_retries(takes: bool) -> None:
+    optimove = FakeOptimove()
+    inner = optimove.client()
+
+    class Mine:
+        def send(self, operation: Any, *, deadline: Any = None, counter: Any = None) -> Any:
+            return inner.send(operation, deadline=deadline, counter=counter)
+
+    class Knowing(Mine):
+        def send(self, operation: Any, **options: Any) -> Any:
+            return inner.send(operation, **options)
+
+    client: Any = Knowing() if takes else Mine()
+    assert optimove.notify(WebhookReceiver(lambda n, d: True, client=client, secrets=optimove.secrets)).approved
+    if takes:
+        receiver = WebhookReceiver(lambda n, d: True, client=client, secrets=optimove.secrets, switch=lambda: "ask")
+        assert optimove.notify(receiver).approved
+    else:
+        with pytest.raises(ConfigurationError, match=r"client\.send must take before_send=, which switch= needs"):
+            WebhookReceiver(lambda n, d: True, client=client, secrets=optimove.secrets, switch=lambda: "ask")
+
+
 def test_it_is_changed_in_one_step_and_keeps_the_rest(tmp_path: Path) -> None:
     path, link = tmp_path / "switch", tmp_path / "link"
     assert change_switch(path, "deny", campaigns=("29",), tags=("Summer bonus",)).everything == "ask"

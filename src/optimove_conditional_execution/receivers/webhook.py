@@ -37,7 +37,7 @@ from ..signature import Secrets, Unsigned, receiver_keys
 from ..stores.claims import MemoryClaims
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import running_loop
-from ..validation import check_callable, integer, is_async, seconds, warn_of_copies
+from ..validation import check_callable, check_takes, integer, is_async, seconds, warn_of_copies
 from .base import (
     DRAIN_SECONDS,
     Around,
@@ -172,6 +172,8 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
             from ..flows.controls import Controls
             from ..switch import make_switch
 
+            if switch is not None:
+                check_takes("client.send", client.send, "before_send", needed_by="switch=")
             controls = Controls(
                 switch=None if switch is None else make_switch(switch, pause=self._pause, in_loop=self._in_loop),
                 observe=observe,

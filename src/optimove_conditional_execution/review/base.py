@@ -133,6 +133,8 @@ class Review(abc.ABC, Generic[R, C]):
         validation.check_callable("reviewer", reviewer, "customers", "deadline", hint=hint)
         self._check_flavour(reviewer, client)
         check_log(decision_log, on_log_failure)
+        if switch is not None:
+            validation.check_takes("client.send", client.send, "before_send", needed_by="switch=")
         self._controls = ReviewControls.of(
             switch=switch,
             shadow=shadow,

@@ -174,7 +174,7 @@ class ThreadRuntime(Runtime):
         before_send: Callable[[], None] | None = None,
     ) -> R:
         """Send an operation."""
-        send = functools.partial(self._client.send, deadline=deadline, counter=counter, before_send=before_send)
+        send = functools.partial(self._client.send, deadline=deadline, counter=counter, **_given(before_send))
         result: R = await asyncio.wrap_future(self._updates.submit(send, (operation,)))
         return result
 
@@ -200,7 +200,12 @@ class AsyncRuntime(Runtime):
         before_send: Callable[[], None] | None = None,
     ) -> R:
         """Send an operation."""
-        return await self._client.send(operation, deadline=deadline, counter=counter, before_send=before_send)
+        return await self._client.send(operation, deadline=deadline, counter=counter, **_given(before_send))
+
+
+def _given(before_send: Callable[[], None] | None) -> dict[str, Any]:
+    # A client of the integrator's own needs to know it only when there is a switch.
+    return {} if before_send is None else {"before_send": before_send}
 
 
 def _fill(came: deque[list[CampaignCustomer]], blocks: Iterator[list[CampaignCustomer]]) -> bool:
