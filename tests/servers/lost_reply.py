@@ -63,9 +63,9 @@ class LostReply:
             while data := server.recv(65_536):
                 if armed.is_set() and data.endswith(_READY):
                     self._kill(server.getsockname()[1])
-                    client.shutdown(socket.SHUT_RDWR)  # the other thread still reads it
-                    return
+                    break
                 client.sendall(data)
+            client.shutdown(socket.SHUT_RDWR)  # the other thread still reads it, so closing it would not end it
 
     def _requests(self, client: socket.socket, server: socket.socket, armed: threading.Event) -> None:
         with contextlib.suppress(OSError):

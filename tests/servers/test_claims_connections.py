@@ -69,6 +69,7 @@ def test_replicas_of_both_kinds_ask_once(server: Server) -> None:
     assert asked == ["C1", "C2"]
     assert len(optimove.calls_of("send_webhook_approval")) == 2
     one.close()
+    two.close()
 
 
 def test_an_async_receiver_calls_the_store_in_its_loop(server: Server) -> None:
@@ -80,6 +81,7 @@ def test_an_async_receiver_calls_the_store_in_its_loop(server: Server) -> None:
     before = set(threading.enumerate())
     assert asyncio.run(optimove.anotify(receiver, "C1")).approved
     assert {thread.name for thread in set(threading.enumerate()) - before} <= {"optimove-handler"}
+    store.close()
 
 
 # ---- forks and event loops
