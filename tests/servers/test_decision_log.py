@@ -9,6 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import psycopg
@@ -30,7 +31,7 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.cli.schema import schema
 from optimove_conditional_execution.replay import replay
-from optimove_conditional_execution.stores import LoggedDecision
+from optimove_conditional_execution.stores import LoggedDecision, postgres_decisions
 from optimove_conditional_execution.stores.hash_chain import GENESIS, ChainFault
 from optimove_conditional_execution.stores.postgres import PostgresDecisionLog
 from optimove_conditional_execution.testing import FakeOptimove
@@ -475,3 +476,18 @@ def test_the_command_takes_a_url(server: Postgres, log: PostgresDecisionLog, mon
     assert (status, "PostgreSQL lacks the tables of this store" in printed) == (2, True), printed
     with psycopg.connect(server.conninfo) as connection:
         assert connection.execute("SELECT to_regclass('optimove_decision_log')").fetchone() == (None,)
+
+
+def test_a_server_that_does_not_answer_does_not_hold_up_the_end(
+    server: Postgres, log: PostgresDecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_decisions, "_BUSY_SECONDS", 0.2)
+    with psycopg.connect(server.conninfo) as another:
+        another.execute("LOCK TABLE optimove_decision_log_head")
+        submitted = log.submit([record(1)])
+        log.close()
+        assert isinstance(submitted, Future)
+        with pytest.raises(ConnectionError):  # nothing was committed
+            submitted.result(PATIENCE)
+    log.append([record(2)])
+    assert [each.record.request_uid for each in log.decisions()] == ["r-2"]

@@ -162,8 +162,12 @@ class PostgresDecisionLog(ChainedLog):
         return found
 
     def close(self) -> None:
-        """Write what was submitted, and close the connections; the next use opens new ones."""
-        self.flush()
+        """Write what was submitted, and close the connections; the next use opens new ones.
+
+        A server that does not answer is waited for ten seconds at most; what it was given then counts as not written.
+        """
+        detect_fork()
+        self._group.wait(_BUSY_SECONDS)
         pool, self._pool = self._pool, ConnectionPool(MAX_CONNECTIONS, self._make)
         for session in pool.clients():
             session.close()
