@@ -167,11 +167,11 @@ class Report:
             f"frozen replica, {len(self.asked_twice)} without reason, slowest {slowest} ms; {dict(self.outcomes)}"
         )
 
-    def check(self) -> None:
-        """Assert what is promised."""
+    def check(self, *, is_store_restarted: bool = False) -> None:
+        """Assert what is promised; who cannot reach the store for longer than the lease may be taken over, too."""
         assert not self.unanswered, self.story(self.unanswered)
         assert not self.contradicted, self.story(self.contradicted)
-        assert not self.asked_twice, self.story(self.asked_twice)
+        assert is_store_restarted or not self.asked_twice, self.story(self.asked_twice)
 
     @property
     def shows_something(self) -> bool:
@@ -196,7 +196,7 @@ def check(
         own.mkdir()
         report = run(scenario, claims, own, meanwhile=meanwhile)
         print(report)
-        report.check()
+        report.check(is_store_restarted=meanwhile is not None)
         if report.shows_something:
             return
     raise AssertionError(f"this machine is too loaded: {report.story([])}")
