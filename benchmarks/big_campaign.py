@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-from optimove_conditional_execution.testing.rows import GeneratedRows
+from optimove_conditional_execution.testing.campaigns import Rows
 
 CAMPAIGN_ID = 1359
 
@@ -110,7 +110,7 @@ class Server:
         self._customers = customers
         self._ignores_paging = ignores_paging
         self._page_cap = customers if page_cap is None else page_cap
-        self._text = memoryview(GeneratedRows(customers, channels=1, control_every=None).text(0, customers, ()))
+        self._text = memoryview(Rows(customers).text(0, customers, ()))
         self._width = (len(self._text) + 1) // customers
         self._pages = self._rows = 0
         self._updates: list[bytes] = []

@@ -13,8 +13,8 @@ from ..errors import ConfigurationError
 from ..models.events import CAMPAIGN_READY
 from ..settings import TIMEZONE_VARIABLE, TOKEN_VARIABLE
 from ..testing import Campaign, FakeOptimove
+from ..testing.campaigns import Rows
 from ..testing.fake import listener_delivery
-from ..testing.rows import make_rows
 from ..transport.http import AsyncHttpEngine
 from .base import Rehearsal
 from .plan import Expectation
@@ -81,7 +81,7 @@ class ScheduledRehearsal(Rehearsal[ScheduledResult]):
         self._served: int | Sequence[Mapping[str, Any]] = self.customers if self.rows is None else read_rows(self.rows)
         if wrong := sorted({*self.expect.values()} - {"approved", "denied", "not approved"}):
             raise ConfigurationError(f"A campaign's customers are approved or denied, not {wrong[0]}.")
-        known = make_rows(self._served, channels=1, control_every=None)
+        known = Rows(self._served)
         self._row_count = len(known)
         if unknown := [customer_id for customer_id in self.expect if not known.knows(customer_id)]:
             raise ConfigurationError(

@@ -16,10 +16,9 @@ from ..receivers.base import Receiver
 from ..signature import UNSIGNED, Unsigned
 from ..transport.http import local_async_client, local_client
 from ..validation import integer, is_async
-from .campaigns import EMPTY_PAGES, Campaign, EmptyPage
+from .campaigns import EMPTY_PAGES, Campaign, Customer, EmptyPage, Rows
 from .payloads import Delivery, listener_request, signed_request
 from .payloads import notification as make_notification
-from .rows import make_rows
 from .service import Result, SentNotification, Service
 
 
@@ -175,7 +174,7 @@ class FakeOptimove(Service):
 
     def add_campaign(
         self,
-        customers: int | Iterable[str | int | Mapping[str, Any]],
+        customers: int | Iterable[Customer],
         *,
         campaign_id: int | None = None,
         lead_seconds: float = 1_800.0,
@@ -223,7 +222,7 @@ class FakeOptimove(Service):
                 math.ceil((now_ms + lead_seconds * 1000) / 1000) * 1000,
                 duration,
                 self.timezone,
-                make_rows(customers, channels=channels, control_every=control_every),
+                Rows(customers, channels=channels, control_every=control_every),
                 page_cap,
                 itertools.cycle(tuple(page_sizes)) if page_sizes else None,
                 ignores_paging,
