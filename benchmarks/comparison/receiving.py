@@ -24,7 +24,7 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.errors import ConfigurationError
-from optimove_conditional_execution.rehearsal.server import served
+from optimove_conditional_execution.rehearsal.base import served
 from optimove_conditional_execution.testing import FakeOptimove, FaultServer, SentNotification, faults, notification
 from optimove_conditional_execution.testing.fault_server import Faults
 

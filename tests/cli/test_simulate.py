@@ -20,7 +20,7 @@ from optimove_conditional_execution import (
     WebhookNotification,
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
-from optimove_conditional_execution.rehearsal.server import served
+from optimove_conditional_execution.rehearsal.base import served
 from tests.cli.conftest import COMMAND, PATIENCE, Run, children_of, environment
 from tests.conftest import served as running
 from tests.services import mistakes

@@ -25,8 +25,8 @@ from optimove_conditional_execution.rehearsal import (
     TriggeredRehearsal,
     TriggeredResult,
 )
+from optimove_conditional_execution.rehearsal.checks import Failure, post
 from optimove_conditional_execution.rehearsal.plan import Expectation, FaultKind, Forgery
-from optimove_conditional_execution.rehearsal.reply import Failure, post
 from optimove_conditional_execution.rehearsal.result import sentences
 from optimove_conditional_execution.testing import Call, Delivery
 from optimove_conditional_execution.transport.http import AsyncHttpEngine
@@ -198,7 +198,7 @@ def bad_server(behaviour: str, listener: socket.socket) -> None:
 
 
 async def posted(url: str, monkeypatch: pytest.MonkeyPatch) -> Reply:
-    monkeypatch.setattr("optimove_conditional_execution.rehearsal.reply._GRACE_SECONDS", 0.4)
+    monkeypatch.setattr("optimove_conditional_execution.rehearsal.checks._GRACE_SECONDS", 0.4)
     engine = AsyncHttpEngine()
     try:
         return await post(engine, Delivery(url, Request("POST", "/", "", {}, b"{}")), timeout_ms=100)

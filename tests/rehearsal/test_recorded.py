@@ -24,8 +24,7 @@ from optimove_conditional_execution.rehearsal import (
     TriggeredResult,
     rehearse_triggered,
 )
-from optimove_conditional_execution.rehearsal.plan import Expectation
-from optimove_conditional_execution.rehearsal.recorded import read_rows
+from optimove_conditional_execution.rehearsal.plan import Expectation, read_rows
 from optimove_conditional_execution.testing import FakeOptimove, notification
 from tests.conftest import served
 

@@ -12,7 +12,7 @@ import pytest
 from starlette.applications import Starlette
 
 from optimove_conditional_execution import ConfigurationError
-from optimove_conditional_execution.rehearsal.server import served
+from optimove_conditional_execution.rehearsal.base import served
 from optimove_conditional_execution.rehearsal.service import end_group, lines, started, until_reachable
 from optimove_conditional_execution.urls import is_loopback
 from tests.cli.conftest import PATIENCE, is_gone

@@ -15,10 +15,10 @@ from rich.console import Console
 
 from ..operations import DEFAULT_TIMEOUT_MS
 from ..rehearsal import Observation, ScheduledRehearsal, ScheduledResult, TriggeredRehearsal
+from ..rehearsal.base import LOOPBACK
 from ..rehearsal.demo import DEMO_CUSTOMERS, SAFETY_MARGIN, demo_scheduled, demo_triggered
 from ..rehearsal.plan import ALL_SCENARIOS_COUNT, FAULT_KINDS, FaultKind
 from ..rehearsal.result import OTHER_TOKEN
-from ..rehearsal.server import LOOPBACK
 from ..rehearsal.service import START_SECONDS
 from ..rehearsal.simulation import Simulation
 from ..settings import (

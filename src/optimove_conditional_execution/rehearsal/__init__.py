@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .checks import CheckResult, Observation
+from .checks import CheckResult, Observation, Reply
 from .plan import PlannedNotification
-from .reply import Reply
 from .result import Finding, Latencies, ScheduledResult, TriggeredResult
 from .scheduled import ScheduledRehearsal
 from .triggered import TriggeredRehearsal

@@ -26,12 +26,11 @@ from ..settings import BASE_URL_VARIABLE
 from ..stores import SqliteJournal
 from ..testing import FakeOptimove
 from . import sample_service
-from .base import simulated
+from .base import served, simulated
 from .checks import Observation
 from .plan import demo_plan
 from .result import ScheduledResult, TriggeredResult, sentences
 from .scheduled import announced, registered_listener
-from .server import served
 from .triggered import TriggeredRehearsal
 
 DEMO_CUSTOMERS: Final = 25_000

@@ -15,7 +15,7 @@ from typing import Final
 from .. import AsyncOptimoveClient, AsyncWebhookReceiver, Deadline, Decision, OptimoveError, WebhookNotification
 from ..adapters.asgi import ASGIApp
 from ..settings import SECRET_VARIABLE
-from .server import served
+from .base import served
 
 # -P: a file of the working directory must not stand in for a module of ours.
 COMMAND: Final = (sys.executable, "-P", "-m", "optimove_conditional_execution.rehearsal.sample_service")

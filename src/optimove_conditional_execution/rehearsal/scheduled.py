@@ -17,9 +17,8 @@ from ..testing.campaigns import Rows
 from ..testing.fake import listener_delivery
 from ..transport.http import AsyncHttpEngine
 from .base import Rehearsal
-from .plan import Expectation
-from .recorded import Recorded, read_rows
-from .reply import post
+from .checks import post
+from .plan import Expectation, Recorded, read_rows
 from .result import Finding, ScheduledResult
 from .service import until_reachable
 

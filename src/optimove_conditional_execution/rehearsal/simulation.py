@@ -18,13 +18,11 @@ from ..operations import DEFAULT_TIMEOUT_MS
 from ..settings import SECRET_VARIABLE, TIMEZONE_VARIABLE
 from ..testing import FakeOptimove
 from ..transport.http import AsyncHttpEngine
-from .base import simulated
-from .checks import Observation
+from .base import LOOPBACK, simulated
+from .checks import Observation, post
 from .plan import PlannedNotification
-from .reply import post
 from .result import Latencies, ScheduledResult
 from .scheduled import announced, registered_listener, until_cleared
-from .server import LOOPBACK
 from .triggered import LOOK_AGAIN_SECONDS, Posted, paced, until_over
 
 _KEPT: Final = 1_000

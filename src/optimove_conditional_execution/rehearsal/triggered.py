@@ -20,10 +20,8 @@ from ..testing import Delivery, FakeOptimove, SentNotification, notification, si
 from ..transport.http import AsyncHttpEngine
 from ..urls import origin
 from .base import Rehearsal
-from .checks import Observation
-from .plan import Expectation, FaultKind, PlannedNotification, plan
-from .recorded import Recorded, read_payloads
-from .reply import Reply, post
+from .checks import Observation, Reply, post
+from .plan import Expectation, FaultKind, PlannedNotification, Recorded, plan, read_payloads
 from .result import Finding, TriggeredResult, number_of
 from .service import is_reachable, until_reachable
 
