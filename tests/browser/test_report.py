@@ -10,8 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from optimove_conditional_execution.cli.app import program
-from optimove_conditional_execution.cli.charts import BurnUp, Histogram, Section
-from optimove_conditional_execution.cli.files import write_page
+from optimove_conditional_execution.cli.charts import BurnUp, Histogram, Section, write_page
 from tests.browser.chromium import Page, chromium, installed
 from tests.cli.test_charts import HOSTILE
 

@@ -14,8 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from optimove_conditional_execution import ConfigurationError
-from optimove_conditional_execution.cli.charts import Section
-from optimove_conditional_execution.cli.files import report_option, write_page
+from optimove_conditional_execution.cli.charts import Section, report_option, write_page
 
 SECTION = Section(title="A campaign", ok=True, verdict="Done.")
 

@@ -19,9 +19,10 @@ _COMMANDS: Final = {
     **{name: f"rehearse:{name}" for name in ("demo", "simulate", "trigger", "campaign")},
     **{name: f"signature:{name}_command" for name in ("sign", "verify")},
     **{name: f"tenant:{name}" for name in ("webhooks", "listeners", "settings")},
-    **{name: f"{name}:{name}" for name in ("review", "reconcile", "decisions", "init", "schema", "switch")},
+    **{name: f"decisions:{name}" for name in ("decisions", "replay", "reconcile")},
+    **{name: f"{name}:{name}" for name in ("review", "init", "switch")},
+    "schema": "databases:schema",
     "doctor": "doctor.command:doctor",
-    "replay": "replay:replay_command",
 }
 """Module and name of each command; the module is imported when the command is asked for."""
 

@@ -13,17 +13,21 @@ import importlib.resources
 import io
 import math
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final, final
 
+import click
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from .. import __version__
+from ..errors import ConfigurationError
 from ..flows.report import Progress
 
 MAX_SAMPLES: Final = 240
@@ -35,6 +39,7 @@ _STEPS: Final = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 _DECADES: Final = range(-3, 10)
 _LATE: Final = "bold red"
 _STYLES: Final = ("green", "cyan")
+_SUFFIXES: Final = (".html", ".htm")
 _BAD: Final = ("wrong", "lost", "late")
 """Facts that are an error unless they are 0."""
 
@@ -367,3 +372,67 @@ def page(title: str, sections: Sequence[Section], *, made: datetime) -> str:
     text = console.export_html(theme=_THEME, code_format=template).replace("TITLE", html.escape(title), 1)
     # Control characters and lone surrogates are invalid in HTML, and a right-to-left override would reverse the text.
     return "".join(character if character.isprintable() or character == "\n" else "\ufffd" for character in text)
+
+
+def write_page(path: Path, *, title: str, sections: Sequence[Section], made: datetime | None = None) -> None:
+    """Write a report as one HTML page. A reader sees the old file or the new one, never a part.
+
+        section = Section(title="Triggered campaign", ok=True, verdict="Nothing lost.", facts=[("sent", "40")],
+                          charts=[Histogram(latencies_ms, deadline_ms=5_000)])
+        write_page(report, title="A rehearsal", sections=[section])
+
+    Args:
+        path: From `report_option`.
+        title: The page's heading.
+        sections: Its contents; all text is escaped.
+        made: When; unset, now.
+
+    Raises:
+        ConfigurationError: It cannot be written (any more).
+    """
+    text = page(title, sections, made=datetime.now(UTC) if made is None else made)
+    try:
+        # It names customers: the permissions of an older page are kept.
+        with click.open_file(path, "w", encoding="utf-8", atomic=True) as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigurationError(f"The report {path} could not be written: {error.strerror}.") from None
+
+
+def _checked(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+    """Return a path with its links followed, if a page can be written there.
+
+    Raises:
+        BadParameter: It does not name an HTML file, or nothing can be written there.
+    """
+    if path is None:
+        return None
+    try:
+        real = path.resolve()
+        if path.is_dir():
+            complaint = f"{path} is a folder: name a file in it, such as {path / 'report.html'}."
+        elif path.suffix.lower() not in _SUFFIXES:
+            complaint = f"{path} must end in .html: so that no other file is overwritten by mistake."
+        elif real.exists() and not real.is_file():
+            complaint = f"{path} is not a regular file."
+        elif not real.parent.is_dir():
+            complaint = f"There is no folder {path.parent}: make it first."
+        else:
+            # Permissions are known only by trying. A write-protected page is kept.
+            if real.exists():
+                real.open("r+b").close()
+            tempfile.TemporaryFile(dir=real.parent).close()
+            return real
+    except OSError as error:
+        complaint = f"{path} cannot be written: {error.strerror or type(error).__name__}."
+    raise click.BadParameter(complaint)
+
+
+report_option: Final = click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    callback=_checked,
+    metavar="FILE.html",
+    help="Write a page with the numbers and charts, too.",
+)
+"""`--report FILE.html`: the command gets `report: Path | None`; an unusable path is status 2."""

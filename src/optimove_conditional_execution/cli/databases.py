@@ -1,13 +1,14 @@
-"""Journals and logs of decisions as commands take them: an SQLite file, or a PostgreSQL."""
+"""Journals and logs of decisions as commands take them, files with customers, and `optimove-ce schema`."""
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, cast
 
 import click
 
@@ -16,6 +17,7 @@ from ..flows.decision_log import LoggedDecision
 from ..settings import LOG_SECRET_VARIABLE
 from ..stores import SqliteDecisionLog, SqliteJournal
 from ..stores.chained_log import ChainedLog
+from ..stores.postgres_schema import CLAIMS_SCHEMA, DECISIONS_SCHEMA, JOURNAL_SCHEMA
 from ..stores.sqlite_file import SqliteError, connected
 from .options import F
 
@@ -220,3 +222,43 @@ def readable(found: Iterator[LoggedDecision]) -> Iterator[LoggedDecision]:
             f"An entry of the log cannot be read ({type(error).__name__}): it was changed. "
             "`optimove-ce decisions verify` names the first that was."
         ) from None
+
+
+@contextmanager
+def private_file(path: Path) -> Iterator[TextIO]:
+    """Write a file that its owner alone can read; it replaces an older one when it is complete.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ConfigurationError: It cannot be written.
+    """
+    real = path.resolve()
+    made: Path | None = None
+    try:
+        # An id may have a lone surrogate.
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", errors="backslashreplace", newline="", dir=real.parent, delete=False
+        ) as file:
+            made = Path(file.name)
+            yield cast("TextIO", file)
+        made.replace(real)
+    except OptimoveError:  # some of them are OSErrors, too
+        raise
+    except OSError as error:
+        raise ConfigurationError(f"The file {path} cannot be written: {error.strerror}.") from None
+    finally:
+        if made is not None:
+            made.unlink(missing_ok=True)
+
+
+@click.command(epilog="\b\nExample:\n  optimove-ce schema | psql postgresql://owner@db.example.com/gate")
+def schema() -> None:
+    """Print the tables of PostgresClaims, PostgresJournal and PostgresDecisionLog, for a role that may make them.
+
+    Where the gate's own role may create them, they are made at first use. Otherwise grant it SELECT, INSERT, UPDATE and
+    DELETE on them. For a log that the gate itself cannot change, grant it no more than SELECT and INSERT on
+    optimove_decision_log, and SELECT and UPDATE on optimove_decision_log_head.
+    """
+    click.echo(CLAIMS_SCHEMA + JOURNAL_SCHEMA + DECISIONS_SCHEMA, nl=False)

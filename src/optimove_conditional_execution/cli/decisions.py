@@ -1,20 +1,39 @@
-"""`optimove-ce decisions`: what a log of decisions knows of a customer, its export, and whether it was changed."""
+"""`optimove-ce decisions`, `replay` and `reconcile`: what was decided, what a new rule would decide, what was sent."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, TextIO, final
+from pathlib import Path
+from typing import Any, Final, TextIO, TypeVar, final, get_args
 
 import click
 
+from ..client import OptimoveClient
+from ..errors import ConfigurationError
 from ..flows.decision_log import LoggedDecision
+from ..reconciliation import Difference, Reconciliation
+from ..reconciliation import reconcile as compare
 from ..rehearsal.result import number_of
-from .databases import about_pseudonyms, database_option, moment_option, read_log, readable, selection_options
-from .options import echo_result, json_lines_option, json_option, printable
+from ..replay import Left, Replayed, ReplayReport
+from ..replay import replay as ask_again
+from .databases import (
+    about_pseudonyms,
+    database_option,
+    moment_option,
+    private_file,
+    read_journal,
+    read_log,
+    readable,
+    selection_options,
+)
+from .options import Seconds, echo_result, json_lines_option, json_option, printable, user_function
+
+T = TypeVar("T")
 
 _SHOW: Final = "show"
 _COLUMNS: Final = (
@@ -95,11 +114,9 @@ def export_decisions(log: str, differences: bool, as_csv: bool, as_json: bool, *
         found = readable(opened.decisions(**selection))
         if differences:
             found = (each for each in found if each.record.differs)
-        if as_json:
-            for each in found:
-                click.echo(json.dumps(each.as_json()))
-        else:
-            _write_csv(sys.stdout, found)
+        write: Callable[[LoggedDecision], None] = _echo_json if as_json else _csv(sys.stdout, _COLUMNS, _cells)
+        for each in found:
+            write(each)
 
 
 @decisions.command("verify", epilog="\b\nExample:\n  optimove-ce decisions verify --log decisions.db")
@@ -232,25 +249,203 @@ def _outcome(logged: LoggedDecision) -> str:
     return f"Optimove did not take the {said}{error}."
 
 
-def _write_csv(stream: TextIO, found: Iterable[LoggedDecision]) -> None:
-    rows: csv.DictWriter[str] = csv.DictWriter(stream, _COLUMNS, extrasaction="ignore", lineterminator="\n")
+def _echo_json(each: LoggedDecision) -> None:
+    click.echo(json.dumps(each.as_json()))
+
+
+def _cells(each: LoggedDecision) -> dict[str, Any]:
+    told = each.as_json()
+    done: dict[str, Any] = told.pop("completion") or {}
+    told |= {
+        "channels": ", ".join(told["channels"]),
+        "promotions": ", ".join(told["promotions"]),
+        "evidence": json.dumps(told["evidence"]) if told["evidence"] else "",
+        "told": done.get("told"),
+        "taken": done.get("taken"),
+        "completed_at": done.get("at"),
+        "completion": done.get("kind"),
+        "completion_error": done.get("error"),
+    }
+    return {name: _encodable(value) for name, value in told.items()}
+
+
+def _csv(stream: TextIO, columns: Sequence[str], cells: Callable[[T], Mapping[str, Any]]) -> Callable[[T], None]:
+    """Write the first line of a CSV file, and return what writes a row of it."""
+    rows: csv.DictWriter[str] = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
     rows.writeheader()
-    for each in found:
-        told = each.as_json()
-        done: dict[str, Any] = told.pop("completion") or {}
-        told |= {
-            "channels": ", ".join(told["channels"]),
-            "promotions": ", ".join(told["promotions"]),
-            "evidence": json.dumps(told["evidence"]) if told["evidence"] else "",
-            "told": done.get("told"),
-            "taken": done.get("taken"),
-            "completed_at": done.get("at"),
-            "completion": done.get("kind"),
-            "completion_error": done.get("error"),
-        }
-        rows.writerow({name: _encodable(value) for name, value in told.items()})
+    return lambda each: rows.writerow(cells(each))
 
 
 def _encodable(value: object) -> object:
     """Return text that UTF-8 can hold: an id may have a lone surrogate."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+# ---- replay
+
+_REPLAY_COLUMNS: Final = (
+    "entry", "at", "flow", "campaign", "customer_id", "request_uid", "event_key", "before", "before_reason", "after",
+    "after_reason", "error",
+)  # fmt: skip
+_LEFT: Final[dict[Left, str]] = {
+    "without_payload": "without a payload",
+    "erased": "erased",
+    "not_decided": "that no rule had decided",
+    "no_rule": "of the other kind of campaign",
+}
+
+
+@click.command(epilog="\b\nExample:\n  optimove-ce replay --handler gate:new_rule --csv changed.csv --log decisions.db")
+@database_option("log")
+@click.option("--handler", metavar="MODULE:FUNCTION", help="The new rule for triggered campaigns.")
+@click.option("--reviewer", metavar="MODULE:FUNCTION", help="The new rule for scheduled campaigns.")
+@selection_options
+@click.option(
+    "--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Write who would be decided differently into this file; it holds customer ids.",
+)  # fmt: skip
+@click.option(
+    "--timeout", type=Seconds(min=0.001, max=3_600), default=10.0, help="Seconds for each call of the new rule."
+)
+@json_option
+def replay(
+    log: str,
+    handler: str | None,
+    reviewer: str | None,
+    csv_file: Path | None,
+    timeout: float,
+    as_json: bool,
+    **selection: Any,
+) -> None:
+    """Ask a new rule about recorded decisions, and count who would be decided differently.
+
+    The log must have been written with keep_payloads=True; the key of an encrypted one is read from
+    OPTIMOVE_DECISION_LOG_KEY. Nothing is sent to Optimove; what the rule itself does happens. MODULE:FUNCTION is looked
+    for in the current folder first, and may be a plain function or a coroutine function.
+
+    Exit status: 0 all are decided as before, 1 one is not, or the new rule failed for it, 2 a usage or configuration
+    error, also when there was nothing to ask about.
+    """
+    given = {"handler": handler, "reviewer": reviewer}
+    rules: dict[str, Any] = {what: user_function(name, what) for what, name in given.items() if name is not None}
+    with read_log(log) as opened, contextlib.ExitStack() as stack:
+        on_difference = None
+        if csv_file is not None:
+            on_difference = _csv(stack.enter_context(private_file(csv_file)), _REPLAY_COLUMNS, _replay_cells)
+        found = readable(opened.decisions(**selection))
+        report = ask_again(found, on_difference=on_difference, timeout=timeout, **rules)
+    if not report.asked:
+        left = _left_out(report)
+        raise ConfigurationError(
+            f"There was nothing to ask about{f': {left}' if left else ''}. The log must be written with "
+            "keep_payloads=True."
+        )
+    echo_result(_numbers(report), "\n".join(_lines(report, csv_file)), as_json=as_json)
+    raise click.exceptions.Exit(int(report.unchanged < report.asked))
+
+
+def _replay_cells(replayed: Replayed) -> dict[str, Any]:
+    told = replayed.logged.as_json()
+    after = {"after": replayed.after, "after_reason": replayed.reason, "error": replayed.error}
+    return {**told, "before": replayed.before, "before_reason": told["reason"], **after}
+
+
+def _left_out(report: ReplayReport) -> str:
+    return ", ".join(f"{count} {_LEFT[why]}" for why, count in report.left_out.items())
+
+
+def _numbers(report: ReplayReport) -> dict[str, object]:
+    return {
+        "asked": report.asked,
+        "unchanged": report.unchanged,
+        "changed": [
+            {"before": old, "after": new, "count": count} for (old, new), count in report.changed.most_common()
+        ],
+        "failed": dict(report.failed.most_common()),
+        "left_out": {name: report.left_out[name] for name in _LEFT},
+    }
+
+
+def _lines(report: ReplayReport, file: Path | None) -> Iterator[str]:
+    changed, failed = report.changed.total(), report.failed.total()
+    asked = number_of(report.asked, "decision")
+    yield f"Asked about {asked}: {report.unchanged} as before, {changed} different, {failed} failed."
+    for (before, after), count in report.changed.most_common():
+        yield f"  {count:>8}  {before} -> {after}"
+    for why, count in report.failed.most_common():
+        yield f"  {count:>8}  {why}"
+    if left := _left_out(report):
+        yield f"Left out: {left}."
+    if file is not None:
+        yield f"Who they are is in {file}."
+
+
+# ---- reconcile
+
+_LINES: Final = (
+    ("approved", "approved"),
+    ("acknowledged", "of them acknowledged by Optimove"),
+    ("held_back", "held back by the kill switch, and so not approved"),
+    ("sent", "sent by Optimove"),
+    ("unapproved", "sent and not approved"),
+    ("not_sent", "approved, acknowledged, and not sent"),
+    ("unacknowledged", "approved, not acknowledged, and not sent"),
+    ("disagreeing", "approved by only one of journal and log"),
+)
+
+
+_ONE_ERASED: Final = "decision of the log is about a customer who was erased: it cannot"
+_ERASED: Final = "decisions of the log are about customers who were erased: they cannot"
+
+
+@click.command(epilog="\b\nExample:\n  optimove-ce reconcile 1359 --journal reviews.db --ids ids.csv")
+@click.argument("campaign", type=click.IntRange(min=1))
+@database_option("journal", required=False)
+@database_option("log", required=False)
+@click.option(
+    "--ids",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write the customers of each difference, as CSV; readable by you only.",
+)
+@json_option
+def reconcile(campaign: int, journal: str | None, log: str | None, ids: Path | None, as_json: bool) -> None:
+    """Compare whom Optimove has sent CAMPAIGN with who was approved, after it has gone out.
+
+    Give the journal of the review, the log of decisions, or both. Key and URL are read from OPTIMOVE_API_KEY and
+    OPTIMOVE_BASE_URL. No id is ever printed.
+
+    Exit status: 0 nobody got it who was not approved, 1 somebody did, 2 a usage or configuration error, or Optimove
+    cannot be asked.
+    """
+    if journal is None and log is None:
+        raise click.UsageError("Give --journal, --log, or both: they hold who was approved.")
+    with contextlib.ExitStack() as stack:
+        written = None if ids is None else stack.enter_context(private_file(ids))
+        kept = None if journal is None else stack.enter_context(read_journal(journal))
+        logged = None if log is None else stack.enter_context(read_log(log))
+        client = stack.enter_context(OptimoveClient())
+        result = stack.enter_context(compare(client, campaign, journal=kept, decision_log=logged))
+        if written is not None:
+            rows = csv.writer(written, lineterminator="\n")
+            rows.writerow(("difference", "customer_id"))
+            for difference in get_args(Difference):
+                rows.writerows((difference, name) for name in result.ids(difference))
+    lines = _compared(result, has_journal=kept is not None, has_log=logged is not None)
+    echo_result(result.as_json(), "\n".join(lines), as_json=as_json)
+    raise click.exceptions.Exit(int(not result.ok))
+
+
+def _compared(result: Reconciliation, *, has_journal: bool, has_log: bool) -> Iterator[str]:
+    yield f"Campaign {result.campaign_id}"
+    for name, words in _LINES:
+        if name != "disagreeing" or (has_journal and has_log):
+            yield f"{getattr(result, name):>12,}  {words}"
+    if has_journal and not result.reviews:
+        yield "The journal has no review of this campaign."
+    if has_log and not result.records:
+        yield "The log has no decision about this campaign."
+    if result.erased:
+        yield f"{number_of(result.erased, _ONE_ERASED, _ERASED)} be compared."
+    if not result.rows:
+        yield "Optimove lists nobody: perhaps the campaign has not gone out yet."

@@ -30,7 +30,7 @@ from ..settings import (
     secret_variables,
 )
 from ..urls import is_loopback
-from .charts import BurnUp, Section, show_charts, show_section
+from .charts import BurnUp, Section, report_option, show_charts, show_section, write_page
 from .console import (
     NotificationDisplay,
     ReviewDisplay,
@@ -41,7 +41,6 @@ from .console import (
     line_of,
     triggered_section,
 )
-from .files import report_option, write_page
 from .options import MAX_TIMEOUT_MS, F, Seconds, as_text, given_secrets, json_lines_option, json_option, together, url
 from .signals import Interrupted, run_interruptibly
 from .tenant import token_of, with_token

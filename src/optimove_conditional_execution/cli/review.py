@@ -22,10 +22,9 @@ from ..models.events import CampaignReadyEvent
 from ..review import AsyncCampaignReview, per_customer
 from ..review.stopping import STOP_SECONDS
 from ..signature_diagnosis import UTF_16, utf_16
-from .charts import show_section
+from .charts import report_option, show_section, write_page
 from .console import ReviewDisplay, review_sections
 from .databases import database_option, is_url, open_journal, reachable, read_journal
-from .files import report_option, write_page
 from .options import echo_result, json_option, printable, together, user_function
 from .signals import Interrupted, run_interruptibly
 
