@@ -20,9 +20,8 @@ _COMMANDS: Final = {
     **{name: f"signature:{name}_command" for name in ("sign", "verify")},
     **{name: f"tenant:{name}" for name in ("webhooks", "listeners", "settings")},
     **{name: f"decisions:{name}" for name in ("decisions", "replay", "reconcile")},
-    **{name: f"{name}:{name}" for name in ("review", "init", "switch")},
+    **{name: f"{name}:{name}" for name in ("doctor", "review", "init", "switch")},
     "schema": "databases:schema",
-    "doctor": "doctor.command:doctor",
 }
 """Module and name of each command; the module is imported when the command is asked for."""
 
