@@ -33,7 +33,7 @@ from optimove_conditional_execution.rehearsal.demo import (
     demo_scheduled,
 )
 from optimove_conditional_execution.rehearsal.plan import demo_plan
-from optimove_conditional_execution.rehearsal.simulation import Simulation
+from optimove_conditional_execution.rehearsal.triggered import Simulation
 from optimove_conditional_execution.settings import BASE_URL_VARIABLE, TIMEZONE_VARIABLE
 from optimove_conditional_execution.signature_diagnosis import Mistake
 from tests.docs.drawings import PAGE, chart_block, drawings, drawn

@@ -7,13 +7,13 @@ import contextlib
 
 import pytest
 
-from optimove_conditional_execution.rehearsal import Observation, simulation, triggered
-from optimove_conditional_execution.rehearsal.simulation import Simulation
+from optimove_conditional_execution.rehearsal import Observation, triggered
+from optimove_conditional_execution.rehearsal.triggered import Simulation
 
 
 def test_it_forgets_what_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(simulation, "_KEPT", 5)
-    monkeypatch.setattr(triggered, "GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(triggered, "_KEPT", 5)
+    monkeypatch.setattr(triggered, "_GRACE_SECONDS", 0.0)
     results: list[Observation] = []
 
     endless = Simulation(
@@ -37,7 +37,7 @@ def test_what_was_missed_is_not_made_up_for(monkeypatch: pytest.MonkeyPatch) -> 
     async def run() -> None:
         monkeypatch.setattr("time.monotonic", lambda: now[0])
         monkeypatch.setattr("asyncio.sleep", sleep)
-        async with contextlib.aclosing(triggered.paced(10)) as pace:
+        async with contextlib.aclosing(triggered._paced(10)) as pace:
             for _ in range(3):
                 await anext(pace)
             now[0] += 3_600  # the machine slept

@@ -29,7 +29,7 @@ from optimove_conditional_execution import (
     WebhookReceiver,
 )
 from optimove_conditional_execution.cli.app import program
-from optimove_conditional_execution.cli.databases import schema
+from optimove_conditional_execution.cli.tools import schema
 from optimove_conditional_execution.replay import replay
 from optimove_conditional_execution.stores import LoggedDecision, postgres_decisions
 from optimove_conditional_execution.stores.hash_chain import GENESIS, ChainFault

@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from optimove_conditional_execution import (
     ConfigurationError,
 )
-from optimove_conditional_execution.cli.databases import schema
+from optimove_conditional_execution.cli.tools import schema
 from optimove_conditional_execution.stores.postgres import PostgresJournal
 from tests.servers.claims import IN_URL, SECRET, guarded
 from tests.servers.journals import TABLES, locks, terminate

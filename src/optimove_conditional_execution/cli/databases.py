@@ -1,4 +1,4 @@
-"""Journals and logs of decisions as commands take them, files with customers, and `optimove-ce schema`."""
+"""Journals and logs of decisions as commands take them, and files with customers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from ..flows.decision_log import LoggedDecision
 from ..settings import LOG_SECRET_VARIABLE
 from ..stores import SqliteDecisionLog, SqliteJournal
 from ..stores.chained_log import ChainedLog
-from ..stores.postgres_schema import CLAIMS_SCHEMA, DECISIONS_SCHEMA, JOURNAL_SCHEMA
 from ..stores.sqlite_file import SqliteError, connected
 from .options import F
 
@@ -251,14 +250,3 @@ def private_file(path: Path) -> Iterator[TextIO]:
     finally:
         if made is not None:
             made.unlink(missing_ok=True)
-
-
-@click.command(epilog="\b\nExample:\n  optimove-ce schema | psql postgresql://owner@db.example.com/gate")
-def schema() -> None:
-    """Print the tables of PostgresClaims, PostgresJournal and PostgresDecisionLog, for a role that may make them.
-
-    Where the gate's own role may create them, they are made at first use. Otherwise grant it SELECT, INSERT, UPDATE and
-    DELETE on them. For a log that the gate itself cannot change, grant it no more than SELECT and INSERT on
-    optimove_decision_log, and SELECT and UPDATE on optimove_decision_log_head.
-    """
-    click.echo(CLAIMS_SCHEMA + JOURNAL_SCHEMA + DECISIONS_SCHEMA, nl=False)

@@ -20,7 +20,7 @@ from ..rehearsal.demo import DEMO_CUSTOMERS, SAFETY_MARGIN, demo_scheduled, demo
 from ..rehearsal.plan import ALL_SCENARIOS_COUNT, FAULT_KINDS, FaultKind
 from ..rehearsal.result import OTHER_TOKEN
 from ..rehearsal.service import START_SECONDS
-from ..rehearsal.simulation import Simulation
+from ..rehearsal.triggered import Simulation
 from ..settings import (
     API_KEY_VARIABLE,
     BASE_URL_VARIABLE,

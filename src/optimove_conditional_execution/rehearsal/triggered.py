@@ -1,12 +1,17 @@
-"""Rehearsal of a triggered campaign: post signed notifications to a webhook, faults included, and check the results."""
+"""Notifications of triggered campaigns: a rehearsal, faults included, with checks of the results; and a simulation.
+
+The simulation checks nothing, and runs until it is stopped.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, final
 from urllib.parse import urlsplit
@@ -15,31 +20,35 @@ from ..deadline import Clock
 from ..errors import ConfigurationError
 from ..operations import DEFAULT_TIMEOUT_MS
 from ..receivers.webhook import MAX_BODY
-from ..settings import API_KEY_VARIABLE, SECRET_VARIABLE
+from ..settings import API_KEY_VARIABLE, SECRET_VARIABLE, TIMEZONE_VARIABLE
 from ..testing import Delivery, FakeOptimove, SentNotification, notification, signed_request
 from ..transport.http import AsyncHttpEngine
 from ..urls import origin
-from .base import Rehearsal
+from .base import LOOPBACK, Rehearsal, simulated
 from .checks import Observation, Reply, post
 from .plan import Expectation, FaultKind, PlannedNotification, Recorded, plan, read_payloads
-from .result import Finding, TriggeredResult, number_of
+from .result import Finding, Latencies, ScheduledResult, TriggeredResult, number_of
+from .scheduled import announced, registered_listener, until_cleared
 from .service import is_reachable, until_reachable
 
-OVERDUE_SECONDS: Final = 10.0
+_OVERDUE_SECONDS: Final = 10.0
 """How long after its deadline a late notification arrives, by Optimove's clock and by ours. Receivers tell that by
 comparing it with its neighbours, whose own transit times are some milliseconds, or half a second on a busy machine, and
 by their wall clock."""
 
-GRACE_SECONDS: Final = 0.25
+_GRACE_SECONDS: Final = 0.25
 """Seconds after its deadline for which a late answer is still recorded."""
 
-LOOK_AGAIN_SECONDS: Final = 0.025
+_LOOK_AGAIN: Final = 0.025
 _CATCH_UP_SECONDS: Final = 1.0
+
+_KEPT: Final = 1_000
+"""Notifications and calls that are kept, and latencies that are counted: it may run for weeks."""
 
 
 @final
 @dataclass(slots=True)
-class Posted:
+class _Posted:
     """A notification that was posted."""
 
     planned: PlannedNotification
@@ -136,7 +145,7 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
         if self.url is not None:
             # An id that differs from those that the simulator makes: a service that registers the URL itself finds it.
             self._fake.webhooks["given1"] = self.url
-        self._posted: list[Posted] = []
+        self._posted: list[_Posted] = []
 
     def _plan(self, seed: int) -> list[PlannedNotification]:
         if self.payloads is None:
@@ -181,7 +190,7 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
 
     async def _listening(self) -> str:
         while not self._fake.webhooks:
-            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            await asyncio.sleep(_LOOK_AGAIN)
         return await until_reachable(next(iter(self._fake.webhooks.values())))
 
     async def _found(self) -> str | None:
@@ -233,16 +242,16 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
             posted.over = True
             self.on_change(posted.observation())
 
-        async with asyncio.TaskGroup() as group, contextlib.aclosing(paced(self.rate)) as pace:
+        async with asyncio.TaskGroup() as group, contextlib.aclosing(_paced(self.rate)) as pace:
             for planned in self.notifications:
                 await anext(pace)
                 group.create_task(play(planned))
 
-    def _prepared(self, planned: PlannedNotification, url: str) -> tuple[Posted, Delivery]:
+    def _prepared(self, planned: PlannedNotification, url: str) -> tuple[_Posted, Delivery]:
         timeout_ms = self._fake.timeout_ms
         sent_ms = round(self._optimove_time() * 1000)
         if planned.fault == "late":
-            sent_ms = min(sent_ms, round(time.time() * 1000)) - round(OVERDUE_SECONDS * 1000) - timeout_ms
+            sent_ms = min(sent_ms, round(time.time() * 1000)) - round(_OVERDUE_SECONDS * 1000) - timeout_ms
         # A new request_uid each time, even with a seed: a service that ran before would take it for a repeat.
         if planned.payload is None:
             payload = notification(
@@ -257,20 +266,143 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
         delivery = self._fake.delivery(url, payload)
         if planned.fault == "forged":
             delivery = _forged(delivery, planned)
-        return Posted(planned, self._fake.expect(payload), timeout_ms), delivery
+        return _Posted(planned, self._fake.expect(payload), timeout_ms), delivery
 
-    async def _settled(self, posted: Posted) -> None:
+    async def _settled(self, posted: _Posted) -> None:
         if all(reply.failure in ("refused", "unknown-host") for reply in posted.replies):
             return  # it was not received
         if posted.planned.must_be_decided and any(reply.is_success for reply in posted.replies):
             # It may be answered after the webhook's response.
             with contextlib.suppress(TimeoutError):  # a payload that stays as it is can have a far deadline
-                async with asyncio.timeout(posted.timeout_ms / 1000 + GRACE_SECONDS):
-                    await until_over(posted.question, clock=self._optimove_time)
+                async with asyncio.timeout(posted.timeout_ms / 1000 + _GRACE_SECONDS):
+                    await _until_over(posted.question, clock=self._optimove_time)
             if posted.planned.fault is None:
                 return
         # An answer that must not come would come about now; one that comes later still is checked at the end.
-        await asyncio.sleep(GRACE_SECONDS)
+        await asyncio.sleep(_GRACE_SECONDS)
+
+
+@final
+@dataclass(kw_only=True)
+class Simulation:
+    """Notifications at a rate to each registered webhook, and campaigns to the registered listener.
+
+    Attributes:
+        host: Where the simulator listens.
+        port: Its port; 0 takes a free one.
+        rate: Notifications a second.
+        count: How many in all; None continues until it is cancelled.
+        timeout_ms: Milliseconds that an answer may take, until a service sets it.
+        webhooks: URLs that are registered at the start.
+        users: Ids of customers, taken in turn; none makes up new ones.
+        campaign_every: Seconds between two campaigns; None fires none.
+        customers: Customers of a campaign.
+        lead_seconds: Seconds from a campaign's event to its clearance.
+        timezone: The zone of the campaigns' times, an IANA name.
+        on_ready: Called with the environment variables that a service needs.
+        on_result: Called with each notification that is over.
+        on_campaign: Called with each campaign, after clearance.
+    """
+
+    host: str = LOOPBACK
+    port: int = 0
+    rate: float = 1.0
+    count: int | None = None
+    timeout_ms: int = DEFAULT_TIMEOUT_MS
+    webhooks: Sequence[str] = ()
+    users: Sequence[str] = ()
+    campaign_every: float | None = None
+    customers: int = 100
+    lead_seconds: float = 30.0
+    timezone: str = "UTC"
+    on_ready: Callable[[Mapping[str, str]], object] = lambda _: None
+    on_result: Callable[[Observation], object] = lambda _: None
+    on_campaign: Callable[[ScheduledResult], object] = lambda _: None
+
+    def __post_init__(self) -> None:
+        self._fake = FakeOptimove(
+            api_key=secrets.token_urlsafe(24),
+            secret=secrets.token_urlsafe(32),
+            timeout_ms=self.timeout_ms,
+            timezone=self.timezone,
+        )
+        # Ids that differ from those that the simulator makes.
+        for number, url in enumerate(dict.fromkeys(self.webhooks), start=1):
+            self._fake.webhooks[f"given{number}"] = url
+        self._sent = 0
+        self._kinds: Counter[str] = Counter()
+        self._latencies: deque[int] = deque(maxlen=_KEPT)
+        self._finished: deque[str] = deque()
+
+    async def run(self) -> None:
+        """Serve, and post until the count is reached and the last one is over. It waits while nothing is registered.
+
+        Raises:
+            ConfigurationError: The simulator cannot listen.
+        """
+        variables = {SECRET_VARIABLE: str(self._fake.secret), TIMEZONE_VARIABLE: self._fake.timezone.key}
+        simulator = simulated(self._fake, variables, host=self.host, port=self.port)
+        async with simulator as (engine, environment), asyncio.TaskGroup() as group:
+            self.on_ready(environment)
+            campaigns = group.create_task(self._campaigns(engine))
+            await self._notifications(engine)
+            campaigns.cancel()
+
+    @property
+    def latencies(self) -> Latencies:
+        """Of the last thousand answers, from notification to answer."""
+        return Latencies.of(self._latencies)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the numbers so far, the summary of `simulate --json`."""
+        return {
+            "event": "summary",
+            "sent": self._sent,
+            **{kind: self._kinds[kind] for kind in ("approved", "denied", "unanswered", "late")},
+            "pending": self._sent - self._kinds.total(),
+            "latency_ms": self.latencies.as_json(),
+            "deadline_ms": self._fake.timeout_ms,
+        }
+
+    async def _notifications(self, engine: AsyncHttpEngine) -> None:
+        made_up = (f"C{number}" for number in itertools.count(100_001))
+        users: Iterator[str] = itertools.cycle(self.users) if self.users else made_up
+        async with asyncio.TaskGroup() as group, contextlib.aclosing(_paced(self.rate)) as pace:
+            while self.count is None or self._sent < self.count:
+                if not self._fake.webhooks:
+                    await asyncio.sleep(_LOOK_AGAIN)
+                    continue
+                await anext(pace)
+                self._sent += 1
+                group.create_task(self._ask(next(users), engine))
+
+    async def _ask(self, user_id: str, engine: AsyncHttpEngine) -> None:
+        timeout_ms = self._fake.timeout_ms
+        question, deliveries = self._fake.trigger(user_id)
+        replies = await asyncio.gather(*(post(engine, one, timeout_ms=timeout_ms) for one in deliveries))
+        await _until_over(question)
+        result = _Posted(PlannedNotification(user_id), question, timeout_ms, list(replies), over=True).observation()
+        self._kinds[result.answered] += 1
+        if result.latency_ms is not None:
+            self._latencies.append(result.latency_ms)
+        self._finished.append(question.request_uid)
+        if len(self._finished) > _KEPT:
+            self._fake.notifications.pop(self._finished.popleft(), None)
+        del self._fake.calls[:-_KEPT]
+        self.on_result(result)
+
+    async def _campaigns(self, engine: AsyncHttpEngine) -> None:
+        async with asyncio.TaskGroup() as group:
+            while self.campaign_every is not None:
+                group.create_task(self._clear(await registered_listener(self._fake), engine))
+                await asyncio.sleep(self.campaign_every)
+
+    async def _clear(self, url: str, engine: AsyncHttpEngine) -> None:
+        campaign = self._fake.add_campaign(self.customers, lead_seconds=self.lead_seconds)
+        status = await announced(engine, url, campaign)
+        await until_cleared(campaign)
+        del self._fake.campaigns[campaign.campaign_id]
+        self.on_campaign(ScheduledResult.of(campaign, [status]))
 
 
 def _stamps(sent_ms: int, timeout_ms: int) -> dict[str, Any]:
@@ -294,7 +426,7 @@ def _forged(delivery: Delivery, planned: PlannedNotification) -> Delivery:
             return replace(delivery, request=signed_request(request.body, secret=forger, path=path))
 
 
-async def paced(rate: float) -> AsyncGenerator[None, None]:
+async def _paced(rate: float) -> AsyncGenerator[None, None]:
     """Yield at a rate per second; what was missed, while the machine slept, is not caught up."""
     due = time.monotonic()
     while True:
@@ -303,8 +435,8 @@ async def paced(rate: float) -> AsyncGenerator[None, None]:
         due = max(due + 1 / rate, time.monotonic() - _CATCH_UP_SECONDS)
 
 
-async def until_over(question: SentNotification, *, clock: Clock = time.time) -> None:
+async def _until_over(question: SentNotification, *, clock: Clock = time.time) -> None:
     """Wait until a notification has its answer, or its deadline and a short grace have passed."""
-    end_ms = question.deadline_ms + GRACE_SECONDS * 1000
+    end_ms = question.deadline_ms + _GRACE_SECONDS * 1000
     while question.answer is None and (left := end_ms / 1000 - clock()) > 0:
-        await asyncio.sleep(min(LOOK_AGAIN_SECONDS, left))
+        await asyncio.sleep(min(_LOOK_AGAIN, left))

@@ -1,16 +1,20 @@
-"""`optimove-ce sign` and `optimove-ce verify`: signatures for the shell."""
+"""`optimove-ce sign`, `verify`, `switch` and `schema`: tools that ask neither Optimove nor a service."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import BinaryIO, Final
 
 import click
 
-from ..errors import SignatureError
+from ..errors import ConfigurationError, SignatureError
+from ..flows.switch import SwitchMode
 from ..signature import sign, verify
 from ..signature_diagnosis import UTF_16, diagnose, remarks, utf_16
-from .options import echo_result, given_secrets, json_option
+from ..stores.postgres_schema import CLAIMS_SCHEMA, DECISIONS_SCHEMA, JOURNAL_SCHEMA
+from ..switch import change_switch, read_switch
+from .options import echo_result, given_secrets, json_option, printable
 
 _BODY: Final = click.argument("file", type=click.File("rb"), default="-")
 
@@ -66,3 +70,40 @@ def _refused(body: bytes, signature: str, secrets: list[tuple[str, bytes]], as_j
     if name is not None and len(secrets) > 1:
         lines.append(f"This was found with the secret of {name}.")
     echo_result(answer, "\n".join(lines), as_json=as_json)
+
+
+@click.command(epilog='\b\nExample:\n  optimove-ce switch /etc/gate/switch --deny --tag "Summer bonus"')
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--deny", "mode", flag_value="deny", help="Say no to everybody.")
+@click.option("--abstain", "mode", flag_value="abstain", help="Say nothing about anybody, so nobody is approved.")
+@click.option("--ask", "mode", flag_value="ask", help="Ask the handler or reviewer as usual.")
+@click.option("--campaign", "campaigns", metavar="N", multiple=True, help="Only about this campaign; repeatable.")
+@click.option("--tag", "tags", metavar="T", multiple=True, help="Only about the campaigns with this tag; repeatable.")
+def switch(file: Path, mode: SwitchMode | None, campaigns: tuple[str, ...], tags: tuple[str, ...]) -> None:
+    """Stop approvals, of everything or of some campaigns, without a deployment.
+
+    FILE is the one that receivers and reviews have as `switch=`; they see it within about a second. Without --deny,
+    --abstain or --ask, print what it says. What is stopped for a campaign or a tag stays so until --ask names it.
+    """
+    try:
+        if mode is not None:
+            state = change_switch(file, mode, campaigns=campaigns, tags=tags)
+        elif campaigns or tags:
+            raise click.UsageError("--campaign and --tag need --deny, --abstain or --ask.")
+        else:
+            state = read_switch(file)
+    except OSError as error:
+        raise ConfigurationError(f"The file {file} cannot be used: {error.strerror}.") from error
+    for line in state.lines():
+        click.echo(printable(line))
+
+
+@click.command(epilog="\b\nExample:\n  optimove-ce schema | psql postgresql://owner@db.example.com/gate")
+def schema() -> None:
+    """Print the tables of PostgresClaims, PostgresJournal and PostgresDecisionLog, for a role that may make them.
+
+    Where the gate's own role may create them, they are made at first use. Otherwise grant it SELECT, INSERT, UPDATE and
+    DELETE on them. For a log that the gate itself cannot change, grant it no more than SELECT and INSERT on
+    optimove_decision_log, and SELECT and UPDATE on optimove_decision_log_head.
+    """
+    click.echo(CLAIMS_SCHEMA + JOURNAL_SCHEMA + DECISIONS_SCHEMA, nl=False)
