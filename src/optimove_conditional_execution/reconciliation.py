@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from itertools import chain, islice
-from typing import Any, Final, Literal, Protocol, TypeVar, final, runtime_checkable
+from typing import Any, Final, Literal, Protocol, TypeVar, final, get_args, runtime_checkable
 
 from .client import AsyncOptimoveClient, OptimoveClient
 from .deadline import Deadline
@@ -91,7 +91,7 @@ class Reconciliation(AbstractContextManager["Reconciliation"]):
     unacknowledged: int
     disagreeing: int
     _comparison: Comparison = field(repr=False)
-    _tests: dict[Difference, Callable[[Mark], bool]] = field(repr=False)
+    _tests: dict[str, Callable[[Mark], bool]] = field(repr=False)
 
     @property
     def ok(self) -> bool:
@@ -297,7 +297,6 @@ class _Work:
         approving = Mark.JOURNAL if self._reviews or not self._records else Mark(0)
         approving |= Mark.LOG if self._records or not self._reviews else Mark(0)
         told = Mark.TOLD | Mark.LOGGED_TOLD
-
         held = Mark.HELD if self._records else Mark.MAYBE_HELD
 
         def was_approved(marks: Mark) -> bool:
@@ -312,17 +311,17 @@ class _Work:
         def is_absent(marks: Mark) -> bool:
             return is_approved(marks) and not marks & Mark.SENT
 
-        tests: dict[Difference, Callable[[Mark], bool]] = {
+        tests: dict[str, Callable[[Mark], bool]] = {
+            "approved": is_approved,
+            "acknowledged": lambda marks: is_approved(marks) and bool(marks & told),
+            "held_back": lambda marks: was_approved(marks) and is_held(marks),
+            "sent": lambda marks: bool(marks & Mark.SENT),
             "unapproved": lambda marks: bool(marks & Mark.SENT) and not is_approved(marks),
             "not_sent": lambda marks: is_absent(marks) and bool(marks & told),
             "unacknowledged": lambda marks: is_absent(marks) and not marks & told,
             "disagreeing": lambda marks: bool(marks & approving) and not was_approved(marks),
         }
-        counts = self._comparison.counts()
-
-        def count(test: Callable[[Mark], bool]) -> int:
-            return sum(number for marks, number in counts.items() if test(marks))
-
+        found = self._comparison.counts()
         result = Reconciliation(
             campaign_id=self._campaign_id,
             reviews=self._reviews,
@@ -330,16 +329,9 @@ class _Work:
             erased=self._erased,
             rows=self._rows,
             control_group_rows=self._control_group_rows,
-            approved=count(is_approved),
-            acknowledged=count(lambda marks: is_approved(marks) and bool(marks & told)),
-            held_back=count(lambda marks: was_approved(marks) and is_held(marks)),
-            sent=count(lambda marks: bool(marks & Mark.SENT)),
-            unapproved=count(tests["unapproved"]),
-            not_sent=count(tests["not_sent"]),
-            unacknowledged=count(tests["unacknowledged"]),
-            disagreeing=count(tests["disagreeing"]),
+            **{name: sum(count for marks, count in found.items() if test(marks)) for name, test in tests.items()},
             _comparison=self._comparison,
-            _tests=tests,
+            _tests={name: tests[name] for name in get_args(Difference)},
         )
         self._is_done = True
         return result

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, Protocol, TypeVar, final
+from typing import Any, Final, Generic, TypeVar, final
 
 from .deadline import Deadline
 from .drivers import contained
@@ -62,18 +62,6 @@ class ShadowAnswer:
     def differs(self) -> bool:
         """Whether the shadow's answer would have led to something else."""
         return self.observed not in (self.decided, "dropped")
-
-
-class _Asked(Protocol):
-    """What a shadow is asked, and how its answer compares."""
-
-    @property
-    def seconds(self) -> float: ...
-    def arguments(self, deadline: Deadline) -> tuple[Any, ...]: ...
-    def compare(
-        self, answer: object, error: BaseException | None
-    ) -> tuple[list[ShadowAnswer], list[DecisionRecord]]: ...
-    def dropped(self) -> ShadowAnswer: ...
 
 
 @final
@@ -159,7 +147,7 @@ class Shadow(Generic[F]):
     def start(
         self,
         function: Callable[..., Any],
-        asked: _Asked,
+        asked: Asked,
         log: DecisionLog | None,
         through: Callable[[DaemonThreadPool], Any] = lambda pool: pool,
     ) -> None:
@@ -190,7 +178,7 @@ class Shadow(Generic[F]):
             self._leave()
             self._tell([asked.dropped()])
 
-    def _call(self, function: Callable[..., Any], asked: _Asked, log: DecisionLog | None) -> None:
+    def _call(self, function: Callable[..., Any], asked: Asked, log: DecisionLog | None) -> None:
         """Ask a plain function, in a thread."""
         try:
             deadline = self._deadline(asked)
@@ -205,9 +193,7 @@ class Shadow(Generic[F]):
         finally:
             self._leave()
 
-    async def _await(
-        self, function: Callable[..., Any], asked: _Asked, log: DecisionLog | None, submit: Submit
-    ) -> None:
+    async def _await(self, function: Callable[..., Any], asked: Asked, log: DecisionLog | None, submit: Submit) -> None:
         """Ask a coroutine function, in the event loop."""
         running: asyncio.Future[Any] | None = None
         try:
@@ -232,10 +218,10 @@ class Shadow(Generic[F]):
             else:  # it ignores its cancellation
                 running.add_done_callback(lambda _: self._leave())
 
-    def _deadline(self, asked: _Asked) -> Deadline:
+    def _deadline(self, asked: Asked) -> Deadline:
         return Deadline.after(asked.seconds if self._timeout is None else self._timeout)
 
-    def _note(self, asked: _Asked, log: DecisionLog | None, answer: object, error: BaseException | None) -> None:
+    def _note(self, asked: Asked, log: DecisionLog | None, answer: object, error: BaseException | None) -> None:
         try:
             answers, records = asked.compare(answer, error)
             self._tell(answers)
@@ -410,6 +396,10 @@ class AskedBatch:
             for (decided, observed), count in counted.items()
         ]
         return answers, records
+
+
+Asked = AskedNotification | AskedBatch
+"""What a shadow is asked, and how its answer compares."""
 
 
 async def _contained(coroutine: Coroutine[Any, Any, Any]) -> Any:

@@ -12,8 +12,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from os import PathLike, fspath
 from pathlib import Path
@@ -25,7 +24,7 @@ from .errors import ConfigurationError
 from .flows.switch import Switch, SwitchMode, SwitchState, changed
 from .observers import SafeLogger
 from .validation import check_callable, is_async
-from .worker_pool import DaemonThreadPool, Submit, aresult_by, result_by
+from .worker_pool import DaemonThreadPool, aresult_by, result_by
 
 __all__ = ["SwitchMode", "SwitchSource", "SwitchState", "change_switch", "read_switch"]
 
@@ -182,40 +181,23 @@ def make_switch(
     # One thread: a call that hangs occupies it, and those behind it are given up in time.
     pool = DaemonThreadPool(1, on_full="queue", name="optimove-switch")
 
-    def submit(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Future[Any]:
-        future: Future[Any] = through(pool).submit(function, arguments)
-        return future
+    def read(seconds: float) -> Any:
+        until = Deadline.after(seconds)
+        if in_loop:
+            return aresult_by(asyncio.ensure_future(said()), until)
+        answer = result_by(through(pool).submit(call, ()), until)
+        if inspect.iscoroutine(answer):
+            answer.close()  # or Python would warn that it was never awaited; it is not valid anyhow
+        return answer
+
+    async def said() -> Any:
+        with contained():
+            answer = call() if is_async(call) else await asyncio.wrap_future(through(pool).submit(call, ()))
+            return await answer if inspect.isawaitable(answer) else answer  # of a lambda around a coroutine function
 
     return Switch(
-        read=_read_in_loop(call, submit) if in_loop else _read_in_thread(call, submit),
+        read=read,
         pause=pause,
         clock=time.monotonic,
         on_change=lambda told: _LOGGER.warning("the switch says %s", told),
     )
-
-
-def _read_in_thread(call: Callable[[], Any], submit: Submit) -> Callable[[float], Any]:
-    def read(seconds: float) -> Any:
-        said = result_by(submit(call, ()), Deadline.after(seconds))
-        if inspect.iscoroutine(said):
-            said.close()  # or Python would warn that it was never awaited; it is not valid anyhow
-        return said
-
-    return read
-
-
-def _read_in_loop(call: Callable[[], Any], submit: Submit) -> Callable[[float], Any]:
-    async def awaited(said: Awaitable[Any]) -> Any:
-        with contained():
-            return await said
-
-    async def read(seconds: float) -> Any:
-        until = Deadline.after(seconds)
-        if is_async(call):
-            return await aresult_by(asyncio.ensure_future(awaited(call())), until)
-        said = await aresult_by(asyncio.wrap_future(submit(call, ())), until)
-        if inspect.isawaitable(said):  # a lambda around a coroutine function, say
-            return await aresult_by(asyncio.ensure_future(awaited(said)), until)
-        return said
-
-    return read

@@ -27,7 +27,7 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from .. import __version__
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, number_of
 from ..flows.report import Progress
 
 MAX_SAMPLES: Final = 240
@@ -54,11 +54,6 @@ def duration(seconds: float) -> str:
     size, unit = (3_600, "h") if abs(seconds) >= 7_200 else (60, "min") if abs(seconds) >= 180 else (1, "s")
     value = seconds / size
     return f"{value:,.0f} {unit}" if abs(value) >= 10 else f"{number(round(value, 1))} {unit}"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun, in the plural except for 1."""
-    return f"{count:,} {noun if count == 1 else noun + 's'}"
 
 
 @final
@@ -109,7 +104,7 @@ class Histogram:
         took = (
             f"It took {slowest}" if len(ordered) == 1 else f"Half of them within {median}, the slowest took {slowest}"
         )
-        return f"{counted(len(ordered), 'answer')}. {took}. {late or 'None'} came after {against}.{more}"
+        return f"{number_of(len(ordered), 'answer')}. {took}. {late or 'None'} came after {against}.{more}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if self.drawable:
@@ -176,7 +171,7 @@ class BurnUp:
         if not self.drawable:
             return "Nothing was counted over time, so there is nothing to draw."
         numbers = " and ".join(f"{_at(points, self.last):,} {name}" for name, points in self.series.items())
-        of = "" if self.total is None else f" of {counted(self.total, 'customer')}"
+        of = "" if self.total is None else f" of {number_of(self.total, 'customer')}"
         left = self.clearance - self.last
         when = f"{duration(left)} before clearance" if left >= 0 else f"{duration(-left)} after clearance"
         margin = "" if self.safety_margin is None else f" The safety margin is {duration(self.safety_margin)}."

@@ -6,7 +6,6 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Final, Self, final
 
 from rich.box import SIMPLE_HEAD
@@ -16,11 +15,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ..errors import number_of
 from ..flows.report import Progress, ReviewReport
 from ..rehearsal import Observation, ScheduledResult, TriggeredResult
 from ..rehearsal.demo import DemoScheduled, DemoTriggered
-from ..rehearsal.result import number_of, sentences
-from .charts import BurnUp, Histogram, ReviewSamples, Section, counted, duration
+from ..rehearsal.result import sentences
+from .charts import BurnUp, Histogram, ReviewSamples, Section, duration
 
 _BAR_WIDTH: Final = 16
 _SECONDS_A_LINE: Final = 1.0
@@ -52,9 +52,7 @@ class _LiveTable(ABC):
             self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
         self._finish()
 
@@ -198,7 +196,7 @@ def triggered_section(result: TriggeredResult, *, is_interrupted: bool) -> Secti
         went = "All results are right"
     else:
         went = (
-            counted(len(result.findings), "finding")
+            number_of(len(result.findings), "finding")
             if result.findings
             else "Nothing wrong, but no customer was decided"
         )
@@ -225,7 +223,7 @@ def campaign_section(result: ScheduledResult) -> Section:
     return Section(
         title=f"Campaign {result.campaign_id}",
         ok=not result.failed,
-        verdict=f"{counted(result.reported, 'customer')} reported in time.",
+        verdict=f"{number_of(result.reported, 'customer')} reported in time.",
         facts=result.lines(),
         charts=[BurnUp(series, clearance=result.clearance_seconds, total=result.rows)],
         findings=sentences(result.findings),

@@ -14,11 +14,10 @@ from typing import Any, Final, TextIO, TypeVar, final, get_args
 import click
 
 from ..client import OptimoveClient
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, number_of
 from ..flows.decision_log import LoggedDecision
 from ..reconciliation import Difference, Reconciliation
 from ..reconciliation import reconcile as compare
-from ..rehearsal.result import number_of
 from ..replay import Left, Replayed, ReplayReport
 from ..replay import replay as ask_again
 from .databases import (

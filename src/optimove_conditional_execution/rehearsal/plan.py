@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, final, get_args
 
-from ..errors import ConfigurationError, PayloadError
+from ..errors import ConfigurationError, PayloadError, number_of
 from ..models import WebhookNotification
 from ..models.notification import read_notification
 
@@ -93,8 +93,8 @@ def plan(
     }
     faulty = sum(numbers.values())
     if faulty > count:
-        what = "notification" if count == 1 else "notifications"
-        raise ConfigurationError(f"{faulty} of {count} {what} would have a fault: raise --count, or lower some.")
+        of = number_of(count, "notification")
+        raise ConfigurationError(f"{faulty} of {of} would have a fault: raise --count, or lower some.")
     order: list[FaultKind | None] = [None] * (count - faulty)
     for kind, number in numbers.items():
         order.extend(kind for _ in range(number))

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from itertools import accumulate
 from typing import Any, Final, final
 
+from ..errors import number_of
 from ..settings import TOKEN_VARIABLE
 from ..testing import Call, Campaign
 from .checks import EXPECTED, UNDECIDED_REMEDY, WRONGLY_APPROVED, WRONGLY_DENIED, CheckResult, Observation
@@ -426,17 +427,6 @@ class ScheduledResult:
 
 def _text(lines: Iterable[tuple[str, str]], findings: Iterable[str]) -> str:
     return "\n".join([*(f"{name:<14} {value}" for name, value in lines), *(f"! {finding}" for finding in findings)])
-
-
-def number_of(count: int, noun: str, plural: str = "") -> str:
-    """Return a count with its noun, in the plural except for 1.
-
-    Args:
-        count: The count.
-        noun: The noun in the singular.
-        plural: Its plural, if that is not formed with an s.
-    """
-    return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
 def _finding(check: CheckResult, affected: Sequence[Observation]) -> Finding:

@@ -17,7 +17,7 @@ from typing import Any, Final, final
 from urllib.parse import urlsplit
 
 from ..deadline import Clock
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, number_of
 from ..operations import DEFAULT_TIMEOUT_MS
 from ..receivers.webhook import MAX_BODY
 from ..settings import API_KEY_VARIABLE, SECRET_VARIABLE, TIMEZONE_VARIABLE
@@ -27,7 +27,7 @@ from ..urls import origin
 from .base import LOOPBACK, Rehearsal, simulated
 from .checks import Observation, Reply, post
 from .plan import Expectation, FaultKind, PlannedNotification, Recorded, plan, read_payloads
-from .result import Finding, Latencies, ScheduledResult, TriggeredResult, number_of
+from .result import Finding, Latencies, ScheduledResult, TriggeredResult
 from .scheduled import announced, registered_listener, until_cleared
 from .service import is_reachable, until_reachable
 

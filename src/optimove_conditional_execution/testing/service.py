@@ -163,14 +163,6 @@ class _UpdateBody(_Body):
     PromosUpdated: list[_Status] = Field(min_length=1, max_length=MAX_STATUSES)
 
 
-@dataclass(frozen=True, slots=True)
-class _PageQuery:
-    """What is asked of a page: one channel or all, and the arguments of `Campaign.page`."""
-
-    channel: int | None
-    page: dict[str, Any]
-
-
 class Service:
     """An API without IO: `Request -> Response`, with a record of what was called. Safe for threads.
 
@@ -361,15 +353,15 @@ class Service:
         return _json(200, listed)
 
     def _get_campaign_details(self, request: Request, _: str) -> Response:
-        return self._of_campaign(request, lambda campaign, _: _json(200, campaign.details))
+        return self._of_campaign(request, lambda campaign, **_: _json(200, campaign.details))
 
     def _get_processed_campaign_customers(self, request: Request, _: str) -> Response:
-        return self._of_campaign(request, lambda campaign, query: campaign.page(**query.page))
+        return self._of_campaign(request, lambda campaign, channel, **page: campaign.page(**page))
 
     def _get_customer_execution_details_by_campaign(self, request: Request, _: str) -> Response:
-        return self._of_campaign(request, lambda one, query: one.executed(channel=query.channel, **query.page))
+        return self._of_campaign(request, Campaign.executed)
 
-    def _of_campaign(self, request: Request, answer: Callable[[Campaign, _PageQuery], Response]) -> Response:
+    def _of_campaign(self, request: Request, answer: Callable[..., Response]) -> Response:
         given = {name.lower(): value for name, value in parse_qsl(request.query, keep_blank_values=True)}
         numbers = [given.get(name) for name in ("campaignid", "$top", "$skip", "channelid")]
         if not all(text is None or _NUMBER.fullmatch(text) for text in numbers):
@@ -382,7 +374,7 @@ class Service:
             return _error(404, "There is no such campaign.")
         attributes = [name for name in given.get("customerattributes", "").split(";") if name]
         # 0 is all channels. Source: developer.optimove.com/reference/get_customers-getcustomeronetimeactionsbycampaign.
-        return answer(campaign, _PageQuery(channel or None, {"skip": skip or 0, "top": top, "attributes": attributes}))
+        return answer(campaign, channel=channel or None, skip=skip or 0, top=top, attributes=attributes)
 
     def _update_customer_promotion_status(self, request: Request, _: str) -> Response:
         body = _UpdateBody.model_validate_json(request.body)

@@ -96,7 +96,7 @@ def test_lines_for_people(typed: Callable[..., Result], variables: dict[str, str
     assert [name for _, name in heads] == NAMES
     assert [name for state, name in heads if state == "warning"] == ["webhooks", "listener"]
     assert done.stdout.count("\n" + " " * 27 + "-> ") == 2
-    assert done.stdout.endswith("\nNo problems, 2 warnings.\n")
+    assert done.stdout.endswith("\n0 problems, 2 warnings.\n")
 
 
 def test_strict_lets_warnings_fail(typed: Callable[..., Result], variables: dict[str, str]) -> None:

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, number_of
 from ...models.events import EventListener
 from ...operations import DEFAULT_TIMEOUT_MS, Endpoints
 from ...settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TOKEN_VARIABLE
@@ -81,7 +81,7 @@ def doctor(claims: str | None, path_prefix: str, strict: bool, as_json: bool, **
     problems, warnings = (sum(check.state == state for check in checks) for state in ("problem", "warning"))
     is_ok = not problems and not (strict and warnings)
     numbers = {"ok": is_ok, "problems": problems, "warnings": warnings, "checks": [asdict(check) for check in checks]}
-    echo_result(numbers, f"\n{_counted(problems, 'problem')}, {_counted(warnings, 'warning')}.", as_json=as_json)
+    echo_result(numbers, f"\n{number_of(problems, 'problem')}, {number_of(warnings, 'warning')}.", as_json=as_json)
     raise click.exceptions.Exit(int(not is_ok))
 
 
@@ -136,7 +136,3 @@ def _show(check: Check, said: str) -> None:
     # When nothing can be sent, one line replaces many equal ones.
     if check.state != "ok" and not (check.state == "not checked" and check.remedy == said):
         click.echo(f"{'':<11}  {'':<12}  -> {printable(check.remedy)}")
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number or 'No'} {what}{'' if number == 1 else 's'}"
