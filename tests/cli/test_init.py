@@ -20,7 +20,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from optimove_conditional_execution.cli.app import program
-from optimove_conditional_execution.cli.init import REQUIREMENTS
+from optimove_conditional_execution.cli.tools import REQUIREMENTS
 from optimove_conditional_execution.installation import requirement
 from tests.cli.conftest import PATIENCE, environment, free_port
 

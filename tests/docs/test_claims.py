@@ -16,7 +16,7 @@ import optimove_conditional_execution
 from optimove_conditional_execution import Endpoints, OptimoveClient
 from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.cli.charts import BurnUp, Histogram, ReviewSamples
-from optimove_conditional_execution.cli.init import REQUIREMENTS, project
+from optimove_conditional_execution.cli.tools import REQUIREMENTS, project
 from optimove_conditional_execution.rehearsal import (
     Latencies,
     Observation,

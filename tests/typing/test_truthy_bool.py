@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from optimove_conditional_execution.cli.init import project
+from optimove_conditional_execution.cli.tools import project
 
 FORGOTTEN = """\
 async def is_eligible(user_id: str) -> bool:

@@ -18,10 +18,10 @@ from .signals import Interrupted
 _COMMANDS: Final = {
     **{name: f"rehearse:{name}" for name in ("demo", "simulate", "trigger", "campaign")},
     **{name: f"tools:{name}_command" for name in ("sign", "verify")},
-    **{name: f"tools:{name}" for name in ("switch", "schema")},
+    **{name: f"tools:{name}" for name in ("switch", "schema", "init")},
     **{name: f"tenant:{name}" for name in ("webhooks", "listeners", "settings")},
     **{name: f"decisions:{name}" for name in ("decisions", "replay", "reconcile")},
-    **{name: f"{name}:{name}" for name in ("doctor", "review", "init")},
+    **{name: f"{name}:{name}" for name in ("doctor", "review")},
 }
 """Module and name of each command; the module is imported when the command is asked for."""
 
