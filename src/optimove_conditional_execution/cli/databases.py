@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, cast
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, cast
 import click
 
 from ..errors import ConfigurationError, OptimoveError
-from ..flows.decision_log import LoggedDecision
 from ..settings import LOG_SECRET_VARIABLE
 from ..stores import SqliteDecisionLog, SqliteJournal
 from ..stores.chained_log import ChainedLog
@@ -74,8 +73,7 @@ def selection_options(function: F) -> F:
     return campaign(since(until(function)))
 
 
-@contextmanager
-def read_journal(path: str) -> Iterator[SqliteJournal | PostgresJournal]:
+def read_journal(path: str) -> AbstractContextManager[SqliteJournal | PostgresJournal]:
     """Open a journal that exists, to read it, and close it in the end.
 
     Args:
@@ -84,17 +82,10 @@ def read_journal(path: str) -> Iterator[SqliteJournal | PostgresJournal]:
     Raises:
         ConfigurationError: There is no such journal, or it cannot be read.
     """
-    with reachable("journal"), open_journal(path) as journal:
-        try:
-            yield journal
-        except OptimoveError:
-            raise
-        except (SqliteError, *_UNREADABLE) as error:
-            raise ConfigurationError(f"The journal {path} cannot be read ({error}).") from error
+    return _reading("journal", path)
 
 
-@contextmanager
-def read_log(path: str) -> Iterator[ChainedLog]:
+def read_log(path: str) -> AbstractContextManager[ChainedLog]:
     """Open a log that exists, and close it in the end.
 
     Args:
@@ -106,13 +97,25 @@ def read_log(path: str) -> Iterator[ChainedLog]:
     settings: dict[str, Any] = {"identify": os.environ.get(LOG_SECRET_VARIABLE)}
     if keys := os.environ.get(_KEY_VARIABLE):
         settings["encryption_keys"] = [key.strip() for key in keys.split(",")]
-    with reachable("log"), _opened("log", path, **settings) as log:
+    return _reading("log", path, **settings)
+
+
+@contextmanager
+def _reading(what: Kind, path: str, **settings: Any) -> Iterator[Any]:
+    with reachable(what), _opened(what, path, **settings) as opened:
         try:
-            yield log
+            yield opened
+        except OptimoveError:
+            raise
         except SqliteError as error:
             raise ConfigurationError(
-                f"The log cannot be read or written ({error}). If the file is damaged, restore it from a backup."
+                f"The {what} cannot be read or written ({error}). If the file is damaged, restore it from a backup."
             ) from error
+        except _UNREADABLE as error:
+            hint = "`optimove-ce decisions verify` names the first that was." if what == "log" else "Restore a backup."
+            raise ConfigurationError(
+                f"An entry of the {what} cannot be read ({type(error).__name__}): it was changed. {hint}"
+            ) from None
 
 
 def open_journal(path: str, *, is_new: bool = False) -> SqliteJournal | PostgresJournal:
@@ -204,23 +207,6 @@ def about_pseudonyms() -> str:
     if os.environ.get(LOG_SECRET_VARIABLE):
         return f"What was written without the secret in {LOG_SECRET_VARIABLE}, or with another one, is not found."
     return f"If it holds pseudonyms instead of ids, set {LOG_SECRET_VARIABLE}."
-
-
-def readable(found: Iterator[LoggedDecision]) -> Iterator[LoggedDecision]:
-    """Yield decisions.
-
-    Raises:
-        ConfigurationError: An entry cannot be read.
-    """
-    try:
-        yield from found
-    except OptimoveError:
-        raise
-    except _UNREADABLE as error:
-        raise ConfigurationError(
-            f"An entry of the log cannot be read ({type(error).__name__}): it was changed. "
-            "`optimove-ce decisions verify` names the first that was."
-        ) from None
 
 
 @contextmanager

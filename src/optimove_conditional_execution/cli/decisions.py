@@ -27,7 +27,6 @@ from .databases import (
     private_file,
     read_journal,
     read_log,
-    readable,
     selection_options,
 )
 from .options import Seconds, echo_result, json_lines_option, json_option, printable, user_function
@@ -87,7 +86,7 @@ def decisions() -> None:
 def show_decisions(customer: str, log: str, as_json: bool, **selection: Any) -> None:
     """List what was decided about CUSTOMER, the oldest first."""
     with read_log(log) as opened:
-        found = readable(opened.decisions(customer_id=customer, **selection))
+        found = opened.decisions(customer_id=customer, **selection)
         if as_json:
             click.echo(json.dumps([each.as_json() for each in found]))
             return
@@ -110,7 +109,7 @@ def export_decisions(log: str, differences: bool, as_csv: bool, as_json: bool, *
     if as_csv and as_json:
         raise click.UsageError("--csv and --json exclude each other.")
     with read_log(log) as opened:
-        found = readable(opened.decisions(**selection))
+        found = opened.decisions(**selection)
         if differences:
             found = (each for each in found if each.record.differs)
         write: Callable[[LoggedDecision], None] = _echo_json if as_json else _csv(sys.stdout, _COLUMNS, _cells)
@@ -331,7 +330,7 @@ def replay(
         on_difference = None
         if csv_file is not None:
             on_difference = _csv(stack.enter_context(private_file(csv_file)), _REPLAY_COLUMNS, _replay_cells)
-        found = readable(opened.decisions(**selection))
+        found = opened.decisions(**selection)
         report = ask_again(found, on_difference=on_difference, timeout=timeout, **rules)
     if not report.asked:
         left = _left_out(report)
