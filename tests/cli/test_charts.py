@@ -173,7 +173,7 @@ def test_samples_are_few_even_and_hold_both_ends(count: int) -> None:
     assert (kept[0], kept[-1]) == (0, count - 1)
     assert len(kept) <= MAX_SAMPLES + 1
     assert len({after - before for before, after in pairwise(kept[:-1])}) <= 1
-    assert samples.of(9) == ()
+    assert samples.of(9) == []
 
 
 class Reader(HTMLParser):

@@ -28,9 +28,9 @@ from optimove_conditional_execution.rehearsal import (
 from optimove_conditional_execution.rehearsal.demo import (
     DEMO_CUSTOMERS,
     SAFETY_MARGIN,
-    DemoScheduled,
-    DemoTriggered,
     demo_scheduled,
+    scheduled_part,
+    triggered_part,
 )
 from optimove_conditional_execution.rehearsal.plan import demo_plan
 from optimove_conditional_execution.rehearsal.triggered import Simulation
@@ -238,8 +238,8 @@ def test_the_command_reference_names_the_keys_of_the_json() -> None:
     result = TriggeredResult.of([one], deadline_ms=1)
     scheduled = ScheduledResult()
     assert {
-        ("demo", "the only one"): set(DemoTriggered(result).as_json()) | {"campaign"},
-        ("demo", "`campaign` in it"): set(DemoScheduled(scheduled, 0, None).as_json()),
+        ("demo", "the only one"): set(triggered_part(result).numbers) | {"campaign"},
+        ("demo", "`campaign` in it"): set(scheduled_part(scheduled, control=0, reports=()).numbers),
         ("trigger", '`"event": "result"`'): set(one.as_json()) - {"event"},
         ("trigger", '`"event": "summary"`'): set(result.as_json()) - {"event"},
         ("campaign", '`"event": "campaign"`'): set(scheduled.as_json()) - {"event"},
@@ -290,11 +290,10 @@ def test_the_charts_in_the_readme_are_those_of_its_demo() -> None:
     samples = ReviewSamples()
     outcome = asyncio.run(demo_scheduled(DEMO_CUSTOMERS, on_progress=samples))
     assert outcome.ok
-    assert outcome.report is not None
     scheduled = output.partition("A scheduled campaign")[2]
-    assert {timeless(f"{name:<11} {value}") for name, value in outcome.lines()} <= set(timeless(scheduled).splitlines())
-    total = DEMO_CUSTOMERS - outcome.control
-    burn_up = BurnUp.of_review(samples.of(outcome.report.campaign_id), total=total, safety_margin=SAFETY_MARGIN)
+    assert {timeless(f"{name:<11} {value}") for name, value in outcome.lines} <= set(timeless(scheduled).splitlines())
+    total = DEMO_CUSTOMERS - outcome.numbers["control_group"]
+    burn_up = BurnUp.of_review(samples.of(outcome.result.campaign_id), total=total, safety_margin=SAFETY_MARGIN)
     now, shown = drawn(burn_up), output[output.index("Customers over time") :]
     assert shown.splitlines()[:2] == now.splitlines()[:2]
     sentences = [timeless(" ".join(text[text.index("After ") :].split("\n\n")[0].split())) for text in (now, shown)]
@@ -320,7 +319,8 @@ def test_the_demo_output_in_the_readme_is_one_of_this_demo() -> None:
         wrong=shown["lost"] + shown["late"],
         late=shown["late"],
     )
-    assert DemoTriggered(result).counts() == shown
+    numbers = triggered_part(result).numbers
+    assert {name: numbers[name] for name in shown} == shown
     assert result.sent == sum(shown[name] for name in ("decided", "forged", "duplicates", "lost", "late"))
     assert result.ok
     played = re.findall(r"^\w+-\d+ +(\S+(?: \S+)?)  ", output, re.MULTILINE)

@@ -17,7 +17,7 @@ from optimove_conditional_execution.rehearsal import (
     TriggeredResult,
     sample_service,
 )
-from optimove_conditional_execution.rehearsal.demo import DemoTriggered, demo_scheduled
+from optimove_conditional_execution.rehearsal.demo import demo_scheduled, triggered_part
 from optimove_conditional_execution.rehearsal.plan import demo_plan
 from optimove_conditional_execution.rehearsal.service import started
 
@@ -76,7 +76,7 @@ def seen(
 )
 def test_each_post_is_counted_once(one: Observation, counted: list[str]) -> None:
     result = TriggeredResult.of([one], deadline_ms=1_000)
-    counts = DemoTriggered(result).counts()
+    counts = triggered_part(result).numbers
     names = ("approved", "denied", "abstained", "forged", "duplicates", "lost", "late")
     assert {name: counts[name] for name in names if counts[name]} == dict.fromkeys(counted, 1)
     assert counts["sent"] == sum(counts[name] for name in ("decided", "forged", "duplicates", "lost", "late"))
@@ -96,7 +96,7 @@ def test_the_numbers_add_up() -> None:
         deadline_ms=1_000,
         seed=5,
     )
-    assert DemoTriggered(result).as_json() == {
+    assert triggered_part(result).numbers == {
         "ok": False,
         "sent": 7,
         "decided": 3,
@@ -117,7 +117,7 @@ def test_the_numbers_add_up() -> None:
         ],
         "seed": 5,
     }
-    assert DemoTriggered(result).verdict == "1 lost, 1 late (--seed 5 plays it again)."
+    assert triggered_part(result).verdict == "1 lost, 1 late (--seed 5 plays it again)."
 
 
 def test_percentiles_are_latencies_that_were_seen() -> None:
@@ -153,12 +153,12 @@ def test_what_does_not_add_up_is_a_finding(reviewer: AsyncCampaignReviewer, find
     assert not scheduled.ok
     assert [each for each in scheduled.findings if each.startswith(finding)], scheduled.findings
     assert scheduled.verdict == "The review and the simulator differ."
-    assert scheduled.as_json()["findings"] == scheduled.findings
+    assert scheduled.numbers["findings"] == scheduled.findings
 
 
 def test_the_campaign_is_reconciled_with_the_books() -> None:
     scheduled = asyncio.run(demo_scheduled(701, on_progress=lambda _: None))
-    numbers = scheduled.as_json()
+    numbers = scheduled.numbers
     # Every seventh is excluded, every hundredth is in the control group, and the 700th is both.
     assert (numbers["customers"], numbers["control_group"], numbers["reviewed"]) == (701, 7, 694)
     assert (numbers["approved"], numbers["denied"]) == (701 - 100 - 7 + 1, 99)

@@ -14,7 +14,7 @@ import io
 import math
 import sys
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -203,36 +203,19 @@ Chart = Histogram | BurnUp
 
 @final
 class ReviewSamples:
-    """Samples of the progress of reviews, by campaign, in bounded memory; pass it as a review's `progress=`.
-
-    When a campaign has too many samples, every second one is dropped, and from then on only every second one is kept,
-    so that they stay evenly spaced. The first and the latest are always kept.
-    """
+    """The progress of reviews, by campaign, of which evenly spaced samples can be had; pass it as `progress=`."""
 
     def __init__(self) -> None:
-        self._samples: dict[int, list[Progress]] = {}
-        self._latest: dict[int, Progress] = {}
-        self._seen: Counter[int] = Counter()
-        self._every: dict[int, int] = {}
+        self._told: defaultdict[int, list[Progress]] = defaultdict(list)
 
     def __call__(self, progress: Progress) -> None:
-        """Record the progress of a review."""
-        campaign = progress.campaign_id
-        self._latest[campaign] = progress
-        every = self._every.setdefault(campaign, 1)
-        if self._seen[campaign] % every == 0:
-            samples = self._samples.setdefault(campaign, [])
-            samples.append(progress)
-            if len(samples) >= MAX_SAMPLES:
-                del samples[1::2]
-                self._every[campaign] = 2 * every
-        self._seen[campaign] += 1
+        """Record the progress of a review; it is told once a batch."""
+        self._told[progress.campaign_id].append(progress)
 
-    def of(self, campaign_id: int) -> tuple[Progress, ...]:
-        """Return a campaign's samples, in order."""
-        samples = self._samples.get(campaign_id, [])
-        latest = self._latest.get(campaign_id)
-        return tuple(samples) if latest is None or samples[-1] is latest else (*samples, latest)
+    def of(self, campaign_id: int) -> list[Progress]:
+        """Return a campaign's samples, in order, with the first and the latest."""
+        told = self._told[campaign_id]
+        return [*told[:-1][:: math.ceil(len(told) / MAX_SAMPLES) or 1], *told[-1:]]
 
 
 def _at(points: Sequence[tuple[float, int]], seconds: float) -> int:

@@ -6,7 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final, Self, final
+from typing import Any, Final, Self, final
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -18,7 +18,7 @@ from rich.text import Text
 from ..errors import number_of
 from ..flows.report import Progress, ReviewReport
 from ..rehearsal import Observation, ScheduledResult, TriggeredResult
-from ..rehearsal.demo import DemoScheduled, DemoTriggered
+from ..rehearsal.demo import DemoPart
 from ..rehearsal.result import sentences
 from .charts import BurnUp, Histogram, ReviewSamples, Section, duration
 
@@ -245,10 +245,10 @@ def campaign_lines(result: ScheduledResult) -> str:
     )
 
 
-def demo_section(title: str, half: DemoTriggered | DemoScheduled, chart: Histogram | BurnUp) -> Section:
+def demo_section(title: str, part: DemoPart[Any], chart: Histogram | BurnUp) -> Section:
     """Return a part of the demo as a section of a report."""
     return Section(
-        title=title, ok=half.ok, verdict=half.verdict, facts=half.lines(), charts=[chart], findings=half.findings
+        title=title, ok=part.ok, verdict=part.verdict, facts=part.lines, charts=[chart], findings=part.findings
     )
 
 

@@ -440,13 +440,14 @@ def demo(count: int, timeout_ms: int, customers: int, seed: int | None, report: 
     )
     with ReviewDisplay(console) as display:
         scheduled = run_interruptibly(demo_scheduled(customers, on_progress=display))
-    told = () if scheduled.report is None else display.samples.of(scheduled.report.campaign_id)
-    burn_up = BurnUp.of_review(told, total=customers - scheduled.control, safety_margin=SAFETY_MARGIN)
+    total = customers - scheduled.numbers["control_group"]
+    told = display.samples.of(scheduled.result.campaign_id)
+    burn_up = BurnUp.of_review(told, total=total, safety_margin=SAFETY_MARGIN)
     sections.append(demo_section("A scheduled campaign", scheduled, burn_up))
     show_section(sections[1], console)
     ok = triggered.ok and scheduled.ok
     if as_json:
-        click.echo(json.dumps({**triggered.as_json(), "ok": ok, "campaign": scheduled.as_json()}))
+        click.echo(json.dumps({**triggered.numbers, "ok": ok, "campaign": scheduled.numbers}))
     _end("Demonstration of Conditional Execution", sections, report, not ok)
 
 

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, Generic, final
 
 from ..adapters.asgi import ASGIApp
 from ..client import AsyncOptimoveClient
@@ -26,7 +26,7 @@ from ..settings import BASE_URL_VARIABLE
 from ..stores import SqliteJournal
 from ..testing import FakeOptimove
 from . import sample_service
-from .base import served, simulated
+from .base import R, served, simulated
 from .checks import Observation
 from .plan import demo_plan
 from .result import ScheduledResult, TriggeredResult, sentences
@@ -50,133 +50,100 @@ _ANNOUNCEMENTS: Final = 2
 
 @final
 @dataclass(frozen=True, slots=True)
-class DemoTriggered:
-    """The first part of the demo, the triggered campaign; `sent = decided + forged + duplicates + lost + late`.
+class DemoPart(Generic[R]):
+    """A part of the demo, as it is shown.
 
     Attributes:
         result: Of the rehearsal.
+        numbers: Its part of the JSON object of `demo --json`.
+        lines: Names and values, in the order in which they are shown.
+        verdict: The result as a sentence.
+        findings: A sentence for each error.
+        ok: Whether there is none.
     """
 
-    result: TriggeredResult
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing was lost and nothing was late."""
-        return self.result.ok
-
-    @property
-    def findings(self) -> list[str]:
-        """A sentence for each error."""
-        return [*sentences(self.result.findings), *self.result.hints]
-
-    @property
-    def verdict(self) -> str:
-        """The result as a sentence."""
-        counts = self.counts()
-        went = "Nothing lost, nothing late" if self.ok else f"{counts['lost']} lost, {counts['late']} late"
-        return f"{went} (--seed {self.result.seed} plays it again)."
-
-    def counts(self) -> dict[str, int]:
-        """Return the numbers with their names, in the order in which they are shown."""
-        result = self.result
-        decided = {name: getattr(result, name) for name in ("approved", "denied", "abstained")}
-        refused, repeated = (result.faults.get(kind, (0, 0))[1] for kind in ("forged", "duplicate"))
-        lost = result.wrong - result.late
-        shown = {**decided, "forged": refused, "duplicates": repeated, "lost": lost, "late": result.late}
-        return {"sent": result.sent, "decided": sum(decided.values()), **shown}
-
-    def lines(self) -> list[tuple[str, str]]:
-        """Return names and values, in the order in which they are shown."""
-        numbers = [(name, str(value)) for name, value in self.counts().items()]
-        return [*numbers, ("latency", str(self.result.latencies)), ("deadline", f"{self.result.deadline_ms} ms")]
-
-    def as_json(self) -> dict[str, Any]:
-        """Return its part of the JSON object of `demo --json`."""
-        return {
-            "ok": self.ok,
-            **self.counts(),
-            "latency_ms": self.result.latencies.as_json(),
-            "deadline_ms": self.result.deadline_ms,
-            "findings": self.findings,
-            "seed": self.result.seed,
-        }
+    result: R
+    numbers: dict[str, Any]
+    lines: list[tuple[str, str]]
+    verdict: str
+    findings: list[str]
+    ok: bool
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class DemoScheduled:
-    """The second part of the demo: the review's report, compared with what the simulator has recorded.
+def triggered_part(result: TriggeredResult) -> DemoPart[TriggeredResult]:
+    """Return the first part, the triggered campaign; `sent = decided + forged + duplicates + lost + late`."""
+    decided = {name: getattr(result, name) for name in ("approved", "denied", "abstained")}
+    forged, duplicates = (result.faults.get(kind, (0, 0))[1] for kind in ("forged", "duplicate"))
+    lost, late = result.wrong - result.late, result.late
+    rest = {"forged": forged, "duplicates": duplicates, "lost": lost, "late": late}
+    counts = {"sent": result.sent, "decided": sum(decided.values()), **decided, **rest}
+    findings = [*sentences(result.findings), *result.hints]
+    numbers = {
+        "ok": result.ok,
+        **counts,
+        "latency_ms": result.latencies.as_json(),
+        "deadline_ms": result.deadline_ms,
+        "findings": findings,
+        "seed": result.seed,
+    }
+    lines = [*((name, str(count)) for name, count in counts.items()), ("latency", str(result.latencies))]
+    went = "Nothing lost, nothing late" if result.ok else f"{lost} lost, {late} late"
+    verdict = f"{went} (--seed {result.seed} plays it again)."
+    return DemoPart(result, numbers, [*lines, ("deadline", f"{result.deadline_ms} ms")], verdict, findings, result.ok)
 
-    Attributes:
+
+def scheduled_part(
+    result: ScheduledResult, *, control: int, reports: Sequence[ReviewReport]
+) -> DemoPart[ScheduledResult]:
+    """Return the second part: the review's report, compared with what the simulator has recorded.
+
+    Args:
         result: Of the rehearsal.
         control: How many customers are in the control group.
-        report: The review's report; None when it did not write just one.
+        reports: The review's, of which there must be one.
     """
-
-    result: ScheduledResult
-    control: int
-    report: ReviewReport | None
-
-    @property
-    def findings(self) -> list[str]:
-        """A sentence for each difference."""
-        found, report, result = sentences(self.result.findings), self.report, self.result
-        if report is None:
-            return [*found, "The review did not write one report."]
+    report = reports[0] if len(reports) == 1 else ReviewReport(campaign_id=0)
+    findings = sentences(result.findings)
+    if len(reports) != 1:
+        findings.append("The review did not write one report.")
+    else:
         if not report.complete:
             why = [] if report.error is None else [str(report.error)]
-            found.append(f"The review is incomplete: {' '.join([*why, *report.warnings])}")
+            findings.append(f"The review is incomplete: {' '.join([*why, *report.warnings])}")
         if report.acknowledged != result.approved:
-            found.append(f"The review says {report.acknowledged} acknowledged, the simulator {result.approved}.")
+            findings.append(f"The review says {report.acknowledged} acknowledged, the simulator {result.approved}.")
         if report.reviewed + report.control_group_rows != result.rows:
-            found.append(
+            findings.append(
                 f"{report.reviewed} reviewed and {report.control_group_rows} of the control group are not all."
             )
-        return found
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is no difference."""
-        return not self.findings
-
-    @property
-    def verdict(self) -> str:
-        """The result as a sentence."""
-        if self.ok:
-            return (
-                "All customers accounted for: no unapproved customer gets the campaign, and no approved one is missing."
-            )
-        return "The review and the simulator differ."
-
-    def as_json(self) -> dict[str, Any]:
-        """Return its part of the JSON object of `demo --json`."""
-        report = self.report or ReviewReport(campaign_id=0)
-        return {
-            "ok": self.ok,
-            "customers": self.result.rows,
-            "control_group": self.control,
-            **{name: getattr(report, name) for name in ("reviewed", "approved", "denied", "acknowledged")},
-            "recipients": self.result.approved,
-            **{name: getattr(self.result, name) for name in ("unapproved", "missing", "late")},
-            "updates": len(self.result.updates),
-            "largest_update": self.result.largest_update,
-            "seconds": round(report.seconds, 3),
-            "seconds_to_spare": round(report.seconds_to_spare, 3),
-            "findings": self.findings,
-        }
-
-    def lines(self) -> list[tuple[str, str]]:
-        """Return names and values, in the order in which they are shown."""
-        numbers, result = self.as_json(), self.result
-        return [
-            ("customers", f"{result.rows:,}, {self.control:,} of them in the control group"),
-            ("reviewed", f"{numbers['reviewed']:,} in {numbers['seconds']:.1f} s, once for two announcements"),
-            ("approved", f"{numbers['approved']:,}"),
-            ("denied", f"{numbers['denied']:,}"),
-            ("updates", f"{numbers['updates']}, of {result.largest_update:,} at most"),
-            ("to spare", f"{numbers['seconds_to_spare']:.0f} s before clearance"),
-            ("recipients", f"{result.approved:,}, {result.unapproved} unapproved, {result.missing} missing"),
-        ]
+    numbers = {
+        "ok": not findings,
+        "customers": result.rows,
+        "control_group": control,
+        **{name: getattr(report, name) for name in ("reviewed", "approved", "denied", "acknowledged")},
+        "recipients": result.approved,
+        **{name: getattr(result, name) for name in ("unapproved", "missing", "late")},
+        "updates": len(result.updates),
+        "largest_update": result.largest_update,
+        "seconds": round(report.seconds, 3),
+        "seconds_to_spare": round(report.seconds_to_spare, 3),
+        "findings": findings,
+    }
+    lines = [
+        ("customers", f"{result.rows:,}, {control:,} of them in the control group"),
+        ("reviewed", f"{report.reviewed:,} in {report.seconds:.1f} s, once for two announcements"),
+        ("approved", f"{report.approved:,}"),
+        ("denied", f"{report.denied:,}"),
+        ("updates", f"{len(result.updates)}, of {result.largest_update:,} at most"),
+        ("to spare", f"{report.seconds_to_spare:.0f} s before clearance"),
+        ("recipients", f"{result.approved:,}, {result.unapproved} unapproved, {result.missing} missing"),
+    ]
+    verdict = (
+        "The review and the simulator differ."
+        if findings
+        else "All customers accounted for: no unapproved customer gets the campaign, and no approved one is missing."
+    )
+    return DemoPart(result, numbers, lines, verdict, findings, not findings)
 
 
 async def demo_triggered(
@@ -186,7 +153,7 @@ async def demo_triggered(
     timeout_ms: int,
     on_change: Callable[[Observation], object],
     command: Sequence[str] = sample_service.COMMAND,
-) -> DemoTriggered:
+) -> DemoPart[TriggeredResult]:
     """Rehearse the sample service.
 
     Args:
@@ -210,7 +177,7 @@ async def demo_triggered(
         on_change=on_change,
         is_sample=True,
     )
-    return DemoTriggered(await rehearsal.arun())
+    return triggered_part(await rehearsal.arun())
 
 
 async def look_up(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
@@ -230,7 +197,7 @@ async def demo_scheduled(
     on_progress: Callable[[Progress], None],
     reviewer: AsyncCampaignReviewer = look_up,
     lead_seconds: float = 60.0,
-) -> DemoScheduled:
+) -> DemoPart[ScheduledResult]:
     """Put a campaign on hold, announce it twice, and let a review clear it.
 
     Args:
@@ -271,4 +238,4 @@ async def demo_scheduled(
     numbers = range(1, customers + 1)
     allowed = [f"C{number:07d}" for number in numbers if number % _EXCLUDED_EVERY and number % _CONTROL_EVERY]
     result = ScheduledResult.of(campaign, statuses, expected=allowed)
-    return DemoScheduled(result, customers // _CONTROL_EVERY, reports[0] if len(reports) == 1 else None)
+    return scheduled_part(result, control=customers // _CONTROL_EVERY, reports=reports)
