@@ -129,6 +129,10 @@ def replay(
     return asyncio.run(_Replay(handler, reviewer, on_difference, timeout, concurrency, batch_size).run(iter(decisions)))
 
 
+class _RuleError(OptimoveError):
+    """The rule did not answer; the text says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     verdict: Verdict | None
@@ -192,13 +196,10 @@ class _Replay:
             notification = WebhookNotification.from_json(logged.record.payload or b"")
         except PayloadError:
             return _Answer(None, error=_UNREADABLE)
-        answer = await self._ask(self._handler, notification, "handler")
-        if isinstance(answer, _Answer):
-            return answer
         try:
-            decision = read_answer(answer)
-        except OptimoveError as invalid:
-            return _Answer(None, error=str(invalid))
+            decision = read_answer(await self._ask(self._handler, notification, "handler"))
+        except OptimoveError as failed:  # or what it returned is invalid
+            return _Answer(None, error=str(failed))
         return _Answer(decision.verdict, decision.reason)
 
     async def _add(self, logged: LoggedDecision) -> None:
@@ -222,21 +223,23 @@ class _Replay:
         if not batch or event is None:
             return
         ids, until = list(customers), Deadline.after(self._timeout)
-        answer = await self._ask(self._reviewer, CustomerBatch(customers.values(), event=event), "reviewer")
-        if not isinstance(answer, _Answer):
-            try:
-                result = parse_answer(ids, answer, until)
-            except Exception as error:  # noqa: BLE001 - a generator of the user's may raise anything
-                answer = _Answer(None, error=failure_of(error).text)
-            else:
-                for logged, name in zip(batch, ids, strict=True):
-                    self._count(logged, _answer_of(result, name))
-                return
-        for logged in batch:
-            self._count(logged, answer)
+        try:
+            answer = await self._ask(self._reviewer, CustomerBatch(customers.values(), event=event), "reviewer")
+            result = parse_answer(ids, answer, until)
+        except Exception as error:  # noqa: BLE001 - a generator of the user's may raise anything
+            text = str(error) if isinstance(error, _RuleError) else failure_of(error).text
+            answers = [_Answer(None, error=text)] * len(batch)
+        else:
+            answers = [_answer_of(result, name) for name in ids]
+        for logged, each in zip(batch, answers, strict=True):
+            self._count(logged, each)
 
     async def _ask(self, rule: Callable[..., Any] | None, about: object, who: str) -> Any:
-        """Return what a rule says, or an `_Answer` with the error."""
+        """Return what a rule says.
+
+        Raises:
+            _RuleError: It failed, was late, or is still busy with earlier calls.
+        """
 
         def flow() -> Flow[object]:
             assert rule is not None  # noqa: S101 - only what has a rule is asked about
@@ -246,11 +249,11 @@ class _Replay:
         try:
             return await arun(flow(), pools=self._pools)
         except Late:
-            return _Answer(None, error=_LATE.format(who))
+            raise _RuleError(_LATE.format(who)) from None
         except Overloaded:
-            return _Answer(None, error=_BUSY.format(who))
+            raise _RuleError(_BUSY.format(who)) from None
         except Exception as error:  # noqa: BLE001 - a rule may raise anything
-            return _Answer(None, error=failure_of(error, who=who).text)
+            raise _RuleError(failure_of(error, who=who).text) from None
 
     def _count(self, logged: LoggedDecision, answer: _Answer) -> None:
         before = _verdict_of(logged.record)

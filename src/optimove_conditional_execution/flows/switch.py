@@ -6,8 +6,8 @@ A file of its own, since a flow does no IO; `switch` reads the file, or calls th
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast, final
 
 from ..deadline import Clock, Deadline
@@ -278,19 +278,14 @@ def changed(state: SwitchState, mode: SwitchMode, campaigns: Iterable[str], tags
     """Return a state in which a mode is set, for everything, or for the campaigns and tags alone if there are some."""
     campaigns, tags = list(campaigns), list(tags)
     if not campaigns and not tags:
-        return SwitchState(everything=mode, campaigns=state.campaigns, tags=state.tags)
-    return SwitchState(
-        everything=state.everything,
-        campaigns=dict(_set(state.campaigns, mode, campaigns)),
-        tags=dict(_set(state.tags, mode, tags)),
-    )
+        return replace(state, everything=mode)
+    return replace(state, campaigns=_set(state.campaigns, mode, campaigns), tags=_set(state.tags, mode, tags))
 
 
-def _set(there: Mapping[str, SwitchMode], mode: SwitchMode, named: list[str]) -> Iterator[tuple[str, SwitchMode]]:
+def _set(there: Mapping[str, SwitchMode], mode: SwitchMode, named: list[str]) -> Mapping[str, SwitchMode]:
     meant = {_folded(name) for name in named}
-    kept: dict[str, SwitchMode] = {name: said for name, said in there.items() if _folded(name) not in meant}
-    now: dict[str, SwitchMode] = {**kept, **dict.fromkeys(named, mode)}
-    return ((name, said) for name, said in now.items() if said != "ask")
+    kept = {name: said for name, said in there.items() if said != "ask" and _folded(name) not in meant}
+    return kept if mode == "ask" else kept | dict.fromkeys(named, mode)
 
 
 def _why(error: Exception | None) -> str:

@@ -128,20 +128,20 @@ def _attributes(chance: random.Random) -> dict[str, str]:
 
 
 # The scenarios of the demo: the sample service answers by how the ids of its customers begin.
-_ELIGIBLE: Final = PlannedNotification("eligible", expected="approved", scenario="eligible")
-_SELF_EXCLUDED: Final = PlannedNotification("excluded", expected="denied", scenario="self-excluded")
-_SLOW: Final = PlannedNotification("slow", expected="not approved", scenario="slow backend")
-_FAILING: Final = PlannedNotification("failing", expected="not approved", scenario="failing backend")
-_UNDECIDED: Final = PlannedNotification("undecided", expected="not approved", scenario="undecided")
-# The customer is one who would be approved: if the forgery is not noticed, that shows.
-_FORGED: Final = PlannedNotification("eligible", fault="forged", scenario="forged")
-_DUPLICATE: Final = PlannedNotification("eligible", fault="duplicate", expected="approved", scenario="duplicate")
+_SCENARIOS: Final = (
+    PlannedNotification("eligible", expected="approved", scenario="eligible"),
+    PlannedNotification("excluded", expected="denied", scenario="self-excluded"),
+    # The customer is one who would be approved: if the forgery is not noticed, that shows.
+    PlannedNotification("eligible", fault="forged", scenario="forged"),
+    PlannedNotification("eligible", fault="duplicate", expected="approved", scenario="duplicate"),
+    PlannedNotification("failing", expected="not approved", scenario="failing backend"),
+    PlannedNotification("slow", expected="not approved", scenario="slow backend"),
+    PlannedNotification("undecided", expected="not approved", scenario="undecided"),
+)
+_WEIGHTS: Final = (60, 20, 3, 0, 5, 5, 7)
+"""How often each is played once all have been."""
 
-_ONE_OF_EACH: Final = (_ELIGIBLE, _SELF_EXCLUDED, _FORGED, _DUPLICATE, _FAILING, _SLOW, _UNDECIDED)
-_FURTHER: Final = (_ELIGIBLE, _SELF_EXCLUDED, _FORGED, _FAILING, _SLOW, _UNDECIDED)
-_WEIGHTS: Final = (60, 20, 3, 5, 5, 7)
-
-ALL_SCENARIOS_COUNT: Final = len(_ONE_OF_EACH) + 1
+ALL_SCENARIOS_COUNT: Final = len(_SCENARIOS) + 1
 """Posts from which on every scenario of the demo is played: a duplicate takes two."""
 
 
@@ -154,12 +154,12 @@ def demo_plan(posts: int, *, seed: int) -> list[PlannedNotification]:
     """
     chance = random.Random(seed)  # noqa: S311 - picks an order, protects nothing
     scenarios, left = [], posts
-    for scenario in _ONE_OF_EACH:
-        needed = 2 if scenario is _DUPLICATE else 1
+    for scenario in _SCENARIOS:
+        needed = 2 if scenario.fault == "duplicate" else 1
         if needed <= left:
             left -= needed
             scenarios.append(scenario)
-    scenarios += chance.choices(_FURTHER, _WEIGHTS, k=left)
+    scenarios += chance.choices(_SCENARIOS, _WEIGHTS, k=left)
     chance.shuffle(scenarios)
     numbers = chance.sample(range(1_000, 1_000 + 10 * len(scenarios)), len(scenarios))
     return [
