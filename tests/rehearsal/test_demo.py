@@ -15,9 +15,8 @@ from optimove_conditional_execution.rehearsal import (
     PlannedNotification,
     Reply,
     TriggeredResult,
-    sample_service,
 )
-from optimove_conditional_execution.rehearsal.demo import demo_scheduled, triggered_part
+from optimove_conditional_execution.rehearsal.demo import COMMAND, demo_scheduled, triggered_part
 from optimove_conditional_execution.rehearsal.plan import demo_plan
 from optimove_conditional_execution.rehearsal.service import started
 
@@ -172,7 +171,7 @@ def test_the_sample_service_needs_its_settings() -> None:
     settings = {"OPTIMOVE_API_KEY": "k", "OPTIMOVE_BASE_URL": "not a url", "OPTIMOVE_WEBHOOK_SECRET": "s"}
 
     async def run() -> None:
-        async with started(sample_service.COMMAND, settings, is_sample=True) as service:
+        async with started(COMMAND, settings, is_sample=True) as service:
             await service.until(asyncio.sleep(60), within=60, what="start")
 
     with pytest.raises(ConfigurationError, match=r"The sample service ended.*OPTIMOVE_BASE_URL"):

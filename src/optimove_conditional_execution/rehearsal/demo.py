@@ -1,14 +1,19 @@
 """The demo: a triggered rehearsal of the sample service, and a scheduled one of a review in this process.
 
-It returns plain values; the tables that show them, with their columns, are in `cli.console`.
+Its parts are plain values; the tables that show them, with their columns, are in `cli.console`. Run as a program, this
+module is the sample service: a small compliance gate, configured like any other by `OPTIMOVE_API_KEY`,
+`OPTIMOVE_BASE_URL` and `OPTIMOVE_WEBHOOK_SECRET`. It registers its webhook, and ends when its standard input does.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
+import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +22,16 @@ from typing import Any, Final, Generic, final
 from ..adapters.asgi import ASGIApp
 from ..client import AsyncOptimoveClient
 from ..deadline import Deadline
+from ..errors import OptimoveError
 from ..flows.report import Progress, ReviewReport
-from ..handlers import AsyncCampaignReviewer
+from ..handlers import AsyncCampaignReviewer, Decision
 from ..models.campaign import CampaignCustomer
-from ..receivers import AsyncListenerReceiver
+from ..models.notification import WebhookNotification
+from ..receivers import AsyncListenerReceiver, AsyncWebhookReceiver
 from ..review import AsyncCampaignReview
-from ..settings import BASE_URL_VARIABLE
+from ..settings import BASE_URL_VARIABLE, SECRET_VARIABLE
 from ..stores import SqliteJournal
 from ..testing import FakeOptimove
-from . import sample_service
 from .base import R, served, simulated
 from .checks import Observation
 from .plan import demo_plan
@@ -46,6 +52,65 @@ _CONTROL_EVERY: Final = 100
 _EXCLUDED_EVERY: Final = 7
 _ANNOUNCEMENTS: Final = 2
 """Optimove may post an event twice; it must be reviewed once."""
+
+
+# ---- the sample service
+
+# -P: a file of the working directory must not stand in for a module of ours.
+COMMAND: Final = (sys.executable, "-P", "-m", "optimove_conditional_execution.rehearsal.demo")
+
+_REGISTER_SECONDS: Final = 0.03
+
+
+async def decide(notification: WebhookNotification, deadline: Deadline) -> Decision | bool:
+    """Look a customer up in a simulated player register, which answers by the prefix of the id.
+
+    Args:
+        notification: Who would get which campaign.
+        deadline: When the answer is due.
+
+    Raises:
+        ConnectionError: The register is down for this customer.
+    """
+    await asyncio.sleep(_REGISTER_SECONDS)
+    match notification.user.user_id.partition("-")[0]:
+        case "eligible":
+            return Decision.approve({"rule": "active player"})
+        case "excluded":
+            return Decision.deny("self-excluded", {"rule": "self-exclusion"})
+        case "slow":
+            await asyncio.sleep(deadline.remaining() + 1.0)
+            return True  # far too late: the SDK must not send it
+        case "failing":
+            raise ConnectionError("the player register is down")
+        case _:
+            return Decision.abstain("not our player")
+
+
+async def serve() -> None:
+    """Serve the gate until standard input ends."""
+    async with AsyncOptimoveClient() as client:
+        receiver = AsyncWebhookReceiver(decide, client=client, secrets=os.environ[SECRET_VARIABLE])
+        async with served(ASGIApp(receiver)) as url:
+            await client.ensure_webhook(f"{url}/optimove")
+            await _end_of_input()
+
+
+async def _end_of_input() -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def wait() -> None:
+        # Not sys.stdin: its lock, held by a daemon thread, would disturb the interpreter's end.
+        while os.read(0, 1024):
+            pass
+        loop.call_soon_threadsafe(ended.set)
+
+    threading.Thread(target=wait, name="end-of-input", daemon=True).start()
+    await ended.wait()
+
+
+# ---- the two parts
 
 
 @final
@@ -152,7 +217,7 @@ async def demo_triggered(
     seed: int,
     timeout_ms: int,
     on_change: Callable[[Observation], object],
-    command: Sequence[str] = sample_service.COMMAND,
+    command: Sequence[str] = COMMAND,
 ) -> DemoPart[TriggeredResult]:
     """Rehearse the sample service.
 
@@ -239,3 +304,10 @@ async def demo_scheduled(
     allowed = [f"C{number:07d}" for number in numbers if number % _EXCLUDED_EVERY and number % _CONTROL_EVERY]
     result = ScheduledResult.of(campaign, statuses, expected=allowed)
     return scheduled_part(result, control=customers // _CONTROL_EVERY, reports=reports)
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(serve())
+    except OptimoveError as error:
+        sys.exit(str(error))
