@@ -26,7 +26,7 @@ from .charts import report_option, show_section, write_page
 from .console import ReviewDisplay, review_sections
 from .databases import database_option, is_url, open_journal, reachable, read_journal
 from .options import echo_result, json_option, printable, together, user_function
-from .signals import Interrupted, run_interruptibly
+from .signals import run_interruptibly
 
 _JOURNAL: Final = database_option("journal")
 _REVIEWER: Final = click.argument("reviewer", metavar="MODULE:FUNCTION")
@@ -225,33 +225,29 @@ def _review(
     # On standard error, so that the report can be piped; and cron mails what is written there.
     display = ReviewDisplay(Console(stderr=True, quiet=as_json or not sys.stderr.isatty()))
 
+    client = AsyncOptimoveClient()
     signals: list[int] = []
-    running: list[AsyncCampaignReview] = []
 
     def stop(number: int) -> None:
         signals.append(number)
         click.echo(f"Stopping within {stop_within:g} s; a second signal ends it at once.", err=True)
-        for one in running:
-            one.stop(within=stop_within)
+        made.stop(within=stop_within)
 
     async def go() -> list[ReviewReport]:
-        async with AsyncOptimoveClient() as client:
+        async with client:
             with display:
-                made = AsyncCampaignReview(
-                    asked,
-                    client=client,
-                    journal=open_journal(journal, is_new=is_new),
-                    safety_margin=_SAFETY_MARGIN,
-                    report_denied=report_denied,
-                    progress=display,
-                    switch=switch,
-                )
-                running.append(made)
-                if signals:
-                    raise Interrupted(signals[0])
                 return await work(made)
 
     with reachable("journal"):
+        made = AsyncCampaignReview(
+            asked,
+            client=client,
+            journal=open_journal(journal, is_new=is_new),
+            safety_margin=_SAFETY_MARGIN,
+            report_denied=report_denied,
+            progress=display,
+            switch=switch,
+        )
         reports = run_interruptibly(go(), on_signal=stop)
     left = 0
     if not reports:
