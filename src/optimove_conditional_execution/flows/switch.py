@@ -282,10 +282,14 @@ def changed(state: SwitchState, mode: SwitchMode, campaigns: Iterable[str], tags
     return replace(state, campaigns=_set(state.campaigns, mode, campaigns), tags=_set(state.tags, mode, tags))
 
 
-def _set(there: Mapping[str, SwitchMode], mode: SwitchMode, named: list[str]) -> Mapping[str, SwitchMode]:
+def _set(there: Mapping[str, SwitchMode], mode: SwitchMode, named: list[str]) -> dict[str, SwitchMode]:
     meant = {_folded(name) for name in named}
-    kept = {name: said for name, said in there.items() if said != "ask" and _folded(name) not in meant}
-    return kept if mode == "ask" else kept | dict.fromkeys(named, mode)
+    kept: dict[str, SwitchMode] = {
+        name: said for name, said in there.items() if said != "ask" and _folded(name) not in meant
+    }
+    if mode != "ask":
+        kept.update((name, mode) for name in named)
+    return kept
 
 
 def _why(error: Exception | None) -> str:
