@@ -221,14 +221,3 @@ class StoreError(OptimoveError):
 
 class SupersededError(StoreError):
     """Another run has taken over the review; this one may record and send nothing more."""
-
-
-def number_of(count: int, noun: str, plural: str = "") -> str:
-    """Return a count with its noun, in the plural except for 1, for a message.
-
-    Args:
-        count: The count.
-        noun: The noun in the singular.
-        plural: Its plural, if that is not formed with an s.
-    """
-    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

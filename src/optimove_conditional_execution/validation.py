@@ -1,4 +1,4 @@
-"""Checks of settings and arguments. Each error names the setting, and never quotes its value."""
+"""Checks of settings and arguments: each error names the setting, and never quotes its value. Counts in messages."""
 
 from __future__ import annotations
 
@@ -131,3 +131,14 @@ def warn_of_copies(logger: SafeLogger, what: str, secrets: Iterable[SecretBytes]
     for secret in secrets:
         for found in copied_wrong(secret.get_secret_value()):
             logger.warning("%s %s: %s", what, found.what, found.remedy)
+
+
+def number_of(count: int, noun: str, plural: str = "") -> str:
+    """Return a count with its noun, in the plural except for 1, for a message.
+
+    Args:
+        count: The count.
+        noun: The noun in the singular.
+        plural: Its plural, if that is not formed with an s.
+    """
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

@@ -27,8 +27,9 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from .. import __version__
-from ..errors import ConfigurationError, number_of
+from ..errors import ConfigurationError
 from ..flows.report import Progress
+from ..validation import number_of
 
 MAX_SAMPLES: Final = 240
 _WIDTH: Final = 76

@@ -15,11 +15,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ..errors import number_of
 from ..flows.report import Progress, ReviewReport
 from ..rehearsal import Observation, ScheduledResult, TriggeredResult
 from ..rehearsal.demo import DemoPart
 from ..rehearsal.result import sentences
+from ..validation import number_of
 from .charts import BurnUp, Histogram, ReviewSamples, Section, duration
 
 _BAR_WIDTH: Final = 16

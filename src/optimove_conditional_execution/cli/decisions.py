@@ -14,12 +14,13 @@ from typing import Any, Final, TextIO, TypeVar, final, get_args
 import click
 
 from ..client import OptimoveClient
-from ..errors import ConfigurationError, number_of
+from ..errors import ConfigurationError
 from ..flows.decision_log import LoggedDecision
 from ..reconciliation import Difference, Reconciliation
 from ..reconciliation import reconcile as compare
 from ..replay import Left, Replayed, ReplayReport
 from ..replay import replay as ask_again
+from ..validation import number_of
 from .databases import (
     about_pseudonyms,
     database_option,

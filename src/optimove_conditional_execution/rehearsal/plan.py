@@ -13,9 +13,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, final, get_args
 
-from ..errors import ConfigurationError, PayloadError, number_of
+from ..errors import ConfigurationError, PayloadError
 from ..models import WebhookNotification
 from ..models.notification import read_notification
+from ..validation import number_of
 
 FaultKind = Literal["duplicate", "late", "forged", "oversize"]
 """Posted again; arrives after its deadline; not signed by Optimove; longer than a body may be."""

@@ -10,9 +10,9 @@ from http import HTTPStatus
 from itertools import accumulate
 from typing import Any, Final, final
 
-from ..errors import number_of
 from ..settings import TOKEN_VARIABLE
 from ..testing import Call, Campaign
+from ..validation import number_of
 from .checks import EXPECTED, UNDECIDED_REMEDY, WRONGLY_APPROVED, WRONGLY_DENIED, CheckResult, Observation
 from .plan import FaultKind
 

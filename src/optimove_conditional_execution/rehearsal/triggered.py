@@ -17,13 +17,14 @@ from typing import Any, Final, final
 from urllib.parse import urlsplit
 
 from ..deadline import Clock
-from ..errors import ConfigurationError, number_of
+from ..errors import ConfigurationError
 from ..operations import DEFAULT_TIMEOUT_MS
 from ..receivers.webhook import MAX_BODY
 from ..settings import API_KEY_VARIABLE, SECRET_VARIABLE, TIMEZONE_VARIABLE
 from ..testing import Delivery, FakeOptimove, SentNotification, notification, signed_request
 from ..transport.http import AsyncHttpEngine
 from ..urls import origin
+from ..validation import number_of
 from .base import LOOPBACK, Rehearsal, simulated
 from .checks import Observation, Reply, post
 from .plan import Expectation, FaultKind, PlannedNotification, Recorded, plan, read_payloads

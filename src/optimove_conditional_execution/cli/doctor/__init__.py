@@ -17,12 +17,13 @@ from urllib.parse import urlsplit
 
 import click
 
-from ...errors import ConfigurationError, number_of
+from ...errors import ConfigurationError
 from ...models.events import EventListener
 from ...operations import DEFAULT_TIMEOUT_MS, Endpoints
 from ...settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TOKEN_VARIABLE
 from ...transport.http import HttpEngine
 from ...urls import is_loopback
+from ...validation import number_of
 from ..options import MAX_TIMEOUT_MS, Seconds, echo_result, json_option, printable, url
 from ..tenant import without_token
 from .connection import Probe
