@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import re
 from datetime import UTC, datetime
@@ -174,6 +175,8 @@ def test_samples_are_few_even_and_hold_both_ends(count: int) -> None:
     assert len(kept) <= MAX_SAMPLES + 1
     assert len({after - before for before, after in pairwise(kept[:-1])}) <= 1
     assert samples.of(9) == []
+    held = sum(isinstance(each, Progress) for each in gc.get_objects())
+    assert held <= 2 * (MAX_SAMPLES + 2)
 
 
 class Reader(HTMLParser):

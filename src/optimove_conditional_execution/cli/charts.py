@@ -204,19 +204,34 @@ Chart = Histogram | BurnUp
 
 @final
 class ReviewSamples:
-    """The progress of reviews, by campaign, of which evenly spaced samples can be had; pass it as `progress=`."""
+    """Samples of the progress of reviews, by campaign, in bounded memory; pass it as a review's `progress=`.
+
+    When a campaign has too many samples, every second one is dropped, and from then on only every second one is kept,
+    so that they stay evenly spaced. The first and the latest are always kept.
+    """
 
     def __init__(self) -> None:
-        self._told: defaultdict[int, list[Progress]] = defaultdict(list)
+        self._kept: defaultdict[int, list[Progress]] = defaultdict(list)
+        self._latest: dict[int, Progress] = {}
+        self._told: Counter[int] = Counter()
+        self._every: defaultdict[int, int] = defaultdict(lambda: 1)
 
     def __call__(self, progress: Progress) -> None:
-        """Record the progress of a review; it is told once a batch."""
-        self._told[progress.campaign_id].append(progress)
+        """Record the progress of a review."""
+        campaign = progress.campaign_id
+        self._latest[campaign] = progress
+        if self._told[campaign] % self._every[campaign] == 0:
+            kept = self._kept[campaign]
+            kept.append(progress)
+            if len(kept) >= MAX_SAMPLES:
+                del kept[1::2]
+                self._every[campaign] *= 2
+        self._told[campaign] += 1
 
     def of(self, campaign_id: int) -> list[Progress]:
-        """Return a campaign's samples, in order, with the first and the latest."""
-        told = self._told[campaign_id]
-        return [*told[:-1][:: math.ceil(len(told) / MAX_SAMPLES) or 1], *told[-1:]]
+        """Return a campaign's samples, in order."""
+        kept, latest = self._kept[campaign_id], self._latest.get(campaign_id)
+        return [*kept] if latest is None or kept[-1] is latest else [*kept, latest]
 
 
 def _at(points: Sequence[tuple[float, int]], seconds: float) -> int:
