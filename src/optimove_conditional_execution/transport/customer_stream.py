@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
 
 from ..deadline import Deadline
 from ..errors import APIError, DeadlineExceeded, NotFoundError, OptimoveError, TransportError
 from ..observers import SafeLogger
 from .retry import RetryPolicy, backoff
-from .send import AsyncSender, RequestCounter, Sender
+from .send import RequestCounter, Sender
 
 if TYPE_CHECKING:
     from ..flows.paging import Pages
@@ -22,36 +20,14 @@ C = TypeVar("C", bound="CampaignCustomer")
 _LOGGER: Final = SafeLogger("client")
 
 
-def read(
+async def read_customers(
     sender: Sender, paging: Pages[C], deadline: Deadline | None, counter: RequestCounter | None = None
-) -> Generator[list[C], None, None]:
-    """Yield the customers, some hundreds at a time, in this thread.
+) -> AsyncGenerator[list[C], None]:
+    """Yield the customers, some hundreds at a time.
 
     Raises:
         OptimoveError: See `OptimoveClient.get_processed_campaign_customers`.
     """
-    retry = _StreamRetry(sender.config.retry, paging, deadline)
-    while (operation := paging.next_page()) is not None:
-        try:
-            stream = sender.open_stream(operation, deadline, counter)
-            try:
-                while block := stream.read():
-                    if customers := paging.feed(block):
-                        yield customers
-            finally:
-                stream.close()
-            if customers := paging.close_page(is_framed=stream.is_framed):
-                yield customers
-        except OptimoveError as error:
-            paging.pause = retry.pause_after(error)
-        if paging.pause:
-            time.sleep(paging.pause)
-
-
-async def aread(
-    sender: AsyncSender, paging: Pages[C], deadline: Deadline | None, counter: RequestCounter | None = None
-) -> AsyncGenerator[list[C], None]:
-    """Yield the customers, some hundreds at a time, in this task; see `read`."""
     retry = _StreamRetry(sender.config.retry, paging, deadline)
     while (operation := paging.next_page()) is not None:
         try:
@@ -67,7 +43,7 @@ async def aread(
         except OptimoveError as error:
             paging.pause = retry.pause_after(error)
         if paging.pause:
-            await asyncio.sleep(paging.pause)
+            await sender.sleep(paging.pause)
 
 
 @final

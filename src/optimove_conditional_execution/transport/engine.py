@@ -32,7 +32,7 @@ FORKED: Final = "The http_client was made before a fork: make it, and the client
 
 
 @final
-@dataclass(eq=False, frozen=True, slots=True)
+@dataclass(eq=False, slots=True)  # not frozen, which costs four times as much
 class OutgoingRequest:
     """A request to send.
 
@@ -100,46 +100,23 @@ class Stream(Protocol):
     response: Response
     is_framed: bool
 
-    def read(self) -> bytes:
+    async def read(self) -> bytes:
         """Return the next bytes, about 64 kB at most; empty at the end."""
         ...
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Return the connection to its pool, or close it if the body has not been read completely."""
         ...
 
 
-class AsyncStream(Protocol):
-    """A response whose body is still to be read; see `Stream`."""
-
-    response: Response
-    is_framed: bool
-
-    async def read(self) -> bytes:
-        """Return the next bytes."""
-        ...
-
-    async def aclose(self) -> None:
-        """Return the connection to its pool."""
-        ...
-
-
 class Engine(Protocol):
-    """Sends requests from threads. All its exceptions are `TransportError` or `DeadlineExceeded`."""
+    """Sends requests. All its exceptions are `TransportError` or `DeadlineExceeded`.
 
-    def open(self, request: OutgoingRequest, /) -> Stream:
-        """Send a request and return the response, whatever its status, when its headers have been received."""
-        ...
+    Each engine is for asyncio or for threads. The coroutines of one for threads block, and never suspend: see
+    `transport.waiting`.
+    """
 
-    def close(self) -> None:
-        """Close the connections."""
-        ...
-
-
-class AsyncEngine(Protocol):
-    """Sends requests from an event loop; see `Engine`."""
-
-    async def open(self, request: OutgoingRequest, /) -> AsyncStream:
+    async def open(self, request: OutgoingRequest, /) -> Stream:
         """Send a request and return the response, whatever its status, when its headers have been received."""
         ...
 
@@ -148,24 +125,8 @@ class AsyncEngine(Protocol):
         ...
 
 
-def read_all(stream: Stream) -> Response:
+async def read_all(stream: Stream) -> Response:
     """Return a response with its body, cut one byte after `MAX_RESPONSE_BODY`, and close the stream."""
-    body, size = bytearray(), -1
-    try:
-        while size < len(body) <= MAX_RESPONSE_BODY:
-            size = len(body)
-            body += stream.read()
-    except BaseException:
-        body.clear()  # error trackers record local variables, and it can hold personal data
-        raise
-    finally:
-        stream.close()
-    head = stream.response
-    return Response(head.status, head.headers, bytes(body[: MAX_RESPONSE_BODY + 1]))
-
-
-async def aread_all(stream: AsyncStream) -> Response:
-    """Return a response with its body; see `read_all`."""
     body, size = bytearray(), -1
     try:
         while size < len(body) <= MAX_RESPONSE_BODY:
