@@ -63,7 +63,7 @@ class AiohttpEngine:
         self._proxy = proxy_for(base_url, takes_socks=False)
         self._addresses = Addresses()
         self._pools = PoolPerLoop(
-            self._session, aiohttp.ClientSession.close, max_connections=max_connections, is_shared=True
+            lambda: _Sessions(self._addresses), _Sessions.aclose, max_connections=max_connections, is_shared=True
         )
 
     async def open(self, request: OutgoingRequest) -> Stream:
@@ -77,58 +77,105 @@ class AiohttpEngine:
         pools = self._pools.current()
         pool = pools.requests if request.read_until is None else pools.streams
         shared = await pool.aacquire(request.deadline)
-        # A request that must use a new connection gets a session of its own.
-        session = shared if request.heard_since == -math.inf else self._session()
+        # A request that must use a new connection gets one of its own.
+        sessions = shared if request.heard_since == -math.inf else _Sessions(self._addresses)
 
         async def release() -> None:
             try:
-                if session is not shared:
-                    await session.close()
+                if sessions is not shared:
+                    await sessions.aclose()
             finally:
                 pool.release(shared)
 
         try:
-            errors = _AiohttpErrors(request)
-            with errors:
+            with _AiohttpErrors(request) as errors:
                 seconds = request.timeout()
                 end = Deadline.after(seconds)
                 async with asyncio.timeout(seconds):
-                    response = await session.request(
-                        request.method,
-                        yarl.URL(request.url, encoded=True),
-                        headers=request.plain_headers(),
-                        data=request.body,
-                        allow_redirects=False,
-                        proxy=self._proxy,
-                        trace_request_ctx=errors,
-                    )
+                    response = await sessions.request(request, errors, self._proxy)
             return _AiohttpStream(response, errors, end, release)
         except BaseException:
             await release()
             raise
 
-    def _session(self) -> aiohttp.ClientSession:
-        tracing = aiohttp.TraceConfig()
-        tracing.on_request_headers_sent.append(_on_headers)
-        tracing.on_request_chunk_sent.append(_on_chunk)
-        connector = aiohttp.TCPConnector(
-            limit=0,
-            keepalive_timeout=KEEPALIVE_SECONDS,
-            resolver=_Resolver(self._addresses),
-            # With aiohttp's cache all requests wait for one pending look-up of a host, even if it hangs.
-            use_dns_cache=False,
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[tracing],
-        )
-
     async def aclose(self) -> None:
         """Close this event loop's connections."""
         await self._pools.aclose()
+
+
+@final
+class _Sessions:
+    """Two sessions over one connector.
+
+    aiohttp's tracing tells how much of a request was sent, and costs a tenth of a call. So only requests without a body
+    are traced; a body tells it itself.
+    """
+
+    def __init__(self, addresses: Addresses) -> None:
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_headers_sent.append(_on_headers)
+        self._connector = aiohttp.TCPConnector(
+            limit=0,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            resolver=_Resolver(addresses),
+            # With aiohttp's cache all requests wait for one pending look-up of a host, even if it hangs.
+            use_dns_cache=False,
+        )
+        self._plain, self._traced = (
+            aiohttp.ClientSession(
+                connector=self._connector,
+                connector_owner=False,
+                timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trace_configs=traces,
+            )
+            for traces in (None, [tracing])
+        )
+
+    async def request(
+        self, request: OutgoingRequest, errors: _AiohttpErrors, proxy: str | None
+    ) -> aiohttp.ClientResponse:
+        session = self._traced if request.body is None else self._plain
+        return await session.request(
+            request.method,
+            yarl.URL(request.url, encoded=True),
+            headers=request.plain_headers(),
+            data=None if request.body is None else _Body(request.body, errors),
+            allow_redirects=False,
+            proxy=proxy,
+            trace_request_ctx=errors,
+        )
+
+    async def aclose(self) -> None:
+        await self._plain.close()
+        await self._traced.close()
+        await self._connector.close()
+
+
+@final
+class _Body(aiohttp.BytesPayload):
+    """A body that records that it is sent."""
+
+    def __init__(self, body: bytes, errors: _AiohttpErrors) -> None:
+        super().__init__(body)
+        self._sending = errors
+
+    async def write(self, writer: aiohttp.abc.AbstractStreamWriter) -> None:
+        """Write the body, for aiohttp before 3.12."""
+        self._sending.sent = None
+        await super().write(writer)
+        self._sending.sent = True
+
+    async def write_with_length(self, writer: aiohttp.abc.AbstractStreamWriter, content_length: int | None) -> None:
+        """Write the body."""
+        self._sending.sent = None
+        await super().write_with_length(writer, content_length)
+        self._sending.sent = True
+
+
+async def _on_headers(_session: object, context: SimpleNamespace, _given: object) -> None:
+    context.trace_request_ctx.sent = True  # and there is no body
 
 
 @final
@@ -156,14 +203,6 @@ class _Resolver(aiohttp.abc.AbstractResolver):
 
     async def close(self) -> None:
         """Nothing is open."""
-
-
-async def _on_headers(_session: object, context: SimpleNamespace, _given: object) -> None:
-    context.trace_request_ctx.headers_sent()
-
-
-async def _on_chunk(_session: object, context: SimpleNamespace, given: aiohttp.TraceRequestChunkSentParams) -> None:
-    context.trace_request_ctx.chunk_sent(len(given.chunk))
 
 
 @final
@@ -199,18 +238,7 @@ class _AiohttpStream(BaseStream["_AiohttpErrors"]):
 class _AiohttpErrors(ErrorTranslator):
     """Translates aiohttp's exceptions of a request into ours, and follows how much of it was sent."""
 
-    def __init__(self, request: OutgoingRequest) -> None:
-        super().__init__(request)
-        self._left = len(request.body or b"")
-        self._sent: bool | None = False
-
-    def headers_sent(self) -> None:
-        self._sent = None if self._left else True
-
-    def chunk_sent(self, size: int) -> None:
-        self._left -= size
-        if self._left <= 0:
-            self._sent = True
+    sent: bool | None = False
 
     def translate(self, error: Exception, handled: BaseException | None) -> TransportError | DeadlineExceeded:
         if isinstance(error, aiohttp.ClientResponseError):
@@ -220,7 +248,7 @@ class _AiohttpErrors(ErrorTranslator):
         return transport_error(
             self.request,
             error,
-            request_sent=False if never_sent else self._sent,
+            request_sent=False if never_sent else self.sent,
             cause=cause,
             # aiohttp's message about an invalid response quotes it.
             safe_to_quote=cause in ("broken", "proxy") and isinstance(error, aiohttp.ClientConnectionError),
