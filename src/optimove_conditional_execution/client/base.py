@@ -6,9 +6,9 @@ import abc
 import logging
 import math
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypedDict, TypeVar, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr
@@ -17,16 +17,15 @@ from .. import validation
 from ..deadline import Deadline
 from ..errors import ConfigurationError
 from ..installation import install_hint
-from ..operations import Endpoints
+from ..operations import DEFAULT_PAGE_SIZE, Endpoints
 from ..settings import TIMEZONE_VARIABLE, ClientSettings
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import MAX_CONNECTIONS
-from ..transport.customer_stream import read_customers
 from ..transport.engine import Engine
 from ..transport.instrumentation import OnCall
 from ..transport.rate_limit import RateLimit
 from ..transport.retry import RetryPolicy
-from ..transport.send import ClientConfig, RequestCounter, Sender
+from ..transport.send import ClientConfig, RequestCounter, Sender, read_customers
 from ..transport.waiting import Alarm
 
 if TYPE_CHECKING:  # not loaded by programs that read no customers
@@ -40,6 +39,23 @@ _LOGGER: Final = logging.getLogger("optimove_conditional_execution.client")
 EngineName = Literal["httpx", "httpx2", "aiohttp"]
 
 ENGINES: Final = get_args(EngineName)
+
+
+class CustomerOptions(TypedDict, total=False):
+    """The options of `get_processed_campaign_customers`."""
+
+    customer_attributes: Sequence[str]
+    page_size: int | None
+    deadline: Deadline | None
+    counter: RequestCounter | None
+    wait_for_customers: float | None
+    on_warning: Callable[[str], None] | None
+
+
+class ExecutionOptions(CustomerOptions, total=False):
+    """The options of `get_customer_execution_details_by_campaign`."""
+
+    channel_id: int | None
 
 
 class Client(abc.ABC):
@@ -135,15 +151,17 @@ class Client(abc.ABC):
         paging: type[Pages[C]],
         campaign_id: int,
         *,
-        deadline: Deadline | None,
-        counter: RequestCounter | None,
-        wait_for_customers: float | None,
-        on_warning: Callable[[str], None] | None,
+        page_size: int | None = DEFAULT_PAGE_SIZE,
+        deadline: Deadline | None = None,
+        counter: RequestCounter | None = None,
+        wait_for_customers: float | None = None,
+        on_warning: Callable[[str], None] | None = None,
         **options: Any,
     ) -> AsyncGenerator[list[C], None]:
         """Yield customers as they arrive, once the arguments are checked: see `get_processed_campaign_customers`."""
         pages = paging(
             campaign_id,
+            page_size=page_size,
             waiting=_waiting(wait_for_customers, deadline),
             on_warning=_logging(campaign_id) if on_warning is None else on_warning,
             **options,

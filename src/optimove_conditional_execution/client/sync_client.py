@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from pydantic import SecretStr
 
@@ -20,7 +20,7 @@ from ..tracebacks import sensitive_variables
 from ..transport.engine import Engine
 from ..transport.send import RequestCounter
 from ..transport.waiting import ThreadAlarm, iterate_blocking, run_blocking
-from .base import Client, EngineName, aiohttp_engine
+from .base import Client, CustomerOptions, EngineName, ExecutionOptions, aiohttp_engine
 
 if TYPE_CHECKING:
     from ..models.campaign import CampaignCustomer, CampaignDetails, CustomerExecution
@@ -262,15 +262,7 @@ class OptimoveClient(Client):
         )
 
     def get_processed_campaign_customers_in_blocks(
-        self,
-        campaign_id: int,
-        *,
-        customer_attributes: Sequence[str] = (),
-        page_size: int | None = operations.DEFAULT_PAGE_SIZE,
-        deadline: Deadline | None = None,
-        counter: RequestCounter | None = None,
-        wait_for_customers: float | None = None,
-        on_warning: Callable[[str], None] | None = None,
+        self, campaign_id: int, **options: Unpack[CustomerOptions]
     ) -> Generator[list[CampaignCustomer], None, None]:
         """Yield the same customers in lists, some hundreds at a time, as they arrive.
 
@@ -279,17 +271,7 @@ class OptimoveClient(Client):
         """
         from ..flows.paging import Paging  # not loaded by programs that read no customers
 
-        blocks = self._customers(
-            Paging,
-            campaign_id,
-            customer_attributes=customer_attributes,
-            page_size=page_size,
-            deadline=deadline,
-            counter=counter,
-            wait_for_customers=wait_for_customers,
-            on_warning=on_warning,
-        )
-        return iterate_blocking(blocks)
+        return iterate_blocking(self._customers(Paging, campaign_id, **options))
 
     def get_customer_execution_details_by_campaign(
         self,
@@ -335,16 +317,7 @@ class OptimoveClient(Client):
         )
 
     def get_customer_execution_details_by_campaign_in_blocks(
-        self,
-        campaign_id: int,
-        *,
-        channel_id: int | None = None,
-        customer_attributes: Sequence[str] = (),
-        page_size: int | None = operations.DEFAULT_PAGE_SIZE,
-        deadline: Deadline | None = None,
-        counter: RequestCounter | None = None,
-        wait_for_customers: float | None = None,
-        on_warning: Callable[[str], None] | None = None,
+        self, campaign_id: int, **options: Unpack[ExecutionOptions]
     ) -> Generator[list[CustomerExecution], None, None]:
         """Yield the same rows in lists, some hundreds at a time, as they arrive.
 
@@ -352,18 +325,7 @@ class OptimoveClient(Client):
         """
         from ..flows.paging import ExecutionPaging  # not loaded by programs that read no customers
 
-        blocks = self._customers(
-            ExecutionPaging,
-            campaign_id,
-            channel_id=channel_id,
-            customer_attributes=customer_attributes,
-            page_size=page_size,
-            deadline=deadline,
-            counter=counter,
-            wait_for_customers=wait_for_customers,
-            on_warning=on_warning,
-        )
-        return iterate_blocking(blocks)
+        return iterate_blocking(self._customers(ExecutionPaging, campaign_id, **options))
 
     def update_customer_promotion_status(
         self, campaign_id: int, statuses: Statuses, *, deadline: Deadline | None = None

@@ -11,7 +11,6 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar, final
 
@@ -36,7 +35,6 @@ from .engine import (
     OutgoingRequest,
     Stream,
     cause_of,
-    read_all,
     transport_error,
 )
 from .proxies import proxy_for
@@ -46,7 +44,7 @@ T = TypeVar("T")
 _NO_HEADERS: Final = multidict.CIMultiDictProxy[str](multidict.CIMultiDict())
 
 
-class AiohttpEngine:
+class AiohttpEngine(Engine):
     """Sends requests over an aiohttp session per event loop."""
 
     def __init__(self, *, base_url: str, max_connections: int = MAX_CONNECTIONS) -> None:
@@ -67,13 +65,7 @@ class AiohttpEngine:
         )
 
     async def open(self, request: OutgoingRequest) -> Stream:
-        """Send a request and return the response, its body still to be read.
-
-        Raises:
-            TransportError: No response came.
-            DeadlineExceeded: The deadline passed first.
-            ConfigurationError: The engine is closed.
-        """
+        """Send a request; see `Engine.open`."""
         pools = self._pools.current()
         pool = pools.requests if request.read_until is None else pools.streams
         shared = await pool.aacquire(request.deadline)
@@ -282,7 +274,7 @@ _CLOSING_SECONDS: Final = 5.0
 
 
 @final
-class LoopThreadEngine:
+class LoopThreadEngine(Engine):
     """Sends requests from threads over an engine for asyncio, in an event loop in a daemon thread.
 
     A forked child has its own thread and connections.
@@ -318,22 +310,18 @@ class LoopThreadEngine:
             self._stop.detach()
         self._start()
 
-    async def open(self, request: OutgoingRequest) -> Stream:
-        """Send a request, blocking, and return the response; the body is read already unless it is read as a stream.
+    async def send(self, request: OutgoingRequest) -> Response:
+        """Send a request; see `Engine.send`."""
+        return self._run(self._engine.send(request))  # one switch between threads, rather than one per read
 
-        Raises:
-            TransportError: No response came.
-            DeadlineExceeded: The deadline passed first.
-            ConfigurationError: The engine is closed.
-        """
+    async def open(self, request: OutgoingRequest) -> Stream:
+        """Send a request; see `Engine.open`."""
         return self._run(self._open_in_loop(request))
 
     async def _open_in_loop(self, request: OutgoingRequest) -> Stream:
         source = await self._engine.open(request)
-        if request.read_until is not None:
-            self._streams.add(source)
-            return _StreamInLoop(source, self._run, self._streams.discard)
-        return _ReceivedResponse(await read_all(source))  # one switch between threads, rather than one per read
+        self._streams.add(source)
+        return _StreamInLoop(source, self._run, self._streams.discard)
 
     async def aclose(self) -> None:
         """Close the connections, and end the thread."""
@@ -390,24 +378,6 @@ def _serve(
         await engine.aclose()
 
     asyncio.run(serve())
-
-
-@final
-class _ReceivedResponse:
-    """A response whose body has been received."""
-
-    is_framed = True
-
-    def __init__(self, response: Response) -> None:
-        self.response = replace(response, body=b"")
-        self._body = response.body
-
-    async def read(self) -> bytes:
-        body, self._body = self._body, b""
-        return body
-
-    async def aclose(self) -> None:
-        """Nothing is open."""
 
 
 @final

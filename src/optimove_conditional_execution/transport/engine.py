@@ -109,20 +109,30 @@ class Stream(Protocol):
         ...
 
 
-class Engine(Protocol):
+class Engine(ABC):
     """Sends requests. All its exceptions are `TransportError` or `DeadlineExceeded`.
 
     Each engine is for asyncio or for threads. The coroutines of one for threads block, and never suspend: see
     `transport.waiting`.
     """
 
+    @abstractmethod
     async def open(self, request: OutgoingRequest, /) -> Stream:
-        """Send a request and return the response, whatever its status, when its headers have been received."""
-        ...
+        """Send a request and return the response, its body still to be read, whatever its status.
 
+        Raises:
+            TransportError: No response came.
+            DeadlineExceeded: The deadline passed first.
+            ConfigurationError: The engine is closed.
+        """
+
+    async def send(self, request: OutgoingRequest, /) -> Response:
+        """Send a request and return the response with its body; see `open`."""
+        return await read_all(await self.open(request))
+
+    @abstractmethod
     async def aclose(self) -> None:
-        """Close the connections."""
-        ...
+        """Close the connections: of an engine for asyncio, those of the running event loop."""
 
 
 async def read_all(stream: Stream) -> Response:

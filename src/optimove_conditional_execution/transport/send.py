@@ -1,16 +1,15 @@
-"""Send an operation: rate limit, tries, response."""
+"""Send an operation: rate limit, tries, response; and stream a campaign's customers, page after page."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import inspect
 import math
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 from urllib.parse import urlencode
 
 from pydantic import SecretStr
@@ -37,10 +36,15 @@ from .engine import Engine, OutgoingRequest, Stream, read_all
 from .instrumentation import OnCall, RecordedCall
 from .rate_limit import AdaptiveThrottle, RateLimit, RateLimiter, Reservation
 from .responses import parse_response
-from .retry import Backoff, Retries, RetryPolicy, first_try_timeout
+from .retry import Backoff, Retries, RetryPolicy, backoff, first_try_timeout
 from .waiting import Alarm
 
+if TYPE_CHECKING:
+    from ..flows.paging import Pages
+    from ..models.campaign import CampaignCustomer
+
 T = TypeVar("T")
+C = TypeVar("C", bound="CampaignCustomer")
 
 _LOGGER: Final = SafeLogger("client")
 
@@ -152,7 +156,7 @@ class Sender:
         async def attempt() -> T:
             try:
                 while True:
-                    response = await read_all(await self._open(call))
+                    response = await self.engine.send(await self._permitted(call))
                     if not call.tries_other_path(response):
                         return call.result(response)
             finally:
@@ -173,13 +177,14 @@ class Sender:
 
         async def attempt() -> Stream:
             try:
-                stream = await self._open(call)
+                stream = await self.engine.open(await self._permitted(call))
                 if stream.response.status // 100 != 2:
                     call.result(await read_all(stream))
-                async with contextlib.AsyncExitStack() as undo:
-                    undo.push_async_callback(stream.aclose)
+                try:
                     call.result(stream.response)  # with the headers alone: an empty body is valid
-                    undo.pop_all()
+                except BaseException:
+                    await stream.aclose()
+                    raise
                 return stream
             finally:
                 call.end_request()
@@ -191,13 +196,14 @@ class Sender:
         """Wait for some seconds."""
         await self._alarm().wait(seconds)
 
-    async def _open(self, call: _Call[Any]) -> Stream:
+    async def _permitted(self, call: _Call[Any]) -> OutgoingRequest:
+        """Return the next request, once it may be sent."""
         if call.limiter is not None:
             call.reservation = await call.limiter.acquire(call.deadline, self._alarm)
         call.sent_at = await call.throttle.acquire(call.deadline, self._alarm)
         if call.before_send is not None and inspect.isawaitable(said := call.before_send()):
             await said
-        return await self.engine.open(call.request())
+        return call.request()
 
 
 @final
@@ -365,3 +371,83 @@ class _Call(RecordedCall, Generic[T]):
             raise
         self.throttle.on_success()
         return value
+
+
+# ---- streams of customers
+
+
+async def read_customers(
+    sender: Sender, paging: Pages[C], deadline: Deadline | None, counter: RequestCounter | None = None
+) -> AsyncGenerator[list[C], None]:
+    """Yield the customers, some hundreds at a time.
+
+    Raises:
+        OptimoveError: See `OptimoveClient.get_processed_campaign_customers`.
+    """
+    retry = _StreamRetry(sender.config.retry, paging, deadline)
+    while (operation := paging.next_page()) is not None:
+        try:
+            stream = await sender.open_stream(operation, deadline, counter)
+            try:
+                while block := await stream.read():
+                    if customers := paging.feed(block):
+                        yield customers
+            finally:
+                await stream.aclose()
+            if customers := paging.close_page(is_framed=stream.is_framed):
+                yield customers
+        except OptimoveError as error:
+            paging.pause = retry.pause_after(error)
+        if paging.pause:
+            await sender.sleep(paging.pause)
+
+
+@final
+class _StreamRetry:
+    """Retry policy of a stream: which failures of a page are final, and how long to wait after the others.
+
+    Opening a page has its own retries. This policy is about truncated pages, and, with a deadline, about servers that
+    are down for longer: reading is retried until then.
+    """
+
+    def __init__(self, policy: RetryPolicy, paging: Pages[Any], deadline: Deadline | None) -> None:
+        self._policy = policy
+        self._paging = paging
+        self._deadline = deadline
+        self._rows = 0
+        self._failures = 0
+
+    def pause_after(self, error: OptimoveError) -> float:
+        """Return the seconds to wait before the next page.
+
+        Raises:
+            OptimoveError: The error, when it is final.
+        """
+        from ..flows.paging import is_from_api
+
+        is_foreign = isinstance(error, NotFoundError) and not is_from_api(error)
+        if isinstance(error, NotFoundError) and not is_foreign:
+            self._paging.missing(error)
+            if self._deadline is not None and self._paging.pause >= self._deadline.remaining():
+                raise error  # no time to request it again, so it is unknown whether it is the end
+            return self._paging.pause
+        is_transient = isinstance(error, APIError) and error.is_transient
+        if not (is_foreign or is_transient or isinstance(error, TransportError | DeadlineExceeded)):
+            raise error
+        if self._paging.rows > self._rows:
+            self._failures = 0
+        self._rows = self._paging.rows
+        self._failures += 1
+        if self._failures == 1 and self._deadline is not None:
+            _LOGGER.warning("the customers of a campaign cannot be read now, which is tried again: %s", error)
+        policy = self._policy
+        pause = backoff(self._failures, first=policy.first_pause, longest=policy.longest_pause)
+        if self._deadline is None:
+            # A truncated page is retried, and so is a 404 that a proxy has sent; any other page that could not be
+            # opened has had its retries.
+            broke_off = isinstance(error, TransportError) and error.request_sent is not False
+            if not (broke_off or is_foreign) or self._failures >= policy.attempts:
+                raise error
+        elif policy.attempts == 1 or pause >= self._deadline.remaining():
+            raise error
+        return pause

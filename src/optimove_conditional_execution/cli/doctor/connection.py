@@ -12,7 +12,7 @@ from ..._version import __version__
 from ...deadline import Deadline
 from ...errors import DeadlineExceeded, TransportError
 from ...messages import Response
-from ...transport.engine import Engine, OutgoingRequest, read_all
+from ...transport.engine import Engine, OutgoingRequest
 from ...transport.proxies import has_proxy, proxy_for
 from ...transport.waiting import run_blocking
 from ...urls import address_of, is_loopback, origin
@@ -79,7 +79,7 @@ class Probe:
         request = OutgoingRequest(method, url, headers, body, Deadline.after(self.seconds), self.seconds)
         sent_at, began = time.time(), time.perf_counter()
         try:
-            response = run_blocking(self._exchange(request))
+            response = run_blocking(self._engine.send(request))
         except (TransportError, DeadlineExceeded) as error:
             return _no_answer(error, url, self.seconds)
         return Answer(response, sent_at, time.perf_counter() - began)
@@ -87,9 +87,6 @@ class Probe:
     def close(self) -> None:
         """Close the connections."""
         run_blocking(self._engine.aclose())
-
-    async def _exchange(self, request: OutgoingRequest) -> Response:
-        return await read_all(await self._engine.open(request))
 
 
 def _proxy_of(url: str) -> str | None:

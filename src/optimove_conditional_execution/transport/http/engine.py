@@ -14,7 +14,7 @@ from ...errors import ConfigurationError
 from ...fork import detect_fork, reset_after_fork
 from ...messages import Response
 from ..connection_pool import MAX_CONNECTIONS, ConnectionPool, PoolPerLoop
-from ..engine import CLOSED, FORKED, BaseStream, OutgoingRequest, Stream
+from ..engine import CLOSED, FORKED, BaseStream, Engine, OutgoingRequest, Stream
 from .httpx_adapter import Clients, HttpxErrors, LibraryName, refuse_closed
 from .httpx_deadline import RequestProgress, deadline_scope, track_progress
 
@@ -23,7 +23,7 @@ _GRACE_SECONDS: Final = 0.015
 that are cancelled during the TLS handshake."""
 
 
-class _HttpxEngine(ABC):
+class _HttpxEngine(Engine):
     """Base class of the engines."""
 
     _clients: Clients
@@ -31,13 +31,7 @@ class _HttpxEngine(ABC):
     _grace = 0.0
 
     async def open(self, request: OutgoingRequest) -> Stream:
-        """Send a request and return the response, its body still to be read.
-
-        Raises:
-            TransportError: No response came.
-            DeadlineExceeded: The deadline passed first.
-            ConfigurationError: The engine is closed.
-        """
+        """Send a request; see `Engine.open`."""
         pool, client = await self._acquire(request)
         try:
             with HttpxErrors(self._clients, request) as errors:
