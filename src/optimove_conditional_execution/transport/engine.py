@@ -23,6 +23,7 @@ from ..deadline import Deadline
 from ..errors import DeadlineExceeded, OptimoveError, TransportCause, TransportError, TransportReason
 from ..messages import Response
 from ..tracebacks import clear_locals
+from ..urls import origin
 
 MAX_RESPONSE_BODY: Final = 8 * 1024 * 1024
 """Maximum size of a response in bytes; a longer one is cut one byte after."""
@@ -283,7 +284,7 @@ def transport_error(
         handled: The exception that the caller was handling before the request; it is not a cause of the error.
     """
     name = type(error).__name__
-    where = _origin(request)
+    where = origin(request.url)
     _hold_back_quotes(error)
     if cause == "timeout" and request.deadline.remaining() <= _ROUNDING:
         return DeadlineExceeded(f"No answer from {where} before the deadline.", request_sent=request_sent)
@@ -383,8 +384,3 @@ def _hold_back_quotes(error: BaseException) -> None:
 def _own_words(error: BaseException) -> str:
     # An invalid response may echo the key or a customer's data.
     return _QUOTED.split(str(error), maxsplit=1)[0].rstrip(" :")
-
-
-def _origin(request: OutgoingRequest) -> str:
-    scheme, _, rest = request.url.partition("://")
-    return f"{scheme}://{rest.partition('/')[0]}"
