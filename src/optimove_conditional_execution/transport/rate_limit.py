@@ -287,7 +287,7 @@ class AdaptiveThrottle:
         return self._clock()
 
     def _is_calm(self, now: float) -> bool:
-        window = self._window
+        window = self._window  # read without the lock too: a refusal in the same moment could as well come later
         return not window.probes and now > max(self._last_refusal, window.end) + _CALM_SECONDS
 
     def on_success(self) -> None:
