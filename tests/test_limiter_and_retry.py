@@ -13,6 +13,7 @@ from optimove_conditional_execution import Approval, Deadline, DeadlineExceeded,
 from optimove_conditional_execution.operations import send_webhook_approval
 from optimove_conditional_execution.transport.rate_limit import RateLimiter
 from optimove_conditional_execution.transport.retry import Retries
+from optimove_conditional_execution.transport.waiting import TaskAlarm, ThreadAlarm, run_blocking
 
 
 class Clock:
@@ -57,7 +58,7 @@ def test_a_turn_after_the_deadline_is_refused_and_costs_nothing() -> None:
     reserve(limiter, clock=clock)
     for _ in range(5):
         with pytest.raises(DeadlineExceeded) as caught:
-            limiter.acquire(Deadline.after(9.9, clock=clock))
+            run_blocking(limiter.acquire(Deadline.after(9.9, clock=clock), ThreadAlarm))
         assert caught.value.request_sent is False
     assert reserve(limiter, clock=clock) == pytest.approx(10.05)
 
@@ -65,7 +66,10 @@ def test_a_turn_after_the_deadline_is_refused_and_costs_nothing() -> None:
 def test_a_place_is_free_a_window_after_the_answer() -> None:
     clock = Clock()
     limiter = RateLimiter(RateLimit(2, per=10.0), clock=clock)
-    slow, quick = limiter.acquire(Deadline.after(1, clock=clock)), limiter.acquire(Deadline.after(1, clock=clock))
+    slow, quick = (
+        run_blocking(limiter.acquire(Deadline.after(1, clock=clock), ThreadAlarm)),
+        run_blocking(limiter.acquire(Deadline.after(1, clock=clock), ThreadAlarm)),
+    )
     clock.now += 0.1
     limiter.complete(quick)
     waiting = limiter._reserve(Deadline.after(60, clock=clock))
@@ -80,7 +84,7 @@ def test_a_place_is_free_a_window_after_the_answer() -> None:
 def test_a_request_that_takes_long_holds_its_place_for_little_more_than_a_window() -> None:
     clock = Clock()
     limiter = RateLimiter(RateLimit(1, per=10.0), clock=clock)
-    limiter.acquire(Deadline.after(1, clock=clock))
+    run_blocking(limiter.acquire(Deadline.after(1, clock=clock), ThreadAlarm))
     clock.now += 9  # and no answer yet
     assert reserve(limiter, clock=clock) == pytest.approx(12.05 - 9)
 
@@ -88,7 +92,7 @@ def test_a_request_that_takes_long_holds_its_place_for_little_more_than_a_window
 def test_a_turn_that_moves_past_its_deadline_is_given_back() -> None:
     clock = Clock()
     limiter = RateLimiter(RateLimit(1, per=10.0), clock=clock)
-    first = limiter.acquire(Deadline.after(1, clock=clock))
+    first = run_blocking(limiter.acquire(Deadline.after(1, clock=clock), ThreadAlarm))
     deadline = Deadline.after(10.1, clock=clock)
     waiting = limiter._reserve(deadline)
     clock.now = waiting.at
@@ -115,8 +119,8 @@ def test_a_million_customers_take_no_more_than_a_twentieth_longer_than_the_limit
 def test_a_cancelled_turn_is_given_back() -> None:
     async def main() -> None:
         limiter = RateLimiter(RateLimit(1, per=30.0))
-        await limiter.aacquire(Deadline.after(1))
-        waiting = asyncio.ensure_future(limiter.aacquire(Deadline.after(60)))
+        await limiter.acquire(Deadline.after(1), TaskAlarm)
+        waiting = asyncio.ensure_future(limiter.acquire(Deadline.after(60), TaskAlarm))
         await asyncio.sleep(0.02)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -130,8 +134,8 @@ def test_many_cancelled_queue_are_given_back() -> None:
     async def main() -> None:
         limiter = RateLimiter(RateLimit(5, per=1.0))
         for _ in range(5):
-            await limiter.aacquire(Deadline.after(1))
-        waiting = [asyncio.ensure_future(limiter.aacquire(Deadline.after(600))) for _ in range(50)]
+            await limiter.acquire(Deadline.after(1), TaskAlarm)
+        waiting = [asyncio.ensure_future(limiter.acquire(Deadline.after(600), TaskAlarm)) for _ in range(50)]
         await asyncio.sleep(0.02)
         for task in waiting:
             task.cancel()
@@ -145,7 +149,7 @@ def test_a_gap_that_was_given_back_lets_nobody_jump_the_queue() -> None:
     clock = Clock()
     limiter = RateLimiter(RateLimit(2, per=10.0), clock=clock)
     turns = [limiter._reserve(Deadline.after(1e9, clock=clock)) for _ in range(6)]
-    limiter._give_back(turns[3])
+    limiter.give_back(turns[3])
     assert reserve(limiter, clock=clock) >= turns[5].at - clock.now
 
 
@@ -154,23 +158,24 @@ def test_those_behind_a_turn_that_was_given_back_move_up() -> None:
     limiter = RateLimiter(RateLimit(2, per=10.0), clock=clock)
     turns = [limiter._reserve(Deadline.after(1e9, clock=clock)) for _ in range(8)]
     assert [round(turn.at - clock.now) for turn in turns] == [0, 0, 10, 10, 20, 20, 30, 30]
-    limiter._give_back(turns[0])  # has begun, so it counts
     for given_back in (turns[2], turns[3], turns[5]):
-        limiter._give_back(given_back)
+        limiter.give_back(given_back)
     assert [round(turns[place].at - clock.now) for place in (4, 6, 7)] == [10, 10, 20]
 
 
 @pytest.mark.parametrize("colour", ["sync", "async"])
 def test_those_who_wait_are_told_that_they_move_up(colour: str) -> None:
     limiter = RateLimiter(RateLimit(1, per=30.0))
-    limiter.acquire(Deadline.after(1))
+    run_blocking(limiter.acquire(Deadline.after(1), ThreadAlarm))
 
     async def main() -> None:
-        gone = asyncio.ensure_future(limiter.aacquire(Deadline.after(600)))
+        gone = asyncio.ensure_future(limiter.acquire(Deadline.after(600), TaskAlarm))
         await asyncio.sleep(0.02)
         late = Deadline.after(600)
         behind = asyncio.ensure_future(
-            limiter.aacquire(late) if colour == "async" else asyncio.to_thread(limiter.acquire, late)
+            limiter.acquire(late, TaskAlarm)
+            if colour == "async"
+            else asyncio.to_thread(lambda: run_blocking(limiter.acquire(late, ThreadAlarm)))
         )
         while len(limiter._queue) < 3 or limiter._queue[2].on_change is None:
             await asyncio.sleep(0.01)
@@ -200,7 +205,7 @@ def test_threads_share_one_window() -> None:
     began = time.monotonic()
 
     def work() -> None:
-        limiter.acquire(Deadline.after(60))
+        run_blocking(limiter.acquire(Deadline.after(60), ThreadAlarm))
         ends.append(time.monotonic() - began)
 
     threads = [threading.Thread(target=work) for _ in range(25)]

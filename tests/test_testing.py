@@ -30,7 +30,7 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.testing import FakeOptimove, FaultServer, notification, signed_request
 from tests.client.conftest import QUICK
-from tests.conftest import PAYLOADS
+from tests.conftest import PAYLOADS, child_status
 
 
 def decide(notification: WebhookNotification, deadline: Deadline) -> bool:
@@ -47,6 +47,11 @@ def test_my_gate(fake_optimove: FakeOptimove) -> None:
 def test_the_plugin_is_an_entry_point(pytestconfig: pytest.Config) -> None:
     names = {entry.name for _, dist in pytestconfig.pluginmanager.list_plugin_distinfo() for entry in dist.entry_points}
     assert "optimove_conditional_execution" in names
+
+
+def test_a_thread_in_the_simulator_blocks_no_forked_child(fake_optimove: FakeOptimove) -> None:
+    with fake_optimove._lock:
+        assert child_status(lambda: fake_optimove.trigger()[0].user_id == "C234638") == 0
 
 
 def keys(value: Any) -> Any:

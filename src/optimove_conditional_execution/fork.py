@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 
 class Forkable(Protocol):
@@ -44,13 +45,19 @@ def detect_fork() -> None:
 class ForkLock:
     """A lock that is free in a forked child, whoever held it. For rare use: it is slower than a `threading.Lock`."""
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[[], Any] = threading.Lock) -> None:
+        """Make a lock.
+
+        Args:
+            make: `threading.Lock` or `threading.RLock`.
+        """
+        self._make = make
         self.after_fork()
         reset_after_fork(self)
 
     def after_fork(self) -> None:
         """Replace the lock, which a thread may hold that the child does not have."""
-        self._lock = threading.Lock()
+        self._lock = self._make()
 
     def __enter__(self) -> None:
         detect_fork()

@@ -40,7 +40,7 @@ from optimove_conditional_execution import (
     TransportError,
     UnexpectedResponseError,
 )
-from optimove_conditional_execution.operations import send_webhook_approval
+from optimove_conditional_execution.operations import get_webhooks, send_webhook_approval
 from tests.client.conftest import BASE_URL, KEY, Caller, Make
 from tests.conftest import child_status
 
@@ -368,6 +368,29 @@ def test_a_function_before_each_request_can_end_the_call(
     assert caught.value.request_sent is sent
     assert ("unknown" in str(caught.value)) == sent
     assert (len(looks), len(httpx_mock.get_requests())) == (2, 1)
+
+
+def test_a_call_that_is_held_back_takes_no_place_in_the_limit(make: Make, httpx_mock: HTTPXMock) -> None:
+    def held_back() -> None:
+        raise HeldBackError("Stopped.")
+
+    caller = make(rate_limit=RateLimit(1, per=60.0))
+    for _ in range(3):
+        with pytest.raises(HeldBackError):
+            caller.send(get_webhooks(), before_send=held_back, deadline=Deadline.after(20))
+    httpx_mock.add_response(json=[])
+    assert caller.send(get_webhooks(), deadline=Deadline.after(20)) == []
+    with pytest.raises(DeadlineExceeded, match="rate limit"):
+        caller.send(get_webhooks(), deadline=Deadline.after(20))
+
+
+def test_a_client_for_threads_awaits_no_function_before_a_request(httpx_mock: HTTPXMock) -> None:
+    async def check() -> None:
+        await asyncio.sleep(0)
+
+    with OptimoveClient(KEY, base_url=BASE_URL) as client, pytest.raises(ConfigurationError, match="AsyncOptimove"):
+        client.send(send_webhook_approval(APPROVAL), before_send=check)
+    assert not httpx_mock.get_requests()
 
 
 def test_a_webhook_that_is_gone_after_a_lost_answer_was_deleted(caller: Caller, httpx_mock: HTTPXMock) -> None:

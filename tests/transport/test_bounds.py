@@ -39,6 +39,7 @@ from optimove_conditional_execution.transport.addresses import Addresses
 from optimove_conditional_execution.transport.connection_pool import ConnectionPool
 from optimove_conditional_execution.transport.http.httpx_deadline import install_deadlines, remove_deadlines
 from optimove_conditional_execution.transport.rate_limit import AdaptiveThrottle, RateLimiter
+from optimove_conditional_execution.transport.waiting import ThreadAlarm, run_blocking
 from tests.conftest import child_status, forked, forked_in_c
 
 OPTIONS: dict[str, Any] = {"base_url": "http://optimove.invalid", "retry": RetryPolicy(attempts=1)}
@@ -170,25 +171,25 @@ class Clock:
 def test_nobody_sends_before_the_moment_that_the_server_named() -> None:
     clock = Clock()
     throttle = AdaptiveThrottle(clock=clock)
-    sent_at = throttle.acquire(Deadline.after(100))
+    sent_at = run_blocking(throttle.acquire(Deadline.after(100), ThreadAlarm))
     assert sent_at == clock.now
     throttle.on_rate_limited(sent_at, 50.0)
     with pytest.raises(DeadlineExceeded, match="429") as caught:
-        throttle.acquire(Deadline.after(49))
+        run_blocking(throttle.acquire(Deadline.after(49), ThreadAlarm))
     assert caught.value.request_sent is False
     clock.now += 50
-    assert throttle.acquire(Deadline.after(1)) == clock.now
+    assert run_blocking(throttle.acquire(Deadline.after(1), ThreadAlarm)) == clock.now
 
 
 def test_those_who_were_under_way_tell_nothing_new() -> None:
     clock = Clock()
     throttle = AdaptiveThrottle(clock=clock)
-    sent_at = throttle.acquire(Deadline.after(100))
+    sent_at = run_blocking(throttle.acquire(Deadline.after(100), ThreadAlarm))
     clock.now += 1
     for _ in range(100):
         throttle.on_rate_limited(sent_at, None)
     clock.now += 0.2  # the first guess, whatever the others said
-    assert throttle.acquire(Deadline.after(0.05)) == clock.now
+    assert run_blocking(throttle.acquire(Deadline.after(0.05), ThreadAlarm)) == clock.now
 
 
 def test_after_half_a_minute_everything_is_forgotten() -> None:
@@ -196,10 +197,10 @@ def test_after_half_a_minute_everything_is_forgotten() -> None:
     throttle = AdaptiveThrottle(clock=clock)
     for _ in range(5):
         throttle.on_success()
-    throttle.on_rate_limited(throttle.acquire(Deadline.after(100)), 1.0)
+    throttle.on_rate_limited(run_blocking(throttle.acquire(Deadline.after(100), ThreadAlarm)), 1.0)
     clock.now += 31.1
     for _ in range(1_000):
-        assert throttle.acquire(Deadline.after(0.01)) == clock.now
+        assert run_blocking(throttle.acquire(Deadline.after(0.01), ThreadAlarm)) == clock.now
 
 
 # ---- names
@@ -388,13 +389,14 @@ def test_a_client_that_is_closed_closes_its_streams(first: Any) -> None:
         client = server.client(engine="aiohttp")
         if first is None:
             client.get_webhooks()
-        stream = client._sender.open_stream(operations.get_processed_campaign_customers(7), None)
-        assert stream.read()
+        opening = client._sender.open_stream(operations.get_processed_campaign_customers(7), None)
+        stream = run_blocking(opening)
+        assert run_blocking(stream.read())
         with warnings.catch_warnings(record=True) as unclosed:
             warnings.simplefilter("always")
             client.close()
-            stream.close()
-            del stream, client
+            run_blocking(stream.aclose())
+            del stream, client, opening
             gc.collect()
         assert [str(warning.message) for warning in unclosed] == []
 
@@ -509,13 +511,13 @@ def test_a_child_of_an_event_loop_closes_nothing_of_its_parents(engine: Any) -> 
 
 def test_a_lock_that_a_thread_holds_while_its_process_forks_holds_no_child() -> None:
     limiter, throttle = RateLimiter(RateLimit(2, per=60.0)), AdaptiveThrottle()
-    limiter.acquire(Deadline.after(1))
+    run_blocking(limiter.acquire(Deadline.after(1), ThreadAlarm))
     waiting = limiter._reserve(Deadline.after(1))
     waiting.has_begun = False  # a thread that waits, and is not in the child
 
     def usable() -> bool:
-        throttle.acquire(Deadline.after(1))
-        limiter.acquire(Deadline.after(1))
+        run_blocking(throttle.acquire(Deadline.after(1), ThreadAlarm))
+        run_blocking(limiter.acquire(Deadline.after(1), ThreadAlarm))
         return True
 
     with limiter._lock, throttle._lock:

@@ -10,14 +10,16 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 import trustme
 
-from optimove_conditional_execution import AsyncOptimoveClient, OptimoveClient, RetryPolicy, TransportError
+from optimove_conditional_execution import AsyncOptimoveClient, Deadline, OptimoveClient, RetryPolicy, TransportError
 from optimove_conditional_execution.testing import FaultServer, faults
+from optimove_conditional_execution.transport.aiohttp_engine import _AiohttpErrors, _Body
+from optimove_conditional_execution.transport.engine import OutgoingRequest
 
 NOW = dt.datetime.now(dt.UTC)
 DAY = dt.timedelta(days=1)
@@ -148,6 +150,27 @@ def test_no_answer(engine: str, fault: Any, cause: str) -> None:
     with FaultServer([fault]) as server:
         error = failure(engine, server.url, retry=RetryPolicy(attempts=1, attempt_timeout=0.3))
     assert (error.cause, error.reason, error.request_sent) == (cause, "", True)
+
+
+def test_a_body_is_sent_when_the_connection_has_taken_it() -> None:
+    async def go() -> None:
+        taken = asyncio.Event()
+
+        class Full:
+            async def write(self, data: bytes) -> None:
+                await taken.wait()
+
+        request = OutgoingRequest("POST", "http://optimove.invalid/", {}, b"{}", Deadline.after(9), 9)
+        errors, full = _AiohttpErrors(request), cast("Any", Full())
+        seen: list[bool | None] = [errors.sent]
+        writing = asyncio.ensure_future(_Body(b"{}", errors).write_with_length(full, 2))
+        await asyncio.sleep(0)
+        seen.append(errors.sent)
+        taken.set()
+        await writing
+        assert [*seen, errors.sent] == [False, None, True]
+
+    asyncio.run(go())
 
 
 def test_a_hook_that_raises() -> None:

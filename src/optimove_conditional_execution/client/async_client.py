@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from pydantic import SecretStr
 
@@ -17,9 +17,10 @@ from ..flows.status_updates import Statuses, update_statuses
 from ..models.approval import Approval
 from ..operations import Operation
 from ..tracebacks import sensitive_variables
-from ..transport.customer_stream import aread
-from ..transport.send import AsyncSender, RequestCounter
-from .base import Client, EngineName, aiohttp_engine
+from ..transport.engine import Engine
+from ..transport.send import RequestCounter
+from ..transport.waiting import TaskAlarm
+from .base import Client, CustomerOptions, EngineName, ExecutionOptions, aiohttp_engine
 
 if TYPE_CHECKING:
     from ..models.campaign import CampaignCustomer, CampaignDetails, CustomerExecution
@@ -37,17 +38,16 @@ class AsyncOptimoveClient(Client):
     close it, best with `async with AsyncOptimoveClient() as client:`.
     """
 
-    def _connect(self, http_client: object | None, engine: EngineName, max_connections: int) -> None:
-        if engine == "aiohttp":
-            self._sender = AsyncSender(self._config, aiohttp_engine(max_connections, self._config.settings.base_url))
-            return
+    _alarm = TaskAlarm
+
+    def _engine(self, http_client: object | None, name: EngineName, max_connections: int) -> Engine:
+        base_url = self._config.settings.base_url
+        if name == "aiohttp":
+            return aiohttp_engine(max_connections, base_url, in_thread=False)
         # Importing httpx takes as long as importing all the rest, so it is deferred until a client is made.
         from ..transport.http import AsyncHttpEngine
 
-        http_engine = AsyncHttpEngine(
-            http_client, library=engine, max_connections=max_connections, base_url=self._config.settings.base_url
-        )
-        self._sender = AsyncSender(self._config, http_engine)
+        return AsyncHttpEngine(http_client, library=name, max_connections=max_connections, base_url=base_url)
 
     @sensitive_variables
     async def create_webhook(self, url: str) -> Webhook:
@@ -264,30 +264,16 @@ class AsyncOptimoveClient(Client):
         )
 
     def get_processed_campaign_customers_in_blocks(
-        self,
-        campaign_id: int,
-        *,
-        customer_attributes: Sequence[str] = (),
-        page_size: int | None = operations.DEFAULT_PAGE_SIZE,
-        deadline: Deadline | None = None,
-        counter: RequestCounter | None = None,
-        wait_for_customers: float | None = None,
-        on_warning: Callable[[str], None] | None = None,
+        self, campaign_id: int, **options: Unpack[CustomerOptions]
     ) -> AsyncGenerator[list[CampaignCustomer], None]:
         """Yield the same customers in lists, some hundreds at a time, as they arrive.
 
         Lists cost a program less than customers one by one. Arguments and errors are those of
         `get_processed_campaign_customers`; the customers yielded before an error are valid.
         """
-        paging = self._paging(
-            campaign_id,
-            customer_attributes=customer_attributes,
-            page_size=page_size,
-            deadline=deadline,
-            wait_for_customers=wait_for_customers,
-            on_warning=on_warning,
-        )
-        return aread(self._sender, paging, deadline, counter)
+        from ..flows.paging import Paging  # not loaded by programs that read no customers
+
+        return self._customers(Paging, campaign_id, **options)
 
     def get_customer_execution_details_by_campaign(
         self,
@@ -333,31 +319,15 @@ class AsyncOptimoveClient(Client):
         )
 
     def get_customer_execution_details_by_campaign_in_blocks(
-        self,
-        campaign_id: int,
-        *,
-        channel_id: int | None = None,
-        customer_attributes: Sequence[str] = (),
-        page_size: int | None = operations.DEFAULT_PAGE_SIZE,
-        deadline: Deadline | None = None,
-        counter: RequestCounter | None = None,
-        wait_for_customers: float | None = None,
-        on_warning: Callable[[str], None] | None = None,
+        self, campaign_id: int, **options: Unpack[ExecutionOptions]
     ) -> AsyncGenerator[list[CustomerExecution], None]:
         """Yield the same rows in lists, some hundreds at a time, as they arrive.
 
         Arguments and errors are those of `get_customer_execution_details_by_campaign`.
         """
-        paging = self._execution_paging(
-            campaign_id,
-            channel_id=channel_id,
-            customer_attributes=customer_attributes,
-            page_size=page_size,
-            deadline=deadline,
-            wait_for_customers=wait_for_customers,
-            on_warning=on_warning,
-        )
-        return aread(self._sender, paging, deadline, counter)
+        from ..flows.paging import ExecutionPaging  # not loaded by programs that read no customers
+
+        return self._customers(ExecutionPaging, campaign_id, **options)
 
     async def update_customer_promotion_status(
         self, campaign_id: int, statuses: Statuses, *, deadline: Deadline | None = None

@@ -6,9 +6,9 @@ import abc
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Literal, NoReturn, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, TypedDict, TypeVar, get_args
 from zoneinfo import ZoneInfo
 
 from pydantic import SecretStr
@@ -17,18 +17,22 @@ from .. import validation
 from ..deadline import Deadline
 from ..errors import ConfigurationError
 from ..installation import install_hint
-from ..operations import Endpoints
+from ..operations import DEFAULT_PAGE_SIZE, Endpoints
 from ..settings import TIMEZONE_VARIABLE, ClientSettings
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import MAX_CONNECTIONS
-from ..transport.engine import AsyncEngine
+from ..transport.engine import Engine
 from ..transport.instrumentation import OnCall
 from ..transport.rate_limit import RateLimit
 from ..transport.retry import RetryPolicy
-from ..transport.send import ClientConfig
+from ..transport.send import ClientConfig, RequestCounter, Sender, read_customers
+from ..transport.waiting import Alarm
 
 if TYPE_CHECKING:  # not loaded by programs that read no customers
-    from ..flows.paging import ExecutionPaging, Paging
+    from ..flows.paging import Pages
+    from ..models.campaign import CampaignCustomer
+
+C = TypeVar("C", bound="CampaignCustomer")
 
 _LOGGER: Final = logging.getLogger("optimove_conditional_execution.client")
 
@@ -37,8 +41,27 @@ EngineName = Literal["httpx", "httpx2", "aiohttp"]
 ENGINES: Final = get_args(EngineName)
 
 
+class CustomerOptions(TypedDict, total=False):
+    """The options of `get_processed_campaign_customers`."""
+
+    customer_attributes: Sequence[str]
+    page_size: int | None
+    deadline: Deadline | None
+    counter: RequestCounter | None
+    wait_for_customers: float | None
+    on_warning: Callable[[str], None] | None
+
+
+class ExecutionOptions(CustomerOptions, total=False):
+    """The options of `get_customer_execution_details_by_campaign`."""
+
+    channel_id: int | None
+
+
 class Client(abc.ABC):
     """Base class of both clients."""
+
+    _alarm: type[Alarm]
 
     @sensitive_variables
     def __init__(
@@ -102,11 +125,11 @@ class Client(abc.ABC):
         if http_client is not None and engine != "httpx":
             raise ConfigurationError("Pass http_client= or engine=, not both: a client of yours is an engine itself.")
         self._is_closed = False
-        self._connect(http_client, engine, max_connections)
+        self._sender = Sender(self._config, self._engine(http_client, engine, max_connections), self._alarm)
 
     @abc.abstractmethod
-    def _connect(self, http_client: object | None, engine: EngineName, max_connections: int) -> None:
-        """Set up the HTTP engine."""
+    def _engine(self, http_client: object | None, name: EngineName, max_connections: int) -> Engine:
+        """Return the HTTP engine."""
 
     @property
     def timezone(self) -> ZoneInfo | None:
@@ -123,49 +146,27 @@ class Client(abc.ABC):
         """Whether the client has been closed, so that it sends nothing any more."""
         return self._is_closed
 
-    def _paging(
+    def _customers(
         self,
+        paging: type[Pages[C]],
         campaign_id: int,
         *,
-        customer_attributes: Sequence[str],
-        page_size: int | None,
-        deadline: Deadline | None,
-        wait_for_customers: float | None,
-        on_warning: Callable[[str], None] | None,
-    ) -> Paging:
-        """Return the paging of a campaign; see `get_processed_campaign_customers`."""
-        from ..flows.paging import Paging
-
-        return Paging(
+        page_size: int | None = DEFAULT_PAGE_SIZE,
+        deadline: Deadline | None = None,
+        counter: RequestCounter | None = None,
+        wait_for_customers: float | None = None,
+        on_warning: Callable[[str], None] | None = None,
+        **options: Any,
+    ) -> AsyncGenerator[list[C], None]:
+        """Yield customers as they arrive, once the arguments are checked: see `get_processed_campaign_customers`."""
+        pages = paging(
             campaign_id,
-            customer_attributes=customer_attributes,
             page_size=page_size,
             waiting=_waiting(wait_for_customers, deadline),
             on_warning=_logging(campaign_id) if on_warning is None else on_warning,
+            **options,
         )
-
-    def _execution_paging(
-        self,
-        campaign_id: int,
-        *,
-        channel_id: int | None,
-        customer_attributes: Sequence[str],
-        page_size: int | None,
-        deadline: Deadline | None,
-        wait_for_customers: float | None,
-        on_warning: Callable[[str], None] | None,
-    ) -> ExecutionPaging:
-        """Return the paging of what was sent; see `get_customer_execution_details_by_campaign`."""
-        from ..flows.paging import ExecutionPaging
-
-        return ExecutionPaging(
-            campaign_id,
-            channel_id=channel_id,
-            customer_attributes=customer_attributes,
-            page_size=page_size,
-            waiting=_waiting(wait_for_customers, deadline),
-            on_warning=_logging(campaign_id) if on_warning is None else on_warning,
-        )
+        return read_customers(self._sender, pages, deadline, counter)
 
     def _wall_clock(self) -> Callable[[], datetime]:
         """Return a function of the current time as Optimove writes it: naive, in the client's zone."""
@@ -200,16 +201,17 @@ def _logging(campaign_id: int) -> Callable[[str], None]:
     return lambda text: _LOGGER.warning("campaign %d: %s", campaign_id, text)
 
 
-def aiohttp_engine(max_connections: int, base_url: str) -> AsyncEngine:
-    """Return the engine on aiohttp.
+def aiohttp_engine(max_connections: int, base_url: str, *, in_thread: bool) -> Engine:
+    """Return the engine on aiohttp: for asyncio, or for threads, in an event loop in a thread of its own.
 
     Raises:
         ConfigurationError: aiohttp is not installed, or the machine's settings for proxies are invalid.
     """
     try:
-        from ..transport.aiohttp_engine import AiohttpEngine
+        from ..transport.aiohttp_engine import AiohttpEngine, LoopThreadEngine
     except ImportError:
         raise ConfigurationError(
             f"engine='aiohttp' needs a package that is not installed: {install_hint('aiohttp')}."
         ) from None
-    return AiohttpEngine(max_connections=max_connections, base_url=base_url)
+    engine = AiohttpEngine(max_connections=max_connections, base_url=base_url)
+    return LoopThreadEngine(engine) if in_thread else engine

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 from pydantic import SecretStr
 
@@ -17,9 +17,10 @@ from ..flows.status_updates import Statuses, update_statuses
 from ..models.approval import Approval
 from ..operations import Operation
 from ..tracebacks import sensitive_variables
-from ..transport.customer_stream import read
-from ..transport.send import RequestCounter, Sender
-from .base import Client, EngineName, aiohttp_engine
+from ..transport.engine import Engine
+from ..transport.send import RequestCounter
+from ..transport.waiting import ThreadAlarm, iterate_blocking, run_blocking
+from .base import Client, CustomerOptions, EngineName, ExecutionOptions, aiohttp_engine
 
 if TYPE_CHECKING:
     from ..models.campaign import CampaignCustomer, CampaignDetails, CustomerExecution
@@ -37,20 +38,16 @@ class OptimoveClient(Client):
     `with OptimoveClient() as client:`.
     """
 
-    def _connect(self, http_client: object | None, engine: EngineName, max_connections: int) -> None:
-        if engine == "aiohttp":
-            from ..transport.loop_thread import LoopThreadEngine
+    _alarm = ThreadAlarm
 
-            in_loop = aiohttp_engine(max_connections, self._config.settings.base_url)
-            self._sender = Sender(self._config, LoopThreadEngine(in_loop))
-            return
+    def _engine(self, http_client: object | None, name: EngineName, max_connections: int) -> Engine:
+        base_url = self._config.settings.base_url
+        if name == "aiohttp":
+            return aiohttp_engine(max_connections, base_url, in_thread=True)
         # Importing httpx takes as long as importing all the rest, so it is deferred until a client is made.
         from ..transport.http import HttpEngine
 
-        http_engine = HttpEngine(
-            http_client, library=engine, max_connections=max_connections, base_url=self._config.settings.base_url
-        )
-        self._sender = Sender(self._config, http_engine)
+        return HttpEngine(http_client, library=name, max_connections=max_connections, base_url=base_url)
 
     @sensitive_variables
     def create_webhook(self, url: str) -> Webhook:
@@ -265,30 +262,16 @@ class OptimoveClient(Client):
         )
 
     def get_processed_campaign_customers_in_blocks(
-        self,
-        campaign_id: int,
-        *,
-        customer_attributes: Sequence[str] = (),
-        page_size: int | None = operations.DEFAULT_PAGE_SIZE,
-        deadline: Deadline | None = None,
-        counter: RequestCounter | None = None,
-        wait_for_customers: float | None = None,
-        on_warning: Callable[[str], None] | None = None,
+        self, campaign_id: int, **options: Unpack[CustomerOptions]
     ) -> Generator[list[CampaignCustomer], None, None]:
         """Yield the same customers in lists, some hundreds at a time, as they arrive.
 
         Lists cost a program less than customers one by one. Arguments and errors are those of
         `get_processed_campaign_customers`; the customers yielded before an error are valid.
         """
-        paging = self._paging(
-            campaign_id,
-            customer_attributes=customer_attributes,
-            page_size=page_size,
-            deadline=deadline,
-            wait_for_customers=wait_for_customers,
-            on_warning=on_warning,
-        )
-        return read(self._sender, paging, deadline, counter)
+        from ..flows.paging import Paging  # not loaded by programs that read no customers
+
+        return iterate_blocking(self._customers(Paging, campaign_id, **options))
 
     def get_customer_execution_details_by_campaign(
         self,
@@ -334,31 +317,15 @@ class OptimoveClient(Client):
         )
 
     def get_customer_execution_details_by_campaign_in_blocks(
-        self,
-        campaign_id: int,
-        *,
-        channel_id: int | None = None,
-        customer_attributes: Sequence[str] = (),
-        page_size: int | None = operations.DEFAULT_PAGE_SIZE,
-        deadline: Deadline | None = None,
-        counter: RequestCounter | None = None,
-        wait_for_customers: float | None = None,
-        on_warning: Callable[[str], None] | None = None,
+        self, campaign_id: int, **options: Unpack[ExecutionOptions]
     ) -> Generator[list[CustomerExecution], None, None]:
         """Yield the same rows in lists, some hundreds at a time, as they arrive.
 
         Arguments and errors are those of `get_customer_execution_details_by_campaign`.
         """
-        paging = self._execution_paging(
-            campaign_id,
-            channel_id=channel_id,
-            customer_attributes=customer_attributes,
-            page_size=page_size,
-            deadline=deadline,
-            wait_for_customers=wait_for_customers,
-            on_warning=on_warning,
-        )
-        return read(self._sender, paging, deadline, counter)
+        from ..flows.paging import ExecutionPaging  # not loaded by programs that read no customers
+
+        return iterate_blocking(self._customers(ExecutionPaging, campaign_id, **options))
 
     def update_customer_promotion_status(
         self, campaign_id: int, statuses: Statuses, *, deadline: Deadline | None = None
@@ -414,12 +381,12 @@ class OptimoveClient(Client):
             HeldBackError: `before_send` raised it; `request_sent` then includes earlier requests.
             ConfigurationError: The client is closed, or an endpoint of `Endpoints` is invalid.
         """
-        return self._sender.send(operation, deadline, counter, before_send)
+        return run_blocking(self._sender.send(operation, deadline, counter, before_send))
 
     def close(self) -> None:
         """Close the connections; an `http_client` of yours stays open."""
         self._is_closed = True
-        self._sender.engine.close()
+        run_blocking(self._sender.engine.aclose())
 
     def __enter__(self) -> Self:
         return self

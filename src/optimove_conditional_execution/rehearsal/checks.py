@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from ..deadline import Deadline
 from ..errors import DeadlineExceeded, TransportError
 from ..testing import Delivery
-from ..transport.engine import OutgoingRequest, aread_all
+from ..transport.engine import OutgoingRequest
 from ..transport.http import AsyncHttpEngine
 from ..urls import origin
 from .plan import FaultKind, PlannedNotification
@@ -122,7 +122,7 @@ async def post(engine: AsyncHttpEngine, delivery: Delivery, *, timeout_ms: int) 
         request.method, delivery.url, dict(request.headers), request.body, Deadline.after(seconds), seconds
     )
     try:
-        response = await aread_all(await engine.open(outgoing))
+        response = await engine.send(outgoing)
     except (TransportError, DeadlineExceeded) as error:
         failure, _ = _FAILURES.get(error.cause, _FAILURES[""])
         return Reply(delivery.url, time.monotonic() - start, failure=failure)

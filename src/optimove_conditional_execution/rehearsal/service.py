@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from ..deadline import Deadline
 from ..errors import ConfigurationError, DeadlineExceeded, TransportError
-from ..transport.engine import OutgoingRequest, aread_all
+from ..transport.engine import OutgoingRequest
 from ..transport.http import AsyncHttpEngine
 from ..urls import origin
 
@@ -80,7 +80,7 @@ async def until_reachable(url: str) -> str:
     )
     async with contextlib.aclosing(AsyncHttpEngine()) as engine:
         with contextlib.suppress(TransportError, DeadlineExceeded):  # the rehearsal says what is wrong with a service
-            await aread_all(await engine.open(request))
+            await engine.send(request)
     return url
 
 

@@ -24,6 +24,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, St
 
 from ..deadline import Clock, zone_of
 from ..errors import PayloadError
+from ..fork import ForkLock
 from ..messages import Request, Response
 from ..models.approval import Approval
 from ..models.events import CAMPAIGN_READY
@@ -218,7 +219,7 @@ class Service:
         self.campaigns: dict[int, Campaign] = {}
         self._endpoints = endpoints
         self._wall_clock = wall_clock
-        self._lock = threading.RLock()
+        self._lock = ForkLock(threading.RLock)
         self._planned: deque[Response] = deque()
         self._numeric_ids = numeric_ids
         self._made_ids = 0

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import ipaddress
 import itertools
 import socket
 from collections import deque
@@ -16,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import FIRST_COMPLETED, Future
 from typing import Any, Final, Protocol, TypeVar, final
 
+from ..urls import address_of
 from ..worker_pool import DaemonThreadPool
 
 _LOOKUPS_AT_ONCE: Final = 64
@@ -68,7 +68,7 @@ class Addresses:
             TimeoutError: No connection was established in time.
             OSError: The host cannot be resolved; or what `connect` raises.
         """
-        if _is_address(host):
+        if address_of(host):
             return connect(host)
         looking = self.look_up(host, port)
         try:
@@ -100,7 +100,7 @@ class Addresses:
 
     async def aconnect(self, host: str, port: int, connect: Callable[[str], Coroutine[Any, Any, A]]) -> A:
         """Return the first connection that is established to one of a host's addresses, in this task; see `connect`."""
-        if _is_address(host):
+        if address_of(host):
             return await connect(host)
         waiting = self._in_order(host, await asyncio.wrap_future(self.look_up(host, port)))
         if len(waiting) == 1:
@@ -143,11 +143,3 @@ def _close(future: Future[Any]) -> None:
     """Close a connection that was established too late."""
     if not future.cancelled() and future.exception() is None:
         future.result().close()
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

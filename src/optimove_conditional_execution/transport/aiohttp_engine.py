@@ -1,13 +1,18 @@
-"""The engine on aiohttp, for thousands of requests per second. A file of its own: the only one that imports aiohttp."""
+"""The engines on aiohttp, for thousands of requests per second: the only importer of aiohttp."""
 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import math
 import socket
-from collections.abc import Awaitable, Callable
+import threading
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
 from types import SimpleNamespace
-from typing import Final, final
+from typing import Any, Final, TypeVar, final
 
 import aiohttp
 import aiohttp.abc
@@ -15,17 +20,31 @@ import multidict
 import yarl
 
 from ..deadline import Deadline
-from ..errors import DeadlineExceeded, TransportError
+from ..errors import ConfigurationError, DeadlineExceeded, TransportError
+from ..fork import detect_fork, reset_after_fork
 from ..messages import Response
+from ..worker_pool import threads_are_greenlets
 from .addresses import Addresses
 from .connection_pool import KEEPALIVE_SECONDS, MAX_CONNECTIONS, PoolPerLoop
-from .engine import AsyncStream, BaseStream, Causes, ErrorTranslator, OutgoingRequest, cause_of, transport_error
+from .engine import (
+    CLOSED,
+    BaseStream,
+    Causes,
+    Engine,
+    ErrorTranslator,
+    OutgoingRequest,
+    Stream,
+    cause_of,
+    transport_error,
+)
 from .proxies import proxy_for
+
+T = TypeVar("T")
 
 _NO_HEADERS: Final = multidict.CIMultiDictProxy[str](multidict.CIMultiDict())
 
 
-class AiohttpEngine:
+class AiohttpEngine(Engine):
     """Sends requests over an aiohttp session per event loop."""
 
     def __init__(self, *, base_url: str, max_connections: int = MAX_CONNECTIONS) -> None:
@@ -42,72 +61,113 @@ class AiohttpEngine:
         self._proxy = proxy_for(base_url, takes_socks=False)
         self._addresses = Addresses()
         self._pools = PoolPerLoop(
-            self._session, aiohttp.ClientSession.close, max_connections=max_connections, is_shared=True
+            lambda: _Sessions(self._addresses), _Sessions.aclose, max_connections=max_connections, is_shared=True
         )
 
-    async def open(self, request: OutgoingRequest) -> AsyncStream:
-        """Send a request and return the response, its body still to be read.
-
-        Raises:
-            TransportError: No response came.
-            DeadlineExceeded: The deadline passed first.
-            ConfigurationError: The engine is closed.
-        """
+    async def open(self, request: OutgoingRequest) -> Stream:
+        """Send a request; see `Engine.open`."""
         pools = self._pools.current()
         pool = pools.requests if request.read_until is None else pools.streams
         shared = await pool.aacquire(request.deadline)
-        # A request that must use a new connection gets a session of its own.
-        session = shared if request.heard_since == -math.inf else self._session()
+        # A request that must use a new connection gets one of its own.
+        sessions = shared if request.heard_since == -math.inf else _Sessions(self._addresses)
 
         async def release() -> None:
             try:
-                if session is not shared:
-                    await session.close()
+                if sessions is not shared:
+                    await sessions.aclose()
             finally:
                 pool.release(shared)
 
         try:
-            errors = _AiohttpErrors(request)
-            with errors:
+            with _AiohttpErrors(request) as errors:
                 seconds = request.timeout()
                 end = Deadline.after(seconds)
                 async with asyncio.timeout(seconds):
-                    response = await session.request(
-                        request.method,
-                        yarl.URL(request.url, encoded=True),
-                        headers=request.plain_headers(),
-                        data=request.body,
-                        allow_redirects=False,
-                        proxy=self._proxy,
-                        trace_request_ctx=errors,
-                    )
+                    response = await sessions.request(request, errors, self._proxy)
             return _AiohttpStream(response, errors, end, release)
         except BaseException:
             await release()
             raise
 
-    def _session(self) -> aiohttp.ClientSession:
-        tracing = aiohttp.TraceConfig()
-        tracing.on_request_headers_sent.append(_on_headers)
-        tracing.on_request_chunk_sent.append(_on_chunk)
-        connector = aiohttp.TCPConnector(
-            limit=0,
-            keepalive_timeout=KEEPALIVE_SECONDS,
-            resolver=_Resolver(self._addresses),
-            # With aiohttp's cache all requests wait for one pending look-up of a host, even if it hangs.
-            use_dns_cache=False,
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[tracing],
-        )
-
     async def aclose(self) -> None:
         """Close this event loop's connections."""
         await self._pools.aclose()
+
+
+@final
+class _Sessions:
+    """Two sessions over one connector.
+
+    aiohttp's tracing tells how much of a request was sent, and costs a tenth of a call. So only requests without a body
+    are traced; a body tells it itself.
+    """
+
+    def __init__(self, addresses: Addresses) -> None:
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_headers_sent.append(_on_headers)
+        self._connector = aiohttp.TCPConnector(
+            limit=0,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            resolver=_Resolver(addresses),
+            # With aiohttp's cache all requests wait for one pending look-up of a host, even if it hangs.
+            use_dns_cache=False,
+        )
+        self._plain, self._traced = (
+            aiohttp.ClientSession(
+                connector=self._connector,
+                connector_owner=False,
+                timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trace_configs=traces,
+            )
+            for traces in (None, [tracing])
+        )
+
+    async def request(
+        self, request: OutgoingRequest, errors: _AiohttpErrors, proxy: str | None
+    ) -> aiohttp.ClientResponse:
+        session = self._traced if request.body is None else self._plain
+        return await session.request(
+            request.method,
+            yarl.URL(request.url, encoded=True),
+            headers=request.plain_headers(),
+            data=None if request.body is None else _Body(request.body, errors),
+            allow_redirects=False,
+            proxy=proxy,
+            trace_request_ctx=errors,
+        )
+
+    async def aclose(self) -> None:
+        await self._plain.close()
+        await self._traced.close()
+        await self._connector.close()
+
+
+@final
+class _Body(aiohttp.BytesPayload):
+    """A body that records that it is sent."""
+
+    def __init__(self, body: bytes, errors: _AiohttpErrors) -> None:
+        super().__init__(body)
+        self._sending = errors
+
+    async def write(self, writer: aiohttp.abc.AbstractStreamWriter) -> None:
+        """Write the body, for aiohttp before 3.12."""
+        self._sending.sent = None
+        await super().write(writer)
+        self._sending.sent = True
+
+    async def write_with_length(self, writer: aiohttp.abc.AbstractStreamWriter, content_length: int | None) -> None:
+        """Write the body."""
+        self._sending.sent = None
+        await super().write_with_length(writer, content_length)
+        self._sending.sent = True
+
+
+async def _on_headers(_session: object, context: SimpleNamespace, _given: object) -> None:
+    context.trace_request_ctx.sent = True  # and there is no body
 
 
 @final
@@ -135,14 +195,6 @@ class _Resolver(aiohttp.abc.AbstractResolver):
 
     async def close(self) -> None:
         """Nothing is open."""
-
-
-async def _on_headers(_session: object, context: SimpleNamespace, _given: object) -> None:
-    context.trace_request_ctx.headers_sent()
-
-
-async def _on_chunk(_session: object, context: SimpleNamespace, given: aiohttp.TraceRequestChunkSentParams) -> None:
-    context.trace_request_ctx.chunk_sent(len(given.chunk))
 
 
 @final
@@ -178,18 +230,7 @@ class _AiohttpStream(BaseStream["_AiohttpErrors"]):
 class _AiohttpErrors(ErrorTranslator):
     """Translates aiohttp's exceptions of a request into ours, and follows how much of it was sent."""
 
-    def __init__(self, request: OutgoingRequest) -> None:
-        super().__init__(request)
-        self._left = len(request.body or b"")
-        self._sent: bool | None = False
-
-    def headers_sent(self) -> None:
-        self._sent = None if self._left else True
-
-    def chunk_sent(self, size: int) -> None:
-        self._left -= size
-        if self._left <= 0:
-            self._sent = True
+    sent: bool | None = False
 
     def translate(self, error: Exception, handled: BaseException | None) -> TransportError | DeadlineExceeded:
         if isinstance(error, aiohttp.ClientResponseError):
@@ -199,7 +240,7 @@ class _AiohttpErrors(ErrorTranslator):
         return transport_error(
             self.request,
             error,
-            request_sent=False if never_sent else self._sent,
+            request_sent=False if never_sent else self.sent,
             cause=cause,
             # aiohttp's message about an invalid response quotes it.
             safe_to_quote=cause in ("broken", "proxy") and isinstance(error, aiohttp.ClientConnectionError),
@@ -221,3 +262,145 @@ def _hold_back(error: aiohttp.ClientResponseError) -> None:
     error.request_info = aiohttp.RequestInfo(asked.url, asked.method, _NO_HEADERS, asked.real_url)
     error.args, error.message = (error.request_info, ()), "the answer breaks the protocol"
     error.__cause__ = error.__context__ = None
+
+
+# ---- for threads
+
+_INHERITED: Final[list[object]] = []
+"""The parent's event loops: if they were collected, asyncio would close what a child shares with its parent."""
+
+_CLOSING_SECONDS: Final = 5.0
+"""Seconds that `close` waits for the connections to close."""
+
+
+@final
+class LoopThreadEngine(Engine):
+    """Sends requests from threads over an engine for asyncio, in an event loop in a daemon thread.
+
+    A forked child has its own thread and connections.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Lazy: the thread is started at first use.
+
+        Args:
+            engine: The engine; only this object uses it.
+
+        Raises:
+            ConfigurationError: gevent has replaced threads by greenlets, and an event loop would block all of them.
+        """
+        if threads_are_greenlets():
+            raise ConfigurationError('engine="aiohttp" needs threads, which gevent has replaced: take engine="httpx".')
+        self._engine = engine
+        self._is_closed = False
+        self._start()
+        reset_after_fork(self)
+
+    def _start(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stop: weakref.finalize[..., LoopThreadEngine] | None = None
+        self._streams: set[Stream] = set()  # that are open
+
+    def after_fork(self) -> None:
+        """Drop the parent's thread, which a child does not have."""
+        _INHERITED.extend((self._loop, self._streams))
+        if self._stop is not None:
+            self._stop.detach()
+        self._start()
+
+    async def send(self, request: OutgoingRequest) -> Response:
+        """Send a request; see `Engine.send`."""
+        return self._run(self._engine.send(request))  # one switch between threads, rather than one per read
+
+    async def open(self, request: OutgoingRequest) -> Stream:
+        """Send a request; see `Engine.open`."""
+        return self._run(self._open_in_loop(request))
+
+    async def _open_in_loop(self, request: OutgoingRequest) -> Stream:
+        source = await self._engine.open(request)
+        self._streams.add(source)
+        return _StreamInLoop(source, self._run, self._streams.discard)
+
+    async def aclose(self) -> None:
+        """Close the connections, and end the thread."""
+        detect_fork()
+        with self._lock:
+            self._is_closed = True
+        if self._thread is not None and self._stop is not None:
+            self._stop()
+            self._thread.join(_CLOSING_SECONDS)
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        detect_fork()
+        with self._lock:  # so that nothing is submitted to a loop that is ending
+            if self._is_closed:
+                coroutine.close()
+                raise ConfigurationError(CLOSED)
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._running_loop())
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise ConfigurationError(CLOSED) from None  # while the request was in flight
+        except BaseException:
+            future.cancel()  # when this thread was interrupted
+            raise
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            started: Future[tuple[asyncio.AbstractEventLoop, Callable[[], object]]] = Future()
+            arguments = (self._engine, self._streams, started)
+            self._thread = threading.Thread(target=_serve, args=arguments, name="optimove-aiohttp", daemon=True)
+            self._thread.start()
+            self._loop, stop = started.result()
+            self._stop = weakref.finalize(self, stop)  # also an engine that nobody closes ends its thread
+        return self._loop
+
+
+def _serve(
+    engine: Engine,
+    streams: set[Stream],
+    started: Future[tuple[asyncio.AbstractEventLoop, Callable[[], object]]],
+) -> None:
+    async def serve() -> None:
+        loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+
+        def stop() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(stopped.set)
+
+        started.set_result((loop, stop))
+        await stopped.wait()
+        # Their readers cannot close them any more, and one can have a connection that the engine does not share.
+        for stream in tuple(streams):
+            await stream.aclose()
+        await engine.aclose()
+
+    asyncio.run(serve())
+
+
+@final
+class _StreamInLoop:
+    """A response that is read in the event loop."""
+
+    def __init__(
+        self,
+        source: Stream,
+        run: Callable[[Coroutine[Any, Any, Any]], Any],
+        on_close: Callable[[Stream], object],
+    ) -> None:
+        self.response = source.response
+        self.is_framed = source.is_framed
+        self._source = source
+        self._run = run
+        self._on_close = on_close
+
+    async def read(self) -> bytes:
+        block: bytes = self._run(self._source.read())
+        return block
+
+    async def aclose(self) -> None:
+        with contextlib.suppress(ConfigurationError):  # the engine is closed, and this stream with it
+            self._run(self._source.aclose())
+        self._on_close(self._source)

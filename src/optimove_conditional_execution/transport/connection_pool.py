@@ -75,18 +75,19 @@ class ConnectionPool(Generic[C]):
 
     async def aacquire(self, deadline: Deadline) -> C:
         """Wait for a client in this task; see `acquire`."""
-        make: Callable[[], asyncio.Future[C]] = asyncio.get_running_loop().create_future
+        loop = asyncio.get_running_loop()
+        make: Callable[[], asyncio.Future[C]] = loop.create_future
         waiter = self._take(make)
         if not isinstance(waiter, asyncio.Future):
             return waiter
+        timer = loop.call_later(deadline.remaining(), _expire, waiter)  # cheaper than `asyncio.timeout`
         try:
-            async with asyncio.timeout(deadline.remaining()):
-                return await waiter
-        except BaseException as error:
+            return await waiter
+        except asyncio.CancelledError:
             self._withdraw(waiter)
-            if isinstance(error, TimeoutError):
-                raise _none_free() from None
             raise
+        finally:
+            timer.cancel()
 
     def release(self, client: C) -> None:
         """Pass a client to the caller that has waited longest."""
@@ -119,8 +120,13 @@ class ConnectionPool(Generic[C]):
     def _withdraw(self, waiter: Future[C] | asyncio.Future[C]) -> None:
         with self._lock:
             became_free = not waiter.cancel() and not waiter.cancelled()
-        if became_free:
+        if became_free and waiter.exception() is None:
             self.release(waiter.result())
+
+
+def _expire(waiter: asyncio.Future[Any]) -> None:
+    if not waiter.done():
+        waiter.set_exception(_none_free())
 
 
 def _none_free() -> DeadlineExceeded:

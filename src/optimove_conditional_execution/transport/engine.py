@@ -23,6 +23,7 @@ from ..deadline import Deadline
 from ..errors import DeadlineExceeded, OptimoveError, TransportCause, TransportError, TransportReason
 from ..messages import Response
 from ..tracebacks import clear_locals
+from ..urls import origin
 
 MAX_RESPONSE_BODY: Final = 8 * 1024 * 1024
 """Maximum size of a response in bytes; a longer one is cut one byte after."""
@@ -32,7 +33,7 @@ FORKED: Final = "The http_client was made before a fork: make it, and the client
 
 
 @final
-@dataclass(eq=False, frozen=True, slots=True)
+@dataclass(eq=False, slots=True)  # not frozen, which costs four times as much
 class OutgoingRequest:
     """A request to send.
 
@@ -100,72 +101,43 @@ class Stream(Protocol):
     response: Response
     is_framed: bool
 
-    def read(self) -> bytes:
+    async def read(self) -> bytes:
         """Return the next bytes, about 64 kB at most; empty at the end."""
         ...
 
-    def close(self) -> None:
+    async def aclose(self) -> None:
         """Return the connection to its pool, or close it if the body has not been read completely."""
         ...
 
 
-class AsyncStream(Protocol):
-    """A response whose body is still to be read; see `Stream`."""
+class Engine(ABC):
+    """Sends requests. All its exceptions are `TransportError` or `DeadlineExceeded`.
 
-    response: Response
-    is_framed: bool
+    Each engine is for asyncio or for threads. The coroutines of one for threads block, and never suspend: see
+    `transport.waiting`.
+    """
 
-    async def read(self) -> bytes:
-        """Return the next bytes."""
-        ...
+    @abstractmethod
+    async def open(self, request: OutgoingRequest, /) -> Stream:
+        """Send a request and return the response, its body still to be read, whatever its status.
 
+        Raises:
+            TransportError: No response came.
+            DeadlineExceeded: The deadline passed first.
+            ConfigurationError: The engine is closed.
+        """
+
+    async def send(self, request: OutgoingRequest, /) -> Response:
+        """Send a request and return the response with its body; see `open`."""
+        return await read_all(await self.open(request))
+
+    @abstractmethod
     async def aclose(self) -> None:
-        """Return the connection to its pool."""
-        ...
+        """Close the connections: of an engine for asyncio, those of the running event loop."""
 
 
-class Engine(Protocol):
-    """Sends requests from threads. All its exceptions are `TransportError` or `DeadlineExceeded`."""
-
-    def open(self, request: OutgoingRequest, /) -> Stream:
-        """Send a request and return the response, whatever its status, when its headers have been received."""
-        ...
-
-    def close(self) -> None:
-        """Close the connections."""
-        ...
-
-
-class AsyncEngine(Protocol):
-    """Sends requests from an event loop; see `Engine`."""
-
-    async def open(self, request: OutgoingRequest, /) -> AsyncStream:
-        """Send a request and return the response, whatever its status, when its headers have been received."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        ...
-
-
-def read_all(stream: Stream) -> Response:
+async def read_all(stream: Stream) -> Response:
     """Return a response with its body, cut one byte after `MAX_RESPONSE_BODY`, and close the stream."""
-    body, size = bytearray(), -1
-    try:
-        while size < len(body) <= MAX_RESPONSE_BODY:
-            size = len(body)
-            body += stream.read()
-    except BaseException:
-        body.clear()  # error trackers record local variables, and it can hold personal data
-        raise
-    finally:
-        stream.close()
-    head = stream.response
-    return Response(head.status, head.headers, bytes(body[: MAX_RESPONSE_BODY + 1]))
-
-
-async def aread_all(stream: AsyncStream) -> Response:
-    """Return a response with its body; see `read_all`."""
     body, size = bytearray(), -1
     try:
         while size < len(body) <= MAX_RESPONSE_BODY:
@@ -312,7 +284,7 @@ def transport_error(
         handled: The exception that the caller was handling before the request; it is not a cause of the error.
     """
     name = type(error).__name__
-    where = _origin(request)
+    where = origin(request.url)
     _hold_back_quotes(error)
     if cause == "timeout" and request.deadline.remaining() <= _ROUNDING:
         return DeadlineExceeded(f"No answer from {where} before the deadline.", request_sent=request_sent)
@@ -412,8 +384,3 @@ def _hold_back_quotes(error: BaseException) -> None:
 def _own_words(error: BaseException) -> str:
     # An invalid response may echo the key or a customer's data.
     return _QUOTED.split(str(error), maxsplit=1)[0].rstrip(" :")
-
-
-def _origin(request: OutgoingRequest) -> str:
-    scheme, _, rest = request.url.partition("://")
-    return f"{scheme}://{rest.partition('/')[0]}"

@@ -67,12 +67,12 @@ class CallObserver(Protocol):
 OnCall = Callable[[CallRecord], None] | CallObserver
 
 
-class CallRecorder:
-    """A context manager that records one call. A class rather than a generator, for speed."""
+class RecordedCall:
+    """A call, as a context manager that records it. A class rather than a generator, for speed."""
 
-    def __init__(self, operation: str, deadline: Deadline, on_call: OnCall | None) -> None:
-        self._operation = operation
-        self._deadline = deadline
+    def __init__(self, name: str, deadline: Deadline, on_call: OnCall | None) -> None:
+        self._name = name
+        self.deadline = deadline
         self._on_call = on_call
         self._around: AbstractContextManager[object] | None = None
         self._began = time.perf_counter()
@@ -98,7 +98,7 @@ class CallRecorder:
             notify("on_call.around", self._enter, around, _LOGGER)
 
     def _enter(self, around: Callable[[str], AbstractContextManager[object]]) -> None:
-        entered = around(self._operation)
+        entered = around(self._name)
         entered.__enter__()
         self._around = entered
 
@@ -119,12 +119,12 @@ class CallRecorder:
         if self._on_call is None and not is_logged:
             return
         record = CallRecord(
-            operation=self._operation,
+            operation=self._name,
             attempts=self.attempts,
             status=error.status if isinstance(error, APIError) else self.status,
             error=None if error is None else type(error).__name__,
             seconds=time.perf_counter() - self._began,
-            seconds_left=self._deadline.remaining(),
+            seconds_left=self.deadline.remaining(),
             bytes_sent=self.bytes_sent,
             bytes_received=self.bytes_received,
             ended_at=time.time(),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import functools
 import itertools
 import math
 import random
@@ -21,6 +18,7 @@ from ..errors import DeadlineExceeded
 from ..fork import detect_fork, reset_after_fork
 from ..observers import SafeLogger
 from .retry import backoff
+from .waiting import Alarm
 
 
 @final
@@ -77,8 +75,14 @@ class RateLimiter:
         self._lock = threading.Lock()
         self._queue = deque(reservation for reservation in self._queue if reservation.has_begun)
 
-    def acquire(self, deadline: Deadline) -> Reservation:
-        """Block until a request may start, and return its reservation: call `complete` when the request has ended.
+    async def acquire(self, deadline: Deadline, alarm: type[Alarm]) -> Reservation:
+        """Wait until a request may start, and return its reservation: call `complete` when the request has ended.
+
+        A cancelled caller returns its reservation.
+
+        Args:
+            deadline: The deadline of the request.
+            alarm: How to wait.
 
         Raises:
             DeadlineExceeded: It could only start after the deadline; nothing was sent.
@@ -86,32 +90,13 @@ class RateLimiter:
         reservation = self._reserve(deadline)
         if reservation.has_begun:
             return reservation
-        changed = threading.Event()
-        reservation.on_change = changed.set
+        waiting = alarm()
+        reservation.on_change = waiting.ring
         try:
             while (pause := self._begin(reservation, deadline)) > 0:
-                changed.wait(min(pause, threading.TIMEOUT_MAX))
-                changed.clear()
+                await waiting.wait(pause)
         except BaseException:
-            self._give_back(reservation)
-            raise
-        return reservation
-
-    async def aacquire(self, deadline: Deadline) -> Reservation:
-        """Like `acquire`, without blocking the event loop; a cancelled caller returns its reservation."""
-        reservation = self._reserve(deadline)
-        if reservation.has_begun:
-            return reservation
-        changed = asyncio.Event()
-        reservation.on_change = functools.partial(asyncio.get_running_loop().call_soon_threadsafe, changed.set)
-        try:
-            while (pause := self._begin(reservation, deadline)) > 0:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await changed.wait()
-                changed.clear()
-        except BaseException:
-            self._give_back(reservation)
+            self.give_back(reservation)
             raise
         return reservation
 
@@ -150,11 +135,12 @@ class RateLimiter:
                 request_sent=False,
             )
 
-    def _give_back(self, reservation: Reservation) -> None:
+    def give_back(self, reservation: Reservation) -> None:
+        """Record that no request was sent; all reservations after this one move up."""
         with self._lock:
             now = self._clock()
-            if reservation.has_begun:
-                return  # it still counts: its request may have been sent
+            if reservation not in self._queue:
+                return  # its window is over
             place = self._queue.index(reservation)
             del self._queue[place]
             for behind in range(place, len(self._queue)):
@@ -202,8 +188,7 @@ class Reservation:
         if at < self.at:
             self.at = at
             if self.on_change is not None:
-                with contextlib.suppress(RuntimeError):  # the event loop of the caller has been closed
-                    self.on_change()
+                self.on_change()
 
 
 _LOGGER: Final = SafeLogger("client")
@@ -282,25 +267,28 @@ class AdaptiveThrottle:
         """Replace the lock, which a thread of the parent may have held."""
         self._lock = threading.Lock()
 
-    def acquire(self, deadline: Deadline) -> float:
-        """Block until a request may be sent, and return the time.
+    async def acquire(self, deadline: Deadline, alarm: type[Alarm]) -> float:
+        """Wait until a request may be sent, and return the time.
+
+        Args:
+            deadline: The deadline of the request.
+            alarm: How to wait.
 
         Raises:
             DeadlineExceeded: The server asked for no requests until after the deadline; nothing was sent.
         """
+        now = self._clock()
+        if self._is_calm(now):
+            return now
         while (pause := self._reserve(deadline)) > 0:
-            time.sleep(pause)
+            await alarm().wait(pause)
             if self._may_send(deadline):
                 break
         return self._clock()
 
-    async def aacquire(self, deadline: Deadline) -> float:
-        """Like `acquire`, without blocking the event loop."""
-        while (pause := self._reserve(deadline)) > 0:
-            await asyncio.sleep(pause)
-            if self._may_send(deadline):
-                break
-        return self._clock()
+    def _is_calm(self, now: float) -> bool:
+        window = self._window  # read without the lock too: a refusal in the same moment could as well come later
+        return not window.probes and now > max(self._last_refusal, window.end) + _CALM_SECONDS
 
     def on_success(self) -> None:
         """Record that a request was not rejected with 429 or 503."""
@@ -390,7 +378,7 @@ class AdaptiveThrottle:
                     return _LOOK_SECONDS
                 window.probe_until = now + _PROBE_SECONDS
                 return 0.0
-            if now > max(self._last_refusal, window.end) + _CALM_SECONDS:
+            if self._is_calm(now):
                 return 0.0
             left = deadline.remaining()
             end = window.end

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar, final
@@ -151,33 +149,29 @@ class Backoff:
 
         self._tenacity = tenacity
 
-    def run(self, attempt: Callable[[], T], failed: Callable[[OptimoveError], float]) -> T:
-        """Call `attempt` until it succeeds, in this thread.
+    async def run(
+        self,
+        attempt: Callable[[], Awaitable[T]],
+        failed: Callable[[OptimoveError], float],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> T:
+        """Call `attempt` until it succeeds.
 
         Args:
             attempt: One try.
             failed: Returns the seconds to wait after an error, or raises a final error.
+            sleep: Waits for some seconds.
         """
         try:
-            return attempt()  # most calls succeed at once, and do not need tenacity
+            return await attempt()  # most calls succeed at once, and do not need tenacity
         except OptimoveError as error:
             pause = failed(error)
-        time.sleep(pause)
-        return self._tenacity.Retrying(**self._options(failed))(attempt)
+        await sleep(pause)
 
-    async def arun(self, attempt: Callable[[], Awaitable[T]], failed: Callable[[OptimoveError], float]) -> T:
-        """Call `attempt` until it succeeds, in this task; see `run`."""
-        try:
-            return await attempt()
-        except OptimoveError as error:
-            pause = failed(error)
-        await asyncio.sleep(pause)
-        return await self._tenacity.AsyncRetrying(**self._options(failed))(attempt)
-
-    def _options(self, failed: Callable[[OptimoveError], float]) -> dict[str, Any]:
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome and state.outcome.exception()
             assert isinstance(error, OptimoveError)  # noqa: S101 - nothing else is retried
             return failed(error)
 
-        return {"retry": self._tenacity.retry_if_exception_type(OptimoveError), "wait": wait, "reraise": True}
+        retried = self._tenacity.retry_if_exception_type(OptimoveError)
+        return await self._tenacity.AsyncRetrying(sleep=sleep, retry=retried, wait=wait, reraise=True)(attempt)

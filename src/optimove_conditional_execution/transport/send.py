@@ -1,16 +1,15 @@
-"""Send an operation: rate limit, tries, response."""
+"""Send an operation: rate limit, tries, response; and stream a campaign's customers, page after page."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import inspect
 import math
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 from urllib.parse import urlencode
 
 from pydantic import SecretStr
@@ -33,20 +32,24 @@ from ..messages import Response
 from ..observers import SafeLogger
 from ..operations import NO_ROUTE, Endpoints, Operation, with_slash
 from ..settings import ClientSettings
-from .engine import AsyncEngine, AsyncStream, Engine, OutgoingRequest, Stream, aread_all, read_all
-from .instrumentation import CallRecorder, OnCall
+from .engine import Engine, OutgoingRequest, Stream, read_all
+from .instrumentation import OnCall, RecordedCall
 from .rate_limit import AdaptiveThrottle, RateLimit, RateLimiter, Reservation
 from .responses import parse_response
-from .retry import Backoff, Retries, RetryPolicy, first_try_timeout
+from .retry import Backoff, Retries, RetryPolicy, backoff, first_try_timeout
+from .waiting import Alarm
+
+if TYPE_CHECKING:
+    from ..flows.paging import Pages
+    from ..models.campaign import CampaignCustomer
 
 T = TypeVar("T")
+C = TypeVar("C", bound="CampaignCustomer")
 
 _LOGGER: Final = SafeLogger("client")
 
 _LONGEST_TRY: Final = 300.0
 """Seconds; without a response after that a request is lost: few load balancers keep a silent connection longer."""
-
-_USER_AGENT: Final = f"optimove-conditional-execution/{__version__}"
 
 
 @final
@@ -86,6 +89,14 @@ class ClientConfig:
         max_retry_after = self.retry.max_retry_after
         self.throttles = {bucket: AdaptiveThrottle(max_retry_after=max_retry_after) for bucket in limits}
         self.backoff = Backoff()
+        self.headers: dict[str, str | SecretStr] = {
+            "X-API-KEY": self.settings.api_key,
+            "Accept": "application/json",
+            # A compressed response could be a thousand times larger than the bytes counted on the wire.
+            "Accept-Encoding": "identity",
+            "User-Agent": f"optimove-conditional-execution/{__version__}",
+        }
+        self.json_headers = {**self.headers, "Content-Type": "application/json"}
         self._lock = ForkLock()
 
     def remember(self, operation: Operation[Any], *, instead_of: Operation[Any]) -> None:
@@ -118,76 +129,19 @@ class RequestCounter:
 
 @final
 class Sender:
-    """Sends the operations of a client in threads."""
+    """Sends the operations of a client. Over an engine for threads its coroutines block: see `transport.waiting`."""
 
-    def __init__(self, config: ClientConfig, engine: Engine) -> None:
-        self.config = config
-        self.engine = engine
+    def __init__(self, config: ClientConfig, engine: Engine, alarm: type[Alarm]) -> None:
+        """Store what the calls share.
 
-    def send(
-        self,
-        operation: Operation[T],
-        deadline: Deadline | None,
-        counter: RequestCounter | None = None,
-        before_send: Callable[[], object] | None = None,
-    ) -> T:
-        """Send an operation; see `OptimoveClient.send`."""
-        call = _Call(self.config, operation, deadline, counter, before_send=before_send)
-
-        def attempt() -> T:
-            try:
-                while True:
-                    response = read_all(self._open(call))
-                    if not call.tries_other_path(response):
-                        return call.result(response)
-            finally:
-                call.end_request()
-
-        with call.recorder:
-            return self.config.backoff.run(attempt, call.failed)
-
-    def open_stream(
-        self, operation: Operation[Any], deadline: Deadline | None, counter: RequestCounter | None = None
-    ) -> Stream:
-        """Send an operation until the response is a 2xx, whose body the caller reads and closes.
-
-        Reading ends at the deadline, if there is one. A try to open the stream takes `timeout` seconds at most, all
-        tries together half as much again. Each wait for the next bytes takes `timeout` seconds at most.
+        Args:
+            config: The client's settings.
+            engine: Sends the requests.
+            alarm: How calls wait: in threads or in tasks, as the engine does.
         """
-        call = _Call(self.config, operation, deadline, counter, is_stream=True)
-
-        def attempt() -> Stream:
-            try:
-                stream = self._open(call)
-                if stream.response.status // 100 != 2:
-                    call.result(read_all(stream))
-                with contextlib.ExitStack() as undo:
-                    undo.callback(stream.close)
-                    call.result(stream.response)  # with the headers alone: an empty body is valid
-                    undo.pop_all()
-                return stream
-            finally:
-                call.end_request()
-
-        with call.recorder:
-            return self.config.backoff.run(attempt, call.failed)
-
-    def _open(self, call: _Call[Any]) -> Stream:
-        if call.limiter is not None:
-            call.reservation = call.limiter.acquire(call.deadline)
-        call.sent_at = call.throttle.acquire(call.deadline)
-        if call.before_send is not None:
-            call.before_send()
-        return self.engine.open(call.request())
-
-
-@final
-class AsyncSender:
-    """Sends the operations of a client in tasks."""
-
-    def __init__(self, config: ClientConfig, engine: AsyncEngine) -> None:
         self.config = config
         self.engine = engine
+        self._alarm = alarm
 
     async def send(
         self,
@@ -202,48 +156,58 @@ class AsyncSender:
         async def attempt() -> T:
             try:
                 while True:
-                    response = await aread_all(await self._open(call))
+                    response = await self.engine.send(await self._permitted(call))
                     if not call.tries_other_path(response):
                         return call.result(response)
             finally:
                 call.end_request()
 
-        with call.recorder:
-            return await self.config.backoff.arun(attempt, call.failed)
+        with call:
+            return await self.config.backoff.run(attempt, call.failed, self.sleep)
 
     async def open_stream(
         self, operation: Operation[Any], deadline: Deadline | None, counter: RequestCounter | None = None
-    ) -> AsyncStream:
-        """Send an operation until the response is a 2xx; see `Sender.open_stream`."""
+    ) -> Stream:
+        """Send an operation until the response is a 2xx, whose body the caller reads and closes.
+
+        Reading ends at the deadline, if there is one. A try to open the stream takes `timeout` seconds at most, all
+        tries together half as much again. Each wait for the next bytes takes `timeout` seconds at most.
+        """
         call = _Call(self.config, operation, deadline, counter, is_stream=True)
 
-        async def attempt() -> AsyncStream:
+        async def attempt() -> Stream:
             try:
-                stream = await self._open(call)
+                stream = await self.engine.open(await self._permitted(call))
                 if stream.response.status // 100 != 2:
-                    call.result(await aread_all(stream))
-                async with contextlib.AsyncExitStack() as undo:
-                    undo.push_async_callback(stream.aclose)
-                    call.result(stream.response)
-                    undo.pop_all()
+                    call.result(await read_all(stream))
+                try:
+                    call.result(stream.response)  # with the headers alone: an empty body is valid
+                except BaseException:
+                    await stream.aclose()
+                    raise
                 return stream
             finally:
                 call.end_request()
 
-        with call.recorder:
-            return await self.config.backoff.arun(attempt, call.failed)
+        with call:
+            return await self.config.backoff.run(attempt, call.failed, self.sleep)
 
-    async def _open(self, call: _Call[Any]) -> AsyncStream:
+    async def sleep(self, seconds: float) -> None:
+        """Wait for some seconds."""
+        await self._alarm().wait(seconds)
+
+    async def _permitted(self, call: _Call[Any]) -> OutgoingRequest:
+        """Return the next request, once it may be sent."""
         if call.limiter is not None:
-            call.reservation = await call.limiter.aacquire(call.deadline)
-        call.sent_at = await call.throttle.aacquire(call.deadline)
+            call.reservation = await call.limiter.acquire(call.deadline, self._alarm)
+        call.sent_at = await call.throttle.acquire(call.deadline, self._alarm)
         if call.before_send is not None and inspect.isawaitable(said := call.before_send()):
             await said
-        return await self.engine.open(call.request())
+        return call.request()
 
 
 @final
-class _Call(Generic[T]):
+class _Call(RecordedCall, Generic[T]):
     """The state of one call, with all its tries."""
 
     def __init__(
@@ -267,55 +231,49 @@ class _Call(Generic[T]):
         self._sent: bool | None = False
         self._read_until: Deadline | None = None
         self._attempt_timeout = config.retry.attempt_timeout
-        seconds = config.timeout
+        self._has_deadline = is_stream or deadline is not None
         if is_stream:
             self._read_until = deadline or Deadline.after(math.inf)
             self._attempt_timeout = config.timeout
             # A first try on a dead connection leaves a whole `timeout` for a second one.
-            seconds = min(config.timeout * 1.5, self._read_until.remaining())
-        self.deadline = Deadline.after(seconds) if deadline is None or is_stream else deadline
+            deadline = Deadline.after(min(config.timeout * 1.5, self._read_until.remaining()))
+        elif deadline is None:
+            deadline = Deadline.after(config.timeout)
+        super().__init__(operation.name, deadline, config.on_call)
         self.limiter = config.limiters[operation.limit]
         self.throttle = config.throttles[operation.limit]
         self.reservation: Reservation | None = None
         self.sent_at = 0.0
-        self.recorder = CallRecorder(operation.name, self.deadline, config.on_call)
-        self._retries = Retries(
-            config.retry, self._operation, self.deadline, has_deadline=is_stream or deadline is not None
-        )
-        self._began = 0.0
+        self._retries: Retries | None = None
+        self._is_in_flight = False
+        self._try_began = 0.0
         self._first_try_timeout = math.inf
         self._leaves_time = True
         self._heard_since = -math.inf
-        self._counter = RequestCounter() if counter is None else counter
-        self._counter.calls += 1
+        self._counter = counter
+        if counter is not None:
+            counter.calls += 1
 
     def request(self) -> OutgoingRequest:
-        self._counter.requests += 1
-        operation = self._operation
-        self.recorder.request_sent(operation.body)
-        headers: dict[str, str | SecretStr] = {
-            "X-API-KEY": self._config.settings.api_key,
-            "Accept": "application/json",
-            # A compressed response could be a thousand times larger than the bytes counted on the wire.
-            "Accept-Encoding": "identity",
-            "User-Agent": _USER_AGENT,
-        }
-        if operation.body is not None:
-            headers["Content-Type"] = "application/json"
-        self._began = time.monotonic()
+        operation, body = self._operation, self._operation.body
+        if self._counter is not None:
+            self._counter.requests += 1
+        self.request_sent(body)
+        self._is_in_flight = True
+        self._try_began = time.monotonic()
         if self._leaves_time:
             self._first_try_timeout = first_try_timeout(operation, self._config.retry, self.deadline)
         else:
             self._first_try_timeout = math.inf
         if not operation.idempotent or operation.first_try_share >= 1:
             # It cannot be retried, or not in time: a dead kept-alive connection would fail the call.
-            self._heard_since = self._began
+            self._heard_since = self._try_began
         query = f"?{urlencode(operation.query, safe='$')}" if operation.query else ""
         return OutgoingRequest(
             operation.method,
             f"{self._config.settings.base_url}{operation.path}{query}",
-            headers,
-            operation.body,
+            self._config.headers if body is None else self._config.json_headers,
+            body,
             self.deadline,
             self._seconds_for_try(),
             self._first_try_timeout,
@@ -343,8 +301,8 @@ class _Call(Generic[T]):
             if isinstance(error, DeadlineExceeded) and error.request_sent is False and self._last is not None:
                 raise self._last from None
             # Connections kept alive when a try was lost may be dead too; and time is left for another try only once.
-            self._heard_since = self._began
-            took = time.monotonic() - self._began
+            self._heard_since = self._try_began
+            took = time.monotonic() - self._try_began
             if took >= 0.9 * min(self._first_try_timeout, self._attempt_timeout):
                 self._leaves_time = False
             if self._sent is True or error.request_sent is False:
@@ -362,16 +320,19 @@ class _Call(Generic[T]):
             else:
                 self.throttle.on_success()
         self._last = error
+        if self._retries is None:
+            self._retries = Retries(self._config.retry, self._operation, self.deadline, has_deadline=self._has_deadline)
         pause = self._retries.pause_after(error)
         if pause is None:
             raise error
         return pause
 
     def end_request(self) -> None:
-        """Tell the limiter that the request has ended."""
+        """Tell the limiter that the request has ended, or was never sent."""
         if self.limiter is not None and self.reservation is not None:
-            self.limiter.complete(self.reservation)
+            (self.limiter.complete if self._is_in_flight else self.limiter.give_back)(self.reservation)
             self.reservation = None
+        self._is_in_flight = False
 
     def tries_other_path(self, response: Response) -> bool:
         """Whether a response says that the path does not exist, and another path is to be tried next."""
@@ -380,7 +341,7 @@ class _Call(Generic[T]):
         other = with_slash(self._operation)
         if other is None:
             return False
-        self.recorder.response_received(response.status, len(response.body))
+        self.response_received(response.status, len(response.body))
         self.throttle.on_success()
         self.end_request()
         self._elsewhere = (self._operation, response)
@@ -400,7 +361,7 @@ class _Call(Generic[T]):
 
     def result(self, response: Response) -> T:
         """Return the result of a response; see `parse_response`."""
-        self.recorder.response_received(response.status, len(response.body))
+        self.response_received(response.status, len(response.body))
         try:
             value = self._parsed(response)
         except NotFoundError as error:
@@ -410,3 +371,83 @@ class _Call(Generic[T]):
             raise
         self.throttle.on_success()
         return value
+
+
+# ---- streams of customers
+
+
+async def read_customers(
+    sender: Sender, paging: Pages[C], deadline: Deadline | None, counter: RequestCounter | None = None
+) -> AsyncGenerator[list[C], None]:
+    """Yield the customers, some hundreds at a time.
+
+    Raises:
+        OptimoveError: See `OptimoveClient.get_processed_campaign_customers`.
+    """
+    retry = _StreamRetry(sender.config.retry, paging, deadline)
+    while (operation := paging.next_page()) is not None:
+        try:
+            stream = await sender.open_stream(operation, deadline, counter)
+            try:
+                while block := await stream.read():
+                    if customers := paging.feed(block):
+                        yield customers
+            finally:
+                await stream.aclose()
+            if customers := paging.close_page(is_framed=stream.is_framed):
+                yield customers
+        except OptimoveError as error:
+            paging.pause = retry.pause_after(error)
+        if paging.pause:
+            await sender.sleep(paging.pause)
+
+
+@final
+class _StreamRetry:
+    """Retry policy of a stream: which failures of a page are final, and how long to wait after the others.
+
+    Opening a page has its own retries. This policy is about truncated pages, and, with a deadline, about servers that
+    are down for longer: reading is retried until then.
+    """
+
+    def __init__(self, policy: RetryPolicy, paging: Pages[Any], deadline: Deadline | None) -> None:
+        self._policy = policy
+        self._paging = paging
+        self._deadline = deadline
+        self._rows = 0
+        self._failures = 0
+
+    def pause_after(self, error: OptimoveError) -> float:
+        """Return the seconds to wait before the next page.
+
+        Raises:
+            OptimoveError: The error, when it is final.
+        """
+        from ..flows.paging import is_from_api
+
+        is_foreign = isinstance(error, NotFoundError) and not is_from_api(error)
+        if isinstance(error, NotFoundError) and not is_foreign:
+            self._paging.missing(error)
+            if self._deadline is not None and self._paging.pause >= self._deadline.remaining():
+                raise error  # no time to request it again, so it is unknown whether it is the end
+            return self._paging.pause
+        is_transient = isinstance(error, APIError) and error.is_transient
+        if not (is_foreign or is_transient or isinstance(error, TransportError | DeadlineExceeded)):
+            raise error
+        if self._paging.rows > self._rows:
+            self._failures = 0
+        self._rows = self._paging.rows
+        self._failures += 1
+        if self._failures == 1 and self._deadline is not None:
+            _LOGGER.warning("the customers of a campaign cannot be read now, which is tried again: %s", error)
+        policy = self._policy
+        pause = backoff(self._failures, first=policy.first_pause, longest=policy.longest_pause)
+        if self._deadline is None:
+            # A truncated page is retried, and so is a 404 that a proxy has sent; any other page that could not be
+            # opened has had its retries.
+            broke_off = isinstance(error, TransportError) and error.request_sent is not False
+            if not (broke_off or is_foreign) or self._failures >= policy.attempts:
+                raise error
+        elif policy.attempts == 1 or pause >= self._deadline.remaining():
+            raise error
+        return pause

@@ -98,8 +98,8 @@ def _checks(environment: Mapping[str, str], plan: DoctorOptions) -> Iterator[Che
         yield check_of("connection", problem("This machine is not set up for connections.", str(error)))
         yield from skipped(NAMES[2:], "Nothing can be asked.")
     else:
-        with closing(engine):
-            listeners = yield from _checks_by_requests(environment, plan, Probe(engine, seconds=plan.seconds))
+        with closing(Probe(engine, seconds=plan.seconds)) as probe:
+            listeners = yield from _checks_by_requests(environment, plan, probe)
     urls = campaign_urls(listeners)
     yield secret_check(environment)
     yield token_check(environment, urls)

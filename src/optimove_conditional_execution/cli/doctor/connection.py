@@ -12,8 +12,9 @@ from ..._version import __version__
 from ...deadline import Deadline
 from ...errors import DeadlineExceeded, TransportError
 from ...messages import Response
-from ...transport.engine import Engine, OutgoingRequest, read_all
+from ...transport.engine import Engine, OutgoingRequest
 from ...transport.proxies import has_proxy, proxy_for
+from ...transport.waiting import run_blocking
 from ...urls import address_of, is_loopback, origin
 from .finding import Check, Finding, check_of, not_checked, ok, problem
 
@@ -66,7 +67,7 @@ class Probe:
         """Lazy: nothing is sent until `ask`.
 
         Args:
-            engine: Sends the requests, as for a client.
+            engine: Sends the requests, for threads.
             seconds: How long one request may take.
         """
         self._engine = engine
@@ -78,10 +79,14 @@ class Probe:
         request = OutgoingRequest(method, url, headers, body, Deadline.after(self.seconds), self.seconds)
         sent_at, began = time.time(), time.perf_counter()
         try:
-            response = read_all(self._engine.open(request))
+            response = run_blocking(self._engine.send(request))
         except (TransportError, DeadlineExceeded) as error:
             return _no_answer(error, url, self.seconds)
         return Answer(response, sent_at, time.perf_counter() - began)
+
+    def close(self) -> None:
+        """Close the connections."""
+        run_blocking(self._engine.aclose())
 
 
 def _proxy_of(url: str) -> str | None:

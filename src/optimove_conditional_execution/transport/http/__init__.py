@@ -3,8 +3,6 @@
 Callers see `Response`, `TransportError` and `DeadlineExceeded` only, so that another engine can replace this one.
 """
 
-from .async_engine import AsyncHttpEngine
-from .engine import HttpEngine
-from .in_process import local_async_client, local_client
+from .engine import AsyncHttpEngine, HttpEngine, local_async_client, local_client
 
 __all__ = ["AsyncHttpEngine", "HttpEngine", "local_async_client", "local_client"]
