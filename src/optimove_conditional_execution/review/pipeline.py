@@ -200,7 +200,7 @@ class Pipeline:
         if self._log is not None:  # a crash may have kept it out of the log
             self._log.complete(self.ledger.acknowledged_before, "acknowledged", taken=True)
         self.ledger.send_released()
-        await self._updates.queue()
+        self._updates.go_on()
         self._replayed.set()
         if self.only_sending:
             self._all_read = self._last_page_read = True
@@ -334,7 +334,7 @@ class Pipeline:
                 f"{unreleased} approvals were not sent by this run, since pages are missing whose rows could still say "
                 "no. The next run reads them; from the safety margin on it sends what it has."
             )
-        await self._updates.end()
+        self._updates.go_on(is_last=True)
 
     async def _release(self, *, writable: bool) -> None:
         """Record that sending begins, and queue what is to be sent."""
@@ -351,7 +351,6 @@ class Pipeline:
                     "further row of these customers could have said no."
                 )
         self.ledger.send_all()
-        await self._updates.queue()
 
     async def _write(self, decided: list[Decided]) -> bool:
         """Record batches. After a failure it is unknown whether they were written, so no more may be recorded."""
