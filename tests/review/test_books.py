@@ -102,6 +102,16 @@ def test_a_promo_code_that_is_no_number_is_new_once() -> None:
     assert sets.add(number, (1, 2, 3, [float("nan")])) == number
 
 
+def test_a_row_is_held_once_however_large_its_set_is() -> None:
+    sets = RowSets()
+    number = 0
+    for channel in range(300):
+        number = sets.add(number, (channel, 19, 7, ("A",)))
+    assert [row.channel_id for row in sets.rows(number)] == list(range(300))
+    assert len(sets._texts) == len(sets.text(number)) - len("[]") - 299  # commas
+    assert sets.rows(number) is sets.rows(number)
+
+
 def test_personal_promo_codes_do_not_confuse_anybody() -> None:
     """More sets than are shared, and than two bytes can number."""
     sets = RowSets()
