@@ -19,11 +19,10 @@ from typing import Final, TypeVar
 
 from ..deadline import Deadline, WallAwareClock
 from ..errors import DeadlineExceeded, HeldBackError, OptimoveError, StoreError
-from ..flows.completion_estimate import CompletionEstimate
 from ..flows.journal import DecidedBatch
 from ..flows.ledger import Answered, Ledger
 from ..flows.paging import UnreadableRows, seconds_for_customers
-from ..flows.report import Progress, ReviewReport
+from ..flows.report import CompletionEstimate, Progress, ReviewReport
 from ..flows.review_log import Decided, RunRecords
 from ..models.events import CampaignReadyEvent
 from ..observers import notify
@@ -32,7 +31,7 @@ from .config import LOGGER, ReviewConfig
 from .journal_access import JournalAccess, safe_text
 from .run_log import ReviewLog, RunLog
 from .runtime import Runtime
-from .stopping import STOPPED, AdvancingClock, Stop
+from .timing import STOPPED, AdvancingClock, Stop
 from .updates import Updates
 
 R = TypeVar("R")

@@ -32,7 +32,7 @@ UPDATES_AT_ONCE: Final = 4
 _PAGE_THREADS: Final = 4
 """Threads: one reads, the others close abandoned streams."""
 
-_ROWS_AT_ONCE: Final = 1_000
+_ROWS_AT_ONCE: Final = 500
 """Customers that a thread reads before it passes them to the event loop."""
 
 _READ_SECONDS: Final = 0.01

@@ -11,10 +11,10 @@ from typing import Final
 from .. import operations
 from ..deadline import Deadline
 from ..errors import TOO_LARGE, APIError, DeadlineExceeded, HeldBackError, OptimoveError, StoreError
-from ..flows.completion_estimate import CompletionEstimate
 from ..flows.decision_log import Told
 from ..flows.journal import Ranges
 from ..flows.ledger import Chunk, Ledger
+from ..flows.report import CompletionEstimate
 from ..flows.status_updates import is_too_large
 from ..transport.send import RequestCounter
 from .config import ReviewConfig
