@@ -11,11 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import Final, TypeVar
+from typing import Final
 
 from ..deadline import Deadline, WallAwareClock
 from ..errors import DeadlineExceeded, HeldBackError, OptimoveError, StoreError
@@ -28,13 +25,11 @@ from ..models.events import CampaignReadyEvent
 from ..observers import notify
 from .asking import HANDING_OVER_SECONDS, Asking
 from .config import LOGGER, ReviewConfig
-from .journal_access import JournalAccess, safe_text
+from .journal_access import JournalAccess, RunJournal, safe_text
 from .run_log import ReviewLog, RunLog
 from .runtime import Runtime
 from .timing import STOPPED, AdvancingClock, Stop
 from .updates import Updates
-
-R = TypeVar("R")
 
 _LOOK_SECONDS: Final = 0.25
 """Seconds between two checks of the progress and of the clocks."""
@@ -46,8 +41,6 @@ _IDLE_SECONDS: Final = 1.0
 """Seconds without a new row after which an incomplete batch goes to the reviewer."""
 
 _NOT_ALL_READ: Final = "Not all customers had been read when it was time to send what was decided."
-
-_REPLAYED_AT_ONCE: Final = 20
 
 _NEAR_SECONDS: Final = 30.0
 """If reading has failed for good so shortly before the safety margin, the last pass waits, to send what is decided."""
@@ -105,7 +98,7 @@ class Pipeline:
         # A result returned at the deadline must still be counted; a tenth of the time, when there is little.
         grace = min(HANDING_OVER_SECONDS, self._ask_until.remaining() / 10)
         self._answer_until = self._ask_until.earlier_by(grace)
-        self._record = functools.partial(self.journal.journal.record, self.event.key, run=self.run_number)
+        self._journal = RunJournal(self.journal, self.event.key, self.run_number, self._journal_failed)
         self._all_read = self._last_page_read = False
         self._error: OptimoveError | None = None
         self._behind = False
@@ -136,16 +129,13 @@ class Pipeline:
             self.config,
             self.runtime,
             self.ledger,
-            self.journal,
+            self._journal,
             campaign_id=self.event.campaign_id,
-            key=self.event.key,
-            run=self.run_number,
             clearance=self._send_until,
             estimate=self.estimate,
             log=self._log,
             look_at_clock=self._look_at_clock,
             on_error=self._record_error,
-            on_journal_error=self._journal_failed,
         )
 
     async def run(self) -> ReviewReport:
@@ -195,7 +185,7 @@ class Pipeline:
         return self._all_read and not ledger.waiting and not ledger.failed
 
     async def _run_reviewer(self) -> None:
-        await self._replay()
+        await self._journal.replay(self.ledger.restore, until=self._ask_until)
         if self._log is not None:  # a crash may have kept it out of the log
             self._log.complete(self.ledger.acknowledged_before, "acknowledged", taken=True)
         self.ledger.send_released()
@@ -213,26 +203,6 @@ class Pipeline:
             group.create_task(self._read())
             for _ in range(self.config.concurrency):
                 group.create_task(self._asking.work(group))
-
-    async def _replay(self) -> None:
-        """Restore what earlier runs recorded."""
-        replayed = 0
-        batches: Iterator[DecidedBatch] | None = None
-
-        def some_more() -> list[DecidedBatch]:
-            nonlocal batches
-            if batches is None:
-                batches = islice(self.journal.journal.batches(self.event.key), replayed, None)
-            try:
-                return list(islice(batches, _REPLAYED_AT_ONCE))
-            except BaseException:
-                batches = None  # a generator that has raised is exhausted
-                raise
-
-        while some := await self._retry(self._ask_until, some_more):
-            replayed += len(some)
-            for batch in some:
-                self.ledger.restore(batch)
 
     async def _read(self) -> None:
         reading = asyncio.ensure_future(self._read_rows())
@@ -370,7 +340,7 @@ class Pipeline:
         in_time = asyncio.timeout(self._record_until.remaining())
         try:
             async with in_time:
-                await self._retry(self._record_until, self._record, batches)
+                await self._journal.record(batches, until=self._record_until)
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 - a journal may raise anything
@@ -384,10 +354,6 @@ class Pipeline:
                     self._error = cause
             return False
         return True
-
-    async def _retry(self, until: Deadline, function: Callable[..., R], *arguments: object) -> R:
-        """Call the journal, with retries."""
-        return await self.journal.retry(function, *arguments, until=until, on_error=self._journal_failed)
 
     def _journal_failed(self, error: Exception) -> None:
         self._journal_error = error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import Callable
 from typing import Final
 
@@ -18,7 +17,7 @@ from ..flows.report import CompletionEstimate
 from ..flows.status_updates import is_too_large
 from ..transport.send import RequestCounter
 from .config import ReviewConfig
-from .journal_access import JournalAccess
+from .journal_access import RunJournal
 from .run_log import RunLog
 from .runtime import UPDATES_AT_ONCE, Runtime, Update
 
@@ -37,17 +36,14 @@ class Updates:
         config: ReviewConfig,
         runtime: Runtime,
         ledger: Ledger,
-        journal: JournalAccess,
+        journal: RunJournal,
         *,
         campaign_id: int,
-        key: str,
-        run: int,
         clearance: Deadline,
         estimate: CompletionEstimate,
         log: RunLog | None,
         look_at_clock: Callable[[], None],
         on_error: Callable[[OptimoveError], None],
-        on_journal_error: Callable[[Exception], None],
     ) -> None:
         """Prepare a pass.
 
@@ -57,14 +53,11 @@ class Updates:
             ledger: Has the statuses.
             journal: Calls the journal.
             campaign_id: The campaign.
-            key: The review.
-            run: The number of the run in the journal.
             clearance: The deadline for statuses.
             estimate: Estimates when the pass will be complete.
             log: Takes what became of each update.
             look_at_clock: Called before each update.
             on_error: Takes what prevents a status from being sent or marked.
-            on_journal_error: Takes what the journal raised, when it is tried again.
         """
         self._config = config
         self._runtime = runtime
@@ -76,13 +69,10 @@ class Updates:
         self._log = log
         self._look_at_clock = look_at_clock
         self._on_error = on_error
-        self._on_journal_error = on_journal_error
-        self._acknowledge = functools.partial(journal.journal.acknowledge, key, run=run)
-        self._acknowledged = functools.partial(journal.journal.acknowledged, key, run=run)
         self._has_more = asyncio.Event()
         self._is_last = False
         self._sent: asyncio.Queue[Ranges] = asyncio.Queue()
-        self._checking: asyncio.Future[Ranges] | None = None
+        self._checking: asyncio.Future[None] | None = None
         self.requests = RequestCounter()
 
     def go_on(self, *, is_last: bool = False) -> None:
@@ -182,7 +172,7 @@ class Updates:
         """
         checking = self._checking
         if checking is None or checking.done():
-            self._checking = checking = asyncio.ensure_future(self._journal.call(self._acknowledged))
+            self._checking = checking = asyncio.ensure_future(self._journal.check())
         await asyncio.wait((checking,), timeout=_JOURNAL_SECONDS)
         error = checking.exception() if checking.done() else None
         if isinstance(error, StoreError):
@@ -201,7 +191,7 @@ class Updates:
         """Mark acknowledged updates in the journal, until cancelled."""
         while True:
             ranges = await self._sent.get()
-            await self._journal.retry(self._acknowledge, ranges, until=self._clearance, on_error=self._on_journal_error)
+            await self._journal.acknowledge(ranges, until=self._clearance)
             self._sent.task_done()
 
     async def _wait_for_marks(self, marking: asyncio.Future[None]) -> None:
