@@ -107,4 +107,5 @@ class _HttpStream(HttpxStream):
                 with self._errors as errors, track_progress(errors.progress):
                     await self._source.aclose()
             finally:
+                self._let_go()
                 release()

@@ -112,4 +112,5 @@ class _HttpStream(HttpxStream):
                 with self._errors as errors, track_progress(errors.progress):
                     self._source.close()
             finally:
+                self._let_go()
                 release()

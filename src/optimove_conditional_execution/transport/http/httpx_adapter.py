@@ -203,6 +203,10 @@ class HttpxStream(BaseStream["HttpxErrors"]):
         if source.is_stream_consumed:
             self._already = [source.content]
 
+    def _let_go(self) -> None:
+        """Break the circle of a closed response and its stream, so that the request's body is freed at once."""
+        self._source.stream = self._errors.clients.module.ByteStream(b"")
+
 
 @final
 class HttpxErrors(ErrorTranslator):
