@@ -30,6 +30,7 @@ _EMPTY = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 _MISSING = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 _PIECE = 1 << 18
 _MOST_CUSTOMERS = 9_999_999
+_CODE = re.compile(rb'(\d{7})("[^}]*")WB23')
 _STATUS = re.compile(rb'"CustomerID":\s*"C(\d{7})",\s*"Status":\s*(true|false)')
 
 
@@ -79,15 +80,26 @@ class BigCampaign:
 
 
 @contextlib.contextmanager
-def big_campaign(customers: int, *, ignores_paging: bool = False, page_cap: int | None = None) -> Iterator[BigCampaign]:
+def big_campaign(
+    customers: int,
+    *,
+    channels: int = 1,
+    personal_codes: bool = False,
+    ignores_paging: bool = False,
+    page_cap: int | None = None,
+) -> Iterator[BigCampaign]:
     """Run a server in a process of its own.
 
     Args:
         customers: How many: C0000001 and on.
+        channels: Rows for each of them; one channel comes after the other.
+        personal_codes: Whether each has a promo code of their own.
         ignores_paging: Whether every answer has all of them, whatever `$top` and `$skip` say.
         page_cap: Rows of an answer at most.
     """
     command = [sys.executable, "-m", "benchmarks.big_campaign", "--customers", str(customers)]
+    command += ["--channels", str(channels)]
+    command += ["--personal-codes"] if personal_codes else []
     command += ["--ignores-paging"] if ignores_paging else []
     command += ["--page-cap", str(page_cap)] if page_cap is not None else []
     with subprocess.Popen(
@@ -106,12 +118,16 @@ def big_campaign(customers: int, *, ignores_paging: bool = False, page_cap: int 
 class Server:
     """Answers from one block of text in which all rows are equally long."""
 
-    def __init__(self, customers: int, *, ignores_paging: bool, page_cap: int | None) -> None:
-        self._customers = customers
+    def __init__(
+        self, customers: int, *, channels: int, personal_codes: bool, ignores_paging: bool, page_cap: int | None
+    ) -> None:
+        rows = Rows(customers, channels=channels)
+        self._count = len(rows)
         self._ignores_paging = ignores_paging
-        self._page_cap = customers if page_cap is None else page_cap
-        self._text = memoryview(Rows(customers).text(0, customers, ()))
-        self._width = (len(self._text) + 1) // customers
+        self._page_cap = self._count if page_cap is None else page_cap
+        text = rows.text(0, self._count, ())
+        self._text = memoryview(_CODE.sub(rb"\1\2P\1", text) if personal_codes else text)
+        self._width = (len(self._text) + 1) // self._count
         self._pages = self._rows = 0
         self._updates: list[bytes] = []
 
@@ -141,10 +157,10 @@ class Server:
             writer.write(_MISSING)
 
     async def _page(self, query: dict[str, str], writer: asyncio.StreamWriter) -> None:
-        start, stop = 0, self._customers
+        start, stop = 0, self._count
         if not self._ignores_paging:
-            start = min(int(query.get("$skip", 0)), self._customers)
-            stop = min(self._customers, start + min(int(query.get("$top", self._customers)), self._page_cap))
+            start = min(int(query.get("$skip", 0)), self._count)
+            stop = min(self._count, start + min(int(query.get("$top", self._count)), self._page_cap))
         rows = self._text[start * self._width : max(start, stop) * self._width - 1 if stop > start else 0]
         self._pages += 1
         self._rows += stop - start
@@ -187,12 +203,14 @@ async def serve(server: Server) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.big_campaign")
     parser.add_argument("--customers", type=int, default=1_000_000)
+    parser.add_argument("--channels", type=int, default=1, help="rows of each customer")
+    parser.add_argument("--personal-codes", action="store_true", help="give each customer a promo code of their own")
     parser.add_argument("--ignores-paging", action="store_true", help="give all customers in every answer")
     parser.add_argument("--page-cap", type=int, help="rows of an answer at most")
     given = parser.parse_args()
     if not 1 <= given.customers <= _MOST_CUSTOMERS:
         parser.error(f"--customers must be 1 to {_MOST_CUSTOMERS}")
-    asyncio.run(serve(Server(given.customers, ignores_paging=given.ignores_paging, page_cap=given.page_cap)))
+    asyncio.run(serve(Server(**vars(given))))
 
 
 if __name__ == "__main__":

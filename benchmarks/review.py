@@ -132,6 +132,7 @@ WORK: Final[dict[str, Callable[[str], None]]] = {
     "floor": floor,
     "review": review,
     "in memory": lambda url: review(url, durable=False),
+    "all approved": lambda url: review(url, reviewer=everybody),
     "no paging": lambda url: review(url, page_size=None),
     "logged": lambda url: review(url, logged=True),
     "limited": lambda url: review(url, limit=LIMIT, reviewer=everybody),
@@ -151,7 +152,7 @@ def run(what: str, campaign: BigCampaign) -> Run:
     command = [sys.executable, "-m", "benchmarks.review", what, campaign.url]
     printed = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
     after = campaign.stats()
-    half = 1 if what.startswith("limited") else 2
+    half = 1 if what.startswith(("all", "limited")) else 2
     if after.statuses - before.statuses != campaign.customers // half or after.largest > CHUNK:
         raise RuntimeError(f"{what}: {after.statuses - before.statuses} statuses were sent")
     return Run(*map(float, printed.stdout.split()))
@@ -175,6 +176,13 @@ def measure() -> list[Result]:
         few = run("review", campaign).megabytes
     with big_campaign(MANY, ignores_paging=True) as campaign:
         one_array = run("no paging", campaign).megabytes
+    kinds: dict[str, dict[str, Any]] = {"plain": {}, "channels": {"channels": 3}, "codes": {"personal_codes": True}}
+    each: dict[str, list[Run]] = {name: [] for name in kinds}
+    for _ in range(ROUNDS):
+        for name, options in kinds.items():
+            with big_campaign(FEW, **options) as campaign:
+                each[name].append(run("all approved", campaign))
+    fewest = {name: min(one.seconds for one in runs) for name, runs in each.items()}
     best = {name: min(each.seconds for each in runs) for name, runs in took.items()}
     peak = {name: max(each.megabytes for each in runs) for name, runs in took.items()}
     return [
@@ -188,6 +196,8 @@ def measure() -> list[Result]:
         Result("  50 requests in 10 s / what they must take", "s", limited, allowed, 1.05),
         Result("  with a decision log / without", "s", logged, best["review"], 1.15),
         Result("  50 requests in 10 s, with a log / without", "s", limited_logged, limited, 1.15),
+        Result("review of 100,000, each in 3 channels / in one", "s", fewest["channels"], fewest["plain"], 5.5),
+        Result("review of 100,000, each with a promo code / with one", "s", fewest["codes"], fewest["plain"], 2.5),
     ]
 
 

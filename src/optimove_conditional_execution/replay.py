@@ -16,7 +16,7 @@ from .errors import ConfigurationError, OptimoveError, PayloadError
 from .flows.decision_log import DecisionRecord, LoggedDecision
 from .flows.effects import Ask, Flow, Late, Overloaded
 from .flows.outcome import KINDS
-from .flows.review_payload import read_review_payload
+from .flows.review_log import read_review_payload
 from .flows.reviewer_answer import BatchResult, failure_of, parse_answer
 from .flows.webhook import read_answer
 from .handlers import Verdict

@@ -102,6 +102,16 @@ def test_a_promo_code_that_is_no_number_is_new_once() -> None:
     assert sets.add(number, (1, 2, 3, [float("nan")])) == number
 
 
+def test_a_row_is_held_once_however_large_its_set_is() -> None:
+    sets = RowSets()
+    number = 0
+    for channel in range(300):
+        number = sets.add(number, (channel, 19, 7, ("A",)))
+    assert [row.channel_id for row in sets.rows(number)] == list(range(300))
+    assert len(sets._texts) == len(sets.text(number)) - len("[]") - 299  # commas
+    assert sets.rows(number) is sets.rows(number)
+
+
 def test_personal_promo_codes_do_not_confuse_anybody() -> None:
     """More sets than are shared, and than two bytes can number."""
     sets = RowSets()
@@ -359,7 +369,7 @@ def run(disk: Disk, pages: list[Rows], *, size: int, chunk: int, report_denied: 
     def send() -> None:
         while (update := ledger.next_chunk()) is not None:
             disk.step()
-            disk.told.append(update.statuses)
+            disk.told.append(dict.fromkeys(update.ids, update.approves))
             ledger.mark_acknowledged(update)
             disk.step()
             disk.taken = sorted([*disk.taken, *update.ranges])
@@ -427,14 +437,14 @@ def test_what_a_later_run_approves_is_not_taken_for_sent(crashed_after: int) -> 
     after.send_released()
     update = after.next_chunk()
     assert update is not None
-    assert list(update.statuses) == ["A", "B"][crashed_after:]
+    assert update.ids == ["A", "B"][crashed_after:]
     after.mark_acknowledged(update)
     after.mark_recorded([decided(after, [("D", 1), ("E", 1), ("F", 1)], ["D", "E", "F"])])
     assert (after.acknowledged, after.unsent) == (2, 3)
     after.send_all()
     update = after.next_chunk()
     assert update is not None
-    assert list(update.statuses) == ["D", "E", "F"]
+    assert update.ids == ["D", "E", "F"]
     after.mark_acknowledged(update)
     assert (after.acknowledged, after.settled, after.next_chunk()) == (5, True, None)
 
@@ -509,7 +519,10 @@ def test_a_large_batch_leaves_in_small_updates() -> None:
     ledger.mark_recorded([ledger.decide(replace(Answered.about(batch), result=answer))])
     ledger.send_all()
     chunks = list(iter(ledger.next_chunk, None))
-    told = [status for chunk in chunks for status in chunk.statuses.items()]
+    told = [(name, chunk.approves) for chunk in chunks for name in chunk.ids]
     assert told == [(name, name in answer.approved) for name in names]
-    assert {len(chunk.statuses) for chunk in chunks} == {4}
-    assert chunks[2_000].ranges == ((8_000, 8_001), (FIRST_DENIAL, FIRST_DENIAL + 3))
+    assert [len(chunk.ids) for chunk in chunks] == [*[4] * 2_000, 1, *[4] * 249, 3]
+    assert [chunks[number].ranges for number in (2_000, 2_001)] == [
+        ((8_000, 8_001),),
+        ((FIRST_DENIAL, FIRST_DENIAL + 4),),
+    ]

@@ -206,6 +206,31 @@ def test_thrown_while_an_update_is_retried_it_stops_the_next_request(
     assert (again.complete, again.acknowledged, campaign.contradictions) == (True, 6, set())
 
 
+def test_thrown_while_approvals_are_retried_it_holds_back_no_denial(
+    fake_optimove: FakeOptimove, rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(updates, "UPDATES_AT_ONCE", 1)
+    campaign = fake_optimove.add_campaign(4)
+    stops: list[int] = []
+
+    def switch() -> str:
+        if not fake_optimove.calls_of("update_customer_promotion_status"):
+            return "ask"
+        stops.append(1)
+        if len(stops) > 1:  # the review knows of the first one
+            fake_optimove._planned.clear()
+        return "deny"
+
+    def reviewer(customers: CustomerBatch, deadline: Deadline) -> Any:
+        fake_optimove.answer_next(*[Response(429)] * 50)
+        return odd(customers, deadline)
+
+    client_options = {"retry": RetryPolicy(attempts=50, first_pause=0.2, longest_pause=0.2)}
+    report = rig.run(reviewer, campaign.event(), switch=switch, report_denied=True, client_options=client_options)
+    assert (report.complete, report.approved, report.acknowledged, report.held_back) == (False, 2, 2, 2)
+    assert (report.chunks, fake_optimove.calls_of("update_customer_promotion_status")[-1].status) == (1, 200)
+
+
 def test_a_submitted_review_goes_on_when_it_says_ask_again(
     rig: Rig, fake_optimove: FakeOptimove, tmp_path: Path
 ) -> None:

@@ -30,8 +30,7 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.flows.journal import FIRST_DENIAL
-from optimove_conditional_execution.flows.review_log import Decided, RunRecords
-from optimove_conditional_execution.flows.review_payload import read_review_payload
+from optimove_conditional_execution.flows.review_log import Decided, RunRecords, read_review_payload
 from optimove_conditional_execution.review.run_log import ReviewLog, RunLog
 from optimove_conditional_execution.stores import (
     Completion,

@@ -19,8 +19,8 @@ from optimove_conditional_execution import (
     Response,
     ReviewReport,
 )
-from optimove_conditional_execution.review import passes as all_passes
-from optimove_conditional_execution.review.passes import Passes
+from optimove_conditional_execution.review import timing
+from optimove_conditional_execution.review.timing import Passes
 from optimove_conditional_execution.stores import MemoryJournal, SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.review.conftest import Rig, everybody, odd
@@ -47,7 +47,7 @@ READ, UPDATE = "GetProcessedCampaignCustomers", "UpdateCustomerPromotionStatus"
 @pytest.fixture(autouse=True)
 def short_pauses(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "fake_optimove" in request.fixturenames:
-        monkeypatch.setattr(all_passes, "_FIRST_PAUSE", 0.1)
+        monkeypatch.setattr(timing, "_FIRST_PAUSE", 0.1)
 
 
 @pytest.mark.parametrize("answer", [BAD], ids=["a refusal"])
@@ -282,7 +282,7 @@ def test_who_was_left_over_by_a_pass_that_read_less_is_not_reached() -> None:
     assert passes.added(ReviewReport(campaign_id=1, approved=9, denied=4, failed=0)).not_reached == 0
 
 
-def test_counts_of_all_passes_stand_in_the_report() -> None:
+def test_counts_of_timing_stand_in_the_report() -> None:
     passes = Passes(clock=StoppedClock())
     first = passes.added(ReviewReport(campaign_id=1, rows=9, chunks=1, retries=2, failed=3, warnings=("a",)))
     assert (first.rows, first.warnings) == (9, ("a",))

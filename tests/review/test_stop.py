@@ -25,7 +25,7 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.flows.journal import DecidedBatch, OpenReview
 from optimove_conditional_execution.flows.report import Progress
-from optimove_conditional_execution.review.stopping import AdvancingClock, earliest
+from optimove_conditional_execution.review.timing import AdvancingClock, earliest
 from optimove_conditional_execution.stores import MemoryJournal
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.review.conftest import everybody

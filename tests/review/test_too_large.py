@@ -109,10 +109,9 @@ def test_the_client_says_what_was_acknowledged_before_it_gave_up() -> None:
 
 
 def test_each_half_has_its_own_part_of_the_journal() -> None:
-    chunk = Chunk(
-        ((5, 7), (9, 10), (FIRST_DENIAL, FIRST_DENIAL + 2)), dict(zip("abcde", [True] * 3 + [False] * 2, strict=True))
-    )
-    first, second = chunk.halves()
-    assert first == Chunk(((5, 7),), {"a": True, "b": True})
-    assert second == Chunk(((9, 10), (FIRST_DENIAL, FIRST_DENIAL + 2)), {"c": True, "d": False, "e": False})
-    assert second.halves()[1] == Chunk(((FIRST_DENIAL, FIRST_DENIAL + 2),), {"d": False, "e": False})
+    first, second = Chunk(((5, 7), (9, 10), (12, 14)), "abcde").halves()
+    assert first == Chunk(((5, 7),), "ab")
+    assert second == Chunk(((9, 10), (12, 14)), "cde")
+    assert second.halves()[1] == Chunk(((12, 14),), "de")
+    assert first.approves
+    assert not Chunk(((FIRST_DENIAL, FIRST_DENIAL + 2),), "de").approves

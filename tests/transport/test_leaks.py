@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import httpx
+import httpx2
 import pytest
 
 from optimove_conditional_execution import (
@@ -46,6 +50,29 @@ def settled(count: Callable[[], int], at_most: int) -> int:
 
 def deadline() -> Deadline:
     return Deadline.after(0.03)
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+def test_no_request_waits_for_the_garbage_collector(optimove_url: str, library: ModuleType) -> None:
+    """A million statuses are 40 MB of bodies."""
+    engine: Any = library.__name__
+    client = OptimoveClient(base_url=optimove_url, engine=engine, **OPTIONS)
+    async_client = AsyncOptimoveClient(base_url=optimove_url, engine=engine, **OPTIONS)
+
+    async def go() -> None:
+        async with async_client:
+            await async_client.get_webhooks()
+
+    gc.collect()
+    gc.disable()
+    try:
+        with client:
+            client.get_webhooks()
+        asyncio.run(go())
+        left = [each for each in gc.get_objects() if type(each) in (library.Request, library.Response)]
+    finally:
+        gc.enable()
+    assert left == []
 
 
 @pytest.mark.parametrize(("engine", "calls"), [("httpx", CALLS), ("httpx2", 200)])

@@ -20,7 +20,7 @@ from ..flows.journal import ReviewState
 from ..flows.report import ReviewReport
 from ..models.events import CampaignReadyEvent
 from ..review import AsyncCampaignReview, per_customer
-from ..review.stopping import STOP_SECONDS
+from ..review.timing import STOP_SECONDS
 from ..signature_diagnosis import UTF_16, utf_16
 from .charts import report_option, show_section, write_page
 from .console import ReviewDisplay, review_sections

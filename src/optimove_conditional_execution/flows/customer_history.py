@@ -58,7 +58,7 @@ def approvals(
             yield told, True
     ledger.send_all()
     while (chunk := ledger.next_chunk()) is not None:
-        yield list(chunk.statuses), False
+        yield chunk.ids, False
 
 
 def _replayed(event: CampaignReadyEvent, acknowledged: Ranges) -> Ledger:

@@ -119,7 +119,7 @@ class KnownCustomers:
             self._sets[before + 1 :] = array(self._sets.typecode, asked)
             self._flags[before + 1 :] = bytes((_READ | _QUEUED,)) * len(ids)
             return Read(places, asked, [True] * len(ids), 0)
-        add, flags, sets = self._row_sets.adder(rows), self._flags, self._sets
+        add, flags, sets = self._row_sets.add, self._flags, self._sets
         asked = []
         alone: list[bool] = []
         again = 0

@@ -26,20 +26,24 @@ _id_of: Final = attrgetter("customer_id")
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """One status update.
+    """One status update: approvals, or denials.
 
     Attributes:
         ranges: The numbers of its statuses in the journal, as in `Journal.acknowledge`.
-        statuses: The statuses.
+        ids: The customers.
     """
 
     ranges: tuple[tuple[int, int], ...]
-    statuses: dict[str, bool]
+    ids: Sequence[str]
+
+    @property
+    def approves(self) -> bool:
+        """Whether these are approvals."""
+        return self.ranges[0][0] < FIRST_DENIAL
 
     def halves(self) -> tuple[Chunk, Chunk]:
         """Split the update in two, each with its own ranges in the journal."""
-        middle = len(self.statuses) // 2
-        items = list(self.statuses.items())
+        middle = len(self.ids) // 2
         front: list[tuple[int, int]] = []
         back: list[tuple[int, int]] = []
         left = middle
@@ -48,7 +52,7 @@ class Chunk:
             left -= cut - start
             front += [(start, cut)] if start < cut else []
             back += [(cut, end)] if cut < end else []
-        return Chunk(tuple(front), dict(items[:middle])), Chunk(tuple(back), dict(items[middle:]))
+        return Chunk(tuple(front), self.ids[:middle]), Chunk(tuple(back), self.ids[middle:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,25 +354,30 @@ class Ledger:
         """Let `next_chunk` return every status that is to be sent, and was not returned before."""
         # What an earlier run approved could stand otherwise here, if two customers share a hash.
         everybody = not self._has_restored and self._known.none_lost
-        self._emission = self._approvals.emit(self._known, Standing.APPROVED, everybody=everybody)
+        # After what `send_released` has not yielded yet.
+        approvals = self._approvals.emit(self._known, Standing.APPROVED, everybody=everybody)
+        self._emission = chain(self._emission, approvals)
         if self._report_denied:
             self._emission = chain(self._emission, self._denials.emit(self._known, Standing.DENIED))
 
     def next_chunk(self) -> Chunk | None:
-        """Return the next status update; approvals go before denials."""
-        statuses: dict[str, bool] = {}
+        """Return the next status update; approvals go before denials, which nothing that stops approvals holds back."""
+        ids: list[str] = []
         ranges: list[tuple[int, int]] = []
-        while (room := self._chunk_size - len(statuses)) > 0:
+        while (room := self._chunk_size - len(ids)) > 0:
             run, self._rest = self._rest or next(self._emission, None), None
             if run is None:
                 break
-            start, ids = run
-            if len(ids) > room:
-                self._rest, ids = (start + room, ids[room:]), ids[:room]
-            statuses.update(dict.fromkeys(ids, start < FIRST_DENIAL))
+            start, more = run
+            if ids and (start < FIRST_DENIAL) != (ranges[0][0] < FIRST_DENIAL):
+                self._rest = run
+                break
+            if len(more) > room:
+                self._rest, more = (start + room, more[room:]), more[:room]
+            ids += more
             goes_on = bool(ranges) and ranges[-1][1] == start
-            ranges.append((ranges.pop()[0] if goes_on else start, start + len(ids)))
-        return Chunk(tuple(ranges), statuses) if statuses else None
+            ranges.append((ranges.pop()[0] if goes_on else start, start + len(more)))
+        return Chunk(tuple(ranges), ids) if ids else None
 
     def revoked(self) -> Iterator[Ranges]:
         """Yield the numbers of approvals that a later answer has revoked, some ranges at a time."""

@@ -1,5 +1,7 @@
 """Records of a review in a decision log: one for each customer before its decision counts, completions after.
 
+What the reviewer was asked about a customer, the event and the customer's rows, is the payload of the record.
+
 A file of its own, since it says what is recorded; `review.run_log` writes it.
 """
 
@@ -15,14 +17,15 @@ from typing import Any, Final
 
 from ..deadline import Clock
 from ..handlers import Verdict
-from ..models.campaign import CONTROL_GROUP
+from ..models.campaign import CONTROL_GROUP, CampaignCustomer, CustomerRow
 from ..models.events import CampaignReadyEvent
 from .decision_log import Completion, DecisionRecord, RecordGroup, RecordGroups, Subject, Told, text_of
 from .journal import FIRST_DENIAL, DecidedBatch, Ranges
-from .review_payload import event_text, review_payload
 from .reviewer_answer import BatchResult
+from .row_sets import row_of
 
 _LAST_NUMBER: Final = 2**63 - 1
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), default=repr)
 _LATE: Final = "The reviewer did not answer in time."
 
 
@@ -194,7 +197,7 @@ class RunRecords:
         )
 
     def _event_text(self) -> str:
-        self._text = self._text or event_text(self.event)
+        self._text = self._text or self.event.model_dump_json(by_alias=True)
         return self._text
 
     def _now(self) -> datetime:
@@ -209,3 +212,38 @@ def _said(name: str, result: BatchResult) -> Verdict:
 
 def _texts(values: Sequence[object]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([text for value in values if (text := text_of(value)) is not None]))
+
+
+def review_payload(event: str, customer: CampaignCustomer) -> bytes:
+    """Return the payload of a customer: the row that the reviewer got, then the other ones that are known.
+
+    Args:
+        event: The event as JSON text.
+        customer: The customer, as the reviewer got it.
+    """
+    rows = [customer.model_dump(by_alias=True)]
+    first = CustomerRow(*row_of(customer))
+    rows += [
+        {
+            "CustomerID": customer.customer_id,
+            "ActionID": row.action_id,
+            "ChannelID": row.channel_id,
+            "TemplateID": row.template_id,
+            "PromoCode": row.promo_codes,
+        }
+        for row in customer.rows
+        if row != first
+    ]
+    return f'{{"event":{event},"rows":{_ENCODER.encode(rows)}}}'.encode()
+
+
+def read_review_payload(payload: bytes) -> tuple[CampaignReadyEvent, CampaignCustomer]:
+    """Return the event, and the customer as the reviewer got it.
+
+    Raises:
+        ValueError: It is not a payload of a review.
+    """
+    given: dict[str, Any] = json.loads(payload)
+    first, *others = [CampaignCustomer.model_validate(row) for row in given["rows"]]
+    customer = first.with_rows([CustomerRow(*row_of(each)) for each in (first, *others)]) if others else first
+    return CampaignReadyEvent.model_validate(given["event"]), customer

@@ -45,8 +45,10 @@ _extra_of: Final = attrgetter("model_extra")
 
 
 def _codes(value: object) -> object:
-    """Return the codes of a list, or of comma-separated text; any other value is kept unchanged."""
-    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    """Return the codes of a list, or of text with a lone surrogate; any other value is kept unchanged."""
+    if isinstance(value, str):
+        return _codes_in(value)
+    parts = value if isinstance(value, list | tuple) else [value]
     try:
         texts = [str(part) if type(part) is int else part for part in cast("Sequence[object]", parts)]
     except ValueError:  # thousands of digits
@@ -56,8 +58,10 @@ def _codes(value: object) -> object:
     return tuple([code for part in cast("list[str | None]", texts) if part and (code := part.strip())])
 
 
-_known_codes: Final = functools.lru_cache(maxsize=1_024)(_codes)
-"""Cached for text: most customers of a campaign have the same few values."""
+@functools.lru_cache(maxsize=1_024)
+def _codes_in(text: str) -> tuple[str, ...]:
+    """Return the codes of comma-separated text; most customers of a campaign have the same few."""
+    return tuple([code for part in text.split(",") if (code := part.strip())])
 
 
 def _attributes(value: object) -> object:
@@ -115,7 +119,7 @@ class CampaignCustomer(WireModel):
     template_id: Annotated[LenientNumber, _key("TemplateID")] = None
     promo_codes: Annotated[
         tuple[str, ...],
-        Otherwise(_codes, first=Annotated[str, Strict(), AfterValidator(_known_codes)]),
+        Otherwise(_codes, first=Annotated[str, Strict(), AfterValidator(_codes_in)]),
         _key("PromoCode", "PromoCodes", "promoCodes"),
     ] = ()
     customer_attributes: Annotated[

@@ -6,7 +6,7 @@ Paths: developer.optimove.com/reference. Request and response bodies: `docs/expl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -263,7 +263,7 @@ def _channel(channel_id: int | None) -> dict[str, int]:
     return {} if channel_id is None else {"ChannelID": integer("channel_id", channel_id, minimum=0)}
 
 
-def _updates(statuses: Sequence[Any] | Mapping[Any, Any]) -> list[dict[str, Any]]:
+def _updates(statuses: Sequence[Any] | Mapping[Any, Any]) -> Iterator[dict[str, Any]]:
     if isinstance(statuses, Mapping):
         named: Iterable[tuple[Any, Any]] = statuses.items()
         try:
@@ -276,7 +276,7 @@ def _updates(statuses: Sequence[Any] | Mapping[Any, Any]) -> list[dict[str, Any]
         if not all(isinstance(status, CustomerPromotionStatus) for status in statuses):
             raise PayloadError("statuses must be CustomerPromotionStatus objects.", path="statuses")
         named = [(status.customer_id, status.status) for status in statuses]
-    return [{"CustomerID": name, "Status": status} for name, status in named]
+    return ({"CustomerID": name, "Status": status} for name, status in named)  # one at a time
 
 
 def _details(response: Response) -> CampaignDetails:

@@ -14,7 +14,7 @@ from ..flows.ledger import Answered
 from ..flows.reviewer_answer import Batch, BatchResult, Failure, failure_of
 from .config import LOGGER, ReviewConfig
 from .runtime import Runtime
-from .stopping import earliest
+from .timing import earliest
 
 Unit = Literal["batches", "customers"]
 

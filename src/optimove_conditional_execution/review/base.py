@@ -16,11 +16,10 @@ from .. import validation
 from ..client import AsyncOptimoveClient, OptimoveClient
 from ..deadline import Clock, Deadline, WallAwareClock, zone_of
 from ..errors import ConfigurationError, DeadlineExceeded, OptimoveError, StoreError, SupersededError
-from ..flows.completion_estimate import CompletionEstimate
 from ..flows.decision_log import DecisionLog, OnLogFailure, check_log
 from ..flows.journal import Journal, OpenReview
 from ..flows.ledger import Ledger
-from ..flows.report import Progress, ReviewReport
+from ..flows.report import CompletionEstimate, Progress, ReviewReport
 from ..models.events import CampaignReadyEvent
 from ..observers import notify
 from ..operations import DEFAULT_PAGE_SIZE, MAX_STATUSES
@@ -30,13 +29,11 @@ from ..switch import SwitchSource
 from ..validation import is_async
 from .config import LOGGER, ReviewConfig
 from .controls import Controlled, ReviewControls
-from .doubts import doubts_about
 from .journal_access import JournalAccess, ReviewLock, is_temporary, safe_text
-from .passes import Passes
 from .pipeline import Pipeline
 from .run_log import ReviewLog
 from .runtime import UPDATES_AT_ONCE, Runtime
-from .stopping import STOP_SECONDS, STOPPED, Stop
+from .timing import STOP_SECONDS, STOPPED, Passes, Stop, doubts_about
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Callable[..., Any])

@@ -23,7 +23,7 @@ from ..worker_pool import DaemonThreadPool
 from .base import Review, check_event, publish
 from .native_threads import run_in_loop
 from .runtime import AsyncRuntime, Runtime, ThreadRuntime
-from .stopping import longest_wait
+from .timing import longest_wait
 
 T = TypeVar("T")
 

@@ -9,31 +9,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from ..deadline import Deadline
 from ..drivers import arun
-from ..errors import ConfigurationError, HeldBackError, OptimoveError
+from ..errors import ConfigurationError, HeldBackError
 from ..flows.controls import OBSERVED
 from ..flows.decision_log import DecisionLog
-from ..flows.journal import FIRST_DENIAL
-from ..flows.ledger import Chunk
 from ..flows.reviewer_answer import Batch, BatchResult, Failure
 from ..flows.switch import Stopped, Switch
 from ..models.campaign import CampaignCustomer
-from ..operations import Operation
 from ..shadow import AskedBatch, Shadow, as_shadow
 from ..switch import SwitchSource, make_switch
-from ..transport.send import RequestCounter
 from .native_threads import workers
-from .runtime import Runtime
-
-R = TypeVar("R")
+from .runtime import Runtime, Update
 
 _WATCH_SECONDS: Final = 0.1
 """Seconds between two looks at the switch while an update is in flight; it is read once a second at most."""
-
-_KEPT: Final = "The journal keeps what was decided."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,38 +91,44 @@ class Controlled(Runtime):
         """Yield the campaign's customers in lists of any length."""
         return self._runtime.customers(campaign_id, **options)
 
-    async def send(
-        self,
-        operation: Operation[R],
-        deadline: Deadline,
-        counter: RequestCounter,
-        *,
-        approvals: int = 0,
-        before_send: Callable[[], None] | None = None,
-    ) -> R:
-        """Send an operation, and look at the switch before each request; see `Runtime.send`."""
-        stopped: Stopped | None = None
+    async def send(self, update: Update) -> None:
+        """Send a status update, unless it is to be held back; the switch is looked at before each request.
+
+        Raises:
+            HeldBackError: It was.
+        """
+        try:
+            if self._controls.observe:
+                raise HeldBackError(OBSERVED)
+            if self._controls.switch is None:
+                await self._runtime.send(update)
+            else:
+                await self._send_as_long(update)
+        except HeldBackError as error:
+            if error.request_sent is False:
+                self._held_back += update.approvals
+            raise
+
+    async def _send_as_long(self, update: Update) -> None:
+        """Send a status update as long as the switch does not stop it."""
+        stopped = await self._look(update.deadline)
 
         async def watch() -> None:
             nonlocal stopped
             while True:
-                stopped = await self._look(deadline)
                 await asyncio.sleep(_WATCH_SECONDS)
+                stopped = await self._look(update.deadline)
 
         def check() -> None:
-            if stopped is not None and (approvals or stopped.mode != "deny"):
-                raise HeldBackError(f"{stopped.held_back} {_KEPT}")
+            # A denial may go out while nobody is to be approved.
+            if stopped is not None and (update.approvals or stopped.mode != "deny"):
+                raise HeldBackError(f"{stopped.held_back} The journal keeps what was decided.")
 
-        if self._controls.switch is None:
-            return await self._runtime.send(operation, deadline, counter)
+        check()
         # Watched by the event loop: a thread, or a greenlet of another thread, cannot wait for a look.
         watching = asyncio.ensure_future(watch())
         try:
-            return await self._runtime.send(operation, deadline, counter, before_send=check)
-        except HeldBackError as error:
-            if error.request_sent is False:
-                self._held_back += approvals
-            raise
+            await self._runtime.send(replace(update, before_send=check))
         finally:
             watching.cancel()
 
@@ -180,36 +178,6 @@ class Controlled(Runtime):
         switch = self._controls.switch
         # An event says nothing of its campaign's tags, so a switch that stops any stops this one too.
         return None if switch is None else await arun(switch.look(campaign=self._campaign, tags=None, within=within))
-
-    async def hold_back(self, chunk: Chunk, within: Deadline) -> tuple[Chunk, Chunk, OptimoveError] | None:
-        """Return which part of an update may be sent, which may not, and why; None when all of it may."""
-        if self._controls.observe:
-            sent, held, error = Chunk((), {}), chunk, HeldBackError(OBSERVED)
-        else:
-            stopped = await self._look(within)
-            if stopped is None:
-                return None
-            # A denial may go out while nobody is to be approved.
-            sent, held = _by_status(chunk) if stopped.mode == "deny" else (Chunk((), {}), chunk)
-            if not held.statuses:
-                return None
-            error = HeldBackError(f"{stopped.held_back} {_KEPT}")
-        self._held_back += sum(held.statuses.values())
-        return sent, held, error
-
-
-def _by_status(chunk: Chunk) -> tuple[Chunk, Chunk]:
-    """Return the denials of an update, and its approvals."""
-    return (
-        Chunk(
-            tuple([each for each in chunk.ranges if each[0] >= FIRST_DENIAL]),
-            {name: status for name, status in chunk.statuses.items() if not status},
-        ),
-        Chunk(
-            tuple([each for each in chunk.ranges if each[0] < FIRST_DENIAL]),
-            {name: status for name, status in chunk.statuses.items() if status},
-        ),
-    )
 
 
 def _answer(ids: Sequence[str], stopped: Stopped) -> BatchResult:

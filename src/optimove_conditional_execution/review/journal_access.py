@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Final, TypeVar
 
 from ..deadline import Deadline
 from ..errors import OptimoveError, StoreError
 from ..flows.effects import exception_name
-from ..flows.journal import Journal, OpenReview
+from ..flows.journal import DecidedBatch, Journal, OpenReview, Ranges
 from ..models.events import CampaignReadyEvent
 from ..stores.sqlite_file import SqliteError
 from ..worker_pool import DaemonThreadPool
@@ -24,6 +26,9 @@ _THREADS: Final = 16
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 5.0
 """Seconds between two tries of a journal; the pause doubles."""
+
+
+_REPLAYED_AT_ONCE: Final = 20
 
 
 class StoreAccess:
@@ -79,6 +84,62 @@ class JournalAccess(StoreAccess):
     def __init__(self, journal: Journal) -> None:
         super().__init__("optimove-journal")
         self.journal = journal
+
+
+class RunJournal:
+    """What one run of a review asks the journal; a call that fails is tried again until a deadline."""
+
+    def __init__(self, access: JournalAccess, key: str, run: int, on_error: Callable[[Exception], None]) -> None:
+        """Prepare a run.
+
+        Args:
+            access: Calls the journal.
+            key: The review.
+            run: The number of the run, which the journal checks.
+            on_error: Called with what the first try of a call raised, if another try follows.
+        """
+        journal = access.journal
+        self._retry = functools.partial(access.retry, on_error=on_error)
+        self._batches = functools.partial(journal.batches, key)
+        self._record = functools.partial(journal.record, key, run=run)
+        self._acknowledge = functools.partial(journal.acknowledge, key, run=run)
+        self._acknowledged = functools.partial(access.call, functools.partial(journal.acknowledged, key, run=run))
+
+    async def replay(self, restore: Callable[[DecidedBatch], None], *, until: Deadline) -> None:
+        """Call a function with what earlier runs have recorded."""
+        replayed = 0
+        batches: Iterator[DecidedBatch] | None = None
+
+        def some_more() -> list[DecidedBatch]:
+            nonlocal batches
+            if batches is None:
+                batches = islice(self._batches(), replayed, None)
+            try:
+                return list(islice(batches, _REPLAYED_AT_ONCE))
+            except BaseException:
+                batches = None  # a generator that has raised is exhausted
+                raise
+
+        while some := await self._retry(some_more, until=until):
+            replayed += len(some)
+            for batch in some:
+                restore(batch)
+
+    async def record(self, batches: Sequence[DecidedBatch], *, until: Deadline) -> None:
+        """Record batches; see `Journal.record`."""
+        await self._retry(self._record, batches, until=until)
+
+    async def acknowledge(self, ranges: Ranges, *, until: Deadline) -> None:
+        """Mark statuses that Optimove has acknowledged; see `Journal.acknowledge`."""
+        await self._retry(self._acknowledge, ranges, until=until)
+
+    async def check(self) -> None:
+        """Ask the journal once.
+
+        Raises:
+            SupersededError: Another run has taken over.
+        """
+        await self._acknowledged()
 
 
 class ReviewLock:

@@ -11,31 +11,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import Final, TypeVar
+from typing import Final
 
 from ..deadline import Deadline, WallAwareClock
 from ..errors import DeadlineExceeded, HeldBackError, OptimoveError, StoreError
-from ..flows.completion_estimate import CompletionEstimate
 from ..flows.journal import DecidedBatch
 from ..flows.ledger import Answered, Ledger
 from ..flows.paging import UnreadableRows, seconds_for_customers
-from ..flows.report import Progress, ReviewReport
+from ..flows.report import CompletionEstimate, Progress, ReviewReport
 from ..flows.review_log import Decided, RunRecords
 from ..models.events import CampaignReadyEvent
 from ..observers import notify
 from .asking import HANDING_OVER_SECONDS, Asking
 from .config import LOGGER, ReviewConfig
-from .journal_access import JournalAccess, safe_text
+from .journal_access import JournalAccess, RunJournal, safe_text
 from .run_log import ReviewLog, RunLog
 from .runtime import Runtime
-from .stopping import STOPPED, AdvancingClock, Stop
+from .timing import STOPPED, AdvancingClock, Stop
 from .updates import Updates
-
-R = TypeVar("R")
 
 _LOOK_SECONDS: Final = 0.25
 """Seconds between two checks of the progress and of the clocks."""
@@ -47,8 +41,6 @@ _IDLE_SECONDS: Final = 1.0
 """Seconds without a new row after which an incomplete batch goes to the reviewer."""
 
 _NOT_ALL_READ: Final = "Not all customers had been read when it was time to send what was decided."
-
-_REPLAYED_AT_ONCE: Final = 20
 
 _NEAR_SECONDS: Final = 30.0
 """If reading has failed for good so shortly before the safety margin, the last pass waits, to send what is decided."""
@@ -106,7 +98,7 @@ class Pipeline:
         # A result returned at the deadline must still be counted; a tenth of the time, when there is little.
         grace = min(HANDING_OVER_SECONDS, self._ask_until.remaining() / 10)
         self._answer_until = self._ask_until.earlier_by(grace)
-        self._record = functools.partial(self.journal.journal.record, self.event.key, run=self.run_number)
+        self._journal = RunJournal(self.journal, self.event.key, self.run_number, self._journal_failed)
         self._all_read = self._last_page_read = False
         self._error: OptimoveError | None = None
         self._behind = False
@@ -137,16 +129,13 @@ class Pipeline:
             self.config,
             self.runtime,
             self.ledger,
-            self.journal,
+            self._journal,
             campaign_id=self.event.campaign_id,
-            key=self.event.key,
-            run=self.run_number,
             clearance=self._send_until,
             estimate=self.estimate,
             log=self._log,
             look_at_clock=self._look_at_clock,
             on_error=self._record_error,
-            on_journal_error=self._journal_failed,
         )
 
     async def run(self) -> ReviewReport:
@@ -196,11 +185,11 @@ class Pipeline:
         return self._all_read and not ledger.waiting and not ledger.failed
 
     async def _run_reviewer(self) -> None:
-        await self._replay()
+        await self._journal.replay(self.ledger.restore, until=self._ask_until)
         if self._log is not None:  # a crash may have kept it out of the log
             self._log.complete(self.ledger.acknowledged_before, "acknowledged", taken=True)
         self.ledger.send_released()
-        await self._updates.queue()
+        self._updates.go_on()
         self._replayed.set()
         if self.only_sending:
             self._all_read = self._last_page_read = True
@@ -214,26 +203,6 @@ class Pipeline:
             group.create_task(self._read())
             for _ in range(self.config.concurrency):
                 group.create_task(self._asking.work(group))
-
-    async def _replay(self) -> None:
-        """Restore what earlier runs recorded."""
-        replayed = 0
-        batches: Iterator[DecidedBatch] | None = None
-
-        def some_more() -> list[DecidedBatch]:
-            nonlocal batches
-            if batches is None:
-                batches = islice(self.journal.journal.batches(self.event.key), replayed, None)
-            try:
-                return list(islice(batches, _REPLAYED_AT_ONCE))
-            except BaseException:
-                batches = None  # a generator that has raised is exhausted
-                raise
-
-        while some := await self._retry(self._ask_until, some_more):
-            replayed += len(some)
-            for batch in some:
-                self.ledger.restore(batch)
 
     async def _read(self) -> None:
         reading = asyncio.ensure_future(self._read_rows())
@@ -334,7 +303,7 @@ class Pipeline:
                 f"{unreleased} approvals were not sent by this run, since pages are missing whose rows could still say "
                 "no. The next run reads them; from the safety margin on it sends what it has."
             )
-        await self._updates.end()
+        self._updates.go_on(is_last=True)
 
     async def _release(self, *, writable: bool) -> None:
         """Record that sending begins, and queue what is to be sent."""
@@ -351,7 +320,6 @@ class Pipeline:
                     "further row of these customers could have said no."
                 )
         self.ledger.send_all()
-        await self._updates.queue()
 
     async def _write(self, decided: list[Decided]) -> bool:
         """Record batches. After a failure it is unknown whether they were written, so no more may be recorded."""
@@ -372,7 +340,7 @@ class Pipeline:
         in_time = asyncio.timeout(self._record_until.remaining())
         try:
             async with in_time:
-                await self._retry(self._record_until, self._record, batches)
+                await self._journal.record(batches, until=self._record_until)
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 - a journal may raise anything
@@ -386,10 +354,6 @@ class Pipeline:
                     self._error = cause
             return False
         return True
-
-    async def _retry(self, until: Deadline, function: Callable[..., R], *arguments: object) -> R:
-        """Call the journal, with retries."""
-        return await self.journal.retry(function, *arguments, until=until, on_error=self._journal_failed)
 
     def _journal_failed(self, error: Exception) -> None:
         self._journal_error = error

@@ -11,7 +11,8 @@ import functools
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final
 
 from ..client import AsyncOptimoveClient, OptimoveClient
 from ..deadline import Deadline
@@ -25,15 +26,13 @@ from ..validation import is_async
 from ..worker_pool import DaemonThreadPool
 from .native_threads import workers
 
-R = TypeVar("R")
-
 UPDATES_AT_ONCE: Final = 4
 """Concurrent status updates, so that a slow one does not delay the others."""
 
 _PAGE_THREADS: Final = 4
 """Threads: one reads, the others close abandoned streams."""
 
-_ROWS_AT_ONCE: Final = 1_000
+_ROWS_AT_ONCE: Final = 500
 """Customers that a thread reads before it passes them to the event loop."""
 
 _READ_SECONDS: Final = 0.01
@@ -44,6 +43,31 @@ _LOOK_SECONDS: Final = 0.1
 
 _STALL_SECONDS: Final = 0.05
 """Seconds after which the event loop takes what the thread has, while that waits for the network."""
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A status update that is to be sent.
+
+    Attributes:
+        operation: The call.
+        deadline: Its deadline.
+        counter: Counts its requests.
+        approvals: How many customers it approves.
+        before_send: Called before each request, in its thread; see `OptimoveClient.send`.
+    """
+
+    operation: Operation[int]
+    deadline: Deadline
+    counter: RequestCounter
+    approvals: int
+    before_send: Callable[[], None] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options of the client's `send`; `before_send`, which not every client has to know, only if it is set."""
+        names = ("deadline", "counter") if self.before_send is None else ("deadline", "counter", "before_send")
+        return {name: getattr(self, name) for name in names}
 
 
 class Runtime(abc.ABC):
@@ -64,24 +88,8 @@ class Runtime(abc.ABC):
         """
 
     @abc.abstractmethod
-    async def send(
-        self,
-        operation: Operation[R],
-        deadline: Deadline,
-        counter: RequestCounter,
-        *,
-        approvals: int = 0,
-        before_send: Callable[[], None] | None = None,
-    ) -> R:
-        """Send an operation.
-
-        Args:
-            operation: The operation.
-            deadline: Its deadline.
-            counter: Counts the requests.
-            approvals: How many customers it approves.
-            before_send: Called before each request, in its thread; see `OptimoveClient.send`.
-        """
+    async def send(self, update: Update) -> None:
+        """Send a status update."""
 
     def findings(self) -> dict[str, Any]:
         """Return what the report says of the review's controls, by field."""
@@ -164,19 +172,10 @@ class ThreadRuntime(Runtime):
                 # An abandoned read ends by itself, and then its connection is released.
                 reading.add_done_callback(lambda _: self._pages.submit(blocks.close, ()))
 
-    async def send(
-        self,
-        operation: Operation[R],
-        deadline: Deadline,
-        counter: RequestCounter,
-        *,
-        approvals: int = 0,
-        before_send: Callable[[], None] | None = None,
-    ) -> R:
-        """Send an operation."""
-        send = functools.partial(self._client.send, deadline=deadline, counter=counter, **_given(before_send))
-        result: R = await asyncio.wrap_future(self._updates.submit(send, (operation,)))
-        return result
+    async def send(self, update: Update) -> None:
+        """Send a status update."""
+        send = functools.partial(self._client.send, **update.options)
+        await asyncio.wrap_future(self._updates.submit(send, (update.operation,)))
 
 
 class AsyncRuntime(Runtime):
@@ -190,22 +189,9 @@ class AsyncRuntime(Runtime):
         """Yield the campaign's customers in lists of any length."""
         return self._client.get_processed_campaign_customers_in_blocks(campaign_id, **options)
 
-    async def send(
-        self,
-        operation: Operation[R],
-        deadline: Deadline,
-        counter: RequestCounter,
-        *,
-        approvals: int = 0,
-        before_send: Callable[[], None] | None = None,
-    ) -> R:
-        """Send an operation."""
-        return await self._client.send(operation, deadline=deadline, counter=counter, **_given(before_send))
-
-
-def _given(before_send: Callable[[], None] | None) -> dict[str, Any]:
-    # A client of the integrator's own needs to know it only when there is a switch.
-    return {} if before_send is None else {"before_send": before_send}
+    async def send(self, update: Update) -> None:
+        """Send a status update."""
+        await self._client.send(update.operation, **update.options)
 
 
 def _fill(came: deque[list[CampaignCustomer]], blocks: Iterator[list[CampaignCustomer]]) -> bool:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import Callable
 from typing import Final
 
 from .. import operations
 from ..deadline import Deadline
 from ..errors import TOO_LARGE, APIError, DeadlineExceeded, HeldBackError, OptimoveError, StoreError
-from ..flows.completion_estimate import CompletionEstimate
 from ..flows.decision_log import Told
 from ..flows.journal import Ranges
 from ..flows.ledger import Chunk, Ledger
+from ..flows.report import CompletionEstimate
 from ..flows.status_updates import is_too_large
 from ..transport.send import RequestCounter
 from .config import ReviewConfig
-from .controls import Controlled
-from .journal_access import JournalAccess
+from .journal_access import RunJournal
 from .run_log import RunLog
-from .runtime import UPDATES_AT_ONCE, Runtime
+from .runtime import UPDATES_AT_ONCE, Runtime, Update
 
 _JOURNAL_SECONDS: Final = 1.0
 """Seconds that an update waits for a slow journal to check the run, or to mark the update before."""
@@ -38,17 +36,14 @@ class Updates:
         config: ReviewConfig,
         runtime: Runtime,
         ledger: Ledger,
-        journal: JournalAccess,
+        journal: RunJournal,
         *,
         campaign_id: int,
-        key: str,
-        run: int,
         clearance: Deadline,
         estimate: CompletionEstimate,
         log: RunLog | None,
         look_at_clock: Callable[[], None],
         on_error: Callable[[OptimoveError], None],
-        on_journal_error: Callable[[Exception], None],
     ) -> None:
         """Prepare a pass.
 
@@ -58,14 +53,11 @@ class Updates:
             ledger: Has the statuses.
             journal: Calls the journal.
             campaign_id: The campaign.
-            key: The review.
-            run: The number of the run in the journal.
             clearance: The deadline for statuses.
             estimate: Estimates when the pass will be complete.
             log: Takes what became of each update.
             look_at_clock: Called before each update.
             on_error: Takes what prevents a status from being sent or marked.
-            on_journal_error: Takes what the journal raised, when it is tried again.
         """
         self._config = config
         self._runtime = runtime
@@ -77,22 +69,20 @@ class Updates:
         self._log = log
         self._look_at_clock = look_at_clock
         self._on_error = on_error
-        self._on_journal_error = on_journal_error
-        self._acknowledge = functools.partial(journal.journal.acknowledge, key, run=run)
-        self._acknowledged = functools.partial(journal.journal.acknowledged, key, run=run)
-        self._chunks: asyncio.Queue[Chunk | None] = asyncio.Queue(1)
-        self._sent: asyncio.Queue[Chunk] = asyncio.Queue()
-        self._checking: asyncio.Future[Ranges] | None = None
+        self._has_more = asyncio.Event()
+        self._is_last = False
+        self._sent: asyncio.Queue[Ranges] = asyncio.Queue()
+        self._checking: asyncio.Future[None] | None = None
         self.requests = RequestCounter()
 
-    async def queue(self) -> None:
-        """Queue the updates that the ledger has."""
-        while (chunk := self._ledger.next_chunk()) is not None:
-            await self._chunks.put(chunk)
+    def go_on(self, *, is_last: bool = False) -> None:
+        """Let `send` send the updates that the ledger has by now.
 
-    async def end(self) -> None:
-        """Let `send` end after the updates that are queued."""
-        await self._chunks.put(None)
+        Args:
+            is_last: Whether it is to end after them.
+        """
+        self._is_last = is_last
+        self._has_more.set()
 
     def cancel(self) -> None:
         """Abandon a check of the run."""
@@ -100,7 +90,7 @@ class Updates:
             self._checking.cancel()
 
     async def send(self, marking: asyncio.Future[None]) -> None:
-        """Send the updates that are queued, until `end`, and wait until they are marked.
+        """Send updates as `go_on` allows, and wait until they are marked.
 
         Args:
             marking: Runs `mark`; cancelled at the end.
@@ -111,18 +101,17 @@ class Updates:
         await self._wait_for_marks(marking)
 
     async def _send_chunks(self) -> None:
-        while (chunk := await self._chunks.get()) is not None:
-            await self._send_chunk(chunk)
-        self._chunks.put_nowait(None)  # for the next sender task
+        while True:
+            while (chunk := self._ledger.next_chunk()) is not None:
+                await self._send_chunk(chunk)
+            if self._is_last:
+                return
+            await self._has_more.wait()
+            self._has_more.clear()
 
     async def _send_chunk(self, chunk: Chunk) -> bool:
         """Send an update, in halves when it is too large; return whether the next update is worth a try."""
         await self._check_run()
-        if isinstance(self._runtime, Controlled) and (held := await self._runtime.hold_back(chunk, self._clearance)):
-            chunk, held_back, why = held
-            self._undelivered(held_back, why)
-            if not chunk.statuses:
-                return True
         self._look_at_clock()
         if self._clearance.expired:
             self._undelivered(
@@ -131,17 +120,17 @@ class Updates:
             return False
         begun = self._estimate.seconds()
         operation = operations.update_customer_promotion_status(
-            self._campaign_id, chunk.statuses, timestamp=self._config.local_time()
+            self._campaign_id, dict.fromkeys(chunk.ids, chunk.approves), timestamp=self._config.local_time()
         )
         counter = RequestCounter()
         try:
-            await self._runtime.send(operation, self._clearance, counter, approvals=sum(chunk.statuses.values()))
+            await self._runtime.send(Update(operation, self._clearance, counter, len(chunk.ids) * chunk.approves))
         except OptimoveError as error:
-            if is_too_large(error, len(chunk.statuses)):
+            if is_too_large(error, len(chunk.ids)):
                 first, second = chunk.halves()
                 if not await self._send_chunk(first):
                     return False
-                self._ledger.cut_smaller(len(first.statuses))
+                self._ledger.cut_smaller(len(first.ids))
                 return await self._send_chunk(second)
             self._undelivered(chunk, error)
             return not (isinstance(error, APIError) and error.status == TOO_LARGE)
@@ -183,7 +172,7 @@ class Updates:
         """
         checking = self._checking
         if checking is None or checking.done():
-            self._checking = checking = asyncio.ensure_future(self._journal.call(self._acknowledged))
+            self._checking = checking = asyncio.ensure_future(self._journal.check())
         await asyncio.wait((checking,), timeout=_JOURNAL_SECONDS)
         error = checking.exception() if checking.done() else None
         if isinstance(error, StoreError):
@@ -192,7 +181,7 @@ class Updates:
     async def _hand_to_mark(self, chunk: Chunk) -> None:
         """Queue an update to be marked, and wait for that before the next one is sent, unless the journal is slow."""
         is_behind = not self._sent.empty()
-        self._sent.put_nowait(chunk)
+        self._sent.put_nowait(chunk.ranges)
         if not is_behind:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_JOURNAL_SECONDS):
@@ -201,10 +190,8 @@ class Updates:
     async def mark(self) -> None:
         """Mark acknowledged updates in the journal, until cancelled."""
         while True:
-            chunk = await self._sent.get()
-            await self._journal.retry(
-                self._acknowledge, chunk.ranges, until=self._clearance, on_error=self._on_journal_error
-            )
+            ranges = await self._sent.get()
+            await self._journal.acknowledge(ranges, until=self._clearance)
             self._sent.task_done()
 
     async def _wait_for_marks(self, marking: asyncio.Future[None]) -> None:

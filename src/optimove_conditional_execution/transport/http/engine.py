@@ -325,6 +325,8 @@ class _HttpxStream(BaseStream[HttpxErrors], ABC):
                 with self._errors as errors, track_progress(errors.progress):
                     await self._close()
             finally:
+                # Breaks the circle of a closed response and its stream, so that the request's body is freed at once.
+                self._source.stream = self._errors.clients.module.ByteStream(b"")
                 release()
 
     @abstractmethod
