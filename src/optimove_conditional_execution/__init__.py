@@ -206,21 +206,6 @@ _PLACES: Final = {
     "transport.retry": ("RetryPolicy",),
     "transport.send": ("RequestCounter",),
 }
-_SUBMODULES: Final = {
-    "adapters",
-    "errors",
-    "integrations",
-    "models",
-    "operations",
-    "policy",
-    "rehearsal",
-    "replay",
-    "shadow",
-    "stores",
-    "switch",
-    "telemetry",
-    "testing",
-}
 
 if not TYPE_CHECKING:  # a __getattr__ would let type checkers accept every name
-    __getattr__, __dir__, _MODULES = attach(__name__, _PLACES, _SUBMODULES)
+    __getattr__, __dir__, _MODULES = attach(__name__, _PLACES)
