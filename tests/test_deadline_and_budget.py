@@ -39,13 +39,13 @@ class Clock:
 def test_a_deadline_counts_down_and_stays_at_zero() -> None:
     clock = Clock()
     deadline = Deadline.after(5, clock=clock)
-    assert (deadline.remaining(), deadline.expired) == (5.0, False)
+    assert (deadline.remaining(), deadline.expired, deadline.overdue) == (5.0, False, 0.0)
     clock.now += 4.75
-    assert (deadline.remaining(), deadline.expired) == (0.25, False)
+    assert (deadline.remaining(), deadline.expired, deadline.overdue) == (0.25, False, 0.0)
     clock.now += 0.25
-    assert (deadline.remaining(), deadline.expired) == (0.0, True)
+    assert (deadline.remaining(), deadline.expired, deadline.overdue) == (0.0, True, 0.0)
     clock.now += 99
-    assert (deadline.remaining(), deadline.expired) == (0.0, True)
+    assert (deadline.remaining(), deadline.expired, deadline.overdue) == (0.0, True, 99.0)
 
 
 def test_deadlines_earlier_than_others() -> None:
@@ -62,6 +62,7 @@ def test_deadlines_at_the_edges() -> None:
     assert Deadline.after(-3).expired
     assert Deadline.after(math.inf).remaining() == math.inf
     assert not Deadline.after(math.inf).earlier_by(1e9).expired
+    assert Deadline.after(math.inf).overdue == 0.0
     nonsense: list[Any] = [math.nan, "5", None, 10**400]
     for wrong in nonsense:
         with pytest.raises(ConfigurationError):

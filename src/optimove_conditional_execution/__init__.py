@@ -12,6 +12,19 @@ from ._lazy import attach
 from ._version import __version__
 
 if TYPE_CHECKING:
+    from . import adapters as adapters
+    from . import errors as errors
+    from . import integrations as integrations
+    from . import models as models
+    from . import operations as operations
+    from . import policy as policy
+    from . import rehearsal as rehearsal
+    from . import replay as replay
+    from . import shadow as shadow
+    from . import stores as stores
+    from . import switch as switch
+    from . import telemetry as telemetry
+    from . import testing as testing
     from .client import AsyncOptimoveClient, OptimoveClient
     from .deadline import Deadline
     from .errors import (

@@ -53,6 +53,12 @@ class Deadline:
         """Whether the deadline has passed."""
         return self._clock() >= self._at
 
+    @property
+    def overdue(self) -> float:
+        """The seconds since the deadline has passed, never below 0."""
+        past = self._clock() - self._at
+        return past if past > 0 else 0.0
+
     def earlier_by(self, seconds: float) -> Deadline:
         """Return a deadline that is earlier than this one.
 

@@ -7,7 +7,6 @@ import contextlib
 import functools
 import inspect
 import sys
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from types import CoroutineType, GeneratorType
@@ -215,7 +214,6 @@ async def _in_time(
 ) -> object:
     """Call a coroutine function in a task of its own, so that one which ignores its cancellation is abandoned."""
     pool.acquire()
-    due = time.monotonic() + within.remaining()
     try:
         task = start_task(_contained(function, arguments))
     except BaseException:  # of the application's task factory
@@ -229,9 +227,10 @@ async def _in_time(
         try:
             answer = await _wait(task, effect, within, pools, interruption)
         except Late:
-            raise Late(blocked=_standstill(time.monotonic() - due)) from None
-    if effect.whose == "handler" and (blocked := _standstill(time.monotonic() - due)):
-        raise Late(blocked=blocked)
+            overdue = within.overdue
+            raise Late(blocked=overdue if overdue > _STANDSTILL else 0.0) from None
+    if effect.whose == "handler" and (overdue := within.overdue) > _STANDSTILL:
+        raise Late(blocked=overdue)
     return answer
 
 
@@ -259,10 +258,6 @@ def start_task(coroutine: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
     except BaseException:
         coroutine.close()  # or Python would warn that it was never awaited
         raise
-
-
-def _standstill(overdue: float) -> float:
-    return overdue if overdue > _STANDSTILL else 0.0
 
 
 async def _wait(

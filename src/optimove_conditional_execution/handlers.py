@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast, final
+from typing import Any, Literal, Protocol, cast, final
 
+from . import models
 from .deadline import Deadline
 from .errors import ConfigurationError, PayloadError
 from .models.approval import json_object
 from .models.notification import WebhookNotification
-
-if TYPE_CHECKING:
-    from .models.campaign import CustomerBatch
 
 Verdict = Literal["approve", "deny", "abstain"]
 
@@ -155,7 +153,9 @@ class AsyncWebhookHandler(Protocol):
 class CampaignReviewer(Protocol):
     """A reviewer: decides about a batch of customers of a scheduled campaign."""
 
-    def __call__(self, customers: CustomerBatch, deadline: Deadline) -> Iterable[str] | Mapping[str, bool | Decision]:
+    def __call__(
+        self, customers: models.CustomerBatch, deadline: Deadline
+    ) -> Iterable[str] | Mapping[str, bool | Decision]:
         """Decide about each customer of a batch.
 
         Called from several threads at once when the review's `concurrency` is above 1. A customer in several rows is
@@ -183,7 +183,7 @@ class AsyncCampaignReviewer(Protocol):
     """A reviewer that is a coroutine function; see `CampaignReviewer`."""
 
     async def __call__(
-        self, customers: CustomerBatch, deadline: Deadline
+        self, customers: models.CustomerBatch, deadline: Deadline
     ) -> Iterable[str] | Mapping[str, bool | Decision]:
         """Decide about each customer of a batch."""
         ...

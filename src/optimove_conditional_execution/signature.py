@@ -176,7 +176,7 @@ def received_signature(request: Request) -> str | None:
     Raises:
         SignatureError: A header came more than once, or the two accepted names disagree.
     """
-    found = [value for name in SIGNATURE_HEADERS for value in request.header_values(name)]
+    found = [value for name, value in request.headers if name in SIGNATURE_HEADERS]
     if len(found) < 2:
         return found[0] if found else None
     names = {name for name in SIGNATURE_HEADERS if request.header_values(name)}

@@ -23,6 +23,7 @@ from optimove_conditional_execution import (
     UnexpectedResponseError,
     Webhook,
 )
+from optimove_conditional_execution.operations import send_webhook_approval
 from tests.client.conftest import BASE_URL, KEY, Caller, Make
 
 Sample = Callable[[str], bytes]
@@ -207,6 +208,17 @@ def test_an_answer_without_details_is_no_campaign(caller: Caller, httpx_mock: HT
 def test_a_campaign_is_a_number(caller: Caller, bad: Any) -> None:
     with pytest.raises(ConfigurationError, match="campaign_id"):
         caller.get_campaign_details(bad)
+
+
+@pytest.mark.parametrize("uid", ["r-1", '\u00fc\u2028"\\', 7, 10**30], ids=range(4))
+@pytest.mark.parametrize("approved", [True, False])
+@pytest.mark.parametrize("more", [{}, {"additional_data": {}}, {"additional_data": {"a": 1.5}}, {"unknown": None}])
+def test_the_body_of_an_approval_is_its_json(uid: Any, approved: bool, more: dict[str, Any]) -> None:
+    approval = Approval.model_validate(
+        {"timestamp": 1_767_225_600_123, "request_uid": uid, "approved": approved, **more}
+    )
+    body = send_webhook_approval(approval).body
+    assert body == json.dumps(approval.model_dump(mode="json", by_alias=True), separators=(",", ":")).encode()
 
 
 @pytest.mark.parametrize("body", [b"<html>Sign in</html>", b'"Request blocked"', b'  "x"'])

@@ -44,7 +44,7 @@ NOT_NEEDED_AT_ONCE = {
     # Ours: what is for scheduled campaigns, for those who pass it to a receiver, or for several processes.
     "models.campaign", "models.events", "operations.scheduled",
     "flows.controls", "flows.delivery_log", "flows.journal", "flows.listener", "flows.paging", "flows.switch",
-    "receivers.listener", "reconciliation", "replay", "policy", "review", "shadow", "switch",
+    "receivers.listener", "reconciliation", "replay", "policy", "review", "switch",
     "signature_diagnosis", "stores.decisions", "stores.journals", "stores.sqlite_file", "transport.http",
 }  # fmt: skip
 FOREIGN_NOT_NEEDED_AT_ONCE = {"httpx", "importlib.metadata", "sqlite3", "tenacity", "urllib.request", "zipfile"}

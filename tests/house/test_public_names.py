@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pkgutil
 import re
+import subprocess
+import sys
+import typing
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -43,7 +48,8 @@ def test_the_contract_is_exported() -> None:
 def seen_by_type_checkers(lazy: ModuleType) -> list[str]:
     source = ast.parse(Path(str(lazy.__file__)).read_text())
     typed = next(node for node in source.body if isinstance(node, ast.If))
-    return [alias.name for node in typed.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    imports = [node for node in typed.body if isinstance(node, ast.ImportFrom)]
+    return [alias.name for node in imports for alias in node.names if not alias.asname]  # with one it is a submodule
 
 
 @pytest.mark.parametrize("lazy", [package, models, operations, receivers, stores, testing])
@@ -64,6 +70,41 @@ def test_all_names_every_public_name_and_no_other() -> None:
 
 def _as_ruff_sorts(name: str) -> tuple[int, str]:
     return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+
+DOCUMENTED = sorted(
+    name
+    for page in (Path(__file__).parents[2] / "docs" / "reference").glob("*.md")
+    for name in re.findall(r"^::: (optimove_conditional_execution\.\S+)", page.read_text(), re.MULTILINE)
+)
+
+
+def test_the_submodules_that_the_reference_names_need_no_import() -> None:
+    named = {name.split(".")[1] for name in DOCUMENTED} - set(package.__all__)
+    source = Path(str(package.__file__)).read_text()
+    assert sorted(re.findall(r"from \. import (\w+) as \1$", source, re.MULTILINE)) == sorted(named), (
+        "for type checkers"
+    )
+    code = f"import optimove_conditional_execution as o; print([getattr(o, name).__name__ for name in {sorted(named)}])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ast.literal_eval(run.stdout) == [f"{package.__name__}.{name}" for name in sorted(named)]
+
+
+@pytest.mark.parametrize("name", sorted({*DOCUMENTED, *(f"{package.__name__}.{name}" for name in package.__all__)}))
+def test_type_hints_can_be_evaluated(name: str) -> None:
+    value = pkgutil.resolve_name(name)
+    found: list[Any] = [value]
+    if inspect.isclass(value):
+        members = [
+            getattr(member, "__func__", getattr(member, "func", member))
+            for _, member in inspect.getmembers_static(value)
+        ]
+        found += [member.fget if isinstance(member, property) else member for member in members]
+    ours = [each for each in found if inspect.isroutine(each) or inspect.isclass(each)]
+    ours = [each for each in ours if str(getattr(each, "__module__", "")).startswith(package.__name__)]
+    for each in ours:
+        if not each.__name__.startswith("_") or each.__name__ in ("__init__", "__call__"):
+            typing.get_type_hints(each)
 
 
 @pytest.mark.parametrize("name", sorted(set(package.__all__) - {"__version__", "UNSIGNED"}))

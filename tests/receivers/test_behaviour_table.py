@@ -592,12 +592,43 @@ def test_the_claim_store_is_unreachable(rig: MakeRig, instant: bool) -> None:
     made = rig(handler, claims=Broken("acquire", instant=instant))
     before = time.monotonic()
     assert made.notify(timeout_ms=400).responses[0].status == 503
-    assert time.monotonic() - before >= 0.3, "it was tried until shortly before the deadline"
+    assert time.monotonic() - before >= 0.29, "it was tried until shortly before the deadline"
     assert made.outcome.kind == "failed"
     assert made.outcome.error is not None
     assert made.outcome.error.startswith("The claim store is unreachable: ConnectionError at test_behaviour_table.py:")
     assert not handler.asked
     assert not made.optimove.calls
+
+
+def test_a_claim_store_that_raises_stop_iteration_is_unreachable(rig: MakeRig) -> None:
+    class Ended(Broken):
+        def acquire(self, *_: object) -> Claim:
+            return next(iter(()))
+
+    made = rig(yes, claims=Ended("", instant=True))
+    assert made.notify(timeout_ms=150).responses[0].status == 503
+    assert (made.outcome.error or "").startswith(
+        "The claim store is unreachable: StopIteration at test_behaviour_table"
+    )
+
+
+@pytest.mark.parametrize("kind", ["async with a coroutine", "async with a function"])
+@pytest.mark.parametrize("broken", ["acquire", "update", ""])
+def test_an_instant_claim_store_may_have_coroutine_methods(rig: MakeRig, broken: str) -> None:
+    class InLoop(Broken):
+        def __getattr__(self, name: str) -> Any:
+            async def step(*arguments: object) -> Any:
+                await asyncio.sleep(0)
+                return super(InLoop, self).__getattr__(name)(*arguments)
+
+            return step
+
+    made = rig(yes, claims=InLoop(broken, instant=True))
+    question = made.notify(timeout_ms=200 if broken else 5_000)
+    assert question.responses[0].status == (503 if broken else 200)
+    assert made.outcome.kind == ("failed" if broken else "approved")
+    assert made.outcome.error is None if not broken else "ConnectionError" in (made.outcome.error or "")
+    assert len(made.optimove.calls) == (0 if broken else 1)
 
 
 class Hanging(Broken):

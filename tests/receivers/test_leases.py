@@ -170,6 +170,10 @@ class Replica:
         self._clock.now = end
 
 
+def the_handler(effect: Any) -> bool:
+    return isinstance(effect, Ask) and effect.within is not None and effect.whose == "handler"
+
+
 def the_send(effect: Any) -> bool:
     return isinstance(effect, Call)
 
@@ -332,7 +336,7 @@ def test_what_is_in_memory_needs_no_lease(clock: Clock, payload: dict[str, Any])
     """Its owner cannot die alone: a handler is not asked twice, however long its process was stopped."""
     store = MemoryClaims(clock=clock)
     replica = Replica(store, clock, True)
-    replica.receive(payload).freeze_before(the_fence)
+    replica.receive(payload).freeze_before(the_handler)
     clock.now += 3.0
     question = question_of(WebhookNotification.model_validate(payload))
     rival = store.acquire(question, "another delivery", 1.0, 2.0)

@@ -23,11 +23,13 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.drivers import arun, run
 from optimove_conditional_execution.flows import switch as flow
+from optimove_conditional_execution.flows.controls import Controls
 from optimove_conditional_execution.flows.effects import Late
 from optimove_conditional_execution.stores import MemoryClaims, SqliteDecisionLog
 from optimove_conditional_execution.switch import SwitchState, change_switch, read_switch
 from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
 from tests.receivers.conftest import MakeRig, Rig
+from tests.receivers.test_leases import Clock, Replica, Store, the_send
 
 SERIES = str(notification()["occurrence"]["series_id"])
 TAG = notification()["occurrence"]["tags"][0]
@@ -600,3 +602,36 @@ def test_what_a_crash_left_behind_does_not_stand_in_the_way(tmp_path: Path) -> N
     (tmp_path / f".switch.{os.getpid()}.new").write_text("half a fi")
     change_switch(path, "deny")
     assert path.read_text() == "deny\n"
+
+
+# ---- its time
+
+
+def test_what_it_takes_is_no_stages_time() -> None:
+    clock = Clock()
+
+    def read(seconds: float) -> str:
+        clock.now += 0.125  # a look takes as long before the handler is asked, after it, and before a repeat
+        return "ask"
+
+    def make() -> flow.Switch:
+        return flow.Switch(read=read, pause=clock.sleep, clock=clock, on_change=print)
+
+    class Slow(Replica):
+        def _handle(self, notification: WebhookNotification, deadline: Deadline) -> Any:
+            clock.now += 1.5
+            return super()._handle(notification, deadline)
+
+    store = Store(clock)
+    payload = notification(request_uid="r-1", timestamp_ms=round(clock.now * 1000), timeout_ms=5_000)
+    first, second = (Slow(store, clock, True, controls=Controls(switch=make())) for _ in range(2))
+    first.receive(payload).freeze_before(the_send)
+    clock.now += 1.0
+    outcome = second.receive(payload).finish()[1]
+    assert outcome.kind == "approved"
+    assert (outcome.claim_seconds, outcome.decide_seconds, outcome.deliver_seconds) == (0.0, 0.0, 0.0)
+    assert outcome.total_seconds == 0.125
+    outcome = first.finish()[1]
+    assert outcome.kind == "approved"
+    assert (outcome.claim_seconds, outcome.decide_seconds) == (0.0, 1.5)
+    assert outcome.total_seconds == pytest.approx(1.5 + 2 * 0.125 + 1.0 + 0.125)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack
 
 from pydantic import SecretStr
 
-from .. import operations
+from .. import models, operations  # the models of what is returned are loaded when they are needed
 from ..deadline import Deadline
 from ..drivers import arun
 from ..flows.registration import ensure_event_listener, ensure_webhook
@@ -22,13 +22,8 @@ from ..transport.send import RequestCounter
 from ..transport.waiting import TaskAlarm
 from .base import Client, CustomerOptions, EngineName, ExecutionOptions, aiohttp_engine
 
-if TYPE_CHECKING:
-    from ..models.campaign import CampaignCustomer, CampaignDetails, CustomerExecution
-    from ..models.events import EventListener
-    from ..models.webhook import TenantSettings, Webhook
-
 T = TypeVar("T")
-C = TypeVar("C", bound="CampaignCustomer")
+C = TypeVar("C", bound="models.CampaignCustomer")
 
 
 class AsyncOptimoveClient(Client):
@@ -50,7 +45,7 @@ class AsyncOptimoveClient(Client):
         return AsyncHttpEngine(http_client, library=name, max_connections=max_connections, base_url=base_url)
 
     @sensitive_variables
-    async def create_webhook(self, url: str) -> Webhook:
+    async def create_webhook(self, url: str) -> models.Webhook:
         """Register a URL for the notifications of triggered campaigns (CreateWebhook).
 
         It is not retried after an unknown outcome, since that could register the URL twice: see `ensure_webhook`.
@@ -63,7 +58,7 @@ class AsyncOptimoveClient(Client):
         """
         return await self.send(operations.create_webhook(url))
 
-    async def get_webhooks(self) -> list[Webhook]:
+    async def get_webhooks(self) -> list[models.Webhook]:
         """List the registered webhooks (GetWebhooks).
 
         Raises:
@@ -71,7 +66,7 @@ class AsyncOptimoveClient(Client):
         """
         return await self.send(operations.get_webhooks())
 
-    async def get_webhook_by_id(self, webhook_id: str) -> Webhook:
+    async def get_webhook_by_id(self, webhook_id: str) -> models.Webhook:
         """Look up a webhook (GetWebhookById).
 
         Args:
@@ -96,7 +91,7 @@ class AsyncOptimoveClient(Client):
         await self.send(operations.delete_webhook(webhook_id))
 
     @sensitive_variables
-    async def ensure_webhook(self, url: str) -> Webhook:
+    async def ensure_webhook(self, url: str) -> models.Webhook:
         """Return the webhook of a URL, creating it only when there is none.
 
         It can be called at every start of your service. When the outcome of creating is unknown, the list is read again
@@ -116,7 +111,7 @@ class AsyncOptimoveClient(Client):
     @sensitive_variables
     async def update_webhook_settings(
         self, *, timeout_ms: int = operations.DEFAULT_TIMEOUT_MS, secret: str | SecretStr | None = None
-    ) -> TenantSettings:
+    ) -> models.TenantSettings:
         """Set how long Optimove waits for answers, and what it signs with (UpdateWebhookSettings).
 
         The settings hold for all webhooks of the tenant.
@@ -177,7 +172,7 @@ class AsyncOptimoveClient(Client):
         """
         await self.send(operations.unregister_event_listener(event_type_id=event_type_id, channel_id=channel_id))
 
-    async def get_registered_event_listeners(self) -> list[EventListener]:
+    async def get_registered_event_listeners(self) -> list[models.EventListener]:
         """List the registered listeners of all event types (GetRegisteredEventListeners).
 
         Raises:
@@ -186,7 +181,7 @@ class AsyncOptimoveClient(Client):
         return await self.send(operations.get_registered_event_listeners())
 
     @sensitive_variables
-    async def ensure_event_listener(self, listener_url: str, *, event_type_id: int = 5) -> EventListener:
+    async def ensure_event_listener(self, listener_url: str, *, event_type_id: int = 5) -> models.EventListener:
         """Return the listener of a URL and an event type, registering it only when it is missing or different.
 
         It can be called at every start of your service.
@@ -203,7 +198,7 @@ class AsyncOptimoveClient(Client):
         flow = ensure_event_listener(listener_url, event_type_id=event_type_id)
         return await arun(flow, call=lambda operation: self.send(operation, deadline=deadline))
 
-    async def get_campaign_details(self, campaign_id: int) -> CampaignDetails:
+    async def get_campaign_details(self, campaign_id: int) -> models.CampaignDetails:
         """Look up a campaign (GetCampaignDetails), for rules per target group or channel, or by its notes.
 
         Args:
@@ -226,7 +221,7 @@ class AsyncOptimoveClient(Client):
         counter: RequestCounter | None = None,
         wait_for_customers: float | None = None,
         on_warning: Callable[[str], None] | None = None,
-    ) -> AsyncGenerator[CampaignCustomer, None]:
+    ) -> AsyncGenerator[models.CampaignCustomer, None]:
         """Yield the customers of a campaign that waits for clearance (GetProcessedCampaignCustomers).
 
         Pages are read as a stream, so that a campaign of any size takes the memory of some hundred rows. After a lost
@@ -265,7 +260,7 @@ class AsyncOptimoveClient(Client):
 
     def get_processed_campaign_customers_in_blocks(
         self, campaign_id: int, **options: Unpack[CustomerOptions]
-    ) -> AsyncGenerator[list[CampaignCustomer], None]:
+    ) -> AsyncGenerator[list[models.CampaignCustomer], None]:
         """Yield the same customers in lists, some hundreds at a time, as they arrive.
 
         Lists cost a program less than customers one by one. Arguments and errors are those of
@@ -286,7 +281,7 @@ class AsyncOptimoveClient(Client):
         counter: RequestCounter | None = None,
         wait_for_customers: float | None = None,
         on_warning: Callable[[str], None] | None = None,
-    ) -> AsyncGenerator[CustomerExecution, None]:
+    ) -> AsyncGenerator[models.CustomerExecution, None]:
         """Yield the customers whom a campaign was sent to (GetCustomerExecutionDetailsByCampaign), once for each row.
 
         Read as a stream, with the arguments and errors of `get_processed_campaign_customers`. `reconcile` compares them
@@ -320,7 +315,7 @@ class AsyncOptimoveClient(Client):
 
     def get_customer_execution_details_by_campaign_in_blocks(
         self, campaign_id: int, **options: Unpack[ExecutionOptions]
-    ) -> AsyncGenerator[list[CustomerExecution], None]:
+    ) -> AsyncGenerator[list[models.CustomerExecution], None]:
         """Yield the same rows in lists, some hundreds at a time, as they arrive.
 
         Arguments and errors are those of `get_customer_execution_details_by_campaign`.

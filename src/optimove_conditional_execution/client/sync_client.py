@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack
 
 from pydantic import SecretStr
 
-from .. import operations
+from .. import models, operations  # the models of what is returned are loaded when they are needed
 from ..deadline import Deadline
 from ..drivers import run
 from ..flows.registration import ensure_event_listener, ensure_webhook
@@ -22,13 +22,8 @@ from ..transport.send import RequestCounter
 from ..transport.waiting import ThreadAlarm, iterate_blocking, run_blocking
 from .base import Client, CustomerOptions, EngineName, ExecutionOptions, aiohttp_engine
 
-if TYPE_CHECKING:
-    from ..models.campaign import CampaignCustomer, CampaignDetails, CustomerExecution
-    from ..models.events import EventListener
-    from ..models.webhook import TenantSettings, Webhook
-
 T = TypeVar("T")
-C = TypeVar("C", bound="CampaignCustomer")
+C = TypeVar("C", bound="models.CampaignCustomer")
 
 
 class OptimoveClient(Client):
@@ -50,7 +45,7 @@ class OptimoveClient(Client):
         return HttpEngine(http_client, library=name, max_connections=max_connections, base_url=base_url)
 
     @sensitive_variables
-    def create_webhook(self, url: str) -> Webhook:
+    def create_webhook(self, url: str) -> models.Webhook:
         """Register a URL for the notifications of triggered campaigns (CreateWebhook).
 
         It is not retried after an unknown outcome, since that could register the URL twice: see `ensure_webhook`.
@@ -63,7 +58,7 @@ class OptimoveClient(Client):
         """
         return self.send(operations.create_webhook(url))
 
-    def get_webhooks(self) -> list[Webhook]:
+    def get_webhooks(self) -> list[models.Webhook]:
         """List the registered webhooks (GetWebhooks).
 
         Raises:
@@ -71,7 +66,7 @@ class OptimoveClient(Client):
         """
         return self.send(operations.get_webhooks())
 
-    def get_webhook_by_id(self, webhook_id: str) -> Webhook:
+    def get_webhook_by_id(self, webhook_id: str) -> models.Webhook:
         """Look up a webhook (GetWebhookById).
 
         Args:
@@ -96,7 +91,7 @@ class OptimoveClient(Client):
         self.send(operations.delete_webhook(webhook_id))
 
     @sensitive_variables
-    def ensure_webhook(self, url: str) -> Webhook:
+    def ensure_webhook(self, url: str) -> models.Webhook:
         """Return the webhook of a URL, creating it only when there is none.
 
         It can be called at every start of your service. When the outcome of creating is unknown, the list is read again
@@ -116,7 +111,7 @@ class OptimoveClient(Client):
     @sensitive_variables
     def update_webhook_settings(
         self, *, timeout_ms: int = operations.DEFAULT_TIMEOUT_MS, secret: str | SecretStr | None = None
-    ) -> TenantSettings:
+    ) -> models.TenantSettings:
         """Set how long Optimove waits for answers, and what it signs with (UpdateWebhookSettings).
 
         The settings hold for all webhooks of the tenant.
@@ -175,7 +170,7 @@ class OptimoveClient(Client):
         """
         self.send(operations.unregister_event_listener(event_type_id=event_type_id, channel_id=channel_id))
 
-    def get_registered_event_listeners(self) -> list[EventListener]:
+    def get_registered_event_listeners(self) -> list[models.EventListener]:
         """List the registered listeners of all event types (GetRegisteredEventListeners).
 
         Raises:
@@ -184,7 +179,7 @@ class OptimoveClient(Client):
         return self.send(operations.get_registered_event_listeners())
 
     @sensitive_variables
-    def ensure_event_listener(self, listener_url: str, *, event_type_id: int = 5) -> EventListener:
+    def ensure_event_listener(self, listener_url: str, *, event_type_id: int = 5) -> models.EventListener:
         """Return the listener of a URL and an event type, registering it only when it is missing or different.
 
         It can be called at every start of your service.
@@ -201,7 +196,7 @@ class OptimoveClient(Client):
         flow = ensure_event_listener(listener_url, event_type_id=event_type_id)
         return run(flow, call=lambda operation: self.send(operation, deadline=deadline))
 
-    def get_campaign_details(self, campaign_id: int) -> CampaignDetails:
+    def get_campaign_details(self, campaign_id: int) -> models.CampaignDetails:
         """Look up a campaign (GetCampaignDetails), for rules per target group or channel, or by its notes.
 
         Args:
@@ -224,7 +219,7 @@ class OptimoveClient(Client):
         counter: RequestCounter | None = None,
         wait_for_customers: float | None = None,
         on_warning: Callable[[str], None] | None = None,
-    ) -> Generator[CampaignCustomer, None, None]:
+    ) -> Generator[models.CampaignCustomer, None, None]:
         """Yield the customers of a campaign that waits for clearance (GetProcessedCampaignCustomers).
 
         Pages are read as a stream, so that a campaign of any size takes the memory of some hundred rows. After a lost
@@ -263,7 +258,7 @@ class OptimoveClient(Client):
 
     def get_processed_campaign_customers_in_blocks(
         self, campaign_id: int, **options: Unpack[CustomerOptions]
-    ) -> Generator[list[CampaignCustomer], None, None]:
+    ) -> Generator[list[models.CampaignCustomer], None, None]:
         """Yield the same customers in lists, some hundreds at a time, as they arrive.
 
         Lists cost a program less than customers one by one. Arguments and errors are those of
@@ -284,7 +279,7 @@ class OptimoveClient(Client):
         counter: RequestCounter | None = None,
         wait_for_customers: float | None = None,
         on_warning: Callable[[str], None] | None = None,
-    ) -> Generator[CustomerExecution, None, None]:
+    ) -> Generator[models.CustomerExecution, None, None]:
         """Yield the customers whom a campaign was sent to (GetCustomerExecutionDetailsByCampaign), once for each row.
 
         Read as a stream, with the arguments and errors of `get_processed_campaign_customers`. `reconcile` compares them
@@ -318,7 +313,7 @@ class OptimoveClient(Client):
 
     def get_customer_execution_details_by_campaign_in_blocks(
         self, campaign_id: int, **options: Unpack[ExecutionOptions]
-    ) -> Generator[list[CustomerExecution], None, None]:
+    ) -> Generator[list[models.CustomerExecution], None, None]:
         """Yield the same rows in lists, some hundreds at a time, as they arrive.
 
         Arguments and errors are those of `get_customer_execution_details_by_campaign`.

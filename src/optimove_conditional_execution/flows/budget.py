@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from bisect import bisect_left, insort
 from collections import deque
@@ -60,7 +59,8 @@ class Reserve:
         with self._lock:
             self._seen.append((now, took))
             insort(self._durations, took)
-            self._forget(now)
+            if len(self._seen) > _SAMPLES:
+                self._forget(now)
 
     def for_budget(self, budget: float) -> float:
         """Return the seconds to reserve out of a budget of so many seconds."""
@@ -69,9 +69,9 @@ class Reserve:
     def _measured(self) -> float:
         with self._lock:
             self._forget(self._clock())
-            known = len(self._durations)
-            rank = max(1, min(math.ceil(0.95 * known), known - 1))
-            return max(SMALLEST_RESERVE, _FACTOR * self._durations[rank - 1])
+            last = len(self._durations) - 1
+            percentile = self._durations[max(0, last - max(1, (last + 1) // 20))]
+            return max(SMALLEST_RESERVE, _FACTOR * percentile)
 
     def _forget(self, now: float) -> None:
         while len(self._seen) > _SAMPLES or (

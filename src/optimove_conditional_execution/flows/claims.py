@@ -17,13 +17,13 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, final, runtime_checkable
+from typing import Any, Final, Protocol, cast, final, runtime_checkable
 
 from ..deadline import Clock, Deadline
 from ..errors import ConfigurationError, OptimoveError
 from ..models.approval import Approval
 from ..models.notification import Action, NotificationEnvelope, Occurrence, WebhookNotification
-from .effects import Ask, Flow
+from .effects import Ask, Flow, as_exception
 
 _STEP: Final = 1.0
 """Seconds that a step of the store may take before it is tried again."""
@@ -206,7 +206,7 @@ class LeasedClaim:
 
     def acquire(self) -> Flow[Claim]:
         """Acquire the claim; while another delivery holds it, wait until it is done, its lease ends or the deadline."""
-        pauses = backoff()
+        pauses: Iterator[float] | None = None
         while True:
             claim: Claim = yield from self._retried("acquire", (self.lease, self.kept.remaining()), Claim)
             if not _is_consistent(claim):
@@ -214,20 +214,22 @@ class LeasedClaim:
             if claim.mine or claim.state is ClaimState.SETTLED or self.deadline.expired:
                 return claim
             # A lease of 0 is a store's that cannot tell: the holder has it.
+            pauses = pauses or backoff()
             pause = min(next(pauses), claim.lease if claim.lease > 0 else math.inf, self.deadline.remaining())
             yield Ask(self.pause, (max(pause, _SHORTEST_PAUSE),))
 
     def renew(self) -> Flow[None]:
         """Extend the lease. A failure is ignored, and so is a claim that was lost: `record` will tell."""
         with suppress(Exception):
-            yield from self._step("renew", (self.lease, self.kept.remaining()), bool, self.renewal)
+            within = Deadline.after(self.renewal, clock=self.clock)
+            yield from self._step("renew", (self.lease, self.kept.remaining()), bool, within)
 
     def record(self, approval: Approval) -> Flow[bool]:
         """Write an answer down before it is sent; False: another delivery has the claim, and nothing may be sent."""
         claim = Claim(ClaimState.UNDELIVERED, approval)
         return self._retried("update", (claim, self.lease, self.kept.remaining()), bool)
 
-    def finish(self, claim: Claim | None, *, within: float = math.inf) -> Flow[bool]:
+    def finish(self, claim: Claim | None, *, within: Deadline | None = None) -> Flow[bool]:
         """Write the final state, without a lease; False: it was lost. Or release the claim when it is None."""
         if claim is None:
             return self._step("release", (), object, within)
@@ -240,7 +242,7 @@ class LeasedClaim:
         pauses: Iterator[float] | None = None
         while True:
             try:
-                return (yield from self._step(name, arguments, returns, end.remaining()))
+                return (yield from self._step(name, arguments, returns, end))
             except StoreFullError:
                 raise
             except Exception:
@@ -250,22 +252,29 @@ class LeasedClaim:
             pauses = pauses or backoff()
             yield Ask(self.pause, (min(next(pauses), left),))
 
-    def _step(self, name: str, arguments: tuple[object, ...], returns: type, within: float) -> Flow[Any]:
-        """Call a method of the store once, for a number of seconds at most."""
+    def _step(self, name: str, arguments: tuple[object, ...], returns: type, within: Deadline | None) -> Flow[Any]:
+        """Call a method of the store once, until a deadline at most."""
         try:
-            method = getattr(self.store, name)
-            arguments = (self.question, self.owner, *arguments)
-            if self.store.instant:
-                result = yield Ask(method, arguments)
+            method, store = getattr(self.store, name), self.store
+            if store.instant:
+                result: object = method(self.question, self.owner, *arguments)  # no driver is needed for it
+                if type(result) not in _RESULTS:
+                    result = yield Ask(lambda: result)  # but for what may be awaited
             else:
-                result = yield Ask(method, arguments, Deadline.after(min(within, _STEP), clock=self.clock), "store")
-        except Exception:
+                seconds = _STEP if within is None else min(within.remaining(), _STEP)
+                end = Deadline.after(seconds, clock=self.clock)
+                result = yield Ask(method, (self.question, self.owner, *arguments), end, "store")
+        except Exception as error:
             self.outage.at = self.clock()
+            if isinstance(error, StopIteration):  # no generator lets one through
+                raise as_exception(error) from error
             raise
         if not isinstance(result, returns):
             raise ConfigurationError(f"{type(self.store).__name__}.{name} must return a {returns.__name__}.")
         return result
 
+
+_RESULTS: Final = (Claim, bool, type(None))
 
 _NUMBERS: Final = (float, int)
 """For `isinstance`, which would build a union anew each time."""
@@ -273,12 +282,11 @@ _NUMBERS: Final = (float, int)
 
 def _is_consistent(claim: Claim) -> bool:
     """Return whether a store's answer can be acted on: it may be another's code, and an approval may come of it."""
-    state, approval, mine, lease = claim.state, claim.approval, claim.mine, claim.lease
-    given: tuple[object, object, object] = (state, mine, lease)
-    if not (isinstance(given[0], ClaimState) and isinstance(given[1], bool) and isinstance(given[2], _NUMBERS)):
+    state, mine, lease = claim.state, claim.mine, cast("object", claim.lease)
+    if type(state) is not ClaimState or type(mine) is not bool or not isinstance(lease, _NUMBERS):
         return False
     # Only a decided claim comes with an answer, and it always does.
-    return not mine or isinstance(approval, Approval if state is ClaimState.UNDELIVERED else type(None))
+    return not mine or isinstance(claim.approval, Approval if state is ClaimState.UNDELIVERED else type(None))
 
 
 def question_of(notification: WebhookNotification | NotificationEnvelope) -> str:
@@ -287,27 +295,36 @@ def question_of(notification: WebhookNotification | NotificationEnvelope) -> str
     The same notification in another spelling, `7` for `"7"`, is the same question. One of which only the envelope can
     be parsed is a question of its own: it shares no answer with another one, and blocks none.
     """
-    asked: list[object] = []
+    uid = asked = _written(str(notification.request_uid))
     if isinstance(notification, WebhookNotification):
         # A field of an undocumented type is kept as received, so no type is assumed here.
         occurrence: object = notification.occurrence
         action: object = None
         if isinstance(occurrence, Occurrence):
             action = occurrence.action
-            occurrence = [_spelt(occurrence.series_id), _spelt(occurrence.occurrence_id), _spelt(occurrence.date)]
+            series, number, date = occurrence.series_id, occurrence.occurrence_id, occurrence.date
+            occurrence = f"[{_alike(series)}, {_alike(number)}, {_alike(date)}]"
         else:
-            occurrence = _spelt(occurrence)
+            occurrence = _alike(occurrence)
         if isinstance(action, Action):
             action = action.id
         user = notification.user
-        asked = [user.user_id, user.is_visitor is True, _spelt(action), occurrence]
-    uid = str(notification.request_uid)
-    digest = hashlib.sha256(_written([uid, *asked]).encode()).hexdigest()
+        visitor = "true" if user.is_visitor is True else "false"
+        asked = f"{uid}, {_written(user.user_id)}, {visitor}, {_alike(action)}, {occurrence}"
+    digest = hashlib.sha256(f"[{asked}]".encode()).hexdigest()
     # As ASCII, without the quotes: any store can hold it, whatever the sender has put into it.
-    return f"{_written(uid)[1:-1]} {digest}"
+    return f"{uid[1:-1]} {digest}"
 
 
 _written: Final = json.JSONEncoder(sort_keys=True).encode
+
+
+def _alike(value: object) -> str:
+    """Return one JSON text for values that mean the same."""
+    if type(value) is str:
+        return _written(value)
+    # An encoder takes several times as long for anything but a text.
+    return "null" if value is None else _written(_spelt(value))
 
 
 def _spelt(value: object) -> object:

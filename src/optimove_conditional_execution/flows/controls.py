@@ -60,12 +60,14 @@ class Controls:
         stopped = yield from self._look(outcome, notification, due)
         if stopped is None:
             had = due.remaining()
+            outcome.begin()  # what the switch took is no stage's time
             kind, decision = yield from ask()
             if self.has_shadow and decision is not None and notification is not None:
                 outcome.asked = notification, kind, had
             if decision is not None and decision.verdict == "approve":
                 # It may have been thrown while the handler ran.
                 stopped = yield from self._look(outcome, notification, due)
+                outcome.begin()
         if stopped is not None:
             if stopped.mode == "failed":  # as a handler that fails: a healthy replica may still approve
                 outcome.set_error(stopped.reason, stopped.exception)
@@ -105,6 +107,7 @@ class Controls:
             outcome.set_error(OBSERVED)
             return True
         stopped = (yield from self._look(outcome, notification, due)) if approval.approved else None
+        outcome.begin()
         if stopped is not None:
             outcome.set_error(f"Held back: {stopped.reason}", stopped.exception)
         return stopped is not None

@@ -126,8 +126,10 @@ class DeliveryLog:
         )
         outcome.record = record
         try:
-            with outcome.timing("log"):
+            try:
                 yield self._append([record], within, meanwhile, every)
+            finally:
+                outcome.end_of("log")
         except Exception as error:  # noqa: BLE001 - a log may raise anything
             if outcome.error is None:  # or else that of the handler counts
                 late = isinstance(error, Late)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Final, Literal, final, get_args
+from typing import Final, Literal, final
 
 from ..deadline import Clock
 from ..errors import OptimoveError
@@ -134,11 +135,9 @@ _UNKNOWN: Final = Subject()
 KINDS: Final[Mapping[Verdict, OutcomeKind]] = {"approve": "approved", "deny": "denied", "abstain": "abstained"}
 """What a verdict leads to."""
 
-_FIELDS: Final[dict[Stage, str]] = {stage: f"{stage}_seconds" for stage in get_args(Stage)}
-
 
 class OutcomeBuilder:
-    """Mutable builder for `Outcome`; the context manager that times a stage of the delivery too.
+    """Mutable builder for `Outcome`, which times the stages of the delivery too.
 
     Attributes:
         started: When the delivery began, on the builder's clock.
@@ -184,21 +183,19 @@ class OutcomeBuilder:
         Args:
             clock: Monotonic, in seconds.
         """
-        self.started = clock()
+        self.started = self._began = clock()
         self._clock = clock
-        self._seconds: dict[str, float] = {}
+        self._seconds: defaultdict[Stage, float] = defaultdict(float)
 
-    def timing(self, stage: Stage) -> OutcomeBuilder:
-        """Return a context manager that adds the time that its block takes to a stage; blocks are not nested."""
-        self._stage = _FIELDS[stage]
-        return self
-
-    def __enter__(self) -> None:
+    def begin(self) -> None:
+        """Begin a stage; only needed after something that may have waited, and belongs to none."""
         self._began = self._clock()
 
-    def __exit__(self, *_: object) -> None:
-        seconds, stage = self._seconds, self._stage
-        seconds[stage] = seconds.get(stage, 0.0) + self._clock() - self._began
+    def end_of(self, stage: Stage) -> None:
+        """Add the time since the end of the last stage, or since `begin`, to a stage."""
+        now = self._clock()
+        self._seconds[stage] += now - self._began
+        self._began = now
 
     @functools.cached_property
     def subject(self) -> Subject:
@@ -213,11 +210,11 @@ class OutcomeBuilder:
     @property
     def stages(self) -> dict[str, float]:
         """The seconds that each stage has taken so far, by its name."""
-        return {name.removesuffix("_seconds"): seconds for name, seconds in self._seconds.items()}
+        return dict(self._seconds.items())
 
     def seconds(self, stage: Stage) -> float:
         """Return the seconds that a stage has taken so far."""
-        return self._seconds.get(_FIELDS[stage], 0.0)
+        return self._seconds.get(stage, 0.0)
 
     def set_error(self, what: str, exception: BaseException | None = None) -> None:
         """Set the error.
@@ -264,5 +261,5 @@ class OutcomeBuilder:
             secret_index=self.secret_index,
             total_seconds=self._total,
             budget_seconds=None if self.budget is None else self.budget.seconds,
-            **self._seconds,
+            **{f"{stage}_seconds": seconds for stage, seconds in self._seconds.items()},
         )

@@ -6,20 +6,17 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from pydantic import ValidationError
 
-from .. import operations
+from .. import models, operations
 from ..deadline import Deadline
 from ..errors import TOO_LARGE, APIError, DeadlineExceeded, OptimoveError, PayloadError, TransportError
 from ..models.base import payload_error
 from .effects import Call, Flow
 
-if TYPE_CHECKING:
-    from ..models.campaign import CustomerPromotionStatus
-
-Statuses = Iterable["CustomerPromotionStatus"] | Mapping[str, bool]
+Statuses = Iterable["models.CustomerPromotionStatus"] | Mapping[str, bool]
 
 _NO_TIME: Final = 0.05
 """Seconds between the last try of a call and its deadline, when only the deadline ends the retries."""
@@ -57,7 +54,7 @@ def update_statuses(
     acknowledged = 0
     each = _each(statuses)
     size = operations.MAX_STATUSES
-    halves: list[list[CustomerPromotionStatus]] = []
+    halves: list[list[models.CustomerPromotionStatus]] = []
     try:
         while part := halves.pop() if halves else list(islice(each, size)):
             operation = operations.update_customer_promotion_status(campaign_id, part, timestamp=now())
@@ -92,11 +89,9 @@ def _so_far(acknowledged: int) -> str:
     return f"Optimove had acknowledged {acknowledged} customers before."
 
 
-def _each(statuses: object) -> Iterator[CustomerPromotionStatus]:
+def _each(statuses: object) -> Iterator[models.CustomerPromotionStatus]:
     if isinstance(statuses, Mapping):
-        from ..models.campaign import CustomerPromotionStatus
-
-        return (_status(CustomerPromotionStatus, customer_id, status) for customer_id, status in statuses.items())
+        return (_status(customer_id, status) for customer_id, status in statuses.items())
     if isinstance(statuses, Iterable) and not isinstance(statuses, str | bytes):
         return iter(statuses)
     raise PayloadError(
@@ -104,8 +99,8 @@ def _each(statuses: object) -> Iterator[CustomerPromotionStatus]:
     )
 
 
-def _status(model: type[CustomerPromotionStatus], customer_id: object, status: object) -> CustomerPromotionStatus:
+def _status(customer_id: object, status: object) -> models.CustomerPromotionStatus:
     try:
-        return model.model_validate({"CustomerID": customer_id, "Status": status})
+        return models.CustomerPromotionStatus.model_validate({"CustomerID": customer_id, "Status": status})
     except ValidationError as error:
         raise payload_error("statuses", error) from None

@@ -8,7 +8,6 @@ A file of its own, since a flow does no IO; `receivers.webhook` adds threads and
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -109,15 +108,22 @@ def answer_notification(
         outcome: The builder of the outcome. It has no status afterwards if the request was none about a notification.
         host: The deadline of a host that ends the call, such as AWS Lambda; None without one.
     """
-    response = yield from _answer(request, context, outcome, host)
+    response = _examine(request, context, outcome, host)
+    if isinstance(response, _Processing):
+        processing = response
+        kind, status = yield from processing.run()
+        response = (
+            _cannot_be_understood(outcome) if processing.notification is None else outcome.end(kind, plain(status))
+        )
     if context.decisions is not None and outcome.status is not None:
         outcome.result = yield from context.decisions.finish(outcome, outcome.build(), host=host)
     return response
 
 
-def _answer(
+def _examine(
     request: Request, context: WebhookContext, outcome: OutcomeBuilder, host: Deadline | None
-) -> Flow[Response]:
+) -> Response | _Processing:
+    """Check and parse a request; return its response, or what processes it."""
     if request.method != "POST":
         return plain(405, "Only POST is answered here.", headers={"allow": "POST"})
     if len(request.body) > context.max_body:
@@ -126,20 +132,22 @@ def _answer(
         outcome.set_error(LOST_IN_CHUNKS)
         return outcome.end("unreadable", plain(411, "The body is empty: send it with its length."))
     try:
-        with outcome.timing("verify"):
-            if context.keys is not UNSIGNED:
-                outcome.secret_index = match(request.body, received_signature(request), context.keys)
+        if context.keys is not UNSIGNED:
+            outcome.secret_index = match(request.body, received_signature(request), context.keys)
     except SignatureError as error:
         outcome.set_error(_why_forged(request, error))
         return outcome.end("forged", plain(401, "The signature is missing or wrong."))
+    finally:
+        outcome.end_of("verify")
     try:
-        with outcome.timing("parse"):
-            notification = read_notification(request.body)
+        notification = read_notification(request.body)
     except PayloadError as error:
         # A valid signature proves that the body is complete, and a named field that it could be parsed.
         unsure = context.keys is UNSIGNED and not error.path
         outcome.set_error((unsure and body_fault(request)) or str(error))
-        return (yield from _unreadable(request.body, context, outcome, host))
+        return _unreadable(request.body, context, outcome, host)
+    finally:
+        outcome.end_of("parse")
     outcome.request_uid = notification.request_uid
     outcome.notification = notification
     outcome.payload = request.body
@@ -157,10 +165,9 @@ def _answer(
     question = question_of(notification)
     outcome.request_uid_reused = context.questions.contradict(notification.request_uid, question)
     claim = context.claim_of(question, outcome.budget)
-    kind, status = yield from _Processing(
+    return _Processing(
         context, outcome, claim, notification.request_uid, notification.timestamp, outcome.budget, notification, host
-    ).run()
-    return outcome.end(kind, plain(status))
+    )
 
 
 def interrupted(outcome: OutcomeBuilder, interruption: BaseException) -> None:
@@ -182,22 +189,17 @@ def too_large(context: WebhookContext, outcome: OutcomeBuilder) -> Response:
     return outcome.end("unreadable", plain(413, "The body is too large."))
 
 
-def _unreadable(body: bytes, context: WebhookContext, outcome: OutcomeBuilder, host: Deadline | None) -> Flow[Response]:
+def _unreadable(
+    body: bytes, context: WebhookContext, outcome: OutcomeBuilder, host: Deadline | None
+) -> Response | _Processing:
     """Respond with 400; if at least the envelope can be parsed, `on_failure` still decides."""
     try:
         envelope = NotificationEnvelope.from_json(body)
     except PayloadError:
-        envelope = None
-    if envelope is not None:
-        outcome.request_uid = envelope.request_uid
-        if context.on_failure == "deny":
-            yield from _deny_unread(envelope, context, outcome, host)
-    return outcome.end("unreadable", plain(400, "The notification cannot be understood."))
-
-
-def _deny_unread(
-    envelope: NotificationEnvelope, context: WebhookContext, outcome: OutcomeBuilder, host: Deadline | None
-) -> Flow[None]:
+        return _cannot_be_understood(outcome)
+    outcome.request_uid = envelope.request_uid
+    if context.on_failure != "deny":
+        return _cannot_be_understood(outcome)
     deadline_ms = envelope.conditional_execution_approval_deadline
     stamp: object = envelope.timestamp
     transit: TransitEstimate | None = None
@@ -211,10 +213,14 @@ def _deny_unread(
     outcome.budget = context.estimator.budget(
         sent_ms=sent_ms, deadline_ms=deadline_ms, received=outcome.started, transit=transit, host=host
     )
-    if not outcome.budget.deadline.expired:
-        uid = envelope.request_uid
-        claim = context.claim_of(question_of(envelope), outcome.budget)
-        yield from _Processing(context, outcome, claim, uid, sent_ms, outcome.budget, None, host).run()
+    if outcome.budget.deadline.expired:
+        return _cannot_be_understood(outcome)
+    claim = context.claim_of(question_of(envelope), outcome.budget)
+    return _Processing(context, outcome, claim, envelope.request_uid, sent_ms, outcome.budget, None, host)
+
+
+def _cannot_be_understood(outcome: OutcomeBuilder) -> Response:
+    return outcome.end("unreadable", plain(400, "The notification cannot be understood."))
 
 
 _ADVICE: Final = {
@@ -240,9 +246,9 @@ def read_answer(answer: object) -> Decision:
         OptimoveError: It is none; the message says what is wrong, and holds no personal data.
     """
     if answer is True:
-        return Decision.approve()
+        return Decision("approve")
     if answer is False:
-        return Decision.deny()
+        return Decision("deny")
     if isinstance(answer, Decision):
         try:
             # Validated again: its additional_data may have been changed since.
@@ -274,8 +280,10 @@ class _Processing:
         """Claim, decide, record, deliver, settle."""
         outcome, claim = self.outcome, self.claim
         try:
-            with outcome.timing("claim"):
+            try:
                 held = yield from claim.acquire()
+            finally:
+                outcome.end_of("claim")
             if held.approval is not None and held.approval.request_uid != self.uid:
                 raise ConfigurationError("The claim store returned the answer to another notification.")
         except Exception as error:  # noqa: BLE001 - a store may raise anything; whatever it is, nothing is approved
@@ -319,6 +327,7 @@ class _Processing:
             raise
         except BaseException:
             # The event loop or the process ends. A repeat may ask again, but must not send a second answer.
+            outcome.begin()
             yield from self._save(None if approval is None else Claim(ClaimState.UNDELIVERED, approval))
             raise
         if failure is not None:
@@ -358,11 +367,12 @@ class _Processing:
     def _record(self, claim: LeasedClaim, approval: Approval) -> Flow[_Result | None]:
         """Record an answer before it is sent; the result is None if it may be sent."""
         try:
-            with self.outcome.timing("claim"):
-                is_ours = yield from claim.record(approval)
+            is_ours = yield from claim.record(approval)
         except Exception as error:  # noqa: BLE001 - a store may raise anything
             self.outcome.set_error("The claim store is unreachable", error)
             return None if self.context.on_store_failure == "decide" else ("failed", 503)
+        finally:
+            self.outcome.end_of("claim")
         return None if is_ours else (self._superseded(), 200)
 
     def _superseded(self) -> OutcomeKind:
@@ -375,8 +385,10 @@ class _Processing:
             return "unreadable", self._fallback()
         due = self.budget.handler_deadline
         try:
-            with self.outcome.timing("decide"):
+            try:
                 answer = yield from self._ask_handler(self.notification, due)
+            finally:
+                self.outcome.end_of("decide")
             if due.expired:
                 raise Late
         except Overloaded:
@@ -449,10 +461,11 @@ class _Processing:
         )
         self.outcome.told = "approved" if approval.approved else "denied"
         try:
-            with self.outcome.timing("deliver"):
-                yield Call(send_webhook_approval(approval), deadline, before_send)
+            yield Call(send_webhook_approval(approval), deadline, before_send)
         except Exception as error:  # noqa: BLE001 - whatever the client raises, the answer was not accepted
             failure = error
+        finally:
+            self.outcome.end_of("deliver")
         if failure is None or getattr(failure, "request_sent", False) is False:
             self.outcome.taken = failure is None
             if isinstance(failure, HeldBackError):
@@ -464,13 +477,16 @@ class _Processing:
 
     def _save(self, claim: Claim | None) -> Flow[bool]:
         """Save the state of the claim; the answer to Optimove stands even if that fails. False: it was not ours."""
-        within = math.inf if self.host is None else max(self.host.remaining(), _HURRIED_SAVING)
+        within: Deadline | None = None
+        if self.host is not None:
+            within = Deadline.after(max(self.host.remaining(), _HURRIED_SAVING), clock=self.context.clock)
         try:
-            with self.outcome.timing("claim"):
-                return (yield from self.claim.finish(claim, within=within))
+            return (yield from self.claim.finish(claim, within=within))
         except Exception as error:  # noqa: BLE001 - a store may raise anything
             self.outcome.set_error("The claim store lost the answer", error)
             return True
+        finally:
+            self.outcome.end_of("claim")
 
 
 def _blocked_loop(late: Late) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from types import GenericAlias
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Self, TypeVar, cast, final, overload
+from typing import Annotated, Any, ClassVar, Final, Self, TypeVar, cast, final, overload
 
 from pydantic import AfterValidator, AliasChoices, Field, Strict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -34,9 +34,7 @@ from .base import (
     known_keys,
     payload_error,
 )
-
-if TYPE_CHECKING:
-    from .events import CampaignReadyEvent
+from .events import CampaignReadyEvent
 
 CONTROL_GROUP: Final = 1
 """The action id of the control group. Source: developer.optimove.com/docs/customers-in-control-groups."""

@@ -10,6 +10,7 @@ from ..defaults import DEFAULT_TIMEOUT_MS
 from ..errors import ConfigurationError, PayloadError
 from ..messages import Response
 from ..models.approval import Approval
+from ..models.base import NumberAsText
 from ..models.webhook import TenantSettings, Webhook
 from ..observers import SafeLogger
 from ..signature import signing_keys
@@ -152,6 +153,10 @@ def update_webhook_settings(
     )
 
 
+_BARE: Final = b'{"timestamp":%d,"request_uid":%b,"approved":%b,"additional_data":{}}'
+"""An approval without additional data, as `model_dump` and `json_body` write it, in a quarter of their time."""
+
+
 def send_webhook_approval(approval: Approval) -> Operation[None]:
     """SendWebhookApproval: answer a notification. Idempotent, since the first answer counts.
 
@@ -167,7 +172,14 @@ def send_webhook_approval(approval: Approval) -> Operation[None]:
     if not isinstance(given, Approval):
         raise PayloadError("send_webhook_approval takes an Approval.", path="approval")
     try:
-        body = json_body(approval.model_dump(mode="json", by_alias=True))
+        if approval.additional_data or approval.model_extra:
+            body = json_body(approval.model_dump(mode="json", by_alias=True))
+        else:  # nearly always
+            body = _BARE % (
+                approval.timestamp,
+                json_body(int(uid) if isinstance(uid := approval.request_uid, NumberAsText) else uid),
+                b"true" if approval.approved is True else b"false",
+            )
     except (ValueError, TypeError, RecursionError):
         raise PayloadError("The approval cannot be written as JSON.", path="additional_data") from None
     return Operation(

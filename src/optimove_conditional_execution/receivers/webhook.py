@@ -8,7 +8,8 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, Literal, TypeVar
+from os import PathLike
+from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 
 from ..client import AsyncOptimoveClient, OptimoveClient
 from ..deadline import Deadline, TransitEstimate
@@ -33,6 +34,7 @@ from ..messages import Request, Response, plain
 from ..models.approval import Approval
 from ..models.notification import NotificationEnvelope, WebhookNotification
 from ..observers import SafeLogger, notify
+from ..shadow import AskedNotification, Shadow, as_shadow
 from ..signature import Secrets, Unsigned, receiver_keys
 from ..stores.claims import MemoryClaims
 from ..tracebacks import sensitive_variables
@@ -49,10 +51,6 @@ from .base import (
     refuse_running_loop,
     with_context,
 )
-
-if TYPE_CHECKING:  # loaded by the receivers that use them
-    from ..shadow import AskedNotification, Shadow
-    from ..switch import SwitchSource
 
 MAX_BODY: Final = 262_144
 """Maximum size of a notification in bytes; Optimove's sample has 1,268."""
@@ -91,7 +89,7 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
         max_body: int = MAX_BODY,
         on_outcome: Callable[[Outcome], None] | None = None,
         around: Around | None = None,
-        switch: SwitchSource | None = None,
+        switch: str | PathLike[str] | Callable[[], Any] | None = None,
         shadow: H | Shadow[H] | None = None,
         observe: bool = False,
     ) -> None:
@@ -237,16 +235,12 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
         Raises:
             ConfigurationError: It is no handler, or one for the async receiver.
         """
-        from ..shadow import as_shadow
-
         shadow = as_shadow(given, "notification", "deadline", owner="WebhookReceiver", in_loop=self._in_loop)
         function = with_context(shadow.function, around)
         return lambda asked: shadow.start(function, asked, log)
 
     def _ask_shadow(self, outcome: OutcomeBuilder) -> None:
         assert self._shadow is not None and outcome.asked is not None  # noqa: S101, PT018 - else nobody asks for it
-        from ..shadow import AskedNotification
-
         notification, decided, had = outcome.asked
         self._shadow(AskedNotification(notification=notification, decided=decided, seconds=had))
 

@@ -6,6 +6,7 @@ import heapq
 import threading
 import time
 from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Final, NamedTuple, final
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:  # so that claims in memory load no sqlite3
     from .sqlite_file import Connection
 
 
-class _Record(NamedTuple):
+@dataclass(eq=False, slots=True)
+class _Record:
     """A claim as it is stored; `lease` and `ttl` are when they end: by the store's clock, or in seconds from now."""
 
     owner: str
@@ -122,6 +124,10 @@ class MemoryClaims:
             known = self._claims.get(question)
             if known is not None and known.owner == owner and known.state is ClaimState.OPEN:
                 del self._claims[question]
+            # Its expiry stays in the heap, which is rebuilt before such outnumber the others.
+            if len(self._expiries) > 2 * len(self._claims) + 64:
+                self._expiries = [(known.ttl, question) for question, known in self._claims.items()]
+                heapq.heapify(self._expiries)
 
     def __len__(self) -> int:
         """Return the number of claims."""
@@ -130,7 +136,8 @@ class MemoryClaims:
             return len(self._claims)
 
     def _known(self, question: str, now: float) -> _Record | None:
-        self._forget(now)
+        if self._expiries and self._expiries[0][0] <= now:
+            self._forget(now)
         return self._claims.get(question)
 
     def _write(self, question: str, record: _Record | None) -> bool:
@@ -151,10 +158,6 @@ class MemoryClaims:
                 del self._claims[question]
             else:  # extended since
                 heapq.heappush(self._expiries, (known.ttl, question))
-        # Released claims leave their expiry in the heap; rebuild it before those outnumber the others.
-        if len(self._expiries) > 2 * len(self._claims) + 64:
-            self._expiries = [(known.ttl, question) for question, known in self._claims.items()]
-            heapq.heapify(self._expiries)
 
 
 _BUSY_SECONDS: Final = 2.0

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from .fake import FakeOptimove
+from .. import testing
 
 
 @pytest.fixture
-def fake_optimove() -> Iterator[FakeOptimove]:
+def fake_optimove() -> Iterator[testing.FakeOptimove]:
     """Yield a new simulator of Optimove, without webhooks and notifications.
 
     The test fails if a coroutine is never awaited in it; see `assert_awaited`.
     """
-    # pytest loads this module at the start of every run in the environment, whether it uses the SDK or not.
-    from .awaited import assert_awaited
-    from .fake import FakeOptimove
-
-    with assert_awaited():
-        yield FakeOptimove()
+    # pytest loads this module at the start of every run in the environment, whether it uses the SDK or not; `testing`
+    # loads what it holds when it is asked for it.
+    with testing.assert_awaited():
+        yield testing.FakeOptimove()
