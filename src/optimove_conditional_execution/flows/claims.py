@@ -35,6 +35,14 @@ _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.25
 _SHORTEST_PAUSE: Final = 0.001
 
+KEPT_AFTER: Final = 30.0
+"""Seconds for which a claim is kept after the latest time at which Optimove's deadline can be.
+
+That is the time between Optimove's two time stamps from the arrival on, since the transit time that a delivery deducts
+is an estimate, and that of a repeat another one. A repeat that comes later still can look as if it were in time, say to
+a replica that has just been started; decided anew, it could be answered otherwise.
+"""
+
 _REMEMBERED: Final = 10_000
 """Recent notifications among which a `request_uid` with two questions is detected."""
 
@@ -72,7 +80,7 @@ class Claim:
 
 @runtime_checkable
 class ClaimStore(Protocol):
-    """A store of claims: which questions are being answered, or have been, until their deadline.
+    """A store of claims: which questions are being answered, or have been, until half a minute after their deadline.
 
     A question is an opaque text in ASCII: a notification's `request_uid`, and a digest of its customer, action and
     occurrence. It holds no customer id. An owner is a random text, one for each delivery of a notification.
@@ -180,7 +188,7 @@ class LeasedClaim:
         question: The question of the notification.
         lease: Seconds of the lease.
         deadline: When the notification must be answered.
-        kept: Until when the claim must be kept: Optimove's deadline, which a host's can precede.
+        kept: Until when the claim must be kept; see `KEPT_AFTER`.
         patience: Seconds for which a step that fails is tried again; None: until shortly before the deadline.
         pause: Sleeps for a number of seconds.
         clock: Monotonic, in seconds.
