@@ -188,7 +188,7 @@ class LeasedClaim:
         question: The question of the notification.
         lease: Seconds of the lease.
         deadline: When the notification must be answered.
-        kept: Until when the claim must be kept; see `KEPT_AFTER`.
+        latest: The latest time at which Optimove's deadline can be; see `KEPT_AFTER`.
         patience: Seconds for which a step that fails is tried again; None: until shortly before the deadline.
         pause: Sleeps for a number of seconds.
         clock: Monotonic, in seconds.
@@ -200,12 +200,16 @@ class LeasedClaim:
     question: str
     lease: float
     deadline: Deadline
-    kept: Deadline
+    latest: Deadline
     patience: float | None
     pause: Callable[[float], Any]
     clock: Clock
     outage: StoreOutage
     owner: str = field(default_factory=lambda: secrets.token_hex(16))
+
+    @property
+    def _ttl(self) -> float:
+        return self.latest.remaining() + KEPT_AFTER
 
     @property
     def renewal(self) -> float:
@@ -216,7 +220,7 @@ class LeasedClaim:
         """Acquire the claim; while another delivery holds it, wait until it is done, its lease ends or the deadline."""
         pauses = backoff()
         while True:
-            claim: Claim = yield from self._retried("acquire", (self.lease, self.kept.remaining()), Claim)
+            claim: Claim = yield from self._retried("acquire", (self.lease, self._ttl), Claim)
             if not _is_consistent(claim):
                 raise ConfigurationError(f"{type(self.store).__name__}.acquire returned an inconsistent Claim.")
             if claim.mine or claim.state is ClaimState.SETTLED or self.deadline.expired:
@@ -228,18 +232,18 @@ class LeasedClaim:
     def renew(self) -> Flow[None]:
         """Extend the lease. A failure is ignored, and so is a claim that was lost: `record` will tell."""
         with suppress(Exception):
-            yield from self._step("renew", (self.lease, self.kept.remaining()), bool, self.renewal)
+            yield from self._step("renew", (self.lease, self._ttl), bool, self.renewal)
 
     def record(self, approval: Approval) -> Flow[bool]:
         """Write an answer down before it is sent; False: another delivery has the claim, and nothing may be sent."""
         claim = Claim(ClaimState.UNDELIVERED, approval)
-        return self._retried("update", (claim, self.lease, self.kept.remaining()), bool)
+        return self._retried("update", (claim, self.lease, self._ttl), bool)
 
     def finish(self, claim: Claim | None, *, within: float = math.inf) -> Flow[bool]:
         """Write the final state, without a lease; False: it was lost. Or release the claim when it is None."""
         if claim is None:
             return self._step("release", (), object, within)
-        return self._step("update", (claim, 0.0, self.kept.remaining()), bool, within)
+        return self._step("update", (claim, 0.0, self._ttl), bool, within)
 
     def _retried(self, name: str, arguments: tuple[object, ...], returns: type) -> Flow[Any]:
         last, end = _LAST_TRY, self.deadline

@@ -23,17 +23,7 @@ from ..models.notification import NotificationEnvelope, WebhookNotification, rea
 from ..operations import DEFAULT_TIMEOUT_MS, send_webhook_approval
 from ..signature import SIGNATURE_HEADERS, UNSIGNED, Keys, match, received_signature
 from .budget import Budget, BudgetEstimator, default_lease
-from .claims import (
-    KEPT_AFTER,
-    Claim,
-    ClaimState,
-    ClaimStore,
-    LeasedClaim,
-    Questions,
-    StoreOutage,
-    backoff,
-    question_of,
-)
+from .claims import Claim, ClaimState, ClaimStore, LeasedClaim, Questions, StoreOutage, backoff, question_of
 from .effects import Ask, Call, Flow, Late, Overloaded
 from .outcome import KINDS, OutcomeBuilder, OutcomeKind
 
@@ -100,7 +90,7 @@ class WebhookContext:
             question=question,
             lease=lease,
             deadline=budget.deadline,
-            kept=budget.optimove_deadline.earlier_by(-budget.transit - KEPT_AFTER),
+            latest=budget.optimove_deadline.earlier_by(-budget.transit),
             patience=patience if self.on_store_failure == "decide" else None,
             pause=self.pause,
             clock=self.clock,

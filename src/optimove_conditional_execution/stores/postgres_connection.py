@@ -155,16 +155,11 @@ def _break(connection: Connection) -> None:
             used.detach()
 
 
-class Session:
+class _Connections:
     """One connection, opened when it is needed and whenever it was lost; or a pool of the user's."""
 
     def __init__(
-        self,
-        schema: LiteralString,
-        conninfo: str = "",
-        *,
-        pool: psycopg_pool.ConnectionPool | None = None,
-        timeout: float = STEP_SECONDS,
+        self, schema: LiteralString, conninfo: str = "", *, pool: Any = None, timeout: float = STEP_SECONDS
     ) -> None:
         """Lazy.
 
@@ -178,9 +173,19 @@ class Session:
         self._conninfo = conninfo
         self._pool = pool
         self._timeout = timeout
-        self._connection: psycopg.Connection[Any] | None = None
+        self._connection: Any = None
         self._prepare: bool | None = None  # of the user's connections: as they are set up
         self._pid = os.getpid()
+
+    def __del__(self) -> None:
+        leave(self._connection, self._pid)
+
+
+class Session(_Connections):
+    """For threads."""
+
+    _pool: psycopg_pool.ConnectionPool | None
+    _connection: psycopg.Connection[Any] | None
 
     def run(self, statement: LiteralString, values: dict[str, Any]) -> Any:
         """Execute a statement; return its first row, if there is one.
@@ -263,9 +268,6 @@ class Session:
         if connection is not None:
             connection.close()
 
-    def __del__(self) -> None:
-        leave(self._connection, self._pid)
-
 
 def transact(
     pool: ConnectionPool[Session],
@@ -300,19 +302,11 @@ def transact(
         pool.release(session)
 
 
-class AsyncSession:
-    """A `Session` for an event loop."""
+class AsyncSession(_Connections):
+    """For an event loop."""
 
-    def __init__(
-        self, schema: LiteralString, conninfo: str = "", *, pool: psycopg_pool.AsyncConnectionPool | None = None
-    ) -> None:
-        """Lazy; see `Session`."""
-        self._create: LiteralString = _ONE_AT_A_TIME + schema
-        self._conninfo = conninfo
-        self._pool = pool
-        self._connection: psycopg.AsyncConnection[Any] | None = None
-        self._prepare: bool | None = None
-        self._pid = os.getpid()
+    _pool: psycopg_pool.AsyncConnectionPool | None
+    _connection: psycopg.AsyncConnection[Any] | None
 
     async def run(self, statement: LiteralString, values: dict[str, Any]) -> Any:
         """Execute a statement; see `Session.run`."""
@@ -341,7 +335,7 @@ class AsyncSession:
     @asynccontextmanager
     async def _connected(self, deadline: Deadline) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         if self._pool is not None:
-            connection = await self._pool.getconn(STEP_SECONDS)
+            connection = await self._pool.getconn(self._timeout)
             try:
                 with WATCH.until(deadline, connection):
                     async with connection:
@@ -362,9 +356,6 @@ class AsyncSession:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
-
-    def __del__(self) -> None:
-        leave(self._connection, self._pid)
 
 
 INHERITED: Final[list[object]] = []
