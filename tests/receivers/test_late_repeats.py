@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -12,8 +13,7 @@ import pytest
 
 from optimove_conditional_execution.deadline import Clock as ClockFunction
 from optimove_conditional_execution.deadline import TransitEstimate
-from optimove_conditional_execution.flows.budget import BudgetEstimator, Reserve
-from optimove_conditional_execution.flows.claims import KEPT_AFTER
+from optimove_conditional_execution.flows.budget import KEPT_AFTER, BudgetEstimator, Reserve
 from optimove_conditional_execution.flows.effects import Call
 from optimove_conditional_execution.stores import MemoryClaims, SqliteClaims
 from optimove_conditional_execution.testing import notification
@@ -22,18 +22,18 @@ from tests.receivers.test_leases import Clock, Replica, the_send
 TIMEOUT = 5.0
 
 
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Any]:
+    with contextlib.ExitStack() as stack:
+        if request.param == "memory":
+            yield MemoryClaims(clock=clock)
+        else:
+            yield stack.enter_context(SqliteClaims(tmp_path / "claims.db", wall_clock=clock, monotonic=clock))
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Any]:
-    if request.param == "memory":
-        yield MemoryClaims(clock=clock)
-        return
-    with SqliteClaims(tmp_path / "claims.db", wall_clock=clock, monotonic=clock) as claims:
-        yield claims
 
 
 @dataclass(frozen=True)

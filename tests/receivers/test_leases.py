@@ -28,8 +28,8 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.deadline import TransitEstimate
 from optimove_conditional_execution.drivers import Pools, run
-from optimove_conditional_execution.flows.budget import BudgetEstimator, Reserve
-from optimove_conditional_execution.flows.claims import KEPT_AFTER, question_of
+from optimove_conditional_execution.flows.budget import KEPT_AFTER, BudgetEstimator, Reserve
+from optimove_conditional_execution.flows.claims import question_of
 from optimove_conditional_execution.flows.effects import Ask, Call, Flow, Overloaded
 from optimove_conditional_execution.flows.outcome import OutcomeBuilder
 from optimove_conditional_execution.flows.webhook import WebhookContext, answer_notification

@@ -35,14 +35,6 @@ _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.25
 _SHORTEST_PAUSE: Final = 0.001
 
-KEPT_AFTER: Final = 30.0
-"""Seconds for which a claim is kept after the latest time at which Optimove's deadline can be.
-
-That is the time between Optimove's two time stamps from the arrival on, since the transit time that a delivery deducts
-is an estimate, and that of a repeat another one. A repeat that comes later still can look as if it were in time, say to
-a replica that has just been started; decided anew, it could be answered otherwise.
-"""
-
 _REMEMBERED: Final = 10_000
 """Recent notifications among which a `request_uid` with two questions is detected."""
 
@@ -188,7 +180,7 @@ class LeasedClaim:
         question: The question of the notification.
         lease: Seconds of the lease.
         deadline: When the notification must be answered.
-        latest: The latest time at which Optimove's deadline can be; see `KEPT_AFTER`.
+        kept: Until when the claim must be kept: past Optimove's deadline, which a host's can precede.
         patience: Seconds for which a step that fails is tried again; None: until shortly before the deadline.
         pause: Sleeps for a number of seconds.
         clock: Monotonic, in seconds.
@@ -200,16 +192,12 @@ class LeasedClaim:
     question: str
     lease: float
     deadline: Deadline
-    latest: Deadline
+    kept: Deadline
     patience: float | None
     pause: Callable[[float], Any]
     clock: Clock
     outage: StoreOutage
     owner: str = field(default_factory=lambda: secrets.token_hex(16))
-
-    @property
-    def _ttl(self) -> float:
-        return self.latest.remaining() + KEPT_AFTER
 
     @property
     def renewal(self) -> float:
@@ -220,7 +208,7 @@ class LeasedClaim:
         """Acquire the claim; while another delivery holds it, wait until it is done, its lease ends or the deadline."""
         pauses = backoff()
         while True:
-            claim: Claim = yield from self._retried("acquire", (self.lease, self._ttl), Claim)
+            claim: Claim = yield from self._retried("acquire", (self.lease, self.kept.remaining()), Claim)
             if not _is_consistent(claim):
                 raise ConfigurationError(f"{type(self.store).__name__}.acquire returned an inconsistent Claim.")
             if claim.mine or claim.state is ClaimState.SETTLED or self.deadline.expired:
@@ -232,18 +220,18 @@ class LeasedClaim:
     def renew(self) -> Flow[None]:
         """Extend the lease. A failure is ignored, and so is a claim that was lost: `record` will tell."""
         with suppress(Exception):
-            yield from self._step("renew", (self.lease, self._ttl), bool, self.renewal)
+            yield from self._step("renew", (self.lease, self.kept.remaining()), bool, self.renewal)
 
     def record(self, approval: Approval) -> Flow[bool]:
         """Write an answer down before it is sent; False: another delivery has the claim, and nothing may be sent."""
         claim = Claim(ClaimState.UNDELIVERED, approval)
-        return self._retried("update", (claim, self.lease, self._ttl), bool)
+        return self._retried("update", (claim, self.lease, self.kept.remaining()), bool)
 
     def finish(self, claim: Claim | None, *, within: float = math.inf) -> Flow[bool]:
         """Write the final state, without a lease; False: it was lost. Or release the claim when it is None."""
         if claim is None:
             return self._step("release", (), object, within)
-        return self._step("update", (claim, 0.0, self._ttl), bool, within)
+        return self._step("update", (claim, 0.0, self.kept.remaining()), bool, within)
 
     def _retried(self, name: str, arguments: tuple[object, ...], returns: type) -> Flow[Any]:
         last, end = _LAST_TRY, self.deadline

@@ -90,7 +90,7 @@ class WebhookContext:
             question=question,
             lease=lease,
             deadline=budget.deadline,
-            latest=budget.optimove_deadline.earlier_by(-budget.transit),
+            kept=budget.kept,
             patience=patience if self.on_store_failure == "decide" else None,
             pause=self.pause,
             clock=self.clock,
