@@ -78,7 +78,7 @@ ROOMS = {
     "review/test_kill.py": {NEWEST},
     "review/test_late_customers.py": BOTH,
     "review/test_memory.py": {NEWEST},
-    "test_decision_log.py": BOTH,
+    "stores/test_decision_log.py": BOTH,
     "test_journals.py": BOTH,
     "test_never_awaited.py": BOTH,
     "test_reconciliation.py": BOTH,

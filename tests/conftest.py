@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import mmap
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import pytest
 import uvicorn
@@ -113,9 +114,9 @@ def forked_in_c() -> int:
 
     So another thread that starts, ends or is about to take the GIL at that moment leaves Python's own state halfway in
     the child, which then hangs or crashes. uWSGI's master has no such threads; here, others that still work for a
-    moment, such as those of a server, are given time to end that, and `whole` says when to fork again. Whoever waits
-    for the GIL longer than the switch interval asks for it; a child that was asked would wait for that thread to take
-    it.
+    moment, such as those of a server, are given time to end that, and `Child.is_whole` says when to fork again. Whoever
+    waits for the GIL longer than the switch interval asks for it; a child that was asked would wait for that thread to
+    take it.
     """
     fork, interval = ctypes.PyDLL(None).fork, sys.getswitchinterval()
     sys.setswitchinterval(60)
@@ -126,52 +127,70 @@ def forked_in_c() -> int:
         sys.setswitchinterval(interval)
 
 
-def child(check: Callable[[], object], fork: Callable[[], int] = forked) -> int:
-    """Fork a child that checks something, and return its process id.
+class Child:
+    """A forked child that checks something.
 
     Its exit status is 0 when the check is true there, and -SIGALRM when it hangs, with the stacks of its threads on
-    stderr if they can be had. One that raises never goes on as its parent. Wait for it with `exit_status`.
+    stderr if they can be had. One that raises never goes on as its parent.
     """
-    process = fork()
-    if process == 0:
+
+    def __init__(self, check: Callable[[], object], fork: Callable[[], int] = forked) -> None:
+        self._shared = mmap.mmap(-1, 1)
+        self._process = fork()
+        if self._process == 0:
+            self._check(check)
+
+    def _check(self, check: Callable[[], object]) -> NoReturn:
         status = 1
         try:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             faulthandler.register(signal.SIGALRM, file=2, chain=True)
             signal.alarm(_HANGS_SECONDS)
+            _use_threads()
+            self._shared[0] = 1
             status = 0 if check() else 2
         except BaseException:  # noqa: BLE001 - what it is stands in the output of the test
             traceback.print_exc()
             sys.stderr.flush()
         finally:
             os._exit(status)
-    return process
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its Python ran threads before the check began: what went wrong after that is no fault of the fork."""
+        return self._shared[0] == 1
+
+    def status(self) -> int:
+        """Wait for its end, and return its exit status."""
+        end = time.monotonic() + _HANGS_SECONDS + 5
+        while True:
+            ended, status = os.waitpid(self._process, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+            if time.monotonic() > end:  # it did not get as far as its alarm
+                os.kill(self._process, signal.SIGKILL)
+                os.waitpid(self._process, 0)
+                return -signal.SIGALRM
+            time.sleep(0.01)
 
 
-def exit_status(process: int) -> int:
-    """Wait for a `child`, and return its exit status."""
-    end = time.monotonic() + _HANGS_SECONDS + 5
-    while True:
-        ended, status = os.waitpid(process, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > end:  # it did not get as far as its alarm
-            os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
-            return -signal.SIGALRM
-        time.sleep(0.01)
-
-
-def whole(status: int, fork: Callable[[], int]) -> bool:
-    """Tell whether a child's Python was whole: not when it was forked in C and hung or crashed (see `forked_in_c`)."""
-    return fork is not forked_in_c or status not in (-signal.SIGALRM, -signal.SIGSEGV, -signal.SIGABRT)
+def _use_threads() -> None:
+    """Do what hangs or crashes in a Python that was forked halfway: begin and end threads, and pass the GIL around."""
+    for _ in range(3):
+        threads = [threading.Thread(target=time.sleep, args=(0.001,), daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        time.sleep(0.001)
 
 
 def child_status(check: Callable[[], object], fork: Callable[[], int] = forked) -> int:
-    """Return the exit status of a `child`; up to three are forked until one is `whole`."""
+    """Return the exit status of a `Child`; up to three are forked until one is whole."""
     for _ in range(3):
-        status = exit_status(child(check, fork))
-        if whole(status, fork):
+        child = Child(check, fork)
+        status = child.status()
+        if child.is_whole:
             break
     return status
 

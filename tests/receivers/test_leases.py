@@ -28,7 +28,7 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.deadline import TransitEstimate
 from optimove_conditional_execution.drivers import Pools, run
-from optimove_conditional_execution.flows.budget import BudgetEstimator, Reserve
+from optimove_conditional_execution.flows.budget import KEPT_AFTER, BudgetEstimator, Reserve
 from optimove_conditional_execution.flows.claims import question_of
 from optimove_conditional_execution.flows.effects import Ask, Call, Flow, Overloaded
 from optimove_conditional_execution.flows.outcome import OutcomeBuilder
@@ -348,7 +348,7 @@ def test_what_is_in_memory_needs_no_lease(clock: Clock, payload: dict[str, Any])
 def test_a_claim_is_kept_until_optimoves_deadline_whatever_the_hosts_is(clock: Clock, payload: dict[str, Any]) -> None:
     store = Store(clock)
     Replica(store, clock, True).receive(payload, host=Deadline.after(2.0, clock=clock)).finish()
-    assert [arguments[-1] for arguments in store.asked] == [pytest.approx(5.0)] * 3
+    assert [arguments[-1] for arguments in store.asked] == [pytest.approx(5.0 + KEPT_AFTER)] * 3
 
 
 # ---- the store cannot be reached

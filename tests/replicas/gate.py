@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 import os
 import random
@@ -36,7 +37,7 @@ from optimove_conditional_execution import (
     WebhookReceiver,
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
-from optimove_conditional_execution.stores import ClaimStore, SqliteClaims
+from optimove_conditional_execution.stores import Claim, ClaimStore, SqliteClaims
 
 UID: Final = "x-request-uid"
 """The header with the name of a notification, which is also in its body."""
@@ -73,6 +74,32 @@ class Diary:
         self.write("outcome", uid=outcome.request_uid, kind=outcome.kind, status=outcome.status, error=outcome.error)
 
 
+class Watched:
+    """A claim store whose diary tells which leases it has certainly given: a reply can be lost."""
+
+    def __init__(self, store: ClaimStore, diary: Diary) -> None:
+        self.instant = store.instant
+        self._diary = diary
+        self.acquire, self.renew = self._noted(store.acquire), self._noted(store.renew)
+        self.update, self.release = self._noted(store.update), store.release
+
+    def _noted(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        def note(since: float, result: Any, question: str, *arguments: Any) -> Any:
+            if result.mine if isinstance(result, Claim) else result:
+                # It runs from the step on, so since then at least.
+                self._diary.write("leased", uid=question.split()[0], since=since, lease=arguments[-2])
+            return result
+
+        if not inspect.iscoroutinefunction(step):
+            return lambda *arguments: note(time.monotonic(), step(*arguments), *arguments)
+
+        async def astep(*arguments: Any) -> Any:
+            since = time.monotonic()
+            return note(since, await step(*arguments), *arguments)
+
+        return astep
+
+
 async def stalls(note: Callable[[float, float], object]) -> None:
     """Note each time at which this process did not run: its beginning and its end, on the monotonic clock."""
     while True:
@@ -87,7 +114,10 @@ def create_app(replica: int) -> Any:
     """Return the gate of a replica, configured by its environment."""
     diary = Diary(replica)
     secret = os.environ["OPTIMOVE_WEBHOOK_SECRET"]
+    is_async = os.environ["REPLICA_RECEIVER"] == "async"
     claims = claims_of(os.environ["REPLICA_CLAIMS"])
+    if claims is not None:
+        claims = Watched(getattr(claims, "asynchronous", claims) if is_async else claims, diary)
 
     def asked(notification: WebhookNotification) -> float:
         diary.write("asked", uid=notification.request_uid)
@@ -102,7 +132,7 @@ def create_app(replica: int) -> Any:
         return random.random() < 0.5
 
     endpoint: Any
-    if os.environ["REPLICA_RECEIVER"] == "async":
+    if is_async:
         client = AsyncOptimoveClient()
         endpoint = ASGIApp(
             AsyncWebhookReceiver(decide, client=client, secrets=secret, claims=claims, on_outcome=diary.outcome)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import random
 from pathlib import Path
 
 import pytest
 
-from tests.replicas.killing import Scenario, check, run, scenarios
+from optimove_conditional_execution.testing import FakeOptimove
+from tests.replicas.killing import Scenario, Traffic, check, judged, run, scenarios
 
 
 @pytest.mark.parametrize("scenario", scenarios(), ids=str)
@@ -21,3 +24,33 @@ def test_replicas_that_share_nothing_ask_twice_and_contradict_each_other(tmp_pat
     assert report.contradicted
     with pytest.raises(AssertionError):
         report.check()
+
+
+@pytest.mark.parametrize(
+    ("second", "outage", "is_twice", "is_early"),
+    [
+        (9.0, None, True, False),  # the lease ran out, though its owner could have renewed it
+        (9.0, (8.2, 8.7), False, False),
+        (9.0, (1.0, 7.9), True, False),
+        (8.5, (8.2, 8.4), False, True),  # taken over while it ran
+    ],
+)
+def test_the_reason_for_asking_again_is_looked_for(
+    second: float, outage: tuple[float, float] | None, is_twice: bool, is_early: bool, tmp_path: Path
+) -> None:
+    traffic = Traffic(Scenario(replicas=2, deadline=5.0, sorts=()), FakeOptimove(), [], tmp_path, random.Random(0))
+    traffic.sent["r"] = 7.5
+    traffic.outages = [] if outage is None else [outage]
+    (diary := tmp_path / "diary").write_text(
+        "\n".join(
+            json.dumps({"uid": "r", **line})
+            for line in (
+                {"what": "leased", "replica": 0, "since": 7.6, "lease": 0.8},
+                {"what": "asked", "replica": 0, "at": 7.7},
+                {"what": "leased", "replica": 0, "since": 8.0, "lease": 0.8},
+                {"what": "asked", "replica": 1, "at": second},
+            )
+        )
+    )
+    report = judged(0, traffic, diary)
+    assert (report.asked_twice, report.asked_early) == (["r"] * is_twice, ["r"] * is_early)

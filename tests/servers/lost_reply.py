@@ -60,12 +60,16 @@ class LostReply:
         armed = threading.Event()
         with client, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._server.port)) as server:
             threading.Thread(target=self._requests, args=(client, server, armed), daemon=True).start()
-            while data := server.recv(65_536):
-                if armed.is_set() and data.endswith(_READY):
-                    self._kill(server.getsockname()[1])
-                    break
-                client.sendall(data)
-            client.shutdown(socket.SHUT_RDWR)  # the other thread still reads it, so closing it would not end it
+            try:
+                while data := server.recv(65_536):
+                    if armed.is_set() and data.endswith(_READY):
+                        self._kill(server.getsockname()[1])
+                        break
+                    client.sendall(data)
+            finally:
+                # Also when the server has reset the connection, since it ended with a request unread. The other thread
+                # still reads it, so closing it would not end it: the client would wait for its reply for ever.
+                client.shutdown(socket.SHUT_RDWR)
 
     def _requests(self, client: socket.socket, server: socket.socket, armed: threading.Event) -> None:
         with contextlib.suppress(OSError):

@@ -481,7 +481,7 @@ def test_the_command_takes_a_url(server: Postgres, log: PostgresDecisionLog, mon
 def test_a_server_that_does_not_answer_does_not_hold_up_the_end(
     server: Postgres, log: PostgresDecisionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_decisions, "_BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(postgres_decisions, "BUSY_SECONDS", 0.2)
     with psycopg.connect(server.conninfo) as another:
         another.execute("LOCK TABLE optimove_decision_log_head")
         submitted = log.submit([record(1)])

@@ -297,6 +297,16 @@ def test_the_server_notices_a_machine_that_vanished(server: Postgres) -> None:
         assert idle == ("1min",)
 
 
+def test_the_server_ends_a_write_whose_process_is_frozen_in_the_middle(journal: PostgresJournal) -> None:
+    told: list[object] = []
+    run = opened(journal)
+    ask = "SHOW idle_in_transaction_session_timeout"
+    journal._write(KEY, run, lambda cursor, _: told.append(cursor.execute(ask).fetchone()))
+    assert told == [("1min",)]
+    journal._transaction(lambda cursor: told.append(cursor.execute(ask).fetchone()))
+    assert told[1] != ("1min",), "it is of one transaction, since the connection may be the user's"
+
+
 # ---- reviews
 
 

@@ -97,7 +97,7 @@ def test_records_of_a_log(proxy: LostReply) -> None:
 
 
 @pytest.mark.parametrize("state", [b"\x00\x00\x00\x04open", b"\x00\x00\x00\x0bundelivered", b"\x00\x00\x00\x07settled"])
-def test_a_notification_is_decided_and_answered_once(postgres: Postgres, proxy: LostReply, state: bytes) -> None:
+def test_a_notification_is_decided_and_answered_once(proxy: LostReply, state: bytes) -> None:
     fake, asked, outcomes = FakeOptimove(), list[str](), list[Outcome]()
 
     def handler(given: Any, deadline: Deadline) -> bool:
@@ -109,7 +109,7 @@ def test_a_notification_is_decided_and_answered_once(postgres: Postgres, proxy: 
     with (
         fake.client() as client,
         contextlib.closing(PostgresClaims(proxy.url)) as claims,
-        PostgresDecisionLog(postgres.url) as log,
+        PostgresDecisionLog(proxy.url) as log,
     ):
         receiver = WebhookReceiver(
             handler,

@@ -27,17 +27,6 @@ FIRST = record(0)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "decisions.db"
-
-
-@pytest.fixture
-def log(path: Path) -> Iterator[SqliteDecisionLog]:
-    with SqliteDecisionLog(path) as log:
-        yield log
-
-
-@pytest.fixture
 def locked(log: SqliteDecisionLog, path: Path) -> Iterator[sqlite3.Connection]:
     """Another process's transaction, which the test ends."""
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:

@@ -16,6 +16,14 @@ RESERVE_WINDOW_SECONDS: Final = 300.0
 LONGEST_BUDGET: Final = 3_600.0
 """Maximum budget in seconds; a later deadline of a notification is capped, so that every wait has a bound."""
 
+KEPT_AFTER: Final = 30.0
+"""Seconds for which a claim is kept after the latest time at which Optimove's deadline can be.
+
+That is the time between Optimove's two time stamps from the arrival on, since the transit time that a delivery deducts
+is an estimate, and that of a repeat another one. A repeat that comes later still can look as if it were in time, say to
+a replica that has just been started; decided anew, it could be answered otherwise.
+"""
+
 _FACTOR: Final = 1.5
 _FEWEST: Final = 5
 _SAMPLES: Final = 1_024
@@ -117,6 +125,11 @@ class Budget:
     optimove_deadline: Deadline
     deadline: Deadline
     handler_deadline: Deadline
+
+    @property
+    def kept(self) -> Deadline:
+        """Until when a claim on the notification is to be kept; see `KEPT_AFTER`."""
+        return self.optimove_deadline.earlier_by(-self.transit - KEPT_AFTER)
 
 
 @dataclass(eq=False, frozen=True, slots=True, kw_only=True)

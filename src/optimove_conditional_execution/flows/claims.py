@@ -72,7 +72,7 @@ class Claim:
 
 @runtime_checkable
 class ClaimStore(Protocol):
-    """A store of claims: which questions are being answered, or have been, until their deadline.
+    """A store of claims: which questions are being answered, or have been, until half a minute after their deadline.
 
     A question is an opaque text in ASCII: a notification's `request_uid`, and a digest of its customer, action and
     occurrence. It holds no customer id. An owner is a random text, one for each delivery of a notification.
@@ -180,7 +180,7 @@ class LeasedClaim:
         question: The question of the notification.
         lease: Seconds of the lease.
         deadline: When the notification must be answered.
-        kept: Until when the claim must be kept: Optimove's deadline, which a host's can precede.
+        kept: Until when the claim must be kept: past Optimove's deadline, which a host's can precede.
         patience: Seconds for which a step that fails is tried again; None: until shortly before the deadline.
         pause: Sleeps for a number of seconds.
         clock: Monotonic, in seconds.

@@ -63,7 +63,7 @@ def _updated(known: _Record | None, owner: str, claim: Claim, lease: float, ttl:
 
 @final
 class MemoryClaims:
-    """A claim store for one process; each claim expires at its deadline. Safe for threads and for asyncio."""
+    """A claim store for one process; each claim expires soon after its deadline. Safe for threads and for asyncio."""
 
     instant = True
 
@@ -200,7 +200,7 @@ class SqliteClaims(AbstractContextManager["SqliteClaims"]):
     Claims expire by the machine's wall clock. When that is set, a claim is kept until it has expired by both the wall
     clock and the process's monotonic clock, and a lease runs until it has run out by both: deleted or taken over too
     early, a claim would be decided again. The file holds the answers that Optimove has not accepted yet,
-    `additional_data` included, until their deadline.
+    `additional_data` included, until half a minute after their deadline.
     """
 
     instant = False

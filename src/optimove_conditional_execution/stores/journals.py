@@ -163,11 +163,7 @@ class _Tables:
             OptimoveError: The journal has no such review.
             SupersededError: A later run has opened the review.
         """
-        with self._file.writing() as connection:
-            review = _known(connection, key, run)
-            connection.execute(
-                "UPDATE reviews SET report = ?, finished = 1 WHERE id = ? AND NOT finished", (report, review)
-            )
+        self._report(key, report, run, is_finished=True)
 
     def keep_report(self, key: str, report: str, /, *, run: int | None = None) -> None:
         """Keep the report of a run that leaves the review incomplete; see `Journal.keep_report`.
@@ -176,9 +172,12 @@ class _Tables:
             OptimoveError: The journal has no such review.
             SupersededError: A later run has opened the review.
         """
+        self._report(key, report, run, is_finished=False)
+
+    def _report(self, key: str, report: str, run: int | None, *, is_finished: bool) -> None:
+        statement = "UPDATE reviews SET report = ?, finished = ? WHERE id = ? AND NOT finished"
         with self._file.writing() as connection:
-            review = _known(connection, key, run)
-            connection.execute("UPDATE reviews SET report = ? WHERE id = ? AND NOT finished", (report, review))
+            connection.execute(statement, (report, is_finished, _known(connection, key, run)))
 
     def unfinished(self) -> list[CampaignReadyEvent]:
         """Return the events of unfinished reviews, in the order of `add`."""

@@ -14,6 +14,8 @@ from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import ConnectionPool, PoolPerLoop
 from .postgres_connection import (
     BACKEND,
+    BUSY_SECONDS,
+    WATCH,
     AsyncSession,
     Session,
     checked_conninfo,
@@ -92,7 +94,6 @@ DELETE FROM optimove_claims WHERE key IN (
 )
 """
 _FORGET_EVERY: Final = 60.0
-_ABANDON_AFTER: Final = 5.0  # seconds; then the connection is closed
 
 
 @final
@@ -101,9 +102,9 @@ class PostgresClaims(RemoteClaims):
 
     Each step is one statement on one row of the table `optimove_claims`; leases count on the server's clock. The table
     is created at first use, if the role may; otherwise run what `optimove-ce schema` prints. It holds the answers that
-    Optimove has not accepted yet, `additional_data` included, until their deadline, and is cleared of expired rows once
-    a minute. Safe for threads, any number of event loops, and forks. A pooler such as PgBouncer may stand in between:
-    then no statement is prepared.
+    Optimove has not accepted yet, `additional_data` included, until half a minute after their deadline, and is cleared
+    of expired rows once a minute. Safe for threads, any number of event loops, and forks. A pooler such as PgBouncer
+    may stand in between: then no statement is prepared.
 
     Attributes:
         asynchronous: The same claims for an event loop; `AsyncWebhookReceiver` takes it by itself.
@@ -194,7 +195,13 @@ def postgres_facts(conninfo: str) -> ServerFacts:
     """Return what `optimove-ce doctor` wants to know of a PostgreSQL; raises as a step does."""
     conninfo = checked_conninfo(conninfo)
     try:
-        with psycopg.connect(conninfo, autocommit=True) as first, psycopg.connect(conninfo, autocommit=True) as second:
+        deadline = Deadline.after(BUSY_SECONDS)
+        with (
+            psycopg.connect(conninfo, autocommit=True) as first,
+            psycopg.connect(conninfo, autocommit=True) as second,
+            WATCH.until(deadline, first),
+            WATCH.until(deadline, second),
+        ):
             clock, fsync, synchronous_commit, _ = first.execute(_FACTS, prepare=False).fetchone() or (0.0, "", "", "")
             settings = {"fsync": fsync, "synchronous_commit": synchronous_commit}
             if not is_direct(first, first.execute(BACKEND, prepare=False).fetchone()):
@@ -241,8 +248,7 @@ class AsyncPostgresClaims(AsyncRemoteClaims):
     @staticmethod
     async def _finish(pool: Any, session: AsyncSession, statement: LiteralString, values: dict[str, Any]) -> Any:
         try:
-            async with asyncio.timeout(_ABANDON_AFTER):
-                return await session.run(statement, values)
+            return await session.run(statement, values)
         except (psycopg.Error, OSError) as error:
             raise _as_step_error(error) from None
         finally:

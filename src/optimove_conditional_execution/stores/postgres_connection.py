@@ -6,13 +6,19 @@ What psycopg raises can hold host, port, user and values, so it is told in words
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, LiteralString, TypeVar
 
 from ..deadline import Deadline
 from ..errors import ConfigurationError, DeadlineExceeded
+from ..flows.effects import Overloaded
+from ..fork import reset_after_fork
 from ..transport.connection_pool import ConnectionPool
+from ..worker_pool import DaemonThreadPool
 from .remote import STEP_SECONDS
 
 try:
@@ -33,10 +39,12 @@ except ImportError as error:
 
 __all__ = [
     "BACKEND",
+    "BUSY_SECONDS",
     "INHERITED",
+    "WATCH",
     "AsyncSession",
     "Session",
-    "borrowed",
+    "as_journal_error",
     "checked_conninfo",
     "errors",
     "is_direct",
@@ -45,12 +53,22 @@ __all__ = [
     "psycopg",
     "psycopg_pool",
     "refusal",
+    "transact",
     "tuple_row",
 ]
 
 T = TypeVar("T")
 
 BACKEND: Final = "SELECT pg_backend_pid()"
+
+BUSY_SECONDS: Final = 10.0
+"""Seconds for which a log or a journal waits for a free connection, and for the replies to one transaction."""
+
+_LONG_SECONDS: Final = 300.0
+"""The same for a transaction that may have to search or change a whole table."""
+
+_STATEMENT_SECONDS: Final = 5.0
+"""Seconds for the reply to a step of a claim, whose caller gives up before."""
 
 _ONE_AT_A_TIME: Final = "SELECT pg_advisory_xact_lock(hashtext('optimove_claims')); "
 """Before what creates tables, in one transaction: two at once would collide, IF NOT EXISTS or not."""
@@ -66,16 +84,82 @@ _DEFAULTS: Final[dict[str, Any]] = {
 }
 
 
-class Session:
+Connection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
+
+
+class _Watch:
+    """Breaks connections that are in use at a deadline, in a thread that ends when there are none.
+
+    psycopg waits for a reply for ever. TCP tells that the other end has vanished, see `_DEFAULTS`; but a server that is
+    frozen keeps its connections, and so does a pooler whose server has vanished.
+    """
+
+    def __init__(self) -> None:
+        self._pool = DaemonThreadPool(1, on_full="queue", name="optimove-postgres-watch")
+        self.after_fork()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Leave the parent its connections."""
+        self._lock = threading.Lock()
+        self._used: dict[object, tuple[Connection, Deadline]] = {}
+        self._is_watching = False
+
+    @contextmanager
+    def until(self, deadline: Deadline, connection: Connection) -> Iterator[None]:
+        """Let a connection be used until a deadline.
+
+        Raises:
+            TimeoutError: A reply had not come by then.
+        """
+        use = object()
+        with self._lock:
+            self._used[use] = connection, deadline
+            if not self._is_watching:
+                with suppress(Overloaded):  # no thread can be started, as at the end of the process
+                    self._pool.submit(self._work, ())
+                    self._is_watching = True
+        try:
+            yield
+        except psycopg.OperationalError:
+            if deadline.expired:
+                raise TimeoutError from None
+            raise
+        finally:
+            with self._lock:
+                self._used.pop(use, None)
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:  # so that nobody closes one meanwhile, and another has its number
+                for connection, deadline in self._used.values():
+                    if deadline.expired:
+                        _break(connection)
+                if not self._used:
+                    self._is_watching = False
+                    return
+            time.sleep(_WATCH_EVERY)
+
+
+WATCH: Final = _Watch()
+_WATCH_EVERY: Final = 0.5
+
+
+def _break(connection: Connection) -> None:
+    """End a connection's socket, so that whoever waits for a reply gets an error; it is still to be closed."""
+    with suppress(psycopg.Error, OSError):
+        used = socket.socket(fileno=connection.fileno())
+        try:
+            used.shutdown(socket.SHUT_RDWR)
+        finally:
+            used.detach()
+
+
+class _Connections:
     """One connection, opened when it is needed and whenever it was lost; or a pool of the user's."""
 
     def __init__(
-        self,
-        schema: LiteralString,
-        conninfo: str = "",
-        *,
-        pool: psycopg_pool.ConnectionPool | None = None,
-        timeout: float = STEP_SECONDS,
+        self, schema: LiteralString, conninfo: str = "", *, pool: Any = None, timeout: float = STEP_SECONDS
     ) -> None:
         """Lazy.
 
@@ -89,50 +173,69 @@ class Session:
         self._conninfo = conninfo
         self._pool = pool
         self._timeout = timeout
-        self._connection: psycopg.Connection[Any] | None = None
+        self._connection: Any = None
         self._prepare: bool | None = None  # of the user's connections: as they are set up
         self._pid = os.getpid()
 
+    def __del__(self) -> None:
+        leave(self._connection, self._pid)
+
+
+class Session(_Connections):
+    """For threads."""
+
+    _pool: psycopg_pool.ConnectionPool | None
+    _connection: psycopg.Connection[Any] | None
+
     def run(self, statement: LiteralString, values: dict[str, Any]) -> Any:
-        """Execute a statement; return its first row, if there is one."""
+        """Execute a statement; return its first row, if there is one.
+
+        Raises:
+            TimeoutError: The server has not replied within a few seconds.
+        """
         is_used = self._connection is not None
+        deadline = Deadline.after(_STATEMENT_SECONDS)
         try:
-            return self._execute(statement, values)
+            return self._execute(deadline, statement, values)
         except errors.UndefinedTable:
-            self._execute(self._create)
+            self._execute(deadline, self._create)
         except psycopg.OperationalError:
             # That the server has ended an idle connection says nothing about the server.
             if not is_used:
                 raise
-        return self._execute(statement, values)
+        return self._execute(deadline, statement, values)
 
-    def transaction(self, work: Callable[[psycopg.Cursor[Any]], T]) -> T:
-        """Call a function with a cursor, in a transaction; from the start again when its tables were missing."""
+    def transaction(self, work: Callable[[psycopg.Cursor[Any]], T], deadline: Deadline) -> T:
+        """Call a function with a cursor, in a transaction; from the start again when its tables were missing.
+
+        Raises:
+            TimeoutError: The server has not replied by the deadline.
+        """
         try:
-            return self._transact(work)
+            return self._transact(work, deadline)
         except errors.UndefinedTable:
-            self._transact(lambda cursor: cursor.execute(self._create, prepare=False))
-        return self._transact(work)
+            self._transact(lambda cursor: cursor.execute(self._create, prepare=False), deadline)
+        return self._transact(work, deadline)
 
-    def _transact(self, work: Callable[[psycopg.Cursor[Any]], T]) -> T:
+    def _transact(self, work: Callable[[psycopg.Cursor[Any]], T], deadline: Deadline) -> T:
         is_used = self._connection is not None or self._pool is not None
         while True:
             begun = False
             try:
-                with self._connected() as connection, connection.transaction():
+                with self._connected(deadline) as connection, connection.transaction():
                     begun = True
                     with connection.cursor(row_factory=tuple_row) as cursor:
                         return work(cursor)
-            except psycopg.OperationalError as error:
+            except (psycopg.OperationalError, TimeoutError) as error:
                 # As above; and what has begun may have been committed.
                 self.close()
-                if begun or not is_used or isinstance(error, psycopg_pool.PoolTimeout):
+                if begun or not is_used or isinstance(error, psycopg_pool.PoolTimeout | TimeoutError):
                     raise
             is_used = False
 
-    def _execute(self, statement: LiteralString, values: dict[str, Any] | None = None) -> Any:
+    def _execute(self, deadline: Deadline, statement: LiteralString, values: dict[str, Any] | None = None) -> Any:
         try:
-            with self._connected() as connection, connection.cursor(row_factory=tuple_row) as cursor:
+            with self._connected(deadline) as connection, connection.cursor(row_factory=tuple_row) as cursor:
                 cursor.execute(statement, values, prepare=self._prepare if values else False)
                 return cursor.fetchone() if cursor.description else None
         except psycopg.ProgrammingError:
@@ -141,14 +244,23 @@ class Session:
             self.close()
             raise
 
-    def _connected(self) -> AbstractContextManager[psycopg.Connection[Any]]:
+    @contextmanager
+    def _connected(self, deadline: Deadline) -> Iterator[psycopg.Connection[Any]]:
         if self._pool is not None:
-            return self._pool.connection(timeout=self._timeout)
+            connection = self._pool.getconn(self._timeout)
+            try:
+                with WATCH.until(deadline, connection), connection:  # which ends with a commit
+                    yield connection
+            finally:
+                self._pool.putconn(connection)
+            return
         if self._connection is None or self._connection.closed:
             # Held before it is used, so that it is closed if that fails.
-            connection = self._connection = psycopg.connect(self._conninfo, autocommit=True)
-            self._prepare = is_direct(connection, connection.execute(BACKEND).fetchone())
-        return nullcontext(self._connection)
+            self._connection, self._prepare = psycopg.connect(self._conninfo, autocommit=True), None
+        with WATCH.until(deadline, self._connection):
+            if self._prepare is None:
+                self._prepare = is_direct(self._connection, self._connection.execute(BACKEND).fetchone())
+            yield self._connection
 
     def close(self) -> None:
         """Close the connection; the next use opens another."""
@@ -156,56 +268,62 @@ class Session:
         if connection is not None:
             connection.close()
 
-    def __del__(self) -> None:
-        leave(self._connection, self._pid)
 
+def transact(
+    pool: ConnectionPool[Session],
+    work: Callable[[psycopg.Cursor[Any]], T],
+    *,
+    is_long: bool = False,
+    passing: tuple[type[psycopg.Error], ...] = (),
+) -> T:
+    """Call a function with a cursor, in a transaction on a session of a store's pool.
 
-@contextmanager
-def borrowed(pool: ConnectionPool[Session], seconds: float) -> Iterator[Session]:
-    """Return a session of a store's pool in a context manager.
+    Args:
+        pool: The pool; after `detect_fork`.
+        work: The function.
+        is_long: Whether it may have to search or change a whole table.
+        passing: What is not translated.
 
     Raises:
-        ConnectionError: None is free for that many seconds.
+        ConfigurationError: PostgreSQL refuses it, and will.
+        ConnectionError: No session is free for `BUSY_SECONDS`, or PostgreSQL cannot do it now.
     """
     try:
-        session = pool.acquire(Deadline.after(seconds))
+        session = pool.acquire(Deadline.after(BUSY_SECONDS))
     except DeadlineExceeded:
         raise ConnectionError("All connections of this store are in use.") from None
     try:
-        yield session
+        return session.transaction(work, Deadline.after(_LONG_SECONDS if is_long else BUSY_SECONDS))
+    except passing:
+        raise
+    except (psycopg.Error, OSError) as error:
+        raise as_journal_error(error) from None
     finally:
         pool.release(session)
 
 
-class AsyncSession:
-    """A `Session` for an event loop."""
+class AsyncSession(_Connections):
+    """For an event loop."""
 
-    def __init__(
-        self, schema: LiteralString, conninfo: str = "", *, pool: psycopg_pool.AsyncConnectionPool | None = None
-    ) -> None:
-        """Lazy; see `Session`."""
-        self._create: LiteralString = _ONE_AT_A_TIME + schema
-        self._conninfo = conninfo
-        self._pool = pool
-        self._connection: psycopg.AsyncConnection[Any] | None = None
-        self._prepare: bool | None = None
-        self._pid = os.getpid()
+    _pool: psycopg_pool.AsyncConnectionPool | None
+    _connection: psycopg.AsyncConnection[Any] | None
 
     async def run(self, statement: LiteralString, values: dict[str, Any]) -> Any:
         """Execute a statement; see `Session.run`."""
         is_used = self._connection is not None
+        deadline = Deadline.after(_STATEMENT_SECONDS)
         try:
-            return await self._execute(statement, values)
+            return await self._execute(deadline, statement, values)
         except errors.UndefinedTable:
-            await self._execute(self._create)
+            await self._execute(deadline, self._create)
         except psycopg.OperationalError:
             if not is_used:
                 raise
-        return await self._execute(statement, values)
+        return await self._execute(deadline, statement, values)
 
-    async def _execute(self, statement: LiteralString, values: dict[str, Any] | None = None) -> Any:
+    async def _execute(self, deadline: Deadline, statement: LiteralString, values: dict[str, Any] | None = None) -> Any:
         try:
-            async with await self._connected() as connection, connection.cursor(row_factory=tuple_row) as cursor:
+            async with self._connected(deadline) as connection, connection.cursor(row_factory=tuple_row) as cursor:
                 await cursor.execute(statement, values, prepare=self._prepare if values else False)
                 return await cursor.fetchone() if cursor.description else None
         except psycopg.ProgrammingError:
@@ -214,22 +332,30 @@ class AsyncSession:
             await self.aclose()
             raise
 
-    async def _connected(self) -> AbstractAsyncContextManager[psycopg.AsyncConnection[Any]]:
+    @asynccontextmanager
+    async def _connected(self, deadline: Deadline) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         if self._pool is not None:
-            return self._pool.connection(timeout=STEP_SECONDS)
+            connection = await self._pool.getconn(self._timeout)
+            try:
+                with WATCH.until(deadline, connection):
+                    async with connection:
+                        yield connection
+            finally:
+                await self._pool.putconn(connection)
+            return
         if self._connection is None:
-            connection = self._connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
-            self._prepare = is_direct(connection, await (await connection.execute(BACKEND)).fetchone())
-        return nullcontext(self._connection)
+            self._connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
+            self._prepare = None
+        with WATCH.until(deadline, self._connection):
+            if self._prepare is None:
+                self._prepare = is_direct(self._connection, await (await self._connection.execute(BACKEND)).fetchone())
+            yield self._connection
 
     async def aclose(self) -> None:
         """Close the connection, at the end of the event loop or when it is lost."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.close()
-
-    def __del__(self) -> None:
-        leave(self._connection, self._pid)
 
 
 INHERITED: Final[list[object]] = []
@@ -334,8 +460,16 @@ def refusal(error: Exception) -> ConfigurationError | None:
     return None
 
 
+def as_journal_error(error: Exception) -> ConfigurationError | ConnectionError:
+    """Return the error of a journal, or a log, for one of psycopg."""
+    # Not a StoreError, which no review tries again.
+    return refusal(error) or ConnectionError(outage(error))
+
+
 def outage(error: Exception) -> str:
     """Say what went wrong otherwise, without the error's own text."""
+    if isinstance(error, TimeoutError):
+        return "PostgreSQL does not answer in time."
     if isinstance(error, psycopg.Error) and error.sqlstate:
         return f"PostgreSQL cannot do it now: {type(error).__name__}."
     return "PostgreSQL cannot be reached."

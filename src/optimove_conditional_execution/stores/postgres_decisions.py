@@ -14,15 +14,20 @@ from . import hash_chain
 from .chained_log import Append, ChainedLog, Execute, Identify, completion_key, has_decision
 from .hash_chain import Content, Row
 from .payloads import EncryptionKeys
-from .postgres_connection import Session, borrowed, checked_conninfo, errors, psycopg, psycopg_pool
-from .postgres_locks import as_journal_error
+from .postgres_connection import (
+    BUSY_SECONDS,
+    Session,
+    checked_conninfo,
+    errors,
+    psycopg,
+    psycopg_pool,
+    transact,
+)
 from .postgres_schema import DECISIONS_SCHEMA
 from .remote import MAX_CONNECTIONS
 
 T = TypeVar("T")
 Cursor = psycopg.Cursor[Any]
-
-_BUSY_SECONDS: Final = 10.0
 
 # A row lock, not an advisory one: the row holds what the next entry needs, so that one statement locks and reads it,
 # it is apart for logs in several schemas, and a pooler may stand in between.
@@ -100,7 +105,8 @@ class PostgresDecisionLog(ChainedLog):
                 empty, blank or of another type, or a key invalid, or the extra `encryption` missing, or that payloads
                 with the ids that `identify` keeps out would be kept without a key; at first use, that PostgreSQL
                 refuses it: a wrong password, a database, a table or a permission that is missing, a read-only replica.
-            ConnectionError: In all methods: PostgreSQL cannot be reached, or cannot do it now. It can be tried again.
+            ConnectionError: In all methods: PostgreSQL cannot be reached, cannot do it now, or has not replied for 10 s
+                (5 minutes to what reads or deletes). It can be tried again.
         """
         super().__init__(identify, keep_payloads=keep_payloads, encryption_keys=encryption_keys)
         schema = DECISIONS_SCHEMA if create_tables else ""
@@ -110,7 +116,7 @@ class PostgresDecisionLog(ChainedLog):
             )
         if isinstance(conninfo_or_pool, psycopg_pool.ConnectionPool):
             given = conninfo_or_pool
-            self._make = lambda: Session(schema, pool=given, timeout=_BUSY_SECONDS)
+            self._make = lambda: Session(schema, pool=given, timeout=BUSY_SECONDS)
         else:
             conninfo = checked_conninfo(conninfo_or_pool)
             self._make = lambda: Session(schema, conninfo)
@@ -123,26 +129,26 @@ class PostgresDecisionLog(ChainedLog):
         self._pool: ConnectionPool[Session] = ConnectionPool(MAX_CONNECTIONS, self._make)
 
     def _write(self, contents: Sequence[Content]) -> None:
+        detect_fork()
         is_soon = not has_decision(contents)
         try:
-            self._transaction(
-                lambda cursor: _append(cursor, contents, is_soon=is_soon), passing=(errors.UniqueViolation,)
+            transact(
+                self._pool, lambda cursor: _append(cursor, contents, is_soon=is_soon), passing=(errors.UniqueViolation,)
             )
         except errors.UniqueViolation:  # it holds one of the records, since a reply was lost; which is rare
-            pass
-        else:
-            return
-        self._transaction(lambda cursor: _append(cursor, _unknown(cursor, contents)))
+            transact(self._pool, lambda cursor: _append(cursor, _unknown(cursor, contents)))
 
     def _query(self, work: Callable[[Execute], T]) -> T:
-        return self._transaction(lambda cursor: work(_executing(cursor)))
+        detect_fork()
+        return transact(self._pool, lambda cursor: work(_executing(cursor)), is_long=True)
 
     def _change(self, work: Callable[[Execute, Append], T]) -> T:
         def alone(cursor: Cursor) -> T:
             _lock(cursor)
             return work(_executing(cursor), lambda content: _append(cursor, [content]))
 
-        return self._transaction(alone)
+        detect_fork()
+        return transact(self._pool, alone, is_long=True)
 
     def _highest(self, execute: Execute) -> int:
         found = execute("SELECT number FROM optimove_decision_log_head WHERE id = 1")
@@ -167,20 +173,10 @@ class PostgresDecisionLog(ChainedLog):
         A server that does not answer is waited for ten seconds at most; what it was given then counts as not written.
         """
         detect_fork()
-        self._group.wait(_BUSY_SECONDS)
+        self._group.wait(BUSY_SECONDS)
         pool, self._pool = self._pool, ConnectionPool(MAX_CONNECTIONS, self._make)
         for session in pool.clients():
             session.close()
-
-    def _transaction(self, work: Callable[[Cursor], T], *, passing: tuple[type[psycopg.Error], ...] = ()) -> T:
-        detect_fork()
-        with borrowed(self._pool, _BUSY_SECONDS) as session:
-            try:
-                return session.transaction(work)
-            except passing:
-                raise
-            except (psycopg.Error, OSError) as error:
-                raise as_journal_error(error) from None
 
 
 def _executing(cursor: Cursor) -> Execute:

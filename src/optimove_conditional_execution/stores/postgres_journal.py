@@ -25,20 +25,26 @@ from .journals import (
     unknown_review,
 )
 from .postgres_connection import (
+    BUSY_SECONDS,
     Session,
-    borrowed,
     checked_conninfo,
     psycopg,
     psycopg_pool,
+    transact,
 )
-from .postgres_locks import AdvisoryLocks, as_journal_error, connect_directly
+from .postgres_locks import AdvisoryLocks, connect_directly
 from .postgres_schema import JOURNAL_SCHEMA
 from .remote import MAX_CONNECTIONS
 
 T = TypeVar("T")
 Cursor = psycopg.Cursor[Any]
 
-_BUSY_SECONDS: Final = 10.0
+# The server ends the session of a process that was frozen in the middle, whose row would stay locked for others.
+_NOT_IDLE: Final = "set_config('idle_in_transaction_session_timeout', '60s', true)"
+_LOCK: Final = f"SELECT id, run, {_NOT_IDLE} FROM optimove_reviews WHERE key = %s FOR UPDATE"  # noqa: S608 - our own
+_START: Final = f"""
+UPDATE optimove_reviews SET run = DEFAULT WHERE key = %s RETURNING run, CASE WHEN finished THEN report END, {_NOT_IDLE}
+"""  # noqa: S608 - our own
 
 
 @final
@@ -69,7 +75,8 @@ class PostgresJournal(AbstractContextManager["PostgresJournal"]):
             ConfigurationError: Here, that the conninfo is invalid, or the pool too small or an `AsyncConnectionPool`;
                 at first use, that PostgreSQL refuses it: a wrong password, a database, a table or a permission that is
                 missing, a read-only replica, a pooler in between.
-            ConnectionError: In all methods: PostgreSQL cannot be reached, or cannot do it now. It can be tried again.
+            ConnectionError: In all methods: PostgreSQL cannot be reached, cannot do it now, or has not replied for 10 s
+                (5 minutes to what prunes). It can be tried again.
         """
         if isinstance(conninfo_or_pool, psycopg_pool.AsyncConnectionPool):
             raise ConfigurationError(
@@ -81,11 +88,11 @@ class PostgresJournal(AbstractContextManager["PostgresJournal"]):
                 raise ConfigurationError(
                     "The pool needs max_size=2 or more: one connection holds the locks of reviews."
                 )
-            self._make = lambda: Session(JOURNAL_SCHEMA, pool=given, timeout=_BUSY_SECONDS)
-            self._locks = AdvisoryLocks(lambda: given.getconn(_BUSY_SECONDS), given.putconn)
+            self._make = lambda: Session(JOURNAL_SCHEMA, pool=given, timeout=BUSY_SECONDS)
+            self._locks = AdvisoryLocks(lambda: given.getconn(BUSY_SECONDS), given.putconn)
         else:
             conninfo = checked_conninfo(conninfo_or_pool)
-            self._make = lambda: _DirectSession(JOURNAL_SCHEMA, conninfo)
+            self._make = lambda: Session(JOURNAL_SCHEMA, conninfo)
             self._locks = AdvisoryLocks(lambda: connect_directly(conninfo), psycopg.Connection[Any].close, is_ours=True)
         self._pool: ConnectionPool[Session] = ConnectionPool(MAX_CONNECTIONS, self._make)
         reset_after_fork(self)
@@ -108,12 +115,7 @@ class PostgresJournal(AbstractContextManager["PostgresJournal"]):
 
         def work(cursor: Cursor) -> OpenReview:
             _add(cursor, event)
-            cursor.execute(
-                "UPDATE optimove_reviews SET run = DEFAULT WHERE key = %s"
-                " RETURNING run, CASE WHEN finished THEN report END",
-                (key,),
-            )
-            run, report = cursor.fetchone() or (0, None)
+            run, report, _ = cursor.execute(_START, (key,)).fetchone() or (0, None, "")
             others = cursor.execute(
                 "SELECT event FROM optimove_reviews WHERE clearance = %s AND key <> %s", (clearance_text(event), key)
             ).fetchall()
@@ -252,7 +254,8 @@ class PostgresJournal(AbstractContextManager["PostgresJournal"]):
                 cursor.execute(
                     "DELETE FROM optimove_reviews WHERE finished AND clearance < %s", (before.isoformat(),)
                 ).rowcount
-            )
+            ),
+            is_long=True,
         )
 
     def close(self) -> None:
@@ -270,11 +273,10 @@ class PostgresJournal(AbstractContextManager["PostgresJournal"]):
         """Write to a review, one transaction after another, unless a later run has opened it."""
 
         def fenced(cursor: Cursor) -> None:
-            cursor.execute("SELECT id, run FROM optimove_reviews WHERE key = %s FOR UPDATE", (key,))
-            row = cursor.fetchone()
+            row = cursor.execute(_LOCK, (key,)).fetchone()
             if row is None:
                 raise unknown_review()
-            review, latest = row
+            review, latest, _ = row
             if run is not None and latest != run:
                 raise superseded()
             work(cursor, review)
@@ -286,18 +288,9 @@ class PostgresJournal(AbstractContextManager["PostgresJournal"]):
         if run is not None:
             self._locks.look()
 
-    def _transaction(self, work: Callable[[Cursor], T]) -> T:
+    def _transaction(self, work: Callable[[Cursor], T], *, is_long: bool = False) -> T:
         detect_fork()
-        with borrowed(self._pool, _BUSY_SECONDS) as session:
-            try:
-                return session.transaction(work)
-            except (psycopg.Error, OSError) as error:
-                raise as_journal_error(error) from None
-
-
-class _DirectSession(Session):
-    def _connect(self) -> psycopg.Connection[Any]:
-        return connect_directly(self._conninfo)
+        return transact(self._pool, work, is_long=is_long)
 
 
 def _add(cursor: Cursor, event: CampaignReadyEvent) -> bool:

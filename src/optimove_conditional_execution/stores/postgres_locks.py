@@ -5,15 +5,26 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, LiteralString
 
+from ..deadline import Deadline
 from ..errors import ConfigurationError
 from ..fork import detect_fork
 from ..observers import SafeLogger
-from .postgres_connection import BACKEND, INHERITED, is_direct, leave, outage, psycopg, refusal, tuple_row
+from .postgres_connection import (
+    BACKEND,
+    BUSY_SECONDS,
+    INHERITED,
+    WATCH,
+    as_journal_error,
+    is_direct,
+    leave,
+    psycopg,
+    tuple_row,
+)
 
 LOGGER: Final = SafeLogger("review")
 
@@ -166,7 +177,7 @@ class AdvisoryLocks:
             self._connection = connection
             if not self._is_ours:
                 _check_direct(connection)
-        with self._connection.transaction(), self._connection.cursor(row_factory=tuple_row) as cursor:
+        with _transaction(self._connection) as cursor:
             cursor.execute(statement, (value,))
             return cursor.fetchone() == (True,)
 
@@ -200,7 +211,8 @@ def connect_directly(conninfo: str) -> psycopg.Connection[Any]:
     connection = psycopg.connect(conninfo, autocommit=True)
     try:
         _check_direct(connection)
-        connection.execute(_SETTINGS)
+        with _transaction(connection) as cursor:
+            cursor.execute(_SETTINGS)
     except BaseException:
         connection.close()
         raise
@@ -208,12 +220,12 @@ def connect_directly(conninfo: str) -> psycopg.Connection[Any]:
 
 
 def _check_direct(connection: psycopg.Connection[Any]) -> None:
-    with connection.transaction(), connection.cursor(row_factory=tuple_row) as cursor:
+    with _transaction(connection) as cursor:
         if not is_direct(connection, cursor.execute(BACKEND).fetchone()):
             raise ConfigurationError(_POOLER)
 
 
-def as_journal_error(error: Exception) -> ConfigurationError | ConnectionError:
-    """Return the error of a journal for one of psycopg."""
-    # Not a StoreError, which no review tries again.
-    return refusal(error) or ConnectionError(outage(error))
+@contextmanager
+def _transaction(connection: psycopg.Connection[Any]) -> Iterator[psycopg.Cursor[Any]]:
+    with WATCH.until(Deadline.after(BUSY_SECONDS), connection), connection.transaction():
+        yield connection.cursor(row_factory=tuple_row)

@@ -100,9 +100,9 @@ class RedisClaims(RemoteClaims):
     """A claim store in Redis 5 or later, or Valkey: for `WebhookReceiver` and for `AsyncWebhookReceiver`.
 
     Each step is one Lua script on one key, which Redis expires by itself; leases count on Redis' clock. The keys hold
-    the answers that Optimove has not accepted yet, `additional_data` included, until their deadline. Redis must keep
-    what it has confirmed (`appendonly yes`), and must not evict keys (`maxmemory-policy noeviction`): what it forgets
-    is decided again. Safe for threads, any number of event loops, and forks.
+    the answers that Optimove has not accepted yet, `additional_data` included, until half a minute after their
+    deadline. Redis must keep what it has confirmed (`appendonly yes`), and must not evict keys (`maxmemory-policy
+    noeviction`): what it forgets is decided again. Safe for threads, any number of event loops, and forks.
 
     Attributes:
         asynchronous: The same claims for an event loop; `AsyncWebhookReceiver` takes it by itself.

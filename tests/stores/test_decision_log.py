@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
@@ -38,17 +38,6 @@ from tests.stores.decision_log_suite import (
     fault_of,
     record,
 )
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "decisions.db"
-
-
-@pytest.fixture
-def log(path: Path) -> Iterator[SqliteDecisionLog]:
-    with SqliteDecisionLog(path) as log:
-        yield log
 
 
 def change(path: Path, *statements: str) -> None:
