@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import fcntl
 import gc
 import os
 import signal
@@ -60,10 +61,19 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Collect without garbage collections: all that is made stays, and they take a third of the time."""
+    """Collect at half the price.
+
+    pytest compiles each test module with its assertions rewritten, and keeps the result. So xdist's workers collect one
+    after the other: the first compiles, the others read. Together each would compile all of them.
+
+    There is no garbage to collect meanwhile: all that is made stays.
+    """
     gc.disable()
     try:
-        return (yield)
+        with Path(__file__).open() as lock:
+            if "PYTEST_XDIST_WORKER" in os.environ and not sys.dont_write_bytecode:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            return (yield)
     finally:
         gc.enable()
 
