@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import socket
 import sys
-from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
-from wsgiref.util import shift_path_info
-from wsgiref.validate import validator
 
 from tests.adapters import apps
 
 
 def main(descriptor: str, *factories: str) -> None:
     """Serve until the process is ended."""
-    served = {name: validator(getattr(apps, name)()) for name in factories}
-
-    def mounted(environ: dict[str, Any], start_response: Any) -> Any:
-        return served[shift_path_info(environ) or ""](environ, start_response)
-
     server = WSGIServer(("127.0.0.1", 0), WSGIRequestHandler, bind_and_activate=False)
     server.socket.close()
     server.socket = socket.socket(fileno=int(descriptor))
     server.server_name, server.server_port = server.socket.getsockname()
     server.setup_environ()
-    server.set_app(mounted)
+    server.set_app(apps.mounted(*factories, validated=True))
     server.serve_forever()
 
 
