@@ -67,7 +67,7 @@ ROOMS = {
     "hostile/test_over_http.py": {NEWEST},
     "hostile/test_tracebacks.py": BOTH,
     "receivers/test_gevent.py": BOTH,
-    "receivers/test_listener.py": BOTH,
+    "receivers/test_listener.py": {OLDEST},
     "receivers/test_shadow.py": {NEWEST},
     "review/test_adversity.py": {NEWEST},
     "review/test_behaviour_table.py": BOTH,
