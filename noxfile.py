@@ -213,8 +213,8 @@ def wheel(session: nox.Session) -> None:
         resolve = ("uv", "pip", "compile", "--quiet", "--resolution", "lowest-direct", *extras)
         session.run(*resolve, "--output-file", str(lowest), "pyproject.toml", silent=True)
         requirements += ["--constraint", str(lowest)]
-    # Otherwise each of the tests' workers would compile the packages as it starts, all at the same time.
-    session.install("--compile-bytecode", *requirements)
+    # Not compiled beforehand: the tests import a fifth of the files, and one worker compiles those for the others.
+    session.install(*requirements)
     # Not `create_tmp`: it would put the tests' temporary files below this project and its settings.
     away = ROOT / ".nox" / f"away-{session.python}"
     shutil.rmtree(away, ignore_errors=True)
