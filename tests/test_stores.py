@@ -5,9 +5,11 @@ What every store does is in `tests.stores.claim_suite`.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
+import contextlib
+import json
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing
@@ -177,22 +179,36 @@ def test_what_is_no_database_is_said_at_once(tmp_path: Path) -> None:
         SqliteClaims(tmp_path / "no-such-folder" / "claims.sqlite")
 
 
-def _race(path: str, results: Any) -> None:
-    with SqliteClaims(path) as store:
-        results.put([turn for turn in range(40) if acquired(store, f"r-{turn}", str(os.getpid()))])
+RACE = """
+import os, sys
+from optimove_conditional_execution.stores import SqliteClaims
+
+with SqliteClaims(sys.argv[1]) as store:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    owner = str(os.getpid())
+    print([turn for turn in range(40) if store.acquire(f"r-{turn}", owner, 60.0, 60.0).mine])
+"""
 
 
 def test_one_winner_among_processes(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    results = context.Queue()
-    path = str(tmp_path / "claims.sqlite")
-    processes = [context.Process(target=_race, args=(path, results)) for _ in range(3)]
-    for process in processes:
-        process.start()
-    won = [turn for _ in processes for turn in results.get(timeout=60)]
-    for process in processes:
-        process.join(30)
-        assert process.exitcode == 0
+    command = [sys.executable, "-c", RACE, str(tmp_path / "claims.sqlite")]
+    won: list[int] = []
+    with contextlib.ExitStack() as stack:
+        processes = [
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            for _ in range(3)
+        ]
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        for process in processes:
+            won += json.loads(process.communicate(timeout=60)[0])
+    assert [process.returncode for process in processes] == [0, 0, 0]
     assert sorted(won) == list(range(40))
 
 

@@ -30,7 +30,7 @@ def _recorded(error: BaseException, seen: set[int], own_frames: bool) -> Iterato
     while traceback is not None:
         frame = traceback.tb_frame
         if own_frames or not frame.f_code.co_filename.startswith(TESTS):
-            where = f"{kind}, {Path(frame.f_code.co_filename).name}, {frame.f_code.co_name}"
+            where = f"{kind}, {frame.f_code.co_filename.rpartition('/')[2]}, {frame.f_code.co_name}"
             for name, value in dict(frame.f_locals).items():
                 for text in _texts(value, DEPTH):
                     yield f"{where}, {name}: {text}"

@@ -248,13 +248,17 @@ async def overload(mount: Mount) -> bool:
         await release.wait()
         return False
 
+    timeout_ms = round(800 * PATIENCE)
     async with scene(mount, decide) as now:
-        posts = [asyncio.ensure_future(now.post(now.question(timeout_ms=4_000)[1])) for _ in range(98)]
-        await asyncio.sleep(0.5)
+        posts = [asyncio.ensure_future(now.post(now.question(timeout_ms=timeout_ms)[1])) for _ in range(98)]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE / 5):
+                while len(now.asked) < len(posts):
+                    await asyncio.sleep(0.01)
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False, limits=limits) as now.http:
-            posts += [asyncio.ensure_future(now.post(now.question(timeout_ms=4_000)[1])) for _ in range(20)]
-            await asyncio.wait(posts, timeout=1.5)
+            posts += [asyncio.ensure_future(now.post(now.question(timeout_ms=timeout_ms)[1])) for _ in range(20)]
+            await asyncio.wait(posts, timeout=PATIENCE / 3, return_when=asyncio.FIRST_COMPLETED)
             refused = [post for post in posts if post.done() and post.result() == 503]
             release.set()
             await asyncio.gather(*posts)

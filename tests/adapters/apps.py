@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from typing import Any
+from wsgiref.util import shift_path_info
+from wsgiref.validate import validator
 
 import flask
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
@@ -90,6 +92,14 @@ def django_view() -> Any:
         SECRET_KEY="for the middleware",
     )
     return get_wsgi_application()
+
+
+def mounted(*factories: str, validated: bool = False) -> Any:
+    """Return the WSGI applications of some factories, each at the path of its name."""
+    made = {name: globals()[name]() for name in factories}
+    if validated:
+        made = {name: validator(app) for name, app in made.items()}
+    return lambda environ, start_response: made[shift_path_info(environ) or ""](environ, start_response)
 
 
 def django_async_view() -> Any:

@@ -88,9 +88,9 @@ def gunicorn_command(application: str) -> Callable[[int], list[str]]:
     return lambda fd: ["-m", "gunicorn", *options, "--bind", f"fd://{fd}", application]
 
 
-def wsgiref_command(factory: str) -> Callable[[int], list[str]]:
-    """Return how to serve a WSGI factory with the standard library's server, under its validator."""
-    return lambda fd: ["-m", "tests.adapters.wsgiref_server", str(fd), factory]
+def wsgiref_command(*factories: str) -> Callable[[int], list[str]]:
+    """Return how to serve WSGI factories of `apps.py` with the standard library's server, under its validator."""
+    return lambda fd: ["-m", "tests.adapters.wsgiref_server", str(fd), *factories]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import functools
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,13 @@ def environment(optimove_url: str) -> dict[str, str]:
     return {"OPTIMOVE_API_KEY": "fake-api-key", "OPTIMOVE_BASE_URL": optimove_url, "OPTIMOVE_WEBHOOK_SECRET": SECRET}
 
 
-@pytest.mark.parametrize("factory", FACTORIES)
 def test_every_row_of_the_table_under_wsgiref_and_its_validator(
-    factory: str, fake_optimove: FakeOptimove, optimove_url: str, tmp_path: Path
+    fake_optimove: FakeOptimove, optimove_url: str, tmp_path: Path
 ) -> None:
-    command = wsgiref_command(f"tests.adapters.apps:{factory}")
+    command = wsgiref_command(*FACTORIES)
     with running(command, log=tmp_path / "log", environment=environment(optimove_url)) as server:
-        assert ask_every_row(f"{server.url}/optimove", fake_optimove) == ROWS
+        seen = {name: ask_every_row(f"{server.url}/{name}/optimove", fake_optimove) for name in FACTORIES}
+        assert seen == dict.fromkeys(FACTORIES, ROWS)
     assert "Traceback" not in server.printed()
 
 
@@ -44,18 +45,25 @@ Gunicorn = Callable[[str], tuple[Running, FakeOptimove]]
 
 @pytest.fixture(scope="module")
 def gunicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gunicorn]:
-    """Serve a factory of `apps.py`, each once for all tests here, and tell its stand-in for Optimove."""
+    """Serve a factory of `apps.py` below its name, once for all tests here, and tell its stand-in for Optimove.
+
+    The views of Django have a process each, since each has settings of its own; the others share one.
+    """
     with contextlib.ExitStack() as stack:
 
         @functools.cache
-        def serve(factory: str) -> tuple[Running, FakeOptimove]:
+        def serve(*factories: str) -> tuple[Running, FakeOptimove]:
             fake = FakeOptimove()
             optimove_url = stack.enter_context(served(ASGIApp(OverHTTP(fake))))
-            command = gunicorn_command(f"tests.adapters.apps:{factory}()")
+            command = gunicorn_command(f"tests.adapters.apps:mounted{factories!r}")
             log = tmp_path_factory.mktemp("gunicorn") / "log"
             return stack.enter_context(running(command, log=log, environment=environment(optimove_url))), fake
 
-        yield serve
+        def below(factory: str) -> tuple[Running, FakeOptimove]:
+            server, fake = serve(factory) if "django" in factory else serve("plain", "flask_mount", "flask_view")
+            return replace(server, url=f"{server.url}/{factory}"), fake
+
+        yield below
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
@@ -77,7 +85,7 @@ def test_gunicorn_hands_on_chunked_bodies(gunicorn: Gunicorn) -> None:
     question, body, signature = asked(fake)
     headers = {"optimove-signature-content": signature}
     posted = httpx.post(server.url, content=iter([body[:100], body[100:]]), headers=headers, timeout=30)
-    too_long = talk(server.url, [head("/", ("Transfer-Encoding", "chunked")), *chunks(MAX_BODY * 4)])
+    too_long = talk(server.url, [head("/plain", ("Transfer-Encoding", "chunked")), *chunks(MAX_BODY * 4)])
     assert (posted.status_code, question.approved) == (200, True)
     assert too_long.status == 413
     assert "Traceback" not in server.printed()
@@ -102,7 +110,7 @@ def test_a_sender_that_promises_more_than_it_sends_is_no_sender(gunicorn: Gunico
     question, body, signature = asked(fake)
     # The signature covers the whole body, so a part of it is worth nothing.
     headers = [("Content-Length", str(len(body))), ("optimove-signature-content", signature)]
-    hang_up(server.url, head("/", *headers) + body[:-1])
+    hang_up(server.url, head("/plain", *headers) + body[:-1])
     assert ask_every_row(f"{server.url}/optimove", fake) == ROWS
     assert question.answer is None
     assert "Traceback" not in server.printed()

@@ -1,23 +1,22 @@
-"""Serves a WSGI application of `apps` with wsgiref, under its validator: `python -m ... FD module:factory`."""
+"""Serves WSGI applications of `apps` with wsgiref, each under its validator, at the path of its factory's name."""
 
 from __future__ import annotations
 
-import importlib
 import socket
 import sys
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
-from wsgiref.validate import validator
+
+from tests.adapters import apps
 
 
-def main(descriptor: str, factory: str) -> None:
+def main(descriptor: str, *factories: str) -> None:
     """Serve until the process is ended."""
-    module, _, name = factory.partition(":")
     server = WSGIServer(("127.0.0.1", 0), WSGIRequestHandler, bind_and_activate=False)
     server.socket.close()
     server.socket = socket.socket(fileno=int(descriptor))
     server.server_name, server.server_port = server.socket.getsockname()
     server.setup_environ()
-    server.set_app(validator(getattr(importlib.import_module(module), name)()))
+    server.set_app(apps.mounted(*factories, validated=True))
     server.serve_forever()
 
 

@@ -254,7 +254,9 @@ def test_a_service_has_the_default_signals_also_under_nohup() -> None:
 def test_a_reader_that_leaves_does_not_hold_it_up(tmp_path: Path) -> None:
     written = tmp_path / "written"
     # More than a pipe takes.
-    script = f"import pathlib, sys; sys.stderr.write('x\\n' * 300_000); pathlib.Path({str(written)!r}).touch()"
+    script = (
+        f"import pathlib, sys; sys.stderr.write(('x' * 99 + '\\n') * 6_000); pathlib.Path({str(written)!r}).touch()"
+    )
     reading, writing = os.pipe()
     os.close(reading)
     try:

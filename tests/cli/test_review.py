@@ -102,18 +102,16 @@ def test_a_review_that_is_not_complete_is_resumed(folder: Path, fake_optimove: F
     campaign = fake_optimove.add_campaign(100)
     (folder / "event.json").write_text(json.dumps(campaign.payload))
     journal = ["--journal", "reviews.db"]
-    status, printed, _ = review_process(
-        folder, fake_optimove, optimove_url, "run", "gate:broken", "event.json", *journal
-    )
+    status, printed, _ = review(folder, fake_optimove, optimove_url, "run", "gate:broken", "event.json", *journal)
     assert status == 1
     assert "INCOMPLETE" in printed
     assert "ValueError" in printed
-    status, printed, _ = review_process(folder, fake_optimove, optimove_url, "status", *journal)
+    status, printed, _ = review(folder, fake_optimove, optimove_url, "status", *journal)
     assert "unfinished" in printed
     status, printed, _ = review_process(folder, fake_optimove, optimove_url, "resume", "gate:odd", *journal, "--json")
     assert status == 0
     assert [(one["approved"], one["complete"]) for one in json.loads(printed)] == [(50, True)]
-    status, printed, _ = review_process(folder, fake_optimove, optimove_url, "resume", "gate:odd", *journal)
+    status, printed, _ = review(folder, fake_optimove, optimove_url, "resume", "gate:odd", *journal)
     assert (status, printed) == (0, "Nothing is left to do.\n")
     assert len(SqliteJournal(folder / "reviews.db").reviews()) == 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from datetime import datetime
 from typing import Any, Final
 
@@ -103,9 +102,10 @@ def became(model: str, field: str, column: str) -> str:
 CELLS: Final = table()
 
 
-@pytest.mark.parametrize(("model", "field", "column", "said"), CELLS, ids=lambda part: re.sub(r"\W", "_", str(part)))
-def test_each_cell_says_what_the_model_does(model: str, field: str, column: str, said: str) -> None:
-    assert became(model, field, column) == said
+@pytest.mark.parametrize(("model", "field"), dict.fromkeys((model, field) for model, field, _, _ in CELLS))
+def test_each_cell_says_what_the_model_does(model: str, field: str) -> None:
+    row = {column: said for *name, column, said in CELLS if name == [model, field]}
+    assert {column: became(model, field, column) for column in row} == row
 
 
 def test_every_field_of_every_payload_stands_in_the_table() -> None:

@@ -1,17 +1,25 @@
-"""The command that each example's docstring ends with is run to the letter, by a shell, in a copy of the folder."""
+"""The command that each example's docstring ends with is run to the letter, in a copy of the folder.
+
+A shell runs those that start Python, and one of each command of `optimove-ce`; of the others, `optimove-ce` itself runs
+in this process, since to start one more takes longer than what it does. What it starts are processes always.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
+from unittest import mock
 
 import pytest
+from click.testing import CliRunner
 
+from optimove_conditional_execution.cli.app import program
 from tests.adapters.servers import PATIENCE
 from tests.examples.commands import ALL, command_of
 from tests.examples.test_examples import SERVERS, folder
@@ -27,7 +35,6 @@ PRINTED: Final = {
     "fastapi_gate.py": HALF,
     "flask_gate.py": HALF,
     "django_gate.py": HALF,
-    "lambda_gate.py": HALF,
     "lambda_local.py": HALF,
     "http_backend_gate.py": HALF,
     "load_shedding_gate.py": HALF,
@@ -35,11 +42,6 @@ PRINTED: Final = {
     "production_gate.py": HALF,
     "player_service.py": r"^a player service at http://127\.0\.0\.1:\d+$",
     "script_gate.py": HALF,
-    "test_fastapi_gate.py": r" 4 passed in ",
-    "test_flask_gate.py": r" 3 passed in ",
-    "test_django_gate.py": r" 4 passed in ",
-    "test_lambda_gate.py": r" 4 passed in ",
-    "test_script_gate.py": r" 4 passed in ",
     "manage_webhooks.py": r"^webhook1$",
     "fastapi_listener.py": r"HTTP 200; 20 rows$\n^1 update, of 19 at most: 19 approved, 0 denied, 0 unknown, 0 late",
     "promo_activation.py": r"HTTP 200; 20 rows$\n^1 update, of 20 at most: 20 approved, 0 denied, 0 unknown, 0 late",
@@ -49,27 +51,77 @@ PRINTED: Final = {
 }
 """What each command prints on standard output, among other lines."""
 
+SAME: Final = {"lambda_gate.py": "lambda_local.py"}
+"""Has the command of another, which runs both."""
+
+PASS: Final = {
+    "test_fastapi_gate.py": 4,
+    "test_flask_gate.py": 3,
+    "test_django_gate.py": 4,
+    "test_lambda_gate.py": 4,
+    "test_script_gate.py": 4,
+}
+"""How many tests each example of tests has."""
+
+BY_A_SHELL: Final = {"fastapi_gate.py", "promo_activation.py"}
+"""The commands of `optimove-ce` that a shell runs as a whole: a `trigger` and a `campaign`."""
+
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
 
+def environment() -> dict[str, str]:
+    """Return an environment in which nothing is set, neither Optimove's settings nor the examples' own."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("OPTIMOVE_")}
+    return kept | {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+
+
+def by_a_shell(command: str, folder: Path) -> tuple[int, str, str]:
+    """Run a command to its end; return exit status, stdout and stderr."""
+    ran = subprocess.run(
+        ["sh", "-c", command], cwd=folder, env=environment(), capture_output=True, text=True, timeout=2 * PATIENCE
+    )
+    return ran.returncode, ran.stdout, ran.stderr
+
+
+def in_this_process(command: str) -> tuple[int, str, str]:
+    """Run a command of `optimove-ce` to its end, in the current folder; return exit status, stdout and stderr."""
+    name, *arguments = shlex.split(command)
+    assert name == "optimove-ce"
+    with mock.patch.dict(os.environ, environment(), clear=True):
+        done = CliRunner().invoke(program, arguments, prog_name=name)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
 def test_every_example_has_a_command() -> None:
-    assert sorted({*PRINTED, *SERVERS}) == ALL
+    assert sorted({*PRINTED, *SAME, *PASS, *SERVERS}) == ALL
+    assert [command_of(name) for name in SAME] == [command_of(other) for other in SAME.values()]
 
 
 @pytest.mark.parametrize("name", PRINTED)
-def test_the_command_does_what_it_says(name: str, folder: Path) -> None:
+def test_the_command_does_what_it_says(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
     command = re.sub(r"\b8000\b", str(free_port()), command_of(name))
     for start, option in FEW.items():
         command = command.replace(start, f"{start} {option}")
-    # Nothing is set: neither Optimove's settings nor the examples' own.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("OPTIMOVE_")}
-    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    ran = subprocess.run(
-        ["sh", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=2 * PATIENCE
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert re.search(PRINTED[name], ran.stdout, re.MULTILINE), ran.stdout + ran.stderr
-    assert "Traceback" not in ran.stderr
+    if name in BY_A_SHELL or command.startswith("python "):
+        status, stdout, stderr = by_a_shell(command, folder)
+    else:
+        status, stdout, stderr = in_this_process(command)
+    assert status == 0, stdout + stderr
+    assert re.search(PRINTED[name], stdout, re.MULTILINE), stdout + stderr
+    assert "Traceback" not in stderr
+
+
+def test_the_examples_of_tests_pass(folder: Path) -> None:
+    """In one process: five times pytest and its plugins take longer than all the tests."""
+    assert [command_of(name) for name in PASS] == [f"python -m pytest {name}" for name in PASS]
+    status, stdout, stderr = by_a_shell(f"python -m pytest {' '.join(PASS)}", folder)
+    assert status == 0, stdout + stderr
+    assert dict(re.findall(r"^(test_\w+\.py) (\S+) ", stdout, re.MULTILINE)) == {
+        name: "." * count for name, count in PASS.items()
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -256,48 +257,75 @@ def test_lambda_gate(folder: Path, fake_optimove: FakeOptimove, environment: dic
 
 
 class TestManageWebhooks:
-    def run(self, folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "manage_webhooks.py", *arguments],
+    """In this process: to start one takes longer than all that it does. `test_commands.py` starts it once."""
+
+    @pytest.fixture
+    def run(
+        self,
+        folder: Path,
+        environment: dict[str, str],
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> Callable[..., str]:
+        """Run the script as `python manage_webhooks.py` does; return what it prints."""
+
+        def run(*arguments: str, **variables: str) -> str:
+            monkeypatch.setattr(sys, "argv", ["manage_webhooks.py", *arguments])
+            for name, value in {**environment, **variables}.items():
+                monkeypatch.setenv(name, value)
+            runpy.run_path(str(folder / "manage_webhooks.py"), run_name="__main__")
+            return capsys.readouterr().out
+
+        return run
+
+    def test_from_registering_to_deleting(self, fake_optimove: FakeOptimove, run: Callable[..., str]) -> None:
+        url = "https://your.host/optimove"
+        assert run("list") == "no webhooks\n"
+        assert run("ensure", url) == "webhook1\n"
+        assert run("ensure", url) == "webhook1\n"
+        assert fake_optimove.webhooks == {"webhook1": url}
+        assert run("list") == f"webhook1  {url}\n"
+        assert run("delete", "webhook1") == "webhook1 is deleted\n"
+        assert fake_optimove.webhooks == {}
+
+    def test_settings(self, fake_optimove: FakeOptimove, run: Callable[..., str]) -> None:
+        printed = run("settings", "--timeout-ms", "3000", OPTIMOVE_WEBHOOK_SECRET="the next secret")
+        assert printed == "timeout 3000 ms, and the new secret is set\n"
+        assert (fake_optimove.timeout_ms, fake_optimove.secret) == (3_000, "the next secret")
+
+    @pytest.mark.parametrize(
+        ("arguments", "variables", "message"),
+        [
+            (["delete", "webhook9"], {}, "NotFoundError: "),
+            (["list"], {"OPTIMOVE_API_KEY": "a wrong key"}, "ConfigurationError: "),
+            (["list"], {"OPTIMOVE_API_KEY": "wrong"}, "AuthenticationError: "),
+            (["settings"], {"OPTIMOVE_WEBHOOK_SECRET": ""}, "OPTIMOVE_WEBHOOK_SECRET is not set"),
+        ],
+    )
+    def test_errors_are_a_line_and_not_a_traceback(
+        self,
+        arguments: list[str],
+        variables: dict[str, str],
+        message: str,
+        fake_optimove: FakeOptimove,
+        run: Callable[..., str],
+    ) -> None:
+        with pytest.raises(SystemExit) as ended:
+            run(*arguments, **variables)
+        # A text, which Python prints as a line on stderr before it exits with status 1.
+        assert str(ended.value.code).startswith(message)
+        assert type(ended.value.code) is str
+        assert SECRET not in ended.value.code
+        assert fake_optimove.secret == SECRET
+
+    def test_the_line_is_printed_and_the_status_is_1(self, folder: Path, environment: dict[str, str]) -> None:
+        ran = subprocess.run(
+            [sys.executable, "manage_webhooks.py", "delete", "webhook9"],
             cwd=folder,
             env={**os.environ, **environment},
             capture_output=True,
             text=True,
             timeout=PATIENCE,
         )
-
-    def test_from_registering_to_deleting(
-        self, folder: Path, fake_optimove: FakeOptimove, environment: dict[str, str]
-    ) -> None:
-        url = "https://your.host/optimove"
-        assert self.run(folder, environment, "list").stdout == "no webhooks\n"
-        assert self.run(folder, environment, "ensure", url).stdout == "webhook1\n"
-        assert self.run(folder, environment, "ensure", url).stdout == "webhook1\n"
-        assert fake_optimove.webhooks == {"webhook1": url}
-        assert self.run(folder, environment, "list").stdout == f"webhook1  {url}\n"
-        assert self.run(folder, environment, "delete", "webhook1").stdout == "webhook1 is deleted\n"
-        assert fake_optimove.webhooks == {}
-
-    def test_settings(self, folder: Path, fake_optimove: FakeOptimove, environment: dict[str, str]) -> None:
-        environment["OPTIMOVE_WEBHOOK_SECRET"] = "the next secret"
-        ran = self.run(folder, environment, "settings", "--timeout-ms", "3000")
-        assert ran.stdout == "timeout 3000 ms, and the new secret is set\n"
-        assert (fake_optimove.timeout_ms, fake_optimove.secret) == (3_000, "the next secret")
-
-    def test_errors_are_a_line_and_not_a_traceback(
-        self, folder: Path, fake_optimove: FakeOptimove, environment: dict[str, str]
-    ) -> None:
-        gone = self.run(folder, environment, "delete", "webhook9")
-        assert gone.returncode == 1
-        assert gone.stderr.startswith("NotFoundError: ")
-        locked = self.run(folder, {**environment, "OPTIMOVE_API_KEY": "a wrong key"}, "list")
-        assert locked.returncode == 1
-        refused = self.run(folder, {**environment, "OPTIMOVE_API_KEY": "wrong"}, "list")
-        assert refused.stderr.startswith("AuthenticationError: ")
-        unset = self.run(folder, {**environment, "OPTIMOVE_WEBHOOK_SECRET": ""}, "settings")
-        assert unset.returncode == 1
-        assert unset.stderr.startswith("OPTIMOVE_WEBHOOK_SECRET is not set")
-        for ran in (gone, locked, refused, unset):
-            assert "Traceback" not in ran.stderr
-            assert SECRET not in ran.stderr
-        assert fake_optimove.secret == SECRET
+        assert (ran.returncode, ran.stdout) == (1, "")
+        assert re.fullmatch(r"NotFoundError: .+\n", ran.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ OPTIONAL = {
 }  # fmt: skip
 
 
+@functools.cache
 def loaded_by(statement: str) -> set[str]:
     code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -93,18 +95,18 @@ def test_the_pytest_plugin_loads_nothing_of_the_sdk(tmp_path: Path) -> None:
     plugin = next(
         entry for entry in metadata.entry_points(group="pytest11") if entry.name == "optimove_conditional_execution"
     )
-    # Other plugins of this environment load what they like.
+    # Other plugins of this environment load what they like. The test that uses it runs last.
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", plugin.value]
-    for file in ("test_nothing_of_it.py", "test_with_it.py"):
-        run = subprocess.run(
-            [*command, file],
-            cwd=tmp_path,
-            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert run.returncode == 0, run.stdout
+    run = subprocess.run(
+        [*command, "test_nothing_of_it.py", "test_with_it.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
+    assert "2 passed" in run.stdout
 
 
 def test_the_command_says_what_is_missing_instead_of_loading_it() -> None:

@@ -18,7 +18,8 @@ from optimove_conditional_execution.rehearsal import (
 def test_a_triggered_rehearsal_in_one_call() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        result = rehearse_triggered(url=f"http://127.0.0.1:{unused.getsockname()[1]}/webhook", count=1, rate=100.0)
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/webhook"
+        result = rehearse_triggered(url=url, count=1, rate=100.0, start_within=0.5)
     assert not result.ok
     assert result.findings
 

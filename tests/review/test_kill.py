@@ -16,7 +16,7 @@ from optimove_conditional_execution.stores import SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.conftest import OverHTTP, served
 
-KILLS = 8
+KILLS = 5
 CUSTOMERS = 25_000
 CHANNELS = 2
 """Rows of each customer: the reviewer says yes to both of every fourth customer."""

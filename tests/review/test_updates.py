@@ -53,11 +53,11 @@ def test_a_slow_update_is_sent_once(engine: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_lost_update_leaves_time_to_be_sent_once_more(engine: str) -> None:
     def soon(client: Any) -> Any:
-        return client.update_customer_promotion_status(1, {"A": True}, deadline=Deadline.after(6))
+        return client.update_customer_promotion_status(1, {"A": True}, deadline=Deadline.after(4))
 
     with FaultServer([faults.HANG]) as server:
         server.optimove.add_campaign(["A"], campaign_id=1)
-        assert Caller(engine).call(server, soon, retry=RetryPolicy(attempt_timeout=3)) == [1]
+        assert Caller(engine).call(server, soon, retry=RetryPolicy(attempt_timeout=2)) == [1]
         assert [met.fault for met in server.met] == ["hang", None]
 
 

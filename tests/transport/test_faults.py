@@ -146,16 +146,18 @@ def test_a_server_that_holds_a_call_holds_it_until_the_deadline_only(few_caller:
 def test_tls_that_does_not_come_about(few_caller: Caller, fault: Fault) -> None:
     def call(client: Any) -> Any:
         # What ends by itself has time to: a busy machine takes some for its part of TLS.
-        deadline = Deadline.after(BUDGET if fault is faults.HANG else 5)
+        deadline = Deadline.after(BUDGET if fault is faults.HANG else 30)
         return client.send(operations.create_webhook(WEBHOOK), deadline=deadline)
 
-    with FaultServer([fault]) as server:
-        begun = time.perf_counter()
-        (error,) = few_caller.call(server, call, retry=ONCE, base_url=server.https_url)
-        took = time.perf_counter() - begun
-    assert type(error) is (DeadlineExceeded if fault is faults.HANG else TransportError)
-    assert error.request_sent is False
-    assert took < BUDGET + 2  # making the client included
+    took: list[float] = []
+    while not took or (took[-1] > BUDGET + 2 and len(took) < 3):  # a busy machine can hold one of them up
+        with FaultServer([fault]) as server:
+            begun = time.perf_counter()
+            (error,) = few_caller.call(server, call, retry=ONCE, base_url=server.https_url)
+            took.append(time.perf_counter() - begun)  # making the client included
+        assert type(error) is (DeadlineExceeded if fault is faults.HANG else TransportError)
+        assert error.request_sent is False
+    assert took[-1] <= BUDGET + 2, took
 
 
 def test_a_body_is_read_up_to_eight_megabytes(few_caller: Caller) -> None:
