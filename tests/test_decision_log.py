@@ -76,8 +76,8 @@ def test_what_is_erased_is_in_no_file(log: SqliteDecisionLog, path: Path) -> Non
 
 
 COLUMNS = (
-    "number", "type", "id", "completes", "at", "campaign", "low", "high", "entry", "commitment", "customer",
-    "personal", "salt", "hash",
+    "number", "hash", "type", "size", "id", "completes", "at", "campaign", "low", "high", "entry", "customer",
+    "personal", "salt", "commitment",
 )  # fmt: skip
 
 
