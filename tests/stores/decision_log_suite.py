@@ -24,6 +24,7 @@ from optimove_conditional_execution.stores import (
 )
 from optimove_conditional_execution.stores.chained_log import ChainedLog
 from tests.conftest import child_status
+from tests.stores.record_groups_suite import RecordGroupsSuite
 
 Change = Callable[..., None]
 """Executes statements behind the log's back, on the tables `decision_log` and `head`, the number of the last entry."""
@@ -100,7 +101,7 @@ def kinds(log: ChainedLog) -> dict[str | None, str | None]:
     }
 
 
-class DecisionLogSuite:
+class DecisionLogSuite(RecordGroupsSuite):
     def test_the_protocol(self, log: ChainedLog) -> None:
         assert isinstance(log, DecisionLog)
 

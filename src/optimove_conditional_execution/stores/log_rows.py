@@ -58,8 +58,7 @@ def _escaped(text: str) -> str:
 
 def plain_text(stored: str) -> str:
     """Return the text that `ascii_text` was given."""
-    text: str = json.loads(f'"{stored}"')
-    return text
+    return stored if "\\" not in stored else str(json.loads(f'"{stored}"'))
 
 
 def _optional(text: str | None) -> str | None:
