@@ -118,6 +118,12 @@ def commitment(salt: bytes, customer: str | None, personal: str) -> bytes:
     return _hash(salt + f"{_NULL if customer is None else customer}\n{personal}".encode()).digest()
 
 
+def commitments(salts: bytes, customers: Sequence[str], personal: Sequence[str]) -> list[bytes]:
+    """Return the commitments to the personal parts of a group's records, as `commitment` does for one."""
+    texts = [f"{customer}\n{text}".encode() for customer, text in zip(customers, personal, strict=True)]
+    return [_hash(salt + text).digest() for salt, text in zip(_pieces(salts, SALT_BYTES), texts, strict=True)]
+
+
 def members(content: Content) -> list[Member]:
     """Return the records of a group, as far as all columns have them."""
     which, entries = _entries(content)

@@ -12,15 +12,12 @@ from operator import attrgetter
 from typing import Any, Final
 
 from ..errors import ConfigurationError, PayloadError
-from ..flows.decision_log import Completion, DecisionRecord, RecordGroup, RecordGroups, Subject
-from .hash_chain import GROUP, SALT_BYTES, Content, Row, commitment, members, with_members
+from ..flows.decision_log import PLACE_DIGITS, Completion, DecisionRecord, RecordGroup, RecordGroups, Subject
+from .hash_chain import GROUP, SALT_BYTES, Content, Row, commitment, commitments, members, with_members
 from .payloads import PayloadCodec
 
 _LARGEST: Final = 1_000
 """Records of a group: it is read as a whole."""
-
-_PLACE_DIGITS: Final = 9
-"""With which the ids of a group's records end; see `RecordGroup.ids`."""
 
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
@@ -119,9 +116,8 @@ def _of_group(
         for record in group:
             yield of_record(record, identify, os.urandom(SALT_BYTES), payloads)
         return
-    ids = list(group.ids())[::_LARGEST]
     number = group.common.number
-    for start, ident in zip(range(0, len(group.customers), _LARGEST), ids, strict=True):
+    for start, ident in zip(range(0, len(group.customers), _LARGEST), group.ids(_LARGEST), strict=True):
         yield _rows_of(
             replace(group.common, id=ident, number=None if number is None else number + start),
             group.customers[start : start + _LARGEST],
@@ -152,8 +148,6 @@ def _rows_of(
         given = [_personal(reasons.get(name), evidence.get(name), None) for name in customers]
         personal = [_json(each) if each else "" for each in given]
     salts = os.urandom(SALT_BYTES * size)
-    columns = zip(range(0, len(salts), SALT_BYTES), names, personal, strict=True)
-    committed = [commitment(salts[start : start + SALT_BYTES], name, text) for start, name, text in columns]
     low = None if common.number is None else _number(common.number)
     if low is not None:
         _number(low + size - 1)
@@ -170,7 +164,7 @@ def _rows_of(
         "\n".join(["", *names, ""]),
         "\n".join(personal),
         salts,
-        b"".join(committed),
+        b"".join(commitments(salts, names, personal)),
     )
 
 
@@ -181,12 +175,12 @@ def singles(row: Row) -> Iterator[Row]:
         yield row
         return
     ident = str(content.id)
-    prefix, place = ident[:-_PLACE_DIGITS], int(ident[-_PLACE_DIGITS:])
+    prefix, place = ident[:-PLACE_DIGITS], int(ident[-PLACE_DIGITS:])
     for index, each in enumerate(members(content)):
         single = content._replace(
             type="decision",
             size=1,
-            id=f"{prefix}{place + index:0{_PLACE_DIGITS}}",
+            id=f"{prefix}{place + index:0{PLACE_DIGITS}}",
             low=None if content.low is None else content.low + index,
             entry=each.entry,
             customer=None if each.is_erased else each.customer,
