@@ -7,13 +7,14 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from itertools import chain, islice
 from typing import Any, Final, TextIO, final
 
 import click
 
 from ..flows.decision_log import LoggedDecision
 from ..rehearsal.result import number_of
-from .databases import about_pseudonyms, database_option, moment_option, read_log, readable, selection_options
+from .databases import check_secret, database_option, moment_option, read_log, readable, selection_options
 from .options import echo_result, json_lines_option, json_option, printable
 
 _SHOW: Final = "show"
@@ -70,15 +71,16 @@ def show_decisions(customer: str, log: str, as_json: bool, **selection: Any) -> 
     """List what was decided about CUSTOMER, the oldest first."""
     with read_log(log) as opened:
         found = readable(opened.decisions(customer_id=customer, **selection))
+        first = list(islice(found, 1))
+        if not first:
+            check_secret(opened.decisions(**selection))
         if as_json:
-            click.echo(json.dumps([each.as_json() for each in found]))
+            click.echo(json.dumps([each.as_json() for each in chain(first, found)]))
             return
-        none = f"The log holds no such decision. {about_pseudonyms()}"
-        for each in found:
-            none = ""
+        for each in chain(first, found):
             click.echo("\n".join(map(printable, _told(each))))
-        if none:
-            click.echo(none)
+        if not first:
+            click.echo("The log holds no such decision.")
 
 
 @decisions.command("export", epilog="\b\nExample:\n  optimove-ce decisions export --log decisions.db --csv > march.csv")
@@ -157,13 +159,14 @@ def erase_decisions(customer: str, log: str, is_sure: bool, as_json: bool) -> No
     with read_log(log) as opened:
         _ask("Delete for good what the log knows of this customer? That decisions were made is kept.", is_sure=is_sure)
         count = opened.erase(customer)
+        if not count:
+            check_secret(opened.decisions())
     text = (
         f"{number_of(count, 'decision was', 'decisions were')} erased: the id, reasons, evidence, additional data and "
         "payloads are deleted. The log keeps that they were made: when, about which campaign, the verdict, and "
         "Optimove's request_uid."
     )
-    nothing = f"The log holds nothing about this customer. {about_pseudonyms()}"
-    echo_result({"erased": count}, text if count else nothing, as_json=as_json)
+    echo_result({"erased": count}, text if count else "The log holds nothing about this customer.", as_json=as_json)
 
 
 def _ask(question: str, *, is_sure: bool) -> None:

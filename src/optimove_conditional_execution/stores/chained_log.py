@@ -41,7 +41,6 @@ _AT_ONCE: Final = 500
 
 _NOT_THE_HEAD: Final = "is not the one that the database keeps as the last"
 _PRUNED_AT_ONCE: Final = 10_000
-_PSEUDONYM: Final = re.compile("[0-9a-f]{64}")
 _CHECKED: Final = b"optimove-ce decision log, identify="
 _CHECK_DIGITS: Final = 8
 _HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
@@ -389,12 +388,7 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         )
 
     def _is_foreign(self, content: Content) -> bool:
-        check = log_rows.identify_check_of(content)
-        expected = getattr(self._identify, "check", None)
-        if check is None and expected is not None:
-            # Recorded as it is, or by a function; or by an earlier version, which made pseudonyms of this form.
-            return _PSEUDONYM.fullmatch(str(content.customer)) is None
-        return check != expected
+        return log_rows.identify_check_of(content) != getattr(self._identify, "check", None)
 
     def _last(self, execute: Execute) -> tuple[int, bytes]:
         found = execute(f"SELECT number, hash FROM {self._table} ORDER BY number DESC LIMIT 1")  # noqa: S608 - our own
