@@ -464,7 +464,7 @@ def _parsed(head: str) -> tuple[int, bytes]:
 
 def completion_key(row: Row) -> tuple[str, int | None]:
     """Return what a decision's completions name in `completes`, and the number that their range must hold, if any."""
-    record = log_rows.record_of(row.content)
-    is_scheduled = record.event_key is not None and record.number is not None
-    completes = record.event_key if is_scheduled else record.id
-    return log_rows.ascii_text(str(completes)), record.number if is_scheduled else None
+    content = row.content
+    key = json.loads(content.entry).get("event_key")
+    # Of a review they name the event, and the numbers of statuses.
+    return (str(content.id), None) if key is None or content.low is None else (log_rows.ascii_text(key), content.low)

@@ -21,27 +21,15 @@ _LARGEST: Final = 1_000
 
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
-_PUBLIC: Final = (
-    "flow",
-    "kind",
-    "verdict",
-    "request_uid",
-    "event_key",
-    "subject.is_visitor",
-    "subject.occurrence",
-    "subject.action",
-    "subject.channels",
-    "subject.promotions",
-    "redelivered",
-    "error",
-    "observed",
-    "decided",
-    "switch",
-)
-"""What the column `entry` holds of a record, besides `seconds`."""
+_OF_RECORD: Final = (
+    "flow", "kind", "verdict", "request_uid", "event_key", "redelivered", "error", "observed", "decided", "switch",
+)  # fmt: skip
+_OF_SUBJECT: Final = ("is_visitor", "occurrence", "action", "channels", "promotions")
+_OF_COMPLETION: Final = ("kind", "told", "taken", "error")
+"""What the column `entry` holds, besides `seconds`."""
 
-_PUBLIC_NAMES: Final = (*(name.removeprefix("subject.") for name in _PUBLIC), "seconds", "identify_check")
-_public_of: Final = attrgetter(*_PUBLIC)
+_PUBLIC_NAMES: Final = (*_OF_RECORD, *_OF_SUBJECT, "seconds", "identify_check")
+_public_of: Final = attrgetter(*_OF_RECORD, *(f"subject.{name}" for name in _OF_SUBJECT))
 
 
 def ascii_text(text: str) -> str:
@@ -267,13 +255,7 @@ def _entry_of(*values: object) -> str:
 
 def of_completion(completion: Completion) -> Content:
     """Return the content of a completion's row; raises as `of_record` does."""
-    public = {
-        "kind": completion.kind,
-        "told": completion.told,
-        "taken": completion.taken,
-        "error": completion.error,
-        "seconds": dict(completion.seconds),
-    }
+    given = {name: getattr(completion, name) for name in _OF_COMPLETION} | {"seconds": dict(completion.seconds)}
     low, high = (None, None) if completion.numbers is None else map(_number, completion.numbers)
     return Content(
         "completion",
@@ -284,7 +266,7 @@ def of_completion(completion: Completion) -> Content:
         None,
         low,
         high,
-        _json({name: value for name, value in public.items() if value not in (None, {})}),
+        _json({name: value for name, value in given.items() if value not in (None, {})}),
     )
 
 
@@ -298,34 +280,26 @@ def record_of(content: Content) -> DecisionRecord:
     public: dict[str, Any] = json.loads(content.entry)
     private: dict[str, Any] = {} if content.personal is None else json.loads(content.personal)
     assert content.id is not None  # noqa: S101 - every decision has one
+    of_subject: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in _named(public, _OF_SUBJECT).items()
+    }
+    subject = Subject(
+        customer_id=None if content.customer is None else plain_text(content.customer),
+        campaign=None if content.campaign is None else plain_text(content.campaign),
+        **of_subject,
+    )
     return DecisionRecord(
         id=plain_text(content.id),
         at=datetime.fromisoformat(content.at),
-        flow=public["flow"],
-        kind=public["kind"],
-        subject=Subject(
-            customer_id=None if content.customer is None else plain_text(content.customer),
-            is_visitor=public.get("is_visitor", False),
-            campaign=None if content.campaign is None else plain_text(content.campaign),
-            occurrence=public.get("occurrence"),
-            action=public.get("action"),
-            channels=tuple(public.get("channels", ())),
-            promotions=tuple(public.get("promotions", ())),
-        ),
-        request_uid=public.get("request_uid"),
-        event_key=public.get("event_key"),
+        subject=subject,
         number=content.low,
-        verdict=public.get("verdict"),
-        reason=private.get("reason"),
-        evidence=private.get("evidence", {}),
-        additional_data=private.get("additional_data", {}),
-        redelivered=public.get("redelivered", False),
-        error=public.get("error"),
-        seconds=public.get("seconds", {}),
-        observed=public.get("observed"),
-        decided=public.get("decided"),
-        switch=public.get("switch"),
+        **_named(public, (*_OF_RECORD, "seconds")),
+        **_named(private, ("reason", "evidence", "additional_data")),
     )
+
+
+def _named(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: values[name] for name in names if name in values}
 
 
 def identify_check_of(content: Content) -> str | None:
@@ -345,16 +319,11 @@ def completion_of(content: Content) -> Completion:
     """Return the completion of a row."""
     public: dict[str, Any] = json.loads(content.entry)
     assert content.completes is not None  # noqa: S101 - every completion names a record
-    numbers = None if content.low is None or content.high is None else (content.low, content.high)
     return Completion(
         at=datetime.fromisoformat(content.at),
         completes=plain_text(content.completes),
-        numbers=numbers,
-        kind=public["kind"],
-        told=public.get("told"),
-        taken=public.get("taken"),
-        error=public.get("error"),
-        seconds=public.get("seconds", {}),
+        numbers=None if content.low is None or content.high is None else (content.low, content.high),
+        **_named(public, (*_OF_COMPLETION, "seconds")),
     )
 
 
