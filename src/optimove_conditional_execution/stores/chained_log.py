@@ -426,6 +426,22 @@ def has_decision(contents: Sequence[Content]) -> bool:
     return any(content.type in ("decision", GROUP) for content in contents)
 
 
+def unknown(contents: Sequence[Content], held: Callable[[list[str]], set[str]]) -> list[Content]:
+    """Return the entries without records that the log holds.
+
+    Args:
+        contents: The entries.
+        held: Returns which of these ids the log holds.
+    """
+    known: set[str | None] = {*held([content.id for content in contents if content.id is not None])}
+    wanted: list[Content] = []
+    for content in contents:
+        if content.id is None or content.id not in known:
+            known.add(content.id)
+            wanted.append(content)
+    return wanted
+
+
 @final
 class _Pseudonyms:
     """Makes pseudonyms under a secret.

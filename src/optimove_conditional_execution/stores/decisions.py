@@ -10,7 +10,7 @@ from ..errors import ConfigurationError
 from ..flows.decision_log import Completion
 from ..fork import reset_after_fork
 from ..tracebacks import sensitive_variables
-from .chained_log import COLUMNS, Append, ChainedLog, Execute, Identify, completion_key, has_decision
+from .chained_log import COLUMNS, Append, ChainedLog, Execute, Identify, completion_key, has_decision, unknown
 from .hash_chain import GENESIS, Content, Row, linked
 from .log_rows import completion_of
 from .payloads import EncryptionKeys
@@ -129,7 +129,10 @@ class SqliteDecisionLog(ChainedLog):
                 execute(f"PRAGMA synchronous = {'NORMAL' if is_soon else 'FULL'}")
                 self._is_soon = is_soon
             execute("BEGIN IMMEDIATE")
-            self._append(execute, _unknown(execute, contents) if look else contents)
+            if look:
+                held = "SELECT 1 FROM decision_log WHERE id = ?"
+                contents = unknown(contents, lambda ids: {ident for ident in ids if execute(held, (ident,))})
+            self._append(execute, contents)
 
     def _query(self, work: Callable[[Execute], T]) -> T:
         with self._file.connection() as connection:
@@ -175,19 +178,6 @@ class SqliteDecisionLog(ChainedLog):
 
 def _executing(connection: Connection) -> Execute:
     return lambda statement, values=(): connection.execute(statement, values).fetchall()
-
-
-def _unknown(execute: Execute, contents: Sequence[Content]) -> list[Content]:
-    """Return the entries without records that the log holds."""
-    known: set[str | None] = set()
-    wanted: list[Content] = []
-    for content in contents:
-        if content.id is not None:
-            if content.id in known or execute("SELECT 1 FROM decision_log WHERE id = ?", (content.id,)):
-                continue
-            known.add(content.id)
-        wanted.append(content)
-    return wanted
 
 
 def _completions_of(execute: Execute, row: Row) -> list[Completion]:

@@ -10,7 +10,7 @@ from ..flows.decision_log import Completion
 from ..fork import detect_fork, reset_after_fork
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import ConnectionPool
-from .chained_log import Append, ChainedLog, Execute, Identify, completion_key, has_decision
+from .chained_log import Append, ChainedLog, Execute, Identify, completion_key, has_decision, unknown
 from .hash_chain import Content, Row, linked
 from .log_rows import completion_of
 from .payloads import EncryptionKeys
@@ -222,11 +222,4 @@ def _append(cursor: Cursor, contents: Sequence[Content], *, is_soon: bool = Fals
 def _unknown(cursor: Cursor, contents: Sequence[Content]) -> list[Content]:
     """Return the entries without records that the log holds; lets no other transaction append."""
     _lock(cursor)
-    ids = [content.id for content in contents if content.id is not None]
-    known = {ident for (ident,) in cursor.execute(_KNOWN, (ids,), prepare=False)}
-    wanted: list[Content] = []
-    for content in contents:
-        if content.id is None or content.id not in known:
-            known.add(content.id)
-            wanted.append(content)
-    return wanted
+    return unknown(contents, lambda ids: {ident for (ident,) in cursor.execute(_KNOWN, (ids,), prepare=False)})
