@@ -82,7 +82,7 @@ class RecordGroupsSuite:
         assert kinds == ["acknowledged", "acknowledged", None, "undelivered", "undelivered"]
 
     def test_groups_that_are_appended_again_are_not_doubled(self, log: ChainedLog) -> None:
-        first, second = group(names(1_500)), group(names(5, 2_000), 2_000)
+        first, second = group(names(1_005)), group(names(5, 2_000), 2_000)
         log.append(RecordGroups([first]))
         log.append(RecordGroups([first, second]))
         log.append(RecordGroups([first, second]))
