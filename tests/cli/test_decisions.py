@@ -30,8 +30,7 @@ NOON = datetime(2026, 3, 3, 12, tzinfo=UTC)
 ASKED = Subject(
     customer_id="C7", campaign="29", occurrence="19", action="2", channels=("15", "490"), promotions=("BONUS",)
 )
-HINT = "If it holds pseudonyms instead of ids, set OPTIMOVE_DECISION_LOG_SECRET."
-NONE = f"The log holds no such decision. {HINT}\n"
+NONE = "The log holds no such decision.\n"
 EVENT = "5:77:2026-03-03T12:00:00:2026-03-03T13:00:00"
 
 
@@ -188,11 +187,22 @@ def test_a_log_of_pseudonyms(optimove_ce: Run, tmp_path: Path) -> None:
     with SqliteDecisionLog(path, identify="hush") as log:
         log.append([record(0, "denied", "deny")])
     asked = ("decisions", "C7", "--log", str(path))
-    for command in (asked, ("decisions", "erase", "C7", "--yes", *asked[2:])):
-        assert "set OPTIMOVE_DECISION_LOG_SECRET" in optimove_ce(*command).stdout
-        other = optimove_ce(*command, variables={"OPTIMOVE_DECISION_LOG_SECRET": "another"}).stdout
-        assert "or with another one, is not found" in other
-    assert "denied" in optimove_ce(*asked, variables={"OPTIMOVE_DECISION_LOG_SECRET": "hush"}).stdout
+    right = {"OPTIMOVE_DECISION_LOG_SECRET": "hush"}
+    for command in (asked, (*asked, "--json"), ("decisions", "erase", "C7", "--yes", *asked[2:])):
+        for variables in ({}, {"OPTIMOVE_DECISION_LOG_SECRET": "another"}):
+            refused = optimove_ce(*command, variables=variables)
+            assert (refused.returncode, refused.stdout) == (2, "")
+            assert "Set OPTIMOVE_DECISION_LOG_SECRET to the identify=" in refused.stderr
+    assert "denied" in optimove_ce(*asked, variables=right).stdout
+    assert optimove_ce("decisions", "C8", *asked[2:], variables=right).stdout == NONE
+    erased = optimove_ce("decisions", "erase", "C7", "--yes", *asked[2:], variables=right)
+    assert (erased.returncode, erased.stdout.partition(" erased")[0]) == (0, "1 decision was")
+
+
+def test_a_secret_for_a_log_of_ids(optimove_ce: Run, path: Path) -> None:
+    refused = optimove_ce("decisions", "C7", "--log", str(path), variables={"OPTIMOVE_DECISION_LOG_SECRET": "hush"})
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "or to nothing if it holds ids" in refused.stderr
 
 
 def test_text_cannot_steer_the_terminal(optimove_ce: Run, tmp_path: Path) -> None:
@@ -230,7 +240,7 @@ def test_erase(optimove_ce: Run, path: Path) -> None:
     assert done.stdout.startswith("7 decisions were erased")
     assert "The log keeps that they were made" in done.stdout
     again = optimove_ce("decisions", "erase", "C7", *log, "--yes")
-    assert (again.returncode, again.stdout) == (0, f"The log holds nothing about this customer. {HINT}\n")
+    assert (again.returncode, again.stdout) == (0, "The log holds nothing about this customer.\n")
     assert optimove_ce("decisions", "C7", *log).stdout == NONE
     rows = list(csv.DictReader(io.StringIO(optimove_ce("decisions", "export", *log).stdout)))
     assert [(row["verdict"], row["campaign"], row["erased"]) for row in rows][:1] == [("deny", "29", "True")]

@@ -20,10 +20,11 @@ from optimove_conditional_execution.stores import (
     DecisionRecord,
     Subject,
     chained_log,
-    hash_chain,
+    log_rows,
 )
 from optimove_conditional_execution.stores.chained_log import ChainedLog
 from tests.conftest import child_status
+from tests.stores.record_groups_suite import RecordGroupsSuite
 
 Change = Callable[..., None]
 """Executes statements behind the log's back, on the tables `decision_log` and `head`, the number of the last entry."""
@@ -100,7 +101,7 @@ def kinds(log: ChainedLog) -> dict[str | None, str | None]:
     }
 
 
-class DecisionLogSuite:
+class DecisionLogSuite(RecordGroupsSuite):
     def test_the_protocol(self, log: ChainedLog) -> None:
         assert isinstance(log, DecisionLog)
 
@@ -170,9 +171,9 @@ class DecisionLogSuite:
             {"error": None, "reason": None, "evidence": {}, "additional_data": {}, "subject": Subject()},
         ]
         records = [record(number, request_uid="r", **given) for number, given in enumerate(values * 3)]
-        together = hash_chain.contents_of(records, None)
+        together = log_rows.contents_of(records, None)
         for each, content in zip(records, together, strict=True):
-            alone = hash_chain.of_record(each, None, content.salt or b"")
+            alone = log_rows.of_record(each, None, content.salt or b"")
             assert content == alone
         assert len({content.entry for content in together}) == len(values)
         log.append(records)

@@ -65,8 +65,8 @@ def test_what_is_erased_is_in_no_file(log: SqliteDecisionLog, path: Path) -> Non
 
 
 COLUMNS = (
-    "number", "type", "id", "completes", "at", "campaign", "low", "high", "entry", "commitment", "customer",
-    "personal", "salt", "hash",
+    "number", "hash", "type", "size", "id", "completes", "at", "campaign", "low", "high", "entry", "customer",
+    "personal", "salt", "commitment",
 )  # fmt: skip
 
 
@@ -94,6 +94,16 @@ def test_a_change_of_any_column_is_found(log: SqliteDecisionLog, path: Path) -> 
                     connection.execute("UPDATE sqlite_sequence SET seq = 6")
         assert log.verify() is None
     assert found > 100
+
+
+def test_a_customer_is_searched_by_an_index_and_in_the_rows_of_reviews_alone(log: SqliteDecisionLog) -> None:
+    condition, values = log._about("C1")
+    plan = log._query(
+        lambda execute: execute(f"EXPLAIN QUERY PLAN SELECT 1 FROM decision_log WHERE {condition}", values)
+    )
+    walks = [text for *_, text in plan if text.startswith(("SEARCH", "SCAN"))]
+    assert all("decision_log_customer (customer=?)" in text or "(rowid=?)" in text for text in walks[:-1])
+    assert walks[-1].endswith("USING INDEX decision_log_group")
 
 
 def test_a_change_inside_an_entry_is_found(log: SqliteDecisionLog, path: Path) -> None:

@@ -7,12 +7,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, cast
 
 import click
 
 from ..errors import ConfigurationError, OptimoveError
+from ..flows.decision_log import LoggedDecision
 from ..settings import LOG_SECRET_VARIABLE
 from ..stores import SqliteDecisionLog, SqliteJournal
 from ..stores.chained_log import ChainedLog
@@ -27,6 +29,7 @@ _VARIABLES: Final = {"journal": "OPTIMOVE_JOURNAL", "log": "OPTIMOVE_DECISION_LO
 _TABLES: Final = {"journal": "reviews", "log": "decision_log"}
 _CONTENTS: Final = {"journal": "what was decided and sent", "log": "the decisions"}
 _BUSY_SECONDS: Final = 10.0
+_LOOKED_AT: Final = 1_000
 # What reading raises when an entry is not as we have written it.
 _UNREADABLE: Final = (ValueError, LookupError, TypeError, AssertionError)
 
@@ -202,11 +205,20 @@ def is_url(path: str) -> bool:
     return path.startswith(("postgresql://", "postgres://"))
 
 
-def about_pseudonyms() -> str:
-    """Return what may be the reason that nothing is found about a customer."""
-    if os.environ.get(LOG_SECRET_VARIABLE):
-        return f"What was written without the secret in {LOG_SECRET_VARIABLE}, or with another one, is not found."
-    return f"If it holds pseudonyms instead of ids, set {LOG_SECRET_VARIABLE}."
+def check_secret(found: Iterator[LoggedDecision]) -> None:
+    """Refuse to say that nothing is found about a customer, whose decisions may be there under another pseudonym.
+
+    Args:
+        found: Decisions among which the customer's could be; the first ones are looked at.
+
+    Raises:
+        ConfigurationError: The secret of their pseudonyms is another one.
+    """
+    if any(each.foreign for each in islice(found, _LOOKED_AT)):
+        raise ConfigurationError(
+            f"Whether the log holds this customer is not known: its pseudonyms were made with another secret. Set "
+            f"{LOG_SECRET_VARIABLE} to the identify= that the log was written with, or to nothing if it holds ids."
+        )
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Final, TextIO, TypeVar, final, get_args
 
@@ -22,7 +23,7 @@ from ..replay import Left, Replayed, ReplayReport
 from ..replay import replay as ask_again
 from ..validation import number_of
 from .databases import (
-    about_pseudonyms,
+    check_secret,
     database_option,
     moment_option,
     private_file,
@@ -88,15 +89,16 @@ def show_decisions(customer: str, log: str, as_json: bool, **selection: Any) -> 
     """List what was decided about CUSTOMER, the oldest first."""
     with read_log(log) as opened:
         found = opened.decisions(customer_id=customer, **selection)
+        first = list(islice(found, 1))
+        if not first:
+            check_secret(opened.decisions(**selection))
         if as_json:
-            click.echo(json.dumps([each.as_json() for each in found]))
+            click.echo(json.dumps([each.as_json() for each in chain(first, found)]))
             return
-        none = f"The log holds no such decision. {about_pseudonyms()}"
-        for each in found:
-            none = ""
+        for each in chain(first, found):
             click.echo("\n".join(map(printable, _told(each))))
-        if none:
-            click.echo(none)
+        if not first:
+            click.echo("The log holds no such decision.")
 
 
 @decisions.command("export", epilog="\b\nExample:\n  optimove-ce decisions export --log decisions.db --csv > march.csv")
@@ -173,13 +175,14 @@ def erase_decisions(customer: str, log: str, is_sure: bool, as_json: bool) -> No
     with read_log(log) as opened:
         _ask("Delete for good what the log knows of this customer? That decisions were made is kept.", is_sure=is_sure)
         count = opened.erase(customer)
+        if not count:
+            check_secret(opened.decisions())
     text = (
         f"{number_of(count, 'decision was', 'decisions were')} erased: the id, reasons, evidence, additional data and "
         "payloads are deleted. The log keeps that they were made: when, about which campaign, the verdict, and "
         "Optimove's request_uid."
     )
-    nothing = f"The log holds nothing about this customer. {about_pseudonyms()}"
-    echo_result({"erased": count}, text if count else nothing, as_json=as_json)
+    echo_result({"erased": count}, text if count else "The log holds nothing about this customer.", as_json=as_json)
 
 
 def _ask(question: str, *, is_sure: bool) -> None:

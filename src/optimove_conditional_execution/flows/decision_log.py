@@ -21,6 +21,9 @@ CampaignFlow = Literal["triggered", "scheduled"]
 Told = Literal["approved", "denied", "nothing"]
 OnLogFailure = Literal["refuse", "decide"]
 
+PLACE_DIGITS: Final = 9
+"""With which the ids of a review's records end: the place in the run."""
+
 
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,19 +178,15 @@ class RecordGroup:
     evidence: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     others: Callable[[str], Mapping[str, Any]] | None = None
 
-    def ids(self) -> Iterator[str]:
-        """Yield the ids of the records."""
-        prefix = self.common.id
-        return (f"{prefix}{place:09}" for place in range(self.first, self.first + len(self.customers)))
-
-    def numbers(self) -> Iterable[int | None]:
-        """Return the numbers of the statuses: those of a group follow each other."""
-        return repeat(None) if self.common.number is None else count(self.common.number)
+    def ids(self, step: int = 1) -> Iterator[str]:
+        """Yield the ids of the records, or of each so-and-so-many-th."""
+        prefix, end = self.common.id, self.first + len(self.customers)
+        return (f"{prefix}{place:0{PLACE_DIGITS}}" for place in range(self.first, end, step))
 
     def __iter__(self) -> Iterator[DecisionRecord]:
-        for ident, number, name, subject in zip(
-            self.ids(), self.numbers(), self.customers, self.subjects, strict=False
-        ):
+        # The numbers of a group's statuses follow each other.
+        numbers: Iterable[int | None] = repeat(None) if self.common.number is None else count(self.common.number)
+        for ident, number, name, subject in zip(self.ids(), numbers, self.customers, self.subjects, strict=False):
             yield replace(
                 self.common,
                 id=ident,

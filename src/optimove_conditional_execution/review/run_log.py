@@ -7,13 +7,16 @@ import contextlib
 import functools
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent import futures
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from ..deadline import Deadline
 from ..errors import ConfigurationError, OptimoveError, PayloadError, StoreError
-from ..flows.decision_log import Completion, DecisionLog, DecisionRecord, OnLogFailure, Told, keeps_payloads
+from ..flows.decision_log import Completion, DecisionLog, DecisionRecord, OnLogFailure, Told, keeps_payloads, queue_of
 from ..flows.journal import Ranges
 from ..flows.review_log import Decided, Numbered, RunRecords
 from ..fork import ForkLock
@@ -26,6 +29,7 @@ _PAUSE_SECONDS: Final = 5.0
 """Seconds for which such records are given up after the log has failed, so that it cannot delay a review."""
 
 _COMPLETIONS_AT_ONCE: Final = 1_000
+_BATCHES_AT_ONCE: Final = 8
 
 _LAST_WORDS_SECONDS: Final = 2.0
 _LAST_TRIES_SECONDS: Final = 15.0
@@ -50,11 +54,21 @@ class ReviewLog:
             on_failure: What becomes of decisions that cannot be recorded.
         """
         self.log = log
+        self._queue = queue_of(log)
         self.keep_payloads: Final = keeps_payloads(log)
         self.on_failure: Final = on_failure
         self.access = StoreAccess("optimove-log")
         self._turns = weakref.WeakValueDictionary[str, _Turn]()
         self._lock = ForkLock()
+
+    def submit(self, entries: Sequence[DecisionRecord | Completion]) -> Future[None]:
+        """Append entries in the order of the calls; a log that takes them without blocking does it in its thread."""
+        if self._queue is not None:
+            return cast("Future[None]", self._queue.submit(entries))  # there is no event loop in this thread
+        self.log.append(entries)
+        appended = Future[None]()
+        appended.set_result(None)
+        return appended
 
     def turn(self, key: str) -> _Turn:
         """Return the turn of a review; a call of an earlier run that hangs keeps it until it returns.
@@ -158,12 +172,20 @@ class RunLog:
         await self.shared.access.retry(self._append, builds, until=until, on_error=on_error, only=_is_worth_a_try)
 
     def _append(self, builds: Sequence[Callable[[], Sequence[DecisionRecord | Completion]]]) -> None:
-        # In a thread; a batch at a time, so that few records are in memory.
+        # In a thread; a few batches at a time, so that few records are in memory. Those share a flush to the disk.
+        pending = deque[Future[None]]()
         with self._turn.lock:
-            for build in builds:
-                if self._is_over:
-                    raise OptimoveError("The run is over.")
-                self.shared.log.append(build())
+            try:
+                for build in builds:
+                    if self._is_over:
+                        raise OptimoveError("The run is over.")
+                    if len(pending) == _BATCHES_AT_ONCE:
+                        pending.popleft().result()
+                    pending.append(self.shared.submit(build()))
+                while pending:
+                    pending.popleft().result()
+            finally:
+                futures.wait(pending)
 
     def complete(
         self, ranges: Ranges, kind: str, *, taken: bool | None, error: str | None = None, told: Told | None = None

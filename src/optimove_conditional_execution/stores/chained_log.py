@@ -24,21 +24,23 @@ from ..errors import ConfigurationError
 from ..flows.decision_log import Completion, DecisionRecord, LoggedDecision
 from ..flows.journal import ranges_of
 from ..fork import detect_fork
-from . import hash_chain
+from . import hash_chain, log_rows
 from .group_commit import GroupCommit
-from .hash_chain import GENESIS, ChainFault, Content, Row
+from .hash_chain import GENESIS, GROUP, ChainFault, Content, Row
 from .payloads import EncryptionKeys, PayloadCodec
 
 T = TypeVar("T")
 
 Identify = str | bytes | SecretStr | SecretBytes | Callable[[str], str]
 
-COLUMNS: Final = ", ".join(("number", *Content._fields, "hash"))
+COLUMNS: Final = ", ".join(("number", "hash", *Content._fields))
 
-_ROWS_AT_ONCE: Final = 500
+_DECISIONS: Final = "type IN ('decision', 'group')"
+_AT_ONCE: Final = 500
+"""Rows, and about as many records, that are in memory."""
+
 _NOT_THE_HEAD: Final = "is not the one that the database keeps as the last"
 _PRUNED_AT_ONCE: Final = 10_000
-_PSEUDONYM: Final = re.compile("[0-9a-f]{64}")
 _CHECKED: Final = b"optimove-ce decision log, identify="
 _CHECK_DIGITS: Final = 8
 _HEAD: Final = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
@@ -58,6 +60,8 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
     """A decision log in a table; see `SqliteDecisionLog` and `PostgresDecisionLog`."""
 
     _table: str
+    _place: str
+    """The function of SQL that returns where a text holds another one, and 0 where not."""
 
     def __init__(
         self, identify: Identify | None, *, keep_payloads: bool, encryption_keys: EncryptionKeys | None
@@ -81,7 +85,7 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
             ConfigurationError: The time of one has no zone.
             Exception: What the database raises, as in all methods.
         """
-        contents = hash_chain.contents_of(entries, self._identify, self._payloads)
+        contents = log_rows.contents_of(entries, self._identify, self._payloads)
         detect_fork()
         self._group.append(contents)
 
@@ -94,13 +98,13 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
             PayloadError: One cannot be written as JSON.
             ConfigurationError: The time of one has no zone.
         """
-        contents = hash_chain.contents_of(entries, self._identify, self._payloads)
+        contents = log_rows.contents_of(entries, self._identify, self._payloads)
         detect_fork()
         return self._group.submit(contents)
 
     def complete(self, completion: Completion, on_lost: Callable[[Exception], object], /) -> None:
         """Append a completion in a thread, soon; see `QueuedLog.complete`. Raises as `submit` does."""
-        contents = [hash_chain.of_completion(completion)]
+        contents = [log_rows.of_completion(completion)]
         detect_fork()
         self._group.submit_later(contents, on_lost)
 
@@ -166,32 +170,46 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         Raises:
             ConfigurationError: `since` or `until` has no zone.
         """
-        condition, values = "type = 'decision'", list[str]()
+        customer = None if customer_id is None else self._key(customer_id)
+        condition, values = (_DECISIONS, list[str]()) if customer is None else self._about(customer)
         for column, wanted in (
-            ("customer =", None if customer_id is None else self._key(customer_id)),
-            ("campaign =", None if campaign is None else hash_chain.ascii_text(str(campaign))),
-            ("at >=", None if since is None else hash_chain.stamp(since, "since")),
-            ("at <", None if until is None else hash_chain.stamp(until, "until")),
+            ("campaign =", None if campaign is None else log_rows.ascii_text(str(campaign))),
+            ("at >=", None if since is None else log_rows.stamp(since, "since")),
+            ("at <", None if until is None else log_rows.stamp(until, "until")),
         ):
             if wanted is not None:
                 condition += f" AND {column} ?"
                 values.append(wanted)
-        return self._decisions(condition, values)
+        return self._decisions(condition, values, customer)
 
-    def _decisions(self, condition: str, values: list[str]) -> Iterator[LoggedDecision]:
-        def read(execute: Execute) -> list[LoggedDecision]:
+    def _about(self, customer: str) -> tuple[str, list[str]]:
+        """Return the condition for rows about a customer, and its values."""
+        # Two searches, each with an index of its own, since SQLite would walk the whole table for an OR.
+        numbers = f"SELECT number FROM {self._table} WHERE"  # noqa: S608 - our own; values are bound
+        of_one = f"{numbers} type = 'decision' AND customer = ?"
+        of_group = f"{numbers} type = '{GROUP}' AND {self._place}(customer, ?) > 0"
+        return f"number IN ({of_one} UNION ALL {of_group})", [customer, f"\n{customer}\n"]
+
+    def _decisions(self, condition: str, values: list[str], customer: str | None) -> Iterator[LoggedDecision]:
+        def read(execute: Execute) -> tuple[int, list[LoggedDecision]]:
             rows = self._rows(execute, f"{condition} AND number > ?", (*values, last))
-            completions = self._completions(execute, rows)
-            return [self._logged(row, completions.get(row.number, ())) for row in rows]
+            wanted = [
+                single
+                for row in rows
+                for single in log_rows.singles(row)
+                if customer is None or single.content.customer == customer
+            ]
+            completions = self._completions(execute, wanted)
+            found = [self._logged(row, completions.get(row.number, ())) for row in wanted]
+            return (rows[-1].number if rows else 0), found
 
         self.flush()
         last, _ = self._query(self._start)  # what was pruned may still be there
         while True:
-            found = self._query(read)
+            last, found = self._query(read)
             yield from found
-            if len(found) < _ROWS_AT_ONCE:
+            if not last:
                 return
-            last = found[-1].entry
 
     def verify(self, *, head: str | None = None) -> ChainFault | None:
         """Check the whole chain, and return the first entry that was changed, removed or reordered; None when all fit.
@@ -228,11 +246,11 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
             for row in rows:
                 if fault := verifier.check(row):
                     return fault
-                if expected is not None and row.number == expected[0] and row.hash != expected[1]:
+                if expected is not None and row.first <= expected[0] <= row.number and row.hash != expected[1]:
                     return ChainFault(row.number, "is not the one whose head was kept")
                 if row.number == highest and digest not in (None, row.hash):
                     return ChainFault(row.number, _NOT_THE_HEAD)
-            if len(rows) < _ROWS_AT_ONCE:
+            if not rows:
                 if fault := verifier.finish(max(highest, 0 if expected is None else expected[0])):
                     return fault
                 # Asked again: it must know what others have appended in between.
@@ -262,7 +280,7 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         Raises:
             ConfigurationError: `before` has no zone.
         """
-        moment = hash_chain.stamp(before, "before")
+        moment = log_rows.stamp(before, "before")
         table = self._table
         self.flush()
 
@@ -276,7 +294,7 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         def mark(execute: Execute, append: Append) -> None:
             if self._start(execute)[0] < through:  # another process may have pruned meanwhile
                 details = {"through": through, "hash": digest.hex(), "before": moment}
-                append(hash_chain.of_maintenance("pruning", datetime.now(UTC), details))
+                append(log_rows.of_maintenance("pruning", datetime.now(UTC), details))
 
         if found := self._query(newest):
             ((through, digest),) = found
@@ -294,7 +312,7 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
                 return None
             end = min(lowest + _PRUNED_AT_ONCE, through + 1)
             ((decisions,),) = execute(
-                f"SELECT count(*) FROM {table} WHERE number < ? AND type = 'decision'",  # noqa: S608 - our own
+                f"SELECT coalesce(sum(size), 0) FROM {table} WHERE number < ? AND {_DECISIONS}",  # noqa: S608 - our own
                 (end,),
             )
             execute(f"DELETE FROM {table} WHERE number < ?", (end,))  # noqa: S608 - our own
@@ -321,45 +339,56 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         table, key = self._table, self._key(customer_id)
 
         def work(execute: Execute, append: Append) -> int:
-            found = execute(f"SELECT number FROM {table} WHERE customer = ? ORDER BY number", (key,))  # noqa: S608 - our own
-            if not found:
-                return 0
-            execute(
-                f"UPDATE {table} SET customer = NULL, personal = NULL, salt = NULL "  # noqa: S608 - our own
-                "WHERE customer = ?",
-                (key,),
-            )
-            details = {"numbers": ranges_of([number for (number,) in found])}
-            append(hash_chain.of_maintenance("erasure", datetime.now(UTC), details))
-            return len(found)
+            condition, values = self._about(key)
+            numbers: list[int] = []
+            last = 0
+            while rows := self._rows(execute, f"{condition} AND number > ?", (*values, last)):
+                last = rows[-1].number
+                for row in rows:
+                    content, erased = log_rows.without(row, key)
+                    numbers += erased
+                    execute(
+                        f"UPDATE {table} SET customer = ?, personal = ?, salt = ? WHERE number = ?",  # noqa: S608 - our own
+                        (content.customer, content.personal, content.salt, row.number),
+                    )
+            if numbers:
+                append(log_rows.of_maintenance("erasure", datetime.now(UTC), {"numbers": ranges_of(numbers)}))
+            return len(numbers)
 
         self.flush()
         return self._change(work)
 
     def _rows(self, execute: Execute, condition: str, values: Sequence[object]) -> list[Row]:
-        selected = f"SELECT {COLUMNS} FROM {self._table} WHERE {condition}"  # noqa: S608 - our own; values are bound
-        statement = f"{selected} ORDER BY number LIMIT {_ROWS_AT_ONCE}"
-        return [Row(row[0], Content(*row[1:-1]), row[-1]) for row in execute(statement, values)]
+        # Groups are large, so first of all it is asked how many rows are enough.
+        found = execute(
+            f"SELECT number, size FROM {self._table} WHERE {condition} ORDER BY number LIMIT {_AT_ONCE}",  # noqa: S608 - our own; values are bound
+            values,
+        )
+        numbers: list[int] = []
+        records = 0
+        for number, size in found:
+            if records >= _AT_ONCE:
+                break
+            numbers.append(number)
+            records += size if isinstance(size, int) else 1  # whoever changes the file may write anything
+        marks = ", ".join("?" * len(numbers))
+        selected = f"SELECT {COLUMNS} FROM {self._table} WHERE number IN ({marks}) ORDER BY number"  # noqa: S608 - our own
+        return [Row(row[0], row[1], Content(*row[2:])) for row in execute(selected, numbers)] if numbers else []
 
     def _logged(self, row: Row, completions: Sequence[Completion]) -> LoggedDecision:
-        record = hash_chain.record_of(row.content)
-        payload, is_sealed = hash_chain.payload_of(row.content, self._payloads)
+        record = log_rows.record_of(row.content)
+        payload, is_sealed = log_rows.payload_of(row.content, self._payloads)
         return LoggedDecision(
             entry=row.number,
             record=record if payload is None else replace(record, payload=payload),
-            completion=hash_chain.final_completion(completions),
+            completion=log_rows.final_completion(completions),
             erased=row.content.commitment is not None and row.content.salt is None,
             sealed=is_sealed,
             foreign=row.content.customer is not None and self._is_foreign(row.content),
         )
 
     def _is_foreign(self, content: Content) -> bool:
-        check = hash_chain.identify_check_of(content)
-        expected = getattr(self._identify, "check", None)
-        if check is None and expected is not None:
-            # Recorded as it is, or by a function; or by an earlier version, which made pseudonyms of this form.
-            return _PSEUDONYM.fullmatch(str(content.customer)) is None
-        return check != expected
+        return log_rows.identify_check_of(content) != getattr(self._identify, "check", None)
 
     def _last(self, execute: Execute) -> tuple[int, bytes]:
         found = execute(f"SELECT number, hash FROM {self._table} ORDER BY number DESC LIMIT 1")  # noqa: S608 - our own
@@ -389,12 +418,28 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         return customer_id if self._identify is None else self._identify(customer_id)
 
     def _key(self, customer_id: str) -> str:
-        return hash_chain.ascii_text(self.pseudonym(customer_id))
+        return log_rows.ascii_text(self.pseudonym(customer_id))
 
 
 def has_decision(contents: Sequence[Content]) -> bool:
     """Return whether one of them is a decision's."""
-    return any(content.type == "decision" for content in contents)
+    return any(content.type in ("decision", GROUP) for content in contents)
+
+
+def unknown(contents: Sequence[Content], held: Callable[[list[str]], set[str]]) -> list[Content]:
+    """Return the entries without records that the log holds.
+
+    Args:
+        contents: The entries.
+        held: Returns which of these ids the log holds.
+    """
+    known: set[str | None] = {*held([content.id for content in contents if content.id is not None])}
+    wanted: list[Content] = []
+    for content in contents:
+        if content.id is None or content.id not in known:
+            known.add(content.id)
+            wanted.append(content)
+    return wanted
 
 
 @final
@@ -435,7 +480,7 @@ def _parsed(head: str) -> tuple[int, bytes]:
 
 def completion_key(row: Row) -> tuple[str, int | None]:
     """Return what a decision's completions name in `completes`, and the number that their range must hold, if any."""
-    record = hash_chain.record_of(row.content)
-    is_scheduled = record.event_key is not None and record.number is not None
-    completes = record.event_key if is_scheduled else record.id
-    return hash_chain.ascii_text(str(completes)), record.number if is_scheduled else None
+    content = row.content
+    key = json.loads(content.entry).get("event_key")
+    # Of a review they name the event, and the numbers of statuses.
+    return (str(content.id), None) if key is None or content.low is None else (log_rows.ascii_text(key), content.low)

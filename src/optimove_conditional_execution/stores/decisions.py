@@ -10,9 +10,9 @@ from ..errors import ConfigurationError
 from ..flows.decision_log import Completion
 from ..fork import reset_after_fork
 from ..tracebacks import sensitive_variables
-from . import hash_chain
-from .chained_log import COLUMNS, Append, ChainedLog, Execute, Identify, completion_key, has_decision
-from .hash_chain import GENESIS, Content, Row
+from .chained_log import COLUMNS, Append, ChainedLog, Execute, Identify, completion_key, has_decision, unknown
+from .hash_chain import GENESIS, Content, Row, linked
+from .log_rows import completion_of
 from .payloads import EncryptionKeys
 from .sqlite_file import IN_MEMORY, Connection, SqliteFile, UniqueViolation
 
@@ -23,7 +23,9 @@ _BUSY_SECONDS: Final = 10.0
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS decision_log (
     number INTEGER PRIMARY KEY AUTOINCREMENT,  -- keeps the highest number, also of a row that was removed
+    hash BLOB NOT NULL,
     type TEXT NOT NULL,
+    size INTEGER NOT NULL,
     id TEXT,
     completes TEXT,
     at TEXT NOT NULL,
@@ -31,16 +33,16 @@ CREATE TABLE IF NOT EXISTS decision_log (
     low INTEGER,
     high INTEGER,
     entry TEXT NOT NULL,
-    commitment BLOB,
     customer TEXT,
     personal TEXT,
     salt BLOB,
-    hash BLOB NOT NULL
+    commitment BLOB
 );
 CREATE UNIQUE INDEX IF NOT EXISTS decision_log_id ON decision_log (id) WHERE id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS decision_log_completes ON decision_log (completes, low) WHERE completes IS NOT NULL;
 CREATE INDEX IF NOT EXISTS decision_log_pruning ON decision_log (number) WHERE type = 'pruning';
-CREATE INDEX IF NOT EXISTS decision_log_customer ON decision_log (customer) WHERE customer IS NOT NULL;
+CREATE INDEX IF NOT EXISTS decision_log_customer ON decision_log (customer) WHERE type = 'decision';
+CREATE INDEX IF NOT EXISTS decision_log_group ON decision_log (number) WHERE type = 'group';
 """
 _VALUES: Final = f"({', '.join('?' * (len(Content._fields) + 2))})"
 _ROWS_A_STATEMENT: Final = 64
@@ -64,6 +66,7 @@ class SqliteDecisionLog(ChainedLog):
     """
 
     _table = "decision_log"
+    _place = "instr"
 
     @sensitive_variables
     def __init__(
@@ -126,7 +129,10 @@ class SqliteDecisionLog(ChainedLog):
                 execute(f"PRAGMA synchronous = {'NORMAL' if is_soon else 'FULL'}")
                 self._is_soon = is_soon
             execute("BEGIN IMMEDIATE")
-            self._append(execute, _unknown(execute, contents) if look else contents)
+            if look:
+                held = "SELECT 1 FROM decision_log WHERE id = ?"
+                contents = unknown(contents, lambda ids: {ident for ident in ids if execute(held, (ident,))})
+            self._append(execute, contents)
 
     def _query(self, work: Callable[[Execute], T]) -> T:
         with self._file.connection() as connection:
@@ -147,10 +153,9 @@ class SqliteDecisionLog(ChainedLog):
         for start in range(0, len(contents), _ROWS_A_STATEMENT):
             values: list[object] = []
             some = contents[start : start + _ROWS_A_STATEMENT]
-            for content in some:
-                number += 1
-                digest = hash_chain.chained(digest, number, content)
-                values += (number, *content, digest)
+            for each in some:
+                number, digest, content = linked(digest, number, each)
+                values += (number, digest, *content)
             execute(f"INSERT INTO decision_log ({COLUMNS}) VALUES {', '.join([_VALUES] * len(some))}", values)  # noqa: S608 - our own names
 
     def _end(self, execute: Execute) -> tuple[int, bytes]:
@@ -175,19 +180,6 @@ def _executing(connection: Connection) -> Execute:
     return lambda statement, values=(): connection.execute(statement, values).fetchall()
 
 
-def _unknown(execute: Execute, contents: Sequence[Content]) -> list[Content]:
-    """Return the entries without records that the log holds."""
-    known: set[str | None] = set()
-    wanted: list[Content] = []
-    for content in contents:
-        if content.id is not None:
-            if content.id in known or execute("SELECT 1 FROM decision_log WHERE id = ?", (content.id,)):
-                continue
-            known.add(content.id)
-        wanted.append(content)
-    return wanted
-
-
 def _completions_of(execute: Execute, row: Row) -> list[Completion]:
     completes, number = completion_key(row)
     # Not those before it: they are about another record with its number, or stand where no check of the chain looks.
@@ -201,4 +193,4 @@ def _completions_of(execute: Execute, row: Row) -> list[Completion]:
         f" WHERE {condition} ORDER BY number",
         values,
     )
-    return [hash_chain.completion_of(Content(*each[1:-1])) for each in found]
+    return [completion_of(Content(*each[2:])) for each in found]

@@ -72,12 +72,17 @@ class GroupCommit:
             A future of the running event loop, if there is one. A group wakes each loop once.
         """
         try:
-            future: Future[None] | asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
         except RuntimeError:
-            future = Future()
-        self._enqueue(_Pending(contents, future))
-        self._hurry.set()
-        return future
+            future = Future[None]()
+            self._enqueue(_Pending(contents, future))
+            self._hurry.set()
+            return future
+        awaitable = loop.create_future()
+        self._enqueue(_Pending(contents, awaitable))
+        # Not at once: what else is ready in this loop appends first, and the thread does not compete with it.
+        loop.call_soon(self._hurry.set)
+        return awaitable
 
     def submit_later(self, contents: Sequence[Content], on_lost: OnLost) -> None:
         """Append entries in a thread, which may wait a moment for others.

@@ -10,9 +10,9 @@ from ..flows.decision_log import Completion
 from ..fork import detect_fork, reset_after_fork
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import ConnectionPool
-from . import hash_chain
-from .chained_log import Append, ChainedLog, Execute, Identify, completion_key, has_decision
-from .hash_chain import Content, Row
+from .chained_log import Append, ChainedLog, Execute, Identify, completion_key, has_decision, unknown
+from .hash_chain import Content, Row, linked
+from .log_rows import completion_of
 from .payloads import EncryptionKeys
 from .postgres_connection import (
     BUSY_SECONDS,
@@ -42,15 +42,15 @@ _WRITE: Final = """
 WITH added AS (
     INSERT INTO optimove_decision_log
     SELECT * FROM unnest(
-        %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::bigint[], %s::bigint[],
-        %s::text[], %s::bytea[], %s::text[], %s::text[], %s::bytea[], %s::bytea[]
+        %s::bigint[], %s::bytea[], %s::text[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::text[],
+        %s::bigint[], %s::bigint[], %s::text[], %s::text[], %s::text[], %s::bytea[], %s::bytea[]
     )
 )
 UPDATE optimove_decision_log_head SET number = %s, hash = %s WHERE id = 1
 """
 _KNOWN: Final = "SELECT id FROM optimove_decision_log WHERE id = ANY(%s)"
 _COMPLETIONS: Final = """
-SELECT asked.row, type, id, completes, at, campaign, low, high, entry, commitment
+SELECT asked.row, type, size, id, completes, at, campaign, low, high, entry
 FROM unnest(%s::bigint[], %s::text[], %s::bigint[]) AS asked (row, key, status)
 JOIN optimove_decision_log ON completes = asked.key AND number > asked.row
     AND (asked.status IS NULL OR low <= asked.status AND high > asked.status)
@@ -74,6 +74,7 @@ class PostgresDecisionLog(ChainedLog):
     """
 
     _table = "optimove_decision_log"
+    _place = "strpos"
 
     @sensitive_variables
     def __init__(
@@ -164,7 +165,7 @@ class PostgresDecisionLog(ChainedLog):
         if keys:
             asked = ([row.number for row in rows], *map(list, zip(*keys, strict=True)))
             for number, *content in execute(_COMPLETIONS, asked):
-                found.setdefault(number, []).append(hash_chain.completion_of(Content(*content)))
+                found.setdefault(number, []).append(completion_of(Content(*content)))
         return found
 
     def close(self) -> None:
@@ -208,8 +209,8 @@ def _append(cursor: Cursor, contents: Sequence[Content], *, is_soon: bool = Fals
     number, digest = _lock(cursor, is_soon=is_soon)
     rows: list[tuple[object, ...]] = []
     for content in contents:
-        number, digest = number + 1, hash_chain.chained(digest, number + 1, content)
-        rows.append((number, *content, digest))
+        number, digest, chained = linked(digest, number, content)
+        rows.append((number, digest, *chained))
     if rows:
         cursor.execute(_WRITE, (*map(list, zip(*rows, strict=True)), number, digest), prepare=False)
 
@@ -217,11 +218,4 @@ def _append(cursor: Cursor, contents: Sequence[Content], *, is_soon: bool = Fals
 def _unknown(cursor: Cursor, contents: Sequence[Content]) -> list[Content]:
     """Return the entries without records that the log holds; lets no other transaction append."""
     _lock(cursor)
-    ids = [content.id for content in contents if content.id is not None]
-    known = {ident for (ident,) in cursor.execute(_KNOWN, (ids,), prepare=False)}
-    wanted: list[Content] = []
-    for content in contents:
-        if content.id is None or content.id not in known:
-            known.add(content.id)
-            wanted.append(content)
-    return wanted
+    return unknown(contents, lambda ids: {ident for (ident,) in cursor.execute(_KNOWN, (ids,), prepare=False)})

@@ -43,7 +43,9 @@ CREATE TABLE IF NOT EXISTS optimove_review_batches (
 DECISIONS_SCHEMA: Final = """\
 CREATE TABLE IF NOT EXISTS optimove_decision_log (
     number bigint PRIMARY KEY,
+    hash bytea NOT NULL,
     type text NOT NULL,
+    size bigint NOT NULL,
     id text COLLATE "C" UNIQUE,
     completes text COLLATE "C",
     at text COLLATE "C" NOT NULL,  -- UTC
@@ -51,17 +53,16 @@ CREATE TABLE IF NOT EXISTS optimove_decision_log (
     low bigint,
     high bigint,
     entry text NOT NULL,
-    commitment bytea,
     customer text COLLATE "C",
     personal text,
     salt bytea,
-    hash bytea NOT NULL
+    commitment bytea
 );
 CREATE INDEX IF NOT EXISTS optimove_decision_log_completes ON optimove_decision_log (completes, low)
     WHERE completes IS NOT NULL;
 CREATE INDEX IF NOT EXISTS optimove_decision_log_pruning ON optimove_decision_log (number) WHERE type = 'pruning';
 CREATE INDEX IF NOT EXISTS optimove_decision_log_customer ON optimove_decision_log USING hash (customer)
-    WHERE customer IS NOT NULL;  -- a hash, since an entry of another index cannot hold a long id
+    WHERE type = 'decision';  -- a hash, since an entry of another index cannot hold a long id
 CREATE TABLE IF NOT EXISTS optimove_decision_log_head (
     id integer PRIMARY KEY CHECK (id = 1),
     number bigint NOT NULL,  -- the highest that was given to an entry
