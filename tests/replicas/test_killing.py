@@ -18,9 +18,10 @@ def test_nothing_is_lost_over_sqlite(scenario: Scenario, tmp_path: Path) -> None
 
 
 def test_replicas_that_share_nothing_ask_twice_and_contradict_each_other(tmp_path: Path) -> None:
-    report = run(Scenario(replicas=2, deadline=2.0, sorts=(), seconds=1.0), "none", tmp_path)
+    report = run(Scenario(replicas=2, deadline=4.0, sorts=(), seconds=1.0), "none", tmp_path)
     assert not report.unanswered, report.story(report.unanswered)
-    assert len(report.asked_twice) > 10
+    # Where the machine stood still for a moment, there is a reason to ask again.
+    assert len(report.asked_twice) > len(report.questions) / 2
     assert report.contradicted
     with pytest.raises(AssertionError):
         report.check()
