@@ -1,4 +1,4 @@
-"""Rows of a decision log, each record chained to the one before by a hash: BLAKE2s, RFC 7693.
+"""Rows of a decision log, each record chained to the one before by a hash: SHA-256.
 
 The hash of a row covers every column, and of the personal part a commitment: a hash of it after a random salt. When
 the personal part and its salt are deleted, the commitment says nothing about it, and the hash still fits. A file of its
@@ -24,7 +24,7 @@ SALT_BYTES: Final = 32
 
 GROUP: Final = "group"
 
-_hash: Final = hashlib.blake2s
+_hash: Final = hashlib.sha256
 _CHECK_BYTES: Final = 8
 """Of the hash after each record of a group, so that the first one that was changed is found. All of them are in the
 hash of the row."""
