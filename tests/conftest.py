@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import fcntl
 import gc
-import mmap
 import os
 import signal
 import socket
@@ -23,7 +21,7 @@ from typing import Any, Final, NoReturn
 import pytest
 import uvicorn
 
-from optimove_conditional_execution import Deadline, Request, Response, WebhookNotification
+from optimove_conditional_execution import Deadline, Request, Response, WebhookNotification, fork
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.testing import FakeOptimove
 
@@ -130,22 +128,20 @@ def forked() -> int:
         return os.fork()
 
 
-def forked_in_c() -> int:
-    """Fork as uWSGI does: Python runs no hooks.
+def forked_untold() -> int:
+    """Fork without the hook of the SDK, as when uWSGI forks its workers: it does so in C, where Python runs no hooks.
 
-    So another thread that starts, ends or is about to take the GIL at that moment leaves Python's own state halfway in
-    the child, which then hangs or crashes. uWSGI's master has no such threads; here, others that still work for a
-    moment, such as those of a server, are given time to end that, and `Child.is_whole` says when to fork again. Whoever
-    waits for the GIL longer than the switch interval asks for it; a child that was asked would wait for that thread to
-    take it.
+    Not in C here: of a process in which other threads work, that leaves Python itself halfway.
     """
-    fork, interval = ctypes.PyDLL(None).fork, sys.getswitchinterval()
-    sys.setswitchinterval(60)
+    lock, reset = fork._lock, fork._reset
+    fork._reset = lambda: None
     try:
-        time.sleep(0.2)
-        return int(fork())
+        process = forked()
     finally:
-        sys.setswitchinterval(interval)
+        fork._reset = reset
+    if process == 0:
+        fork._lock = lock
+    return process
 
 
 class Child:
@@ -156,7 +152,6 @@ class Child:
     """
 
     def __init__(self, check: Callable[[], object], fork: Callable[[], int] = forked) -> None:
-        self._shared = mmap.mmap(-1, 1)
         self._process = fork()
         if self._process == 0:
             self._check(check)
@@ -167,19 +162,12 @@ class Child:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
             faulthandler.register(signal.SIGALRM, file=2, chain=True)
             signal.alarm(_HANGS_SECONDS)
-            _use_threads()
-            self._shared[0] = 1
             status = 0 if check() else 2
         except BaseException:  # noqa: BLE001 - what it is stands in the output of the test
             traceback.print_exc()
             sys.stderr.flush()
         finally:
             os._exit(status)
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether its Python ran threads before the check began: what went wrong after that is no fault of the fork."""
-        return self._shared[0] == 1
 
     def status(self) -> int:
         """Wait for its end, and return its exit status."""
@@ -195,25 +183,9 @@ class Child:
             time.sleep(0.01)
 
 
-def _use_threads() -> None:
-    """Do what hangs or crashes in a Python that was forked halfway: begin and end threads, and pass the GIL around."""
-    for _ in range(3):
-        threads = [threading.Thread(target=time.sleep, args=(0.001,), daemon=True) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        time.sleep(0.001)
-
-
 def child_status(check: Callable[[], object], fork: Callable[[], int] = forked) -> int:
-    """Return the exit status of a `Child`; up to three are forked until one is whole."""
-    for _ in range(3):
-        child = Child(check, fork)
-        status = child.status()
-        if child.is_whole:
-            break
-    return status
+    """Return the exit status of a `Child`."""
+    return Child(check, fork).status()
 
 
 class Looking:

@@ -18,7 +18,7 @@ from optimove_conditional_execution.drivers import Pools, arun, run
 from optimove_conditional_execution.flows.effects import Ask, Call, Late, Overloaded
 from optimove_conditional_execution.validation import is_async
 from optimove_conditional_execution.worker_pool import DaemonThreadPool
-from tests.conftest import child_status, forked, forked_in_c
+from tests.conftest import child_status, forked, forked_untold
 
 AnyFlow = Generator[Any, Any, Any]
 
@@ -348,7 +348,7 @@ def test_context_variables_travel_into_the_thread() -> None:
     assert DaemonThreadPool(1, on_full="refuse", name="test-context").submit(variable.get, ()).result(10) == "trace-7"
 
 
-@pytest.mark.parametrize("fork", [forked, forked_in_c], ids=["python", "c"])
+@pytest.mark.parametrize("fork", [forked, forked_untold], ids=["told", "untold"])
 def test_a_pool_starts_afresh_after_a_fork(fork: Callable[[], int]) -> None:
     pool = DaemonThreadPool(1, on_full="refuse", name="test-fork")
     pool.submit(max, (1, 2)).result(10)

@@ -269,7 +269,7 @@ def test_a_wrong_key() -> None:
 
 
 async def refusal(url: str, engine: Any) -> str:
-    async with AsyncOptimoveClient("the-key", base_url=url, timeout=5, retry=ONCE, engine=engine) as client:
+    async with AsyncOptimoveClient("the-key", base_url=url, timeout=30, retry=ONCE, engine=engine) as client:
         with pytest.raises(TransportError) as caught:
             await client.get_webhooks()
     assert caught.value.request_sent is False

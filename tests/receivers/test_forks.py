@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,7 +26,7 @@ from optimove_conditional_execution.testing import (
     notification,
     signed_request,
 )
-from tests.conftest import child_status, forked, forked_in_c
+from tests.conftest import child_status, forked, forked_untold
 
 Fork = Callable[[], int]
 
@@ -51,7 +53,7 @@ def held(*owners: Any) -> Iterator[None]:
         thread.join()
 
 
-@pytest.mark.parametrize("fork", [forked, forked_in_c])
+@pytest.mark.parametrize("fork", [forked, forked_untold])
 def test_a_notification_in_a_child(fork: Fork, fake_optimove: FakeOptimove, optimove_url: str) -> None:
     def answers() -> bool:
         payload = notification(timeout_ms=60_000)
@@ -73,7 +75,7 @@ def test_a_notification_in_a_child(fork: Fork, fake_optimove: FakeOptimove, opti
             assert child_status(answers, fork) == 0
 
 
-@pytest.mark.parametrize("fork", [forked, forked_in_c])
+@pytest.mark.parametrize("fork", [forked, forked_untold])
 def test_an_event_in_a_child(fork: Fork) -> None:
     events: list[Any] = []
     campaign = FakeOptimove().add_campaign(1)
@@ -89,7 +91,7 @@ def test_an_event_in_a_child(fork: Fork) -> None:
     assert takes()
 
 
-@pytest.mark.parametrize("fork", [forked, forked_in_c])
+@pytest.mark.parametrize("fork", [forked, forked_untold])
 def test_a_lock_that_is_free_in_a_child(fork: Fork) -> None:
     lock = ForkLock()
 
@@ -102,3 +104,29 @@ def test_a_lock_that_is_free_in_a_child(fork: Fork) -> None:
     with lock:  # and one that the thread holds that forks
         assert child_status(is_free, fork) == 0
     assert is_free()
+
+
+FORKED_IN_C = """
+import ctypes, os, sys
+from optimove_conditional_execution import ListenerReceiver, NotFoundError, OptimoveClient, WebhookReceiver
+from optimove_conditional_execution.testing import FakeOptimove, listener_request, notification, signed_request
+
+outcomes, events = [], []
+client = OptimoveClient("a-key", base_url=sys.argv[1])
+receiver = WebhookReceiver(lambda notification, deadline: True, client=client, secrets="s", on_outcome=outcomes.append)
+listener = ListenerReceiver(events.append, token="a-token", answer_within=20.0)
+payload = FakeOptimove().add_campaign(1).payload
+process = ctypes.PyDLL(None).fork()
+if process:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+receiver.handle(signed_request(notification(timeout_ms=60_000), secret="s"))
+assert listener.handle(listener_request(payload, token="a-token")).status == 200 and len(events) == 1
+print(outcomes[-1].decision.verdict, type(outcomes[-1].exception).__name__, flush=True)
+os._exit(0)
+"""
+
+
+def test_a_worker_that_is_forked_in_c(optimove_url: str) -> None:
+    command = [sys.executable, "-c", FORKED_IN_C, optimove_url]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "approve AuthenticationError\n"), ended.stderr

@@ -314,6 +314,7 @@ def judged(seed: int, traffic: Traffic, diary: Path) -> Report:
             for line in came[uid]
         ):
             report.delayed.add(uid)
+    outages = [*traffic.outages, *locked(traffic, [line["at"] for line in report.diary if line["what"] == "leased"])]
     for uid, asked in report.asked.items():
         began = traffic.sent.get(uid, 0.0)
         ended = began + traffic.scenario.deadline
@@ -323,7 +324,7 @@ def judged(seed: int, traffic: Traffic, diary: Path) -> Report:
         for first, second in itertools.pairwise(asked):
             given = [lease for lease in leases[uid, first["replica"]] if lease[0] < second["at"]]
             since, until = max(given, default=(0.0, 0.0))
-            is_cut_off = is_cut_off and overlap(traffic.outages, since, until) > 0
+            is_cut_off = is_cut_off and overlap(outages, since, until) > 0
             if second["at"] < until - _ROUNDED:
                 report.asked_early.append(uid)
         if len(able) > 1 and not is_cut_off:
@@ -336,6 +337,19 @@ def judged(seed: int, traffic: Traffic, diary: Path) -> Report:
 def overlap(times: Sequence[tuple[float, float]], since: float, until: float) -> float:
     """Return how many seconds of some times are between two moments."""
     return sum(max(0.0, min(until, ended) - max(since, began)) for began, ended in times)
+
+
+def locked(traffic: Traffic, granted: Sequence[float]) -> Iterator[tuple[float, float]]:
+    """Yield when a replica that was frozen in a transaction kept the store from all: none got a lease until it went on.
+
+    Args:
+        traffic: What was done.
+        granted: When replicas got a lease.
+    """
+    for fault in traffic.faults.values():
+        last = max((at for at in granted if fault.began <= at < fault.ended), default=fault.began)
+        if fault.sort == "frozen" and fault.ended - last > traffic.scenario.deadline / 6:
+            yield last, fault.ended
 
 
 def lines(diary: Path) -> Iterator[dict[str, Any]]:

@@ -29,7 +29,7 @@ from optimove_conditional_execution.stores.postgres import PostgresClaims
 from optimove_conditional_execution.stores.redis import RedisClaims
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.cli.doctor.outside import examined
-from tests.conftest import Child, forked, forked_in_c
+from tests.conftest import Child, forked, forked_untold
 from tests.servers.claims import IN_URL, SECRET, Claims, Server, claims_of, clear
 from tests.servers.pgbouncer import running_pgbouncer
 from tests.servers.postgres import GUARDED, Postgres
@@ -87,34 +87,27 @@ def test_an_async_receiver_calls_the_store_in_its_loop(server: Server) -> None:
 # ---- forks and event loops
 
 
-@pytest.mark.parametrize("fork", [forked, forked_in_c])
+@pytest.mark.parametrize("fork", [forked, forked_untold])
 def test_a_fork_shares_no_connection(server: Server, claims: Claims, fork: Callable[[], int]) -> None:
     acquire: Any = claims.asynchronous.acquire
-
-    async def status_of_a_child(attempt: int) -> tuple[int, bool]:
-        child = Child(lambda: in_child(attempt), fork)
-        for number in range(20):
-            assert claims.acquire(f"p{attempt}-{number}", "a", 60.0, 60.0).mine
-            assert (await acquire(f"pl{attempt}-{number}", "a", 60.0, 60.0)).mine
-        return await asyncio.to_thread(child.status), child.is_whole
 
     async def run() -> None:
         assert claims.acquire("parent's", "a", 60.0, 60.0).mine
         assert (await acquire("parent's in a loop", "a", 60.0, 60.0)).mine
-        for attempt in range(3):
-            status, is_whole = await status_of_a_child(attempt)
-            if is_whole:
-                break
-        assert status == 0
-        assert not claims.acquire(f"c{attempt}-0", "a", 60.0, 60.0).mine
+        child = Child(in_child, fork)
+        for number in range(20):
+            assert claims.acquire(f"p{number}", "a", 60.0, 60.0).mine
+            assert (await acquire(f"pl{number}", "a", 60.0, 60.0)).mine
+        assert await asyncio.to_thread(child.status) == 0
+        assert not claims.acquire("c0", "a", 60.0, 60.0).mine
         assert (await acquire("after", "a", 60.0, 60.0)).mine
 
-    def in_child(attempt: int) -> bool:
+    def in_child() -> bool:
         done: list[bool] = []
 
         def work() -> None:
-            done.extend(claims.acquire(f"c{attempt}-{number}", "b", 60.0, 60.0).mine for number in range(20))
-            done.extend(acquired_in_a_loop(claims, *(f"cl{attempt}-{number}" for number in range(20))))
+            done.extend(claims.acquire(f"c{number}", "b", 60.0, 60.0).mine for number in range(20))
+            done.extend(acquired_in_a_loop(claims, *(f"cl{number}" for number in range(20))))
 
         thread = threading.Thread(target=work)  # the child has inherited a running loop in this one
         thread.start()

@@ -28,7 +28,7 @@ from optimove_conditional_execution.stores import DecidedBatch, Journal, ReviewS
 from optimove_conditional_execution.stores import postgres_locks as locks_module
 from optimove_conditional_execution.stores.postgres import PostgresDecisionLog, PostgresJournal
 from optimove_conditional_execution.testing import FakeOptimove
-from tests.conftest import OverHTTP, child_status, forked, forked_in_c, served
+from tests.conftest import OverHTTP, child_status, forked, forked_untold, served
 from tests.servers.journals import locks, terminate, until
 from tests.servers.postgres import Postgres
 from tests.servers.processes import PATIENCE
@@ -242,7 +242,7 @@ def test_a_killed_process_holds_nothing(server: Postgres, journal: PostgresJourn
         assert list(journal.batches(KEY)) == [DecidedBatch(("a",), ())]
 
 
-@pytest.mark.parametrize("fork", [forked, forked_in_c])
+@pytest.mark.parametrize("fork", [forked, forked_untold])
 def test_a_forked_child_has_not_what_its_parent_took(
     server: Postgres, journal: PostgresJournal, other: PostgresJournal, fork: Callable[[], int]
 ) -> None:

@@ -40,7 +40,7 @@ from optimove_conditional_execution.transport.connection_pool import ConnectionP
 from optimove_conditional_execution.transport.http.httpx_deadline import install_deadlines, remove_deadlines
 from optimove_conditional_execution.transport.rate_limit import AdaptiveThrottle, RateLimiter
 from optimove_conditional_execution.transport.waiting import ThreadAlarm, run_blocking
-from tests.conftest import child_status, forked, forked_in_c
+from tests.conftest import child_status, forked, forked_untold
 
 OPTIONS: dict[str, Any] = {"base_url": "http://optimove.invalid", "retry": RetryPolicy(attempts=1)}
 
@@ -449,7 +449,7 @@ def test_aiohttp_reads_the_proxies_of_the_environment(monkeypatch: pytest.Monkey
 # ---- forks
 
 
-by_any_fork = pytest.mark.parametrize("fork", [forked, forked_in_c], ids=["python", "c"])
+by_any_fork = pytest.mark.parametrize("fork", [forked, forked_untold], ids=["told", "untold"])
 
 
 @by_any_fork
