@@ -186,6 +186,17 @@ def test_whom_a_campaign_of_rows_of_ones_own_was_sent_to() -> None:
     assert [(row.customer_id, row.channel_id) for row in sent] == [("A", 1), ("A", 2)]
 
 
+def test_customers_that_were_begun_in_an_event_loop_go_on_after_its_end(fake_optimove: FakeOptimove) -> None:
+    campaign = fake_optimove.add_campaign(2_000)
+    with fake_optimove.client() as client:
+        customers = client.get_processed_campaign_customers(campaign.campaign_id, page_size=500)
+
+        async def begin() -> int:
+            return sum(1 for _ in itertools.islice(customers, 10))
+
+        assert asyncio.run(begin()) + sum(1 for _ in customers) == 2_000
+
+
 def test_over_real_http(fake_optimove: FakeOptimove, optimove_url: str) -> None:
     campaign = fake_optimove.add_campaign(12_000)
     with OptimoveClient(fake_optimove.api_key, base_url=optimove_url, timezone="UTC") as client:

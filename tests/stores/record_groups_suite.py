@@ -106,6 +106,8 @@ class RecordGroupsSuite:
             ("entry = replace(entry, '[1,2]', '[1,3]')", 5),
             ("entry = entry || '\n'", 7),
             ("entry = '[[0,1000000000]]'", 2),
+            (f"entry = '[[0,{'9' * 30}]]'", 2),
+            (f"entry = '{'[' * 100_000}'", 2),
             ("entry = 'x'", 2),
             ("at = '2026-03-03T12:00:00.000001+00:00'", 2),
             ("campaign = '78'", 2),

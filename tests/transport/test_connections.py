@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import pickle
+import re
 import socket
 import threading
 import time
@@ -408,3 +409,38 @@ def test_a_client_that_is_pickled_says_why_not(kind: Any) -> None:
     with pytest.raises(TypeError, match=r"holds connections.*Make one in each process") as caught:
         pickle.dumps(client)
     assert "the-key" not in str(caught.value)
+
+
+async def acknowledge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer every request with 200, over one connection after the other."""
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"(?i)content-length: *(\d+)", head)
+            await reader.readexactly(int(length[1]) if length else 0)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            await writer.drain()
+    writer.close()
+
+
+@pytest.mark.parametrize("engine", ["httpx", "httpx2", "aiohttp"])
+@pytest.mark.parametrize("is_warm", [False, True])
+def test_a_call_that_is_cancelled_at_any_moment_costs_no_later_one(engine: Any, is_warm: bool) -> None:
+    approval = operations.send_webhook_approval(APPROVAL)
+
+    async def run() -> None:
+        server = await asyncio.start_server(acknowledge, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for turns in range(1, 21):
+            async with AsyncOptimoveClient("a-key", base_url=url, engine=engine) as client:
+                if is_warm:
+                    await client.send(approval)
+                sending = asyncio.ensure_future(client.send(approval))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                sending.cancel()
+                await asyncio.wait([sending])
+                await client.send(approval, deadline=Deadline.after(20))
+        server.close()
+
+    asyncio.run(run())

@@ -71,8 +71,9 @@ class MemoryClaims:
         """Start empty.
 
         Args:
-            capacity: The maximum number of unexpired claims. When the store is full, new notifications are answered 503
-                rather than decided twice.
+            capacity: The maximum number of unexpired claims, each of which is kept until half a minute after its
+                deadline: 100,000 are some 2,800 notifications a second with a timeout of 5 s. When the store is full,
+                new notifications are answered 503 rather than decided twice.
             clock: Monotonic, in seconds.
 
         Raises:

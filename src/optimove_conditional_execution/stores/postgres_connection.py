@@ -113,13 +113,13 @@ class _Watch:
             TimeoutError: A reply had not come by then.
         """
         use = object()
-        with self._lock:
-            self._used[use] = connection, deadline
-            if not self._is_watching:
-                with suppress(Overloaded):  # no thread can be started, as at the end of the process
-                    self._pool.submit(self._work, ())
-                    self._is_watching = True
         try:
+            with self._lock:
+                self._used[use] = connection, deadline
+                if not self._is_watching:
+                    with suppress(Overloaded):  # no thread can be started, as at the end of the process
+                        self._pool.submit(self._work, ())
+                        self._is_watching = True
             yield
         except psycopg.OperationalError:
             if deadline.expired:
@@ -147,7 +147,7 @@ _WATCH_EVERY: Final = 0.5
 
 def _break(connection: Connection) -> None:
     """End a connection's socket, so that whoever waits for a reply gets an error; it is still to be closed."""
-    with suppress(psycopg.Error, OSError):
+    with suppress(Exception):  # whatever it is, the others are watched on
         used = socket.socket(fileno=connection.fileno())
         try:
             used.shutdown(socket.SHUT_RDWR)

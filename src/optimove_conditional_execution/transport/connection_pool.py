@@ -99,6 +99,13 @@ class ConnectionPool(Generic[C]):
                     return
             self._idle.append(client)
 
+    def replace(self, client: C) -> None:
+        """Pass a new client to the caller that has waited longest, instead of one that may be unusable."""
+        with self._lock:
+            new = self._make()
+            self._clients[self._clients.index(client)] = new
+        self.release(new)
+
     def clients(self) -> list[C]:
         """Return all clients that were made."""
         with self._lock:

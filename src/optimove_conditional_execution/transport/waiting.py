@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from typing import Any, Protocol, TypeVar, final
 
 from ..errors import ConfigurationError
@@ -37,12 +38,25 @@ def iterate_blocking(source: AsyncGenerator[T, None]) -> Generator[T, None, None
     try:
         while True:
             try:
-                item = run_blocking(source.asend(None))
+                item = _run_apart(lambda: source.asend(None))
             except StopAsyncIteration:
                 return
             yield item
     finally:
-        run_blocking(source.aclose())
+        _run_apart(source.aclose)
+
+
+def _run_apart(step: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run a step of an asynchronous generator of which an event loop in this thread learns nothing.
+
+    Else the loop would close it, and those that it iterates, when it ends: the rest of the items would be missing.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return run_blocking(step())
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
 
 
 class Alarm(Protocol):

@@ -292,8 +292,12 @@ class _HttpxEngine(Engine):
                         response = error.response  # an event hook raised for a status, which `parse_response` handles
                 return self._stream(response, errors, end, lambda: pool.release(client))
         except BaseException:
-            pool.release(client)
+            await self._give_back(pool, client)
             raise
+
+    async def _give_back(self, pool: ConnectionPool[Any], client: Any) -> None:
+        """Give back a client whose request has failed."""
+        pool.release(client)
 
     @abstractmethod
     async def _acquire(self, request: OutgoingRequest) -> tuple[ConnectionPool[Any], Any]:
@@ -427,6 +431,14 @@ class AsyncHttpEngine(_HttpxEngine):
         pools = self._pools.current()
         pool = pools.requests if request.read_until is None else pools.streams
         return pool, await pool.aacquire(request.deadline)
+
+    async def _give_back(self, pool: ConnectionPool[Any], client: Any) -> None:
+        if self._clients.given is not None:
+            pool.release(client)
+            return
+        # httpcore keeps a connection for ever whose request is cancelled while it waits for one of httpcore's locks.
+        pool.replace(client)
+        await _aclose(client)
 
     async def _send(self, client: Any, outgoing: Any, end: Deadline) -> Any:
         async with asyncio.timeout(end.remaining()):
