@@ -413,14 +413,17 @@ def test_a_client_that_is_pickled_says_why_not(kind: Any) -> None:
 
 async def acknowledge(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer every request with 200, over one connection after the other."""
-    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+    try:
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
             length = re.search(rb"(?i)content-length: *(\d+)", head)
             await reader.readexactly(int(length[1]) if length else 0)
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
             await writer.drain()
-    writer.close()
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    finally:
+        writer.close()
 
 
 @pytest.mark.parametrize("engine", ["httpx", "httpx2", "aiohttp"])
@@ -429,18 +432,26 @@ def test_a_call_that_is_cancelled_at_any_moment_costs_no_later_one(engine: Any, 
     approval = operations.send_webhook_approval(APPROVAL)
 
     async def run() -> None:
-        server = await asyncio.start_server(acknowledge, "127.0.0.1", 0)
+        connections = set[asyncio.Task[None]]()
+
+        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connections.add(asyncio.ensure_future(acknowledge(reader, writer)))
+
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        for turns in range(1, 21):
+        moments = range(1, 21)
+        for of_one_client in [moments] if is_warm else [[turns] for turns in moments]:
             async with AsyncOptimoveClient("a-key", base_url=url, engine=engine) as client:
                 if is_warm:
                     await client.send(approval)
-                sending = asyncio.ensure_future(client.send(approval))
-                for _ in range(turns):
-                    await asyncio.sleep(0)
-                sending.cancel()
-                await asyncio.wait([sending])
-                await client.send(approval, deadline=Deadline.after(20))
+                for turns in of_one_client:
+                    sending = asyncio.ensure_future(client.send(approval))
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+                    sending.cancel()
+                    await asyncio.wait([sending])
+                    await client.send(approval, deadline=Deadline.after(20))
+        await asyncio.wait(connections, timeout=20)
         server.close()
 
     asyncio.run(run())
