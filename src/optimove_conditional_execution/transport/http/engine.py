@@ -10,7 +10,7 @@ import math
 import socket
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import ModuleType
 from typing import Any, Final, Literal, TypeVar, final
 
@@ -290,7 +290,8 @@ class _HttpxEngine(Engine):
                         response = await self._send(client, outgoing, end)
                     except self._clients.module.HTTPStatusError as error:
                         response = error.response  # an event hook raised for a status, which `parse_response` handles
-                return self._stream(response, errors, end, lambda: pool.release(client))
+                give_back = functools.partial(self._give_back, pool, client)
+                return self._stream(response, errors, end, lambda: pool.release(client), give_back)
         except BaseException:
             await self._give_back(pool, client)
             raise
@@ -311,27 +312,44 @@ class _HttpxEngine(Engine):
 class _HttpxStream(BaseStream[HttpxErrors], ABC):
     """A response of httpx, whose body the user's event hook may have read, or closed unread."""
 
-    def __init__(self, source: Any, errors: HttpxErrors, end: Deadline, release: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        source: Any,
+        errors: HttpxErrors,
+        end: Deadline,
+        release: Callable[[], object],
+        give_back: Callable[[], Awaitable[None]],
+    ) -> None:
         head = Response(source.status_code, dict(source.headers.items()))
         super().__init__(head, errors, end, release, is_framed=not source.http_version.startswith("HTTP/1"))
         self._source = source
+        self._give_back = give_back
+        self._is_broken = False
         self._already: list[bytes] | None = [] if source.is_closed else None
         if source.is_stream_consumed:
             self._already = [source.content]
 
     async def read(self) -> bytes:
+        self._is_broken = True
         with self._errors as errors, deadline_scope(wait := self._next_wait(), errors.progress):
-            return await self._next(wait)
+            block = await self._next(wait)
+        self._is_broken = False
+        return block
 
     async def aclose(self) -> None:
         if (release := self._take_release()) is not None:
+            is_broken, self._is_broken = self._is_broken, True
             try:
                 with self._errors as errors, track_progress(errors.progress):
                     await self._close()
+                self._is_broken = is_broken
             finally:
                 # Breaks the circle of a closed response and its stream, so that the request's body is freed at once.
                 self._source.stream = self._errors.clients.module.ByteStream(b"")
-                release()
+                if self._is_broken:
+                    await self._give_back()
+                else:
+                    release()
 
     @abstractmethod
     async def _next(self, wait: Deadline) -> bytes:
