@@ -624,7 +624,7 @@ def test_an_instant_claim_store_may_have_coroutine_methods(rig: MakeRig, broken:
             return step
 
     made = rig(yes, claims=InLoop(broken, instant=True))
-    question = made.notify(timeout_ms=200 if broken else 5_000)
+    question = made.notify(timeout_ms=1_000 if broken else 5_000)
     assert question.responses[0].status == (503 if broken else 200)
     assert made.outcome.kind == ("failed" if broken else "approved")
     assert made.outcome.error is None if not broken else "ConnectionError" in (made.outcome.error or "")

@@ -58,15 +58,19 @@ def _run_in_native_thread(coroutine: Coroutine[Any, Any, T]) -> T:
         return await coroutine
 
     def work() -> None:
+        settle: Callable[[Any], None] = result.set
+        value: Any = None
         try:
             with asyncio.Runner() as runner:
                 value = runner.run(main(), context=context)
         except BaseException as error:  # noqa: BLE001 - it is set on the result
-            hub.loop.run_callback_threadsafe(result.set_exception, error)
-        else:
-            hub.loop.run_callback_threadsafe(result.set, value)
+            settle, value = result.set_exception, error
+        try:
+            # This thread's own hub ends before anybody learns of the result: were its greenlets left to the end of
+            # the process, greenlet would crash there.
+            gevent.get_hub().destroy(destroy_loop=True)
         finally:
-            gevent.get_hub().destroy(destroy_loop=True)  # this thread's own, which ends with it
+            hub.loop.run_callback_threadsafe(settle, value)
 
     start_new_thread(work, ())
     # Without any other greenlet gevent would raise LoopExit: it does not see that another thread sets the result.
