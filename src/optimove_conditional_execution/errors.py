@@ -29,6 +29,7 @@ MAX_ERROR_BODY: Final = 2_048
 """Bytes of a response body that an error keeps."""
 
 TOO_LARGE: Final = 413
+_EARLIER: Final = "An earlier request may have reached Optimove: unknown."
 _FIRST_CLIENT_ERROR: Final = 400
 _FIRST_SERVER_ERROR: Final = 500
 TRANSIENT_STATUSES: Final = frozenset({408, 421, 425, 429})
@@ -71,6 +72,7 @@ class APIError(OptimoveError):
         operation: The name of the call, such as `create_webhook`.
         is_html: Whether the body is a web page. Then a firewall, a proxy or another server responded, not the API.
         retry_after: Seconds to wait, from the `Retry-After` header; None without one.
+        earlier_unknown: Whether an earlier try of the same call ended without a response, or with a 5xx.
     """
 
     def __init__(
@@ -91,6 +93,11 @@ class APIError(OptimoveError):
         self.body = body[:MAX_ERROR_BODY]
         self.is_html = is_html
         self.retry_after = retry_after
+        self.earlier_unknown = False
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{text} {_EARLIER}" if self.earlier_unknown else text
 
     @property
     def is_transient(self) -> bool:
@@ -192,7 +199,7 @@ class HeldBackError(OptimoveError):
 
     def __str__(self) -> str:
         text = super().__str__()
-        return text if self.request_sent is False else f"{text} An earlier request may have reached Optimove: unknown."
+        return text if self.request_sent is False else f"{text} {_EARLIER}"
 
 
 class SignatureError(OptimoveError):
@@ -221,3 +228,16 @@ class StoreError(OptimoveError):
 
 class SupersededError(StoreError):
     """Another run has taken over the review; this one may record and send nothing more."""
+
+
+def was_processed(error: Exception | None) -> bool | None:
+    """Whether Optimove processed a call: True without an error, None when that is not known.
+
+    It did not when no request was sent, or when each was refused. Whatever is not an error of the SDK says nothing.
+    """
+    if error is None:
+        return True
+    if isinstance(error, APIError):
+        refused = _FIRST_CLIENT_ERROR <= error.status < _FIRST_SERVER_ERROR
+        return False if refused and not error.earlier_unknown else None
+    return False if getattr(error, "request_sent", not isinstance(error, OptimoveError)) is False else None

@@ -32,7 +32,7 @@ from optimove_conditional_execution.stores import (
     MemoryClaims,
     SqliteDecisionLog,
 )
-from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
+from optimove_conditional_execution.testing import FakeOptimove, FaultServer, faults, notification, signed_request
 from tests.receivers.conftest import MakeRig, Rig
 
 EVIDENCE = {"rule": "active players only", "version": 4}
@@ -315,6 +315,32 @@ def test_undelivered_and_delivered_again(rig: MakeRig) -> None:
     assert (failed.completes, failed.kind, failed.told, failed.taken) == (first.id, "undelivered", "approved", False)
     assert failed.error is not None
     assert (taken.completes, taken.kind, taken.taken) == (again.id, "approved", True)
+
+
+@pytest.mark.parametrize(
+    ("responses", "taken"),
+    [([400], False), ([429, 400], False), ([502, 400], None), ([500] * 500, None), (["lost", 400], None)],
+    ids=["refused", "limited, then refused", "failed, then refused", "failed", "lost, then refused"],
+)
+def test_what_an_earlier_try_may_have_told_is_not_denied(responses: list[Any], taken: bool | None) -> None:
+    log, outcomes = Keeping(), list[Outcome]()
+    met = [faults.LOST_ANSWER if each == "lost" else faults.answer("", Response(each)) for each in responses]
+    with FaultServer(met) as server, server.client() as client:
+        receiver = WebhookReceiver(
+            lambda notification, deadline: True,
+            client=client,
+            secrets=server.optimove.secrets,
+            decision_log=log,
+            on_outcome=outcomes.append,
+        )
+        server.optimove.notify(receiver, USER, timeout_ms=3_000)
+    (outcome,), (completion,) = outcomes, log.completions
+    assert (outcome.kind, completion.kind, completion.told, completion.taken) == (
+        "undelivered", "undelivered", "approved", taken
+    )  # fmt: skip
+    if responses[-1] == 400:
+        earlier = len(responses) > 1 and responses[0] != 429
+        assert ("An earlier request may have reached Optimove: unknown." in str(outcome.error)) is earlier
 
 
 class Fencing:

@@ -477,3 +477,20 @@ def test_settings_that_are_refused(options: dict[str, Any], fake_optimove: FakeO
     (name,) = options
     with pytest.raises(ConfigurationError, match=name):
         CampaignReview(everybody, client=fake_optimove.client(), **options)
+
+
+@pytest.mark.parametrize(("first", "taken"), [(503, None), (429, False)])
+def test_an_update_that_is_refused_after_one_of_unknown_outcome(
+    rig: Rig, tmp_path: Path, first: int, taken: bool | None
+) -> None:
+    campaign = rig.fake.add_campaign(3)
+
+    def reviewer(customers: Sequence[CampaignCustomer], deadline: Deadline) -> Any:
+        rig.fake.answer_next(Response(first), Response(400))  # the last page has been read: of the update
+        return [customer.customer_id for customer in customers]
+
+    with SqliteDecisionLog(tmp_path / "decisions.db") as log:
+        report = rig.run(reviewer, campaign.event(), decision_log=log)
+        found = [told(each) for each in log.decisions()]
+    assert not report.complete
+    assert found == [("approved", "undelivered", taken)] * 3

@@ -405,6 +405,14 @@ class DecisionLogSuite(RecordGroupsSuite):
         assert kinds(log) == dict.fromkeys("ABCD", "acknowledged")
         assert log.verify() is None
 
+    def test_a_refusal_does_not_say_that_an_earlier_update_was_not_taken(self, log: ChainedLog) -> None:
+        log.append([reviewed(0, "A")])
+        log.append([of_range(0, 1, "undelivered", taken=None)])
+        log.append([of_range(0, 1, "undelivered", taken=False)])
+        (logged,) = log.decisions()
+        assert logged.completion is not None
+        assert (logged.completion.kind, logged.completion.taken) == ("undelivered", None)
+
     def test_what_a_crash_kept_out_of_the_journal_is_never_completed(self, log: ChainedLog) -> None:
         log.append([reviewed(0, "A"), reviewed(1, "B")])
         # The journal has A alone when the next run begins; then B is denied, and C has its number.

@@ -22,12 +22,14 @@ from optimove_conditional_execution import (
     RateLimit,
     RateLimitError,
     Request,
+    Response,
     RetryPolicy,
     ServerError,
     TransportError,
     UnexpectedResponseError,
     operations,
 )
+from optimove_conditional_execution.errors import was_processed
 from optimove_conditional_execution.testing import Fault, FaultServer, faults
 from tests.transport.engines import ENGINES, FEW, Caller
 
@@ -243,6 +245,42 @@ def test_what_is_not_idempotent_is_not_repeated_after_an_unknown_outcome(caller:
         assert error.request_sent is True
         assert len(server.met) == 1
         assert list(server.optimove.webhooks.values()) == [WEBHOOK]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "unknown"),
+    [
+        (faults.LOST_ANSWER, Response(400), True),
+        (faults.HTML_502, Response(400), True),
+        (faults.rate_limited(0), Response(400), False),
+        (None, Response(400), False),
+        (None, Response(500), True),
+    ],
+)
+def test_an_error_says_whether_an_earlier_try_may_have_been_processed(
+    some_caller: Caller, first: Fault | None, last: Response, unknown: bool
+) -> None:
+    with FaultServer([first, faults.answer("last", last)] if first else [faults.answer("last", last)] * 9) as server:
+        (error,) = some_caller.call(server, lambda client: client.get_webhooks())
+        assert isinstance(error, APIError)
+        assert error.status == last.status
+        assert ("An earlier request may have reached Optimove: unknown." in str(error)) is error.earlier_unknown
+        assert error.earlier_unknown is (unknown and len(server.met) > 1)
+        assert was_processed(error) is (None if unknown else False)
+
+
+def test_a_request_is_sent_once_where_one_try_is_allowed(caller: Caller) -> None:
+    calls = {
+        "GET": lambda client: client.get_webhooks(),
+        "DELETE": lambda client: client.delete_webhook("6f9619ff"),
+        "PUT": lambda client: client.update_webhook_settings(timeout_ms=7_000),
+    }
+    for method, call in calls.items():
+        with FaultServer(lambda request: faults.LOST_ANSWER) as server:
+            (error,) = caller.call(server, call, retry=ONCE)
+            assert type(error) is TransportError
+            assert error.request_sent is True
+            assert [met.method for met in server.met] == [method]
 
 
 def test_ensure_webhook_looks_before_it_creates_again(caller: Caller) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ..deadline import Clock, Deadline, TransitEstimate
-from ..errors import ConfigurationError, HeldBackError, OptimoveError, PayloadError, SignatureError
+from ..errors import ConfigurationError, HeldBackError, OptimoveError, PayloadError, SignatureError, was_processed
 from ..handlers import Decision, kind_of
 from ..messages import LOST_IN_CHUNKS, Request, Response, body_fault, is_lost_in_chunks, plain
 from ..models.approval import Approval
@@ -466,10 +466,9 @@ class _Processing:
             failure = error
         finally:
             self.outcome.end_of("deliver")
-        if failure is None or getattr(failure, "request_sent", False) is False:
-            self.outcome.taken = failure is None
-            if isinstance(failure, HeldBackError):
-                self.outcome.told, self.outcome.taken = "nothing", None
+        self.outcome.taken = was_processed(failure)
+        if isinstance(failure, HeldBackError) and self.outcome.taken is False:
+            self.outcome.told, self.outcome.taken = "nothing", None
         if failure is None or isinstance(failure, TimeoutError):  # it would have taken at least as long
             took = self.outcome.seconds("log") + self.outcome.seconds("deliver")
             self.context.estimator.reserve.observe(took)

@@ -9,7 +9,15 @@ from typing import Final
 
 from .. import operations
 from ..deadline import Deadline
-from ..errors import TOO_LARGE, APIError, DeadlineExceeded, HeldBackError, OptimoveError, StoreError
+from ..errors import (
+    TOO_LARGE,
+    APIError,
+    DeadlineExceeded,
+    HeldBackError,
+    OptimoveError,
+    StoreError,
+    was_processed,
+)
 from ..flows.decision_log import Told
 from ..flows.journal import Ranges
 from ..flows.ledger import Chunk, Ledger
@@ -149,7 +157,7 @@ class Updates:
     def _undelivered(self, chunk: Chunk, error: OptimoveError) -> None:
         self._on_error(error)
         # Unless it is certain, Optimove may have taken it.
-        taken = None if getattr(error, "request_sent", False) is not False else False
+        taken = was_processed(error)
         told: Told | None = "nothing" if isinstance(error, HeldBackError) and taken is False else None
         self._complete(chunk, "undelivered", taken=taken, error=f"{type(error).__name__}: {error}", told=told)
 

@@ -331,11 +331,12 @@ def final_completion(completions: Iterable[Completion]) -> Completion | None:
     """Return the one that counts of those that follow a record: that Optimove took it, else the last word.
 
     Nothing counts after `discarded`: later completions are about another record with the same number. That a later run
-    sent nothing does not count if Optimove may have taken what an earlier one sent.
+    sent nothing, or was refused, does not count if Optimove may have taken what an earlier one sent.
     """
     last: Completion | None = None
     for each in completions:
-        if each.told == "nothing" and last is not None and last.kind == "undelivered" and last.taken is None:
+        is_unknown = last is not None and last.kind == "undelivered" and last.taken is None
+        if is_unknown and (each.told == "nothing" or (each.kind == "undelivered" and each.taken is False)):
             continue
         last = each
         if each.taken or each.kind == "discarded":

@@ -155,19 +155,20 @@ class _Body(aiohttp.BytesPayload):
 
     async def write(self, writer: aiohttp.abc.AbstractStreamWriter) -> None:
         """Write the body, for aiohttp before 3.12."""
-        self._sending.sent = None
+        self._sending.begin()
         await super().write(writer)
         self._sending.sent = True
 
     async def write_with_length(self, writer: aiohttp.abc.AbstractStreamWriter, content_length: int | None) -> None:
         """Write the body."""
-        self._sending.sent = None
+        self._sending.begin()
         await super().write_with_length(writer, content_length)
         self._sending.sent = True
 
 
 async def _on_headers(_session: object, context: SimpleNamespace, _given: object) -> None:
-    context.trace_request_ctx.sent = True  # and there is no body
+    context.trace_request_ctx.begin()
+    context.trace_request_ctx.sent = True  # there is no body
 
 
 @final
@@ -231,6 +232,17 @@ class _AiohttpErrors(ErrorTranslator):
     """Translates aiohttp's exceptions of a request into ours, and follows how much of it was sent."""
 
     sent: bool | None = False
+
+    def begin(self) -> None:
+        """Record that the request is being sent.
+
+        Raises:
+            ServerDisconnectedError: It was sent before. aiohttp sends a GET, a PUT or a DELETE a second time when the
+                connection is lost, of which the call would learn nothing.
+        """
+        if self.sent is not False:
+            raise aiohttp.ServerDisconnectedError
+        self.sent = None
 
     def translate(self, error: Exception, handled: BaseException | None) -> TransportError | DeadlineExceeded:
         if isinstance(error, aiohttp.ClientResponseError):

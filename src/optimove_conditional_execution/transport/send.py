@@ -26,6 +26,7 @@ from ..errors import (
     OptimoveError,
     RateLimitError,
     TransportError,
+    was_processed,
 )
 from ..fork import ForkLock
 from ..messages import Response
@@ -229,6 +230,7 @@ class _Call(RecordedCall, Generic[T]):
         self._elsewhere: tuple[Operation[T], Response] | None = None
         self._last: OptimoveError | None = None
         self._sent: bool | None = False
+        self._is_unknown = False
         self._read_until: Deadline | None = None
         self._attempt_timeout = config.retry.attempt_timeout
         self._has_deadline = is_stream or deadline is not None
@@ -292,7 +294,7 @@ class _Call(RecordedCall, Generic[T]):
     def failed(self, error: OptimoveError) -> float:
         """Record a failed try, and return the seconds to wait before the next one.
 
-        The error then describes the whole call: `request_sent` includes earlier tries.
+        The error then describes the whole call: `request_sent` and `earlier_unknown` include earlier tries.
 
         Raises:
             OptimoveError: There is no next try; the error of this one, or of the one before if this one never began.
@@ -300,6 +302,7 @@ class _Call(RecordedCall, Generic[T]):
         if isinstance(error, TransportError | DeadlineExceeded):
             if isinstance(error, DeadlineExceeded) and error.request_sent is False and self._last is not None:
                 raise self._last from None
+            self._is_unknown |= error.request_sent is not False
             # Connections kept alive when a try was lost may be dead too; and time is left for another try only once.
             self._heard_since = self._try_began
             took = time.monotonic() - self._try_began
@@ -311,14 +314,13 @@ class _Call(RecordedCall, Generic[T]):
         elif isinstance(error, HeldBackError):
             error.request_sent = self._sent
             raise error
-        elif isinstance(error, RateLimitError):
-            self.throttle.on_rate_limited(self.sent_at, error.retry_after)  # rejected: nothing was processed
         elif isinstance(error, APIError):
-            self._sent = True
-            if error.status == HTTPStatus.SERVICE_UNAVAILABLE and error.retry_after is not None:
-                self.throttle.on_unavailable(error.retry_after)
+            error.earlier_unknown = self._is_unknown
+            self._is_unknown = was_processed(error) is None
+            if isinstance(error, RateLimitError):
+                self.throttle.on_rate_limited(self.sent_at, error.retry_after)  # rejected: nothing was processed
             else:
-                self.throttle.on_success()
+                self._answered(error)
         self._last = error
         if self._retries is None:
             self._retries = Retries(self._config.retry, self._operation, self.deadline, has_deadline=self._has_deadline)
@@ -326,6 +328,13 @@ class _Call(RecordedCall, Generic[T]):
         if pause is None:
             raise error
         return pause
+
+    def _answered(self, error: APIError) -> None:
+        self._sent = True
+        if error.status == HTTPStatus.SERVICE_UNAVAILABLE and error.retry_after is not None:
+            self.throttle.on_unavailable(error.retry_after)
+        else:
+            self.throttle.on_success()
 
     def end_request(self) -> None:
         """Tell the limiter that the request has ended, or was never sent."""

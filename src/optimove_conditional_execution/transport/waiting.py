@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Coroutine, Generator
 from typing import Any, Protocol, TypeVar, final
 
 from ..errors import ConfigurationError
@@ -35,26 +35,28 @@ def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
 
 def iterate_blocking(source: AsyncGenerator[T, None]) -> Generator[T, None, None]:
     """Yield the items of an asynchronous generator that never suspends, and close it."""
+    step = _first_step(source)
     try:
         while True:
             try:
-                item = _run_apart(lambda: source.asend(None))
+                item = run_blocking(step)
             except StopAsyncIteration:
                 return
             yield item
+            step = source.asend(None)
     finally:
-        _run_apart(source.aclose)
+        run_blocking(source.aclose())
 
 
-def _run_apart(step: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a step of an asynchronous generator of which an event loop in this thread learns nothing.
+def _first_step(source: AsyncGenerator[T, None]) -> Coroutine[Any, Any, T]:
+    """Begin an asynchronous generator of which an event loop in this thread learns nothing.
 
-    Else the loop would close it, and those that it iterates, when it ends: the rest of the items would be missing.
+    Else the loop would close it when it ends, and the rest of the items would be missing.
     """
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(None, None)
     try:
-        return run_blocking(step())
+        return source.asend(None)  # the hooks are called here
     finally:
         sys.set_asyncgen_hooks(*hooks)
 
