@@ -241,7 +241,7 @@ def test_what_is_not_written_down_by_clearance_is_not_reached(rig: Rig) -> None:
             written.wait(30)
 
     written = threading.Event()
-    campaign = rig.fake.add_campaign(100, lead_seconds=1)
+    campaign = rig.fake.add_campaign(100, lead_seconds=2)
     report = rig.run(everybody, campaign.event(), journal=Slow())
     written.set()
     assert (report.complete, report.reviewed, report.not_reached) == (False, 0, 100)
