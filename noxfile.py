@@ -63,6 +63,7 @@ ROOMS = {
     "adapters/test_wsgi.py": BOTH,
     "client/test_errors_and_retries.py": BOTH,
     "hostile/test_any_delivery.py": {NEWEST},
+    "hostile/test_evidence.py": {NEWEST},
     "hostile/test_leaks.py": {NEWEST},
     "hostile/test_over_http.py": {NEWEST},
     "hostile/test_tracebacks.py": BOTH,

@@ -334,7 +334,8 @@ class _Processing:
             if isinstance(failure, HeldBackError):
                 outcome.set_error(str(failure))
             else:
-                outcome.set_error("Optimove did not take the answer", failure)
+                verb = "take" if outcome.taken is False else "confirm"
+                outcome.set_error(f"Optimove did not {verb} the answer", failure)
             yield from self._save(Claim(ClaimState.UNDELIVERED, approval))
             return "undelivered", 503
         outcome.kind = kind  # whatever happens from here on
