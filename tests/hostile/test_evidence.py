@@ -7,18 +7,22 @@ import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from optimove_conditional_execution import (
+    AsyncCampaignReview,
     AsyncWebhookReceiver,
+    CampaignCustomer,
     Deadline,
+    Request,
     Response,
     RetryPolicy,
     WebhookNotification,
 )
-from optimove_conditional_execution.stores import Completion
+from optimove_conditional_execution.stores import Completion, MemoryJournal, SqliteDecisionLog
 from optimove_conditional_execution.testing import Fault, FaultServer, faults
 
 REFUSALS: list[Fault | None] = [
@@ -86,3 +90,57 @@ def test_taken_is_what_optimove_has_or_unknown(engine: Any, seed: int) -> None:
     with FaultServer(meets) as server:
         asyncio.run(go(server))
     assert len(log.completions) == 8
+
+
+async def every_second(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+    return [each.customer_id for each in customers if int(each.customer_id[1:]) % 2]
+
+
+@pytest.mark.parametrize("engine", ["httpx", "httpx2", "aiohttp"])
+@pytest.mark.parametrize("seed", range(3))
+def test_taken_is_what_optimove_has_or_unknown_of_a_review_that_goes_on(engine: Any, seed: int, tmp_path: Path) -> None:
+    chosen = random.Random(f"{engine} {seed}")
+    met: list[Fault | None] = []
+    left = 0
+
+    def meets(request: Request) -> Fault | None:
+        nonlocal left
+        if request.method == "GET" or not left:
+            return None
+        left -= 1
+        met.append(chosen.choice([None, *REFUSALS, *AMBIGUOUS]))
+        return met[-1]
+
+    async def go(server: FaultServer, log: SqliteDecisionLog) -> None:
+        nonlocal left
+        campaign = server.optimove.add_campaign(20, lead_seconds=60)
+        journal = MemoryJournal()
+        retry = RetryPolicy(attempts=2, first_pause=0.01, longest_pause=0.05)
+        async with server.async_client(engine=engine, retry=retry, rate_limit=None) as client:
+            review = AsyncCampaignReview(
+                every_second,
+                client=client,
+                journal=journal,
+                decision_log=log,
+                chunk_size=3,
+                report_denied=True,
+                safety_margin=1,
+            )
+            for troubled in (8, 8, 0):
+                left = troubled
+                report = await review.run(campaign.event())
+                for logged in log.decisions():
+                    done = logged.completion
+                    assert done is not None
+                    has = campaign.statuses.get(str(logged.record.subject.customer_id))
+                    if done.taken is None:
+                        assert any(each in AMBIGUOUS for each in met), (met, done)
+                        assert not report.complete
+                    else:
+                        told = logged.record.verdict == "approve" if done.taken else None
+                        assert has is told, (met, logged.record.verdict, done)
+        assert report.complete
+        assert log.verify() is None
+
+    with FaultServer(meets) as server, SqliteDecisionLog(tmp_path / "decisions.db") as log:
+        asyncio.run(go(server, log))
