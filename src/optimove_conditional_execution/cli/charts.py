@@ -317,25 +317,14 @@ def show_section(section: Section, console: Console | None = None) -> None:
         console: Where to; unset, standard output.
     """
     console = Console(file=sys.stdout) if console is None else console
-
-    def write(lines: Sequence[Text]) -> None:
-        for line in lines:
-            console.print(line, soft_wrap=True)
-
     if section.facts:
-        write([Text(), *section.lines()])
-        show_charts(section, console)
-        write([Text()])
-    write([*section.notes(), section.result()])
-
-
-def show_charts(section: Section, console: Console | None = None) -> None:
-    """Print the charts of a section that have something to draw, each below an empty line."""
-    console = Console(file=sys.stdout) if console is None else console
-    for chart in section.charts:
-        if chart.drawable:
-            console.print()
-            show(chart, console)
+        console.print(Text(), *section.lines(), sep="\n", soft_wrap=True)
+        for chart in section.charts:
+            if chart.drawable:
+                console.print()
+                show(chart, console)
+        console.print()
+    console.print(*section.notes(), section.result(), sep="\n", soft_wrap=True)
 
 
 # Middle tones, which can be read on white, on black and on paper.

@@ -230,19 +230,12 @@ def campaign_section(result: ScheduledResult) -> Section:
     )
 
 
-def campaign_lines(result: ScheduledResult) -> str:
-    """Return a scheduled rehearsal as three lines."""
-    facts, numbers = dict(result.lines()), result.as_json()
-    names = ("approved", "denied", "unknown", "late", "twice", "contradictions")
-    first = ", ".join(numbers["first_recipients"])
-    others = result.approved - len(numbers["first_recipients"])
+def recipients_line(result: ScheduledResult) -> str:
+    """Return who would get a campaign; a line of its own, since reports name no customer."""
+    first = result.as_json()["first_recipients"]
+    others = result.approved - len(first)
     more = f" and {others} more" if others else ""
-    return (
-        f"campaign {result.campaign_id}: the listener gave {facts['listener']}; {number_of(result.rows, 'row')}\n"
-        f"{number_of(numbers['updates'], 'update')}, of {numbers['largest_update']} at most: "
-        + ", ".join(f"{numbers[name]} {name}" for name in names)
-        + (f"\nwould get it: {first}{more}" if first else "\nNo customer would get it.")
-    )
+    return f"would get it: {', '.join(first)}{more}" if first else "No customer would get it."
 
 
 def demo_section(title: str, part: DemoPart[Any], chart: Histogram | BurnUp) -> Section:
