@@ -73,10 +73,6 @@ def _expectation(given: str) -> tuple[str, str]:
     return customer_id, decision
 
 
-def _complete_fault(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    return [kind for kind in FAULT_KINDS if kind.startswith(incomplete)]
-
-
 def _as_dict(_: click.Context, __: click.Parameter, given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(given)
     if len(found) < len(set(given)):
@@ -150,7 +146,7 @@ def _lead(default: float) -> Callable[[F], F]:
     metavar="KIND[=PERCENT]",
     type=_fault_share,
     callback=_as_dict,
-    shell_complete=_complete_fault,
+    shell_complete=lambda _, __, start: [kind for kind in FAULT_KINDS if kind.startswith(start)],
     help="Give so many of a hundred a fault: duplicate, late, forged or oversize; may be repeated. "
     f"Without a number it is {_DEFAULT_PERCENT:g}.",
 )
