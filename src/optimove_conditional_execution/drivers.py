@@ -214,8 +214,9 @@ async def _in_time(
 ) -> object:
     """Call a coroutine function in a task of its own, so that one which ignores its cancellation is abandoned."""
     pool.acquire()
+    coroutine = _contained(function, arguments)
     try:
-        task = start_task(_contained(function, arguments))
+        task = start_task(coroutine)
     except BaseException:  # of the application's task factory
         pool.release()
         raise
@@ -225,7 +226,8 @@ async def _in_time(
     else:
         task.add_done_callback(pool.release)
         try:
-            answer = await _wait(task, effect, within, pools, interruption)
+            starting = inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+            answer = await _wait(task, effect, within, pools, interruption, starting=starting)
         except Late:
             overdue = within.overdue
             raise Late(blocked=overdue if overdue > _STANDSTILL else 0.0) from None
@@ -261,12 +263,18 @@ def start_task(coroutine: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
 
 
 async def _wait(
-    future: asyncio.Future[Any], effect: Ask, within: Deadline, pools: Pools, interruption: _DeferredCancellation
+    future: asyncio.Future[Any],
+    effect: Ask,
+    within: Deadline,
+    pools: Pools,
+    interruption: _DeferredCancellation,
+    *,
+    starting: bool = False,
 ) -> object:
     defer = None if effect.whose == "handler" else functools.partial(interruption.defer, within)
     flow = effect.meanwhile
     meanwhile = None if flow is None else lambda: arun(flow(), pools=pools)
-    return await aresult_by(future, within, defer=defer, meanwhile=meanwhile, every=effect.every)
+    return await aresult_by(future, within, defer=defer, meanwhile=meanwhile, every=effect.every, starting=starting)
 
 
 @contextlib.contextmanager

@@ -192,14 +192,22 @@ async def aresult_by(
     defer: Defer | None = None,
     meanwhile: Callable[[], Awaitable[object]] | None = None,
     every: float = math.inf,
+    starting: bool = False,
 ) -> T:
     """Return the result of a future, or abandon it: at a deadline, or when this task is cancelled; see `result_by`.
 
     Not `asyncio.wait_for`, which waits for a task that ignores its cancellation.
+
+    With `starting` it is a task that has not begun yet: one that waits for nothing is done a turn of the event loop
+    later, and needs no timer.
     """
     end = deadline
     while not future.done():
         try:
+            if starting:
+                starting = False
+                await asyncio.sleep(0)
+                continue
             await asyncio.wait((future,), timeout=_timeout(end, every))
             if meanwhile is not None and not future.done() and end.remaining() > every:
                 await meanwhile()
