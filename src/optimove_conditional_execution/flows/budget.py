@@ -180,10 +180,5 @@ class BudgetEstimator:
         deadline = Deadline(end, self.clock)
         if host is not None and (until_host := host.remaining()) < deadline.remaining():
             deadline, usable = host, until_host
-        return Budget(
-            left,
-            delay,
-            deadline,
-            deadline.earlier_by(self.reserve.for_budget(usable)),
-            Deadline(end + delay + KEPT_AFTER, self.clock),
-        )
+        handler_deadline = deadline.earlier_by(self.reserve.for_budget(usable))
+        return Budget(left, delay, deadline, handler_deadline, Deadline(end + delay + KEPT_AFTER, self.clock))

@@ -10,12 +10,13 @@ import enum
 import hashlib
 import json
 import math
-import os
 import random
+import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol, cast, final, runtime_checkable
 
 from ..deadline import Clock, Deadline
@@ -196,7 +197,7 @@ class LeasedClaim:
     pause: Callable[[float], Any]
     clock: Clock
     outage: StoreOutage
-    owner: str = field(default_factory=lambda: os.urandom(16).hex())
+    owner: str = field(default_factory=partial(secrets.token_hex, 16))
 
     @property
     def renewal(self) -> float:
@@ -267,11 +268,12 @@ class LeasedClaim:
                     result = yield Ask(method, (self.question, self.owner, *arguments), end, "store")
                 if isinstance(result, returns):
                     return result
-                raise ConfigurationError(f"{type(store).__name__}.{name} must return a {returns.__name__}.")  # noqa: TRY301
+                raise ConfigurationError(f"{type(store).__name__}.{name} must return a {returns.__name__}.")
             except Exception as error:
                 self.outage.at = self.clock()
-                is_final = within is None or last is None or isinstance(error, StoreFullError)
-                left = 0.0 if is_final else within.remaining() - last
+                left = 0.0
+                if within is not None and last is not None and not isinstance(error, StoreFullError):
+                    left = within.remaining() - last
                 if left < _SHORTEST_PAUSE:
                     if isinstance(error, StopIteration):  # no generator lets one through
                         raise as_exception(error) from error

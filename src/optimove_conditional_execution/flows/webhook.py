@@ -260,6 +260,7 @@ def read_answer(answer: object) -> Decision:
     raise _InvalidAnswer(f"The handler returned {kind}; it must return a bool or a Decision.{advice}")
 
 
+_SETTLED: Final = Claim(ClaimState.SETTLED)
 _Result = tuple[OutcomeKind, int]
 
 
@@ -338,13 +339,12 @@ class _Processing:
             yield from self._save(Claim(ClaimState.UNDELIVERED, approval))
             return "undelivered", 503
         outcome.kind = kind  # whatever happens from here on
-        settled = Claim(ClaimState.SETTLED)
         try:
-            is_ours = yield from self._save(settled)
+            is_ours = yield from self._save(_SETTLED)
         except GeneratorExit:
             raise
         except BaseException:  # an interruption that came while the decision was recorded, and is raised only now
-            yield from self._save(settled)
+            yield from self._save(_SETTLED)
             raise
         return kind if is_ours or approval is not None else self._superseded(), 200
 
@@ -411,8 +411,8 @@ class _Processing:
         """Call the handler, and renew the lease meanwhile; after an outage of the store, wait until one is free."""
         context, claim = self.context, self.claim
         ask = Ask(context.handler, (notification, due), due, meanwhile=claim.renew, every=claim.renewal)
-        renewed = context.clock()
         pauses: Iterator[float] | None = None
+        renewed = 0.0
         while True:
             try:
                 answer: object = yield ask
@@ -422,7 +422,8 @@ class _Processing:
                     raise
             else:
                 return answer
-            pauses = pauses or backoff()
+            if pauses is None:
+                pauses, renewed = backoff(), context.clock()
             yield Ask(context.pause, (min(next(pauses), due.remaining()),))
             if context.clock() - renewed >= claim.renewal:
                 yield from claim.renew()
