@@ -64,7 +64,7 @@ class Request:
             tuple(
                 [
                     (name.lower(), value)
-                    if isinstance(name, str) and isinstance(value, str)  # pyright: ignore[reportUnnecessaryIsInstance]
+                    if type(name) is str and type(value) is str
                     else (_text(name).lower(), _text(value))
                     for name, value in pairs
                 ]

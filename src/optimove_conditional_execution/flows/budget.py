@@ -83,14 +83,13 @@ class Reserve:
 
     def _measure(self, now: float) -> None:
         """Drop old deliveries, and keep what the others say until the next one is old."""
-        seen, durations = self._seen, self._durations
-        oldest = now - RESERVE_WINDOW_SECONDS
-        while len(seen) > _SAMPLES or (len(seen) > _FEWEST and seen[0][0] < oldest):
+        seen, durations, count = self._seen, self._durations, len(self._seen)
+        while count > _SAMPLES or (count > _FEWEST and seen[0][0] < now - RESERVE_WINDOW_SECONDS):
             del durations[bisect_left(durations, seen.popleft()[1])]
-        last = len(durations) - 1
-        percentile = durations[max(0, last - max(1, (last + 1) // 20))]
+            count -= 1
+        percentile = durations[max(0, count - 1 - (count // 20 or 1))]
         self._measured = max(SMALLEST_RESERVE, _FACTOR * percentile)
-        self._until = seen[0][0] + RESERVE_WINDOW_SECONDS if len(seen) > _FEWEST else math.inf
+        self._until = seen[0][0] + RESERVE_WINDOW_SECONDS if count > _FEWEST else math.inf
 
 
 def default_lease(budget: float) -> float:

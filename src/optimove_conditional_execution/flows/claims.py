@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol, cast, final, runtime_checkable
+from typing import Any, Final, Protocol, final, runtime_checkable
 
 from ..deadline import Clock, Deadline
 from ..errors import ConfigurationError, OptimoveError
@@ -290,7 +290,8 @@ _NUMBERS: Final = (float, int)
 
 def _is_consistent(claim: Claim) -> bool:
     """Return whether a store's answer can be acted on: it may be another's code, and an approval may come of it."""
-    state, mine, lease = claim.state, claim.mine, cast("object", claim.lease)
+    state, mine = claim.state, claim.mine
+    lease: object = claim.lease
     if type(state) is not ClaimState or type(mine) is not bool or not isinstance(lease, _NUMBERS):
         return False
     # Only a decided claim comes with an answer, and it always does.
