@@ -108,12 +108,9 @@ def _perform(
     else:
         future = getattr(pools, effect.whose).submit(effect.function, effect.arguments)
     defer = None if effect.whose == "handler" else functools.partial(interruption.defer, effect.within)
-    meanwhile = effect.meanwhile and functools.partial(_run_meanwhile, effect.meanwhile, pools)
+    flow = effect.meanwhile
+    meanwhile = None if flow is None else lambda: run(flow(), pools=pools)
     return _not_awaitable(result_by(future, effect.within, defer=defer, meanwhile=meanwhile, every=effect.every))
-
-
-def _run_meanwhile(flow: Callable[[], Flow[None]], pools: Pools) -> None:
-    run(flow(), pools=pools)
 
 
 async def arun(flow: Flow[R], *, call: Callable[..., Awaitable[Any]] | None = None, pools: Pools | None = None) -> R:
@@ -190,13 +187,13 @@ async def _ask_in_time(
         return await _wait(asyncio.wrap_future(effect.function(*effect.arguments)), effect, within, pools, interruption)
     pool: DaemonThreadPool = getattr(pools, effect.whose)
     if effect.whose != "log" and is_async(effect.function):  # `check_log` has refused such a log
-        answer = await _in_time(effect.function, effect.arguments, effect, within, pool, pools, interruption)
+        answer = await _in_time(effect.function, effect.arguments, effect, within, pools, interruption)
     else:
         future = asyncio.wrap_future(pool.submit(effect.function, effect.arguments))
         answer = await _wait(future, effect, within, pools, interruption)
         if isinstance(coroutine := answer, CoroutineType):  # a lambda around a coroutine function, say
             try:
-                answer = await _in_time(lambda: coroutine, (), effect, within, pool, pools, interruption)
+                answer = await _in_time(lambda: coroutine, (), effect, within, pools, interruption)
             finally:
                 if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
                     coroutine.close()  # or Python would warn that it was never awaited
@@ -208,11 +205,11 @@ async def _in_time(
     arguments: tuple[Any, ...],
     effect: Ask,
     within: Deadline,
-    pool: DaemonThreadPool,
     pools: Pools,
     interruption: _DeferredCancellation,
 ) -> object:
     """Call a coroutine function in a task of its own, so that one which ignores its cancellation is abandoned."""
+    pool: DaemonThreadPool = getattr(pools, effect.whose)
     pool.acquire()
     coroutine = _contained(function, arguments)
     try:

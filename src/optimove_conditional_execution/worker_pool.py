@@ -65,18 +65,15 @@ class DaemonThreadPool:
         self._max_workers = max_workers
         self._refuse = on_full == "refuse"
         self._name = name
-        self._start()
+        self.after_fork()
         reset_after_fork(self)
 
-    def _start(self) -> None:
+    def after_fork(self) -> None:
+        """Begin without threads: a child does not have its parent's."""
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._busy = 0
         self._threads = 0
-
-    def after_fork(self) -> None:
-        """Drop the parent's threads, which a child does not have."""
-        self._start()
 
     def acquire(self) -> None:
         """Occupy a worker for work that needs no thread.

@@ -415,13 +415,11 @@ class _Processing:
         renewed = 0.0
         while True:
             try:
-                answer: object = yield ask
+                return (yield ask)
             except Overloaded:
                 # What has waited for the store comes all at once.
                 if due.expired or context.clock() - context.outage.at > self.budget.seconds:
                     raise
-            else:
-                return answer
             if pauses is None:
                 pauses, renewed = backoff(), context.clock()
             yield Ask(context.pause, (min(next(pauses), due.remaining()),))
