@@ -270,6 +270,66 @@ def test_a_handler_that_raises_generator_exit_fails() -> None:
     assert drive_async(flow()) == "GeneratorExit"
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_where_tasks_begin_in_the_next_turn_only_a_handler_that_waits_has_a_timer(
+    monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    timers: list[Any] = []
+
+    async def handler() -> str:
+        if waits:
+            await asyncio.to_thread(int)
+        return "answered"
+
+    def flow() -> AnyFlow:
+        return (yield Ask(handler, within=Deadline.after(60)))
+
+    async def main() -> str:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(lambda loop, coroutine, **options: asyncio.Task(coroutine, loop=loop, **options))
+        call_at = loop.call_at
+
+        def counted(*arguments: Any, **options: Any) -> asyncio.TimerHandle:
+            timers.append(arguments)
+            return call_at(*arguments, **options)
+
+        monkeypatch.setattr(loop, "call_at", counted)
+        answer: str = await arun(flow(), pools=Pools.of(1))
+        return answer
+
+    assert asyncio.run(main()) == "answered"
+    assert bool(timers) is waits
+
+
+def test_a_request_that_is_cancelled_in_the_turn_in_which_its_handler_begins() -> None:
+    seen: list[str] = []
+
+    async def handler() -> None:
+        seen.append("begun")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            seen.append("ended")
+
+    def flow() -> AnyFlow:
+        yield Ask(handler, within=Deadline.after(60))
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(lambda loop, coroutine, **options: asyncio.Task(coroutine, loop=loop, **options))
+        pools = Pools.of(1)
+        task = asyncio.ensure_future(arun(flow(), pools=pools))
+        loop.call_soon(task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for _ in range(5):  # turns of the event loop, in which the handler is cancelled and its place given back
+            await asyncio.sleep(0)
+        pools.handler.acquire()
+
+    asyncio.run(main())
+    assert seen == ["begun", "ended"]
+
+
 def test_what_is_async() -> None:
     async def function() -> None: ...
 

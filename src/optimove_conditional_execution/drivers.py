@@ -108,12 +108,9 @@ def _perform(
     else:
         future = getattr(pools, effect.whose).submit(effect.function, effect.arguments)
     defer = None if effect.whose == "handler" else functools.partial(interruption.defer, effect.within)
-    meanwhile = effect.meanwhile and functools.partial(_run_meanwhile, effect.meanwhile, pools)
+    flow = effect.meanwhile
+    meanwhile = None if flow is None else lambda: run(flow(), pools=pools)
     return _not_awaitable(result_by(future, effect.within, defer=defer, meanwhile=meanwhile, every=effect.every))
-
-
-def _run_meanwhile(flow: Callable[[], Flow[None]], pools: Pools) -> None:
-    run(flow(), pools=pools)
 
 
 async def arun(flow: Flow[R], *, call: Callable[..., Awaitable[Any]] | None = None, pools: Pools | None = None) -> R:
@@ -190,13 +187,13 @@ async def _ask_in_time(
         return await _wait(asyncio.wrap_future(effect.function(*effect.arguments)), effect, within, pools, interruption)
     pool: DaemonThreadPool = getattr(pools, effect.whose)
     if effect.whose != "log" and is_async(effect.function):  # `check_log` has refused such a log
-        answer = await _in_time(effect.function, effect.arguments, effect, within, pool, pools, interruption)
+        answer = await _in_time(effect.function, effect.arguments, effect, within, pools, interruption)
     else:
         future = asyncio.wrap_future(pool.submit(effect.function, effect.arguments))
         answer = await _wait(future, effect, within, pools, interruption)
         if isinstance(coroutine := answer, CoroutineType):  # a lambda around a coroutine function, say
             try:
-                answer = await _in_time(lambda: coroutine, (), effect, within, pool, pools, interruption)
+                answer = await _in_time(lambda: coroutine, (), effect, within, pools, interruption)
             finally:
                 if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
                     coroutine.close()  # or Python would warn that it was never awaited
@@ -208,14 +205,15 @@ async def _in_time(
     arguments: tuple[Any, ...],
     effect: Ask,
     within: Deadline,
-    pool: DaemonThreadPool,
     pools: Pools,
     interruption: _DeferredCancellation,
 ) -> object:
     """Call a coroutine function in a task of its own, so that one which ignores its cancellation is abandoned."""
+    pool: DaemonThreadPool = getattr(pools, effect.whose)
     pool.acquire()
+    coroutine = _contained(function, arguments)
     try:
-        task = start_task(_contained(function, arguments))
+        task = start_task(coroutine)
     except BaseException:  # of the application's task factory
         pool.release()
         raise
@@ -225,7 +223,8 @@ async def _in_time(
     else:
         task.add_done_callback(pool.release)
         try:
-            answer = await _wait(task, effect, within, pools, interruption)
+            starting = inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+            answer = await _wait(task, effect, within, pools, interruption, starting=starting)
         except Late:
             overdue = within.overdue
             raise Late(blocked=overdue if overdue > _STANDSTILL else 0.0) from None
@@ -261,12 +260,18 @@ def start_task(coroutine: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
 
 
 async def _wait(
-    future: asyncio.Future[Any], effect: Ask, within: Deadline, pools: Pools, interruption: _DeferredCancellation
+    future: asyncio.Future[Any],
+    effect: Ask,
+    within: Deadline,
+    pools: Pools,
+    interruption: _DeferredCancellation,
+    *,
+    starting: bool = False,
 ) -> object:
     defer = None if effect.whose == "handler" else functools.partial(interruption.defer, within)
     flow = effect.meanwhile
     meanwhile = None if flow is None else lambda: arun(flow(), pools=pools)
-    return await aresult_by(future, within, defer=defer, meanwhile=meanwhile, every=effect.every)
+    return await aresult_by(future, within, defer=defer, meanwhile=meanwhile, every=effect.every, starting=starting)
 
 
 @contextlib.contextmanager

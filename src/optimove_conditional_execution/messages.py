@@ -64,7 +64,7 @@ class Request:
             tuple(
                 [
                     (name.lower(), value)
-                    if isinstance(name, str) and isinstance(value, str)  # pyright: ignore[reportUnnecessaryIsInstance]
+                    if type(name) is str and type(value) is str
                     else (_text(name).lower(), _text(value))
                     for name, value in pairs
                 ]
@@ -123,11 +123,8 @@ def _text(value: str | bytes) -> str:
 def plain(status: int, text: str = "", *, headers: Mapping[str, str] = _NO_HEADERS) -> Response:
     """Return a short plain-text response."""
     body = text.encode()
-    return Response(
-        status,
-        {"content-type": "text/plain; charset=utf-8", "content-length": str(len(body)), **headers},
-        body,
-    )
+    every = {"content-type": "text/plain; charset=utf-8", "content-length": str(len(body))}
+    return Response(status, {**every, **headers} if headers else every, body)
 
 
 LOST_IN_CHUNKS: Final = (

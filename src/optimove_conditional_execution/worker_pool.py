@@ -65,18 +65,15 @@ class DaemonThreadPool:
         self._max_workers = max_workers
         self._refuse = on_full == "refuse"
         self._name = name
-        self._start()
+        self.after_fork()
         reset_after_fork(self)
 
-    def _start(self) -> None:
+    def after_fork(self) -> None:
+        """Begin without threads: a child does not have its parent's."""
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
         self._busy = 0
         self._threads = 0
-
-    def after_fork(self) -> None:
-        """Drop the parent's threads, which a child does not have."""
-        self._start()
 
     def acquire(self) -> None:
         """Occupy a worker for work that needs no thread.
@@ -192,14 +189,22 @@ async def aresult_by(
     defer: Defer | None = None,
     meanwhile: Callable[[], Awaitable[object]] | None = None,
     every: float = math.inf,
+    starting: bool = False,
 ) -> T:
     """Return the result of a future, or abandon it: at a deadline, or when this task is cancelled; see `result_by`.
 
     Not `asyncio.wait_for`, which waits for a task that ignores its cancellation.
+
+    With `starting` it is a task that has not begun yet: one that waits for nothing is done a turn of the event loop
+    later, and needs no timer.
     """
     end = deadline
     while not future.done():
         try:
+            if starting:
+                starting = False
+                await asyncio.sleep(0)
+                continue
             await asyncio.wait((future,), timeout=_timeout(end, every))
             if meanwhile is not None and not future.done() and end.remaining() > every:
                 await meanwhile()

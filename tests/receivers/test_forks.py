@@ -71,7 +71,7 @@ def test_a_notification_in_a_child(fork: Fork, fake_optimove: FakeOptimove, opti
         )
 
         context: Any = receiver._context
-        with held(context.claims, context.questions, context.estimator.reserve, context.estimator.transit):
+        with held(context.claims, context.estimator.reserve, context.estimator.transit):
             assert child_status(answers, fork) == 0
 
 

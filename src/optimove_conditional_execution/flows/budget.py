@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from bisect import bisect_left, insort
 from collections import deque
@@ -56,6 +57,7 @@ class Reserve:
         first = FIRST_RESERVE / _FACTOR
         self._seen: deque[tuple[float, float]] = deque([(clock(), first)])
         self._durations: list[float] = [first]  # those of `_seen`, in order of size
+        self._measured, self._until = FIRST_RESERVE, math.inf
 
     def after_fork(self) -> None:
         """Replace the lock, in a forked child: a thread may hold it that the child does not have."""
@@ -67,26 +69,27 @@ class Reserve:
         with self._lock:
             self._seen.append((now, took))
             insort(self._durations, took)
-            if len(self._seen) > _SAMPLES:
-                self._forget(now)
+            self._measure(now)
 
     def for_budget(self, budget: float) -> float:
         """Return the seconds to reserve out of a budget of so many seconds."""
-        return min(self._measured(), budget / 3) if self._fixed is None else min(self._fixed, budget / 2)
+        if self._fixed is not None:
+            return min(self._fixed, budget / 2)
+        now = self._clock()
+        if now > self._until:
+            with self._lock:
+                self._measure(now)
+        return min(self._measured, budget / 3)
 
-    def _measured(self) -> float:
-        with self._lock:
-            self._forget(self._clock())
-            last = len(self._durations) - 1
-            percentile = self._durations[max(0, last - max(1, (last + 1) // 20))]
-            return max(SMALLEST_RESERVE, _FACTOR * percentile)
-
-    def _forget(self, now: float) -> None:
-        while len(self._seen) > _SAMPLES or (
-            len(self._seen) > _FEWEST and self._seen[0][0] < now - RESERVE_WINDOW_SECONDS
-        ):
-            _, gone = self._seen.popleft()
-            del self._durations[bisect_left(self._durations, gone)]
+    def _measure(self, now: float) -> None:
+        """Drop old deliveries, and keep what the others say until the next one is old."""
+        seen, durations, count = self._seen, self._durations, len(self._seen)
+        while count > _SAMPLES or (count > _FEWEST and seen[0][0] < now - RESERVE_WINDOW_SECONDS):
+            del durations[bisect_left(durations, seen.popleft()[1])]
+            count -= 1
+        percentile = durations[max(0, count - 1 - (count // 20 or 1))]
+        self._measured = max(SMALLEST_RESERVE, _FACTOR * percentile)
+        self._until = seen[0][0] + RESERVE_WINDOW_SECONDS if count > _FEWEST else math.inf
 
 
 def default_lease(budget: float) -> float:
@@ -115,21 +118,16 @@ class Budget:
     Attributes:
         seconds: From its arrival to Optimove's deadline; 0 or less when that has passed.
         transit: Seconds of transit time above that of the fastest recent ones, as far as deducted from the budget.
-        optimove_deadline: Optimove's deadline, on our clock.
-        deadline: The same, or the host's if that is earlier.
+        deadline: Optimove's deadline, on our clock, or the host's if that is earlier.
         handler_deadline: When the handler's answer is due, so that there is time to deliver it.
+        kept: Until when a claim on the notification is to be kept; see `KEPT_AFTER`.
     """
 
     seconds: float
     transit: float
-    optimove_deadline: Deadline
     deadline: Deadline
     handler_deadline: Deadline
-
-    @property
-    def kept(self) -> Deadline:
-        """Until when a claim on the notification is to be kept; see `KEPT_AFTER`."""
-        return self.optimove_deadline.earlier_by(-self.transit - KEPT_AFTER)
+    kept: Deadline
 
 
 @dataclass(eq=False, frozen=True, slots=True, kw_only=True)
@@ -177,8 +175,9 @@ class BudgetEstimator:
         if stated > 0 and not passed:
             delay = min(delay, stated / 2)
         left = min(stated - delay, LONGEST_BUDGET)
-        deadline = theirs = Deadline(received + left, self.clock)
-        usable = left
-        if host is not None and host.remaining() < theirs.remaining():
-            deadline, usable = host, host.remaining()
-        return Budget(left, delay, theirs, deadline, deadline.earlier_by(self.reserve.for_budget(max(0.0, usable))))
+        end, usable = received + left, max(0.0, left)
+        deadline = Deadline(end, self.clock)
+        if host is not None and (until_host := host.remaining()) < deadline.remaining():
+            deadline, usable = host, until_host
+        handler_deadline = deadline.earlier_by(self.reserve.for_budget(usable))
+        return Budget(left, delay, deadline, handler_deadline, Deadline(end + delay + KEPT_AFTER, self.clock))

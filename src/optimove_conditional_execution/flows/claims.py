@@ -12,12 +12,12 @@ import json
 import math
 import random
 import secrets
-import threading
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, cast, final, runtime_checkable
+from functools import partial
+from typing import Any, Final, Protocol, final, runtime_checkable
 
 from ..deadline import Clock, Deadline
 from ..errors import ConfigurationError, OptimoveError
@@ -197,7 +197,7 @@ class LeasedClaim:
     pause: Callable[[float], Any]
     clock: Clock
     outage: StoreOutage
-    owner: str = field(default_factory=lambda: secrets.token_hex(16))
+    owner: str = field(default_factory=partial(secrets.token_hex, 16))
 
     @property
     def renewal(self) -> float:
@@ -236,42 +236,50 @@ class LeasedClaim:
         return self._step("update", (claim, 0.0, self.kept.remaining()), bool, within)
 
     def _retried(self, name: str, arguments: tuple[object, ...], returns: type) -> Flow[Any]:
-        last, end = _LAST_TRY, self.deadline
-        if self.patience is not None:
-            last, end = 0.0, Deadline.after(min(self.patience, end.remaining() / 2), clock=self.clock)
+        if self.patience is None:
+            return self._step(name, arguments, returns, self.deadline, last=_LAST_TRY)
+        seconds = min(self.patience, self.deadline.remaining() / 2)
+        return self._step(name, arguments, returns, Deadline.after(seconds, clock=self.clock), last=0.0)
+
+    def _step(
+        self,
+        name: str,
+        arguments: tuple[object, ...],
+        returns: type,
+        within: Deadline | None,
+        *,
+        last: float | None = None,
+    ) -> Flow[Any]:
+        """Call a method of the store, until a deadline at most.
+
+        One that fails is called again until `last` seconds before the deadline; with None it is not.
+        """
         pauses: Iterator[float] | None = None
         while True:
             try:
-                return (yield from self._step(name, arguments, returns, end))
-            except StoreFullError:
-                raise
-            except Exception:
-                left = end.remaining() - last
+                method, store = getattr(self.store, name), self.store
+                if store.instant:
+                    result: object = method(self.question, self.owner, *arguments)  # no driver is needed for it
+                    if type(result) not in _RESULTS:
+                        result = yield Ask(lambda result=result: result)  # but for what may be awaited
+                else:
+                    seconds = _STEP if within is None else min(within.remaining(), _STEP)
+                    end = Deadline.after(seconds, clock=self.clock)
+                    result = yield Ask(method, (self.question, self.owner, *arguments), end, "store")
+                if isinstance(result, returns):
+                    return result
+                raise ConfigurationError(f"{type(store).__name__}.{name} must return a {returns.__name__}.")
+            except Exception as error:
+                self.outage.at = self.clock()
+                left = 0.0
+                if within is not None and last is not None and not isinstance(error, StoreFullError):
+                    left = within.remaining() - last
                 if left < _SHORTEST_PAUSE:
+                    if isinstance(error, StopIteration):  # no generator lets one through
+                        raise as_exception(error) from error
                     raise
             pauses = pauses or backoff()
             yield Ask(self.pause, (min(next(pauses), left),))
-
-    def _step(self, name: str, arguments: tuple[object, ...], returns: type, within: Deadline | None) -> Flow[Any]:
-        """Call a method of the store once, until a deadline at most."""
-        try:
-            method, store = getattr(self.store, name), self.store
-            if store.instant:
-                result: object = method(self.question, self.owner, *arguments)  # no driver is needed for it
-                if type(result) not in _RESULTS:
-                    result = yield Ask(lambda: result)  # but for what may be awaited
-            else:
-                seconds = _STEP if within is None else min(within.remaining(), _STEP)
-                end = Deadline.after(seconds, clock=self.clock)
-                result = yield Ask(method, (self.question, self.owner, *arguments), end, "store")
-        except Exception as error:
-            self.outage.at = self.clock()
-            if isinstance(error, StopIteration):  # no generator lets one through
-                raise as_exception(error) from error
-            raise
-        if not isinstance(result, returns):
-            raise ConfigurationError(f"{type(self.store).__name__}.{name} must return a {returns.__name__}.")
-        return result
 
 
 _RESULTS: Final = (Claim, bool, type(None))
@@ -282,7 +290,8 @@ _NUMBERS: Final = (float, int)
 
 def _is_consistent(claim: Claim) -> bool:
     """Return whether a store's answer can be acted on: it may be another's code, and an approval may come of it."""
-    state, mine, lease = claim.state, claim.mine, cast("object", claim.lease)
+    state, mine = claim.state, claim.mine
+    lease: object = claim.lease
     if type(state) is not ClaimState or type(mine) is not bool or not isinstance(lease, _NUMBERS):
         return False
     # Only a decided claim comes with an answer, and it always does.
@@ -343,22 +352,16 @@ def _spelt(value: object) -> object:
 
 
 class Questions:
-    """The questions of the last notifications, by `request_uid`. Safe for threads."""
+    """The questions of the last notifications, by `request_uid`. Safe for threads: each of its steps is atomic."""
 
     def __init__(self, *, capacity: int = _REMEMBERED) -> None:
         """Remember at most `capacity` questions; the oldest is dropped first."""
         self._capacity = capacity
-        self.after_fork()
         self._first: OrderedDict[str, str] = OrderedDict()
-
-    def after_fork(self) -> None:
-        """Replace the lock, in a forked child: a thread may hold it that the child does not have."""
-        self._lock = threading.Lock()
 
     def contradict(self, request_uid: str, asked: str) -> bool:
         """Remember a question; return whether the same `request_uid` was seen with another one."""
-        with self._lock:
-            first = self._first.setdefault(request_uid, asked)
-            if len(self._first) > self._capacity:
-                self._first.popitem(last=False)
-            return first != asked
+        first = self._first.setdefault(request_uid, asked)
+        if len(self._first) > self._capacity:
+            self._first.popitem(last=False)
+        return first != asked

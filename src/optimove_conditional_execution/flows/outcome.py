@@ -146,6 +146,7 @@ class OutcomeBuilder:
         result: The outcome, if it is no longer what `build` makes.
         notification: The notification, once it was parsed.
         payload: Its raw body.
+        error: The error, in words that hold no personal data; None without one.
         record: The record of the decision, once the decision log was given it.
         is_recorded: Whether the log has confirmed it.
         told: What was sent to Optimove.
@@ -173,7 +174,7 @@ class OutcomeBuilder:
     asked: tuple[WebhookNotification, OutcomeKind, float] | None = None
     secret_index: int | None = None
     budget: Budget | None = None
-    _error: str | None = None
+    error: str | None = None
     _exception: BaseException | None = None
     _total: float = 0.0
 
@@ -203,11 +204,6 @@ class OutcomeBuilder:
         return _UNKNOWN if self.notification is None else subject_of(self.notification)
 
     @property
-    def error(self) -> str | None:
-        """The error, in words that hold no personal data; None without one."""
-        return self._error
-
-    @property
     def stages(self) -> dict[str, float]:
         """The seconds that each stage has taken so far, by its name."""
         return dict(self._seconds.items())
@@ -226,7 +222,7 @@ class OutcomeBuilder:
             exception = original(exception)
             details = _text(exception) if isinstance(exception, OptimoveError) else _place(exception)
             what += f": {type(exception).__name__}{details}"
-        self._error, self._exception = what, exception
+        self.error, self._exception = what, exception
 
     def end(self, kind: OutcomeKind, response: Response) -> Response:
         """Set what became of the delivery, and return its response.
@@ -254,7 +250,7 @@ class OutcomeBuilder:
             user_id=self.subject.customer_id,
             request_uid_reused=self.request_uid_reused,
             decision=self.decision,
-            error=self._error,
+            error=self.error,
             exception=self._exception,
             switch=self.switch,
             observed=self.observed,

@@ -260,6 +260,7 @@ def read_answer(answer: object) -> Decision:
     raise _InvalidAnswer(f"The handler returned {kind}; it must return a bool or a Decision.{advice}")
 
 
+_SETTLED: Final = Claim(ClaimState.SETTLED)
 _Result = tuple[OutcomeKind, int]
 
 
@@ -339,13 +340,12 @@ class _Processing:
             yield from self._save(Claim(ClaimState.UNDELIVERED, approval))
             return "undelivered", 503
         outcome.kind = kind  # whatever happens from here on
-        settled = Claim(ClaimState.SETTLED)
         try:
-            is_ours = yield from self._save(settled)
+            is_ours = yield from self._save(_SETTLED)
         except GeneratorExit:
             raise
         except BaseException:  # an interruption that came while the decision was recorded, and is raised only now
-            yield from self._save(settled)
+            yield from self._save(_SETTLED)
             raise
         return kind if is_ours or approval is not None else self._superseded(), 200
 
@@ -412,18 +412,17 @@ class _Processing:
         """Call the handler, and renew the lease meanwhile; after an outage of the store, wait until one is free."""
         context, claim = self.context, self.claim
         ask = Ask(context.handler, (notification, due), due, meanwhile=claim.renew, every=claim.renewal)
-        renewed = context.clock()
         pauses: Iterator[float] | None = None
+        renewed = 0.0
         while True:
             try:
-                answer: object = yield ask
+                return (yield ask)
             except Overloaded:
                 # What has waited for the store comes all at once.
                 if due.expired or context.clock() - context.outage.at > self.budget.seconds:
                     raise
-            else:
-                return answer
-            pauses = pauses or backoff()
+            if pauses is None:
+                pauses, renewed = backoff(), context.clock()
             yield Ask(context.pause, (min(next(pauses), due.remaining()),))
             if context.clock() - renewed >= claim.renewal:
                 yield from claim.renew()

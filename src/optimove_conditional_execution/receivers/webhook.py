@@ -212,7 +212,7 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
             controls=controls,
         )
         estimator = self._context.estimator
-        for each in (estimator.transit, estimator.reserve, self._context.questions):
+        for each in (estimator.transit, estimator.reserve):
             reset_after_fork(each)
         self._pools = Pools.of(max_concurrency)
         self._on_outcome = on_outcome

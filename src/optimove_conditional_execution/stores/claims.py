@@ -42,7 +42,8 @@ def _acquired(known: _Record | None, owner: str, lease: float, ttl: float, *, no
         return _Record(owner, ClaimState.OPEN, None, lease, ttl), True
     if known.state is ClaimState.SETTLED or (known.owner != owner and known.lease > now):
         return known, False
-    return _Record(owner, known.state, known.approval, lease, max(known.ttl, ttl)), True
+    known.owner, known.lease, known.ttl = owner, lease, max(known.ttl, ttl)
+    return known, True
 
 
 def _renewed(known: _Record | None, owner: str, lease: float, ttl: float) -> _Record | None:
@@ -54,11 +55,12 @@ def _renewed(known: _Record | None, owner: str, lease: float, ttl: float) -> _Re
 
 def _updated(known: _Record | None, owner: str, claim: Claim, lease: float, ttl: float) -> _Record | None:
     """Return the claim to write by `update`; None when it is not the caller's."""
-    if known is not None and known.owner != owner:
+    if known is None:
+        return _Record(owner, claim.state, claim.approval, lease, ttl)
+    if known.owner != owner or (known.state is ClaimState.SETTLED and claim.state is not ClaimState.SETTLED):
         return None
-    if known is not None and known.state is ClaimState.SETTLED and claim.state is not ClaimState.SETTLED:
-        return None
-    return _Record(owner, claim.state, claim.approval, lease, ttl if known is None else max(known.ttl, ttl))
+    known.state, known.approval, known.lease, known.ttl = claim.state, claim.approval, lease, max(known.ttl, ttl)
+    return known
 
 
 @final
