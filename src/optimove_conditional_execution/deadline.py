@@ -20,7 +20,7 @@ Clock = Callable[[], float]
 
 
 @final
-@dataclass(slots=True, unsafe_hash=True)  # not frozen: that makes it four times as expensive
+@dataclass(frozen=True, slots=True)
 class Deadline:
     """A point in time on a monotonic clock, by which something must be done.
 

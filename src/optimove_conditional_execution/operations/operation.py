@@ -44,7 +44,7 @@ class Endpoint:
             raise ConfigurationError("An Endpoint's method must be an HTTP method, such as GET.")
 
 
-@dataclass(slots=True, unsafe_hash=True)  # not frozen: that makes it three times as expensive; nothing changes one
+@dataclass(frozen=True, slots=True)
 class Operation(Generic[T]):
     """An API call as a value, to be sent by a client.
 
