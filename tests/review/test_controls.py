@@ -30,7 +30,7 @@ from optimove_conditional_execution.flows import switch as flow
 from optimove_conditional_execution.review import updates
 from optimove_conditional_execution.shadow import Shadow, ShadowAnswer
 from optimove_conditional_execution.stores import MemoryJournal, SqliteDecisionLog, SqliteJournal
-from optimove_conditional_execution.switch import change_switch
+from optimove_conditional_execution.switch import SwitchState, change_switch
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.review.conftest import Rig, everybody, odd
 
@@ -204,6 +204,34 @@ def test_thrown_while_an_update_is_retried_it_stops_the_next_request(
     fake_optimove._planned.clear()
     again = rig.run(everybody, campaign.event(), journal=journal)
     assert (again.complete, again.acknowledged, campaign.contradictions) == (True, 6, set())
+
+
+@pytest.mark.parametrize("is_odd_at_once", [True, False])
+def test_a_state_that_was_changed_to_something_odd_approves_nobody(
+    fake_optimove: FakeOptimove, rig: Rig, is_odd_at_once: bool
+) -> None:
+    campaign = fake_optimove.add_campaign(4)
+    modes: dict[str, Any] = {}
+    state = SwitchState(campaigns=modes)
+
+    def switch() -> SwitchState:
+        if is_odd_at_once or fake_optimove.calls_of("update_customer_promotion_status"):
+            modes[str(campaign.campaign_id)] = "stop"
+        return state
+
+    def reviewer(customers: CustomerBatch, deadline: Deadline) -> Any:
+        fake_optimove.answer_next(*[Response(429)] * 50)
+        return everybody(customers, deadline)
+
+    client_options = {"retry": RetryPolicy(attempts=50, first_pause=0.3, longest_pause=0.3)}
+    report = rig.run(reviewer, campaign.event(), switch=switch, client_options=client_options)
+    assert (report.complete, report.acknowledged) == (False, 0)
+    if is_odd_at_once:
+        assert (report.approved, report.failed, campaign.statuses) == (0, 4, {})
+        assert any("The switch failed: ValueError" in each for each in report.warnings)
+    else:
+        assert (report.approved, report.held_back) == (4, 4)
+        assert str(report.error).startswith("Held back: The switch failed: ValueError.")
 
 
 def test_thrown_while_approvals_are_retried_it_holds_back_no_denial(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from operator import itemgetter
 from typing import Any, Final, Literal, cast
@@ -128,9 +128,7 @@ class CustomerReview:
             "standing": self.standing,
             "reason": self.reason,
             "acknowledged": self.acknowledged,
-            "steps": [
-                {"what": step.what, "number": step.number, "at": step.at, "reason": step.reason} for step in self.steps
-            ],
+            "steps": list(map(asdict, self.steps)),
         }
 
 
@@ -205,15 +203,6 @@ def _standing(state: ReviewState, batches: Sequence[DecidedBatch], steps: Sequen
     ledger = _replayed(state.event, ((0, 1),) if is_approved else ())
     for batch in batches:
         ledger.restore(batch)
-    if ledger.approved:
-        return "approved"
-    if ledger.abstained:
-        return "abstained"
-    if ledger.denied:
-        return "denied"
-    if ledger.failed:
-        return "failed"
-    left = [step.what for step in steps if step.what in ("unanswered", "not_reached", "skipped")]
-    if left:
-        return cast("Standing", left[-1])
-    return "unknown"
+    found = [standing for standing in ("approved", "abstained", "denied", "failed") if getattr(ledger, standing)]
+    found += [step.what for step in reversed(steps) if step.what in ("unanswered", "not_reached", "skipped")]
+    return cast("Standing", found[0]) if found else "unknown"

@@ -250,12 +250,10 @@ class Ledger:
         places, asked, alone, again = self._known.read(list(map(_id_of, customers)), rows)
         self.repeated_rows += again
         if not all(alone):
-            customers = [
-                customer if is_alone else customer.with_rows(self._row_sets.rows(number))
-                for customer, number, is_alone in zip(customers, asked, alone, strict=True)
-                if number
-            ]
-            places = list(compress(places, asked))
+            for customer, number, is_alone in zip(customers, asked, alone, strict=True):
+                if number and not is_alone:  # no copy: it was read for this review alone
+                    vars(customer)["rows"] = self._row_sets.rows(number)
+            customers, places = list(compress(customers, asked)), list(compress(places, asked))
         self._queue.update(zip(places, customers, strict=True))
         return DecidedBatch(skipped=tuple(skipped)) if skipped else None
 
@@ -280,7 +278,7 @@ class Ledger:
             return self._with_row_sets(DecidedBatch(unanswered=unanswered, not_reached=not_reached), answered)
 
         def those_in(names: Set[str]) -> tuple[tuple[str, ...], tuple[list[int], list[int]]]:
-            chosen = [name in names for name in ids] if names else ()
+            chosen = list(map(names.__contains__, ids)) if names else ()
             about = list(compress(answered.places, chosen)), list(compress(answered.row_sets, chosen))
             return tuple(compress(ids, chosen)), about
 
