@@ -250,10 +250,12 @@ class Ledger:
         places, asked, alone, again = self._known.read(list(map(_id_of, customers)), rows)
         self.repeated_rows += again
         if not all(alone):
-            for customer, number, is_alone in zip(customers, asked, alone, strict=True):
-                if number and not is_alone:  # no copy: it was read for this review alone
-                    vars(customer)["rows"] = self._row_sets.rows(number)
-            customers, places = list(compress(customers, asked)), list(compress(places, asked))
+            customers = [
+                customer if is_alone else customer.with_rows(self._row_sets.rows(number))
+                for customer, number, is_alone in zip(customers, asked, alone, strict=True)
+                if number
+            ]
+            places = list(compress(places, asked))
         self._queue.update(zip(places, customers, strict=True))
         return DecidedBatch(skipped=tuple(skipped)) if skipped else None
 
