@@ -137,11 +137,19 @@ def test_tags_that_cannot_be_read_count_as_stopped(rig: MakeRig, tags: object, k
 # ---- it fails closed
 
 
+def changed_to(mode: Any) -> SwitchState:
+    """Return a state whose mapping was changed after it had been checked."""
+    modes: dict[str, Any] = {}
+    state = SwitchState(campaigns=modes)
+    modes["29"] = mode
+    return state
+
+
 @pytest.mark.parametrize(
     "says",
     [
         RuntimeError("personal data"), SystemExit(3), None, True, "", "approve", "ask\nreally?", "deny campaign",
-        "deny all 29", b"ask", {"everything": "ask"},
+        "deny all 29", b"ask", {"everything": "ask"}, changed_to("stop"), changed_to(None),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("on_failure", ["abstain", "deny"])

@@ -228,10 +228,10 @@ def test_a_state_that_was_changed_to_something_odd_approves_nobody(
     assert (report.complete, report.acknowledged) == (False, 0)
     if is_odd_at_once:
         assert (report.approved, report.failed, campaign.statuses) == (0, 4, {})
-        assert any("The switch failed: ValueError" in each for each in report.warnings)
+        assert any("The switch failed: ConfigurationError" in each for each in report.warnings)
     else:
         assert (report.approved, report.held_back) == (4, 4)
-        assert str(report.error).startswith("Held back: The switch failed: ValueError.")
+        assert str(report.error).startswith("Held back: The switch failed: ConfigurationError: A switch says")
 
 
 def test_thrown_while_approvals_are_retried_it_holds_back_no_denial(

@@ -265,10 +265,10 @@ def state_of(said: object) -> SwitchState:
     """Return what a switch said: a `SwitchState`, or the text of one.
 
     Raises:
-        ConfigurationError: It is neither.
+        ConfigurationError: It is neither, or its mappings were changed to what is none.
     """
     if isinstance(said, SwitchState):
-        return said
+        return replace(said, campaigns=dict(said.campaigns), tags=dict(said.tags))
     if isinstance(said, str):
         return SwitchState.parse(said)
     raise ConfigurationError(f'A switch must return "ask", "deny" or "abstain", or a SwitchState, not {kind_of(said)}.')

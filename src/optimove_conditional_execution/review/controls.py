@@ -176,13 +176,8 @@ class Controlled(Runtime):
 
     async def _look(self, within: Deadline) -> Stopped | None:
         switch = self._controls.switch
-        if switch is None:
-            return None
-        try:
-            # An event says nothing of its campaign's tags, so a switch that stops any stops this one too.
-            return await arun(switch.look(campaign=self._campaign, tags=None, within=within))
-        except Exception as error:  # noqa: BLE001 - a `SwitchState` whose mappings were changed may raise anything
-            return Stopped("failed", "The switch failed", error)
+        # An event says nothing of its campaign's tags, so a switch that stops any stops this one too.
+        return None if switch is None else await arun(switch.look(campaign=self._campaign, tags=None, within=within))
 
 
 def _answer(ids: Sequence[str], stopped: Stopped) -> BatchResult:
