@@ -109,7 +109,7 @@ def _perform(
         future = getattr(pools, effect.whose).submit(effect.function, effect.arguments)
     defer = None if effect.whose == "handler" else functools.partial(interruption.defer, effect.within)
     meanwhile = effect.meanwhile and functools.partial(_run_meanwhile, effect.meanwhile, pools)
-    return _not_awaitable(result_by(future, effect.within, defer=defer, meanwhile=meanwhile, every=effect.every))
+    return not_awaitable(result_by(future, effect.within, defer=defer, meanwhile=meanwhile, every=effect.every))
 
 
 def _run_meanwhile(flow: Callable[[], Flow[None]], pools: Pools) -> None:
@@ -200,7 +200,7 @@ async def _ask_in_time(
             finally:
                 if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
                     coroutine.close()  # or Python would warn that it was never awaited
-    return _not_awaitable(answer)
+    return not_awaitable(answer)
 
 
 async def _in_time(
@@ -307,7 +307,7 @@ def _carrier(error: BaseException) -> Exception | None:
     return None
 
 
-def _not_awaitable(answer: object) -> object:
+def not_awaitable(answer: object) -> object:
     """Return the value; a coroutine that will not be awaited is an invalid return value, and the flow says so."""
     if isinstance(answer, CoroutineType):
         answer.close()  # or Python would warn that it was never awaited
