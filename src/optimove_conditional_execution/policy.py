@@ -8,7 +8,7 @@ import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -325,7 +325,12 @@ class _Run:
         return Decision.approve(evidence=evidence)
 
 
-AsyncHandler = Callable[[WebhookNotification, Deadline], Coroutine[Any, Any, Decision]]
+class AsyncHandler(Protocol):
+    """A coroutine function that handles a notification."""
+
+    async def __call__(self, notification: WebhookNotification, deadline: Deadline, /) -> Decision:
+        """Decide before the deadline."""
+        ...
 
 
 class Reviewer(Protocol):

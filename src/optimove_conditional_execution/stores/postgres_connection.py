@@ -41,7 +41,7 @@ except ImportError as error:
 __all__ = ["errors", "psycopg", "psycopg_pool", "tuple_row"]  # for the other modules, which do not import psycopg
 
 T = TypeVar("T")
-E = TypeVar("E", bound=StoreError | ConnectionError)
+Outage = type[StoreError] | type[ConnectionError]
 
 BACKEND: Final = "SELECT pg_backend_pid()"
 
@@ -308,7 +308,7 @@ class Sessions:
             return session.transaction(work, Deadline.after(_LONG_SECONDS if is_long else BUSY_SECONDS))
 
     @contextmanager
-    def _session(self, within: float, outage: type[E], passing: tuple[type[Exception], ...] = ()) -> Iterator[Session]:
+    def _session(self, within: float, outage: Outage, passing: tuple[type[Exception], ...] = ()) -> Iterator[Session]:
         detect_fork()
         free = self._free
         try:
@@ -478,7 +478,7 @@ _REFUSED_AT_CONNECTING: Final = (
 """The same, by the text of libpq: it tells no code while it connects."""
 
 
-def translated(error: Exception, outage: type[E]) -> ConfigurationError | E:
+def translated(error: Exception, outage: Outage) -> ConfigurationError | StoreError | ConnectionError:
     """Return our error for one of psycopg, without its text.
 
     Args:

@@ -109,8 +109,8 @@ class PostgresJournal(TableJournal, AbstractContextManager["PostgresJournal"]):
         self._advisory_locks.look()
 
     def _begin_run(self, execute: Execute, key: str) -> int:
-        run: int = execute(_BEGIN_RUN, (key,)).fetchone()[0]
-        return run
+        found: list[tuple[int, str]] = execute(_BEGIN_RUN, (key,)).fetchall()
+        return found[0][0] if found else 0  # it has just been pruned
 
     def _add_ranges(self, execute: Execute, review: int, ranges: Ranges) -> None:
         added = ",".join(f"[{start},{end})" for start, end in ranges)
