@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, LiteralString, TypeVar
@@ -144,22 +145,20 @@ class _Connections:
     """One connection, opened when it is needed and whenever it was lost; or a pool of the user's."""
 
     def __init__(self, schema: LiteralString, conninfo: str = "", *, pool: Any = None) -> None:
-        """Lazy.
-
-        Args:
-            schema: What creates the tables, if there are none.
-            conninfo: From `checked_conninfo`.
-            pool: A pool of the user's, instead.
-        """
+        """Lazy. The schema is what creates the tables, if there are none; a pool is the user's, and in place of one."""
         self._create: LiteralString = _ONE_AT_A_TIME + schema
         self._conninfo = conninfo
         self._pool = pool
         self._connection: Any = None
         self._prepare: bool | None = None  # of the user's connections: as they are set up
-        self._pid = os.getpid()
+        self._held: list[Connection] = []
+        # Not by `__del__`: in a cycle of references the connection can be finalized before, and psycopg would warn.
+        weakref.finalize(self, _leave_all, self._held, os.getpid()).atexit = False
 
-    def __del__(self) -> None:
-        leave(self._connection, self._pid)
+
+def _leave_all(held: list[Connection], pid: int) -> None:
+    for connection in held:
+        leave(connection, pid)
 
 
 class Session(_Connections):
@@ -238,6 +237,7 @@ class Session(_Connections):
         if self._connection is None or self._connection.closed:
             # Held before it is used, so that it is closed if that fails.
             self._connection, self._prepare = psycopg.connect(self._conninfo, autocommit=True), None
+            self._held[:] = [self._connection]
         with WATCH.until(deadline, self._connection):
             if self._prepare is None:
                 self._prepare = is_direct(self._connection, self._connection.execute(BACKEND).fetchone())
@@ -376,6 +376,7 @@ class AsyncSession(_Connections):
             return
         if self._connection is None:
             self._connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
+            self._held[:] = [self._connection]
             self._prepare = None
         with WATCH.until(deadline, self._connection):
             if self._prepare is None:
