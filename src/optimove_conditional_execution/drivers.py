@@ -110,7 +110,7 @@ def _perform(
     defer = None if effect.whose == "handler" else functools.partial(interruption.defer, effect.within)
     flow = effect.meanwhile
     meanwhile = None if flow is None else lambda: run(flow(), pools=pools)
-    return _not_awaitable(result_by(future, effect.within, defer=defer, meanwhile=meanwhile, every=effect.every))
+    return not_awaitable(result_by(future, effect.within, defer=defer, meanwhile=meanwhile, every=effect.every))
 
 
 async def arun(flow: Flow[R], *, call: Callable[..., Awaitable[Any]] | None = None, pools: Pools | None = None) -> R:
@@ -197,7 +197,7 @@ async def _ask_in_time(
             finally:
                 if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
                     coroutine.close()  # or Python would warn that it was never awaited
-    return _not_awaitable(answer)
+    return not_awaitable(answer)
 
 
 async def _in_time(
@@ -312,7 +312,7 @@ def _carrier(error: BaseException) -> Exception | None:
     return None
 
 
-def _not_awaitable(answer: object) -> object:
+def not_awaitable(answer: object) -> object:
     """Return the value; a coroutine that will not be awaited is an invalid return value, and the flow says so."""
     if isinstance(answer, CoroutineType):
         answer.close()  # or Python would warn that it was never awaited

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import functools
-import inspect
 import threading
 import time
 from collections import deque
@@ -16,10 +15,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, Protocol, cast, final
 
 from .deadline import Clock, Deadline
-from .drivers import contained
+from .drivers import contained, not_awaitable
 from .errors import ConfigurationError
 from .flows.effects import Overloaded, exception_name
-from .handlers import Decision, kind_of
+from .handlers import Decision, Verdict, kind_of
 from .models.campaign import CampaignCustomer
 from .models.notification import WebhookNotification
 from .validation import check_callable, integer, is_async, seconds
@@ -28,6 +27,9 @@ from .worker_pool import DaemonThreadPool
 Asked = WebhookNotification | CampaignCustomer
 OnFailure = Literal["deny", "abstain"]
 State = Literal["yes", "no", "abstained", "failed", "late", "stale", "unknown"]
+
+_VERDICTS: Final[Mapping[State, Verdict]] = {"yes": "approve", "no": "deny", "abstained": "abstain"}
+"""Of all other states `on_failure` says what they are."""
 
 _MARGIN: Final = 0.05
 """Seconds before the deadline at which unfinished checks are late; at most a tenth of the time that there is."""
@@ -200,10 +202,13 @@ class _Finding:
 
 
 class _Run:
-    """One notification, or one batch: what is still to be asked, and what was answered. Safe for threads."""
+    """One notification, or one batch: what is still to be asked, and what was answered. Safe for threads.
+
+    That about a notification is over at the first no.
+    """
 
     def __init__(
-        self, checks: Mapping[str, Check], asked: Mapping[str, Asked], deadline: Deadline, wall: Clock
+        self, checks: Mapping[str, Check], asked: Mapping[str, Asked], deadline: Deadline, wall: Clock, *, is_one: bool
     ) -> None:
         left = deadline.remaining()
         self.deadline = deadline.earlier_by(min(_MARGIN, left / 10))
@@ -211,6 +216,7 @@ class _Run:
         self._checks = checks
         self._asked = asked
         self._wall = wall
+        self._is_one = is_one
         self._clock = time.monotonic
         self._started = self._clock()
         ids = list(asked)
@@ -276,29 +282,24 @@ class _Run:
         age = datetime.fromtimestamp(self._wall(), UTC) - as_of
         return -_AHEAD <= age <= timedelta(seconds=max_age)
 
-    def is_refused(self) -> bool:
+    def is_over(self) -> bool:
+        """Whether nothing more is waited for."""
+        return self.deadline.expired or self._is_refused()
+
+    def _is_refused(self) -> bool:
         """Whether a check has said no to the one customer."""
-        return any(
+        return self._is_one and any(
             self._verdict(self._checks[name], finding) == "deny"
             for name, found in list(self.found.items())
             for finding in list(found.values())
         )
 
-    def _verdict(self, check: Check, finding: _Finding | None) -> Literal["approve", "deny", "abstain"]:
-        if finding is None:
-            return check.on_failure
-        if finding.state == "yes":
-            return "approve"
-        if finding.state == "no":
-            return "deny"
-        return "abstain" if finding.state == "abstained" else check.on_failure
+    def _verdict(self, check: Check, finding: _Finding | None) -> Verdict:
+        return check.on_failure if finding is None else _VERDICTS.get(finding.state, check.on_failure)
 
-    def decisions(self, *, refused: bool = False) -> dict[str, Decision]:
-        """Return the decision about each.
-
-        Args:
-            refused: The run ended at the first no: a check without an answer is not late.
-        """
+    def decisions(self) -> dict[str, Decision]:
+        """Return the decision about each."""
+        refused = self._is_refused()  # then a check without an answer is not late
         found = {name: each.copy() for name, each in self.found.items()}  # late threads may still write
         return {one: self._decision({name: found[name].get(one) for name in found}, refused) for one in self._asked}
 
@@ -409,52 +410,44 @@ class Policy:
             raise ConfigurationError(f"The check {self._awaited[0]} is a coroutine function: use {instead}.")
 
     def _handle(self, notification: WebhookNotification, deadline: Deadline, /) -> Decision:
-        one = notification.user.user_id
-        run = self._run_of({one: notification}, deadline)
-        refused = self._perform(run, until_refused=True)
-        return run.decisions(refused=refused)[one]
+        (decision,) = self._decided(self._about(notification, deadline)).values()
+        return decision
 
     async def _ahandle(self, notification: WebhookNotification, deadline: Deadline, /) -> Decision:
-        one = notification.user.user_id
-        run = self._run_of({one: notification}, deadline)
-        refused = await self._aperform(run, until_refused=True)
-        return run.decisions(refused=refused)[one]
+        (decision,) = (await self._adecided(self._about(notification, deadline))).values()
+        return decision
 
     def _review(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> dict[str, Decision]:
-        run = self._run_of({each.customer_id: each for each in customers}, deadline)
-        self._perform(run)
-        return run.decisions()
+        return self._decided(self._about_each(customers, deadline))
 
     async def _areview(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> dict[str, Decision]:
-        run = self._run_of({each.customer_id: each for each in customers}, deadline)
-        await self._aperform(run)
-        return run.decisions()
+        return await self._adecided(self._about_each(customers, deadline))
 
-    def _run_of(self, asked: Mapping[str, Asked], deadline: Deadline) -> _Run:
-        return _Run(self._checks, asked, deadline, self._wall_clock)
+    def _about(self, notification: WebhookNotification, deadline: Deadline) -> _Run:
+        return _Run(self._checks, {notification.user.user_id: notification}, deadline, self._wall_clock, is_one=True)
 
-    def _perform(self, run: _Run, *, until_refused: bool = False) -> bool:
-        """Ask until all have answered or the deadline comes; return whether it ended at a no."""
+    def _about_each(self, customers: Sequence[CampaignCustomer], deadline: Deadline) -> _Run:
+        asked = {each.customer_id: each for each in customers}
+        return _Run(self._checks, asked, deadline, self._wall_clock, is_one=False)
+
+    def _decided(self, run: _Run) -> dict[str, Decision]:
+        """Ask until all have answered, the run is over, or the deadline comes."""
         pending = set(self._submitted(run))
-        while pending and not run.deadline.expired:
-            if until_refused and run.is_refused():
-                break
+        while pending and not run.is_over():
             left = min(run.deadline.remaining(), threading.TIMEOUT_MAX)
             _, pending = concurrent.futures.wait(pending, timeout=left, return_when=concurrent.futures.FIRST_COMPLETED)
         for worker in pending:
             worker.cancel()
-        return until_refused and run.is_refused()
+        return run.decisions()
 
-    async def _aperform(self, run: _Run, *, until_refused: bool = False) -> bool:
-        """Ask until all have answered or the deadline comes; return whether it ended at a no."""
+    async def _adecided(self, run: _Run) -> dict[str, Decision]:
+        """See `_decided`."""
         pending: set[asyncio.Future[None]] = {
             asyncio.ensure_future(self._awork(run, name)) for name in self._awaited for _ in range(run.workers(name))
         }
         try:
             pending |= {asyncio.wrap_future(each) for each in self._submitted(run)}
-            while pending and not run.deadline.expired:
-                if until_refused and run.is_refused():
-                    break
+            while pending and not run.is_over():
                 left = run.deadline.remaining()
                 _, pending = await asyncio.wait(
                     pending,
@@ -464,7 +457,7 @@ class Policy:
         finally:
             for worker in pending:
                 worker.cancel()
-        return until_refused and run.is_refused()
+        return run.decisions()
 
     def _submitted(self, run: _Run) -> Iterator[Future[None]]:
         for name, pool in self._pools.items():
@@ -481,10 +474,7 @@ class Policy:
     def _work(run: _Run, name: str) -> None:
         for ids, call, began in run.calls(name):
             try:
-                answer = call()
-                if inspect.iscoroutine(answer):
-                    answer.close()  # or Python would warn that it was never awaited
-                run.answered(name, ids, answer, began)  # a mapping of the check's own may raise too
+                run.answered(name, ids, not_awaitable(call()), began)  # a mapping of the check's own may raise too
             except BaseException as error:  # noqa: BLE001 - a check may raise anything, SystemExit too
                 run.failed(name, ids, exception_name(error), began)
 

@@ -7,7 +7,6 @@ can neither delay nor fail the answer. What it has no room for is dropped, and c
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
@@ -16,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
 from .deadline import Deadline
-from .drivers import contained
+from .drivers import contained, not_awaitable
 from .errors import ConfigurationError, OptimoveError
 from .flows.decision_log import DecisionLog, DecisionRecord, Subject, subject_of, text_of
 from .flows.effects import Late
@@ -188,9 +187,7 @@ class Shadow(Generic[F]):
             deadline = self._deadline(asked)
             answer, error = None, None
             try:
-                answer = function(*asked.arguments(deadline))
-                if inspect.iscoroutine(answer):
-                    answer.close()  # or Python would warn that it was never awaited; it is not valid anyhow
+                answer = not_awaitable(function(asked.about, deadline))
             except BaseException as raised:  # noqa: BLE001 - whatever it raises
                 error = raised
             self._note(asked, log, answer, Late() if deadline.expired else error)
@@ -205,7 +202,7 @@ class Shadow(Generic[F]):
             answer: Any = None
             error: BaseException | None = None
             try:
-                running = asyncio.ensure_future(_contained(function(*asked.arguments(deadline))))
+                running = asyncio.ensure_future(_contained(function(asked.about, deadline)))
                 answer = await aresult_by(running, deadline)
                 error = Late() if deadline.expired else None
             except asyncio.CancelledError:
@@ -272,27 +269,23 @@ class AskedNotification:
     """A notification that the handler was asked about, and what its answer led to.
 
     Attributes:
-        notification: The notification.
+        about: The notification.
         decided: The kind.
         seconds: Seconds that the handler had.
     """
 
-    notification: WebhookNotification
+    about: WebhookNotification
     decided: str
     seconds: float
 
-    def arguments(self, deadline: Deadline) -> tuple[Any, ...]:
-        """Return the arguments of a handler."""
-        return self.notification, deadline
-
     def dropped(self) -> ShadowAnswer:
         """Return that the shadow was not asked."""
-        campaign = subject_of(self.notification).campaign
+        campaign = subject_of(self.about).campaign
         return ShadowAnswer(decided=self.decided, observed="dropped", campaign=campaign)
 
     def compare(self, answer: object, error: BaseException | None) -> tuple[list[ShadowAnswer], list[DecisionRecord]]:
         """Return what the shadow's answer is beside the real one, and the record of it."""
-        subject = subject_of(self.notification)
+        subject = subject_of(self.about)
         observed, given = "failed", dict[str, Any]()
         if isinstance(error, Late):
             observed = "late"
@@ -314,7 +307,7 @@ class AskedNotification:
             flow="triggered",
             kind="shadow",
             subject=subject,
-            request_uid=self.notification.request_uid,
+            request_uid=self.about.request_uid,
             observed=observed,
             decided=self.decided,
             **given,
@@ -328,36 +321,29 @@ class AskedBatch:
     """A batch that the reviewer was asked about, and its answer.
 
     Attributes:
-        customers: The batch.
+        about: The batch.
         result: The answer.
+        seconds: Seconds for the shadow.
     """
 
-    customers: CustomerBatch
+    about: CustomerBatch
     result: BatchResult
-
-    @property
-    def seconds(self) -> float:
-        """Seconds for the shadow."""
-        return _REVIEWER_SECONDS
-
-    def arguments(self, deadline: Deadline) -> tuple[Any, ...]:
-        """Return the arguments of a reviewer."""
-        return self.customers, deadline
+    seconds: float = _REVIEWER_SECONDS
 
     def dropped(self) -> ShadowAnswer:
         """Return that the shadow was not asked."""
         return ShadowAnswer(
             decided="reviewed",
             observed="dropped",
-            campaign=str(self.customers.campaign_id),
-            customers=len(self.customers),
+            campaign=str(self.about.campaign_id),
+            customers=len(self.about),
         )
 
     def compare(self, answer: object, error: BaseException | None) -> tuple[list[ShadowAnswer], list[DecisionRecord]]:
         """Return what the shadow's answer is beside the real one, and records of those about whom they differ."""
         from .flows.reviewer_answer import BatchResult, failure_of, parse_answer
 
-        ids = [customer.customer_id for customer in self.customers]
+        ids = [customer.customer_id for customer in self.about]
         missing, why, result = "", None, BatchResult(frozenset())
         if error is None:
             try:
@@ -368,10 +354,10 @@ class AskedBatch:
             missing = "late"
         elif error is not None:
             missing, why = "failed", failure_of(error, who="shadow").text
-        campaign, event_key = str(self.customers.campaign_id), self.customers.event.key
+        campaign, event_key = str(self.about.campaign_id), self.about.event.key
         counted: Counter[tuple[str, str]] = Counter()
         records: list[DecisionRecord] = []
-        for customer in self.customers:
+        for customer in self.about:
             name = customer.customer_id
             decided, observed = self.result.became(name), missing or result.became(name)
             counted[decided, observed] += 1

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from .deadline import Deadline
-from .drivers import contained
+from .drivers import contained, not_awaitable
 from .errors import ConfigurationError
 from .flows.switch import Switch, SwitchMode, SwitchState, changed
 from .observers import SafeLogger
@@ -185,10 +185,7 @@ def make_switch(
         until = Deadline.after(seconds)
         if in_loop:
             return aresult_by(asyncio.ensure_future(said()), until)
-        answer = result_by(through(pool).submit(call, ()), until)
-        if inspect.iscoroutine(answer):
-            answer.close()  # or Python would warn that it was never awaited; it is not valid anyhow
-        return answer
+        return not_awaitable(result_by(through(pool).submit(call, ()), until))
 
     async def said() -> Any:
         with contained():

@@ -206,18 +206,13 @@ class _Calls:
             "http.request.body.size": record.bytes_sent,
             "http.response.body.size": record.bytes_received,
         }
-        span = self._span.get()
-        if span is not None:
-            self._complete(span, more, record.error)
-            return
-        # The record was passed on by another `on_call`, so `around` was not entered.
+        span = around = self._span.get()
         end = round(record.ended_at * _NANOSECONDS)
-        start = end - round(record.seconds * _NANOSECONDS)
-        span = self._tracer.start_span(f"optimove.{record.operation}", kind=trace.SpanKind.CLIENT, start_time=start)
-        self._complete(span, more, record.error)
-        span.end(end)
-
-    def _complete(self, span: trace.Span, attributes: dict[str, str | int | float], error: str | None) -> None:
-        span.set_attributes(attributes)
-        if error is not None:
-            span.set_status(trace.Status(trace.StatusCode.ERROR, error))
+        if span is None:  # the record was passed on by another `on_call`, so `around` was not entered
+            start = end - round(record.seconds * _NANOSECONDS)
+            span = self._tracer.start_span(f"optimove.{record.operation}", kind=trace.SpanKind.CLIENT, start_time=start)
+        span.set_attributes(more)
+        if record.error is not None:
+            span.set_status(trace.Status(trace.StatusCode.ERROR, record.error))
+        if around is None:
+            span.end(end)

@@ -14,7 +14,7 @@ import psycopg_pool
 import pytest
 
 from optimove_conditional_execution import StoreError
-from optimove_conditional_execution.stores import postgres_connection, postgres_locks
+from optimove_conditional_execution.stores import postgres_connection, postgres_journal
 from optimove_conditional_execution.stores.postgres import PostgresClaims, PostgresDecisionLog, PostgresJournal
 from tests.servers.journals import TABLES
 from tests.servers.pgbouncer import running_pgbouncer
@@ -69,7 +69,7 @@ def unanswered(error: type[Exception] = ConnectionError) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("BUSY_SECONDS", "_LONG_SECONDS", "_STATEMENT_SECONDS"):
             patch.setattr(postgres_connection, name, 0.2)
-        patch.setattr(postgres_locks, "BUSY_SECONDS", 0.2)
+        patch.setattr(postgres_journal, "BUSY_SECONDS", 0.2)
         with pytest.raises(error, match="does not answer in time"):
             yield
 

@@ -25,7 +25,7 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.stores import DecidedBatch, Journal, ReviewState
-from optimove_conditional_execution.stores import postgres_locks as locks_module
+from optimove_conditional_execution.stores import postgres_journal as locks_module
 from optimove_conditional_execution.stores.postgres import PostgresDecisionLog, PostgresJournal
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.conftest import OverHTTP, child_status, forked, forked_untold, served
@@ -301,9 +301,9 @@ def test_the_server_ends_a_write_whose_process_is_frozen_in_the_middle(journal: 
     told: list[object] = []
     run = opened(journal)
     ask = "SHOW idle_in_transaction_session_timeout"
-    journal._write(KEY, run, lambda cursor, _: told.append(cursor.execute(ask).fetchone()))
+    journal._write(KEY, run, lambda execute, _: told.append(execute(ask).fetchone()))
     assert told == [("1min",)]
-    journal._transaction(lambda cursor: told.append(cursor.execute(ask).fetchone()))
+    journal._transaction(lambda execute: told.append(execute(ask).fetchone()))
     assert told[1] != ("1min",), "it is of one transaction, since the connection may be the user's"
 
 

@@ -54,12 +54,11 @@ class TaskFailedError(WorkerError):
     """The task raised, its worker was lost, or it was revoked. The message names the exception's class alone."""
 
 
-class _Reading(NamedTuple):
-    """The state of a task: whether it has ended, how, and what it returned or raised."""
+class _Ended(NamedTuple):
+    """How a task has ended, and what it returned or raised."""
 
-    ended: bool
-    state: str = ""
-    value: object = None
+    state: str
+    value: object
 
 
 class _Reviewer:
@@ -127,17 +126,15 @@ class _Reviewer:
             begun = deadline.remaining()
             unreachable: Deadline | None = None
             while True:
+                ended: _Ended | None = None
                 try:
-                    reading: _Reading = yield Ask(_read, (result,), deadline)
-                except ResultBackendError:
-                    if unreachable is None:
-                        unreachable = Deadline.after(_PATIENCE)
-                    elif unreachable.expired:
-                        raise
-                    reading = _Reading(False)
-                else:
+                    ended = yield Ask(_read, (result,), deadline)
                     unreachable = None
-                if reading.ended:
+                except ResultBackendError:
+                    unreachable = unreachable or Deadline.after(_PATIENCE)
+                    if unreachable.expired:
+                        raise
+                if ended is not None:
                     break
                 took = begun - deadline.remaining() if begun < math.inf else _LONGEST_PAUSE
                 pause = min(max(_SHORTEST_PAUSE, took * _PAUSE_SHARE), _LONGEST_PAUSE, deadline.remaining())
@@ -153,10 +150,10 @@ class _Reviewer:
                 # It may hang in a call to a broker that does not answer, and must not delay the batches after this one.
                 self._calls = self._new_thread()
             raise TimeoutError(f"The task {self._task.name} was not done in time.") from None
-        if reading.state != SUCCESS:
-            name = type(reading.value).__name__
-            raise TaskFailedError(f"The task {self._task.name} ended as {reading.state}: {name}.")
-        return reading.value
+        if ended.state != SUCCESS:
+            name = type(ended.value).__name__
+            raise TaskFailedError(f"The task {self._task.name} ended as {ended.state}: {name}.")
+        return ended.value
 
     def _send(self, task_id: str, argument: object, deadline: Deadline) -> AsyncResult:
         left = deadline.remaining()
@@ -187,17 +184,17 @@ class _Reviewer:
             _LOGGER.warning("a late task could not be revoked: %s", type(error).__name__)
 
 
-def _read(result: AsyncResult) -> _Reading:
+def _read(result: AsyncResult) -> _Ended | None:
     try:
         if not result.ready():
-            return _Reading(False)
-        reading = _Reading(True, str(result.state), result.result)
+            return None
+        ended = _Ended(str(result.state), result.result)
     except Exception as error:  # noqa: BLE001 - as above
         raise ResultBackendError(f"The result of a task could not be read: {type(error).__name__}.") from None
     # The ids of customers must not stay there.
     with contextlib.suppress(Exception):
         result.forget()
-    return reading
+    return ended
 
 
 def _ids(customers: Sequence[CampaignCustomer]) -> list[str]:

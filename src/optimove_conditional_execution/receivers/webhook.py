@@ -242,7 +242,7 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
     def _ask_shadow(self, outcome: OutcomeBuilder) -> None:
         assert self._shadow is not None and outcome.asked is not None  # noqa: S101, PT018 - else nobody asks for it
         notification, decided, had = outcome.asked
-        self._shadow(AskedNotification(notification=notification, decided=decided, seconds=had))
+        self._shadow(AskedNotification(about=notification, decided=decided, seconds=had))
 
     @abc.abstractmethod
     def _pause(self, seconds: float, /) -> Awaitable[None] | None:

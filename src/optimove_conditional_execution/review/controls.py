@@ -157,7 +157,7 @@ class Controlled(Runtime):
         customers = batch.customers
         result = await self._runtime.ask(batch, deadline, at_last=at_last, on_late=late)
         if controls.shadow is not None and customers.attempt == 1:
-            asked = AskedBatch(customers=customers, result=result)
+            asked = AskedBatch(about=customers, result=result)
             controls.shadow.start(controls.shadow.function, asked, controls.log, workers)
         return self._observed(ids, result)
 

@@ -1,7 +1,9 @@
-"""Journals in SQLite: in a file, for the processes of one machine, or in memory, for one process."""
+"""Journals in tables; those in SQLite: in a file, for the processes of one machine, or in memory, for one process."""
+# ruff: noqa: S608 - the names of the tables are our own, and values are bound
 
 from __future__ import annotations
 
+import abc
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,15 +11,19 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from hashlib import blake2b
 from os import PathLike, fspath
-from typing import Final, Literal, final
+from typing import Any, Final, LiteralString, Protocol, TypeVar, cast, final
 
 from ..errors import ConfigurationError, OptimoveError, SupersededError
 from ..flows.journal import DecidedBatch, Entry, OpenReview, Ranges, ReviewState, StatusUpdate, dated, entry_of
 from ..models.events import CampaignReadyEvent
-from .sqlite_file import IN_MEMORY, Connection, SqliteFile, SqliteLocks
+from .sqlite_file import IN_MEMORY, SqliteFile, SqliteLocks
+
+T = TypeVar("T")
+Execute = Callable[..., Any]
+"""Executes a statement, with a `?` for each value, and returns the cursor, of which this uses what PEP 249 names."""
 
 _BUSY_SECONDS: Final = 10.0
-BATCHES_AT_ONCE: Final = 16
+_BATCHES_AT_ONCE: Final = 16
 _REMEMBERED_REVIEWS: Final = 8
 """Finished reviews whose customer ids a `MemoryJournal` keeps."""
 
@@ -53,39 +59,79 @@ CREATE TABLE IF NOT EXISTS runs (
 """
 
 
-class _Tables:
-    """A journal in the tables of an SQLite database; see `Journal`."""
+class Locks(Protocol):
+    """Locks of reviews."""
 
-    _file: SqliteFile
-    _locks: SqliteLocks | _MemoryLocks
+    def take(self, name: str, /) -> bool: ...  # noqa: D102 - as of `SqliteLocks`
+    def leave(self, name: str, /) -> None: ...  # noqa: D102 - as of `SqliteLocks`
+
+
+class TableJournal(abc.ABC):
+    """A journal in the tables of a database; see `Journal`. A subclass has what its database says in its own way."""
+
+    _locks: Locks
+    _reviews: LiteralString
+    """The table of reviews."""
+    _batches: LiteralString
+    """The table of decided batches and status updates."""
+    _runs: LiteralString
+    """The table that has the number of the latest run by the key of the review."""
+    _add_review: LiteralString
+    _find: LiteralString
+    """Finds the number of a review and of its latest run, before what writes to it."""
+    _ranges: LiteralString
+    """Finds the ranges that are acknowledged of a review."""
+    _ranges_sum: LiteralString
+    _prune: Sequence[LiteralString]
+    """Deletes finished reviews, which the last of these statements counts."""
+
+    @abc.abstractmethod
+    def _transaction(self, work: Callable[[Execute], T], *, is_long: bool = False) -> T:
+        """Call a function in a transaction; `is_long` if that may take minutes."""
+
+    def _read(self, work: Callable[[Execute], T]) -> T:
+        """Call a function that only reads."""
+        return self._transaction(work)
+
+    @abc.abstractmethod
+    def _begin_run(self, execute: Execute, key: str) -> int:
+        """Give a review a run with a number above those of all earlier ones."""
+
+    @abc.abstractmethod
+    def _add_ranges(self, execute: Execute, review: int, ranges: Ranges) -> None:
+        """Add ranges to those that are acknowledged."""
+
+    @abc.abstractmethod
+    def _look_at_locks(self) -> None:
+        """Called by a run before it writes, or reads what it has sent."""
 
     def add(self, event: CampaignReadyEvent, /) -> bool:
         """Add an announced campaign; see `Journal.add`."""
-        with self._file.writing() as connection:
-            return _add(connection, event)
+        return self._transaction(lambda execute: self._add(execute, event))
+
+    def _add(self, execute: Execute, event: CampaignReadyEvent) -> bool:
+        added = execute(self._add_review, (event.key, event.model_dump_json(by_alias=True), _clearance_of(event)))
+        return bool(added.rowcount == 1)
 
     def open(self, event: CampaignReadyEvent, /) -> OpenReview | None:
-        """Lock a review for one run; see `Journal.open`.
-
-        Raises:
-            sqlite3.Error: The file cannot be written, or the lock file cannot be opened.
-        """
+        """Lock a review for one run; see `Journal.open`. What the locks raise is raised, too."""
         key = event.key
         if not self._locks.take(key):
             return None
+
+        def work(execute: Execute) -> OpenReview:
+            self._add(execute, event)
+            run = self._begin_run(execute, key)
+            reports = execute(f"SELECT report FROM {self._reviews} WHERE key = ? AND finished", (key,)).fetchall()
+            others = execute(
+                f"SELECT event FROM {self._reviews} WHERE clearance = ? AND key <> ?", (_clearance_of(event), key)
+            ).fetchall()
+            again = any(CampaignReadyEvent.from_json(text).campaign_id == event.campaign_id for (text,) in others)
+            ranges = tuple(execute(self._ranges, (key,)).fetchall())
+            return OpenReview(run, ranges, reports[0][0] if reports else None, again)
+
         try:
-            with self._file.writing() as connection:
-                _add(connection, event)
-                # AUTOINCREMENT: each row gets a number above all earlier ones, also of deleted rows.
-                run = connection.execute("INSERT OR REPLACE INTO runs (key) VALUES (?)", (key,)).lastrowid
-                assert run is not None  # noqa: S101 - a row was inserted
-                (report,) = connection.execute(
-                    "SELECT CASE WHEN finished THEN report END FROM reviews WHERE key = ?", (key,)
-                ).fetchone()
-                others = connection.execute(
-                    "SELECT event FROM reviews WHERE clearance = ? AND key != ?", (clearance_text(event), key)
-                ).fetchall()
-                return OpenReview(run, tuple(_acknowledged(connection, key)), report, is_announced_in(others, event))
+            return self._transaction(work)
         except BaseException:
             self._locks.leave(key)
             raise
@@ -101,17 +147,16 @@ class _Tables:
             OptimoveError: The journal has no such review.
             SupersededError: A later run has opened the review.
         """
-        with self._file.writing() as connection:
-            review = _known(connection, key, run)
-            decided = approved = 0
-            for batch in batches:
-                if _append(connection, review, batch):
-                    decided += batch.newly_decided
-                    approved += batch.newly_approved
-            connection.execute(
-                "UPDATE reviews SET decided = decided + ?, approved = approved + ? WHERE id = ?",
+
+        def work(execute: Execute, review: int) -> None:
+            new = [batch for batch in batches if self._append(execute, review, batch)]
+            decided, approved = sum(each.newly_decided for each in new), sum(each.newly_approved for each in new)
+            execute(
+                f"UPDATE {self._reviews} SET decided = decided + ?, approved = approved + ? WHERE id = ?",
                 (decided, approved, review),
             )
+
+        self._write(key, run, work)
 
     def batches(self, key: str, /) -> Iterator[DecidedBatch]:
         """Yield all batches, read in small portions; concurrent writes are allowed. See `Journal.batches`."""
@@ -119,17 +164,23 @@ class _Tables:
 
     def history(self, key: str, /) -> Iterator[Entry]:
         """Yield all batches and status updates, with their times; see `JournalHistory.history`."""
+        # By key each time: if the review was pruned since, its number could be another one's.
+        statement = (
+            f"SELECT number, batch FROM {self._batches}"
+            f" WHERE review = (SELECT id FROM {self._reviews} WHERE key = ?) AND number > ? ORDER BY number LIMIT ?"
+        )
 
-        def read(last: int) -> list[tuple[int, str]]:
-            with self._file.connection() as connection:
-                # By key each time: if the review was pruned since, its number could be another one's.
-                return connection.execute(
-                    "SELECT number, batch FROM batches"
-                    " WHERE review = (SELECT id FROM reviews WHERE key = ?) AND number > ? ORDER BY number LIMIT ?",
-                    (key, last, BATCHES_AT_ONCE),
-                ).fetchall()
+        def read(after: int) -> list[tuple[int, str]]:
+            values = (key, after, _BATCHES_AT_ONCE)
+            return self._read(lambda execute: execute(statement, values).fetchall())
 
-        return in_portions(read)
+        last = 0
+        while True:
+            rows = read(last)
+            yield from (entry_of(text) for _, text in rows)
+            if len(rows) < _BATCHES_AT_ONCE:
+                return
+            last = rows[-1][0]
 
     def acknowledge(self, key: str, ranges: Ranges, /, *, run: int | None = None) -> None:
         """Record which statuses Optimove has acknowledged; see `Journal.acknowledge`.
@@ -138,13 +189,16 @@ class _Tables:
             OptimoveError: The journal has no such review, or a range is empty.
             SupersededError: A later run has opened the review.
         """
-        check_ranges(ranges)
-        with self._file.writing() as connection:
-            review = _known(connection, key, run)
+        for start, end in ranges:
+            if not 0 <= start < end:
+                raise OptimoveError(f"Statuses [{start}, {end}) are not a range.")
+
+        def work(execute: Execute, review: int) -> None:
             if ranges:
-                _append(connection, review, StatusUpdate(tuple(ranges)))
-            for start, end in ranges:
-                _add_range(connection, review, start, end)
+                self._append(execute, review, StatusUpdate(tuple(ranges)))
+            self._add_ranges(execute, review, ranges)
+
+        self._write(key, run, work)
 
     def acknowledged(self, key: str, /, *, run: int | None = None) -> Ranges:
         """Return the ranges of statuses that Optimove has acknowledged; see `Journal.acknowledged`.
@@ -152,9 +206,16 @@ class _Tables:
         Raises:
             SupersededError: A later run has opened the review.
         """
-        with self._file.connection() as connection:
-            _check_run(connection, key, run)
-            return _acknowledged(connection, key)
+
+        def work(execute: Execute) -> Ranges:
+            latest = execute(f"SELECT run FROM {self._runs} WHERE key = ?", (key,)).fetchall()
+            _check_run(run, latest[0][0] if latest else None)
+            ranges: Ranges = execute(self._ranges, (key,)).fetchall()
+            return ranges
+
+        if run is not None:
+            self._look_at_locks()
+        return self._read(work)
 
     def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
         """Record that the review is complete; see `Journal.finish`.
@@ -175,27 +236,25 @@ class _Tables:
         self._report(key, report, run, is_finished=False)
 
     def _report(self, key: str, report: str, run: int | None, *, is_finished: bool) -> None:
-        statement = "UPDATE reviews SET report = ?, finished = ? WHERE id = ? AND NOT finished"
-        with self._file.writing() as connection:
-            connection.execute(statement, (report, is_finished, _known(connection, key, run)))
+        statement = f"UPDATE {self._reviews} SET report = ?, finished = ? WHERE id = ? AND NOT finished"
+        self._write(key, run, lambda execute, review: execute(statement, (report, is_finished, review)))
 
     def unfinished(self) -> list[CampaignReadyEvent]:
         """Return the events of unfinished reviews, in the order of `add`."""
-        with self._file.connection() as connection:
-            rows = connection.execute("SELECT event FROM reviews WHERE NOT finished ORDER BY id").fetchall()
+        statement = f"SELECT event FROM {self._reviews} WHERE NOT finished ORDER BY id"
+        rows = self._read(lambda execute: execute(statement).fetchall())
         return [CampaignReadyEvent.from_json(event) for (event,) in rows]
 
     def reviews(self) -> list[ReviewState]:
         """Return all reviews, in the order of `add`."""
-        with self._file.connection() as connection:
-            rows = connection.execute(
-                "SELECT event, decided, approved,"
-                " (SELECT coalesce(sum(high - low), 0) FROM acknowledged WHERE review = reviews.id), finished, report"
-                " FROM reviews ORDER BY id"
-            ).fetchall()
+        statement = (
+            f"SELECT event, decided, approved, {self._ranges_sum}, finished, report FROM {self._reviews} ORDER BY id"
+        )
         return [
             ReviewState(CampaignReadyEvent.from_json(event), decided, approved, acknowledged, bool(finished), report)
-            for event, decided, approved, acknowledged, finished, report in rows
+            for event, decided, approved, acknowledged, finished, report in self._read(
+                lambda execute: execute(statement).fetchall()
+            )
         ]
 
     def prune(self, before: datetime, /) -> int:
@@ -204,23 +263,101 @@ class _Tables:
         Raises:
             ConfigurationError: `before` has a zone.
         """
-        check_naive(before)
+        if before.tzinfo is not None:
+            raise ConfigurationError(
+                "before must have no zone: it is compared with ClearanceRequiredBy, which has none."
+            )
+        values = (before.isoformat(),)
+
+        def work(execute: Execute) -> list[int]:
+            return [execute(statement, values).rowcount for statement in self._prune]
+
+        return self._transaction(work, is_long=True)[-1]
+
+    def _write(self, key: str, run: int | None, work: Callable[[Execute, int], object]) -> None:
+        """Write to a review, one transaction after another, unless a later run has opened it."""
+
+        def fenced(execute: Execute) -> None:
+            found = execute(self._find, (key,)).fetchall()
+            if not found:
+                raise OptimoveError("No such review is in this journal.")
+            review, latest, *_ = found[0]
+            _check_run(run, latest)
+            work(execute, review)
+
+        if run is not None:
+            self._look_at_locks()
+        self._transaction(fenced)
+
+    def _append(self, execute: Execute, review: int, entry: Entry) -> bool:
+        """Append a batch or a status update with the time, which its digest leaves out."""
+        text = entry.to_json()
+        added = execute(
+            f"INSERT INTO {self._batches} (review, digest, batch) VALUES (?, ?, ?)"
+            " ON CONFLICT (review, digest) DO NOTHING",
+            (review, blake2b(text.encode(), digest_size=16).digest(), dated(text, time.time())),
+        )
+        return bool(added.rowcount == 1)
+
+
+def _clearance_of(event: CampaignReadyEvent) -> str:
+    """Return the clearance as a text, without a zone; such texts sort chronologically."""
+    return event.clearance_required_by.isoformat()
+
+
+def _check_run(run: int | None, latest: int | None) -> None:
+    if run is not None and run != latest:
+        raise SupersededError("Another run has taken over this review, so this one records and sends nothing more.")
+
+
+_OLD: Final = "FROM reviews WHERE finished AND clearance < ?"
+
+
+class _SqliteTables(TableJournal):
+    _file: SqliteFile
+    _reviews = "reviews"
+    _batches = "batches"
+    _runs = "runs"
+    _add_review = "INSERT INTO reviews (key, event, clearance) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING"
+    _find = "SELECT id, run FROM reviews LEFT JOIN runs USING (key) WHERE key = ?"
+    _ranges = "SELECT low, high FROM acknowledged WHERE review = (SELECT id FROM reviews WHERE key = ?) ORDER BY low"
+    _ranges_sum = "(SELECT coalesce(sum(high - low), 0) FROM acknowledged WHERE review = reviews.id)"
+    _prune = (
+        f"DELETE FROM batches WHERE review IN (SELECT id {_OLD})",
+        f"DELETE FROM acknowledged WHERE review IN (SELECT id {_OLD})",
+        f"DELETE FROM runs WHERE key IN (SELECT key {_OLD})",
+        f"DELETE {_OLD}",
+    )
+
+    def _transaction(self, work: Callable[[Execute], T], *, is_long: bool = False) -> T:
         with self._file.writing() as connection:
-            old = connection.execute(
-                "SELECT id FROM reviews WHERE finished AND clearance < ?", (before.isoformat(),)
-            ).fetchall()
-            for statement in (
-                "DELETE FROM batches WHERE review = ?",
-                "DELETE FROM acknowledged WHERE review = ?",
-                "DELETE FROM runs WHERE key = (SELECT key FROM reviews WHERE id = ?)",
-                "DELETE FROM reviews WHERE id = ?",
-            ):
-                connection.executemany(statement, old)
-            return len(old)
+            return work(connection.execute)
+
+    def _read(self, work: Callable[[Execute], T]) -> T:
+        with self._file.connection() as connection:
+            return work(connection.execute)
+
+    def _look_at_locks(self) -> None:
+        """Nothing tells that a lock file was removed."""
+
+    def _begin_run(self, execute: Execute, key: str) -> int:
+        # AUTOINCREMENT: each row gets a number above all earlier ones, also of deleted rows.
+        return cast("int", execute("INSERT OR REPLACE INTO runs (key) VALUES (?)", (key,)).lastrowid)
+
+    def _add_ranges(self, execute: Execute, review: int, ranges: Ranges) -> None:
+        for start, end in ranges:
+            touching = (review, end, start)
+            low, high = execute(
+                "SELECT min(low), max(high) FROM acknowledged WHERE review = ? AND low <= ? AND high >= ?", touching
+            ).fetchone()
+            if low is not None:
+                start, end = min(low, start), max(high, end)
+                execute("DELETE FROM acknowledged WHERE review = ? AND low <= ? AND high >= ?", touching)
+            execute("INSERT INTO acknowledged VALUES (?, ?, ?)", (review, start, end))
 
 
 @final
-class SqliteJournal(_Tables, AbstractContextManager["SqliteJournal"]):
+class SqliteJournal(_SqliteTables, AbstractContextManager["SqliteJournal"]):
     """A journal in an SQLite file, shared by all processes that open it; it survives a crash and a power failure.
 
     Safe for threads, for asyncio and after a fork. The file holds ids of customers until `prune`, so a new one is
@@ -245,7 +382,11 @@ class SqliteJournal(_Tables, AbstractContextManager["SqliteJournal"]):
         place = fspath(path)
         self._file = SqliteFile(place, _SCHEMA, synchronous="FULL", busy_seconds=_BUSY_SECONDS, private=True)
         with self._file.connection() as connection:
-            columns = {name for table in ("reviews", "batches") for name in _columns(connection, table)}
+            columns = {
+                name
+                for table in ("reviews", "batches")
+                for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))
+            }
         if not {"finished", "batch"} <= columns:
             self._file.close()
             raise ConfigurationError(
@@ -266,7 +407,7 @@ class SqliteJournal(_Tables, AbstractContextManager["SqliteJournal"]):
 
 
 @final
-class MemoryJournal(_Tables):
+class MemoryJournal(_SqliteTables):
     """A journal in memory, lost in a crash. Safe for threads and for asyncio; empty in a forked child.
 
     Finished reviews are kept until `prune`; customer ids only of the last eight.
@@ -303,115 +444,3 @@ class _MemoryLocks:
 
     def leave(self, name: str) -> None:
         self._held.pop(name, None)
-
-
-def _add(connection: Connection, event: CampaignReadyEvent) -> bool:
-    row = (event.key, event.model_dump_json(by_alias=True), clearance_text(event))
-    added = connection.execute(
-        "INSERT INTO reviews (key, event, clearance) VALUES (?, ?, ?) ON CONFLICT (key) DO NOTHING", row
-    )
-    return added.rowcount == 1
-
-
-def _append(connection: Connection, review: int, entry: Entry) -> bool:
-    text, digest = text_and_digest(entry)
-    added = connection.execute(
-        "INSERT INTO batches (review, digest, batch) VALUES (?, ?, ?) ON CONFLICT (review, digest) DO NOTHING",
-        (review, digest, text),
-    )
-    return added.rowcount == 1
-
-
-def clearance_text(event: CampaignReadyEvent) -> str:
-    """Return the clearance as a text, without a zone; such texts sort chronologically."""
-    return event.clearance_required_by.isoformat()
-
-
-def text_and_digest(entry: Entry) -> tuple[str, bytes]:
-    """Return a batch or a status update as a journal stores it: with the time, which the digest leaves out."""
-    text = entry.to_json()
-    return dated(text, time.time()), blake2b(text.encode(), digest_size=16).digest()
-
-
-def in_portions(read: Callable[[int], list[tuple[int, str]]]) -> Iterator[Entry]:
-    """Yield the entries that a function reads, `BATCHES_AT_ONCE` after a number, as their numbers and texts."""
-    last = 0
-    while True:
-        rows = read(last)
-        for _, text in rows:
-            yield entry_of(text)
-        if len(rows) < BATCHES_AT_ONCE:
-            return
-        last = rows[-1][0]
-
-
-def is_announced_in(others: Sequence[tuple[str]], event: CampaignReadyEvent) -> bool:
-    """Return whether one of other events, as stored, announces the same campaign."""
-    return any(CampaignReadyEvent.from_json(text).campaign_id == event.campaign_id for (text,) in others)
-
-
-def check_ranges(ranges: Ranges) -> None:
-    """Reject what is no range.
-
-    Raises:
-        OptimoveError: A range is empty.
-    """
-    for start, end in ranges:
-        if not 0 <= start < end:
-            raise OptimoveError(f"Statuses [{start}, {end}) are not a range.")
-
-
-def check_naive(before: datetime) -> None:
-    """Reject a moment with a zone.
-
-    Raises:
-        ConfigurationError: It has one.
-    """
-    if before.tzinfo is not None:
-        raise ConfigurationError("before must have no zone: it is compared with ClearanceRequiredBy, which has none.")
-
-
-def unknown_review() -> OptimoveError:
-    """Return the error for a review that was never added."""
-    return OptimoveError("No such review is in this journal.")
-
-
-def superseded() -> SupersededError:
-    """Return the error for a run that is not the latest one of its review."""
-    return SupersededError("Another run has taken over this review, so this one records and sends nothing more.")
-
-
-def _columns(connection: Connection, table: Literal["reviews", "batches"]) -> list[str]:
-    return [name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
-
-
-def _add_range(connection: Connection, review: int, start: int, end: int) -> None:
-    touching = (review, end, start)
-    low, high = connection.execute(
-        "SELECT min(low), max(high) FROM acknowledged WHERE review = ? AND low <= ? AND high >= ?", touching
-    ).fetchone()
-    if low is not None:
-        start, end = min(low, start), max(high, end)
-        connection.execute("DELETE FROM acknowledged WHERE review = ? AND low <= ? AND high >= ?", touching)
-    connection.execute("INSERT INTO acknowledged VALUES (?, ?, ?)", (review, start, end))
-
-
-def _acknowledged(connection: Connection, key: str) -> Ranges:
-    return connection.execute(
-        "SELECT low, high FROM acknowledged WHERE review = (SELECT id FROM reviews WHERE key = ?) ORDER BY low", (key,)
-    ).fetchall()
-
-
-def _known(connection: Connection, key: str, run: int | None) -> int:
-    rows: list[tuple[int]] = connection.execute("SELECT id FROM reviews WHERE key = ?", (key,)).fetchall()
-    if not rows:
-        raise unknown_review()
-    _check_run(connection, key, run)
-    return rows[0][0]
-
-
-def _check_run(connection: Connection, key: str, run: int | None) -> None:
-    """Reject a run that is not the latest one of its review."""
-    latest: list[tuple[int]] = connection.execute("SELECT run FROM runs WHERE key = ?", (key,)).fetchall()
-    if run is not None and latest != [(run,)]:
-        raise superseded()

@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import time
 from typing import Any, Final, LiteralString, final
 
 from ..deadline import Deadline
-from ..errors import ConfigurationError, DeadlineExceeded, StoreError
-from ..fork import detect_fork, reset_after_fork
+from ..errors import DeadlineExceeded, StoreError
 from ..tracebacks import sensitive_variables
-from ..transport.connection_pool import ConnectionPool, PoolPerLoop
+from ..transport.connection_pool import PoolPerLoop
 from .postgres_connection import (
     BACKEND,
     BUSY_SECONDS,
     WATCH,
     AsyncSession,
-    Session,
+    Sessions,
     checked_conninfo,
     is_direct,
-    outage,
     psycopg,
     psycopg_pool,
-    refusal,
+    translated,
 )
 from .postgres_decisions import PostgresDecisionLog
 from .postgres_journal import PostgresJournal
 from .postgres_schema import CLAIMS_SCHEMA
 from .remote import (
+    ALL_IN_USE,
     MAX_CONNECTIONS,
     STEP_SECONDS,
     AsyncRemoteClaims,
     RemoteClaims,
-    Reply,
     ServerFacts,
     Step,
     async_only,
-    busy,
 )
 
 __all__ = ["AsyncPostgresClaims", "PostgresClaims", "PostgresDecisionLog", "PostgresJournal", "postgres_facts"]
@@ -70,9 +66,9 @@ _STATEMENTS: Final[dict[str, LiteralString]] = {
     + """
     RETURNING held.state, held.approval
 )
-SELECT state, true, approval, %(lease)s::float8 FROM mine
+SELECT state, true, approval, 1000 * %(lease)s::float8 FROM mine
 UNION ALL
-SELECT state, false, NULL, greatest(0, extract(epoch FROM lease - statement_timestamp()))::float8
+SELECT state, false, NULL, 1000 * greatest(0, extract(epoch FROM lease - statement_timestamp()))::float8
 FROM optimove_claims WHERE key = %(key)s AND NOT EXISTS (SELECT FROM mine)
 """,
     "renew": _WRITE + _KEEP + "RETURNING " + _SOON,
@@ -94,6 +90,7 @@ DELETE FROM optimove_claims WHERE key IN (
 )
 """
 _FORGET_EVERY: Final = 60.0
+"""Seconds between two times that expired rows are deleted."""
 
 
 @final
@@ -126,62 +123,34 @@ class PostgresClaims(RemoteClaims):
             StoreError: In all methods: PostgreSQL cannot be reached, or does not take the claim. It can be tried again.
         """
         self.asynchronous: PostgresClaims | AsyncPostgresClaims = self
-        self._pool: ConnectionPool[Session] | None = None
-        self._inherited: list[object] = []
-        if isinstance(conninfo_or_pool, psycopg_pool.ConnectionPool):
+        self._sessions: Sessions | None = None
+        self._forget_at = Deadline.after(_FORGET_EVERY)
+        if isinstance(conninfo_or_pool, psycopg_pool.AsyncConnectionPool):
             given = conninfo_or_pool
-            self._make = lambda: Session(CLAIMS_SCHEMA, pool=given)
-        elif isinstance(conninfo_or_pool, psycopg_pool.AsyncConnectionPool):
-            given_async = conninfo_or_pool
-            self.asynchronous = AsyncPostgresClaims(lambda: AsyncSession(CLAIMS_SCHEMA, pool=given_async))
+            self.asynchronous = AsyncPostgresClaims(lambda: AsyncSession(CLAIMS_SCHEMA, pool=given))
             return  # nothing for threads
-        else:
-            conninfo = checked_conninfo(conninfo_or_pool)
-            self._make = lambda: Session(CLAIMS_SCHEMA, conninfo)
-            self.asynchronous = AsyncPostgresClaims(lambda: AsyncSession(CLAIMS_SCHEMA, conninfo))
-        self._pool = ConnectionPool(MAX_CONNECTIONS, self._make)
-        self._forget = _Timer()
-        reset_after_fork(self)
+        self._sessions = sessions = Sessions(CLAIMS_SCHEMA, conninfo_or_pool)
+        if sessions.pool is None:
+            self.asynchronous = AsyncPostgresClaims(lambda: AsyncSession(CLAIMS_SCHEMA, sessions.conninfo))
 
-    def after_fork(self) -> None:
-        """Leave the parent its connections."""
-        self._pool = ConnectionPool(MAX_CONNECTIONS, self._make)
+    def _perform(self, step: Step) -> Any:
+        row = self._run(_STATEMENTS[step.name], _values(step))
+        if step.name == "acquire":
+            row = row or self._run(_STATEMENTS[step.name], _values(step)) or _NOT_SEEN
+            if self._forget_at.expired:
+                self._forget_at = Deadline.after(_FORGET_EVERY)
+                self._run(_FORGET, {})
+        return row
 
-    def _acquire(self, step: Step) -> Reply:
-        reply = self._run(step) or self._run(step)
-        if self._forget.is_due():
-            self._perform(_FORGET, {})
-        return reply or _NOT_SEEN
-
-    def _change(self, step: Step) -> bool:
-        return self._run(step) is not None
-
-    def _run(self, step: Step) -> Any:
-        return self._perform(_STATEMENTS[step.name], _values(step))
-
-    def _perform(self, statement: LiteralString, values: dict[str, Any]) -> Any:
-        detect_fork()
-        pool = self._pool
-        if pool is None:
+    def _run(self, statement: LiteralString, values: dict[str, Any]) -> Any:
+        if self._sessions is None:
             raise async_only("An AsyncConnectionPool")
-        try:
-            session = pool.acquire(Deadline.after(STEP_SECONDS))
-        except DeadlineExceeded:
-            raise busy() from None
-        try:
-            return session.run(statement, values)
-        except (psycopg.Error, OSError) as error:
-            raise _as_step_error(error) from None
-        finally:
-            pool.release(session)
+        return self._sessions.run(statement, values)
 
     def close(self) -> None:
         """Close the connections of this process's threads; the next use opens new ones."""
-        detect_fork()
-        if self._pool is not None:
-            pool, self._pool = self._pool, ConnectionPool(MAX_CONNECTIONS, self._make)
-            for session in pool.clients():
-                session.close()
+        if self._sessions is not None:
+            self._sessions.close()
 
 
 _FACTS: Final = """
@@ -210,7 +179,7 @@ def postgres_facts(conninfo: str) -> ServerFacts:
                 settings["pooler"] = "transaction" if seen == ("transaction",) else "session"
             return ServerFacts(clock, settings)
     except (psycopg.Error, OSError) as error:
-        raise _as_step_error(error) from None
+        raise translated(error, StoreError) from None
 
 
 @final
@@ -220,26 +189,23 @@ class AsyncPostgresClaims(AsyncRemoteClaims):
     def __init__(self, make: Any) -> None:
         """As `PostgresClaims.asynchronous`."""
         self._pools: PoolPerLoop[AsyncSession] = PoolPerLoop(make, AsyncSession.aclose, max_connections=MAX_CONNECTIONS)
-        self._forget = _Timer()
+        self._forget_at = Deadline.after(_FORGET_EVERY)
 
-    async def _acquire(self, step: Step) -> Reply:
-        reply = await self._run(step) or await self._run(step)
-        if self._forget.is_due():
-            await self._perform(_FORGET, {})
-        return reply or _NOT_SEEN
+    async def _perform(self, step: Step) -> Any:
+        row = await self._run(_STATEMENTS[step.name], _values(step))
+        if step.name == "acquire":
+            row = row or await self._run(_STATEMENTS[step.name], _values(step)) or _NOT_SEEN
+            if self._forget_at.expired:
+                self._forget_at = Deadline.after(_FORGET_EVERY)
+                await self._run(_FORGET, {})
+        return row
 
-    async def _change(self, step: Step) -> bool:
-        return await self._run(step) is not None
-
-    async def _run(self, step: Step) -> Any:
-        return await self._perform(_STATEMENTS[step.name], _values(step))
-
-    async def _perform(self, statement: LiteralString, values: dict[str, Any]) -> Any:
+    async def _run(self, statement: LiteralString, values: dict[str, Any]) -> Any:
         pool = self._pools.current().requests
         try:
             session = await pool.aacquire(Deadline.after(STEP_SECONDS))
         except DeadlineExceeded:
-            raise busy() from None
+            raise StoreError(ALL_IN_USE) from None
         # Not cancelled with the step: psycopg would connect once more to cancel it, and a slow server get ever slower.
         running = asyncio.create_task(self._finish(pool, session, statement, values))
         running.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # its step may have given up
@@ -250,27 +216,13 @@ class AsyncPostgresClaims(AsyncRemoteClaims):
         try:
             return await session.run(statement, values)
         except (psycopg.Error, OSError) as error:
-            raise _as_step_error(error) from None
+            raise translated(error, StoreError) from None
         finally:
             pool.release(session)
 
 
 # Another delivery has claimed it while this statement ran; two such statements in a row find nothing of it.
-_NOT_SEEN: Final[Reply] = ("open", False, None, 0.0)
-
-
-class _Timer:
-    """Says once a minute that expired rows are to be deleted."""
-
-    def __init__(self) -> None:
-        self._due = time.monotonic() + _FORGET_EVERY
-
-    def is_due(self) -> bool:
-        now = time.monotonic()
-        if now < self._due:
-            return False
-        self._due = now + _FORGET_EVERY
-        return True
+_NOT_SEEN: Final = ("open", False, None, 0.0)
 
 
 def _values(step: Step) -> dict[str, Any]:
@@ -283,7 +235,3 @@ def _values(step: Step) -> dict[str, Any]:
         "state": step.state,
         "approval": step.approval,
     }
-
-
-def _as_step_error(error: Exception) -> ConfigurationError | StoreError:
-    return refusal(error) or StoreError(outage(error))

@@ -5,21 +5,23 @@ What psycopg raises can hold host, port, user and values, so it is told in words
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, Final, LiteralString, TypeVar
 
 from ..deadline import Deadline
-from ..errors import ConfigurationError, DeadlineExceeded
+from ..errors import ConfigurationError, DeadlineExceeded, StoreError
 from ..flows.effects import Overloaded
-from ..fork import reset_after_fork
+from ..fork import detect_fork, reset_after_fork
 from ..transport.connection_pool import ConnectionPool
 from ..worker_pool import DaemonThreadPool
-from .remote import STEP_SECONDS
+from .remote import ALL_IN_USE, MAX_CONNECTIONS, STEP_SECONDS
 
 try:
     import psycopg
@@ -37,27 +39,10 @@ except ImportError as error:
         name="psycopg",
     ) from None
 
-__all__ = [
-    "BACKEND",
-    "BUSY_SECONDS",
-    "INHERITED",
-    "WATCH",
-    "AsyncSession",
-    "Session",
-    "as_journal_error",
-    "checked_conninfo",
-    "errors",
-    "is_direct",
-    "leave",
-    "outage",
-    "psycopg",
-    "psycopg_pool",
-    "refusal",
-    "transact",
-    "tuple_row",
-]
+__all__ = ["errors", "psycopg", "psycopg_pool", "tuple_row"]  # for the other modules, which do not import psycopg
 
 T = TypeVar("T")
+Outage = type[StoreError] | type[ConnectionError]
 
 BACKEND: Final = "SELECT pg_backend_pid()"
 
@@ -84,6 +69,7 @@ _DEFAULTS: Final[dict[str, Any]] = {
 }
 
 
+Cursor = psycopg.Cursor[Any]
 Connection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 
 
@@ -158,27 +144,21 @@ def _break(connection: Connection) -> None:
 class _Connections:
     """One connection, opened when it is needed and whenever it was lost; or a pool of the user's."""
 
-    def __init__(
-        self, schema: LiteralString, conninfo: str = "", *, pool: Any = None, timeout: float = STEP_SECONDS
-    ) -> None:
-        """Lazy.
-
-        Args:
-            schema: What creates the tables, if there are none.
-            conninfo: From `checked_conninfo`.
-            pool: A pool of the user's, instead.
-            timeout: Seconds to wait for a connection of that pool.
-        """
+    def __init__(self, schema: LiteralString, conninfo: str = "", *, pool: Any = None) -> None:
+        """Lazy. The schema is what creates the tables, if there are none; a pool is the user's, and in place of one."""
         self._create: LiteralString = _ONE_AT_A_TIME + schema
         self._conninfo = conninfo
         self._pool = pool
-        self._timeout = timeout
         self._connection: Any = None
         self._prepare: bool | None = None  # of the user's connections: as they are set up
-        self._pid = os.getpid()
+        self._held: list[Connection] = []
+        # Not by `__del__`: in a cycle of references the connection can be finalized before, and psycopg would warn.
+        weakref.finalize(self, _leave_all, self._held, os.getpid()).atexit = False
 
-    def __del__(self) -> None:
-        leave(self._connection, self._pid)
+
+def _leave_all(held: list[Connection], pid: int) -> None:
+    for connection in held:
+        leave(connection, pid)
 
 
 class Session(_Connections):
@@ -205,7 +185,7 @@ class Session(_Connections):
                 raise
         return self._execute(deadline, statement, values)
 
-    def transaction(self, work: Callable[[psycopg.Cursor[Any]], T], deadline: Deadline) -> T:
+    def transaction(self, work: Callable[[Cursor], T], deadline: Deadline) -> T:
         """Call a function with a cursor, in a transaction; from the start again when its tables were missing.
 
         Raises:
@@ -217,12 +197,12 @@ class Session(_Connections):
             self._transact(lambda cursor: cursor.execute(self._create, prepare=False), deadline)
         return self._transact(work, deadline)
 
-    def _transact(self, work: Callable[[psycopg.Cursor[Any]], T], deadline: Deadline) -> T:
+    def _transact(self, work: Callable[[Cursor], T], deadline: Deadline) -> T:
         is_used = self._connection is not None or self._pool is not None
         while True:
             begun = False
             try:
-                with self._connected(deadline) as connection, connection.transaction():
+                with self._connected(deadline, BUSY_SECONDS) as connection, connection.transaction():
                     begun = True
                     with connection.cursor(row_factory=tuple_row) as cursor:
                         return work(cursor)
@@ -245,9 +225,9 @@ class Session(_Connections):
             raise
 
     @contextmanager
-    def _connected(self, deadline: Deadline) -> Iterator[psycopg.Connection[Any]]:
+    def _connected(self, deadline: Deadline, patience: float = STEP_SECONDS) -> Iterator[psycopg.Connection[Any]]:
         if self._pool is not None:
-            connection = self._pool.getconn(self._timeout)
+            connection = self._pool.getconn(patience)
             try:
                 with WATCH.until(deadline, connection), connection:  # which ends with a commit
                     yield connection
@@ -257,6 +237,7 @@ class Session(_Connections):
         if self._connection is None or self._connection.closed:
             # Held before it is used, so that it is closed if that fails.
             self._connection, self._prepare = psycopg.connect(self._conninfo, autocommit=True), None
+            self._held[:] = [self._connection]
         with WATCH.until(deadline, self._connection):
             if self._prepare is None:
                 self._prepare = is_direct(self._connection, self._connection.execute(BACKEND).fetchone())
@@ -269,37 +250,87 @@ class Session(_Connections):
             connection.close()
 
 
-def transact(
-    pool: ConnectionPool[Session],
-    work: Callable[[psycopg.Cursor[Any]], T],
-    *,
-    is_long: bool = False,
-    passing: tuple[type[psycopg.Error], ...] = (),
-) -> T:
-    """Call a function with a cursor, in a transaction on a session of a store's pool.
+class Sessions:
+    """The sessions of one store, for threads: as many as it needs, up to a number. None are left in a forked child.
 
-    Args:
-        pool: The pool; after `detect_fork`.
-        work: The function.
-        is_long: Whether it may have to search or change a whole table.
-        passing: What is not translated.
-
-    Raises:
-        ConfigurationError: PostgreSQL refuses it, and will.
-        ConnectionError: No session is free for `BUSY_SECONDS`, or PostgreSQL cannot do it now.
+    Attributes:
+        conninfo: From `checked_conninfo`; empty with a pool.
+        pool: The pool of the user's, or None.
     """
-    try:
-        session = pool.acquire(Deadline.after(BUSY_SECONDS))
-    except DeadlineExceeded:
-        raise ConnectionError("All connections of this store are in use.") from None
-    try:
-        return session.transaction(work, Deadline.after(_LONG_SECONDS if is_long else BUSY_SECONDS))
-    except passing:
-        raise
-    except (psycopg.Error, OSError) as error:
-        raise as_journal_error(error) from None
-    finally:
-        pool.release(session)
+
+    def __init__(self, schema: LiteralString, conninfo_or_pool: str | psycopg_pool.ConnectionPool) -> None:
+        """Lazy: nothing is connected until first use.
+
+        Args:
+            schema: What creates the tables, if there are none.
+            conninfo_or_pool: As the user gave it; an invalid conninfo, or asyncio's pool, is a `ConfigurationError`.
+        """
+        if isinstance(conninfo_or_pool, psycopg_pool.AsyncConnectionPool):
+            raise ConfigurationError(
+                "This store is called in threads: give it a conninfo, or a psycopg_pool.ConnectionPool."
+            )
+        self.pool = conninfo_or_pool if isinstance(conninfo_or_pool, psycopg_pool.ConnectionPool) else None
+        self.conninfo: Final = checked_conninfo(conninfo_or_pool) if self.pool is None else ""
+        # Without a cycle of references, in which a connection could be finalized before its session closes it.
+        self._make: Final = functools.partial(Session, schema, self.conninfo, pool=self.pool)
+        self.after_fork()
+        reset_after_fork(self)
+
+    def after_fork(self) -> None:
+        """Leave the parent its connections."""
+        self._free = ConnectionPool(MAX_CONNECTIONS, self._make)
+
+    def run(self, statement: LiteralString, values: dict[str, Any]) -> Any:
+        """Execute a statement; return its first row, if there is one.
+
+        Raises:
+            ConfigurationError: PostgreSQL refuses it, and will.
+            StoreError: No session is free for `STEP_SECONDS`, or PostgreSQL cannot do it now.
+        """
+        with self._session(STEP_SECONDS, StoreError) as session:
+            return session.run(statement, values)
+
+    def transact(
+        self, work: Callable[[Cursor], T], *, is_long: bool = False, passing: tuple[type[Exception], ...] = ()
+    ) -> T:
+        """Call a function with a cursor, in a transaction.
+
+        Args:
+            work: The function.
+            is_long: Whether it may have to search or change a whole table.
+            passing: What is not translated.
+
+        Raises:
+            ConfigurationError: PostgreSQL refuses it, and will.
+            ConnectionError: No session is free for `BUSY_SECONDS`, or PostgreSQL cannot do it now.
+        """
+        with self._session(BUSY_SECONDS, ConnectionError, passing) as session:
+            return session.transaction(work, Deadline.after(_LONG_SECONDS if is_long else BUSY_SECONDS))
+
+    @contextmanager
+    def _session(self, within: float, outage: Outage, passing: tuple[type[Exception], ...] = ()) -> Iterator[Session]:
+        detect_fork()
+        free = self._free
+        try:
+            session = free.acquire(Deadline.after(within))
+        except DeadlineExceeded:
+            raise outage(ALL_IN_USE) from None
+        try:
+            yield session
+        except passing:
+            raise
+        except (psycopg.Error, OSError) as error:
+            raise translated(error, outage) from None
+        finally:
+            free.release(session)
+
+    def close(self) -> None:
+        """Close the connections; the next use opens new ones."""
+        detect_fork()
+        free = self._free
+        self.after_fork()
+        for session in free.clients():
+            session.close()
 
 
 class AsyncSession(_Connections):
@@ -335,7 +366,7 @@ class AsyncSession(_Connections):
     @asynccontextmanager
     async def _connected(self, deadline: Deadline) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
         if self._pool is not None:
-            connection = await self._pool.getconn(self._timeout)
+            connection = await self._pool.getconn(STEP_SECONDS)
             try:
                 with WATCH.until(deadline, connection):
                     async with connection:
@@ -345,6 +376,7 @@ class AsyncSession(_Connections):
             return
         if self._connection is None:
             self._connection = await psycopg.AsyncConnection.connect(self._conninfo, autocommit=True)
+            self._held[:] = [self._connection]
             self._prepare = None
         with WATCH.until(deadline, self._connection):
             if self._prepare is None:
@@ -362,7 +394,7 @@ INHERITED: Final[list[object]] = []
 """Connections of the parent, in a forked child: it must neither use nor close them."""
 
 
-def is_direct(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any], backend: object) -> bool:
+def is_direct(connection: Connection, backend: object) -> bool:
     """Return whether no pooler stands in between, so that a prepared statement is this connection's alone.
 
     A pooler gives each client a number of its own, and can give one connection of the server to several clients.
@@ -370,7 +402,7 @@ def is_direct(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
     return backend == (connection.info.backend_pid,)
 
 
-def leave(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any] | None, pid: int) -> None:
+def leave(connection: Connection | None, pid: int) -> None:
     """Close the connection of a store that was not closed; psycopg would warn."""
     if connection is None:
         return
@@ -447,29 +479,22 @@ _REFUSED_AT_CONNECTING: Final = (
 """The same, by the text of libpq: it tells no code while it connects."""
 
 
-def refusal(error: Exception) -> ConfigurationError | None:
-    """Return our error for what PostgreSQL or psycopg will refuse again; None for what another try may find over."""
+def translated(error: Exception, outage: Outage) -> ConfigurationError | StoreError | ConnectionError:
+    """Return our error for one of psycopg, without its text.
+
+    Args:
+        error: What was raised.
+        outage: What another try may find over: a `StoreError`, or what a review tries again, a `ConnectionError`.
+    """
     for kind, remedy in _REFUSED:
         if isinstance(error, kind):
             return ConfigurationError(remedy)
-    if not (isinstance(error, psycopg.Error) and error.sqlstate):
-        text = str(error)
-        for words, remedy in _REFUSED_AT_CONNECTING:
-            if words in text:
-                return ConfigurationError(remedy)
-    return None
-
-
-def as_journal_error(error: Exception) -> ConfigurationError | ConnectionError:
-    """Return the error of a journal, or a log, for one of psycopg."""
-    # Not a StoreError, which no review tries again.
-    return refusal(error) or ConnectionError(outage(error))
-
-
-def outage(error: Exception) -> str:
-    """Say what went wrong otherwise, without the error's own text."""
     if isinstance(error, TimeoutError):
-        return "PostgreSQL does not answer in time."
+        return outage("PostgreSQL does not answer in time.")
     if isinstance(error, psycopg.Error) and error.sqlstate:
-        return f"PostgreSQL cannot do it now: {type(error).__name__}."
-    return "PostgreSQL cannot be reached."
+        return outage(f"PostgreSQL cannot do it now: {type(error).__name__}.")
+    text = str(error)
+    for words, remedy in _REFUSED_AT_CONNECTING:
+        if words in text:
+            return ConfigurationError(remedy)
+    return outage("PostgreSQL cannot be reached.")

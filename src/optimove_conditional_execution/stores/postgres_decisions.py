@@ -9,25 +9,20 @@ from ..errors import ConfigurationError
 from ..flows.decision_log import Completion
 from ..fork import detect_fork, reset_after_fork
 from ..tracebacks import sensitive_variables
-from ..transport.connection_pool import ConnectionPool
 from .chained_log import Append, ChainedLog, Execute, Identify, completion_key, has_decision, unknown
 from .hash_chain import Content, Row, linked
 from .log_rows import completion_of
 from .payloads import EncryptionKeys
 from .postgres_connection import (
     BUSY_SECONDS,
-    Session,
-    checked_conninfo,
+    Cursor,
+    Sessions,
     errors,
-    psycopg,
     psycopg_pool,
-    transact,
 )
 from .postgres_schema import DECISIONS_SCHEMA
-from .remote import MAX_CONNECTIONS
 
 T = TypeVar("T")
-Cursor = psycopg.Cursor[Any]
 
 # A row lock, not an advisory one: the row holds what the next entry needs, so that one statement locks and reads it,
 # it is apart for logs in several schemas, and a pooler may stand in between.
@@ -111,45 +106,28 @@ class PostgresDecisionLog(ChainedLog):
         """
         super().__init__(identify, keep_payloads=keep_payloads, encryption_keys=encryption_keys)
         schema = DECISIONS_SCHEMA if create_tables else ""
-        if isinstance(conninfo_or_pool, psycopg_pool.AsyncConnectionPool):
-            raise ConfigurationError(
-                "PostgresDecisionLog is called in threads: give it a conninfo, or a psycopg_pool.ConnectionPool."
-            )
-        if isinstance(conninfo_or_pool, psycopg_pool.ConnectionPool):
-            given = conninfo_or_pool
-            self._make = lambda: Session(schema, pool=given, timeout=BUSY_SECONDS)
-        else:
-            conninfo = checked_conninfo(conninfo_or_pool)
-            self._make = lambda: Session(schema, conninfo)
+        self._sessions = Sessions(schema, conninfo_or_pool)
         self.after_fork()
         reset_after_fork(self)
 
-    def after_fork(self) -> None:
-        """Leave the parent its connections, and drop what its threads are appending."""
-        super().after_fork()
-        self._pool: ConnectionPool[Session] = ConnectionPool(MAX_CONNECTIONS, self._make)
-
     def _write(self, contents: Sequence[Content]) -> None:
-        detect_fork()
         is_soon = not has_decision(contents)
         try:
-            transact(
-                self._pool, lambda cursor: _append(cursor, contents, is_soon=is_soon), passing=(errors.UniqueViolation,)
+            self._sessions.transact(
+                lambda cursor: _append(cursor, contents, is_soon=is_soon), passing=(errors.UniqueViolation,)
             )
         except errors.UniqueViolation:  # it holds one of the records, since a reply was lost; which is rare
-            transact(self._pool, lambda cursor: _append(cursor, _unknown(cursor, contents)))
+            self._sessions.transact(lambda cursor: _append(cursor, _unknown(cursor, contents)))
 
     def _query(self, work: Callable[[Execute], T]) -> T:
-        detect_fork()
-        return transact(self._pool, lambda cursor: work(_executing(cursor)), is_long=True)
+        return self._sessions.transact(lambda cursor: work(_executing(cursor)), is_long=True)
 
     def _change(self, work: Callable[[Execute, Append], T]) -> T:
         def alone(cursor: Cursor) -> T:
             _lock(cursor)
             return work(_executing(cursor), lambda content: _append(cursor, [content]))
 
-        detect_fork()
-        return transact(self._pool, alone, is_long=True)
+        return self._sessions.transact(alone, is_long=True)
 
     def _highest(self, execute: Execute) -> int:
         found = execute("SELECT number FROM optimove_decision_log_head WHERE id = 1")
@@ -175,9 +153,7 @@ class PostgresDecisionLog(ChainedLog):
         """
         detect_fork()
         self._group.wait(BUSY_SECONDS)
-        pool, self._pool = self._pool, ConnectionPool(MAX_CONNECTIONS, self._make)
-        for session in pool.clients():
-            session.close()
+        self._sessions.close()
 
 
 def _executing(cursor: Cursor) -> Execute:

@@ -15,15 +15,14 @@ from ..errors import ConfigurationError, DeadlineExceeded, StoreError
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import PoolPerLoop
 from .remote import (
+    ALL_IN_USE,
     MAX_CONNECTIONS,
     STEP_SECONDS,
     AsyncRemoteClaims,
     RemoteClaims,
-    Reply,
     ServerFacts,
     Step,
     async_only,
-    busy,
 )
 
 try:
@@ -138,13 +137,7 @@ class RedisClaims(RemoteClaims):
             self._client, make = _clients(url_or_client)
             self.asynchronous = AsyncRedisClaims(make, _Batches.aclose, prefix)
 
-    def _acquire(self, step: Step) -> Reply:
-        return _reply(self._run(step))
-
-    def _change(self, step: Step) -> bool:
-        return bool(self._run(step))
-
-    def _run(self, step: Step) -> Any:
+    def _perform(self, step: Step) -> Any:
         if self._client is None:
             raise async_only("A redis.asyncio client")
         try:
@@ -187,18 +180,12 @@ class AsyncRedisClaims(AsyncRemoteClaims):
         self._prefix = prefix
         self._pools: PoolPerLoop[_Batches] = PoolPerLoop(make, aclose, max_connections=_BATCH_STEPS, is_shared=True)
 
-    async def _acquire(self, step: Step) -> Reply:
-        return _reply(await self._run(step))
-
-    async def _change(self, step: Step) -> bool:
-        return bool(await self._run(step))
-
-    async def _run(self, step: Step) -> Any:
+    async def _perform(self, step: Step) -> Any:
         pool = self._pools.current().requests
         try:
             batches = await pool.aacquire(Deadline.after(STEP_SECONDS))
         except DeadlineExceeded:
-            raise busy() from None
+            raise StoreError(ALL_IN_USE) from None
         try:
             return await batches.run(_arguments(step, self._prefix))
         except (exceptions.RedisError, OSError) as error:
@@ -304,11 +291,6 @@ def _arguments(step: Step, prefix: str) -> tuple[Any, ...]:
     if step.name == "release":
         return _SCRIPTS[step.name], 1, key, step.owner
     return _SCRIPTS[step.name], 1, key, step.owner, lease, ttl, step.state, step.approval or b""
-
-
-def _reply(raw: Any) -> Reply:
-    state, mine, approval, lease = raw
-    return (state if isinstance(state, str) else state.decode()), bool(mine), approval or None, lease / 1000
 
 
 _LOGIN: Final = "Redis refuses the user or the password: check them in the URL, and percent-encode them."

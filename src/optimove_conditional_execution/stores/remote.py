@@ -9,9 +9,9 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, final
+from typing import Any, Final, Literal, final
 
-from ..errors import ConfigurationError, StoreError
+from ..errors import ConfigurationError
 from ..flows.claims import Claim, ClaimState
 from ..models.approval import Approval
 
@@ -21,8 +21,7 @@ STEP_SECONDS: Final = 1.0
 MAX_CONNECTIONS: Final = 16
 """Connections of a process, or of an event loop."""
 
-Reply = tuple[str, bool, str | bytes | None, float]
-"""Of `acquire`: state, whether it is the caller's, approval, seconds left of the lease."""
+ALL_IN_USE: Final = "All connections of this store are in use."
 
 
 @final
@@ -44,9 +43,11 @@ def _update(question: str, owner: str, claim: Claim, lease: float, ttl: float) -
     return Step("update", question, owner, lease, ttl, claim.state.value, approval)
 
 
-def _claim(reply: Reply) -> Claim:
-    state, mine, approval, lease = reply
-    return Claim(ClaimState(state), Approval.from_json(approval) if mine and approval else None, mine, lease)
+def _claim(reply: Any) -> Claim:
+    state, mine, approval, milliseconds = reply
+    name = state if isinstance(state, str) else state.decode()
+    given = Approval.from_json(approval) if mine and approval else None
+    return Claim(ClaimState(name), given, bool(mine), milliseconds / 1000)
 
 
 class RemoteClaims(abc.ABC):
@@ -55,26 +56,24 @@ class RemoteClaims(abc.ABC):
     instant = False
 
     @abc.abstractmethod
-    def _acquire(self, step: Step) -> Reply: ...
-
-    @abc.abstractmethod
-    def _change(self, step: Step) -> bool: ...
+    def _perform(self, step: Step) -> Any:
+        """Return the server's reply; to `acquire` the state, whether it is the caller's, approval and lease in ms."""
 
     def acquire(self, question: str, owner: str, lease: float, ttl: float, /) -> Claim:
         """Acquire a claim; see `ClaimStore.acquire`."""
-        return _claim(self._acquire(Step("acquire", question, owner, lease, ttl)))
+        return _claim(self._perform(Step("acquire", question, owner, lease, ttl)))
 
     def renew(self, question: str, owner: str, lease: float, ttl: float, /) -> bool:
         """Extend a lease; see `ClaimStore.renew`."""
-        return self._change(Step("renew", question, owner, lease, ttl))
+        return bool(self._perform(Step("renew", question, owner, lease, ttl)))
 
     def update(self, question: str, owner: str, claim: Claim, lease: float, ttl: float, /) -> bool:
         """Write a claim if it is still the owner's; see `ClaimStore.update`."""
-        return self._change(_update(question, owner, claim, lease, ttl))
+        return bool(self._perform(_update(question, owner, claim, lease, ttl)))
 
     def release(self, question: str, owner: str, /) -> None:
         """Delete an open claim of the owner; see `ClaimStore.release`."""
-        self._change(Step("release", question, owner))
+        self._perform(Step("release", question, owner))
 
 
 class AsyncRemoteClaims(abc.ABC):
@@ -83,36 +82,29 @@ class AsyncRemoteClaims(abc.ABC):
     instant = False
 
     @abc.abstractmethod
-    async def _acquire(self, step: Step) -> Reply: ...
-
-    @abc.abstractmethod
-    async def _change(self, step: Step) -> bool: ...
+    async def _perform(self, step: Step) -> Any:
+        """See `RemoteClaims`."""
 
     async def acquire(self, question: str, owner: str, lease: float, ttl: float, /) -> Claim:
         """Acquire a claim; see `ClaimStore.acquire`."""
-        return _claim(await self._acquire(Step("acquire", question, owner, lease, ttl)))
+        return _claim(await self._perform(Step("acquire", question, owner, lease, ttl)))
 
     async def renew(self, question: str, owner: str, lease: float, ttl: float, /) -> bool:
         """Extend a lease; see `ClaimStore.renew`."""
-        return await self._change(Step("renew", question, owner, lease, ttl))
+        return bool(await self._perform(Step("renew", question, owner, lease, ttl)))
 
     async def update(self, question: str, owner: str, claim: Claim, lease: float, ttl: float, /) -> bool:
         """Write a claim if it is still the owner's; see `ClaimStore.update`."""
-        return await self._change(_update(question, owner, claim, lease, ttl))
+        return bool(await self._perform(_update(question, owner, claim, lease, ttl)))
 
     async def release(self, question: str, owner: str, /) -> None:
         """Delete an open claim of the owner; see `ClaimStore.release`."""
-        await self._change(Step("release", question, owner))
+        await self._perform(Step("release", question, owner))
 
 
 def async_only(what: str) -> ConfigurationError:
     """Return the error of a store that was given an asyncio client, and is used in threads."""
     return ConfigurationError(f"{what} is for AsyncWebhookReceiver only: give the store the URL, or the sync one.")
-
-
-def busy() -> StoreError:
-    """Return the error of a step that has found no free connection."""
-    return StoreError("All connections of the claim store are busy.")
 
 
 @final

@@ -223,18 +223,10 @@ def connected(path: str, *, timeout: float) -> Connection:
     try:
         return sqlite3.connect(path, timeout=timeout, check_same_thread=False, isolation_level=None)
     except sqlite3.OperationalError as error:
-        raise _named(error, path) from None
-
-
-def _named(error: sqlite3.OperationalError, path: str) -> sqlite3.OperationalError:
-    """Return an error that names the file which cannot be opened; SQLite's own does not."""
-    if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN) & 0xFF != sqlite3.SQLITE_CANTOPEN:
-        return error
-    named = sqlite3.OperationalError(f"{error}: {path} (its folder must exist, and this process must be able to write)")
-    for name in ("sqlite_errorcode", "sqlite_errorname"):
-        if hasattr(error, name):
-            setattr(named, name, getattr(error, name))
-    return named
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN) & 0xFF == sqlite3.SQLITE_CANTOPEN:
+            # SQLite's own message names no file.
+            error.args = (f"{error}: {path} (its folder must exist, and this process must be able to write)",)
+        raise
 
 
 def identity_of(path: str) -> Identity | None:
