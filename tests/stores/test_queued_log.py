@@ -57,9 +57,15 @@ def uids(log: SqliteDecisionLog) -> list[str | None]:
 
 
 def transactions(log: SqliteDecisionLog) -> list[str]:
+    """Return a list of the statements that begin a transaction of their own, or are one."""
     begun: list[str] = []
+
+    def trace(text: str) -> None:
+        if text.startswith(("BEGIN", "INSERT")) and not connection.in_transaction:
+            begun.append(text)
+
     with log._file.connection() as connection:
-        connection.set_trace_callback(lambda text: begun.append(text) if text.startswith("BEGIN") else None)
+        connection.set_trace_callback(trace)
     return begun
 
 
