@@ -9,12 +9,13 @@ import gc
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -186,6 +187,22 @@ class Child:
 def child_status(check: Callable[[], object], fork: Callable[[], int] = forked) -> int:
     """Return the exit status of a `Child`."""
     return Child(check, fork).status()
+
+
+def start_together(processes: Sequence[subprocess.Popen[str]]) -> None:
+    """Wait until all have said that they are ready, and let them go."""
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    let_go(processes)
+
+
+def let_go(processes: Sequence[subprocess.Popen[str]]) -> None:
+    """Let processes go on that wait for a line."""
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
 
 
 class Looking:

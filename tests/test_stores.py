@@ -29,7 +29,7 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.flows.claims import Questions, question_of
 from optimove_conditional_execution.stores import Claim, ClaimState, MemoryClaims, SqliteClaims
 from optimove_conditional_execution.testing import FakeOptimove, notification
-from tests.conftest import child_status
+from tests.conftest import child_status, start_together
 
 APPROVAL = Approval(timestamp=5, request_uid="r-1", approved=True, additional_data={"bonus": [7, None, "ü"]})
 
@@ -199,13 +199,7 @@ def test_one_winner_among_processes(tmp_path: Path) -> None:
             stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
             for _ in range(3)
         ]
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
+        start_together(processes)
         for process in processes:
             won += json.loads(process.communicate(timeout=60)[0])
     assert [process.returncode for process in processes] == [0, 0, 0]

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
 from functools import partial
@@ -30,6 +30,7 @@ from optimove_conditional_execution.stores import (
     SqliteDecisionLog,
     Subject,
 )
+from tests.conftest import let_go, start_together
 from tests.stores.decision_log_suite import (
     NOON,
     Change,
@@ -315,27 +316,14 @@ def start(path: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def go(processes: Sequence[subprocess.Popen[str]]) -> None:
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-
-
 def test_processes_append_to_one_chain(log: SqliteDecisionLog, path: Path) -> None:
     processes = [start(path, str(mine), "8", "wait") for mine in range(2)]
-    go(processes)
+    start_together(processes)
     for _ in range(8):  # all append at the same time, again and again
         for process in processes:
             assert process.stdout is not None
             assert len(process.stdout.readline()) == 33
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
+        let_go(processes)
     for process in processes:
         process.communicate(timeout=60)
         assert process.returncode == 0
@@ -347,7 +335,7 @@ def test_processes_append_to_one_chain(log: SqliteDecisionLog, path: Path) -> No
 
 def test_kill_between_a_record_and_its_completion(log: SqliteDecisionLog, path: Path) -> None:
     process = start(path, "0", "5", "wait")
-    go([process])
+    start_together([process])
     assert process.stdout is not None
     ident = process.stdout.readline().strip()
     os.kill(process.pid, signal.SIGKILL)

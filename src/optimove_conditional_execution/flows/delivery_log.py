@@ -6,7 +6,7 @@ A file of its own, so that the flow of a notification says what is recorded when
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
@@ -24,7 +24,7 @@ from .decision_log import (
     record_id,
 )
 from .effects import Ask, Flow, Late, exception_name
-from .outcome import Outcome, OutcomeBuilder, OutcomeKind
+from .outcome import OutcomeBuilder, OutcomeKind
 
 _COMPLETING: Final = 2.0
 """Seconds that the log may take after the answer has left."""
@@ -68,14 +68,14 @@ class DeliveryLog:
         on_failure: What becomes of an approval that cannot be recorded.
         clock: Monotonic, in seconds.
         wall_clock: Seconds since 1970.
-        on_lost: Called with an outcome and an error when a completion could not be written for which nobody waits.
+        on_lost: Called with a `request_uid` and an error when a completion could not be written for which nobody waits.
     """
 
     log: DecisionLog
     on_failure: OnLogFailure
     clock: Clock
     wall_clock: Clock
-    on_lost: Callable[[Outcome, BaseException], object]
+    on_lost: Callable[[str | None, BaseException], object]
     _forged: _ForgedRequests = field(default_factory=_ForgedRequests)
     _queue: QueuedLog | None = field(init=False)
 
@@ -141,32 +141,28 @@ class DeliveryLog:
         # Without evidence nobody is approved; what approves nobody may leave, and what was recorded before.
         return self.on_failure == "decide" or decision.verdict != "approve" or redelivered
 
-    def finish(self, outcome: OutcomeBuilder, result: Outcome, *, host: Deadline | None) -> Flow[Outcome]:
+    def finish(self, outcome: OutcomeBuilder, *, host: Deadline | None) -> Flow[None]:
         """Record what became of a delivery: the completion of its record, or that nobody was asked.
 
-        Args:
-            outcome: The delivery.
-            result: Its outcome.
-            host: The deadline of a host that ends the call; None without one.
+        If the log cannot be written, and the outcome has no error, it gets one.
 
-        Returns:
-            The outcome; it has an error if the log could not be written and there was none.
+        Args:
+            outcome: The delivery, which has ended.
+            host: The deadline of a host that ends the call; None without one.
         """
-        entries = self._last_words(outcome, result)
+        entries = self._last_words(outcome)
         if not entries:
-            return result
-        outcome.kind = result.kind  # whatever happens from here on
+            return
         seconds = _COMPLETING if host is None else min(_COMPLETING, host.remaining())
         try:
             # A host that ends the call may freeze the process then, and what waits would never be written.
             if host is None and self._queue is not None and isinstance(entries[0], Completion):
-                yield Ask(self._queue.complete, (entries[0], partial(self.on_lost, result)))
+                yield Ask(self._queue.complete, (entries[0], partial(self.on_lost, outcome.request_uid)))
             else:
                 yield self._append(entries, Deadline.after(seconds, clock=self.clock))
         except Exception as error:  # noqa: BLE001 - a log may raise anything, and the answer has left
-            if result.error is None:
-                return replace(result, error=f"The decision log lost what became of it: {exception_name(error)}")
-        return result
+            if outcome.error is None:
+                outcome.set_error(f"The decision log lost what became of it: {exception_name(error)}")
 
     def _append(
         self,
@@ -179,26 +175,26 @@ class DeliveryLog:
             return Ask(self.log.append, (entries,), within, "log", meanwhile=meanwhile, every=every)
         return Ask(self._queue.submit, (entries,), within, "future", meanwhile=meanwhile, every=every)
 
-    def _last_words(self, outcome: OutcomeBuilder, result: Outcome) -> Sequence[DecisionRecord | Completion]:
+    def _last_words(self, outcome: OutcomeBuilder) -> Sequence[DecisionRecord | Completion]:
         given: dict[str, Any] = {
             "at": self._now(),
-            "kind": result.kind,
-            "error": result.error,
-            "seconds": {**outcome.stages, "total": result.total_seconds},
+            "kind": outcome.kind,
+            "error": outcome.error,
+            "seconds": {**outcome.stages, "total": outcome.total},
         }
         if outcome.record is not None:
             completion = Completion(completes=outcome.record.id, told=outcome.told, taken=outcome.taken, **given)
             # A log that was down may be there again.
             return [completion] if outcome.is_recorded else [outcome.record, completion]
-        if result.kind == "duplicate" or result.status in _UNREAD:
+        if outcome.kind == "duplicate" or outcome.status in _UNREAD:
             return ()
-        if result.kind == "forged":
+        if outcome.kind == "forged":
             if not self._forged.admit(self.clock()):
                 return ()
             left_out = self._forged.take()
             given["evidence"] = {"forged_requests_not_recorded": left_out} if left_out else {}
         return [
-            DecisionRecord(flow="triggered", subject=outcome.subject, request_uid=result.request_uid, **given),
+            DecisionRecord(flow="triggered", subject=outcome.subject, request_uid=outcome.request_uid, **given),
         ]
 
     def _now(self) -> datetime:

@@ -143,7 +143,7 @@ class OutcomeBuilder:
         started: When the delivery began, on the builder's clock.
         kind: The kind of the outcome; before the end, that of a delivery that is interrupted now.
         status: The HTTP status of the response; None before the end, and for a delivery without an outcome.
-        result: The outcome, if it is no longer what `build` makes.
+        total: Seconds from the beginning to the end.
         notification: The notification, once it was parsed.
         payload: Its raw body.
         error: The error, in words that hold no personal data; None without one.
@@ -159,7 +159,7 @@ class OutcomeBuilder:
 
     kind: OutcomeKind = "cancelled"
     status: int | None = None
-    result: Outcome | None = None
+    total: float = 0.0
     request_uid: str | None = None
     request_uid_reused: bool = False
     notification: WebhookNotification | None = None
@@ -176,7 +176,6 @@ class OutcomeBuilder:
     budget: Budget | None = None
     error: str | None = None
     _exception: BaseException | None = None
-    _total: float = 0.0
 
     def __init__(self, clock: Clock) -> None:
         """Start timing.
@@ -232,13 +231,11 @@ class OutcomeBuilder:
             response: The response.
         """
         self.kind, self.status = kind, response.status
-        self._total = self._clock() - self.started
+        self.total = self._clock() - self.started
         return response
 
     def build(self) -> Outcome:
         """Return the outcome of a delivery that has ended. It costs more than it looks, so it waits for a listener."""
-        if self.result is not None:
-            return self.result
         return Outcome(
             kind=self.kind,
             status=self.status or 0,
@@ -255,7 +252,7 @@ class OutcomeBuilder:
             switch=self.switch,
             observed=self.observed,
             secret_index=self.secret_index,
-            total_seconds=self._total,
+            total_seconds=self.total,
             budget_seconds=None if self.budget is None else self.budget.seconds,
             **{f"{stage}_seconds": seconds for stage, seconds in self._seconds.items()},
         )

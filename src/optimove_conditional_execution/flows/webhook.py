@@ -116,7 +116,7 @@ def answer_notification(
             _cannot_be_understood(outcome) if processing.notification is None else outcome.end(kind, plain(status))
         )
     if context.decisions is not None and outcome.status is not None:
-        outcome.result = yield from context.decisions.finish(outcome, outcome.build(), host=host)
+        yield from context.decisions.finish(outcome, host=host)
     return response
 
 

@@ -418,8 +418,8 @@ def _level(kind: OutcomeKind, reused: bool) -> int:
     return logging.INFO if kind in _EXPECTED and not reused else logging.WARNING
 
 
-def _log_lost(outcome: Outcome, error: BaseException) -> None:
-    uid = ascii(outcome.request_uid)[:100]
+def _log_lost(request_uid: str | None, error: BaseException) -> None:
+    uid = ascii(request_uid)[:100]
     _LOGGER.error("the decision log lost what became of request_uid=%s: %s", uid, exception_name(error))
 
 

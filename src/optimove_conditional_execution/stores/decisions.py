@@ -107,6 +107,7 @@ class SqliteDecisionLog(ChainedLog):
         super().__init__(identify, keep_payloads=keep_payloads, encryption_keys=encryption_keys)
         self._synchronous = synchronous
         self._is_soon = False  # a connection that is opened anew is flushed, which is no harm
+        self._known_end: tuple[int, bytes] | None = None
         self._file = SqliteFile(
             fspath(path), _SCHEMA, synchronous=synchronous, busy_seconds=_BUSY_SECONDS, private=True
         )
@@ -122,17 +123,35 @@ class SqliteDecisionLog(ChainedLog):
     def _transaction(self, contents: Sequence[Content], *, look: bool = False) -> None:
         # Of a power failure: a completion that is lost leaves a record without one, which says what is known.
         is_soon = self._synchronous == "FULL" and not has_decision(contents)
-        # Each statement may wait for other threads of this process, so there are few.
+        # Each statement may wait for other threads of this process, so there are few: one, where that is enough.
         with self._file.connection(check_first=False) as connection:
             execute = _executing(connection)
             if is_soon != self._is_soon:
                 execute(f"PRAGMA synchronous = {'NORMAL' if is_soon else 'FULL'}")
                 self._is_soon = is_soon
+            if not look and self._appended_at_once(connection, contents):
+                return
             execute("BEGIN IMMEDIATE")
             if look:
                 held = "SELECT 1 FROM decision_log WHERE id = ?"
                 contents = unknown(contents, lambda ids: {ident for ident in ids if execute(held, (ident,))})
             self._append(execute, contents)
+
+    def _appended_at_once(self, connection: Connection, contents: Sequence[Content]) -> bool:
+        """Append rows by one statement, a transaction of its own; False when the log does not end where it did."""
+        if self._known_end is None or not 0 < len(contents) <= _ROWS_A_STATEMENT:
+            return False
+        number, digest = self._known_end
+        values, end = _chained_to(self._known_end, contents)
+        done = connection.execute(
+            f"INSERT INTO decision_log ({COLUMNS}) "  # noqa: S608 - our own names
+            f"SELECT * FROM ({_values_of(contents)}) WHERE (?, ?, ?) = ({_END})",
+            (*values, number, number, digest),
+        )
+        if done.rowcount != len(contents):  # another process has appended since
+            return False
+        self._known_end = end
+        return True
 
     def _query(self, work: Callable[[Execute], T]) -> T:
         with self._file.connection() as connection:
@@ -149,14 +168,12 @@ class SqliteDecisionLog(ChainedLog):
 
     def _append(self, execute: Execute, contents: Sequence[Content]) -> None:
         """Append rows, in a write transaction."""
-        number, digest = self._end(execute)
+        end = self._end(execute)
         for start in range(0, len(contents), _ROWS_A_STATEMENT):
-            values: list[object] = []
             some = contents[start : start + _ROWS_A_STATEMENT]
-            for each in some:
-                number, digest, content = linked(digest, number, each)
-                values += (number, digest, *content)
-            execute(f"INSERT INTO decision_log ({COLUMNS}) VALUES {', '.join([_VALUES] * len(some))}", values)  # noqa: S608 - our own names
+            values, end = _chained_to(end, some)
+            execute(f"INSERT INTO decision_log ({COLUMNS}) {_values_of(some)}", values)
+        self._known_end = end  # compared before it is used, so it is no harm if this is rolled back
 
     def _end(self, execute: Execute) -> tuple[int, bytes]:
         ((highest, number, digest),) = execute(_END)
@@ -174,6 +191,20 @@ class SqliteDecisionLog(ChainedLog):
         """Write what was submitted, and close the file; the next use opens it again."""
         self.flush()
         self._file.close()
+
+
+def _chained_to(end: tuple[int, bytes], contents: Sequence[Content]) -> tuple[list[object], tuple[int, bytes]]:
+    """Return the values of the rows that follow an entry, and number and hash of the last one."""
+    number, digest = end
+    values: list[object] = []
+    for each in contents:
+        number, digest, content = linked(digest, number, each)
+        values += (number, digest, *content)
+    return values, (number, digest)
+
+
+def _values_of(contents: Sequence[Content]) -> str:
+    return f"VALUES {', '.join([_VALUES] * len(contents))}"
 
 
 def _executing(connection: Connection) -> Execute:
