@@ -3,8 +3,6 @@
 Source: Optimove's Conditional Execution article's sample, and `docs/explanation/optimove-api.md` for what may be null.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime
 from typing import Final
