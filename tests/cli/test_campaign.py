@@ -90,14 +90,19 @@ def test_the_lines_for_people(optimove_ce: Run) -> None:
             variables=KEY | TOKEN,
         )  # fmt: skip
     assert done.returncode == 0
-    export, timezone, first, updates, recipients, _, chart, *_ = done.stdout.splitlines()
+    export, timezone, _, listener, *facts, recipients = done.stdout.splitlines()
     assert export == f"export OPTIMOVE_BASE_URL=http://127.0.0.1:{port}"
     assert timezone == "export OPTIMOVE_TIMEZONE=UTC"
-    assert first == "campaign 1359: the listener gave HTTP 200; 30 rows"
-    assert updates == ("1 update, of 15 at most: 15 approved, 0 denied, 0 unknown, 0 late, 0 twice, 0 contradictions")
+    assert listener.split() == ["listener", "HTTP", "200"]
+    numbers = {name: int(number) for line in facts[:9] for name, _, number in [line.rpartition(" ")]}
+    assert {name.strip(): number for name, number in numbers.items()} == {
+        "rows": 30, "updates": 1, "largest update": 15, "approved": 15, "denied": 0, "unknown": 0, "late": 0,
+        "twice": 0, "contradictions": 0,
+    }  # fmt: skip
     assert recipients.startswith("would get it: C0000002, C0000004, ")
     assert recipients.endswith("C0000020 and 5 more")
-    assert chart == "Customers over time, against clearance"
+    assert facts[10] == "Customers over time, against clearance"
+    assert facts[-1] == "15 customers reported in time."
     assert KEY["OPTIMOVE_API_KEY"] not in done.stdout
 
 

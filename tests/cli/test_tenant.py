@@ -126,7 +126,7 @@ def test_the_token_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_urls_on_a_screen() -> None:
     assert shown_url("https%3A%2F%2Fa.test%2Ft%3Ftoken%3Dx", full=False) == "https://a.test/..."
     assert shown_url("https://user:pass@a.test/t", full=False) == "https://a.test/..."
-    assert shown_url("https://[", full=False) == "..."
+    assert shown_url("https://[", full=False) == ".../..."
     assert shown_url("https://a.test/t?token=x", full=True) == "https://a.test/t?token=x"
 
 

@@ -31,6 +31,8 @@ FEW: Final = {"optimove-ce trigger": "--count 4", "optimove-ce campaign": "--cus
 
 HALF: Final = r"^sent +4$\n^approved +2$\n^denied +2$\n^abstained +0$"
 
+REPORTED: Final = r"^rows +20$\n^updates +1$\n^largest update +{0}$\n^approved +{0}$\n^denied +0$\n^unknown +0$"
+
 PRINTED: Final = {
     "fastapi_gate.py": HALF,
     "flask_gate.py": HALF,
@@ -43,8 +45,8 @@ PRINTED: Final = {
     "player_service.py": r"^a player service at http://127\.0\.0\.1:\d+$",
     "script_gate.py": HALF,
     "manage_webhooks.py": r"^webhook1$",
-    "fastapi_listener.py": r"HTTP 200; 20 rows$\n^1 update, of 19 at most: 19 approved, 0 denied, 0 unknown, 0 late",
-    "promo_activation.py": r"HTTP 200; 20 rows$\n^1 update, of 20 at most: 20 approved, 0 denied, 0 unknown, 0 late",
+    "fastapi_listener.py": REPORTED.format(19),
+    "promo_activation.py": REPORTED.format(20),
     "compliance_review.py": r"^approved 1, denied 3, failed 0$",
     "process_pool_review.py": r"^approved 15\d\d, denied 4\d\d, complete$",
     "resume_reviews.py": r"^campaign \d+: approved 99, complete$",

@@ -37,14 +37,14 @@ def test_what_else_is_wrong() -> None:
     assert sentences(result.findings) == [
         "The listener gave HTTP 401 instead of HTTP 200: its token is not the one in the URL; set "
         "OPTIMOVE_LISTENER_TOKEN alike.",
-        "1 status came after clearance: it does not count.",
-        "Two answers were given about 1 customer.",
-        "1 id that the campaign does not have was reported.",
+        "1 came after clearance: what is late does not count.",
+        "1 got two different answers.",
+        "1 reported that the campaign does not have.",
     ]
     nobody = ScheduledResult.of(campaign("C0000001", late=True), [None])
     assert [finding.cause for finding in nobody.findings] == [
         "The listener gave no answer instead of HTTP 200",
-        "1 status came after clearance",
+        "1 came after clearance",
         "No customer was reported in time",
     ]
 

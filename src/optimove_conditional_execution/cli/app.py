@@ -69,13 +69,11 @@ class _Program(click.Group):
             if error.errno not in _FULL:
                 raise
             raise _Refusal(f"What is printed or written is not complete: {error.strerror}.") from error
-        except Interrupted as interrupted:
-            click.echo("Interrupted.", err=True)
-            raise click.exceptions.Exit(interrupted.exit_status) from None
-        except (KeyboardInterrupt, click.Abort):
+        except (Interrupted, KeyboardInterrupt, click.Abort) as ended:
             # click's own status for this is 1, which here means that a check failed.
             click.echo("Interrupted.", err=True)
-            raise click.exceptions.Exit(_INTERRUPTED_STATUS) from None
+            status = ended.exit_status if isinstance(ended, Interrupted) else _INTERRUPTED_STATUS
+            raise click.exceptions.Exit(status) from None
 
 
 @click.group(

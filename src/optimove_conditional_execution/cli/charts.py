@@ -208,18 +208,21 @@ class ReviewSamples:
 
     When a campaign has too many samples, every second one is dropped, and from then on only every second one is kept,
     so that they stay evenly spaced. The first and the latest are always kept.
+
+    Attributes:
+        latest: The latest progress of each campaign.
     """
 
     def __init__(self) -> None:
         self._kept: defaultdict[int, list[Progress]] = defaultdict(list)
-        self._latest: dict[int, Progress] = {}
+        self.latest: dict[int, Progress] = {}
         self._told: Counter[int] = Counter()
         self._every: defaultdict[int, int] = defaultdict(lambda: 1)
 
     def __call__(self, progress: Progress) -> None:
         """Record the progress of a review."""
         campaign = progress.campaign_id
-        self._latest[campaign] = progress
+        self.latest[campaign] = progress
         if self._told[campaign] % self._every[campaign] == 0:
             kept = self._kept[campaign]
             kept.append(progress)
@@ -230,7 +233,7 @@ class ReviewSamples:
 
     def of(self, campaign_id: int) -> list[Progress]:
         """Return a campaign's samples, in order."""
-        kept, latest = self._kept[campaign_id], self._latest.get(campaign_id)
+        kept, latest = self._kept[campaign_id], self.latest.get(campaign_id)
         return [*kept] if latest is None or kept[-1] is latest else [*kept, latest]
 
 
@@ -317,25 +320,14 @@ def show_section(section: Section, console: Console | None = None) -> None:
         console: Where to; unset, standard output.
     """
     console = Console(file=sys.stdout) if console is None else console
-
-    def write(lines: Sequence[Text]) -> None:
-        for line in lines:
-            console.print(line, soft_wrap=True)
-
     if section.facts:
-        write([Text(), *section.lines()])
-        show_charts(section, console)
-        write([Text()])
-    write([*section.notes(), section.result()])
-
-
-def show_charts(section: Section, console: Console | None = None) -> None:
-    """Print the charts of a section that have something to draw, each below an empty line."""
-    console = Console(file=sys.stdout) if console is None else console
-    for chart in section.charts:
-        if chart.drawable:
-            console.print()
-            show(chart, console)
+        console.print(Text(), *section.lines(), sep="\n", soft_wrap=True)
+        for chart in section.charts:
+            if chart.drawable:
+                console.print()
+                show(chart, console)
+        console.print()
+    console.print(*section.notes(), section.result(), sep="\n", soft_wrap=True)
 
 
 # Middle tones, which can be read on white, on black and on paper.

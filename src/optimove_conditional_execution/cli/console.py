@@ -86,22 +86,20 @@ class ReviewDisplay(_LiveTable):
             console: Where to; unset, standard error.
         """
         self.samples = ReviewSamples()
-        self._latest: dict[int, Progress] = {}
         self._printed: dict[int, tuple[float, Progress]] = {}
         super().__init__(Console(stderr=True) if console is None else console)
 
     def __call__(self, progress: Progress) -> None:
         """Show the progress of a review; called by the review, in its own thread."""
         self.samples(progress)
-        self._latest[progress.campaign_id] = progress
         printed = self._printed.get(progress.campaign_id)
         if not self.is_live and (printed is None or time.monotonic() - printed[0] >= _SECONDS_A_LINE):
             self._print(progress)
 
     def _finish(self) -> None:
-        if self.is_live and self._latest:
+        if self.is_live and self.samples.latest:
             self.console.print(self._now())
-        for progress in () if self.is_live else self._latest.values():
+        for progress in () if self.is_live else self.samples.latest.values():
             if self._printed[progress.campaign_id][1] is not progress:
                 self._print(progress)
 
@@ -114,7 +112,7 @@ class ReviewDisplay(_LiveTable):
         table = Table(box=None, pad_edge=False)
         for name in ("campaign", "", "decided", "approved", "rate", "left", "slack"):
             table.add_column(name, no_wrap=True, justify="left" if name in ("campaign", "") else "right")
-        for progress in list(self._latest.values()):
+        for progress in list(self.samples.latest.values()):
             # The number is known when the last row has arrived.
             total = max(1, progress.rows) if progress.all_read else None
             bar = ProgressBar(total=total, completed=progress.reviewed, width=_BAR_WIDTH, pulse=total is None)
@@ -230,19 +228,12 @@ def campaign_section(result: ScheduledResult) -> Section:
     )
 
 
-def campaign_lines(result: ScheduledResult) -> str:
-    """Return a scheduled rehearsal as three lines."""
-    facts, numbers = dict(result.lines()), result.as_json()
-    names = ("approved", "denied", "unknown", "late", "twice", "contradictions")
-    first = ", ".join(numbers["first_recipients"])
-    others = result.approved - len(numbers["first_recipients"])
+def recipients_line(result: ScheduledResult) -> str:
+    """Return who would get a campaign; a line of its own, since reports name no customer."""
+    first = result.as_json()["first_recipients"]
+    others = result.approved - len(first)
     more = f" and {others} more" if others else ""
-    return (
-        f"campaign {result.campaign_id}: the listener gave {facts['listener']}; {number_of(result.rows, 'row')}\n"
-        f"{number_of(numbers['updates'], 'update')}, of {numbers['largest_update']} at most: "
-        + ", ".join(f"{numbers[name]} {name}" for name in names)
-        + (f"\nwould get it: {first}{more}" if first else "\nNo customer would get it.")
-    )
+    return f"would get it: {', '.join(first)}{more}" if first else "No customer would get it."
 
 
 def demo_section(title: str, part: DemoPart[Any], chart: Histogram | BurnUp) -> Section:

@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 
 from ..operations import DEFAULT_TIMEOUT_MS
-from ..rehearsal import Observation, ScheduledRehearsal, ScheduledResult, TriggeredRehearsal
+from ..rehearsal import Observation, ScheduledRehearsal, ScheduledResult, TriggeredRehearsal, TriggeredResult
 from ..rehearsal.base import LOOPBACK
 from ..rehearsal.demo import DEMO_CUSTOMERS, SAFETY_MARGIN, demo_scheduled, demo_triggered
 from ..rehearsal.plan import ALL_SCENARIOS_COUNT, FAULT_KINDS, FaultKind
@@ -30,15 +30,15 @@ from ..settings import (
     secret_variables,
 )
 from ..urls import is_loopback
-from .charts import BurnUp, Section, report_option, show_charts, show_section, write_page
+from .charts import BurnUp, Section, report_option, show_section, write_page
 from .console import (
     NotificationDisplay,
     ReviewDisplay,
-    campaign_lines,
     campaign_section,
     demo_section,
     histogram,
     line_of,
+    recipients_line,
     triggered_section,
 )
 from .options import MAX_TIMEOUT_MS, F, Seconds, as_text, given_secrets, json_lines_option, json_option, together, url
@@ -71,10 +71,6 @@ def _expectation(given: str) -> tuple[str, str]:
     if not customer_id or decision not in _DECISIONS:
         raise click.BadParameter(f"{given!r} is not ID=DECISION, with one of {', '.join(_DECISIONS)}.")
     return customer_id, decision
-
-
-def _complete_fault(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
-    return [kind for kind in FAULT_KINDS if kind.startswith(incomplete)]
 
 
 def _as_dict(_: click.Context, __: click.Parameter, given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -150,7 +146,7 @@ def _lead(default: float) -> Callable[[F], F]:
     metavar="KIND[=PERCENT]",
     type=_fault_share,
     callback=_as_dict,
-    shell_complete=_complete_fault,
+    shell_complete=lambda _, __, start: [kind for kind in FAULT_KINDS if kind.startswith(start)],
     help="Give so many of a hundred a fault: duplicate, late, forged or oversize; may be repeated. "
     f"Without a number it is {_DEFAULT_PERCENT:g}.",
 )
@@ -219,10 +215,7 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
     interrupted = _run(rehearsal.arun())
     result = rehearsal.result()
     section = triggered_section(result, is_interrupted=interrupted is not None)
-    if as_json:
-        click.echo(json.dumps(result.as_json()))
-    else:
-        show_section(section)
+    _show(result, section, as_json)
     status = interrupted.exit_status if interrupted else int(not result.ok)
     _end("A rehearsal of a triggered campaign", [section], report, status)
 
@@ -311,13 +304,9 @@ def campaign(
     if not result.listener_statuses:  # it was interrupted first
         raise click.exceptions.Exit(1)
     section = campaign_section(result)
-    if as_json:
-        click.echo(json.dumps(result.as_json()))
-    else:
-        click.echo(campaign_lines(result))
-        show_charts(section)
-        for finding in section.findings:
-            click.echo(f"! {finding}")
+    _show(result, section, as_json)
+    if not as_json:
+        click.echo(recipients_line(result))
     if recipients is not None:
         recipients.writelines(f"{customer_id}\n" for customer_id in result.recipients)
     _end("A campaign of the simulator", [section], report, result.failed)
@@ -382,7 +371,9 @@ def simulate(as_json: bool, **options: Any) -> None:
                 click.echo(f"HTTP {reply.status}: {reply.remedy}.", err=True)
 
     def show_campaign(result: ScheduledResult) -> None:
-        click.echo(json.dumps(result.as_json()) if as_json else campaign_lines(result))
+        facts = ", ".join(f"{name} {value}" for name, value in result.lines())
+        text = f"campaign {result.campaign_id}: {facts}\n{recipients_line(result)}"
+        click.echo(json.dumps(result.as_json()) if as_json else text)
 
     simulation = Simulation(
         **options,  # they have the names of its fields
@@ -449,6 +440,13 @@ def demo(count: int, timeout_ms: int, customers: int, seed: int | None, report: 
     if as_json:
         click.echo(json.dumps({**triggered.numbers, "ok": ok, "campaign": scheduled.numbers}))
     _end("Demonstration of Conditional Execution", sections, report, not ok)
+
+
+def _show(result: TriggeredResult | ScheduledResult, section: Section, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(result.as_json()))
+    else:
+        show_section(section)
 
 
 def _introduce(environment: Mapping[str, str], as_json: bool, **further: Any) -> None:

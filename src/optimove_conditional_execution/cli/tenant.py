@@ -15,6 +15,7 @@ from ..errors import ConfigurationError, NotFoundError
 from ..models.events import CAMPAIGN_READY
 from ..models.webhook import Webhook
 from ..settings import TOKEN_VARIABLE
+from ..urls import origin
 from .options import MAX_TIMEOUT_MS, as_text, echo_result, given_secrets, json_option, together
 from .options import url as url_type
 
@@ -219,10 +220,8 @@ def token_of(url: str) -> str | None:
     Args:
         url: Any text.
     """
-    try:
-        return dict(parse_qsl(urlsplit(url).query, keep_blank_values=True)).get("token")
-    except ValueError:
-        return None
+    query = url.partition("#")[0].partition("?")[2]
+    return dict(parse_qsl(query, keep_blank_values=True)).get("token")
 
 
 def with_token(url: str, token: str | None = None) -> str:
@@ -276,10 +275,4 @@ def shown_url(url: str, *, full: bool) -> str:
         url: As Optimove returned it; a listener's may be percent-encoded.
         full: Whether to show all of it.
     """
-    if full:
-        return url
-    try:
-        parts = urlsplit(plain_url(url))
-        return f"{parts.scheme}://{parts.hostname or ''}/..."
-    except ValueError:
-        return "..."
+    return url if full else f"{origin(plain_url(url))}/..."

@@ -13,7 +13,6 @@ import os
 import secrets
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,21 +92,13 @@ async def serve() -> None:
         receiver = AsyncWebhookReceiver(decide, client=client, secrets=os.environ[SECRET_VARIABLE])
         async with served(ASGIApp(receiver)) as url:
             await client.ensure_webhook(f"{url}/optimove")
-            await _end_of_input()
+            await asyncio.to_thread(_read_to_the_end)
 
 
-async def _end_of_input() -> None:
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-
-    def wait() -> None:
-        # Not sys.stdin: its lock, held by a daemon thread, would disturb the interpreter's end.
-        while os.read(0, 1024):
-            pass
-        loop.call_soon_threadsafe(ended.set)
-
-    threading.Thread(target=wait, name="end-of-input", daemon=True).start()
-    await ended.wait()
+def _read_to_the_end() -> None:
+    """Return when standard input ends, as it does with the demo, even if that is killed."""
+    while os.read(0, 1024):
+        pass
 
 
 # ---- the two parts

@@ -315,35 +315,22 @@ class ScheduledResult:
         recipients = campaign.recipients()
         wanted = set(recipients if expected is None else expected)
         unapproved, missing = sorted(set(recipients) - wanted), sorted(wanted - set(recipients))
-        findings = [*further]
-        if any(status is None or status // 100 != 2 for status in statuses):
-            given = ", ".join("no answer" if status is None else f"HTTP {status}" for status in statuses)
-            remedy = OTHER_TOKEN if HTTPStatus.UNAUTHORIZED in statuses else ""
-            findings.append(Finding(f"The listener gave {given} instead of HTTP 200", remedy))
-        if unapproved:
-            some = ", ".join(unapproved[:_SHOWN]) + (" and others" if len(unapproved) > _SHOWN else "")
-            cause = f"{len(unapproved)} would get the campaign and must not: {some}"
-            findings.append(Finding(cause, user_ids=tuple(unapproved)))
-        if missing:
-            cause = f"{len(missing)} should get the campaign and would not"
-            findings.append(Finding(cause, user_ids=tuple(missing)))
-        unmet = 0
-        for customer_id, decision in (expect or {}).items():
-            if (campaign.statuses.get(customer_id) is True) != (decision == "approved"):
-                unmet += 1
-                findings.append(_of_expectation(customer_id, campaign.statuses.get(customer_id)))
-        if campaign.late:
-            late = number_of(len(campaign.late), "status", "statuses")
-            remedy = "it does not count" if len(campaign.late) == 1 else "they do not count"
-            findings.append(Finding(f"{late} came after clearance", remedy))
-        if campaign.contradictions:
-            two = sorted(campaign.contradictions)
-            cause = f"Two answers were given about {number_of(len(two), 'customer')}"
-            findings.append(Finding(cause, user_ids=tuple(two)))
-        if campaign.unknown:
-            unknown = number_of(len(campaign.unknown), "id")
-            were = "was" if len(campaign.unknown) == 1 else "were"
-            findings.append(Finding(f"{unknown} that the campaign does not have {were} reported"))
+        some = ", ".join(unapproved[:_SHOWN]) + (" and others" if len(unapproved) > _SHOWN else "")
+        unmet = [
+            _of_expectation(customer_id, campaign.statuses.get(customer_id))
+            for customer_id, decision in (expect or {}).items()
+            if (campaign.statuses.get(customer_id) is True) != (decision == "approved")
+        ]
+        findings = [
+            *further,
+            *_of_listener(statuses),
+            *_of_customers(unapproved, f"would get the campaign and must not: {some}"),
+            *_of_customers(missing, "should get the campaign and would not"),
+            *unmet,
+            *_of_customers([name for name, _ in campaign.late], "came after clearance", "what is late does not count"),
+            *_of_customers(campaign.contradictions, "got two different answers"),
+            *_of_customers(campaign.unknown, "reported that the campaign does not have"),
+        ]
         if expected is None and not campaign.statuses:
             findings.append(
                 Finding("No customer was reported in time", "customers who are not approved do not get the campaign")
@@ -354,15 +341,12 @@ class ScheduledResult:
             rows=campaign.row_count,
             recipients=tuple(recipients),
             denied=len(campaign.statuses) - len(recipients),
-            unknown=len(campaign.unknown),
-            late=len(campaign.late),
-            twice=len(campaign.twice),
-            contradictions=len(campaign.contradictions),
+            **{name: len(getattr(campaign, name)) for name in ("unknown", "late", "twice", "contradictions")},
             updates=tuple(((one.at_ms - campaign.added_ms) / 1000, one.size) for one in campaign.updates),
             clearance_seconds=(campaign.clearance_ms - campaign.added_ms) / 1000,
             unapproved=len(unapproved),
             missing=len(missing),
-            unmet=unmet,
+            unmet=len(unmet),
             never_awaited=tuple(never_awaited),
             findings=tuple(findings),
         )
@@ -459,6 +443,18 @@ def _of_calls(calls: Iterable[Call]) -> list[Finding]:
         for (status, operation), number in refused.items()
         if operation in ("", "send_webhook_approval")
     ]
+
+
+def _of_listener(statuses: Sequence[int | None]) -> list[Finding]:
+    if all(status is not None and status // 100 == 2 for status in statuses):
+        return []
+    given = ", ".join("no answer" if status is None else f"HTTP {status}" for status in statuses)
+    remedy = OTHER_TOKEN if HTTPStatus.UNAUTHORIZED in statuses else ""
+    return [Finding(f"The listener gave {given} instead of HTTP 200", remedy)]
+
+
+def _of_customers(ids: Collection[str], what: str, remedy: str = "") -> list[Finding]:
+    return [Finding(f"{len(ids)} {what}", remedy, tuple(sorted(ids)))] if ids else []
 
 
 def _of_expectation(customer_id: str, status: bool | None) -> Finding:

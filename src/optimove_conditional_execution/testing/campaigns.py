@@ -32,9 +32,6 @@ EMPTY_PAGES: Final[dict[str, Response]] = {
     "404": Response(404, {"content-type": "text/plain", "content-length": "9"}, b"Not Found"),
 }
 
-_BLOCK: Final = 10_000
-"""Rows of a stream that are formatted at a time."""
-
 _CHANNELS: Final = (504, 505, 506, 510, 511, 502)
 """Source: the channel ids of Optimove's sandbox."""
 
@@ -304,23 +301,11 @@ class Campaign:
             top: Rows at most, `$top`; None for all.
             attributes: Names of the attributes that the rows shall have.
         """
-        start, stop = self._bounds(skip, top)
+        start, stop = 0, len(self._rows)
+        if not self._ignores_paging:
+            sizes = (top, self._page_cap, None if self._sizes is None else next(self._sizes))
+            start, stop = min(skip, stop), min([stop, *(skip + size for size in sizes if size is not None)])
         return self._response(b"[" + self._rows.text(start, stop, attributes) + b"]" if start < stop else None)
-
-    def stream(self, *, skip: int = 0, top: int | None = None, attributes: Sequence[str] = ()) -> Iterator[bytes]:
-        """Yield the same body in blocks of ten thousand rows, for servers that send a page too long for memory.
-
-        Args:
-            skip: Rows to leave out.
-            top: Rows at most; None for all.
-            attributes: Names of the attributes that the rows shall have.
-        """
-        start, stop = self._bounds(skip, top)
-        yield b"["
-        for block in range(start, stop, _BLOCK):
-            rows = self._rows.text(block, min(stop, block + _BLOCK), attributes)
-            yield rows if block == start else b"," + rows
-        yield b"]"
 
     def execute(self, *, unapproved: Iterable[str], dropped: Iterable[str]) -> None:
         """Send the campaign; see `FakeOptimove.execute`."""
@@ -354,13 +339,6 @@ class Campaign:
         if body is None:
             return self._empty_page
         return Response(200, {**_JSON, "content-length": str(len(body))}, body)
-
-    def _bounds(self, skip: int, top: int | None) -> tuple[int, int]:
-        rows = len(self._rows)
-        if self._ignores_paging:
-            return 0, rows
-        sizes = (top, self._page_cap, None if self._sizes is None else next(self._sizes))
-        return min(skip, rows), min([rows, *(skip + size for size in sizes if size is not None)])
 
     def take(self, statuses: Iterable[tuple[str, bool]], *, timestamp: str, at_ms: int) -> None:
         """Record an update.

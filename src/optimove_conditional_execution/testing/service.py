@@ -97,29 +97,6 @@ class SentNotification:
         return None if self.answered_ms is None else self.answered_ms - self.sent_ms
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A supported call.
-
-    Attributes:
-        name: Its name, as the client's method.
-        endpoint: Method and path.
-        answer: Takes the request and the path's parameter.
-        any_case: Whether the path is matched without regard to case.
-    """
-
-    name: str
-    endpoint: Endpoint
-    answer: Callable[[Request, str], Response]
-    any_case: bool = False
-
-    def parameter(self, path: str) -> str | None:
-        """Return the parameter of a path, "" for an endpoint that has none, None when the path does not fit."""
-        pattern = re.sub(r"\\\{\w+\\\}", "([^/]+)", re.escape(self.endpoint.path))
-        found = re.fullmatch(pattern, path, re.IGNORECASE if self.any_case else 0)
-        return unquote("".join(found.groups())) if found else None
-
-
 # The bodies of requests, as Optimove documents them.
 
 
@@ -224,10 +201,8 @@ class Service:
         self._numeric_ids = numeric_ids
         self._made_ids = 0
         self._campaign_ids = itertools.count(_FIRST_CAMPAIGN)
-        # Optimove's documentation writes the paths of scheduled campaigns in more than one case.
         self._routes = [
-            Route(name, endpoint, getattr(self, f"_{name}"), any_case=name in PREFIXED)
-            for name, endpoint in endpoints.table().items()
+            (name, endpoint.method, _pattern(name, endpoint)) for name, endpoint in endpoints.table().items()
         ]
 
     @property
@@ -271,17 +246,20 @@ class Service:
         keys = request.header_values("x-api-key")
         if len(keys) != 1 or not hmac.compare_digest(keys[0].encode(), self.api_key.encode()):
             return "", _error(401, "The API key is missing or wrong.")
-        fitting = [(route, found) for route in self._routes if (found := route.parameter(request.path)) is not None]
-        for route, found in fitting:
-            if route.endpoint.method == request.method:
+        fitting = [
+            (name, method, found) for name, method, path in self._routes if (found := path.fullmatch(request.path))
+        ]
+        for name, method, found in fitting:
+            if method == request.method:
+                answer: Callable[[Request, str], Response] = getattr(self, f"_{name}")
                 try:
-                    return route.name, route.answer(request, found)
+                    return name, answer(request, unquote("".join(found.groups())))
                 except ValidationError as error:
                     first = error.errors(include_url=False, include_input=False)[0]
                     field = ".".join(map(str, first["loc"])) or "The body"
-                    return route.name, _error(400, f"{field}: {first['msg']}.")
+                    return name, _error(400, f"{field}: {first['msg']}.")
         if fitting:
-            allowed = sorted({route.endpoint.method for route, _ in fitting})
+            allowed = sorted({method for _, method, _ in fitting})
             return "", _error(405, f"Allowed: {', '.join(allowed)}.")
         return "", _error(404, "There is no such path.")
 
@@ -385,6 +363,13 @@ class Service:
         statuses = [(each.CustomerID, each.Status) for each in body.PromosUpdated]
         campaign.take(statuses, timestamp=body.TimeStamp, at_ms=self._now_ms())
         return Response(200)
+
+
+def _pattern(name: str, endpoint: Endpoint) -> re.Pattern[str]:
+    """Return what a call's path must match; its group is the path's parameter."""
+    path = re.sub(r"\\\{\w+\\\}", "([^/]+)", re.escape(endpoint.path))
+    # Optimove's documentation writes the paths of scheduled campaigns in more than one case.
+    return re.compile(path, re.IGNORECASE if name in PREFIXED else 0)
 
 
 def _plain(secret: str | SecretStr) -> str:

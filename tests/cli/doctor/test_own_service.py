@@ -68,7 +68,7 @@ def test_a_mounted_receiver_redirects_and_the_remedy_is_named() -> None:
     with served(Starlette(routes=[Mount("/gate", app=gate)])) as url:
         check = knocked(f"{url}/gate")
     assert check.state == "problem"
-    assert "with a slash at the end" in check.finding
+    assert "to a slash at the end" in check.finding
     assert "add_route" in check.remedy
 
 
@@ -91,7 +91,7 @@ def react(post: Response, get: Response | None = None) -> Callable[[Request], Re
         (
             Response(302, {"location": "https://login.test/?next=private"}),
             "problem",
-            "to login.test, perhaps to a log-in",
+            "to https://login.test/...",
         ),
         (Response(302, {"location": "/login"}), "problem", "perhaps to a log-in"),
         (Response(302), "problem", "perhaps to a log-in"),
@@ -110,7 +110,9 @@ def test_other_answers_to_a_post(post: Response, state: str, said: str) -> None:
 def test_a_redirect_to_https_is_told() -> None:
     with answering(lambda request: Response(308, {"location": f"https://127.0.0.1{request.path}"})) as server:
         check = knocked(f"{server.url}/gate")
-    assert (check.state, check.remedy) == ("problem", "Register the https URL.")
+    assert check.state == "problem"
+    assert "redirected (308) to https://127.0.0.1/..." in check.finding
+    assert "Register the URL that answers" in check.remedy
 
 
 @pytest.mark.parametrize("get", [Response(200), Response(404), Response(302, {"location": "/"})])

@@ -88,23 +88,17 @@ def _status_finding(name: str, url: str, answer: Answer) -> Finding:
 
 
 def _redirect_finding(url: str, answer: Answer) -> Finding:
-    what = f"A POST is redirected ({answer.status})"
-    here = urlsplit(url)
     try:
-        there = urlsplit(urljoin(url, answer.response.header("location")))
+        # The path can hold a token.
+        there = shown_url(urljoin(url, answer.response.header("location")), full=False)
     except ValueError:
-        there = here
-    if there.netloc == here.netloc and there.path != here.path and there.path.rstrip("/") == here.path.rstrip("/"):
-        return problem(
-            f"{what} to the same path {'with' if there.path.endswith('/') else 'without'} a slash at the end.",
-            "Register the URL that answers. With Starlette and FastAPI do not mount the receiver: "
-            'app.add_route(path, ASGIApp(receiver), methods=["POST"]).',
-        )
-    if (here.scheme, there.scheme) == ("http", "https") and there.hostname == here.hostname:
-        return problem(f"{what} to https.", "Register the https URL.")
-    where = f" to {there.hostname}" if there.netloc != here.netloc and there.hostname else ""
-    text = f"{what}{where}, perhaps to a log-in. Optimove may not follow, or may turn it into a GET."
-    return problem(text, "Register the URL that answers, and let Optimove in without a log-in.")
+        there = "no URL"
+    return problem(
+        f"A POST is redirected ({answer.status}) to {there}: to another scheme, to a slash at the end, or perhaps to a "
+        "log-in. Optimove may not follow, or may turn it into a GET.",
+        "Register the URL that answers, and let Optimove in without a log-in. With Starlette and FastAPI do not mount "
+        'the receiver: app.add_route(path, ASGIApp(receiver), methods=["POST"]).',
+    )
 
 
 # ---- the claim store that several replicas share
