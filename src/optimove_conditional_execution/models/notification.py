@@ -227,7 +227,7 @@ def _may_repeat_a_key(body: bytes, read: WebhookNotification) -> bool:
     stamps = 1  # and one that each event may have
     if isinstance(events, tuple):
         for event in events:
-            stamps += "timestamp" in event.model_fields_set
+            stamps += event.timestamp is not None
     return count(b'"timestamp"') > stamps
 
 

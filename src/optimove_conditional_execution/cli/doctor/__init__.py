@@ -12,25 +12,23 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from itertools import chain
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import click
 
+from ...defaults import DEFAULT_TIMEOUT_MS
 from ...errors import ConfigurationError
-from ...models.events import EventListener
-from ...operations import DEFAULT_TIMEOUT_MS, Endpoints
-from ...settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TOKEN_VARIABLE
-from ...transport.http import HttpEngine
 from ...urls import is_loopback
 from ...validation import number_of
-from ..options import MAX_TIMEOUT_MS, Seconds, echo_result, json_option, printable, url
+from ..options import CLAIMS_VARIABLE, MAX_TIMEOUT_MS, Seconds, echo_result, json_option, printable, url
 from ..tenant import without_token
-from .connection import Probe
-from .environment import accepted, key_check, secret_check, timezone_check, token_check, url_check, versions_check
 from .finding import Check, State, check_of, problem, skipped
-from .own_service import CLAIMS_VARIABLE, claims_checks, own_service_check
-from .tenant import NAMES, DoctorOptions, Tenant, campaign_urls, tenant_checks
+
+if TYPE_CHECKING:  # a help text needs none of them
+    from ...models.events import EventListener
+    from .connection import Probe
+    from .tenant import DoctorOptions
 
 _COLOURS: Final[dict[State, str]] = {"ok": "green", "warning": "yellow", "problem": "red", "not checked": "blue"}
 _SERVICE: Final = "it must be registered, be reachable from here, and refuse"
@@ -70,6 +68,10 @@ def doctor(claims: str | None, path_prefix: str, strict: bool, as_json: bool, **
 
     Exit status: 0 no problem, 1 a problem (with --strict also a warning), 2 a usage error.
     """
+    from ...operations import Endpoints
+    from .own_service import claims_checks
+    from .tenant import DoctorOptions
+
     # A key that is sent over plain HTTP is a finding here; the client's warning would repeat it.
     logging.getLogger("optimove_conditional_execution.client").addHandler(logging.NullHandler())
     # The other options have the names of its fields.
@@ -88,6 +90,11 @@ def doctor(claims: str | None, path_prefix: str, strict: bool, as_json: bool, **
 
 def _checks(environment: Mapping[str, str], plan: DoctorOptions) -> Iterator[Check]:
     """Yield every check, each as soon as it is made: later checks depend on the results of earlier ones."""
+    from ...transport.http import HttpEngine
+    from .connection import Probe
+    from .environment import key_check, secret_check, timezone_check, token_check, url_check, versions_check
+    from .tenant import NAMES, campaign_urls
+
     yield key_check(environment)
     yield url_check(environment)
     listeners: list[EventListener] | None = None
@@ -110,6 +117,11 @@ def _checks(environment: Mapping[str, str], plan: DoctorOptions) -> Iterator[Che
 def _checks_by_requests(
     environment: Mapping[str, str], plan: DoctorOptions, probe: Probe
 ) -> Generator[Check, None, list[EventListener] | None]:
+    from ...settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TOKEN_VARIABLE
+    from .environment import accepted
+    from .own_service import own_service_check
+    from .tenant import NAMES, Tenant, tenant_checks
+
     listeners: list[EventListener] | None = None
     try:
         base_url = accepted(environment, BASE_URL_VARIABLE).base_url
