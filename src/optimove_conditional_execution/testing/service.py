@@ -201,9 +201,9 @@ class Service:
         self._numeric_ids = numeric_ids
         self._made_ids = 0
         self._campaign_ids = itertools.count(_FIRST_CAMPAIGN)
-        self._routes = [
-            (name, endpoint.method, _pattern(name, endpoint)) for name, endpoint in endpoints.table().items()
-        ]
+        self._routes: list[tuple[str, str, re.Pattern[str]]] = []
+        for name, endpoint in endpoints.table().items():
+            self._add_route(name, endpoint)
 
     @property
     def max_body(self) -> int:
@@ -238,6 +238,13 @@ class Service:
         """Return the recorded calls of one kind, such as `send_webhook_approval`."""
         with self._lock:
             return [call for call in self.calls if call.operation == operation]
+
+    def _add_route(self, name: str, endpoint: Endpoint) -> None:
+        """Answer a call with the method of its name, which gets the request and the path's parameter."""
+        path = re.sub(r"\\\{\w+\\\}", "([^/]+)", re.escape(endpoint.path))
+        # Optimove's documentation writes the paths of scheduled campaigns in more than one case.
+        flags = re.IGNORECASE if name in PREFIXED else 0
+        self._routes.append((name, endpoint.method, re.compile(path, flags)))
 
     def _now_ms(self) -> int:
         return round(self._wall_clock() * 1000)
@@ -363,13 +370,6 @@ class Service:
         statuses = [(each.CustomerID, each.Status) for each in body.PromosUpdated]
         campaign.take(statuses, timestamp=body.TimeStamp, at_ms=self._now_ms())
         return Response(200)
-
-
-def _pattern(name: str, endpoint: Endpoint) -> re.Pattern[str]:
-    """Return what a call's path must match; its group is the path's parameter."""
-    path = re.sub(r"\\\{\w+\\\}", "([^/]+)", re.escape(endpoint.path))
-    # Optimove's documentation writes the paths of scheduled campaigns in more than one case.
-    return re.compile(path, re.IGNORECASE if name in PREFIXED else 0)
 
 
 def _plain(secret: str | SecretStr) -> str:
