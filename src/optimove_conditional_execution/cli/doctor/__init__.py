@@ -88,15 +88,15 @@ def doctor(claims: str | None, path_prefix: str, strict: bool, as_json: bool, **
     raise click.exceptions.Exit(int(not is_ok))
 
 
-def _checks(environment: Mapping[str, str], plan: DoctorOptions) -> Iterator[Check]:
+def _checks(variables: Mapping[str, str], plan: DoctorOptions) -> Iterator[Check]:
     """Yield every check, each as soon as it is made: later checks depend on the results of earlier ones."""
     from ...transport.http import HttpEngine
     from .connection import Probe
     from .environment import key_check, secret_check, timezone_check, token_check, url_check, versions_check
     from .tenant import NAMES, campaign_urls
 
-    yield key_check(environment)
-    yield url_check(environment)
+    yield key_check(variables)
+    yield url_check(variables)
     listeners: list[EventListener] | None = None
     try:
         engine = HttpEngine()
@@ -106,16 +106,16 @@ def _checks(environment: Mapping[str, str], plan: DoctorOptions) -> Iterator[Che
         yield from skipped(NAMES[2:], "Nothing can be asked.")
     else:
         with closing(Probe(engine, seconds=plan.seconds)) as probe:
-            listeners = yield from _checks_by_requests(environment, plan, probe)
+            listeners = yield from _checks_by_requests(variables, plan, probe)
     urls = campaign_urls(listeners)
-    yield secret_check(environment)
-    yield token_check(environment, urls)
-    yield timezone_check(environment, is_needed=plan.listener is not None or bool(urls))
+    yield secret_check(variables)
+    yield token_check(variables, urls)
+    yield timezone_check(variables, is_needed=plan.listener is not None or bool(urls))
     yield versions_check()
 
 
 def _checks_by_requests(
-    environment: Mapping[str, str], plan: DoctorOptions, probe: Probe
+    variables: Mapping[str, str], plan: DoctorOptions, probe: Probe
 ) -> Generator[Check, None, list[EventListener] | None]:
     from ...settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TOKEN_VARIABLE
     from .environment import accepted
@@ -124,7 +124,7 @@ def _checks_by_requests(
 
     listeners: list[EventListener] | None = None
     try:
-        base_url = accepted(environment, BASE_URL_VARIABLE).base_url
+        base_url = accepted(variables, BASE_URL_VARIABLE).base_url
     except ConfigurationError:
         yield from skipped(NAMES, "The base URL is missing, or is none.")
     else:
@@ -133,12 +133,12 @@ def _checks_by_requests(
         # A check does not send the key over plain HTTP either.
         if plan.is_rehearsal or base_url.startswith("https:"):
             with suppress(ConfigurationError):
-                key = accepted(environment, API_KEY_VARIABLE).api_key.get_secret_value()
+                key = accepted(variables, API_KEY_VARIABLE).api_key.get_secret_value()
         listeners = yield from tenant_checks(Tenant(probe, base_url, key), plan)
     if plan.webhook is not None:
         yield own_service_check(probe, "own-webhook", plan.webhook, is_rehearsal=plan.is_rehearsal)
     if plan.listener is not None:
-        url = without_token(plan.listener, environment.get(TOKEN_VARIABLE))
+        url = without_token(plan.listener, variables.get(TOKEN_VARIABLE))
         yield own_service_check(probe, "own-listener", url, is_rehearsal=plan.is_rehearsal)
     return listeners
 
