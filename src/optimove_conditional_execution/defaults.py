@@ -16,5 +16,13 @@ FIRST_RESERVE: Final = 0.5
 SMALLEST_RESERVE: Final = 0.05
 """Seconds that are kept at least, however quick the deliveries are."""
 
+START_SECONDS: Final = 30.0
+"""Seconds that a service which is rehearsed may take to listen."""
+
+STOP_SECONDS: Final = 20.0
+"""Seconds that a stop takes by default: Kubernetes kills a container 30 s after its SIGTERM."""
+
+LOOPBACK: Final = "127.0.0.1"
+
 SHORTEST_LEASE: Final = 0.5
 """Seconds of a claim's lease at least; by default it is a sixth of the budget."""

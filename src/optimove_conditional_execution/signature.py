@@ -155,19 +155,15 @@ def signing_keys(secrets: Secrets) -> tuple[SecretBytes, ...]:
 def _key(secret: object) -> SecretBytes:
     if not isinstance(secret, str) and isinstance(secret, HIDDEN):
         secret = secret.get_secret_value()
-    if isinstance(secret, str):
+    wrong = "A secret must be text or bytes; None, numbers and lists are not."
+    if isinstance(secret, (str, bytes)):
         wrong = "A secret must not be empty or blank: anybody could sign with it."
         if secret.strip():
             try:
-                return SecretBytes(secret.encode())
+                return SecretBytes(secret.encode() if isinstance(secret, str) else secret)
             except UnicodeEncodeError:  # it quotes the secret, so it must not be chained
                 wrong = "A secret must be valid Unicode text, or bytes."
-        raise ConfigurationError(wrong)
-    if not isinstance(secret, bytes):
-        raise ConfigurationError("A secret must be text or bytes; None, numbers and lists are not.")
-    if secret.strip():
-        return SecretBytes(secret)
-    raise ConfigurationError("A secret must not be empty or blank: anybody could sign with it.")
+    raise ConfigurationError(wrong)
 
 
 def received_signature(request: Request) -> str | None:

@@ -6,14 +6,14 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable
 from types import FunctionType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from pydantic import SecretBytes
-
-from .credentials import copied_wrong
 from .errors import ConfigurationError
 from .observers import SafeLogger
 from .urls import split_absolute
+
+if TYPE_CHECKING:
+    from pydantic import SecretBytes
 
 _COUNTS: Final = {0: "no argument", 1: "one argument", 2: "two arguments"}
 
@@ -128,6 +128,8 @@ def warn_of_copies(logger: SafeLogger, what: str, secrets: Iterable[SecretBytes]
         what: The kind of secret, in words.
         secrets: As they were given.
     """
+    from .credentials import copied_wrong
+
     for secret in secrets:
         for found in copied_wrong(secret.get_secret_value()):
             logger.warning("%s %s: %s", what, found.what, found.remedy)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from optimove_conditional_execution import CampaignCustomer, Deadline
-from optimove_conditional_execution.cli import rehearse
+from optimove_conditional_execution.rehearsal import demo
 from optimove_conditional_execution.rehearsal.demo import demo_scheduled, demo_triggered
 from tests.cli.conftest import PATIENCE, Run, children_of, is_gone
 
@@ -137,7 +137,7 @@ def against(optimove_ce: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
 
     def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = (sys.executable, "-c", script)
-        monkeypatch.setattr(rehearse, "demo_triggered", functools.partial(demo_triggered, command=command))
+        monkeypatch.setattr(demo, "demo_triggered", functools.partial(demo_triggered, command=command))
         return optimove_ce("demo", *arguments, *FEW)
 
     return run
@@ -173,7 +173,7 @@ async def everybody(customers: Sequence[CampaignCustomer], deadline: Deadline) -
 
 
 def test_what_does_not_add_up_is_status_1(optimove_ce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rehearse, "demo_scheduled", functools.partial(demo_scheduled, reviewer=everybody))
+    monkeypatch.setattr(demo, "demo_scheduled", functools.partial(demo_scheduled, reviewer=everybody))
     done = optimove_ce("demo", "--count", "1", "--timeout-ms", "4000", "--customers", "300")
     assert done.returncode == 1
     assert "! 42 would get the campaign and must not: C0000007, C0000014, C0000021 and others.\n" in done.stdout

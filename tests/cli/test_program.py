@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from optimove_conditional_execution import __version__
 from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.installation import install_hint
+from optimove_conditional_execution.rehearsal.plan import ALL_SCENARIOS_COUNT
 from tests.cli.conftest import Run, environment
 
 
@@ -38,6 +39,11 @@ def test_the_list_of_commands_tells_all_in_80_columns(optimove_ce: Run) -> None:
         assert command is not None
         summary = " ".join(str(command.help).split()).partition(". ")[0].rstrip(".")
         assert f"{name} {summary}" in " ".join(listed.split()), name
+
+
+def test_the_help_of_the_demo_names_the_count_that_plays_all_scenarios() -> None:
+    output = CliRunner().invoke(program, ["demo", "--help"]).output
+    assert f"with {ALL_SCENARIOS_COUNT} or more every scenario is played" in " ".join(output.split())
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -82,6 +88,7 @@ def test_a_missing_extra_is_named() -> None:
     code = (
         "import sys\n"
         "import optimove_conditional_execution.cli as cli\n"
+        "sys.argv = ['optimove-ce', 'demo']\n"
         "for library in ('click', 'rich', 'uvicorn'):\n"
         "    sys.modules[library] = None\n"
         "    try:\n"

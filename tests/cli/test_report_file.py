@@ -14,7 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from optimove_conditional_execution import ConfigurationError
-from optimove_conditional_execution.cli.charts import Section, report_option, write_page
+from optimove_conditional_execution.cli.charts import Section, write_page
+from optimove_conditional_execution.cli.options import report_option
 
 SECTION = Section(title="A campaign", ok=True, verdict="Done.")
 

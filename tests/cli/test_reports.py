@@ -14,12 +14,11 @@ from unittest import mock
 import pytest
 from click.testing import CliRunner
 
-from optimove_conditional_execution.cli import rehearse
 from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.cli.charts import BurnUp, ReviewSamples
 from optimove_conditional_execution.cli.console import review_sections
 from optimove_conditional_execution.flows.report import Progress, ReviewReport
-from optimove_conditional_execution.rehearsal import ScheduledResult
+from optimove_conditional_execution.rehearsal import ScheduledResult, demo
 from optimove_conditional_execution.rehearsal.demo import demo_scheduled
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.cli.conftest import Run, environment
@@ -80,7 +79,7 @@ def test_the_demo_draws_both_charts_and_writes_the_page(optimove_ce: Run, tmp_pa
 
 def test_a_demo_that_went_wrong_says_so_on_its_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "demo.html"
-    monkeypatch.setattr(rehearse, "demo_scheduled", functools.partial(demo_scheduled, reviewer=everybody))
+    monkeypatch.setattr(demo, "demo_scheduled", functools.partial(demo_scheduled, reviewer=everybody))
     arguments = ["demo", "--count", "1", "--timeout-ms", "3000", "--customers", "300", "--json", "--report", str(path)]
     result = CliRunner().invoke(program, arguments)
     assert result.exit_code == 1

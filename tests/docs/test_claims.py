@@ -16,6 +16,7 @@ import optimove_conditional_execution
 from optimove_conditional_execution import Endpoints, OptimoveClient
 from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.cli.charts import BurnUp, Histogram, ReviewSamples
+from optimove_conditional_execution.cli.rehearse import DEMO_CUSTOMERS
 from optimove_conditional_execution.cli.tools import REQUIREMENTS, project
 from optimove_conditional_execution.rehearsal import (
     Latencies,
@@ -26,7 +27,6 @@ from optimove_conditional_execution.rehearsal import (
     TriggeredResult,
 )
 from optimove_conditional_execution.rehearsal.demo import (
-    DEMO_CUSTOMERS,
     SAFETY_MARGIN,
     demo_scheduled,
     scheduled_part,

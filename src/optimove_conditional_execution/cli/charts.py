@@ -13,7 +13,6 @@ import importlib.resources
 import io
 import math
 import sys
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +39,6 @@ _STEPS: Final = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 _DECADES: Final = range(-3, 10)
 _LATE: Final = "bold red"
 _STYLES: Final = ("green", "cyan")
-_SUFFIXES: Final = (".html", ".htm")
 _BAD: Final = ("wrong", "lost", "late")
 """Facts that are an error unless they are 0."""
 
@@ -383,42 +381,3 @@ def write_page(path: Path, *, title: str, sections: Sequence[Section], made: dat
             file.write(text)
     except OSError as error:
         raise ConfigurationError(f"The report {path} could not be written: {error.strerror}.") from None
-
-
-def _checked(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
-    """Return a path with its links followed, if a page can be written there.
-
-    Raises:
-        BadParameter: It does not name an HTML file, or nothing can be written there.
-    """
-    if path is None:
-        return None
-    try:
-        real = path.resolve()
-        if path.is_dir():
-            complaint = f"{path} is a folder: name a file in it, such as {path / 'report.html'}."
-        elif path.suffix.lower() not in _SUFFIXES:
-            complaint = f"{path} must end in .html: so that no other file is overwritten by mistake."
-        elif real.exists() and not real.is_file():
-            complaint = f"{path} is not a regular file."
-        elif not real.parent.is_dir():
-            complaint = f"There is no folder {path.parent}: make it first."
-        else:
-            # Permissions are known only by trying. A write-protected page is kept.
-            if real.exists():
-                real.open("r+b").close()
-            tempfile.TemporaryFile(dir=real.parent).close()
-            return real
-    except OSError as error:
-        complaint = f"{path} cannot be written: {error.strerror or type(error).__name__}."
-    raise click.BadParameter(complaint)
-
-
-report_option: Final = click.option(
-    "--report",
-    type=click.Path(path_type=Path),
-    callback=_checked,
-    metavar="FILE.html",
-    help="Write a page with the numbers and charts, too.",
-)
-"""`--report FILE.html`: the command gets `report: Path | None`; an unusable path is status 2."""

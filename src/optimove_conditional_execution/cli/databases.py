@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, cast
 import click
 
 from ..errors import ConfigurationError, OptimoveError
-from ..flows.decision_log import LoggedDecision
-from ..settings import LOG_SECRET_VARIABLE
-from ..stores import SqliteDecisionLog, SqliteJournal
-from ..stores.chained_log import ChainedLog
-from ..stores.sqlite_file import SqliteError, connected
 from .options import F
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a help text needs no store
+    from ..flows.decision_log import LoggedDecision
+    from ..stores import SqliteJournal
+    from ..stores.chained_log import ChainedLog
     from ..stores.postgres import PostgresJournal
 
 _KEY_VARIABLE: Final = "OPTIMOVE_DECISION_LOG_KEY"
@@ -97,6 +95,8 @@ def read_log(path: str) -> AbstractContextManager[ChainedLog]:
     Raises:
         ConfigurationError: There is no such log, or it cannot be used.
     """
+    from ..settings import LOG_SECRET_VARIABLE
+
     settings: dict[str, Any] = {"identify": os.environ.get(LOG_SECRET_VARIABLE)}
     if keys := os.environ.get(_KEY_VARIABLE):
         settings["encryption_keys"] = [key.strip() for key in keys.split(",")]
@@ -105,6 +105,8 @@ def read_log(path: str) -> AbstractContextManager[ChainedLog]:
 
 @contextmanager
 def _reading(what: Kind, path: str, **settings: Any) -> Iterator[Any]:
+    from ..stores.sqlite_file import SqliteError
+
     with reachable(what), _opened(what, path, **settings) as opened:
         try:
             yield opened
@@ -144,6 +146,8 @@ def _opened(what: Kind, path: str, *, is_new: bool = False, **settings: Any) -> 
         if what == "journal":
             return PostgresJournal(path)
         return PostgresDecisionLog(path, create_tables=False, **settings)
+    from ..stores import SqliteDecisionLog, SqliteJournal
+
     _check_path(path, what)
     if not is_new:
         _check_file(path, what)
@@ -180,6 +184,8 @@ def _check_file(path: str, what: Kind) -> None:
 
     An empty one would look like a journal that is finished, or a log in which nothing was changed.
     """
+    from ..stores.sqlite_file import SqliteError, connected
+
     if not Path(path).is_file():
         raise ConfigurationError(f"There is no {what} {path}.")
     try:
@@ -214,6 +220,8 @@ def check_secret(found: Iterator[LoggedDecision]) -> None:
     Raises:
         ConfigurationError: The secret of their pseudonyms is another one.
     """
+    from ..settings import LOG_SECRET_VARIABLE
+
     if any(each.foreign for each in islice(found, _LOOKED_AT)):
         raise ConfigurationError(
             f"Whether the log holds this customer is not known: its pseudonyms were made with another secret. Set "

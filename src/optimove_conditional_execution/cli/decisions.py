@@ -10,17 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Final, TextIO, TypeVar, final, get_args
+from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar, final, get_args
 
 import click
 
-from ..client import OptimoveClient
 from ..errors import ConfigurationError
-from ..flows.decision_log import LoggedDecision
-from ..reconciliation import Difference, Reconciliation
-from ..reconciliation import reconcile as compare
-from ..replay import Left, Replayed, ReplayReport
-from ..replay import replay as ask_again
 from ..validation import number_of
 from .databases import (
     check_secret,
@@ -32,6 +26,11 @@ from .databases import (
     selection_options,
 )
 from .options import Seconds, echo_result, json_lines_option, json_option, printable, user_function
+
+if TYPE_CHECKING:  # a help text needs none of them: each command imports what it runs
+    from ..flows.decision_log import LoggedDecision
+    from ..reconciliation import Reconciliation
+    from ..replay import Left, Replayed, ReplayReport
 
 T = TypeVar("T")
 
@@ -328,6 +327,8 @@ def replay(
     Exit status: 0 all are decided as before, 1 one is not, or the new rule failed for it, 2 a usage or configuration
     error, also when there was nothing to ask about.
     """
+    from ..replay import replay as ask_again
+
     given = {"handler": handler, "reviewer": reviewer}
     rules: dict[str, Any] = {what: user_function(name, what) for what, name in given.items() if name is not None}
     with read_log(log) as opened, contextlib.ExitStack() as stack:
@@ -420,6 +421,10 @@ def reconcile(campaign: int, journal: str | None, log: str | None, ids: Path | N
     Exit status: 0 nobody got it who was not approved, 1 somebody did, 2 a usage or configuration error, or Optimove
     cannot be asked.
     """
+    from ..client import OptimoveClient
+    from ..reconciliation import Difference
+    from ..reconciliation import reconcile as compare
+
     if journal is None and log is None:
         raise click.UsageError("Give --journal, --log, or both: they hold who was approved.")
     with contextlib.ExitStack() as stack:

@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Mapping
 from operator import attrgetter
@@ -16,12 +17,13 @@ from typing import Any, Final, TypeVar, final
 import click
 
 from ..errors import ConfigurationError
-from ..settings import SECRET_VARIABLE, secret_variables, webhook_secrets
 from ..urls import split_absolute
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+CLAIMS_VARIABLE: Final = "OPTIMOVE_CLAIMS_URL"
 MAX_TIMEOUT_MS: Final = 3_600_000
+_SUFFIXES: Final = (".html", ".htm")
 
 NamedSecret = tuple[str, bytes]
 """The variable, and its value as bytes."""
@@ -59,6 +61,8 @@ def given_secrets() -> list[NamedSecret]:
     Raises:
         ConfigurationError: There is none, or one of them is blank.
     """
+    from ..settings import SECRET_VARIABLE, secret_variables, webhook_secrets
+
     environment: Mapping[str, str] = os.environ
     if not secret_variables(environment) and sys.stdin is not None and sys.stdin.isatty():
         # Unstripped: white space around a secret is a mistake that `verify` can tell.
@@ -124,3 +128,42 @@ def user_function(given: str, what: str) -> Callable[..., Any]:
     if not callable(found):
         raise ConfigurationError(f"The module {module} has no function {name}.")
     return found
+
+
+def _checked(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+    """Return a path with its links followed, if a page can be written there.
+
+    Raises:
+        BadParameter: It does not name an HTML file, or nothing can be written there.
+    """
+    if path is None:
+        return None
+    try:
+        real = path.resolve()
+        if path.is_dir():
+            complaint = f"{path} is a folder: name a file in it, such as {path / 'report.html'}."
+        elif path.suffix.lower() not in _SUFFIXES:
+            complaint = f"{path} must end in .html: so that no other file is overwritten by mistake."
+        elif real.exists() and not real.is_file():
+            complaint = f"{path} is not a regular file."
+        elif not real.parent.is_dir():
+            complaint = f"There is no folder {path.parent}: make it first."
+        else:
+            # Permissions are known only by trying. A write-protected page is kept.
+            if real.exists():
+                real.open("r+b").close()
+            tempfile.TemporaryFile(dir=real.parent).close()
+            return real
+    except OSError as error:
+        complaint = f"{path} cannot be written: {error.strerror or type(error).__name__}."
+    raise click.BadParameter(complaint)
+
+
+report_option: Final = click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    callback=_checked,
+    metavar="FILE.html",
+    help="Write a page with the numbers and charts, too.",
+)
+"""`--report FILE.html`: the command gets `report: Path | None`; an unusable path is status 2."""

@@ -8,49 +8,41 @@ import secrets
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
 
 import click
-from rich.console import Console
 
-from ..operations import DEFAULT_TIMEOUT_MS
-from ..rehearsal import Observation, ScheduledRehearsal, ScheduledResult, TriggeredRehearsal, TriggeredResult
-from ..rehearsal.base import LOOPBACK
-from ..rehearsal.demo import DEMO_CUSTOMERS, SAFETY_MARGIN, demo_scheduled, demo_triggered
-from ..rehearsal.plan import ALL_SCENARIOS_COUNT, FAULT_KINDS, FaultKind
-from ..rehearsal.result import OTHER_TOKEN
-from ..rehearsal.service import START_SECONDS
-from ..rehearsal.triggered import Simulation
-from ..settings import (
-    API_KEY_VARIABLE,
-    BASE_URL_VARIABLE,
-    SECRET_VARIABLE,
-    TIMEZONE_VARIABLE,
-    TOKEN_VARIABLE,
-    secret_variables,
-)
+from ..defaults import DEFAULT_TIMEOUT_MS, LOOPBACK, START_SECONDS
 from ..urls import is_loopback
-from .charts import BurnUp, Section, report_option, show_section, write_page
-from .console import (
-    NotificationDisplay,
-    ReviewDisplay,
-    campaign_section,
-    demo_section,
-    histogram,
-    line_of,
-    recipients_line,
-    triggered_section,
+from .options import (
+    MAX_TIMEOUT_MS,
+    F,
+    Seconds,
+    as_text,
+    given_secrets,
+    json_lines_option,
+    json_option,
+    report_option,
+    together,
+    url,
 )
-from .options import MAX_TIMEOUT_MS, F, Seconds, as_text, given_secrets, json_lines_option, json_option, together, url
 from .signals import Interrupted, run_interruptibly
 from .tenant import token_of, with_token
 
+if TYPE_CHECKING:  # a help text needs neither them nor rich: each command imports what it runs
+    from ..rehearsal import Observation, ScheduledResult, TriggeredResult
+    from ..rehearsal.plan import FaultKind
+    from .charts import Section
+
+DEMO_CUSTOMERS: Final = 25_000
 _DEFAULT_PERCENT: Final = 10.0
 _DECISIONS: Final = ("approved", "denied", "abstained")
 
 
 def _fault_share(given: str) -> tuple[FaultKind, float]:
     """Return how many of a hundred notifications have which fault, from `KIND` or `KIND=PERCENT`."""
+    from ..rehearsal.plan import FAULT_KINDS
+
     word, is_equal, number = given.partition("=")
     kinds: dict[str, FaultKind] = {kind: kind for kind in FAULT_KINDS}
     kind = kinds.get(word)
@@ -71,6 +63,12 @@ def _expectation(given: str) -> tuple[str, str]:
     if not customer_id or decision not in _DECISIONS:
         raise click.BadParameter(f"{given!r} is not ID=DECISION, with one of {', '.join(_DECISIONS)}.")
     return customer_id, decision
+
+
+def _complete_fault(_: click.Context, __: click.Parameter, incomplete: str) -> list[str]:
+    from ..rehearsal.plan import FAULT_KINDS
+
+    return [kind for kind in FAULT_KINDS if kind.startswith(incomplete)]
 
 
 def _as_dict(_: click.Context, __: click.Parameter, given: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -109,7 +107,7 @@ _users: Final = click.option(
 )
 _timezone: Final = click.option(
     "--timezone",
-    envvar=TIMEZONE_VARIABLE,
+    envvar="OPTIMOVE_TIMEZONE",
     default="UTC",
     help="The zone of a scheduled campaign's times; read from OPTIMOVE_TIMEZONE too.",
 )
@@ -146,7 +144,7 @@ def _lead(default: float) -> Callable[[F], F]:
     metavar="KIND[=PERCENT]",
     type=_fault_share,
     callback=_as_dict,
-    shell_complete=lambda _, __, start: [kind for kind in FAULT_KINDS if kind.startswith(start)],
+    shell_complete=_complete_fault,
     help="Give so many of a hundred a fault: duplicate, late, forged or oversize; may be repeated. "
     f"Without a number it is {_DEFAULT_PERCENT:g}.",
 )
@@ -190,6 +188,10 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
     Exit status: 0 all results are right, 1 one is not, or too few customers were decided, 2 it could not start, 130 it
     was ended by Ctrl-C.
     """
+    from ..rehearsal import TriggeredRehearsal
+    from ..settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, SECRET_VARIABLE, secret_variables
+    from .console import line_of, triggered_section
+
     given_key = os.environ.get(API_KEY_VARIABLE)
     secret = as_text(given_secrets()[0]) if secret_variables(os.environ) else None
     given = {API_KEY_VARIABLE: given_key, SECRET_VARIABLE: secret}
@@ -270,6 +272,10 @@ def campaign(
     Exit status: 0 customers were reported in time, 1 none was, or a decision is not that of --expect, or the service
     did not await a coroutine, 2 it could not start.
     """
+    from ..rehearsal import ScheduledRehearsal
+    from ..settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TIMEZONE_VARIABLE, TOKEN_VARIABLE
+    from .console import campaign_section, recipients_line
+
     given_key = os.environ.get(API_KEY_VARIABLE)
     token = (None if listener is None else token_of(listener)) or os.environ.get(TOKEN_VARIABLE)
     if token is None and command:
@@ -313,6 +319,8 @@ def campaign(
 
 
 def _told(status: int | None) -> str:
+    from ..rehearsal.result import OTHER_TOKEN
+
     if status is not None and status // 100 == 2:
         return "The event was posted to the listener"
     given = "no answer" if status is None else f"HTTP {status}"
@@ -355,6 +363,9 @@ def simulate(as_json: bool, **options: Any) -> None:
 
     Exit status: 0 it was ended by Ctrl-C, SIGTERM or --count, 2 it could not start.
     """
+    from ..rehearsal.triggered import Simulation
+    from .console import line_of, recipients_line
+
     hinted: set[int] = set()
 
     def introduce(environment: Mapping[str, str]) -> None:
@@ -396,7 +407,7 @@ def simulate(as_json: bool, **options: Any) -> None:
     "--count",
     type=click.IntRange(1, 10_000),
     default=40,
-    help=f"Notifications to post; with {ALL_SCENARIOS_COUNT} or more every scenario is played.",
+    help="Notifications to post; with 8 or more every scenario is played.",
 )
 @click.option(
     "--timeout-ms", type=click.IntRange(100, 60_000), default=2_000, help="Milliseconds that an answer may take."
@@ -420,6 +431,12 @@ def demo(count: int, timeout_ms: int, customers: int, seed: int | None, report: 
 
     Exit status: 0 nothing was lost and nothing was late, 1 something was, 2 it could not start.
     """
+    from rich.console import Console
+
+    from ..rehearsal.demo import SAFETY_MARGIN, demo_scheduled, demo_triggered
+    from .charts import BurnUp, show_section
+    from .console import NotificationDisplay, ReviewDisplay, demo_section, histogram
+
     seed = secrets.randbelow(1_000_000) if seed is None else seed
     console = Console(file=sys.stdout, quiet=as_json)
     with NotificationDisplay(console) as notifications:
@@ -443,6 +460,8 @@ def demo(count: int, timeout_ms: int, customers: int, seed: int | None, report: 
 
 
 def _show(result: TriggeredResult | ScheduledResult, section: Section, as_json: bool) -> None:
+    from .charts import show_section
+
     if as_json:
         click.echo(json.dumps(result.as_json()))
     else:
@@ -469,5 +488,7 @@ def _run(main: Coroutine[Any, Any, object]) -> Interrupted | None:
 def _end(title: str, sections: Sequence[Section], report: Path | None, status: int) -> NoReturn:
     """Write the page, if one is asked for, and end the command."""
     if report is not None:
+        from .charts import write_page
+
         write_page(report, title=title, sections=sections)
     raise click.exceptions.Exit(int(status))

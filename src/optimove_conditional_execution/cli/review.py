@@ -8,25 +8,22 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
-from rich.console import Console
 
-from ..client import AsyncOptimoveClient
+from ..defaults import STOP_SECONDS
 from ..errors import ConfigurationError
-from ..flows.customer_history import CustomerReview, explain, unanswered
-from ..flows.journal import ReviewState
-from ..flows.report import ReviewReport
-from ..models.events import CampaignReadyEvent
-from ..review import AsyncCampaignReview, per_customer
-from ..review.timing import STOP_SECONDS
-from ..signature_diagnosis import UTF_16, utf_16
-from .charts import report_option, show_section, write_page
-from .console import ReviewDisplay, review_sections
 from .databases import database_option, is_url, open_journal, reachable, read_journal
-from .options import echo_result, json_option, printable, together, user_function
+from .options import echo_result, json_option, printable, report_option, together, user_function
 from .signals import run_interruptibly
+
+if TYPE_CHECKING:  # a help text needs neither them nor rich: each command imports what it runs
+    from ..flows.customer_history import CustomerReview
+    from ..flows.journal import ReviewState
+    from ..flows.report import ReviewReport
+    from ..models.events import CampaignReadyEvent
+    from ..review import AsyncCampaignReview
 
 _JOURNAL: Final = database_option("journal")
 _REVIEWER: Final = click.argument("reviewer", metavar="MODULE:FUNCTION")
@@ -67,6 +64,9 @@ def run_review(event: BinaryIO, **options: Any) -> None:
     Exit status: 0 the review is complete, 1 it is not, 2 a usage or configuration error, 143 it was stopped by SIGTERM
     before it was complete, 129 by SIGHUP, 130 by Ctrl-C.
     """
+    from ..models.events import CampaignReadyEvent
+    from ..signature_diagnosis import UTF_16, utf_16
+
     content = event.read()
     if utf_16(content) is not None:
         raise ConfigurationError(f"EVENT is in UTF-16, and JSON is UTF-8. {UTF_16}")
@@ -89,6 +89,8 @@ def resume_reviews(**options: Any) -> None:
     Exit status: 0 every review is complete, 1 one is not, 2 a usage or configuration error, 143 they were stopped by
     SIGTERM before they were complete, 129 by SIGHUP, 130 by Ctrl-C.
     """
+    from ..review import AsyncCampaignReview
+
     _review(AsyncCampaignReview.resume, is_new=False, **options)
 
 
@@ -118,6 +120,8 @@ def unanswered_customers(journal: str, campaign: int | None, as_json: bool) -> N
     Who was answered about in a later run is not listed. After a kill -9 or a power cut the journal cannot name those
     who were being asked about.
     """
+    from ..flows.customer_history import unanswered
+
     with read_journal(journal) as kept:
         rows = [
             {**_head(state.event), "customer_id": customer_id, "why": why}
@@ -141,6 +145,8 @@ def explain_customer(customer: str, journal: str, campaign: int | None, as_json:
 
     Exit status: 0 answered, 1 the journal holds no such review, 2 a usage or configuration error.
     """
+    from ..flows.customer_history import explain
+
     with read_journal(journal) as kept:
         states = _selected(kept.reviews(), campaign)
         found = [
@@ -220,6 +226,14 @@ def _review(
     report: Path | None,
     as_json: bool,
 ) -> None:
+    from rich.console import Console
+
+    from ..client import AsyncOptimoveClient
+    from ..review import AsyncCampaignReview
+    from ..review.per_customer import per_customer
+    from .charts import show_section, write_page
+    from .console import ReviewDisplay, review_sections
+
     function = user_function(reviewer, "reviewer")
     asked: Any = per_customer(function, concurrency=16) if one_by_one else function
     # On standard error, so that the report can be piped; and cron mails what is written there.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 from collections.abc import Callable, Coroutine
 from types import FrameType
@@ -38,6 +37,8 @@ def run_interruptibly(main: Coroutine[Any, Any, T], *, on_signal: Callable[[int]
     Raises:
         Interrupted: A signal came.
     """
+    import asyncio  # here, as the help texts do without it
+
     try:
         return asyncio.run(_guarded(main, on_signal))
     except BaseExceptionGroup as group:
@@ -46,6 +47,8 @@ def run_interruptibly(main: Coroutine[Any, Any, T], *, on_signal: Callable[[int]
 
 
 async def _guarded(main: Coroutine[Any, Any, T], on_signal: Callable[[int], None] | None) -> T:
+    import asyncio
+
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(main)
     received: list[int] = []

@@ -5,19 +5,19 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import click
 
-from ..client import OptimoveClient
 from ..errors import ConfigurationError, NotFoundError
-from ..models.events import CAMPAIGN_READY
-from ..models.webhook import Webhook
-from ..settings import TOKEN_VARIABLE
 from ..urls import origin
 from .options import MAX_TIMEOUT_MS, as_text, echo_result, given_secrets, json_option, together
 from .options import url as url_type
+
+if TYPE_CHECKING:  # a help text needs no client
+    from ..client import OptimoveClient
+    from ..models.webhook import Webhook
 
 _FULL: Final = click.option("--full", is_flag=True, help="Print whole URLs, with the tokens that they can hold.")
 _ID: Final = click.argument("webhook_id", metavar="ID")
@@ -25,7 +25,7 @@ _EVENT: Final = together(
     click.option(
         "--event-type",
         type=click.IntRange(1),
-        default=CAMPAIGN_READY,
+        default=5,
         help="The EventTypeID; 5 is a campaign that waits for clearance.",
     ),
     click.option("--channel", type=click.IntRange(0), help="The ChannelID; event type 5 takes none."),
@@ -42,6 +42,8 @@ def _command(group: click.Group, name: str, example: str) -> Callable[[Callable[
     def decorate(function: Callable[..., Result]) -> click.Command:
         @functools.wraps(function)
         def run(as_json: bool, **options: Any) -> None:
+            from ..client import OptimoveClient
+
             with OptimoveClient() as client:
                 result = function(client, **options)
             echo_result(*result, as_json=as_json)
@@ -234,6 +236,8 @@ def with_token(url: str, token: str | None = None) -> str:
     Raises:
         ConfigurationError: The token is blank.
     """
+    from ..settings import TOKEN_VARIABLE
+
     token = os.environ.get(TOKEN_VARIABLE) if token is None else token
     parts = urlsplit(url)
     if token is None or token_of(url) is not None:

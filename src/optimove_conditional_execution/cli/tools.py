@@ -10,18 +10,16 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
 from ..errors import ConfigurationError, SignatureError
-from ..flows.switch import SwitchMode
 from ..installation import DISTRIBUTION, requirement
-from ..signature import sign, verify
-from ..signature_diagnosis import UTF_16, diagnose, remarks, utf_16
-from ..stores.postgres_schema import CLAIMS_SCHEMA, DECISIONS_SCHEMA, JOURNAL_SCHEMA
-from ..switch import change_switch, read_switch
 from .options import echo_result, given_secrets, json_option, printable
+
+if TYPE_CHECKING:
+    from ..flows.switch import SwitchMode
 
 _BODY: Final = click.argument("file", type=click.File("rb"), default="-")
 
@@ -34,6 +32,9 @@ def sign_command(file: BinaryIO, as_json: bool) -> None:
 
     The secret is read from OPTIMOVE_WEBHOOK_SECRET, else from a hidden prompt.
     """
+    from ..signature import sign
+    from ..signature_diagnosis import UTF_16, utf_16
+
     name, secret = given_secrets()[0]
     body = file.read()
     if utf_16(body) is not None:
@@ -56,6 +57,9 @@ def verify_command(file: BinaryIO, signature: str, as_json: bool) -> None:
 
     Exit status: 0 it fits, 1 it does not, 2 no secret, or no such file.
     """
+    from ..signature import verify
+    from ..signature_diagnosis import remarks
+
     secrets = given_secrets()
     body = file.read()
     try:
@@ -70,6 +74,8 @@ def verify_command(file: BinaryIO, signature: str, as_json: bool) -> None:
 
 
 def _refused(body: bytes, signature: str, secrets: list[tuple[str, bytes]], as_json: bool) -> None:
+    from ..signature_diagnosis import diagnose
+
     diagnosis = diagnose(body, signature=signature, secrets=[secret for _, secret in secrets])
     name = None if diagnosis.secret_index is None else secrets[diagnosis.secret_index][0]
     answer = {"valid": False, **asdict(diagnosis), "secret_variable": name}
@@ -92,6 +98,8 @@ def switch(file: Path, mode: SwitchMode | None, campaigns: tuple[str, ...], tags
     FILE is the one that receivers and reviews have as `switch=`; they see it within about a second. Without --deny,
     --abstain or --ask, print what it says. What is stopped for a campaign or a tag stays so until --ask names it.
     """
+    from ..switch import change_switch, read_switch
+
     try:
         if mode is not None:
             state = change_switch(file, mode, campaigns=campaigns, tags=tags)
@@ -113,6 +121,8 @@ def schema() -> None:
     DELETE on them. For a log that the gate itself cannot change, grant it no more than SELECT and INSERT on
     optimove_decision_log, and SELECT and UPDATE on optimove_decision_log_head.
     """
+    from ..stores.postgres_schema import CLAIMS_SCHEMA, DECISIONS_SCHEMA, JOURNAL_SCHEMA
+
     click.echo(CLAIMS_SCHEMA + JOURNAL_SCHEMA + DECISIONS_SCHEMA, nl=False)
 
 

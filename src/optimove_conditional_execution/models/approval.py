@@ -1,7 +1,5 @@
 """The answer to a notification, as SendWebhookApproval sends it."""
 
-from __future__ import annotations
-
 import json
 from typing import Annotated, Any
 

@@ -4,8 +4,6 @@ Source: Optimove's Conditional Execution article (the statuses), and `docs/expla
 fields, of which only `CustomerID` is sure.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Iterable, Sequence

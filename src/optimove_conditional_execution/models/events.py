@@ -4,8 +4,6 @@ Source: Optimove's Conditional Execution article (the event of type 5), and `doc
 in other cases, time stamps without seconds and numbers in strings.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta, tzinfo

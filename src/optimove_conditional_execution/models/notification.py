@@ -3,8 +3,6 @@
 Source: Optimove's Conditional Execution article's sample, and `docs/explanation/optimove-api.md` for what may be null.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime
 from typing import Final
@@ -229,7 +227,7 @@ def _may_repeat_a_key(body: bytes, read: WebhookNotification) -> bool:
     stamps = 1  # and one that each event may have
     if isinstance(events, tuple):
         for event in events:
-            stamps += "timestamp" in event.model_fields_set
+            stamps += event.timestamp is not None
     return count(b'"timestamp"') > stamps
 
 

@@ -1,7 +1,5 @@
 """Webhooks and the settings that all of a tenant's webhooks share."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Annotated, Any
 

@@ -19,19 +19,19 @@ except ImportError as error:
     raise ImportError(f"A rehearsal needs uvicorn: {install_hint('cli')}", name="uvicorn") from error
 
 from ..adapters.asgi import ASGIApp
+from ..defaults import LOOPBACK, START_SECONDS
 from ..errors import ConfigurationError
 from ..messages import Request, Response
 from ..settings import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from ..testing import FakeOptimove
 from ..transport.http import AsyncHttpEngine
 from .result import Finding, ScheduledResult, TriggeredResult
-from .service import START_SECONDS, Service, started
+from .service import Service, started
 
 R = TypeVar("R", TriggeredResult, ScheduledResult)
 
 _CONNECTIONS: Final = 256
 _AWAIT: Final = "write await before its call; until then a condition takes it for true, whatever it would return"
-LOOPBACK: Final = "127.0.0.1"
 
 _SHUTDOWN_SECONDS: Final = 1
 _LOOK_AGAIN: Final = 0.005

@@ -38,8 +38,6 @@ from .result import ScheduledResult, TriggeredResult, sentences
 from .scheduled import announced, registered_listener
 from .triggered import TriggeredRehearsal
 
-DEMO_CUSTOMERS: Final = 25_000
-
 SAFETY_MARGIN: Final = 5.0
 """Seconds before clearance from which on the demo's reviewer gets no new batches."""
 

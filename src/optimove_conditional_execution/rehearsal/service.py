@@ -22,9 +22,6 @@ from ..transport.engine import OutgoingRequest
 from ..transport.http import AsyncHttpEngine
 from ..urls import origin
 
-START_SECONDS: Final = 30.0
-"""Seconds that a service may take to listen."""
-
 _END_SECONDS: Final = 5.0
 _LAST_WORDS_SECONDS: Final = 0.5
 _LAST_LINES: Final = 5

@@ -17,6 +17,7 @@ from typing import Any, Final, final
 from urllib.parse import urlsplit
 
 from ..deadline import Clock
+from ..defaults import LOOPBACK
 from ..errors import ConfigurationError
 from ..operations import DEFAULT_TIMEOUT_MS
 from ..receivers.webhook import MAX_BODY
@@ -25,7 +26,7 @@ from ..testing import Delivery, FakeOptimove, SentNotification, notification, si
 from ..transport.http import AsyncHttpEngine
 from ..urls import origin
 from ..validation import number_of
-from .base import LOOPBACK, Rehearsal, simulated
+from .base import Rehearsal, simulated
 from .checks import Observation, Reply, post
 from .plan import Expectation, FaultKind, PlannedNotification, Recorded, plan, read_payloads
 from .result import Finding, Latencies, ScheduledResult, TriggeredResult

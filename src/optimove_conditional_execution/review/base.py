@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from .. import validation
 from ..client import AsyncOptimoveClient, OptimoveClient
 from ..deadline import Clock, Deadline, WallAwareClock, zone_of
+from ..defaults import STOP_SECONDS
 from ..errors import ConfigurationError, DeadlineExceeded, OptimoveError, StoreError, SupersededError
 from ..flows.decision_log import DecisionLog, OnLogFailure, check_log
 from ..flows.journal import Journal, OpenReview
@@ -33,7 +34,7 @@ from .journal_access import JournalAccess, ReviewLock, is_temporary, safe_text
 from .pipeline import Pipeline
 from .run_log import ReviewLog
 from .runtime import UPDATES_AT_ONCE, Runtime
-from .timing import STOP_SECONDS, STOPPED, Passes, Stop, doubts_about
+from .timing import STOPPED, Passes, Stop, doubts_about
 
 T = TypeVar("T")
 R = TypeVar("R", bound=Callable[..., Any])

@@ -32,9 +32,6 @@ _LONGEST_PAUSE: Final = 60.0
 _SHORTEST_PASS: Final = 1.0
 """Seconds before clearance after which no further pass begins."""
 
-STOP_SECONDS: Final = 20.0
-"""Seconds that a stop takes by default: Kubernetes kills a container 30 s after its SIGTERM."""
-
 STOPPED: Final = "The review was stopped before it was complete: resume() goes on with it."
 
 _LOOK_SECONDS: Final = 0.1

@@ -12,25 +12,23 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import asdict, replace
 from itertools import chain
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import click
 
+from ...defaults import DEFAULT_TIMEOUT_MS
 from ...errors import ConfigurationError
-from ...models.events import EventListener
-from ...operations import DEFAULT_TIMEOUT_MS, Endpoints
-from ...settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TOKEN_VARIABLE
-from ...transport.http import HttpEngine
 from ...urls import is_loopback
 from ...validation import number_of
-from ..options import MAX_TIMEOUT_MS, Seconds, echo_result, json_option, printable, url
+from ..options import CLAIMS_VARIABLE, MAX_TIMEOUT_MS, Seconds, echo_result, json_option, printable, url
 from ..tenant import without_token
-from .connection import Probe
-from .environment import accepted, key_check, secret_check, timezone_check, token_check, url_check, versions_check
 from .finding import Check, State, check_of, problem, skipped
-from .own_service import CLAIMS_VARIABLE, claims_checks, own_service_check
-from .tenant import NAMES, DoctorOptions, Tenant, campaign_urls, tenant_checks
+
+if TYPE_CHECKING:  # a help text needs none of them
+    from ...models.events import EventListener
+    from .connection import Probe
+    from .tenant import DoctorOptions
 
 _COLOURS: Final[dict[State, str]] = {"ok": "green", "warning": "yellow", "problem": "red", "not checked": "blue"}
 _SERVICE: Final = "it must be registered, be reachable from here, and refuse"
@@ -70,6 +68,10 @@ def doctor(claims: str | None, path_prefix: str, strict: bool, as_json: bool, **
 
     Exit status: 0 no problem, 1 a problem (with --strict also a warning), 2 a usage error.
     """
+    from ...operations import Endpoints
+    from .own_service import claims_checks
+    from .tenant import DoctorOptions
+
     # A key that is sent over plain HTTP is a finding here; the client's warning would repeat it.
     logging.getLogger("optimove_conditional_execution.client").addHandler(logging.NullHandler())
     # The other options have the names of its fields.
@@ -86,10 +88,15 @@ def doctor(claims: str | None, path_prefix: str, strict: bool, as_json: bool, **
     raise click.exceptions.Exit(int(not is_ok))
 
 
-def _checks(environment: Mapping[str, str], plan: DoctorOptions) -> Iterator[Check]:
+def _checks(variables: Mapping[str, str], plan: DoctorOptions) -> Iterator[Check]:
     """Yield every check, each as soon as it is made: later checks depend on the results of earlier ones."""
-    yield key_check(environment)
-    yield url_check(environment)
+    from ...transport.http import HttpEngine
+    from .connection import Probe
+    from .environment import key_check, secret_check, timezone_check, token_check, url_check, versions_check
+    from .tenant import NAMES, campaign_urls
+
+    yield key_check(variables)
+    yield url_check(variables)
     listeners: list[EventListener] | None = None
     try:
         engine = HttpEngine()
@@ -99,20 +106,25 @@ def _checks(environment: Mapping[str, str], plan: DoctorOptions) -> Iterator[Che
         yield from skipped(NAMES[2:], "Nothing can be asked.")
     else:
         with closing(Probe(engine, seconds=plan.seconds)) as probe:
-            listeners = yield from _checks_by_requests(environment, plan, probe)
+            listeners = yield from _checks_by_requests(variables, plan, probe)
     urls = campaign_urls(listeners)
-    yield secret_check(environment)
-    yield token_check(environment, urls)
-    yield timezone_check(environment, is_needed=plan.listener is not None or bool(urls))
+    yield secret_check(variables)
+    yield token_check(variables, urls)
+    yield timezone_check(variables, is_needed=plan.listener is not None or bool(urls))
     yield versions_check()
 
 
 def _checks_by_requests(
-    environment: Mapping[str, str], plan: DoctorOptions, probe: Probe
+    variables: Mapping[str, str], plan: DoctorOptions, probe: Probe
 ) -> Generator[Check, None, list[EventListener] | None]:
+    from ...settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TOKEN_VARIABLE
+    from .environment import accepted
+    from .own_service import own_service_check
+    from .tenant import NAMES, Tenant, tenant_checks
+
     listeners: list[EventListener] | None = None
     try:
-        base_url = accepted(environment, BASE_URL_VARIABLE).base_url
+        base_url = accepted(variables, BASE_URL_VARIABLE).base_url
     except ConfigurationError:
         yield from skipped(NAMES, "The base URL is missing, or is none.")
     else:
@@ -121,12 +133,12 @@ def _checks_by_requests(
         # A check does not send the key over plain HTTP either.
         if plan.is_rehearsal or base_url.startswith("https:"):
             with suppress(ConfigurationError):
-                key = accepted(environment, API_KEY_VARIABLE).api_key.get_secret_value()
+                key = accepted(variables, API_KEY_VARIABLE).api_key.get_secret_value()
         listeners = yield from tenant_checks(Tenant(probe, base_url, key), plan)
     if plan.webhook is not None:
         yield own_service_check(probe, "own-webhook", plan.webhook, is_rehearsal=plan.is_rehearsal)
     if plan.listener is not None:
-        url = without_token(plan.listener, environment.get(TOKEN_VARIABLE))
+        url = without_token(plan.listener, variables.get(TOKEN_VARIABLE))
         yield own_service_check(probe, "own-listener", url, is_rehearsal=plan.is_rehearsal)
     return listeners
 

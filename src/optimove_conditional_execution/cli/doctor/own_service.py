@@ -15,6 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 from ...errors import ConfigurationError, OptimoveError
 from ...stores.remote import ServerFacts
+from ..options import CLAIMS_VARIABLE
 from ..tenant import shown_url
 from .connection import Answer, NoAnswer, Probe
 from .finding import Check, Finding, check_of, checking, not_checked, ok, problem, problem_of, skipped, warning
@@ -103,7 +104,6 @@ def _redirect_finding(url: str, answer: Answer) -> Finding:
 
 # ---- the claim store that several replicas share
 
-CLAIMS_VARIABLE: Final = "OPTIMOVE_CLAIMS_URL"
 
 _REDIS: Final = ("redis", "rediss", "unix")
 _POSTGRES: Final = ("postgresql", "postgres")
