@@ -16,9 +16,8 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar, final
 
-from pydantic import SecretStr
+from pydantic import Secret
 
-from ..credentials import revealed
 from ..deadline import Deadline
 from ..errors import DeadlineExceeded, OptimoveError, TransportCause, TransportError, TransportReason
 from ..messages import Response
@@ -40,7 +39,8 @@ class OutgoingRequest:
     Attributes:
         method: The HTTP method.
         url: Absolute, with the query.
-        headers: Names and values; the API key is a `SecretStr`, which `plain_headers` reveals.
+        headers: Names and values. Reveal them within the expression that passes them to the library: error trackers
+            record local variables, and the API key must not be in one of ours.
         body: The bytes, or None.
         deadline: The deadline of the whole call.
         attempt_timeout: Seconds that this try may take.
@@ -54,7 +54,7 @@ class OutgoingRequest:
 
     method: str
     url: str = field(repr=False)
-    headers: Mapping[str, str | SecretStr] = field(repr=False)
+    headers: Secret[Mapping[str, str]] = field(repr=False)
     body: bytes | None = field(repr=False)
     deadline: Deadline
     attempt_timeout: float
@@ -62,25 +62,13 @@ class OutgoingRequest:
     heard_since: float = -math.inf
     read_until: Deadline | None = None
 
-    @property
-    def effective_timeout(self) -> float:
-        """Seconds that the try may take, if the deadline is not before that."""
-        return min(self.attempt_timeout, self.first_try_timeout)
-
-    def plain_headers(self) -> dict[str, str]:
-        """Return the headers with the API key in clear; call it within the expression that passes them to the library.
-
-        Error trackers record local variables, so the API key must not be in one of ours.
-        """
-        return {name: value if isinstance(value, str) else str(revealed(value)) for name, value in self.headers.items()}
-
     def timeout(self) -> float:
         """Return the seconds left for the try.
 
         Raises:
             DeadlineExceeded: There is no time left; nothing was sent.
         """
-        seconds = min(self.effective_timeout, self.deadline.remaining())
+        seconds = min(self.attempt_timeout, self.first_try_timeout, self.deadline.remaining())
         if seconds <= 0:
             raise DeadlineExceeded("The deadline had passed before the request was sent.", request_sent=False)
         return seconds
@@ -298,7 +286,8 @@ def transport_error(
             cause, reason = "proxy", ""
     remedy = _REMEDIES.get(reason) or _REMEDIES.get(cause, _CHECK_URL)
     if cause == "timeout":
-        text = f"No answer from {where} within {request.effective_timeout:.3g} s ({name})."
+        seconds = min(request.attempt_timeout, request.first_try_timeout)
+        text = f"No answer from {where} within {seconds:.3g} s ({name})."
     elif cause == "invalid-request":
         text = f"The request to {where} could not be sent ({name}): check base_url and the endpoints."
     elif safe_to_quote:
