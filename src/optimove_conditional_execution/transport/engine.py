@@ -73,10 +73,6 @@ class OutgoingRequest:
             raise DeadlineExceeded("The deadline had passed before the request was sent.", request_sent=False)
         return seconds
 
-    def reading(self) -> OutgoingRequest:
-        """Return the request with the limits for reading a stream."""
-        return replace(self, deadline=self.read_until or self.deadline, first_try_timeout=math.inf)
-
 
 class Stream(Protocol):
     """A response whose body is still to be read.
@@ -200,9 +196,9 @@ class BaseStream(Generic[E]):
         self._errors = errors
         self._end: Deadline | None = end
         self._release: Callable[[], Any] | None = release
-        if errors.request.read_until is not None and response.status // 100 == 2:
+        if (until := errors.request.read_until) is not None and response.status // 100 == 2:
             self._end = None
-            errors.request = errors.request.reading()
+            errors.request = replace(errors.request, deadline=until, first_try_timeout=math.inf)
 
     def _next_wait(self) -> Deadline:
         """Return the deadline for the next bytes.
@@ -215,16 +211,6 @@ class BaseStream(Generic[E]):
         if self._errors.request.deadline.expired:
             raise TimeoutError
         return Deadline.after(self._errors.request.timeout())
-
-    def _in_time(self, block: bytes) -> bytes:
-        """Return `block` if it was read before the end of the try; the user's transport may not enforce that.
-
-        Raises:
-            TimeoutError: It was read later.
-        """
-        if block and self._end is not None and self._end.expired:
-            raise TimeoutError
-        return block
 
     def _take_release(self) -> Callable[[], Any] | None:
         release, self._release = self._release, None

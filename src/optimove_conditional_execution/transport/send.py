@@ -50,6 +50,13 @@ C = TypeVar("C", bound="CampaignCustomer")
 
 _LOGGER: Final = SafeLogger("client")
 
+_HEADERS: Final = {
+    "Accept": "application/json",
+    # A compressed response could be a thousand times larger than the bytes counted on the wire.
+    "Accept-Encoding": "identity",
+    "User-Agent": f"optimove-conditional-execution/{__version__}",
+}
+
 _LONGEST_TRY: Final = 300.0
 """Seconds; without a response after that a request is lost: few load balancers keep a silent connection longer."""
 
@@ -91,17 +98,9 @@ class ClientConfig:
         max_retry_after = self.retry.max_retry_after
         self.throttles = {bucket: AdaptiveThrottle(max_retry_after=max_retry_after) for bucket in limits}
         self.backoff = Backoff()
-        self.headers: Secret[Mapping[str, str]] = Secret(
-            {
-                "X-API-KEY": self.settings.api_key.get_secret_value(),
-                "Accept": "application/json",
-                # A compressed response could be a thousand times larger than the bytes counted on the wire.
-                "Accept-Encoding": "identity",
-                "User-Agent": f"optimove-conditional-execution/{__version__}",
-            }
-        )
-        self.json_headers: Secret[Mapping[str, str]] = Secret(
-            {**self.headers.get_secret_value(), "Content-Type": "application/json"}
+        self.headers, self.json_headers = (
+            Secret[Mapping[str, str]]({"X-API-KEY": self.settings.api_key.get_secret_value(), **_HEADERS, **more})
+            for more in ({}, {"Content-Type": "application/json"})
         )
         self._lock = ForkLock()
 

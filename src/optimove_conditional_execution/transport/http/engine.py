@@ -358,7 +358,10 @@ class _HttpxStream(BaseStream[HttpxErrors], ABC):
 @final
 class _BlockingStream(_HttpxStream):
     async def _next(self, wait: Deadline) -> bytes:
-        return self._in_time(next(self._blocks, b""))
+        block = next(self._blocks, b"")
+        if block and self._end is not None and self._end.expired:
+            raise TimeoutError  # the user's transport may not have ended the wait
+        return block
 
     @functools.cached_property
     def _blocks(self) -> Iterator[bytes]:
