@@ -16,6 +16,7 @@ import aiohttp
 import httpx
 import pytest
 import trustme
+from pydantic import Secret
 
 from optimove_conditional_execution import AsyncOptimoveClient, Deadline, OptimoveClient, RetryPolicy, TransportError
 from optimove_conditional_execution.testing import FaultServer, faults
@@ -161,7 +162,7 @@ def test_a_body_is_sent_when_the_connection_has_taken_it() -> None:
             async def write(self, data: bytes) -> None:
                 await taken.wait()
 
-        request = OutgoingRequest("POST", "http://optimove.invalid/", {}, b"{}", Deadline.after(9), 9)
+        request = OutgoingRequest("POST", "http://optimove.invalid/", Secret({}), b"{}", Deadline.after(9), 9)
         errors, full = _AiohttpErrors(request), cast("Any", Full())
         seen: list[bool | None] = [errors.sent]
         body = _Body(b"{}", errors)

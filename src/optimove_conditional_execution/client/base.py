@@ -97,7 +97,9 @@ class Client(abc.ABC):
             endpoints: Methods and paths, for tenants where they differ.
             http_client: Your own client of httpx or httpx2 (proxies, CA bundles, event hooks). Closing it stays your
                 task. Until this client is closed, the network backend of its connection pools is replaced by one that
-                ends the calls of this client at their deadlines; its other requests are not touched.
+                ends the calls of this client at their deadlines; its other requests are not touched. A call that is
+                cancelled can leave a connection in the pool of an `httpx.AsyncClient` for ever: leave this out where
+                calls are cancelled, since connections of the SDK's own clients are replaced then.
             engine: The HTTP library when there is no `http_client`. The extras `httpx2` and `aiohttp` install the
                 others, which are faster when many approvals are in flight. For threads, `aiohttp` sends from an event
                 loop in a daemon thread.

@@ -87,9 +87,9 @@ def nothing(response: Response) -> None:
     Raises:
         PayloadError: It is one of those, or an object that reports an error.
     """
-    if not response.body:
-        return
     text = response.body.removeprefix(BYTE_ORDER_MARK).strip()
+    if text in (b"", b"{}"):
+        return
     if response.is_html or text.startswith(b'"'):
         raise PayloadError("the answer is a page or a message, not an acknowledgement")
     if text.startswith(b"{"):

@@ -8,6 +8,8 @@ from http import HTTPStatus
 from typing import Any, Final, Literal, final
 from urllib.parse import urlsplit
 
+from pydantic import Secret
+
 from ..deadline import Deadline
 from ..errors import DeadlineExceeded, TransportError
 from ..testing import Delivery
@@ -119,7 +121,7 @@ async def post(engine: AsyncHttpEngine, delivery: Delivery, *, timeout_ms: int) 
     seconds = max(0, timeout_ms) / 1000 + _GRACE_SECONDS
     request = delivery.request
     outgoing = OutgoingRequest(
-        request.method, delivery.url, dict(request.headers), request.body, Deadline.after(seconds), seconds
+        request.method, delivery.url, Secret(dict(request.headers)), request.body, Deadline.after(seconds), seconds
     )
     try:
         response = await engine.send(outgoing)

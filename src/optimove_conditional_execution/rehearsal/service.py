@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar, final
 from urllib.parse import urlsplit
 
+from pydantic import Secret
+
 from ..deadline import Deadline
 from ..errors import ConfigurationError, DeadlineExceeded, TransportError
 from ..transport.engine import OutgoingRequest
@@ -73,7 +75,7 @@ async def until_reachable(url: str) -> str:
     while not await is_reachable(url):
         await asyncio.sleep(_LOOK_AGAIN)
     request = OutgoingRequest(
-        "GET", f"{origin(url)}/", {}, None, Deadline.after(_FIRST_ANSWER_SECONDS), _FIRST_ANSWER_SECONDS
+        "GET", f"{origin(url)}/", Secret({}), None, Deadline.after(_FIRST_ANSWER_SECONDS), _FIRST_ANSWER_SECONDS
     )
     async with contextlib.aclosing(AsyncHttpEngine()) as engine:
         with contextlib.suppress(TransportError, DeadlineExceeded):  # the rehearsal says what is wrong with a service

@@ -28,6 +28,7 @@ from .addresses import Addresses
 from .connection_pool import KEEPALIVE_SECONDS, MAX_CONNECTIONS, PoolPerLoop
 from .engine import (
     CLOSED,
+    MAX_RESPONSE_BODY,
     BaseStream,
     Causes,
     Engine,
@@ -64,8 +65,32 @@ class AiohttpEngine(Engine):
             lambda: _Sessions(self._addresses), _Sessions.aclose, max_connections=max_connections, is_shared=True
         )
 
+    async def send(self, request: OutgoingRequest) -> Response:
+        """Send a request; see `Engine.send`. Head and body share one timer and one translator of errors."""
+        sessions, release = await self._acquire(request)
+        try:
+            with _AiohttpErrors(request) as errors:
+                async with asyncio.timeout(request.timeout()):
+                    return await sessions.exchange(request, errors, self._proxy)
+        finally:
+            await release()
+
     async def open(self, request: OutgoingRequest) -> Stream:
         """Send a request; see `Engine.open`."""
+        sessions, release = await self._acquire(request)
+        try:
+            with _AiohttpErrors(request) as errors:
+                seconds = request.timeout()
+                end = Deadline.after(seconds)
+                async with asyncio.timeout(seconds):
+                    response = await sessions.request(request, errors, self._proxy)
+            return _AiohttpStream(response, errors, end, release)
+        except BaseException:
+            await release()
+            raise
+
+    async def _acquire(self, request: OutgoingRequest) -> tuple[_Sessions, Callable[[], Awaitable[None]]]:
+        """Wait until a request may be sent, and return what sends it and what gives that back."""
         pools = self._pools.current()
         pool = pools.requests if request.read_until is None else pools.streams
         shared = await pool.aacquire(request.deadline)
@@ -79,16 +104,7 @@ class AiohttpEngine(Engine):
             finally:
                 pool.release(shared)
 
-        try:
-            with _AiohttpErrors(request) as errors:
-                seconds = request.timeout()
-                end = Deadline.after(seconds)
-                async with asyncio.timeout(seconds):
-                    response = await sessions.request(request, errors, self._proxy)
-            return _AiohttpStream(response, errors, end, release)
-        except BaseException:
-            await release()
-            raise
+        return sessions, release
 
     async def aclose(self) -> None:
         """Close this event loop's connections."""
@@ -125,19 +141,33 @@ class _Sessions:
             for traces in (None, [tracing])
         )
 
-    async def request(
+    def request(
         self, request: OutgoingRequest, errors: _AiohttpErrors, proxy: str | None
-    ) -> aiohttp.ClientResponse:
+    ) -> Awaitable[aiohttp.ClientResponse]:
         session = self._traced if request.body is None else self._plain
-        return await session.request(
+        return session.request(
             request.method,
             yarl.URL(request.url, encoded=True),
-            headers=request.plain_headers(),
+            headers=request.headers.get_secret_value(),
             data=None if request.body is None else _Body(request.body, errors),
             allow_redirects=False,
             proxy=proxy,
             trace_request_ctx=errors,
         )
+
+    async def exchange(self, request: OutgoingRequest, errors: _AiohttpErrors, proxy: str | None) -> Response:
+        """Return a response with its body, cut one byte after `MAX_RESPONSE_BODY`.
+
+        When an error is translated this frame has ended, and its local variables are cleared.
+        """
+        source = await self.request(request, errors, proxy)
+        try:
+            body = bytearray()
+            while len(body) <= MAX_RESPONSE_BODY and (block := await source.content.readany()):
+                body += block
+            return Response(source.status, _headers(source), bytes(body[: MAX_RESPONSE_BODY + 1]))
+        finally:
+            source.close()  # of a longer body the rest is not read
 
     async def aclose(self) -> None:
         await self._plain.close()
@@ -198,6 +228,10 @@ class _Resolver(aiohttp.abc.AbstractResolver):
         """Nothing is open."""
 
 
+def _headers(source: aiohttp.ClientResponse) -> dict[str, str]:
+    return {name.lower(): value for name, value in source.headers.items()}
+
+
 @final
 class _AiohttpStream(BaseStream["_AiohttpErrors"]):
     """A response of aiohttp."""
@@ -209,17 +243,13 @@ class _AiohttpStream(BaseStream["_AiohttpErrors"]):
         end: Deadline,
         release: Callable[[], Awaitable[None]],
     ) -> None:
-        headers = {name.lower(): value for name, value in source.headers.items()}
-        super().__init__(Response(source.status, headers), errors, end, release)
+        super().__init__(Response(source.status, _headers(source)), errors, end, release)
         self._source = source
 
     async def read(self) -> bytes:
-        content = self._source.content
-        if self._end is not None and content.at_eof() and content.exception() is None:
-            return b""  # nothing is waited for, so no timer is needed
         with self._errors:
             async with asyncio.timeout(self._next_wait().remaining()):
-                return await content.readany()
+                return await self._source.content.readany()
 
     async def aclose(self) -> None:
         if (release := self._take_release()) is not None:

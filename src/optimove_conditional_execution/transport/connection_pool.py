@@ -75,12 +75,11 @@ class ConnectionPool(Generic[C]):
 
     async def aacquire(self, deadline: Deadline) -> C:
         """Wait for a client in this task; see `acquire`."""
-        loop = asyncio.get_running_loop()
-        make: Callable[[], asyncio.Future[C]] = loop.create_future
+        make: Callable[[], asyncio.Future[C]] = asyncio.Future  # of the running loop
         waiter = self._take(make)
         if not isinstance(waiter, asyncio.Future):
             return waiter
-        timer = loop.call_later(deadline.remaining(), _expire, waiter)  # cheaper than `asyncio.timeout`
+        timer = waiter.get_loop().call_later(deadline.remaining(), _expire, waiter)  # cheaper than `asyncio.timeout`
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -240,9 +239,8 @@ class PoolPerLoop(Generic[C]):
         if self._closed_because:
             raise ConfigurationError(self._closed_because)
         loop = running_loop("AsyncOptimoveClient")
-        with self._lock:
-            pools = self._pools.get(loop)
-            if pools is None:
+        if (pools := self._pools.get(loop)) is None:
+            with self._lock:
                 for ended in [other for other in self._pools if other.is_closed()]:
                     del self._pools[ended]  # closed without `shutdown_asyncgens`
                 pools = self._pools[loop] = self._made(loop)

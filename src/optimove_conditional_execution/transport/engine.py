@@ -16,9 +16,8 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Final, Generic, Protocol, Self, TypeVar, final
 
-from pydantic import SecretStr
+from pydantic import Secret
 
-from ..credentials import revealed
 from ..deadline import Deadline
 from ..errors import DeadlineExceeded, OptimoveError, TransportCause, TransportError, TransportReason
 from ..messages import Response
@@ -40,7 +39,8 @@ class OutgoingRequest:
     Attributes:
         method: The HTTP method.
         url: Absolute, with the query.
-        headers: Names and values; the API key is a `SecretStr`, which `plain_headers` reveals.
+        headers: Names and values. Reveal them within the expression that passes them to the library: error trackers
+            record local variables, and the API key must not be in one of ours.
         body: The bytes, or None.
         deadline: The deadline of the whole call.
         attempt_timeout: Seconds that this try may take.
@@ -54,7 +54,7 @@ class OutgoingRequest:
 
     method: str
     url: str = field(repr=False)
-    headers: Mapping[str, str | SecretStr] = field(repr=False)
+    headers: Secret[Mapping[str, str]] = field(repr=False)
     body: bytes | None = field(repr=False)
     deadline: Deadline
     attempt_timeout: float
@@ -62,32 +62,16 @@ class OutgoingRequest:
     heard_since: float = -math.inf
     read_until: Deadline | None = None
 
-    @property
-    def effective_timeout(self) -> float:
-        """Seconds that the try may take, if the deadline is not before that."""
-        return min(self.attempt_timeout, self.first_try_timeout)
-
-    def plain_headers(self) -> dict[str, str]:
-        """Return the headers with the API key in clear; call it within the expression that passes them to the library.
-
-        Error trackers record local variables, so the API key must not be in one of ours.
-        """
-        return {name: value if isinstance(value, str) else str(revealed(value)) for name, value in self.headers.items()}
-
     def timeout(self) -> float:
         """Return the seconds left for the try.
 
         Raises:
             DeadlineExceeded: There is no time left; nothing was sent.
         """
-        seconds = min(self.effective_timeout, self.deadline.remaining())
+        seconds = min(self.attempt_timeout, self.first_try_timeout, self.deadline.remaining())
         if seconds <= 0:
             raise DeadlineExceeded("The deadline had passed before the request was sent.", request_sent=False)
         return seconds
-
-    def reading(self) -> OutgoingRequest:
-        """Return the request with the limits for reading a stream."""
-        return replace(self, deadline=self.read_until or self.deadline, first_try_timeout=math.inf)
 
 
 class Stream(Protocol):
@@ -212,9 +196,9 @@ class BaseStream(Generic[E]):
         self._errors = errors
         self._end: Deadline | None = end
         self._release: Callable[[], Any] | None = release
-        if errors.request.read_until is not None and response.status // 100 == 2:
+        if (until := errors.request.read_until) is not None and response.status // 100 == 2:
             self._end = None
-            errors.request = errors.request.reading()
+            errors.request = replace(errors.request, deadline=until, first_try_timeout=math.inf)
 
     def _next_wait(self) -> Deadline:
         """Return the deadline for the next bytes.
@@ -227,16 +211,6 @@ class BaseStream(Generic[E]):
         if self._errors.request.deadline.expired:
             raise TimeoutError
         return Deadline.after(self._errors.request.timeout())
-
-    def _in_time(self, block: bytes) -> bytes:
-        """Return `block` if it was read before the end of the try; the user's transport may not enforce that.
-
-        Raises:
-            TimeoutError: It was read later.
-        """
-        if block and self._end is not None and self._end.expired:
-            raise TimeoutError
-        return block
 
     def _take_release(self) -> Callable[[], Any] | None:
         release, self._release = self._release, None
@@ -298,7 +272,8 @@ def transport_error(
             cause, reason = "proxy", ""
     remedy = _REMEDIES.get(reason) or _REMEDIES.get(cause, _CHECK_URL)
     if cause == "timeout":
-        text = f"No answer from {where} within {request.effective_timeout:.3g} s ({name})."
+        seconds = min(request.attempt_timeout, request.first_try_timeout)
+        text = f"No answer from {where} within {seconds:.3g} s ({name})."
     elif cause == "invalid-request":
         text = f"The request to {where} could not be sent ({name}): check base_url and the endpoints."
     elif safe_to_quote:

@@ -70,27 +70,17 @@ OnCall = Callable[[CallRecord], None] | CallObserver
 class RecordedCall:
     """A call, as a context manager that records it. A class rather than a generator, for speed."""
 
+    attempts = 0
+    status: int | None = None
+    bytes_sent = 0
+    bytes_received = 0
+    _around: AbstractContextManager[object] | None = None
+
     def __init__(self, name: str, deadline: Deadline, on_call: OnCall | None) -> None:
         self._name = name
         self.deadline = deadline
         self._on_call = on_call
-        self._around: AbstractContextManager[object] | None = None
         self._began = time.perf_counter()
-        self.attempts = 0
-        self.status: int | None = None
-        self.bytes_sent = 0
-        self.bytes_received = 0
-
-    def request_sent(self, body: bytes | None) -> None:
-        """Record that a request was sent."""
-        self.attempts += 1
-        self.status = None
-        self.bytes_sent += len(body or b"")
-
-    def response_received(self, status: int, size: int) -> None:
-        """Record that a response was received."""
-        self.status = status
-        self.bytes_received += size
 
     def __enter__(self) -> None:
         around = getattr(self._on_call, "around", None)

@@ -95,7 +95,7 @@ def _error(
 def _parsed(operation: Operation[T], response: Response) -> T:
     if len(response.body) > MAX_RESPONSE_BODY:
         raise PayloadError(f"the answer is longer than {MAX_RESPONSE_BODY} bytes")
-    if response.header("content-encoding").lower() not in ("", "identity"):
+    if "content-encoding" in response.headers and response.header("content-encoding").lower() not in ("", "identity"):
         raise PayloadError("the answer is compressed, which was not asked for")
     return operation.parse(response)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import tenacity
 
 T = TypeVar("T")
+C = TypeVar("C")
 
 _SHORTEST_FIRST_TRY: Final = 0.5
 """Seconds for a new TLS connection and a response between continents. A first try is not cut below that."""
@@ -151,22 +152,19 @@ class Backoff:
 
     async def run(
         self,
-        attempt: Callable[[], Awaitable[T]],
+        attempt: Callable[[C], Awaitable[T]],
+        call: C,
         failed: Callable[[OptimoveError], float],
         sleep: Callable[[float], Awaitable[None]],
     ) -> T:
-        """Call `attempt` until it succeeds.
+        """Call `attempt` until it succeeds, after a first try that has failed.
 
         Args:
-            attempt: One try.
+            attempt: One try, a coroutine function.
+            call: Its argument.
             failed: Returns the seconds to wait after an error, or raises a final error.
             sleep: Waits for some seconds.
         """
-        try:
-            return await attempt()  # most calls succeed at once, and do not need tenacity
-        except OptimoveError as error:
-            pause = failed(error)
-        await sleep(pause)
 
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome and state.outcome.exception()
@@ -174,4 +172,4 @@ class Backoff:
             return failed(error)
 
         retried = self._tenacity.retry_if_exception_type(OptimoveError)
-        return await self._tenacity.AsyncRetrying(sleep=sleep, retry=retried, wait=wait, reraise=True)(attempt)
+        return await self._tenacity.AsyncRetrying(sleep=sleep, retry=retried, wait=wait, reraise=True)(attempt, call)

@@ -6,13 +6,13 @@ import dataclasses
 import inspect
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 from urllib.parse import urlencode
 
-from pydantic import SecretStr
+from pydantic import Secret
 
 from .. import validation
 from .._version import __version__
@@ -45,9 +45,17 @@ if TYPE_CHECKING:
     from ..models.campaign import CampaignCustomer
 
 T = TypeVar("T")
+R = TypeVar("R")
 C = TypeVar("C", bound="CampaignCustomer")
 
 _LOGGER: Final = SafeLogger("client")
+
+_HEADERS: Final = {
+    "Accept": "application/json",
+    # A compressed response could be a thousand times larger than the bytes counted on the wire.
+    "Accept-Encoding": "identity",
+    "User-Agent": f"optimove-conditional-execution/{__version__}",
+}
 
 _LONGEST_TRY: Final = 300.0
 """Seconds; without a response after that a request is lost: few load balancers keep a silent connection longer."""
@@ -90,14 +98,10 @@ class ClientConfig:
         max_retry_after = self.retry.max_retry_after
         self.throttles = {bucket: AdaptiveThrottle(max_retry_after=max_retry_after) for bucket in limits}
         self.backoff = Backoff()
-        self.headers: dict[str, str | SecretStr] = {
-            "X-API-KEY": self.settings.api_key,
-            "Accept": "application/json",
-            # A compressed response could be a thousand times larger than the bytes counted on the wire.
-            "Accept-Encoding": "identity",
-            "User-Agent": f"optimove-conditional-execution/{__version__}",
-        }
-        self.json_headers = {**self.headers, "Content-Type": "application/json"}
+        self.headers, self.json_headers = (
+            Secret[Mapping[str, str]]({"X-API-KEY": self.settings.api_key.get_secret_value(), **_HEADERS, **more})
+            for more in ({}, {"Content-Type": "application/json"})
+        )
         self._lock = ForkLock()
 
     def remember(self, operation: Operation[Any], *, instead_of: Operation[Any]) -> None:
@@ -144,58 +148,61 @@ class Sender:
         self.engine = engine
         self._alarm = alarm
 
-    async def send(
+    def send(
         self,
         operation: Operation[T],
         deadline: Deadline | None,
         counter: RequestCounter | None = None,
         before_send: Callable[[], object] | None = None,
-    ) -> T:
+    ) -> Coroutine[Any, Any, T]:
         """Send an operation; see `OptimoveClient.send`."""
-        call = _Call(self.config, operation, deadline, counter, before_send=before_send)
+        return self._run(_Call(self.config, operation, deadline, counter, before_send=before_send), self._receive)
 
-        async def attempt() -> T:
-            try:
-                while True:
-                    response = await self.engine.send(await self._permitted(call))
-                    if not call.tries_other_path(response):
-                        return call.result(response)
-            finally:
-                call.end_request()
-
-        with call:
-            return await self.config.backoff.run(attempt, call.failed, self.sleep)
-
-    async def open_stream(
+    def open_stream(
         self, operation: Operation[Any], deadline: Deadline | None, counter: RequestCounter | None = None
-    ) -> Stream:
+    ) -> Coroutine[Any, Any, Stream]:
         """Send an operation until the response is a 2xx, whose body the caller reads and closes.
 
         Reading ends at the deadline, if there is one. A try to open the stream takes `timeout` seconds at most, all
         tries together half as much again. Each wait for the next bytes takes `timeout` seconds at most.
         """
-        call = _Call(self.config, operation, deadline, counter, is_stream=True)
-
-        async def attempt() -> Stream:
-            try:
-                stream = await self.engine.open(await self._permitted(call))
-                if stream.response.status // 100 != 2:
-                    call.result(await read_all(stream))
-                try:
-                    call.result(stream.response)  # with the headers alone: an empty body is valid
-                except BaseException:
-                    await stream.aclose()
-                    raise
-                return stream
-            finally:
-                call.end_request()
-
-        with call:
-            return await self.config.backoff.run(attempt, call.failed, self.sleep)
+        return self._run(_Call(self.config, operation, deadline, counter, is_stream=True), self._open)
 
     async def sleep(self, seconds: float) -> None:
         """Wait for some seconds."""
         await self._alarm().wait(seconds)
+
+    async def _run(self, call: _Call[T], attempt: Callable[[_Call[T]], Awaitable[R]]) -> R:
+        with call:
+            try:
+                return await attempt(call)  # most calls succeed at once, and do not need tenacity
+            except OptimoveError as error:
+                pause = call.failed(error)
+            await self.sleep(pause)
+            return await self.config.backoff.run(attempt, call, call.failed, self.sleep)
+
+    async def _receive(self, call: _Call[T]) -> T:
+        try:
+            while True:
+                response = await self.engine.send(await self._permitted(call))
+                if response.status not in NO_ROUTE or not call.tries_other_path(response):
+                    return call.result(response)
+        finally:
+            call.end_request()
+
+    async def _open(self, call: _Call[Any]) -> Stream:
+        try:
+            stream = await self.engine.open(await self._permitted(call))
+            if stream.response.status // 100 != 2:
+                call.result(await read_all(stream))
+            try:
+                call.result(stream.response)  # with the headers alone: an empty body is valid
+            except BaseException:
+                await stream.aclose()
+                raise
+            return stream
+        finally:
+            call.end_request()
 
     async def _permitted(self, call: _Call[Any]) -> OutgoingRequest:
         """Return the next request, once it may be sent."""
@@ -210,6 +217,22 @@ class Sender:
 @final
 class _Call(RecordedCall, Generic[T]):
     """The state of one call, with all its tries."""
+
+    # Of the try that is in flight.
+    reservation: Reservation | None = None
+    sent_at = 0.0
+    _is_in_flight = False
+    _try_began = 0.0
+    _first_try_timeout = math.inf
+    _read_until: Deadline | None = None
+    # Of the tries before it.
+    _elsewhere: tuple[Operation[T], Response] | None = None
+    _last: OptimoveError | None = None
+    _sent: bool | None = False
+    _is_unknown = False
+    _retries: Retries | None = None
+    _leaves_time = True
+    _heard_since = -math.inf
 
     def __init__(
         self,
@@ -227,11 +250,6 @@ class _Call(RecordedCall, Generic[T]):
         self.before_send = before_send
         self._config = config
         self._operation = config.endpoints.bind(operation)
-        self._elsewhere: tuple[Operation[T], Response] | None = None
-        self._last: OptimoveError | None = None
-        self._sent: bool | None = False
-        self._is_unknown = False
-        self._read_until: Deadline | None = None
         self._attempt_timeout = config.retry.attempt_timeout
         self._has_deadline = is_stream or deadline is not None
         if is_stream:
@@ -244,14 +262,6 @@ class _Call(RecordedCall, Generic[T]):
         super().__init__(operation.name, deadline, config.on_call)
         self.limiter = config.limiters[operation.limit]
         self.throttle = config.throttles[operation.limit]
-        self.reservation: Reservation | None = None
-        self.sent_at = 0.0
-        self._retries: Retries | None = None
-        self._is_in_flight = False
-        self._try_began = 0.0
-        self._first_try_timeout = math.inf
-        self._leaves_time = True
-        self._heard_since = -math.inf
         self._counter = counter
         if counter is not None:
             counter.calls += 1
@@ -260,13 +270,14 @@ class _Call(RecordedCall, Generic[T]):
         operation, body = self._operation, self._operation.body
         if self._counter is not None:
             self._counter.requests += 1
-        self.request_sent(body)
+        self.attempts += 1
+        self.status = None
+        self.bytes_sent += len(body or b"")
         self._is_in_flight = True
         self._try_began = time.monotonic()
-        if self._leaves_time:
-            self._first_try_timeout = first_try_timeout(operation, self._config.retry, self.deadline)
-        else:
-            self._first_try_timeout = math.inf
+        self._first_try_timeout = (
+            first_try_timeout(operation, self._config.retry, self.deadline) if self._leaves_time else math.inf
+        )
         if not operation.idempotent or operation.first_try_share >= 1:
             # It cannot be retried, or not in time: a dead kept-alive connection would fail the call.
             self._heard_since = self._try_began
@@ -277,16 +288,13 @@ class _Call(RecordedCall, Generic[T]):
             self._config.headers if body is None else self._config.json_headers,
             body,
             self.deadline,
-            self._seconds_for_try(),
+            self._seconds_for_long_try() if operation.long_running else self._attempt_timeout,
             self._first_try_timeout,
             self._heard_since,
             self._read_until,
         )
 
-    def _seconds_for_try(self) -> float:
-        """Return how long the next try may take."""
-        if not self._operation.long_running:
-            return self._attempt_timeout
+    def _seconds_for_long_try(self) -> float:
         # Cut off, it would only start again. But a lost request leaves time for another try.
         left = self.deadline.remaining()
         return max(self._attempt_timeout, min(_LONGEST_TRY, max(left / 2, left - self._attempt_timeout)))
@@ -344,13 +352,12 @@ class _Call(RecordedCall, Generic[T]):
         self._is_in_flight = False
 
     def tries_other_path(self, response: Response) -> bool:
-        """Whether a response says that the path does not exist, and another path is to be tried next."""
-        if response.status not in NO_ROUTE or self._elsewhere is not None:
-            return False
-        other = with_slash(self._operation)
+        """Whether another path is to be tried next, after a response that says that the path does not exist."""
+        other = None if self._elsewhere is not None else with_slash(self._operation)
         if other is None:
             return False
-        self.response_received(response.status, len(response.body))
+        self.status = response.status
+        self.bytes_received += len(response.body)
         self.throttle.on_success()
         self.end_request()
         self._elsewhere = (self._operation, response)
@@ -370,7 +377,8 @@ class _Call(RecordedCall, Generic[T]):
 
     def result(self, response: Response) -> T:
         """Return the result of a response; see `parse_response`."""
-        self.response_received(response.status, len(response.body))
+        self.status = response.status
+        self.bytes_received += len(response.body)
         try:
             value = self._parsed(response)
         except NotFoundError as error:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final, final
 from urllib.parse import urlsplit
 
+from pydantic import Secret
+
 from ..._version import __version__
 from ...deadline import Deadline
 from ...errors import DeadlineExceeded, TransportError
@@ -75,8 +77,8 @@ class Probe:
 
     def ask(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Answer | NoAnswer:
         """Send a request; redirects are not followed."""
-        headers = {**_HEADERS, **headers}
-        request = OutgoingRequest(method, url, headers, body, Deadline.after(self.seconds), self.seconds)
+        sent = Secret({**_HEADERS, **headers})
+        request = OutgoingRequest(method, url, sent, body, Deadline.after(self.seconds), self.seconds)
         sent_at, began = time.time(), time.perf_counter()
         try:
             response = run_blocking(self._engine.send(request))

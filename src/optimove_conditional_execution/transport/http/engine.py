@@ -108,7 +108,7 @@ class Clients:
         return client.build_request(
             request.method,
             self._url(request.url),
-            headers=request.plain_headers(),
+            headers=request.headers.get_secret_value(),
             content=request.body,
             timeout=(seconds, read, seconds, seconds),
         )
@@ -206,12 +206,6 @@ def _checked(make: Callable[[], P]) -> P:
     )
 
 
-def refuse_closed(client: httpx.Client | httpx.AsyncClient) -> None:
-    """Raise `ConfigurationError` for a closed client; httpx would raise a RuntimeError."""
-    if client.is_closed:
-        raise ConfigurationError(CLOSED)
-
-
 @final
 class HttpxErrors(ErrorTranslator):
     """Translates httpx's exceptions of a request into ours."""
@@ -283,7 +277,8 @@ class _HttpxEngine(Engine):
             with HttpxErrors(self._clients, request) as errors:
                 seconds = request.timeout()
                 end = Deadline.after(seconds + self._grace)
-                refuse_closed(client)
+                if client.is_closed:
+                    raise ConfigurationError(CLOSED)  # httpx would raise a RuntimeError
                 outgoing = self._clients.request(client, request, seconds)
                 with deadline_scope(end, errors.progress):
                     try:
@@ -363,7 +358,10 @@ class _HttpxStream(BaseStream[HttpxErrors], ABC):
 @final
 class _BlockingStream(_HttpxStream):
     async def _next(self, wait: Deadline) -> bytes:
-        return self._in_time(next(self._blocks, b""))
+        block = next(self._blocks, b"")
+        if block and self._end is not None and self._end.expired:
+            raise TimeoutError  # the user's transport may not have ended the wait
+        return block
 
     @functools.cached_property
     def _blocks(self) -> Iterator[bytes]:
