@@ -121,6 +121,7 @@ class _Sessions:
 
     def __init__(self, addresses: Addresses) -> None:
         tracing = aiohttp.TraceConfig()
+        tracing.on_connection_create_start.append(_on_connecting)
         tracing.on_request_headers_sent.append(_on_headers)
         self._connector = aiohttp.TCPConnector(
             limit=0,
@@ -196,6 +197,10 @@ class _Body(aiohttp.BytesPayload):
         self._sending.sent = True
 
 
+async def _on_connecting(_session: object, context: SimpleNamespace, _given: object) -> None:
+    context.trace_request_ctx.check_not_sent()
+
+
 async def _on_headers(_session: object, context: SimpleNamespace, _given: object) -> None:
     context.trace_request_ctx.begin()
     context.trace_request_ctx.sent = True  # there is no body
@@ -263,8 +268,8 @@ class _AiohttpErrors(ErrorTranslator):
 
     sent: bool | None = False
 
-    def begin(self) -> None:
-        """Record that the request is being sent.
+    def check_not_sent(self) -> None:
+        """Refuse to send the request again.
 
         Raises:
             ServerDisconnectedError: It was sent before. aiohttp sends a GET, a PUT or a DELETE a second time when the
@@ -272,6 +277,10 @@ class _AiohttpErrors(ErrorTranslator):
         """
         if self.sent is not False:
             raise aiohttp.ServerDisconnectedError
+
+    def begin(self) -> None:
+        """Record that the request is being sent, which it must not have been before."""
+        self.check_not_sent()
         self.sent = None
 
     def translate(self, error: Exception, handled: BaseException | None) -> TransportError | DeadlineExceeded:
