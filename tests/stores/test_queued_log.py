@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -98,30 +97,6 @@ def test_a_completion_rides_with_the_next_record_and_reading_does_not_miss_it(lo
     while len(begun) < 3 and time.monotonic() < end:  # by itself, too
         time.sleep(0.005)
     assert len(begun) == 3
-
-
-def test_after_a_shared_group_the_writer_gathers_what_still_comes(
-    log: SqliteDecisionLog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun = transactions(log)
-    with log._group._writer:
-        together = [log.submit([record(number)]) for number in range(3)]
-    naps: list[object] = []
-
-    def nap(_: float) -> None:
-        naps.append(log.submit([record(4 + len(naps))]) if len(naps) < 2 else None)
-
-    for pending in together:
-        wait(pending)
-    monkeypatch.setattr(group_commit, "time", SimpleNamespace(sleep=nap))
-    wait(log.submit([record(3)]))
-    for each in naps[:2]:
-        wait(each)
-    assert (len(begun), len(naps)) == (2, 3)
-    wait(log.submit([record(6)]))  # nothing else comes
-    wait(log.submit([record(7)]))  # the last one was alone
-    assert (len(begun), len(naps)) == (4, 4)
-    assert uids(log) == [f"r-{number}" for number in range(8)]
 
 
 def test_logs_on_one_file_append_in_turns(log: SqliteDecisionLog, path: Path) -> None:

@@ -22,12 +22,6 @@ from .hash_chain import Content
 LINGER_SECONDS: Final = 0.02
 """Seconds for which entries that nobody waits for may wait for others, and share their transaction."""
 
-_SIBLINGS: Final = 3
-_NAP_SECONDS: Final = 0.002
-_NAPS: Final = 3
-"""As with PostgreSQL's `commit_siblings` and `commit_delay`: when so many callers have waited for a group, the next one
-is written a few milliseconds later, as long as more come. A larger group costs each of them less."""
-
 _EXIT_SECONDS: Final = 2.0
 """Seconds for which the end of the process waits for such entries."""
 
@@ -57,7 +51,6 @@ class GroupCommit:
         self._queue, self._writer = threading.Lock(), threading.Lock()
         self._pool = DaemonThreadPool(1, on_full="queue", name="optimove-log-writer")
         self._is_working = False
-        self._siblings = 0
         self._hurry = threading.Event()
         self._process: Final = os.getpid()
         _ALL.add(self)
@@ -129,22 +122,12 @@ class GroupCommit:
         try:
             # After a record comes its completion, which waits for the next record, or until here.
             while self._hurry.wait(LINGER_SECONDS) or not self._rests():
-                self._gather()
                 self._hurry.clear()
                 self._write_waiting(None)
         except BaseException:  # such as a greenlet that is killed: the next entry starts another one
             with self._queue:
                 self._is_working = False
             raise
-
-    def _gather(self) -> None:
-        """Wait for more entries while they come, if many callers have waited for the last group."""
-        came = 0
-        for _ in range(_NAPS if self._siblings >= _SIBLINGS else 0):
-            if len(self._waiting) <= came:
-                break
-            came = len(self._waiting)
-            time.sleep(_NAP_SECONDS)
 
     def _rests(self) -> bool:
         with self._queue:
@@ -163,7 +146,6 @@ class GroupCommit:
                 if isinstance(each.told, Future):
                     each.told.set_running_or_notify_cancel()  # it cannot be cancelled from now on
             if group:
-                self._siblings = sum(not callable(each.told) for each in group)
                 self._write_group(group)
 
     def _write_group(self, group: Sequence[_Pending]) -> None:
