@@ -59,7 +59,14 @@ def _rebuild(cls: type[OptimoveError], args: tuple[object, ...], attributes: dic
 
 
 class ConfigurationError(OptimoveError, ValueError):
-    """A setting or an argument is missing or invalid; the message says how to set it."""
+    """A setting or an argument is missing or invalid; the message says how to set it.
+
+    Attributes:
+        request_sent: False when nothing was sent; True or None when the client was closed during the call, and a
+            request may have been sent, whose outcome is unknown.
+    """
+
+    request_sent: bool | None = False
 
 
 class APIError(OptimoveError):
@@ -233,11 +240,13 @@ class SupersededError(StoreError):
 def was_processed(error: Exception | None) -> bool | None:
     """Whether Optimove processed a call: True without an error, None when that is not known.
 
-    It did not when no request was sent, or when each was refused. Whatever is not an error of the SDK says nothing.
+    It did not when no request was sent, or when Optimove refused each. A 408 or a web page is not Optimove's own word:
+    what stands between may have passed the request on. Whatever is not an error of the SDK says nothing.
     """
     if error is None:
         return True
     if isinstance(error, APIError):
         refused = _FIRST_CLIENT_ERROR <= error.status < _FIRST_SERVER_ERROR
-        return False if refused and not error.earlier_unknown else None
+        is_own = isinstance(error, RateLimitError) or not error.is_transient
+        return False if refused and is_own and not error.earlier_unknown else None
     return False if getattr(error, "request_sent", not isinstance(error, OptimoveError)) is False else None

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from optimove_conditional_execution import (
     Decision,
     Outcome,
     Response,
+    RetryPolicy,
     WebhookNotification,
     WebhookReceiver,
 )
@@ -341,6 +343,47 @@ def test_what_an_earlier_try_may_have_told_is_not_denied(responses: list[Any], t
     if responses[-1] == 400:
         earlier = len(responses) > 1 and responses[0] != 429
         assert ("An earlier request may have reached Optimove: unknown." in str(outcome.error)) is earlier
+
+
+def test_a_refusal_of_an_answer_that_is_sent_again_says_nothing_of_the_first() -> None:
+    log = Keeping()
+    chosen = iter([faults.LOST_ANSWER])
+    with FaultServer(lambda request: next(chosen, faults.answer("", Response(409)))) as server:
+        with server.client(retry=RetryPolicy(attempts=1)) as client:
+            receiver = WebhookReceiver(
+                lambda notification, deadline: True,
+                client=client,
+                secrets=server.optimove.secrets,
+                decision_log=log,
+            )
+            payload = notification(USER, timeout_ms=20_000)
+            server.optimove.expect(payload)
+            for _ in range(2):
+                receiver.handle(signed_request(payload, secret=server.optimove.secret))
+        assert server.optimove.result(payload["request_uid"]) == "approved"
+    assert [each.redelivered for each in log.records] == [False, True]
+    assert [each.taken for each in log.completions] == [None, None]
+
+
+@pytest.mark.parametrize("engine", ["httpx", "aiohttp"])
+def test_an_answer_whose_client_is_closed_meanwhile_may_have_been_taken(engine: Any) -> None:
+    log = Keeping()
+    taken_then_503 = replace(faults.answer("", Response(503)), handled=True)
+    with FaultServer(lambda request: taken_then_503) as server:
+        client = server.client(engine=engine, retry=RetryPolicy(attempts=50, first_pause=0.05, longest_pause=0.05))
+        receiver = WebhookReceiver(
+            lambda notification, deadline: True, client=client, secrets=server.optimove.secrets, decision_log=log
+        )
+        timer = threading.Timer(0.5, client.close)
+        timer.start()
+        sent = server.optimove.notify(receiver, USER, timeout_ms=20_000)
+        timer.join()
+        assert server.optimove.result(sent.request_uid) == "approved"
+        server.optimove.notify(receiver, USER, timeout_ms=20_000)
+    during, after = log.completions
+    assert "closed" in str(during.error)
+    assert (during.kind, during.taken) == ("undelivered", None)
+    assert (after.kind, after.taken) == ("undelivered", False)  # nothing was sent
 
 
 class Fencing:

@@ -39,7 +39,7 @@ def test_what_else_is_wrong() -> None:
         "OPTIMOVE_LISTENER_TOKEN alike.",
         "1 came after clearance: what is late does not count.",
         "1 got two different answers.",
-        "1 reported that the campaign does not have.",
+        "1 were reported, and are not in the campaign.",
     ]
     nobody = ScheduledResult.of(campaign("C0000001", late=True), [None])
     assert [finding.cause for finding in nobody.findings] == [

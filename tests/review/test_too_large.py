@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import pytest
 
-from optimove_conditional_execution import APIError, Request, Response
+from optimove_conditional_execution import APIError, CustomerBatch, Deadline, Request, Response
 from optimove_conditional_execution.flows.journal import FIRST_DENIAL
 from optimove_conditional_execution.flows.ledger import Chunk
-from optimove_conditional_execution.stores import MemoryJournal
+from optimove_conditional_execution.stores import MemoryJournal, SqliteDecisionLog
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.review.conftest import Rig, everybody, odd
 
@@ -115,3 +116,20 @@ def test_each_half_has_its_own_part_of_the_journal() -> None:
     assert second.halves()[1] == Chunk(((12, 14),), "de")
     assert first.approves
     assert not Chunk(((FIRST_DENIAL, FIRST_DENIAL + 2),), "de").approves
+
+
+def test_a_half_that_is_refused_may_have_been_taken_with_the_whole(tmp_path: Path) -> None:
+    fake = FakeOptimove()
+    campaign = fake.add_campaign(200)
+
+    def reviewer(customers: CustomerBatch, deadline: Deadline) -> list[str]:
+        # Of the whole, once lost and then too large, and of its halves.
+        fake.answer_next(Response(503), Response(413), Response(400), Response(400))
+        return [customer.customer_id for customer in customers]
+
+    with SqliteDecisionLog(tmp_path / "decisions.db") as log:
+        report = Rig("sync", fake).run(reviewer, campaign.event(), decision_log=log)
+        completions = [logged.completion for logged in log.decisions()]
+    assert not report.complete
+    assert len(campaign.statuses) == 200
+    assert {done and (done.kind, done.taken) for done in completions} == {("undelivered", None)}

@@ -375,3 +375,17 @@ def test_the_subject_of_an_odd_notification(occurrence: object) -> None:
     }  # fmt: skip
     subject = subject_of(WebhookNotification.from_json(json.dumps(body).encode()))
     assert subject == Subject(customer_id="C")
+
+
+def test_what_is_erased_is_flushed_though_a_completion_was_not(path: Path) -> None:
+    def flushed(log: SqliteDecisionLog) -> bool:
+        with log._file.connection() as connection:
+            return bool(connection.execute("PRAGMA synchronous").fetchone() == (2,))
+
+    with SqliteDecisionLog(path) as log:
+        log.append([record()])
+        assert flushed(log)
+        log.append([completion(record())])
+        assert not flushed(log)  # it is flushed with the next record
+        log.erase("C-0")
+        assert flushed(log)

@@ -255,6 +255,8 @@ def test_what_is_not_idempotent_is_not_repeated_after_an_unknown_outcome(caller:
         (faults.rate_limited(0), Response(400), False),
         (None, Response(400), False),
         (None, Response(500), True),
+        (None, Response(408), True),
+        (None, Response(403, {"content-type": "text/html"}, b"<html></html>"), True),
     ],
 )
 def test_an_error_says_whether_an_earlier_try_may_have_been_processed(

@@ -299,6 +299,7 @@ class _Processing:
             outcome.set_error("The first delivery of this notification has not been settled.")
             return "duplicate", 503
         approval, controls = held.approval, self.context.controls
+        again = approval is not None
         due = self.budget.handler_deadline
         try:
             if approval is not None:
@@ -323,7 +324,7 @@ class _Processing:
                 stopped = None if approval is None else (yield from self._record(claim, approval))
                 if stopped is not None:
                     return stopped
-            failure = None if approval is None else (yield from self._deliver(approval))
+            failure = None if approval is None else (yield from self._deliver(approval, again=again))
         except GeneratorExit:  # no effect can be yielded any more; the claim's lease runs out
             raise
         except BaseException:
@@ -452,7 +453,7 @@ class _Processing:
         kind, _ = yield from self._log(self.context.decisions, KINDS[verdict], decision, again=True)
         return kind
 
-    def _deliver(self, approval: Approval) -> Flow[Exception | None]:
+    def _deliver(self, approval: Approval, *, again: bool) -> Flow[Exception | None]:
         """Send the answer; return the error if Optimove did not accept it, or None."""
         failure: Exception | None = None
         controls, deadline = self.context.controls, self.budget.deadline
@@ -467,8 +468,10 @@ class _Processing:
         finally:
             self.outcome.end_of("deliver")
         self.outcome.taken = was_processed(failure)
-        if isinstance(failure, HeldBackError) and self.outcome.taken is False:
+        if self.outcome.taken is False and isinstance(failure, HeldBackError):
             self.outcome.told, self.outcome.taken = "nothing", None
+        elif self.outcome.taken is False and again:
+            self.outcome.taken = None  # what an earlier delivery sent may have arrived
         if failure is None or isinstance(failure, TimeoutError):  # it would have taken at least as long
             took = self.outcome.seconds("log") + self.outcome.seconds("deliver")
             self.context.estimator.reserve.observe(took)

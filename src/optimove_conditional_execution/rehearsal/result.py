@@ -329,7 +329,7 @@ class ScheduledResult:
             *unmet,
             *_of_customers([name for name, _ in campaign.late], "came after clearance", "what is late does not count"),
             *_of_customers(campaign.contradictions, "got two different answers"),
-            *_of_customers(campaign.unknown, "reported that the campaign does not have"),
+            *_of_customers(campaign.unknown, "were reported, and are not in the campaign"),
         ]
         if expected is None and not campaign.statuses:
             findings.append(

@@ -71,6 +71,7 @@ def _run_in_native_thread(coroutine: Coroutine[Any, Any, T]) -> T:
             gevent.get_hub().destroy(destroy_loop=True)
         finally:
             hub.loop.run_callback_threadsafe(settle, value)
+            del value  # an error's traceback holds this frame
 
     start_new_thread(work, ())
     # Without any other greenlet gevent would raise LoopExit: it does not see that another thread sets the result.

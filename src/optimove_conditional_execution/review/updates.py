@@ -117,8 +117,11 @@ class Updates:
             await self._has_more.wait()
             self._has_more.clear()
 
-    async def _send_chunk(self, chunk: Chunk) -> bool:
-        """Send an update, in halves when it is too large; return whether the next update is worth a try."""
+    async def _send_chunk(self, chunk: Chunk, *, earlier_unknown: bool = False) -> bool:
+        """Send an update, in halves when it is too large; return whether the next update is worth a try.
+
+        With `earlier_unknown` Optimove may have taken it as a part of a larger one.
+        """
         await self._check_run()
         self._look_at_clock()
         if self._clearance.expired:
@@ -136,11 +139,12 @@ class Updates:
         except OptimoveError as error:
             if is_too_large(error, len(chunk.ids)):
                 first, second = chunk.halves()
-                if not await self._send_chunk(first):
+                earlier_unknown |= was_processed(error) is None
+                if not await self._send_chunk(first, earlier_unknown=earlier_unknown):
                     return False
                 self._ledger.cut_smaller(len(first.ids))
-                return await self._send_chunk(second)
-            self._undelivered(chunk, error)
+                return await self._send_chunk(second, earlier_unknown=earlier_unknown)
+            self._undelivered(chunk, error, earlier_unknown=earlier_unknown)
             return not (isinstance(error, APIError) and error.status == TOO_LARGE)
         except asyncio.CancelledError:
             self._complete(chunk, "undelivered", error="The run ended while it was being sent.")
@@ -154,10 +158,10 @@ class Updates:
         await self._hand_to_mark(chunk)
         return True
 
-    def _undelivered(self, chunk: Chunk, error: OptimoveError) -> None:
+    def _undelivered(self, chunk: Chunk, error: OptimoveError, *, earlier_unknown: bool = False) -> None:
         self._on_error(error)
         # Unless it is certain, Optimove may have taken it.
-        taken = was_processed(error)
+        taken = None if earlier_unknown else was_processed(error)
         told: Told | None = "nothing" if isinstance(error, HeldBackError) and taken is False else None
         self._complete(chunk, "undelivered", taken=taken, error=f"{type(error).__name__}: {error}", told=told)
 

@@ -126,9 +126,7 @@ class SqliteDecisionLog(ChainedLog):
         # Each statement may wait for other threads of this process, so there are few: one, where that is enough.
         with self._file.connection(check_first=False) as connection:
             execute = _executing(connection)
-            if is_soon != self._is_soon:
-                execute(f"PRAGMA synchronous = {'NORMAL' if is_soon else 'FULL'}")
-                self._is_soon = is_soon
+            self._flush_soon(connection, is_soon=is_soon)
             if not look and self._appended_at_once(connection, contents):
                 return
             execute("BEGIN IMMEDIATE")
@@ -157,9 +155,17 @@ class SqliteDecisionLog(ChainedLog):
         with self._file.connection() as connection:
             return work(_executing(connection))
 
+    def _flush_soon(self, connection: Connection, *, is_soon: bool) -> None:
+        """Say whether the next transaction may be flushed to the disk some time later."""
+        if is_soon != self._is_soon:
+            connection.execute(f"PRAGMA synchronous = {'NORMAL' if is_soon else 'FULL'}")
+            self._is_soon = is_soon
+
     def _change(self, work: Callable[[Execute, Append], T]) -> T:
-        with self._file.writing() as connection:
+        with self._file.connection() as connection:
+            self._flush_soon(connection, is_soon=False)
             execute = _executing(connection)
+            execute("BEGIN IMMEDIATE")
             done = work(execute, lambda content: self._append(execute, [content]))
         # What was deleted leaves SQLite's write-ahead log too; readers in other processes may delay that.
         with self._file.connection() as connection:

@@ -288,12 +288,11 @@ class _AiohttpErrors(ErrorTranslator):
     def translate(self, error: Exception, handled: BaseException | None) -> TransportError | DeadlineExceeded:
         if isinstance(error, aiohttp.ClientResponseError):
             _hold_back(error)
-        never_sent = isinstance(error, aiohttp.InvalidURL | aiohttp.ClientConnectorError)
         cause = cause_of(error, _CAUSES)
         return transport_error(
             self.request,
             error,
-            request_sent=False if never_sent else self.sent,
+            request_sent=self.sent,
             cause=cause,
             # aiohttp's message about an invalid response quotes it.
             safe_to_quote=cause in ("broken", "proxy") and isinstance(error, aiohttp.ClientConnectionError),
@@ -395,7 +394,9 @@ class LoopThreadEngine(Engine):
         try:
             return future.result()
         except concurrent.futures.CancelledError:
-            raise ConfigurationError(CLOSED) from None  # while the request was in flight
+            closed = ConfigurationError(CLOSED)
+            closed.request_sent = None  # the request was in flight
+            raise closed from None
         except BaseException:
             future.cancel()  # when this thread was interrupted
             raise

@@ -329,6 +329,8 @@ class _Call(RecordedCall, Generic[T]):
                 self.throttle.on_rate_limited(self.sent_at, error.retry_after)  # rejected: nothing was processed
             else:
                 self._answered(error)
+        elif isinstance(error, ConfigurationError) and self._sent is not False:  # the client was closed meanwhile
+            error.request_sent = self._sent
         self._last = error
         if self._retries is None:
             self._retries = Retries(self._config.retry, self._operation, self.deadline, has_deadline=self._has_deadline)

@@ -270,11 +270,11 @@ def versions_check(sqlite: tuple[int, ...] = SQLITE_VERSION) -> Iterator[Finding
             named.append(f"{name} {importlib.metadata.version(name)}")
     found = f"{', '.join(named)}."
     if sqlite < _MIN_SQLITE:
-        found += f" This SQLite is too old for SqliteClaims and SqliteJournal, which need {_dotted(_MIN_SQLITE)}."
+        found += f" This SQLite is too old for the stores in SQLite, which need {_dotted(_MIN_SQLITE)}."
         yield warning(found, "Use a Python with a newer SQLite, if you use those.")
     elif sqlite < _SOUND_SQLITE:
-        found += f" Before SQLite {_dotted(_SOUND_SQLITE)} the WAL mode has a rare fault: it concerns SqliteClaims and "
-        found += "SqliteJournal in several processes."
+        found += f" Before SQLite {_dotted(_SOUND_SQLITE)} the WAL mode has a rare fault: it concerns the stores in "
+        found += "SQLite in several processes."
     yield ok(found)
 
 
