@@ -257,7 +257,7 @@ def reconcile(
         NotFoundError: Optimove has no such campaign.
         OptimoveError: The rows could not be read; and what journal and log raise.
     """
-    if not isinstance(client, OptimoveClient):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(client, OptimoveClient):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
         raise ConfigurationError("reconcile needs an OptimoveClient; with an AsyncOptimoveClient await areconcile.")
     with _Work(campaign_id, journal, decision_log) as work:
         work.check()
@@ -297,7 +297,7 @@ async def areconcile(
         NotFoundError: Optimove has no such campaign.
         OptimoveError: The rows could not be read; and what journal and log raise.
     """
-    if not isinstance(client, AsyncOptimoveClient):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(client, AsyncOptimoveClient):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
         raise ConfigurationError("areconcile needs an AsyncOptimoveClient; with an OptimoveClient call reconcile.")
     with _Work(campaign_id, journal, decision_log) as work:
         thread = StoreAccess("optimove-reconciliation")

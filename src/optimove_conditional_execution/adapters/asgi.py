@@ -54,7 +54,7 @@ class ASGIApp:
         """
         if not is_async(getattr(receiver, "handle", None)):
             raise ConfigurationError("ASGIApp needs an AsyncWebhookReceiver; WSGIApp takes a WebhookReceiver.")
-        if health is not None and not isinstance(health, AsyncHealth):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if health is not None and not isinstance(health, AsyncHealth):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
             raise ConfigurationError("ASGIApp needs an AsyncHealth; WSGIApp takes a Health.")
         self._receiver = receiver
         self._health = health

@@ -33,7 +33,7 @@ class WSGIApp:
         """
         if not callable(getattr(receiver, "handle", None)) or is_async(receiver.handle):
             raise ConfigurationError("WSGIApp needs a WebhookReceiver; ASGIApp takes an AsyncWebhookReceiver.")
-        if health is not None and not isinstance(health, Health):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if health is not None and not isinstance(health, Health):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
             raise ConfigurationError("WSGIApp needs a Health; ASGIApp takes an AsyncHealth.")
         self._receiver = receiver
         self._health = health

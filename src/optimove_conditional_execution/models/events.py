@@ -143,8 +143,8 @@ class CampaignReadyEvent(ListenerEvent):
     """
 
     event_type_id: Annotated[Number, Field(alias="EventTypeID"), AfterValidator(_campaign_ready)]
-    timestamp: Annotated[WallTime, Field(alias="TimeStamp")]  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
-    campaign_id: Annotated[Number, Field(alias="CampaignID"), AfterValidator(_campaign)]  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
+    timestamp: Annotated[WallTime, Field(alias="TimeStamp")]  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]  # narrower, and read-only
+    campaign_id: Annotated[Number, Field(alias="CampaignID"), AfterValidator(_campaign)]  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]  # narrower, and read-only
     campaign_duration: Annotated[LenientNumber, Field(alias="CampaignDuration")] = None
     clearance_required_by: Annotated[WallTime, Field(alias="ClearanceRequiredBy")]
     clearance_offset: Annotated[Offset, Field(alias="ClearanceOffset")] = None

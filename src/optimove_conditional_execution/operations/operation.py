@@ -38,9 +38,9 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         """Reject values that would send the API key to another server."""
-        if not isinstance(self.path, str) or not self.path.startswith("/"):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(self.path, str) or not self.path.startswith("/"):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
             raise ConfigurationError("An Endpoint's path must begin with a slash: it stands behind the base URL.")
-        if not isinstance(self.method, str) or not (self.method.isascii() and self.method.isalpha()):  # pyright: ignore[reportUnnecessaryIsInstance]
+        if not isinstance(self.method, str) or not (self.method.isascii() and self.method.isalpha()):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
             raise ConfigurationError("An Endpoint's method must be an HTTP method, such as GET.")
 
 

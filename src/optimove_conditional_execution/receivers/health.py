@@ -63,7 +63,7 @@ class _Health(BaseReceiver, Generic[C]):
         if isinstance(client, type) or not isinstance(getattr(client, "is_closed", None), bool):
             raise ConfigurationError("client must be an OptimoveClient or an AsyncOptimoveClient.")
         for name, path in (("live", live), ("ready", ready)):
-            if not isinstance(path, str) or not path.startswith("/"):  # pyright: ignore[reportUnnecessaryIsInstance]
+            if not isinstance(path, str) or not path.startswith("/"):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers may be untyped
                 raise ConfigurationError(f"{name} must be a path that begins with a slash.")
         if live == ready:
             raise ConfigurationError("live and ready must be two paths.")

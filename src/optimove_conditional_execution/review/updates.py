@@ -125,9 +125,8 @@ class Updates:
         await self._check_run()
         self._look_at_clock()
         if self._clearance.expired:
-            self._undelivered(
-                chunk, DeadlineExceeded("Clearance came before all statuses were sent.", request_sent=False)
-            )
+            late = DeadlineExceeded("Clearance came before all statuses were sent.", request_sent=False)
+            self._undelivered(chunk, late, earlier_unknown=earlier_unknown)
             return False
         begun = self._estimate.seconds()
         operation = operations.update_customer_promotion_status(
@@ -158,7 +157,7 @@ class Updates:
         await self._hand_to_mark(chunk)
         return True
 
-    def _undelivered(self, chunk: Chunk, error: OptimoveError, *, earlier_unknown: bool = False) -> None:
+    def _undelivered(self, chunk: Chunk, error: OptimoveError, *, earlier_unknown: bool) -> None:
         self._on_error(error)
         # Unless it is certain, Optimove may have taken it.
         taken = None if earlier_unknown else was_processed(error)
