@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -25,6 +26,7 @@ from optimove_conditional_execution import (
     StoreError,
     WebhookNotification,
     WebhookReceiver,
+    fork,
 )
 from optimove_conditional_execution.flows.claims import Questions, question_of
 from optimove_conditional_execution.stores import Claim, ClaimState, MemoryClaims, SqliteClaims
@@ -213,12 +215,32 @@ def test_a_forked_child_opens_a_connection_of_its_own(tmp_path: Path) -> None:
         assert not acquired(store, "r-2")
 
 
-def test_a_fork_while_another_thread_holds_the_lock(tmp_path: Path) -> None:
+def test_a_fork_waits_for_a_write_of_another_thread(tmp_path: Path) -> None:
     with SqliteClaims(tmp_path / "claims.sqlite") as store:
+        began = threading.Event()
+
+        def write() -> None:
+            with store._file.writing():
+                began.set()
+                time.sleep(0.5)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        assert began.wait(10)
+        assert child_status(lambda: acquired(store, "r-1", "b")) == 0
+        writer.join()
+        assert not acquired(store, "r-1")
+        assert acquired(store, "r-2")
+
+
+def test_a_fork_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fork, "_REST_SECONDS", 0.05)
+    with SqliteClaims(tmp_path / "claims.sqlite") as store, SqliteClaims(tmp_path / "other.sqlite") as other:
         acquired(store, "r-1")
         with store._file._mine().lock:
-            assert child_status(lambda: not acquired(store, "r-1", "b")) == 0
+            assert child_status(lambda: not acquired(store, "r-1", "b") and acquired(other, "r-1", "b")) == 0
         assert not acquired(store, "r-1", "b")
+        assert not acquired(other, "r-1")
 
 
 def test_a_file_that_is_locked_for_a_moment(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
-"""Reset of connections, threads and locks in a child process after `os.fork`."""
+"""Around `os.fork`: what must rest meanwhile, and the reset of connections, threads and locks in the child."""
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -20,7 +21,27 @@ class Forkable(Protocol):
         ...
 
 
+class Resting(Protocol):
+    """An object that must not be in use while its process forks."""
+
+    def rest(self, seconds: float) -> Callable[[], object] | None:
+        """Wait until it is not in use, and keep it so.
+
+        Args:
+            seconds: Seconds at most.
+
+        Returns:
+            What ends the rest; None if the time was not enough.
+        """
+        ...
+
+
 _REGISTERED: Final[weakref.WeakSet[Forkable]] = weakref.WeakSet()
+_RESTING: Final[weakref.WeakSet[Resting]] = weakref.WeakSet()
+_REST_SECONDS: Final = 2.0
+"""Seconds by which a fork is delayed at most."""
+
+_forking = threading.local()
 _lock = threading.Lock()
 _process = os.getpid()
 
@@ -28,6 +49,12 @@ _process = os.getpid()
 def reset_after_fork(forkable: Forkable) -> None:
     """Call `after_fork` of an object in each child process that is forked while it lives."""
     _REGISTERED.add(forkable)
+
+
+def rest_during_fork(resting: Resting) -> None:
+    """Let an object rest in each fork that is made through Python while it lives."""
+    with _lock:
+        _RESTING.add(resting)
 
 
 def detect_fork() -> None:
@@ -76,6 +103,23 @@ def _reset() -> None:
     _process = os.getpid()  # last: a thread that sees it sees the rest
 
 
+def _before_fork() -> None:
+    with _lock:
+        resting = list(_RESTING)
+    until = time.monotonic() + _REST_SECONDS
+    ends: list[Callable[[], object]] = []
+    _forking.ends = ends  # of this thread's fork; another thread may fork at the same time
+    for each in resting:
+        end = each.rest(max(0.0, until - time.monotonic()))
+        if end is not None:
+            ends.append(end)
+
+
+def _after_fork_in_parent() -> None:
+    for end in _forking.ends:
+        end()
+
+
 def _after_fork() -> None:
     global _lock
     _lock = threading.Lock()
@@ -83,4 +127,4 @@ def _after_fork() -> None:
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from optimove_conditional_execution import APIError, CustomerBatch, Deadline, Request, Response
 from optimove_conditional_execution.flows.journal import FIRST_DENIAL
 from optimove_conditional_execution.flows.ledger import Chunk
+from optimove_conditional_execution.review.pipeline import Pipeline
 from optimove_conditional_execution.stores import MemoryJournal, SqliteDecisionLog
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.review.conftest import Rig, everybody, odd
@@ -133,3 +136,25 @@ def test_a_half_that_is_refused_may_have_been_taken_with_the_whole(tmp_path: Pat
     assert not report.complete
     assert len(campaign.statuses) == 200
     assert {done and (done.kind, done.taken) for done in completions} == {("undelivered", None)}
+
+
+def test_clearance_that_comes_between_the_halves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeOptimove()
+    campaign = fake.add_campaign(200, lead_seconds=2)
+    clearance = time.monotonic() + 3.1  # the event names it in whole seconds, rounded up
+
+    def wait_for_clearance(self: Pipeline) -> None:
+        if len(fake.calls_of("update_customer_promotion_status")) == 3:  # the whole twice, and the first half
+            time.sleep(max(0.0, clearance - time.monotonic()))
+
+    def reviewer(customers: CustomerBatch, deadline: Deadline) -> list[str]:
+        fake.answer_next(Response(503), Response(413))  # of the whole, which may have been taken before
+        return [customer.customer_id for customer in customers]
+
+    monkeypatch.setattr(Pipeline, "_look_at_clock", wait_for_clearance)
+    with SqliteDecisionLog(tmp_path / "decisions.db") as log:
+        report = Rig("sync", fake).run(reviewer, campaign.event(), decision_log=log, safety_margin=0.5)
+        completions = [logged.completion for logged in log.decisions()]
+    assert [(report.acknowledged, report.complete)] == [(100, False)]
+    told = Counter((done.kind, done.taken) for done in completions if done is not None)
+    assert told == {("acknowledged", True): 100, ("undelivered", None): 100}

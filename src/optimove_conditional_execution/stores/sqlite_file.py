@@ -23,6 +23,7 @@ from typing import Final, Literal
 
 from ..deadline import Deadline
 from ..errors import StoreError
+from ..fork import rest_during_fork
 
 Connection = sqlite3.Connection
 SqliteError = sqlite3.Error
@@ -76,6 +77,16 @@ class SqliteFile:
         self._by_process: dict[int, _Open] = {}
         with self.connection():
             pass
+        rest_during_fork(self)
+
+    def rest(self, seconds: float) -> Callable[[], object] | None:
+        """Wait until no thread uses the connection; see `fork.Resting`.
+
+        A child inherits SQLite's table of the locks that this process has. It would hold those of a transaction for
+        ever, and whatever the child writes would fail with `database is locked`.
+        """
+        lock = self._mine().lock
+        return lock.release if lock.acquire(timeout=seconds) else None
 
     @contextmanager
     def connection(self, *, check_first: bool = True) -> Iterator[Connection]:
