@@ -203,7 +203,7 @@ def test_a_service_that_starts_later_with_what_was_printed(
     started: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = free_port()
-    process = started("trigger", f"http://127.0.0.1:{port}/optimove", "--count", "2", "--rate", "50")
+    process = started("trigger", f"http://127.0.0.1:{port}/optimove", "--count", "2", "--rate", "50", "--seed", "7")
     assert process.stdout is not None
     assert process.stderr is not None
     for _ in range(3):
@@ -212,7 +212,7 @@ def test_a_service_that_starts_later_with_what_was_printed(
     assert process.stderr.readline() == "Waiting 30 s for your service: start it with these settings.\n"
     with served(gate(), on=port):
         output, complaints = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, complaints) == (0, "")
+    assert (process.returncode, complaints) == (0, ""), output
     assert "All results are right" in output
 
 
