@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar, final, get_args
+from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar, get_args
 
 import click
 
@@ -56,7 +56,6 @@ _NOBODY: Final = {
 _SAID: Final = {"approve": "yes", "deny": "no"}
 
 
-@final
 class _Decisions(click.Group):
     """`decisions CUSTOMER` means `decisions show CUSTOMER`."""
 

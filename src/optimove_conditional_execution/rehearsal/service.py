@@ -13,7 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Secret
@@ -83,7 +83,6 @@ async def until_reachable(url: str) -> str:
     return url
 
 
-@final
 class Service:
     """A service that was started by its command line.
 
