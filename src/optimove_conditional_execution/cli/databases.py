@@ -147,19 +147,15 @@ def _opened(what: Kind, path: str, *, is_new: bool = False, **settings: Any) -> 
             return PostgresJournal(path)
         return PostgresDecisionLog(path, create_tables=False, **settings)
     _check_path(path, what)
-    if not is_new:
-        _check_file(path, what)
     try:
+        if not is_new:
+            _check_file(path, what)
         return sdk.stores.SqliteJournal(path) if what == "journal" else sdk.stores.SqliteDecisionLog(path, **settings)
     except OptimoveError:
         raise
     except Exception as error:  # the file may be of any kind
-        raise _not_ours(what, path, error) from error
-
-
-def _not_ours(what: Kind, path: str, error: Exception) -> ConfigurationError:
-    rule = "It must be an SQLite file of ours, in a folder that exists."
-    return ConfigurationError(f"The {what} {path} cannot be used: {error}. {rule}")
+        rule = "It must be an SQLite file of ours, in a folder that exists."
+        raise ConfigurationError(f"The {what} {path} cannot be used: {error}. {rule}") from error
 
 
 @contextmanager
@@ -182,15 +178,12 @@ def _check_file(path: str, what: Kind) -> None:
 
     An empty one would look like a journal that is finished, or a log in which nothing was changed.
     """
-    from ..stores.sqlite_file import SqliteError, connected
+    from ..stores.sqlite_file import connected
 
     if not Path(path).is_file():
         raise ConfigurationError(f"There is no {what} {path}.")
-    try:
-        with closing(connected(path, timeout=_BUSY_SECONDS)) as connection:
-            found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (_TABLES[what],)).fetchone()
-    except SqliteError as error:
-        raise _not_ours(what, path, error) from error
+    with closing(connected(path, timeout=_BUSY_SECONDS)) as connection:
+        found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (_TABLES[what],)).fetchone()
     if found is None:
         raise ConfigurationError(f"{path} is no {what}: it is empty, or another SQLite file.")
 
