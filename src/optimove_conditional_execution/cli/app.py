@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
-from typing import Any, Final, final
+from typing import Any, Final
 
 import click
 from click.shell_completion import get_completion_class
@@ -30,7 +30,6 @@ _INTERRUPTED_STATUS: Final = 130
 _FULL: Final = (errno.ENOSPC, errno.EFBIG, errno.EIO)
 
 
-@final
 class _Refusal(click.ClickException):
     """An expected error: one line, no traceback."""
 
@@ -41,7 +40,6 @@ _WHOLE: Final = 1_000
 """Characters of a summary in the list of commands, so that click does not cut it."""
 
 
-@final
 class _Program(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*_COMMANDS, *self.commands})

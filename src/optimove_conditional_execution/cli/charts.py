@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, final
+from typing import Final
 
 import click
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -55,7 +55,6 @@ def duration(seconds: float) -> str:
     return f"{value:,.0f} {unit}" if abs(value) >= 10 else f"{number(round(value, 1))} {unit}"
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Histogram:
     """Latencies against their deadline; a rich renderable.
@@ -120,7 +119,6 @@ class Histogram:
         yield Text(self.sentence)
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class BurnUp:
     """Numbers that grow until clearance, such as customers decided and acknowledged; a rich renderable.
@@ -200,7 +198,6 @@ class BurnUp:
 Chart = Histogram | BurnUp
 
 
-@final
 class ReviewSamples:
     """Samples of the progress of reviews, by campaign, in bounded memory; pass it as a review's `progress=`.
 
@@ -269,7 +266,6 @@ def show(chart: Chart, console: Console | None = None) -> None:
     console.print(chart, width=min(_WIDTH, console.width) if console.is_terminal else _WIDTH)
 
 
-@final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """Section of a page: title, verdict, numbers and charts.

@@ -133,7 +133,6 @@ def _numbers(progress: Progress) -> list[tuple[str, str]]:
     ]
 
 
-@final
 class NotificationDisplay(_LiveTable):
     """Display of the demo's notifications: a table, or in a pipe a line for each when it is over."""
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TextIO, cast
 
 import click
 
+import optimove_conditional_execution as sdk  # its names are loaded when they are first used
+
 from ..errors import ConfigurationError, OptimoveError
 from .options import F
 
 if TYPE_CHECKING:  # a help text needs no store
-    from ..flows.decision_log import LoggedDecision
-    from ..stores import SqliteJournal
     from ..stores.chained_log import ChainedLog
     from ..stores.postgres import PostgresJournal
 
@@ -74,7 +74,7 @@ def selection_options(function: F) -> F:
     return campaign(since(until(function)))
 
 
-def read_journal(path: str) -> AbstractContextManager[SqliteJournal | PostgresJournal]:
+def read_journal(path: str) -> AbstractContextManager[sdk.stores.SqliteJournal | PostgresJournal]:
     """Open a journal that exists, to read it, and close it in the end.
 
     Args:
@@ -123,7 +123,7 @@ def _reading(what: Kind, path: str, **settings: Any) -> Iterator[Any]:
             ) from None
 
 
-def open_journal(path: str, *, is_new: bool = False) -> SqliteJournal | PostgresJournal:
+def open_journal(path: str, *, is_new: bool = False) -> sdk.stores.SqliteJournal | PostgresJournal:
     """Open a journal.
 
     Args:
@@ -133,7 +133,7 @@ def open_journal(path: str, *, is_new: bool = False) -> SqliteJournal | Postgres
     Raises:
         ConfigurationError: It cannot be used.
     """
-    journal: SqliteJournal | PostgresJournal = _opened("journal", path, is_new=is_new)
+    journal: sdk.stores.SqliteJournal | PostgresJournal = _opened("journal", path, is_new=is_new)
     return journal
 
 
@@ -146,22 +146,16 @@ def _opened(what: Kind, path: str, *, is_new: bool = False, **settings: Any) -> 
         if what == "journal":
             return PostgresJournal(path)
         return PostgresDecisionLog(path, create_tables=False, **settings)
-    from ..stores import SqliteDecisionLog, SqliteJournal
-
     _check_path(path, what)
-    if not is_new:
-        _check_file(path, what)
     try:
-        return SqliteJournal(path) if what == "journal" else SqliteDecisionLog(path, **settings)
+        if not is_new:
+            _check_file(path, what)
+        return sdk.stores.SqliteJournal(path) if what == "journal" else sdk.stores.SqliteDecisionLog(path, **settings)
     except OptimoveError:
         raise
     except Exception as error:  # the file may be of any kind
-        raise _not_ours(what, path, error) from error
-
-
-def _not_ours(what: Kind, path: str, error: Exception) -> ConfigurationError:
-    rule = "It must be an SQLite file of ours, in a folder that exists."
-    return ConfigurationError(f"The {what} {path} cannot be used: {error}. {rule}")
+        rule = "It must be an SQLite file of ours, in a folder that exists."
+        raise ConfigurationError(f"The {what} {path} cannot be used: {error}. {rule}") from error
 
 
 @contextmanager
@@ -184,15 +178,12 @@ def _check_file(path: str, what: Kind) -> None:
 
     An empty one would look like a journal that is finished, or a log in which nothing was changed.
     """
-    from ..stores.sqlite_file import SqliteError, connected
+    from ..stores.sqlite_file import connected
 
     if not Path(path).is_file():
         raise ConfigurationError(f"There is no {what} {path}.")
-    try:
-        with closing(connected(path, timeout=_BUSY_SECONDS)) as connection:
-            found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (_TABLES[what],)).fetchone()
-    except SqliteError as error:
-        raise _not_ours(what, path, error) from error
+    with closing(connected(path, timeout=_BUSY_SECONDS)) as connection:
+        found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (_TABLES[what],)).fetchone()
     if found is None:
         raise ConfigurationError(f"{path} is no {what}: it is empty, or another SQLite file.")
 
@@ -211,7 +202,7 @@ def is_url(path: str) -> bool:
     return path.startswith(("postgresql://", "postgres://"))
 
 
-def check_secret(found: Iterator[LoggedDecision]) -> None:
+def check_secret(found: Iterator[sdk.stores.LoggedDecision]) -> None:
     """Refuse to say that nothing is found about a customer, whose decisions may be there under another pseudonym.
 
     Args:

@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TextIO, TypeVar, final, get_args
+from typing import Any, Final, TextIO, TypeVar, get_args
 
 import click
+
+import optimove_conditional_execution as sdk  # its names are loaded when they are first used
 
 from ..errors import ConfigurationError
 from ..validation import number_of
@@ -26,11 +28,6 @@ from .databases import (
     selection_options,
 )
 from .options import Seconds, echo_result, json_lines_option, json_option, printable, user_function
-
-if TYPE_CHECKING:  # a help text needs none of them: each command imports what it runs
-    from ..flows.decision_log import LoggedDecision
-    from ..reconciliation import Reconciliation
-    from ..replay import Left, Replayed, ReplayReport
 
 T = TypeVar("T")
 
@@ -56,7 +53,6 @@ _NOBODY: Final = {
 _SAID: Final = {"approve": "yes", "deny": "no"}
 
 
-@final
 class _Decisions(click.Group):
     """`decisions CUSTOMER` means `decisions show CUSTOMER`."""
 
@@ -114,7 +110,7 @@ def export_decisions(log: str, differences: bool, as_csv: bool, as_json: bool, *
         found = opened.decisions(**selection)
         if differences:
             found = (each for each in found if each.record.differs)
-        write: Callable[[LoggedDecision], None] = _echo_json if as_json else _csv(sys.stdout, _COLUMNS, _cells)
+        write = _echo_json if as_json else _csv(sys.stdout, _COLUMNS, _cells)
         for each in found:
             write(each)
 
@@ -194,7 +190,7 @@ def _ask(question: str, *, is_sure: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _told(logged: LoggedDecision) -> Iterator[str]:
+def _told(logged: sdk.stores.LoggedDecision) -> Iterator[str]:
     """Yield the lines about one decision."""
     record, subject = logged.record, logged.record.subject
     names = ("campaign", "occurrence", "action", "channels", "promotions")
@@ -226,7 +222,7 @@ _STANDING: Final = {
 }
 
 
-def _outcome(logged: LoggedDecision) -> str:
+def _outcome(logged: sdk.stores.LoggedDecision) -> str:
     """Return what became of the answer, in a sentence."""
     record, done = logged.record, logged.completion
     for kind in (record.kind, done and done.kind):
@@ -250,11 +246,11 @@ def _outcome(logged: LoggedDecision) -> str:
     return f"Optimove did not take the {said}{error}."
 
 
-def _echo_json(each: LoggedDecision) -> None:
+def _echo_json(each: sdk.stores.LoggedDecision) -> None:
     click.echo(json.dumps(each.as_json()))
 
 
-def _cells(each: LoggedDecision) -> dict[str, Any]:
+def _cells(each: sdk.stores.LoggedDecision) -> dict[str, Any]:
     told = each.as_json()
     done: dict[str, Any] = told.pop("completion") or {}
     told |= {
@@ -288,7 +284,7 @@ _REPLAY_COLUMNS: Final = (
     "entry", "at", "flow", "campaign", "customer_id", "request_uid", "event_key", "before", "before_reason", "after",
     "after_reason", "error",
 )  # fmt: skip
-_LEFT: Final[dict[Left, str]] = {
+_LEFT: Final[dict[sdk.replay.Left, str]] = {
     "without_payload": "without a payload",
     "erased": "erased",
     "not_decided": "that no rule had decided",
@@ -327,8 +323,6 @@ def replay(
     Exit status: 0 all are decided as before, 1 one is not, or the new rule failed for it, 2 a usage or configuration
     error, also when there was nothing to ask about.
     """
-    from ..replay import replay as ask_again
-
     given = {"handler": handler, "reviewer": reviewer}
     rules: dict[str, Any] = {what: user_function(name, what) for what, name in given.items() if name is not None}
     with read_log(log) as opened, contextlib.ExitStack() as stack:
@@ -336,7 +330,7 @@ def replay(
         if csv_file is not None:
             on_difference = _csv(stack.enter_context(private_file(csv_file)), _REPLAY_COLUMNS, _replay_cells)
         found = opened.decisions(**selection)
-        report = ask_again(found, on_difference=on_difference, timeout=timeout, **rules)
+        report = sdk.replay.replay(found, on_difference=on_difference, timeout=timeout, **rules)
     if not report.asked:
         left = _left_out(report)
         raise ConfigurationError(
@@ -347,17 +341,17 @@ def replay(
     raise click.exceptions.Exit(int(report.unchanged < report.asked))
 
 
-def _replay_cells(replayed: Replayed) -> dict[str, Any]:
+def _replay_cells(replayed: sdk.replay.Replayed) -> dict[str, Any]:
     told = replayed.logged.as_json()
     after = {"after": replayed.after, "after_reason": replayed.reason, "error": replayed.error}
     return {**told, "before": replayed.before, "before_reason": told["reason"], **after}
 
 
-def _left_out(report: ReplayReport) -> str:
+def _left_out(report: sdk.replay.ReplayReport) -> str:
     return ", ".join(f"{count} {_LEFT[why]}" for why, count in report.left_out.items())
 
 
-def _numbers(report: ReplayReport) -> dict[str, object]:
+def _numbers(report: sdk.replay.ReplayReport) -> dict[str, object]:
     return {
         "asked": report.asked,
         "unchanged": report.unchanged,
@@ -369,7 +363,7 @@ def _numbers(report: ReplayReport) -> dict[str, object]:
     }
 
 
-def _lines(report: ReplayReport, file: Path | None) -> Iterator[str]:
+def _lines(report: sdk.replay.ReplayReport, file: Path | None) -> Iterator[str]:
     changed, failed = report.changed.total(), report.failed.total()
     asked = number_of(report.asked, "decision")
     yield f"Asked about {asked}: {report.unchanged} as before, {changed} different, {failed} failed."
@@ -421,9 +415,7 @@ def reconcile(campaign: int, journal: str | None, log: str | None, ids: Path | N
     Exit status: 0 nobody got it who was not approved, 1 somebody did, 2 a usage or configuration error, or Optimove
     cannot be asked.
     """
-    from ..client import OptimoveClient
     from ..reconciliation import Difference
-    from ..reconciliation import reconcile as compare
 
     if journal is None and log is None:
         raise click.UsageError("Give --journal, --log, or both: they hold who was approved.")
@@ -431,8 +423,8 @@ def reconcile(campaign: int, journal: str | None, log: str | None, ids: Path | N
         written = None if ids is None else stack.enter_context(private_file(ids))
         kept = None if journal is None else stack.enter_context(read_journal(journal))
         logged = None if log is None else stack.enter_context(read_log(log))
-        client = stack.enter_context(OptimoveClient())
-        result = stack.enter_context(compare(client, campaign, journal=kept, decision_log=logged))
+        client = stack.enter_context(sdk.OptimoveClient())
+        result = stack.enter_context(sdk.reconcile(client, campaign, journal=kept, decision_log=logged))
         if written is not None:
             rows = csv.writer(written, lineterminator="\n")
             rows.writerow(("difference", "customer_id"))
@@ -443,7 +435,7 @@ def reconcile(campaign: int, journal: str | None, log: str | None, ids: Path | N
     raise click.exceptions.Exit(int(not result.ok))
 
 
-def _compared(result: Reconciliation, *, has_journal: bool, has_log: bool) -> Iterator[str]:
+def _compared(result: sdk.Reconciliation, *, has_journal: bool, has_log: bool) -> Iterator[str]:
     yield f"Campaign {result.campaign_id}"
     for name, words in _LINES:
         if name != "disagreeing" or (has_journal and has_log):

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -37,7 +37,6 @@ def together(*options: Callable[[F], F]) -> Callable[[F], F]:
     return lambda function: functools.reduce(lambda added, option: option(added), reversed(options), function)
 
 
-@final
 class Seconds(click.FloatRange):
     """A number of seconds in a range."""
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TextIO
 
 import click
 
+import optimove_conditional_execution as sdk  # its names are loaded when they are first used
+
 from ..defaults import DEFAULT_TIMEOUT_MS, LOOPBACK, START_SECONDS
 from ..urls import is_loopback
 from .options import (
@@ -30,7 +32,6 @@ from .signals import Interrupted, run_interruptibly
 from .tenant import token_of, with_token
 
 if TYPE_CHECKING:  # a help text needs neither them nor rich: each command imports what it runs
-    from ..rehearsal import Observation, ScheduledResult, TriggeredResult
     from ..rehearsal.plan import FaultKind
     from .charts import Section
 
@@ -188,7 +189,6 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
     Exit status: 0 all results are right, 1 one is not, or too few customers were decided, 2 it could not start, 130 it
     was ended by Ctrl-C.
     """
-    from ..rehearsal import TriggeredRehearsal
     from ..settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, SECRET_VARIABLE, secret_variables
     from .console import line_of, triggered_section
 
@@ -201,11 +201,11 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
         shown = {name: value for name, value in environment.items() if not (command or given.get(name))}
         _introduce(shown, as_json, base_url=environment[BASE_URL_VARIABLE])
 
-    def show_over(one: Observation) -> None:
+    def show_over(one: sdk.rehearsal.Observation) -> None:
         if one.over:
             click.echo(json.dumps(one.as_json()) if as_json else line_of(one))
 
-    rehearsal = TriggeredRehearsal(
+    rehearsal = sdk.rehearsal.TriggeredRehearsal(
         **options,  # they have the names of its fields
         command=command,
         api_key=given_key,
@@ -217,7 +217,7 @@ def trigger(command: Sequence[str], report: Path | None, as_json: bool, **option
     interrupted = _run(rehearsal.arun())
     result = rehearsal.result()
     section = triggered_section(result, is_interrupted=interrupted is not None)
-    _show(result, section, as_json)
+    _show(result.as_json(), section, as_json)
     status = interrupted.exit_status if interrupted else int(not result.ok)
     _end("A rehearsal of a triggered campaign", [section], report, status)
 
@@ -272,7 +272,6 @@ def campaign(
     Exit status: 0 customers were reported in time, 1 none was, or a decision is not that of --expect, or the service
     did not await a coroutine, 2 it could not start.
     """
-    from ..rehearsal import ScheduledRehearsal
     from ..settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TIMEZONE_VARIABLE, TOKEN_VARIABLE
     from .console import campaign_section, recipients_line
 
@@ -294,7 +293,7 @@ def campaign(
         if not as_json:
             click.echo(f"{_told(status)}; clearance in {lead_seconds:g} s.", err=True)
 
-    rehearsal = ScheduledRehearsal(
+    rehearsal = sdk.rehearsal.ScheduledRehearsal(
         **options,  # they have the names of its fields
         listener=None if listener is None else with_token(listener, token),
         command=command,
@@ -310,7 +309,7 @@ def campaign(
     if not result.listener_statuses:  # it was interrupted first
         raise click.exceptions.Exit(1)
     section = campaign_section(result)
-    _show(result, section, as_json)
+    _show(result.as_json(), section, as_json)
     if not as_json:
         click.echo(recipients_line(result))
     if recipients is not None:
@@ -373,7 +372,7 @@ def simulate(as_json: bool, **options: Any) -> None:
         if not as_json and not options["webhooks"]:
             click.echo("Waiting for a webhook: your service calls client.ensure_webhook(url).", err=True)
 
-    def show_notification(result: Observation) -> None:
+    def show_notification(result: sdk.rehearsal.Observation) -> None:
         click.echo(json.dumps(result.as_plain_json()) if as_json else line_of(result, is_checked=False))
         for reply in result.replies:
             # Once: it may run for weeks.
@@ -381,7 +380,7 @@ def simulate(as_json: bool, **options: Any) -> None:
                 hinted.add(reply.status)
                 click.echo(f"HTTP {reply.status}: {reply.remedy}.", err=True)
 
-    def show_campaign(result: ScheduledResult) -> None:
+    def show_campaign(result: sdk.rehearsal.ScheduledResult) -> None:
         facts = ", ".join(f"{name} {value}" for name, value in result.lines())
         text = f"campaign {result.campaign_id}: {facts}\n{recipients_line(result)}"
         click.echo(json.dumps(result.as_json()) if as_json else text)
@@ -459,11 +458,11 @@ def demo(count: int, timeout_ms: int, customers: int, seed: int | None, report: 
     _end("Demonstration of Conditional Execution", sections, report, not ok)
 
 
-def _show(result: TriggeredResult | ScheduledResult, section: Section, as_json: bool) -> None:
+def _show(numbers: Mapping[str, Any], section: Section, as_json: bool) -> None:
     from .charts import show_section
 
     if as_json:
-        click.echo(json.dumps(result.as_json()))
+        click.echo(json.dumps(numbers))
     else:
         show_section(section)
 

@@ -12,18 +12,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import click
 
+import optimove_conditional_execution as sdk  # its names are loaded when they are first used
+
 from ..defaults import STOP_SECONDS
 from ..errors import ConfigurationError
 from .databases import database_option, is_url, open_journal, reachable, read_journal
 from .options import echo_result, json_option, printable, report_option, together, user_function
 from .signals import run_interruptibly
 
-if TYPE_CHECKING:  # a help text needs neither them nor rich: each command imports what it runs
+if TYPE_CHECKING:  # a help text needs neither it nor rich: each command imports what it runs
     from ..flows.customer_history import CustomerReview
-    from ..flows.journal import ReviewState
-    from ..flows.report import ReviewReport
-    from ..models.events import CampaignReadyEvent
-    from ..review import AsyncCampaignReview
 
 _JOURNAL: Final = database_option("journal")
 _REVIEWER: Final = click.argument("reviewer", metavar="MODULE:FUNCTION")
@@ -64,15 +62,14 @@ def run_review(event: BinaryIO, **options: Any) -> None:
     Exit status: 0 the review is complete, 1 it is not, 2 a usage or configuration error, 143 it was stopped by SIGTERM
     before it was complete, 129 by SIGHUP, 130 by Ctrl-C.
     """
-    from ..models.events import CampaignReadyEvent
     from ..signature_diagnosis import UTF_16, utf_16
 
     content = event.read()
     if utf_16(content) is not None:
         raise ConfigurationError(f"EVENT is in UTF-16, and JSON is UTF-8. {UTF_16}")
-    ready = CampaignReadyEvent.from_json(content)
+    ready = sdk.CampaignReadyEvent.from_json(content)
 
-    async def run(review: AsyncCampaignReview) -> list[ReviewReport]:
+    async def run(review: sdk.AsyncCampaignReview) -> list[sdk.ReviewReport]:
         return [await review.run(ready)]
 
     _review(run, is_new=True, **options)
@@ -89,9 +86,7 @@ def resume_reviews(**options: Any) -> None:
     Exit status: 0 every review is complete, 1 one is not, 2 a usage or configuration error, 143 they were stopped by
     SIGTERM before they were complete, 129 by SIGHUP, 130 by Ctrl-C.
     """
-    from ..review import AsyncCampaignReview
-
-    _review(AsyncCampaignReview.resume, is_new=False, **options)
+    _review(sdk.AsyncCampaignReview.resume, is_new=False, **options)
 
 
 @review.command("status", epilog="\b\nExample:\n  optimove-ce review status --journal reviews.db --json")
@@ -170,12 +165,12 @@ def explain_customer(customer: str, journal: str, campaign: int | None, as_json:
 _HEAD: Final = "campaign {campaign_id}  clearance {clearance_required_by}"
 
 
-def _head(event: CampaignReadyEvent) -> dict[str, Any]:
+def _head(event: sdk.CampaignReadyEvent) -> dict[str, Any]:
     clearance = event.clearance_required_by.isoformat(sep=" ")
     return {"campaign_id": event.campaign_id, "clearance_required_by": clearance}
 
 
-def _selected(states: Iterable[ReviewState], campaign: int | None) -> list[ReviewState]:
+def _selected(states: Iterable[sdk.stores.ReviewState], campaign: int | None) -> list[sdk.stores.ReviewState]:
     return [state for state in states if campaign in (None, state.event.campaign_id)]
 
 
@@ -214,7 +209,7 @@ def _explained(found: CustomerReview) -> Iterator[str]:
 
 
 def _review(
-    work: Callable[[AsyncCampaignReview], Awaitable[list[ReviewReport]]],
+    work: Callable[[sdk.AsyncCampaignReview], Awaitable[list[sdk.ReviewReport]]],
     *,
     is_new: bool,
     reviewer: str,
@@ -228,18 +223,15 @@ def _review(
 ) -> None:
     from rich.console import Console
 
-    from ..client import AsyncOptimoveClient
-    from ..review import AsyncCampaignReview
-    from ..review.per_customer import per_customer
     from .charts import show_section, write_page
     from .console import ReviewDisplay, review_sections
 
     function = user_function(reviewer, "reviewer")
-    asked: Any = per_customer(function, concurrency=16) if one_by_one else function
+    asked: Any = sdk.per_customer(function, concurrency=16) if one_by_one else function
     # On standard error, so that the report can be piped; and cron mails what is written there.
     display = ReviewDisplay(Console(stderr=True, quiet=as_json or not sys.stderr.isatty()))
 
-    client = AsyncOptimoveClient()
+    client = sdk.AsyncOptimoveClient()
     signals: list[int] = []
 
     def stop(number: int) -> None:
@@ -247,13 +239,13 @@ def _review(
         click.echo(f"Stopping within {stop_within:g} s; a second signal ends it at once.", err=True)
         made.stop(within=stop_within)
 
-    async def go() -> list[ReviewReport]:
+    async def go() -> list[sdk.ReviewReport]:
         async with client:
             with display:
                 return await work(made)
 
     with reachable("journal"):
-        made = AsyncCampaignReview(
+        made = sdk.AsyncCampaignReview(
             asked,
             client=client,
             journal=open_journal(journal, is_new=is_new),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Coroutine
 from types import FrameType
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
@@ -13,7 +13,6 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 _HANGUP: Final = getattr(signal, "SIGHUP", None)
 
 
-@final
 class Interrupted(Exception):  # noqa: N818 - not an error
     """A signal has ended the program, after its clean-up.
 

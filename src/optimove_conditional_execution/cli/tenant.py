@@ -5,19 +5,17 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import click
+
+import optimove_conditional_execution as sdk  # its names are loaded when they are first used
 
 from ..errors import ConfigurationError, NotFoundError
 from ..urls import origin
 from .options import MAX_TIMEOUT_MS, as_text, echo_result, given_secrets, json_option, together
 from .options import url as url_type
-
-if TYPE_CHECKING:  # a help text needs no client
-    from ..client import OptimoveClient
-    from ..models.webhook import Webhook
 
 _FULL: Final = click.option("--full", is_flag=True, help="Print whole URLs, with the tokens that they can hold.")
 _ID: Final = click.argument("webhook_id", metavar="ID")
@@ -42,9 +40,7 @@ def _command(group: click.Group, name: str, example: str) -> Callable[[Callable[
     def decorate(function: Callable[..., Result]) -> click.Command:
         @functools.wraps(function)
         def run(as_json: bool, **options: Any) -> None:
-            from ..client import OptimoveClient
-
-            with OptimoveClient() as client:
+            with sdk.OptimoveClient() as client:
                 result = function(client, **options)
             echo_result(*result, as_json=as_json)
             if result is _MISSING:
@@ -68,7 +64,7 @@ def webhooks() -> None:
 
 @_command(webhooks, "list", "optimove-ce webhooks list --json")
 @_FULL
-def list_webhooks(client: OptimoveClient, full: bool) -> Result:
+def list_webhooks(client: sdk.OptimoveClient, full: bool) -> Result:
     """List the registered webhooks."""
     rows = [_row(webhook, full=full) for webhook in client.get_webhooks()]
     return rows, "\n".join(map(_ROW.format_map, rows)) or "No webhook is registered."
@@ -77,7 +73,7 @@ def list_webhooks(client: OptimoveClient, full: bool) -> Result:
 @_command(webhooks, "show", "optimove-ce webhooks show webhook1")
 @_ID
 @_FULL
-def show_webhook(client: OptimoveClient, webhook_id: str, full: bool) -> Result:
+def show_webhook(client: sdk.OptimoveClient, webhook_id: str, full: bool) -> Result:
     """Look up the webhook ID.
 
     Exit status: 0 it is there, 1 it is not, 2 a usage or configuration error, or no answer.
@@ -91,7 +87,7 @@ def show_webhook(client: OptimoveClient, webhook_id: str, full: bool) -> Result:
 
 @_command(webhooks, "create", "optimove-ce webhooks create https://gate.example.com/optimove")
 @click.argument("url")
-def create_webhook(client: OptimoveClient, url: str) -> Result:
+def create_webhook(client: sdk.OptimoveClient, url: str) -> Result:
     """Register URL, unless it is registered already."""
     webhook = client.ensure_webhook(url)
     return {"id": webhook.id, "registered": True}, f"{webhook.id} is registered."
@@ -99,7 +95,7 @@ def create_webhook(client: OptimoveClient, url: str) -> Result:
 
 @_command(webhooks, "delete", "optimove-ce webhooks delete webhook1")
 @_ID
-def delete_webhook(client: OptimoveClient, webhook_id: str) -> Result:
+def delete_webhook(client: sdk.OptimoveClient, webhook_id: str) -> Result:
     """Stop the notifications to the webhook ID.
 
     Exit status: 0 it is deleted, 1 there was none, 2 a usage or configuration error, or no answer.
@@ -114,7 +110,7 @@ def delete_webhook(client: OptimoveClient, webhook_id: str) -> Result:
 _ROW: Final = "{id}  {url}"
 
 
-def _row(webhook: Webhook, *, full: bool) -> dict[str, str]:
+def _row(webhook: sdk.Webhook, *, full: bool) -> dict[str, str]:
     # A webhook is protected by a signature, so its path is no secret; its query may be one all the same.
     base, _, query = webhook.url.partition("?")
     return {"id": webhook.id, "url": webhook.url if full or not query else f"{base}?..."}
@@ -133,7 +129,7 @@ def listeners() -> None:
 
 @_command(listeners, "list", "optimove-ce listeners list --json")
 @_FULL
-def list_listeners(client: OptimoveClient, full: bool) -> Result:
+def list_listeners(client: sdk.OptimoveClient, full: bool) -> Result:
     """List the registered listeners."""
     rows = [
         {
@@ -157,7 +153,7 @@ def list_listeners(client: OptimoveClient, full: bool) -> Result:
 )
 @click.argument("url", type=url_type)
 @_EVENT
-def register_listener(client: OptimoveClient, url: str, event_type: int, channel: int | None) -> Result:
+def register_listener(client: sdk.OptimoveClient, url: str, event_type: int, channel: int | None) -> Result:
     """Register URL for the events of a type. Whether it replaces another URL is not documented.
 
     A token is read from OPTIMOVE_LISTENER_TOKEN and added to the URL as ?token=, unless the URL has one. It is never an
@@ -169,7 +165,7 @@ def register_listener(client: OptimoveClient, url: str, event_type: int, channel
 
 @_command(listeners, "unregister", "optimove-ce listeners unregister --event-type 5")
 @_EVENT
-def unregister_listener(client: OptimoveClient, event_type: int, channel: int | None) -> Result:
+def unregister_listener(client: sdk.OptimoveClient, event_type: int, channel: int | None) -> Result:
     """Stop the events of a type."""
     client.unregister_event_listener(event_type_id=event_type, channel_id=channel)
     return _done("unregistered", event_type, channel)
@@ -201,7 +197,7 @@ def settings() -> None:
 @click.option(
     "--new-secret", is_flag=True, help="Set the secret too: that of OPTIMOVE_WEBHOOK_SECRET, else from a hidden prompt."
 )
-def set_settings(client: OptimoveClient, timeout_ms: int, new_secret: bool) -> Result:
+def set_settings(client: sdk.OptimoveClient, timeout_ms: int, new_secret: bool) -> Result:
     """Set how long Optimove waits for answers, and what it signs with. The secret is never printed.
 
     Without --new-secret the request has no secret. Whether Optimove then keeps the old one is not documented.

@@ -10,16 +10,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import click
+
+import optimove_conditional_execution as sdk  # its names are loaded when they are first used
 
 from ..errors import ConfigurationError, SignatureError
 from ..installation import DISTRIBUTION, requirement
 from .options import echo_result, given_secrets, json_option, printable
-
-if TYPE_CHECKING:
-    from ..flows.switch import SwitchMode
 
 _BODY: Final = click.argument("file", type=click.File("rb"), default="-")
 
@@ -32,14 +31,13 @@ def sign_command(file: BinaryIO, as_json: bool) -> None:
 
     The secret is read from OPTIMOVE_WEBHOOK_SECRET, else from a hidden prompt.
     """
-    from ..signature import sign
     from ..signature_diagnosis import UTF_16, utf_16
 
     name, secret = given_secrets()[0]
     body = file.read()
     if utf_16(body) is not None:
         click.echo(f"Warning: the file is in UTF-16, which Optimove never sends. {UTF_16}", err=True)
-    signature = sign(body, secret=secret)
+    signature = sdk.sign(body, secret=secret)
     echo_result({"signature": signature, "secret_variable": name}, signature, as_json=as_json)
 
 
@@ -57,13 +55,12 @@ def verify_command(file: BinaryIO, signature: str, as_json: bool) -> None:
 
     Exit status: 0 it fits, 1 it does not, 2 no secret, or no such file.
     """
-    from ..signature import verify
     from ..signature_diagnosis import remarks
 
     secrets = given_secrets()
     body = file.read()
     try:
-        index = verify(body, signature=signature, secrets=[secret for _, secret in secrets])
+        index = sdk.verify(body, signature=signature, secrets=[secret for _, secret in secrets])
     except SignatureError:
         _refused(body, signature, secrets, as_json)
         raise click.exceptions.Exit(1) from None
@@ -92,21 +89,19 @@ def _refused(body: bytes, signature: str, secrets: list[tuple[str, bytes]], as_j
 @click.option("--ask", "mode", flag_value="ask", help="Ask the handler or reviewer as usual.")
 @click.option("--campaign", "campaigns", metavar="N", multiple=True, help="Only about this campaign; repeatable.")
 @click.option("--tag", "tags", metavar="T", multiple=True, help="Only about the campaigns with this tag; repeatable.")
-def switch(file: Path, mode: SwitchMode | None, campaigns: tuple[str, ...], tags: tuple[str, ...]) -> None:
+def switch(file: Path, mode: sdk.switch.SwitchMode | None, campaigns: tuple[str, ...], tags: tuple[str, ...]) -> None:
     """Stop approvals, of everything or of some campaigns, without a deployment.
 
     FILE is the one that receivers and reviews have as `switch=`; they see it within about a second. Without --deny,
     --abstain or --ask, print what it says. What is stopped for a campaign or a tag stays so until --ask names it.
     """
-    from ..switch import change_switch, read_switch
-
     try:
         if mode is not None:
-            state = change_switch(file, mode, campaigns=campaigns, tags=tags)
+            state = sdk.switch.change_switch(file, mode, campaigns=campaigns, tags=tags)
         elif campaigns or tags:
             raise click.UsageError("--campaign and --tag need --deny, --abstain or --ask.")
         else:
-            state = read_switch(file)
+            state = sdk.switch.read_switch(file)
     except OSError as error:
         raise ConfigurationError(f"The file {file} cannot be used: {error.strerror}.") from error
     for line in state.lines():

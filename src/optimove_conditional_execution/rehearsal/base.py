@@ -9,7 +9,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar, final
+from typing import Any, Final, Generic, TypeVar
 
 try:
     import uvicorn
@@ -37,7 +37,6 @@ _SHUTDOWN_SECONDS: Final = 1
 _LOOK_AGAIN: Final = 0.005
 
 
-@final
 class _Stub:
     """A `FakeOptimove` as `ASGIApp` wants it: with an async `handle`."""
 
@@ -50,7 +49,6 @@ class _Stub:
         return self._handle(request)
 
 
-@final
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

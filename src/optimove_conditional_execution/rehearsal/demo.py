@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Generic, final
+from typing import Any, Final, Generic
 
 from ..adapters.asgi import ASGIApp
 from ..client import AsyncOptimoveClient
@@ -102,7 +102,6 @@ def _read_to_the_end() -> None:
 # ---- the two parts
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class DemoPart(Generic[R]):
     """A part of the demo, as it is shown.

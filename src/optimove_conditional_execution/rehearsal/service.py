@@ -13,7 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Secret
@@ -83,7 +83,6 @@ async def until_reachable(url: str) -> str:
     return url
 
 
-@final
 class Service:
     """A service that was started by its command line.
 
@@ -222,18 +221,14 @@ async def end_group(process: asyncio.subprocess.Process, *, within: float) -> No
         within: Seconds that they have.
     """
     end = time.monotonic() + within
-    _tell(process, signal.SIGTERM)
+    _end(process, at_once=False)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within):
             await process.wait()
     # Reloaders and workers can outlive the process that started them.
     while _has_members(process) and time.monotonic() < end:
         await asyncio.sleep(_LOOK_AGAIN)
-    if sys.platform == "win32":
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-    else:
-        _tell(process, signal.SIGKILL)
+    _end(process, at_once=True)
     await process.wait()
 
 
@@ -261,13 +256,13 @@ def _exit(status: int) -> str:
     return f"exit status {status}" if status >= 0 else f"signal {-status}"
 
 
-def _tell(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+def _end(process: asyncio.subprocess.Process, *, at_once: bool) -> None:
     # macOS raises PermissionError for a group of zombies.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if sys.platform == "win32":
-            process.send_signal(number)
+            process.kill()
         else:
-            os.killpg(process.pid, number)
+            os.killpg(process.pid, signal.SIGKILL if at_once else signal.SIGTERM)
 
 
 def _has_members(process: asyncio.subprocess.Process) -> bool:

@@ -48,7 +48,6 @@ _KEPT: Final = 1_000
 """Notifications and calls that are kept, and latencies that are counted: it may run for weeks."""
 
 
-@final
 @dataclass(slots=True)
 class _Posted:
     """A notification that was posted."""
@@ -284,7 +283,6 @@ class TriggeredRehearsal(Rehearsal[TriggeredResult]):
         await asyncio.sleep(_GRACE_SECONDS)
 
 
-@final
 @dataclass(kw_only=True)
 class Simulation:
     """Notifications at a rate to each registered webhook, and campaigns to the registered listener.

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 import click
 
+import optimove_conditional_execution as sdk  # its names are loaded when they are first used
+
 from ...defaults import DEFAULT_TIMEOUT_MS
 from ...errors import ConfigurationError
 from ...urls import is_loopback
@@ -26,7 +28,6 @@ from ..tenant import without_token
 from .finding import Check, State, check_of, problem, skipped
 
 if TYPE_CHECKING:  # a help text needs none of them
-    from ...models.events import EventListener
     from .connection import Probe
     from .tenant import DoctorOptions
 
@@ -68,14 +69,13 @@ def doctor(claims: str | None, path_prefix: str, strict: bool, as_json: bool, **
 
     Exit status: 0 no problem, 1 a problem (with --strict also a warning), 2 a usage error.
     """
-    from ...operations import Endpoints
     from .own_service import claims_checks
     from .tenant import DoctorOptions
 
     # A key that is sent over plain HTTP is a finding here; the client's warning would repeat it.
     logging.getLogger("optimove_conditional_execution.client").addHandler(logging.NullHandler())
     # The other options have the names of its fields.
-    plan = DoctorOptions(endpoints=Endpoints(path_prefix=path_prefix), **options)
+    plan = DoctorOptions(endpoints=sdk.Endpoints(path_prefix=path_prefix), **options)
     checks: list[Check] = []
     for check in chain(_checks(os.environ, plan), claims_checks(claims) if claims else ()):
         if not as_json:
@@ -97,7 +97,7 @@ def _checks(variables: Mapping[str, str], plan: DoctorOptions) -> Iterator[Check
 
     yield key_check(variables)
     yield url_check(variables)
-    listeners: list[EventListener] | None = None
+    listeners: list[sdk.EventListener] | None = None
     try:
         engine = HttpEngine()
     except ConfigurationError as error:
@@ -116,13 +116,13 @@ def _checks(variables: Mapping[str, str], plan: DoctorOptions) -> Iterator[Check
 
 def _checks_by_requests(
     variables: Mapping[str, str], plan: DoctorOptions, probe: Probe
-) -> Generator[Check, None, list[EventListener] | None]:
+) -> Generator[Check, None, list[sdk.EventListener] | None]:
     from ...settings import API_KEY_VARIABLE, BASE_URL_VARIABLE, TOKEN_VARIABLE
     from .environment import accepted
     from .own_service import own_service_check
     from .tenant import NAMES, Tenant, tenant_checks
 
-    listeners: list[EventListener] | None = None
+    listeners: list[sdk.EventListener] | None = None
     try:
         base_url = accepted(variables, BASE_URL_VARIABLE).base_url
     except ConfigurationError:

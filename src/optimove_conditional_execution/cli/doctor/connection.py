@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, final
+from typing import Final
 from urllib.parse import urlsplit
 
 from pydantic import Secret
@@ -26,7 +26,6 @@ _HEADERS: Final = {
 }
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Answer:
     """A server's response.
@@ -47,7 +46,6 @@ class Answer:
         return self.response.status
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
     """No response, and why.
@@ -61,7 +59,6 @@ class NoAnswer:
     finding: Finding
 
 
-@final
 class Probe:
     """Sends requests, each once and with a time limit."""
 

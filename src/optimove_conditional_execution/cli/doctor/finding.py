@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import wraps
-from typing import Final, Literal, NamedTuple, ParamSpec, final
+from typing import Final, Literal, NamedTuple, ParamSpec
 
 P = ParamSpec("P")
 
@@ -29,7 +29,6 @@ class Finding(NamedTuple):
     remedy: str = ""
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class Check:
     """The result of one check, as `--json` prints it.

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from ... import operations
@@ -37,7 +37,6 @@ _LATER: Final = "Run this again in a minute; ask Optimove support, if it lasts."
 _ASK_FOR_PATHS: Final = "Ask your Customer Success Manager for the paths, and pass them as Endpoints(...)."
 
 
-@final
 @dataclass(frozen=True, slots=True)
 class DoctorOptions:
     """The options of the command.
@@ -59,7 +58,6 @@ class DoctorOptions:
     is_rehearsal: bool = False
 
 
-@final
 class Tenant:
     """Requests to a tenant's server, with their responses."""
 
