@@ -115,6 +115,13 @@ def test_a_burn_up_says_what_it_shows() -> None:
     assert late.sentence == "After 65 s: 300 reported. That was 5 s after clearance."
 
 
+def test_a_quick_review_has_no_two_rows_of_the_same_time() -> None:
+    quick = BurnUp({"decided": [(0, 0), (0.03, 5)]}, clearance=60)
+    assert [line.split() for line in lines(quick)[2:-1]] == [["0.0", "s", "#" * 66, "5"]]
+    seconds = [line.split(" s")[0] for line in lines(BurnUp({"decided": [(0, 0), (0.9, 5)]}, clearance=60))[2:-1]]
+    assert len(seconds) == len(set(seconds)) == 9
+
+
 def test_what_came_late_has_another_colour() -> None:
     def colours(chart: Histogram | BurnUp) -> list[str]:
         console = Console(file=io.StringIO(), width=76, force_terminal=True, color_system="standard")

@@ -182,7 +182,8 @@ class BurnUp:
             legend = [f"{mark} {name}" for mark, name in zip(_marks(console, len(names)), names, strict=True)]
             yield Text("   ").join(Text(text, style) for text, style in zip(legend, styles, strict=True))
             most = max(self.total or 0, *(_at(points, self.last) for points in self.series.values()))
-            moments = [self.last * row / _ROWS for row in range(1, _ROWS + 1)]
+            rows = max(1, min(_ROWS, int(self.last * 10)))  # their labels show tenths of a second
+            moments = [self.last * row / rows for row in range(1, rows + 1)]
             label = max(len(f"{moment:,.1f} s") for moment in moments)
             room = options.max_width - label - len(f"{most:,}") - 4
             for moment in moments:
