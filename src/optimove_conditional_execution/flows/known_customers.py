@@ -149,13 +149,7 @@ class KnownCustomers:
         for place, row in zip(places, rows, strict=True):
             flag, known = flags[place], sets[place]
             number = add(known, row)
-            if not flag and not known and number < _WIDE:
-                sets[place] = number
-                flags[place] = _READ | _QUEUED
-                asked.append(number)
-                alone.append(True)
-                continue
-            alone.append(False)
+            alone.append(not flag and not known)
             if flag & _READ:
                 again += 1
             if number == known and (flag & _QUEUED or flag & _STANDING not in _ASKED_AGAIN):
