@@ -207,7 +207,7 @@ class Asking:
                     len(asked.ids),
                 )
             self.unknown_ids += result.unknown_ids
-        left = needed.difference(asked.ids) | result.failed.keys() & needed
+        left = needed.difference(asked.ids) | needed.intersection(result.failed)
         if left:
             batch.shrink_to(left, attempt=batch.customers.attempt)
             texts = Counter(failure.text for name, failure in result.failed.items() if name in needed)
