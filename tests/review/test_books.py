@@ -6,7 +6,6 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import Any, final
 
@@ -24,7 +23,7 @@ from optimove_conditional_execution import (
     ServerError,
 )
 from optimove_conditional_execution.flows.journal import FIRST_DENIAL, DecidedBatch
-from optimove_conditional_execution.flows.known_customers import KnownCustomers, Standing
+from optimove_conditional_execution.flows.known_customers import Asked, KnownCustomers, Standing
 from optimove_conditional_execution.flows.ledger import Answered, Ledger
 from optimove_conditional_execution.flows.reviewer_answer import InvalidAnswer, failure_of, parse_answer
 from optimove_conditional_execution.flows.row_sets import RowSets
@@ -72,7 +71,8 @@ def test_a_table_of_customers_grows_and_keeps_what_it_knows() -> None:
         _, asked, _, again = known.read([f"C{number}" for number in range(start, start + 5_000)], row * 5_000)
         assert (set(asked), again) == ({1}, 0)
         if start == 10_000:
-            known.refuse(known.places([f"C{number}" for number in range(15_000)]), [1] * 15_000, Standing.DENIED)
+            names = tuple([f"C{number}" for number in range(15_000)])
+            known.refuse(Asked(names, tuple(known.places(names)), (1,) * 15_000), Standing.DENIED)
     assert len(known) == 200_000
     everybody = [f"C{number}" for number in range(200_000)]
     read = known.read(everybody, row * 200_000)
@@ -116,19 +116,19 @@ def test_personal_promo_codes_do_not_confuse_anybody() -> None:
     """More sets than are shared, and than two bytes can number."""
     sets = RowSets()
     known = KnownCustomers(sets)
-    names = [f"C{number}" for number in range(70_000)]
+    names = tuple([f"C{number}" for number in range(70_000)])
     rows = [(504, 19, 7, (f"CODE-{number}",)) for number in range(70_000)]
     places, asked, _, _ = known.read(names, rows)
-    first = list(asked)
-    assert known.approve(places, first) == [True] * 70_000
+    first = tuple(asked)
+    assert known.approve(Asked(names, tuple(places), first)) == [True] * 70_000
     assert set(known.read(names, rows).asked) == {0}
     second = known.read(names[-2:], [(505, 19, 7, ())] * 2).asked
     assert [len(sets.rows(number)) for number in second] == [2, 2]
     assert sets.rows(second[1])[0].promo_codes == ("CODE-69999",)
     assert known.counts[Standing.APPROVED] == 69_998
     restored = KnownCustomers(RowSets())
-    numbers = list(map(restored._row_sets.number, map(sets.text, first)))
-    assert restored.approve(restored.places(names), numbers) == [True] * 70_000
+    numbers = tuple(map(restored._row_sets.number, map(sets.text, first)))
+    assert restored.approve(Asked(names, tuple(restored.places(names)), numbers)) == [True] * 70_000
     assert set(restored.read(names, rows).asked) == {0}
 
 
@@ -383,15 +383,15 @@ def run(disk: Disk, pages: list[Rows], *, size: int, chunk: int, report_denied: 
     for page in come:
         rows = [{"CustomerID": name, "ChannelID": channel} for name, channel in page]
         ledger.add_rows([CampaignCustomer.model_validate(each) for each in rows])
-        while (asked := ledger.next_batch(size, flush=page is come[-1])) is not None:
-            for one in asked.customers:
+        while (batch := ledger.next_batch(size, flush=page is come[-1])) is not None:
+            for one in batch.customers:
                 about = {(one.customer_id, row.channel_id) for row in one.rows}
                 assert not about <= disk.decided_on_disk, "decided about twice"
                 disk.asked[one.customer_id, len(one.rows)] += 1
-            shown = {one.customer_id: {row.channel_id for row in one.rows} for one in asked.customers}
-            answer = parse_answer(asked.ids, [name for name in asked.ids if not says_no(name, shown[name])])
+            shown = {one.customer_id: {row.channel_id for row in one.rows} for one in batch.customers}
+            answer = parse_answer(batch.asked.ids, [name for name in batch.asked.ids if not says_no(name, shown[name])])
             disk.step()
-            disk.record(ledger, ledger.decide(replace(Answered.about(asked), result=answer)))
+            disk.record(ledger, ledger.decide(Answered(batch.asked, answer)))
             disk.decided_on_disk |= {(name, channel) for name, channels in shown.items() for channel in channels}
     if ledger.unreleased:
         disk.record(ledger, DecidedBatch(released=disk.runs))
@@ -423,7 +423,7 @@ def test_what_a_later_run_approves_is_not_taken_for_sent(crashed_after: int) -> 
         books.add_rows([CampaignCustomer.model_validate({"CustomerID": name, "ChannelID": at}) for name, at in rows])
         batch = books.next_batch(100, flush=True)
         assert batch is not None
-        return books.decide(replace(Answered.about(batch), result=parse_answer(batch.ids, approved)))
+        return books.decide(Answered(batch.asked, parse_answer(batch.asked.ids, approved)))
 
     before = ledger()
     log = [
@@ -516,7 +516,7 @@ def test_a_large_batch_leaves_in_small_updates() -> None:
     batch = ledger.next_batch(len(names))
     assert batch is not None
     answer = parse_answer(names, names[:8_001])
-    ledger.mark_recorded([ledger.decide(replace(Answered.about(batch), result=answer))])
+    ledger.mark_recorded([ledger.decide(Answered(batch.asked, answer))])
     ledger.send_all()
     chunks = list(iter(ledger.next_chunk, None))
     told = [(name, chunk.approves) for chunk in chunks for name in chunk.ids]

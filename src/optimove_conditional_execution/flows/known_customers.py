@@ -6,9 +6,10 @@ A file of its own, since it is a data structure that neither reads nor decides.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
-from itertools import islice
+from itertools import compress, islice
 from typing import Final, NamedTuple
 
 from .row_sets import Row, RowSets
@@ -56,6 +57,28 @@ _NOT_LOST: Final = bytes(
     flag for flag in range(256) if not flag & _EVER_APPROVED or flag & _STANDING == Standing.APPROVED
 )
 _RELEASED: Final = bytes(flag | _FINAL if flag & _STANDING == Standing.APPROVED else flag for flag in range(256))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Customers whom the reviewer is asked about.
+
+    Attributes:
+        ids: Their ids.
+        places: Their places in `KnownCustomers`, in that order.
+        row_sets: The numbers of the row sets that it is asked about, in that order.
+    """
+
+    ids: tuple[str, ...]
+    places: tuple[int, ...]
+    row_sets: tuple[int, ...]
+
+    def only(self, ids: Collection[str]) -> Asked:
+        """Return those of the customers who are among these."""
+        keep = list(map(ids.__contains__, self.ids)) if ids else ()
+        return Asked(
+            tuple(compress(self.ids, keep)), tuple(compress(self.places, keep)), tuple(compress(self.row_sets, keep))
+        )
 
 
 class Read(NamedTuple):
@@ -126,13 +149,7 @@ class KnownCustomers:
         for place, row in zip(places, rows, strict=True):
             flag, known = flags[place], sets[place]
             number = add(known, row)
-            if not flag and not known and number < _WIDE:
-                sets[place] = number
-                flags[place] = _READ | _QUEUED
-                asked.append(number)
-                alone.append(True)
-                continue
-            alone.append(False)
+            alone.append(not flag and not known)
             if flag & _READ:
                 again += 1
             if number == known and (flag & _QUEUED or flag & _STANDING not in _ASKED_AGAIN):
@@ -170,16 +187,16 @@ class KnownCustomers:
             self._flags[place] = flag | _READ
         return skipped, again
 
-    def approve(self, places: Sequence[int], asked: list[int]) -> list[bool]:
+    def approve(self, asked: Asked) -> list[bool]:
         """Apply approvals, each of the rows that were asked about; return for each whether it is the customer's first.
 
         A customer whose other rows are known is approved only once an answer about all of them approves.
         """
-        if self._settle_usual(places, asked, Standing.APPROVED, _EVER_APPROVED):
-            return [True] * len(places)
+        if self._settle_usual(asked, Standing.APPROVED, _EVER_APPROVED):
+            return [True] * len(asked.ids)
         first: list[bool] = []
         flags = self._flags
-        for place, number in zip(places, asked, strict=True):
+        for place, number in zip(asked.places, asked.row_sets, strict=True):
             covers = self._covers(place, number)
             flag = flags[place]
             is_open = flag & _STANDING not in _DECIDED
@@ -190,18 +207,18 @@ class KnownCustomers:
                 flags[place] = flag | _EVER_APPROVED
         return first
 
-    def refuse(self, places: Sequence[int], asked: list[int], standing: Standing) -> tuple[list[bool], list[bool]]:
+    def refuse(self, asked: Asked, standing: Standing) -> tuple[list[bool], list[bool]]:
         """Apply denials or abstentions; one of any row is one of the customer, unless an approval is final.
 
         Returns:
             For each whether it is the customer's first. And for each whether it revokes an approval.
         """
-        if self._settle_usual(places, asked, standing):
-            return [True] * len(places), [False] * len(places)
+        if self._settle_usual(asked, standing):
+            return [True] * len(asked.ids), [False] * len(asked.ids)
         first: list[bool] = []
         revoked: list[bool] = []
         flags = self._flags
-        for place, number in zip(places, asked, strict=True):
+        for place, number in zip(asked.places, asked.row_sets, strict=True):
             self._covers(place, number)
             flag = flags[place]
             is_new = flag & _STANDING not in _DECIDED and not flag & _FINAL
@@ -211,24 +228,24 @@ class KnownCustomers:
                 flags[place] = self._stand(flag, standing)
         return first, revoked
 
-    def _settle_usual(self, places: Sequence[int], asked: list[int], standing: Standing, more: int = 0) -> bool:
+    def _settle_usual(self, asked: Asked, standing: Standing, more: int = 0) -> bool:
         """Apply answers if they are all about customers of whom nothing else is known; return whether they are."""
-        flags = self._flags
+        flags, places = self._flags, asked.places
         if bytes(map(flags.__getitem__, places)) != _ALL_ASKED * len(places):
             return False
-        if self.sets_of(places) != asked:
+        if self.sets_of(places) != asked.row_sets:
             return False
         for place in places:
             flags[place] = _ASKED | standing | more
         self._count(len(places), Standing.OPEN, standing)
         return True
 
-    def leave_open(self, places: Sequence[int], asked: Sequence[int], standing: Standing) -> None:
+    def leave_open(self, asked: Asked, standing: Standing) -> None:
         """Apply that there was no answer about rows: `Standing.FAILED` or `Standing.OPEN`.
 
         It changes nothing for a customer of whom the same rows are decided about by another answer.
         """
-        for place, number in zip(places, asked, strict=True):
+        for place, number in zip(asked.places, asked.row_sets, strict=True):
             known = self._sets[place]
             self._covers(place, number)
             flag = self._flags[place]
@@ -261,9 +278,9 @@ class KnownCustomers:
         """Whether nobody who was approved by some answer stands otherwise by now."""
         return not self._flags.translate(None, _NOT_LOST)
 
-    def sets_of(self, places: Iterable[int]) -> list[int]:
+    def sets_of(self, places: Iterable[int]) -> tuple[int, ...]:
         """Return for each customer the number of the row set of all rows that are known."""
-        return list(map(self._sets.__getitem__, places))
+        return tuple(map(self._sets.__getitem__, places))
 
     def those_who(self, ids: Sequence[str], standing: Standing, *, only_final: bool = False) -> list[bool]:
         """Return for each customer whether they stand so; with `only_final` also whether an approval is final."""

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import zlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from itertools import chain, compress, count, islice, repeat
@@ -16,7 +16,7 @@ from typing import Any, Final
 from ..models.campaign import CONTROL_GROUP, CampaignCustomer, CustomerBatch
 from ..models.events import CampaignReadyEvent
 from .journal import FIRST_DENIAL, DecidedBatch, Ranges, ranges_of
-from .known_customers import KnownCustomers, Standing
+from .known_customers import Asked, KnownCustomers, Standing
 from .reviewer_answer import Batch, BatchResult
 from .row_sets import Row, RowSets, row_of
 
@@ -60,35 +60,12 @@ class Answered:
     """The answer to a batch, or to what was left of it after earlier attempts.
 
     Attributes:
-        ids: The customers.
-        places: Their places in `KnownCustomers`.
-        row_sets: The numbers of the row sets that they were asked about with.
-        result: The answer; None when there was none before time was up.
-        was_asked: Whether the reviewer was asked.
+        asked: The customers.
+        result: The answer.
     """
 
-    ids: Sequence[str]
-    places: Sequence[int]
-    row_sets: Sequence[int]
-    result: BatchResult | None = None
-    was_asked: bool = True
-
-    @classmethod
-    def about(cls, batch: Batch, *, was_asked: bool = True) -> Answered:
-        """Return that there was no answer about the customers of a batch."""
-        return cls(batch.ids, batch.places, batch.row_sets, was_asked=was_asked)
-
-    def only(self, ids: Set[str]) -> Answered:
-        """Return the answer about these customers alone."""
-        keep = [name in ids for name in self.ids]
-        if all(keep):
-            return self
-        return dataclasses.replace(
-            self,
-            ids=tuple(compress(self.ids, keep)),
-            places=tuple(compress(self.places, keep)),
-            row_sets=tuple(compress(self.row_sets, keep)),
-        )
+    asked: Asked
+    result: BatchResult
 
 
 class Ledger:
@@ -210,19 +187,19 @@ class Ledger:
         self._has_restored = True
         known, numbers = self._known, [self._row_sets.number(text) for text in batch.row_sets] or [0]
         places = iter(known.places(batch.ids))
-        asked = iter([numbers[index] for index in batch.row_set_of] or repeat(numbers[0]))
+        row_sets = iter([numbers[index] for index in batch.row_set_of] or repeat(numbers[0]))
 
-        def of(ids: Sequence[str]) -> tuple[list[int], list[int]]:
-            return list(islice(places, len(ids))), list(islice(asked, len(ids)))
+        def asked(ids: tuple[str, ...]) -> Asked:
+            return Asked(ids, tuple(islice(places, len(ids))), tuple(islice(row_sets, len(ids))))
 
-        known.approve(*of(batch.approved))
-        known.refuse(*of(batch.denied), Standing.DENIED)
-        known.refuse(*of(batch.abstained), Standing.ABSTAINED)
-        known.approve(*of(batch.confirmed))
+        known.approve(asked(batch.approved))
+        known.refuse(asked(batch.denied), Standing.DENIED)
+        known.refuse(asked(batch.abstained), Standing.ABSTAINED)
+        known.approve(asked(batch.confirmed))
         for ids in batch.failed.values():
-            known.leave_open(*of(ids), Standing.FAILED)
-        known.leave_open(*of(batch.unanswered), Standing.OPEN)
-        known.leave_open(*of(batch.not_reached), Standing.OPEN)
+            known.leave_open(asked(ids), Standing.FAILED)
+        known.leave_open(asked(batch.unanswered), Standing.OPEN)
+        known.leave_open(asked(batch.not_reached), Standing.OPEN)
         known.finish(self._approvals.add(batch.approved))
         self._denials.add(batch.denied)
         self._has_revoked |= bool(batch.revoked)
@@ -268,61 +245,45 @@ class Ledger:
         customers = tuple(map(queue.pop, places))
         self.batches += 1
         shown = CustomerBatch(customers, event=self._event, number=self.batches)
-        return Batch(shown, tuple(map(_id_of, customers)), places, self._known.sets_of(places))
+        return Batch(shown, Asked(tuple(map(_id_of, customers)), places, self._known.sets_of(places)))
 
     def decide(self, answered: Answered) -> DecidedBatch:
         """Apply an answer, in the order in which answers are recorded, and return what to record."""
-        ids, result, known = answered.ids, answered.result, self._known
-        if result is None:
-            known.leave_open(answered.places, answered.row_sets, Standing.OPEN)
-            unanswered, not_reached = (tuple(ids), ()) if answered.was_asked else ((), tuple(ids))
-            self.unanswered += len(unanswered)
-            return self._with_row_sets(DecidedBatch(unanswered=unanswered, not_reached=not_reached), answered)
-
-        def those_in(names: Set[str]) -> tuple[tuple[str, ...], tuple[list[int], list[int]]]:
-            chosen = list(map(names.__contains__, ids)) if names else ()
-            about = list(compress(answered.places, chosen)), list(compress(answered.row_sets, chosen))
-            return tuple(compress(ids, chosen)), about
-
+        asked, result, known = answered.asked, answered.result, self._known
         kinds: defaultdict[str, set[str]] = defaultdict(set)
         for name, failure in result.failed.items():
             kinds[failure.kind].add(name)
-        refused = frozenset(ids).difference(
+        refused = frozenset(asked.ids).difference(
             result.approved, result.abstained, result.failed, result.not_reached, result.unanswered
         )
-        yes, about = those_in(result.approved)
-        is_first = known.approve(*about)
-        no, about = those_in(refused)
-        is_denied, is_revoked = known.refuse(*about, Standing.DENIED)
-        withheld, about = those_in(result.abstained)
-        is_withheld, is_withdrawn = known.refuse(*about, Standing.ABSTAINED)
-        failed: dict[str, tuple[str, ...]] = {}
-        for kind, names in kinds.items():
-            failed[kind], about = those_in(names)
-            known.leave_open(*about, Standing.FAILED)
-        not_reached, about = those_in(result.not_reached)
-        known.leave_open(*about, Standing.OPEN)
-        unanswered, about = those_in(result.unanswered)
-        known.leave_open(*about, Standing.OPEN)
-        self.unanswered += len(unanswered)
-        self.answered += len(ids) - len(not_reached) - len(unanswered)
+        yes, no, withheld = asked.only(result.approved), asked.only(refused), asked.only(result.abstained)
+        is_first = known.approve(yes)
+        is_denied, is_revoked = known.refuse(no, Standing.DENIED)
+        is_withheld, is_withdrawn = known.refuse(withheld, Standing.ABSTAINED)
+        failed = {kind: asked.only(names) for kind, names in kinds.items()}
+        for each in failed.values():
+            known.leave_open(each, Standing.FAILED)
+        not_reached, unanswered = asked.only(result.not_reached), asked.only(result.unanswered)
+        known.leave_open(not_reached, Standing.OPEN)
+        known.leave_open(unanswered, Standing.OPEN)
+        self.unanswered += len(unanswered.ids)
+        self.answered += len(asked.ids) - len(not_reached.ids) - len(unanswered.ids)
+        settled = ((yes.ids, is_first), (no.ids, is_denied), (withheld.ids, is_withheld))
+        approved, denied, abstained = (tuple(compress(ids, is_new)) for ids, is_new in settled)
         batch = DecidedBatch(
-            approved=tuple(compress(yes, is_first)),
-            denied=tuple(compress(no, is_denied)),
-            abstained=tuple(compress(withheld, is_withheld)),
-            confirmed=(*_without(yes, is_first), *_without(no, is_denied), *_without(withheld, is_withheld)),
-            revoked=(*compress(no, is_revoked), *compress(withheld, is_withdrawn)),
-            failed={kind: names for kind, names in failed.items() if names},
-            unanswered=unanswered,
-            not_reached=not_reached,
+            approved=approved,
+            denied=denied,
+            abstained=abstained,
+            confirmed=tuple([name for ids, is_new in settled for name in compress(ids, map(not_, is_new))]),
+            revoked=(*compress(no.ids, is_revoked), *compress(withheld.ids, is_withdrawn)),
+            failed={kind: each.ids for kind, each in failed.items() if each.ids},
+            unanswered=unanswered.ids,
+            not_reached=not_reached.ids,
             reasons=dict(result.reasons),
         )
-        return self._with_row_sets(batch, answered)
-
-    def _with_row_sets(self, batch: DecidedBatch, answered: Answered) -> DecidedBatch:
-        numbers = answered.row_sets
+        numbers: Sequence[int] = asked.row_sets
         if len(set(numbers)) > 1:
-            asked_about = dict(zip(answered.ids, numbers, strict=True))
+            asked_about = dict(zip(asked.ids, numbers, strict=True))
             numbers = [asked_about[name] for name in batch.ids]
         distinct = {number: index for index, number in enumerate(dict.fromkeys(numbers))}
         return dataclasses.replace(
@@ -471,7 +432,3 @@ class _Log:
     def _unpacked(self) -> Iterator[tuple[int, list[str]]]:
         for start, packed in self._blocks:
             yield start, json.loads(zlib.decompress(packed))
-
-
-def _without(names: Sequence[str], those: Iterable[bool]) -> Iterator[str]:
-    return compress(names, map(not_, those))

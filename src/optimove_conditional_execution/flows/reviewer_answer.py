@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from ..errors import OptimoveError
 from ..handlers import Decision, kind_of
 from ..models.campaign import CampaignCustomer, CustomerBatch
 from .effects import exception_name, original
+from .known_customers import Asked
 
 
 class InvalidAnswer(OptimoveError):  # noqa: N818 - a kind of failure of the reviewer's, told by name in a log
@@ -95,15 +95,11 @@ class Batch:
 
     Attributes:
         customers: The customers, each once, as the reviewer gets them.
-        ids: Their ids, in that order.
-        places: Their places in the ledger's `KnownCustomers`, in that order.
-        row_sets: The numbers of their row sets, in that order.
+        asked: The same customers, in that order.
     """
 
     customers: CustomerBatch
-    ids: Sequence[str]
-    places: Sequence[int]
-    row_sets: Sequence[int]
+    asked: Asked
 
     def shrink_to(self, ids: Set[str], *, attempt: int) -> None:
         """Keep those customers who still need an answer.
@@ -112,16 +108,9 @@ class Batch:
             ids: Their ids.
             attempt: The number of the attempt that is to give it.
         """
-        keep = [name in ids for name in self.ids]
-        self.places = tuple(itertools.compress(self.places, keep))
-        self.row_sets = tuple(itertools.compress(self.row_sets, keep))
-        self.ids = tuple(itertools.compress(self.ids, keep))
-        self.customers = CustomerBatch(
-            itertools.compress(self.customers, keep),
-            event=self.customers.event,
-            number=self.customers.number,
-            attempt=attempt,
-        )
+        before, self.asked = self.customers, self.asked.only(ids)
+        left = [customer for customer in before if customer.customer_id in ids]
+        self.customers = CustomerBatch(left, event=before.event, number=before.number, attempt=attempt)
 
 
 def failure_of(error: BaseException, *, who: str = "reviewer") -> Failure:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Literal
 
 from ..deadline import Deadline
+from ..flows.known_customers import Asked
 from ..flows.ledger import Answered
 from ..flows.reviewer_answer import Batch, BatchResult, Failure, failure_of
 from .config import LOGGER, ReviewConfig
@@ -107,11 +108,14 @@ class Asking:
 
     def unanswered(self) -> list[Answered]:
         """Return, when asking is over, those without an answer; a failure of the last attempt is one."""
-        return [
-            Answered.about(batch, was_asked=batch in self._asked)
-            for batch in self._open
-            if batch in self._asked or batch not in self._failures
-        ]
+        left: list[Answered] = []
+        for batch in self._open:
+            ids = frozenset(batch.asked.ids)
+            if batch in self._asked:
+                left.append(Answered(batch.asked, BatchResult(frozenset(), unanswered=ids)))
+            elif batch not in self._failures:
+                left.append(Answered(batch.asked, BatchResult(frozenset(), not_reached=ids)))
+        return left
 
     def close(self) -> None:
         """Ignore what comes later: the pass is over."""
@@ -134,14 +138,14 @@ class Asking:
         pause = min(_FIRST_PAUSE * 2 ** (attempt - 1), _LONGEST_PAUSE)
         has_time = pause < self._answer_until.remaining() and not self._stopped.is_set()
         if attempt < self._config.batch_attempts and has_time:
-            batch.shrink_to(frozenset(batch.ids), attempt=attempt + 1)
+            batch.shrink_to(frozenset(batch.asked.ids), attempt=attempt + 1)
             group.create_task(self._ask_again(batch, pause, group))
         else:
             self._open.pop(batch, None)
             self._give_up(batch)
 
     async def _ask_again(self, batch: Batch, pause: float, group: asyncio.TaskGroup) -> None:
-        size = len(batch.ids)
+        size = len(batch.asked.ids)
         self._waiting += size
         if self._waiting >= _MOST_WAITING:
             self._has_room.clear()
@@ -155,18 +159,16 @@ class Asking:
 
     async def _attempt(self, batch: Batch, group: asyncio.TaskGroup) -> bool:
         """Call the reviewer once, and return whether it is to be asked again about what is left of the batch."""
-        about = Answered.about(batch)
-        asked = {each.customer_id: each for each in batch.customers} if self._keep_payloads else {}
+        asked = batch.asked
+        customers = {each.customer_id: each for each in batch.customers} if self._keep_payloads else {}
         deadline, at_last = self._deadlines()
         is_bounded = deadline is not self._answer_until
 
         def on_late(result: BatchResult) -> None:
             # It is still the first answer when the next attempt has none, and may never have one.
             if batch in self._open and not self._answer_until.expired:
-                without = result.not_reached | result.unanswered
-                first = about.only(frozenset(about.ids) - without)
-                if asked:
-                    result = dataclasses.replace(result, customers=asked)
+                first = asked.only(frozenset(asked.ids) - result.not_reached - result.unanswered)
+                result = dataclasses.replace(result, customers=customers)
                 group.create_task(self._settle(batch, first, result))
 
         unit: Unit = "customers"
@@ -178,25 +180,23 @@ class Asking:
                 return False  # no customer of the batch counts as reached
             unit = "batches"
             failure = _TIMED_OUT if is_late else failure_of(error)
-            result = BatchResult(frozenset(), failed=dict.fromkeys(about.ids, failure))
+            result = BatchResult(frozenset(), failed=dict.fromkeys(asked.ids, failure))
         self._asked.discard(batch)
         if (late := result.not_reached | result.unanswered) and not self._answer_until.expired:
             failed = {**result.failed, **dict.fromkeys(late, _TIMED_OUT)}
             result = dataclasses.replace(result, failed=failed, not_reached=frozenset(), unanswered=frozenset())
-        if asked:
-            result = dataclasses.replace(result, customers=asked)
         self._log(unit, result.failed.values())
-        await self._settle(batch, about, result, unit)
+        await self._settle(batch, asked, dataclasses.replace(result, customers=customers), unit)
         return batch in self._open
 
-    async def _settle(self, batch: Batch, about: Answered, result: BatchResult, unit: Unit = "customers") -> None:
+    async def _settle(self, batch: Batch, asked: Asked, result: BatchResult, unit: Unit = "customers") -> None:
         """Hand an answer on, about those of its customers who have none yet; the batch keeps those who failed."""
         if batch not in self._open:
             return
-        needed = frozenset(batch.ids)
-        if about.ids is not batch.ids:  # some have an answer by now
-            about = about.only(needed)
-        if not about.ids:
+        needed = frozenset(batch.asked.ids)
+        if asked is not batch.asked:  # some have an answer by now
+            asked = asked.only(needed)
+        if not asked.ids:
             return
         if result.unknown_ids:
             if not self.unknown_ids:  # logged once; the report has the total
@@ -204,10 +204,10 @@ class Asking:
                     "campaign %d: the reviewer returned %d ids that are not in its batch of %d; not sent",
                     self._campaign_id,
                     result.unknown_ids,
-                    len(about.ids),
+                    len(asked.ids),
                 )
             self.unknown_ids += result.unknown_ids
-        left = needed.difference(about.ids) | result.failed.keys() & needed
+        left = needed.difference(asked.ids) | needed.intersection(result.failed)
         if left:
             batch.shrink_to(left, attempt=batch.customers.attempt)
             texts = Counter(failure.text for name, failure in result.failed.items() if name in needed)
@@ -215,7 +215,7 @@ class Asking:
         else:
             del self._open[batch]
             self._failures.pop(batch, None)
-        await self._on_answer(dataclasses.replace(about, result=result))
+        await self._on_answer(Answered(asked, result))
 
     def _deadlines(self) -> tuple[Deadline, Deadline]:
         """Return when the reviewer is to return, and when it is abandoned."""

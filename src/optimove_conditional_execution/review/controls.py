@@ -148,7 +148,7 @@ class Controlled(Runtime):
         on_late: Callable[[BatchResult], None] | None = None,
     ) -> BatchResult:
         """Call the reviewer, unless the switch answers in its place; see `Runtime.ask`."""
-        ids, controls = batch.ids, self._controls
+        ids, controls = batch.asked.ids, self._controls
         stopped = await self._look(deadline)
         if stopped is not None:
             return self._observed(ids, _answer(ids, stopped))

@@ -9,7 +9,7 @@ import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from typing import Any, Final, cast, overload
+from typing import Final, cast, overload
 
 from .. import validation
 from ..deadline import Deadline
@@ -81,9 +81,6 @@ class _Work:
     def add(self, customer: CampaignCustomer, answer: object) -> None:
         self._answers[customer.customer_id] = answer
 
-    def add_error(self, customer: CampaignCustomer, error: BaseException) -> None:
-        self._answers[customer.customer_id] = failure_of(error, who="function")
-
     def answer(self) -> BatchResult:
         asked = self._asked.copy().keys()
         answers = self._answers.copy()
@@ -129,9 +126,8 @@ class _InThreads:
             try:
                 answer: object = self._function(customer)
             except BaseException as error:  # noqa: BLE001 - a failure counts for one customer alone, SystemExit too
-                work.add_error(customer, error)
-            else:
-                work.add(customer, answer)
+                answer = failure_of(error, who="function")
+            work.add(customer, answer)
 
 
 class _InTasks:
@@ -162,8 +158,7 @@ class _InTasks:
             while (customer := work.next()) is not None:
                 try:
                     with contained():
-                        answer: Any = await self._function(customer)
+                        answer: object = await self._function(customer)
                 except Exception as error:  # noqa: BLE001 - a failure counts for one customer alone
-                    work.add_error(customer, error)
-                else:
-                    work.add(customer, answer)
+                    answer = failure_of(error, who="function")
+                work.add(customer, answer)

@@ -21,6 +21,7 @@ from ..flows.ledger import Answered, Ledger
 from ..flows.paging import UnreadableRows, seconds_for_customers
 from ..flows.report import CompletionEstimate, Progress, ReviewReport
 from ..flows.review_log import Decided, RunRecords
+from ..flows.reviewer_answer import BatchResult
 from ..models.events import CampaignReadyEvent
 from ..observers import notify
 from .asking import HANDING_OVER_SECONDS, Asking
@@ -271,7 +272,8 @@ class Pipeline:
         for answered in self._asking.unanswered():
             await self._decided.put(answered)
         while (batch := self.ledger.next_batch(self.config.batch_size, flush=True)) is not None:
-            await self._decided.put(Answered.about(batch, was_asked=False))
+            not_reached = BatchResult(frozenset(), not_reached=frozenset(batch.asked.ids))
+            await self._decided.put(Answered(batch.asked, not_reached))
         is_near = self.ledger.rows > 0 and self._ask_until.remaining() <= _NEAR_SECONDS
         if self.is_last and is_near and not self._last_page_read:
             while not self._ask_until.expired and not self._stopping.is_set():

@@ -111,7 +111,7 @@ class Runtime(abc.ABC):
             at_last: When it is abandoned: a little later, so that what it returns at its deadline counts.
             on_late: Called with what an abandoned thread returns in the end.
         """
-        customers, ids = batch.customers, batch.ids
+        customers, ids = batch.customers, batch.asked.ids
         if is_async(self._reviewer):
             return await _in_time(asyncio.ensure_future(self._awaited(customers, ids, deadline, at_last)), at_last)
         asked = self._reviewers.submit(self._asked, (customers, ids, deadline, at_last if on_late is None else None))
