@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable
 from os import PathLike
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 
+from .. import stores  # a decision log is loaded by the receivers that have one
 from ..client import AsyncOptimoveClient, OptimoveClient
 from ..deadline import Deadline, TransitEstimate
 from ..drivers import Pools, arun, run, start_task
 from ..errors import ConfigurationError
 from ..flows.budget import BudgetEstimator, Reserve
 from ..flows.claims import ClaimStore
-from ..flows.decision_log import DecisionLog, OnLogFailure, check_log
 from ..flows.effects import Flow, exception_name
 from ..flows.outcome import Outcome, OutcomeBuilder, OutcomeKind
 from ..flows.webhook import (
@@ -82,8 +82,8 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
         claims: ClaimStore | None = None,
         lease: float | None = None,
         on_store_failure: OnStoreFailure = "refuse",
-        decision_log: DecisionLog | None = None,
-        on_log_failure: OnLogFailure = "refuse",
+        decision_log: stores.DecisionLog | None = None,
+        on_log_failure: Literal["refuse", "decide"] = "refuse",
         reserve: float | None = None,
         max_concurrency: int = 100,
         max_body: int = MAX_BODY,
@@ -155,7 +155,10 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
             raise ConfigurationError(
                 'on_store_failure must be "refuse" (send nothing) or "decide" (without the store).'
             )
-        check_log(decision_log, on_log_failure)
+        if decision_log is not None or on_log_failure != "refuse":
+            from ..flows.decision_log import check_log
+
+            check_log(decision_log, on_log_failure)
         if lease is not None:
             seconds("lease", lease, above_zero=True)
         integer("max_concurrency", max_concurrency)
@@ -228,7 +231,7 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
     _in_loop: ClassVar[bool]
 
     def _make_shadow(
-        self, given: H | Shadow[H], around: Around | None, log: DecisionLog | None
+        self, given: H | Shadow[H], around: Around | None, log: stores.DecisionLog | None
     ) -> Callable[[AskedNotification], None]:
         """Return what asks the shadow, without waiting for it.
 
