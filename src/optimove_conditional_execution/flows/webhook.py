@@ -89,7 +89,7 @@ class WebhookContext:
             question=question,
             lease=lease,
             deadline=budget.deadline,
-            kept=budget.kept,
+            kept_until=budget.kept_until,
             patience=patience if self.on_store_failure == "decide" else None,
             pause=self.pause,
             clock=self.clock,
