@@ -120,14 +120,14 @@ class Budget:
         transit: Seconds of transit time above that of the fastest recent ones, as far as deducted from the budget.
         deadline: Optimove's deadline, on our clock, or the host's if that is earlier.
         handler_deadline: When the handler's answer is due, so that there is time to deliver it.
-        kept_until: Until when, on the clock, a claim on the notification is to be kept; see `KEPT_AFTER`.
+        kept: Until when a claim on the notification is to be kept; see `KEPT_AFTER`.
     """
 
     seconds: float
     transit: float
     deadline: Deadline
     handler_deadline: Deadline
-    kept_until: float
+    kept: Deadline
 
 
 @dataclass(eq=False, frozen=True, slots=True, kw_only=True)
@@ -180,4 +180,4 @@ class BudgetEstimator:
         if host is not None and (until_host := host.remaining()) < deadline.remaining():
             deadline, usable = host, until_host
         handler_deadline = deadline.earlier_by(self.reserve.for_budget(usable))
-        return Budget(left, delay, deadline, handler_deadline, end + delay + KEPT_AFTER)
+        return Budget(left, delay, deadline, handler_deadline, Deadline(end + delay + KEPT_AFTER, self.clock))

@@ -10,12 +10,13 @@ import enum
 import hashlib
 import json
 import math
-import os
 import random
+import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol, final, runtime_checkable
 
 from ..deadline import Clock, Deadline
@@ -179,7 +180,7 @@ class LeasedClaim:
         question: The question of the notification.
         lease: Seconds of the lease.
         deadline: When the notification must be answered.
-        kept_until: Until when the claim must be kept, on the clock: past Optimove's deadline, which a host's can precede.
+        kept: Until when the claim must be kept: past Optimove's deadline, which a host's can precede.
         patience: Seconds for which a step that fails is tried again; None: until shortly before the deadline.
         pause: Sleeps for a number of seconds.
         clock: Monotonic, in seconds.
@@ -191,26 +192,23 @@ class LeasedClaim:
     question: str
     lease: float
     deadline: Deadline
-    kept_until: float
+    kept: Deadline
     patience: float | None
     pause: Callable[[float], Any]
     clock: Clock
     outage: StoreOutage
-    owner: str = field(default_factory=lambda: os.urandom(16).hex())
+    owner: str = field(default_factory=partial(secrets.token_hex, 16))
 
     @property
     def renewal(self) -> float:
         """Seconds after which the lease is to be renewed, and that this may take."""
         return self.lease / 3
 
-    def _ttl(self) -> float:
-        return max(0.0, self.kept_until - self.clock())
-
     def acquire(self) -> Flow[Claim]:
         """Acquire the claim; while another delivery holds it, wait until it is done, its lease ends or the deadline."""
         pauses: Iterator[float] | None = None
         while True:
-            claim: Claim = yield from self._retried("acquire", (self.lease, self._ttl()), Claim)
+            claim: Claim = yield from self._retried("acquire", (self.lease, self.kept.remaining()), Claim)
             if not _is_consistent(claim):
                 raise ConfigurationError(f"{type(self.store).__name__}.acquire returned an inconsistent Claim.")
             if claim.mine or claim.state is ClaimState.SETTLED or self.deadline.expired:
@@ -224,18 +222,18 @@ class LeasedClaim:
         """Extend the lease. A failure is ignored, and so is a claim that was lost: `record` will tell."""
         with suppress(Exception):
             within = Deadline.after(self.renewal, clock=self.clock)
-            yield from self._step("renew", (self.lease, self._ttl()), bool, within)
+            yield from self._step("renew", (self.lease, self.kept.remaining()), bool, within)
 
     def record(self, approval: Approval) -> Flow[bool]:
         """Write an answer down before it is sent; False: another delivery has the claim, and nothing may be sent."""
         claim = Claim(ClaimState.UNDELIVERED, approval)
-        return self._retried("update", (claim, self.lease, self._ttl()), bool)
+        return self._retried("update", (claim, self.lease, self.kept.remaining()), bool)
 
     def finish(self, claim: Claim | None, *, within: Deadline | None = None) -> Flow[bool]:
         """Write the final state, without a lease; False: it was lost. Or release the claim when it is None."""
         if claim is None:
             return self._step("release", (), object, within)
-        return self._step("update", (claim, 0.0, self._ttl()), bool, within)
+        return self._step("update", (claim, 0.0, self.kept.remaining()), bool, within)
 
     def _retried(self, name: str, arguments: tuple[object, ...], returns: type) -> Flow[Any]:
         if self.patience is None:

@@ -89,7 +89,7 @@ class WebhookContext:
             question=question,
             lease=lease,
             deadline=budget.deadline,
-            kept_until=budget.kept_until,
+            kept=budget.kept,
             patience=patience if self.on_store_failure == "decide" else None,
             pause=self.pause,
             clock=self.clock,
