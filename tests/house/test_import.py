@@ -47,7 +47,7 @@ NOT_NEEDED_AT_ONCE = {
     "models.campaign", "models.events", "operations.scheduled",
     "flows.controls", "flows.decision_log", "flows.delivery_log", "flows.journal", "flows.listener", "flows.paging",
     "flows.switch",
-    "receivers.listener", "reconciliation", "replay", "policy", "review", "switch",
+    "receivers.listener", "reconciliation", "replay", "policy", "review", "shadow.shadow", "switch",
     "signature_diagnosis", "stores.decisions", "stores.journals", "stores.sqlite_file", "transport.http",
 }  # fmt: skip
 FOREIGN_NOT_NEEDED_AT_ONCE = {"httpx", "importlib.metadata", "sqlite3", "tenacity", "urllib.request", "zipfile"}

@@ -14,24 +14,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
-from . import stores  # whose types are loaded when they are needed
-from .deadline import Deadline
-from .drivers import contained, not_awaitable
-from .errors import ConfigurationError, OptimoveError
-from .flows.effects import Late
-from .flows.outcome import KINDS
-from .flows.subject import Subject, subject_of, text_of
-from .flows.webhook import read_answer
-from .fork import detect_fork, reset_after_fork
-from .models.notification import WebhookNotification
-from .observers import SafeLogger, notify
-from .validation import check_callable, integer, is_async, seconds
-from .worker_pool import DaemonThreadPool, Submit, aresult_by, native_lock
+from ..deadline import Deadline
+from ..drivers import contained, not_awaitable
+from ..errors import ConfigurationError, OptimoveError
+from ..flows.decision_log import DecisionLog, DecisionRecord
+from ..flows.effects import Late
+from ..flows.outcome import KINDS
+from ..flows.subject import Subject, subject_of, text_of
+from ..flows.webhook import read_answer
+from ..fork import detect_fork, reset_after_fork
+from ..models.notification import WebhookNotification
+from ..observers import SafeLogger, notify
+from ..validation import check_callable, integer, is_async, seconds
+from ..worker_pool import DaemonThreadPool, Submit, aresult_by, native_lock
 
 if TYPE_CHECKING:  # loaded by the shadows of reviews
-    from .flows.decision_log import DecisionRecord
-    from .flows.reviewer_answer import BatchResult
-    from .models.campaign import CustomerBatch
+    from ..flows.reviewer_answer import BatchResult
+    from ..models.campaign import CustomerBatch
 
 F = TypeVar("F", bound=Callable[..., Any], covariant=True)
 
@@ -98,8 +97,7 @@ class Shadow(Generic[F]):
         Raises:
             ConfigurationError: A setting is invalid.
         """
-        # Loaded now, and not by the first answer, in an event loop.
-        from .flows import decision_log, reviewer_answer  # noqa: F401 - as above
+        from ..flows import reviewer_answer  # noqa: F401 - loaded now, and not by the first answer, in an event loop
 
         if not callable(function):
             raise ConfigurationError("shadow must be a handler or a reviewer.")
@@ -154,7 +152,7 @@ class Shadow(Generic[F]):
         self,
         function: Callable[..., Any],
         asked: Asked,
-        log: stores.DecisionLog | None,
+        log: DecisionLog | None,
         through: Callable[[DaemonThreadPool], Any] = lambda pool: pool,
     ) -> None:
         """Ask, and return at once; whatever goes wrong is no error of the caller's.
@@ -184,7 +182,7 @@ class Shadow(Generic[F]):
             self._leave()
             self._tell([asked.dropped()])
 
-    def _call(self, function: Callable[..., Any], asked: Asked, log: stores.DecisionLog | None) -> None:
+    def _call(self, function: Callable[..., Any], asked: Asked, log: DecisionLog | None) -> None:
         """Ask a plain function, in a thread."""
         try:
             deadline = self._deadline(asked)
@@ -197,9 +195,7 @@ class Shadow(Generic[F]):
         finally:
             self._leave()
 
-    async def _await(
-        self, function: Callable[..., Any], asked: Asked, log: stores.DecisionLog | None, submit: Submit
-    ) -> None:
+    async def _await(self, function: Callable[..., Any], asked: Asked, log: DecisionLog | None, submit: Submit) -> None:
         """Ask a coroutine function, in the event loop."""
         running: asyncio.Future[Any] | None = None
         try:
@@ -227,7 +223,7 @@ class Shadow(Generic[F]):
     def _deadline(self, asked: Asked) -> Deadline:
         return Deadline.after(asked.seconds if self._timeout is None else self._timeout)
 
-    def _note(self, asked: Asked, log: stores.DecisionLog | None, answer: object, error: BaseException | None) -> None:
+    def _note(self, asked: Asked, log: DecisionLog | None, answer: object, error: BaseException | None) -> None:
         try:
             answers, records = asked.compare(answer, error)
             self._tell(answers)
@@ -290,14 +286,12 @@ class AskedNotification:
 
     def compare(self, answer: object, error: BaseException | None) -> tuple[list[ShadowAnswer], list[DecisionRecord]]:
         """Return what the shadow's answer is beside the real one, and the record of it."""
-        from .flows.decision_log import DecisionRecord
-
         subject = subject_of(self.about)
         observed, given = "failed", dict[str, Any]()
         if isinstance(error, Late):
             observed = "late"
         elif error is not None:
-            from .flows.reviewer_answer import failure_of
+            from ..flows.reviewer_answer import failure_of
 
             given["error"] = failure_of(error, who="shadow").text
         else:
@@ -348,8 +342,7 @@ class AskedBatch:
 
     def compare(self, answer: object, error: BaseException | None) -> tuple[list[ShadowAnswer], list[DecisionRecord]]:
         """Return what the shadow's answer is beside the real one, and records of those about whom they differ."""
-        from .flows.decision_log import DecisionRecord
-        from .flows.reviewer_answer import BatchResult, failure_of, parse_answer
+        from ..flows.reviewer_answer import BatchResult, failure_of, parse_answer
 
         ids = [customer.customer_id for customer in self.about]
         missing, why, result = "", None, BatchResult(frozenset())
