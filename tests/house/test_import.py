@@ -45,8 +45,9 @@ def test_a_name_is_loaded_when_it_is_asked_for() -> None:
 NOT_NEEDED_AT_ONCE = {
     # Ours: what is for scheduled campaigns, for those who pass it to a receiver, or for several processes.
     "models.campaign", "models.events", "operations.scheduled",
-    "flows.controls", "flows.delivery_log", "flows.journal", "flows.listener", "flows.paging", "flows.switch",
-    "receivers.listener", "reconciliation", "replay", "policy", "review", "switch",
+    "flows.controls", "flows.decision_log", "flows.delivery_log", "flows.journal", "flows.listener", "flows.paging",
+    "flows.switch",
+    "receivers.listener", "reconciliation", "replay", "policy", "review", "shadow.shadow", "switch",
     "signature_diagnosis", "stores.decisions", "stores.journals", "stores.sqlite_file", "transport.http",
 }  # fmt: skip
 FOREIGN_NOT_NEEDED_AT_ONCE = {"httpx", "importlib.metadata", "sqlite3", "tenacity", "urllib.request", "zipfile"}

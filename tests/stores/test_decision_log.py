@@ -24,7 +24,7 @@ from cryptography.fernet import Fernet
 from pydantic import SecretStr
 
 from optimove_conditional_execution import ConfigurationError, StoreError, WebhookNotification
-from optimove_conditional_execution.flows.decision_log import subject_of
+from optimove_conditional_execution.flows.subject import subject_of
 from optimove_conditional_execution.stores import (
     ChainFault,
     SqliteDecisionLog,

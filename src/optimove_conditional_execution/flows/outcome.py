@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Final, Literal, final
+from typing import TYPE_CHECKING, Final, Literal, final
 
 from ..deadline import Clock
 from ..errors import OptimoveError
@@ -15,8 +15,11 @@ from ..handlers import Decision, Verdict
 from ..messages import Response
 from ..models.notification import WebhookNotification
 from .budget import Budget
-from .decision_log import DecisionRecord, Subject, Told, subject_of
 from .effects import original
+from .subject import UNKNOWN, Subject, subject_of
+
+if TYPE_CHECKING:  # loaded by those who keep a log
+    from .decision_log import DecisionRecord, Told
 
 OutcomeKind = Literal[
     "approved",
@@ -131,7 +134,6 @@ def _text(error: OptimoveError) -> str:
         return ""
 
 
-_UNKNOWN: Final = Subject()
 KINDS: Final[Mapping[Verdict, OutcomeKind]] = {"approve": "approved", "deny": "denied", "abstain": "abstained"}
 """What a verdict leads to."""
 
@@ -200,7 +202,7 @@ class OutcomeBuilder:
     @functools.cached_property
     def subject(self) -> Subject:
         """What the notification asks about."""
-        return _UNKNOWN if self.notification is None else subject_of(self.notification)
+        return UNKNOWN if self.notification is None else subject_of(self.notification)
 
     @property
     def stages(self) -> dict[str, float]:

@@ -19,10 +19,11 @@ from ..deadline import Clock
 from ..handlers import Verdict
 from ..models.campaign import CONTROL_GROUP, CampaignCustomer, CustomerRow
 from ..models.events import CampaignReadyEvent
-from .decision_log import Completion, DecisionRecord, RecordGroup, RecordGroups, Subject, Told, text_of
+from .decision_log import Completion, DecisionRecord, RecordGroup, RecordGroups, Told
 from .journal import FIRST_DENIAL, DecidedBatch, Ranges
 from .reviewer_answer import BatchResult
 from .row_sets import row_of
+from .subject import Subject, text_of
 
 _LAST_NUMBER: Final = 2**63 - 1
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), default=repr)

@@ -14,8 +14,8 @@ from ..deadline import Clock, Deadline
 from ..errors import ConfigurationError
 from ..handlers import kind_of
 from ..models.notification import Occurrence, WebhookNotification
-from .decision_log import text_of
 from .effects import Ask, Flow, Late
+from .subject import text_of
 
 SwitchMode = Literal["ask", "deny", "abstain"]
 

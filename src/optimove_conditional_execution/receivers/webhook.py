@@ -11,13 +11,14 @@ from collections.abc import Awaitable, Callable
 from os import PathLike
 from typing import Any, ClassVar, Final, Generic, Literal, TypeVar
 
+from .. import shadow as shadows  # this and the next are loaded by the receivers that have a shadow, or a log
+from .. import stores
 from ..client import AsyncOptimoveClient, OptimoveClient
 from ..deadline import Deadline, TransitEstimate
 from ..drivers import Pools, arun, run, start_task
 from ..errors import ConfigurationError
 from ..flows.budget import BudgetEstimator, Reserve
 from ..flows.claims import ClaimStore
-from ..flows.decision_log import DecisionLog, OnLogFailure, check_log
 from ..flows.effects import Flow, exception_name
 from ..flows.outcome import Outcome, OutcomeBuilder, OutcomeKind
 from ..flows.webhook import (
@@ -34,7 +35,6 @@ from ..messages import Request, Response, plain
 from ..models.approval import Approval
 from ..models.notification import NotificationEnvelope, WebhookNotification
 from ..observers import SafeLogger, notify
-from ..shadow import AskedNotification, Shadow, as_shadow
 from ..signature import Secrets, Unsigned, receiver_keys
 from ..stores.claims import MemoryClaims
 from ..tracebacks import sensitive_variables
@@ -82,15 +82,15 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
         claims: ClaimStore | None = None,
         lease: float | None = None,
         on_store_failure: OnStoreFailure = "refuse",
-        decision_log: DecisionLog | None = None,
-        on_log_failure: OnLogFailure = "refuse",
+        decision_log: stores.DecisionLog | None = None,
+        on_log_failure: Literal["refuse", "decide"] = "refuse",
         reserve: float | None = None,
         max_concurrency: int = 100,
         max_body: int = MAX_BODY,
         on_outcome: Callable[[Outcome], None] | None = None,
         around: Around | None = None,
         switch: str | PathLike[str] | Callable[[], Any] | None = None,
-        shadow: H | Shadow[H] | None = None,
+        shadow: H | shadows.Shadow[H] | None = None,
         observe: bool = False,
     ) -> None:
         """Set up a receiver for a handler and a client.
@@ -155,7 +155,10 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
             raise ConfigurationError(
                 'on_store_failure must be "refuse" (send nothing) or "decide" (without the store).'
             )
-        check_log(decision_log, on_log_failure)
+        if decision_log is not None or on_log_failure != "refuse":
+            from ..flows.decision_log import check_log
+
+            check_log(decision_log, on_log_failure)
         if lease is not None:
             seconds("lease", lease, above_zero=True)
         integer("max_concurrency", max_concurrency)
@@ -228,21 +231,21 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
     _in_loop: ClassVar[bool]
 
     def _make_shadow(
-        self, given: H | Shadow[H], around: Around | None, log: DecisionLog | None
-    ) -> Callable[[AskedNotification], None]:
+        self, given: H | shadows.Shadow[H], around: Around | None, log: stores.DecisionLog | None
+    ) -> Callable[[shadows.AskedNotification], None]:
         """Return what asks the shadow, without waiting for it.
 
         Raises:
             ConfigurationError: It is no handler, or one for the async receiver.
         """
-        shadow = as_shadow(given, "notification", "deadline", owner="WebhookReceiver", in_loop=self._in_loop)
+        shadow = shadows.as_shadow(given, "notification", "deadline", owner="WebhookReceiver", in_loop=self._in_loop)
         function = with_context(shadow.function, around)
         return lambda asked: shadow.start(function, asked, log)
 
     def _ask_shadow(self, outcome: OutcomeBuilder) -> None:
         assert self._shadow is not None and outcome.asked is not None  # noqa: S101, PT018 - else nobody asks for it
         notification, decided, had = outcome.asked
-        self._shadow(AskedNotification(about=notification, decided=decided, seconds=had))
+        self._shadow(shadows.AskedNotification(about=notification, decided=decided, seconds=had))
 
     @abc.abstractmethod
     def _pause(self, seconds: float, /) -> Awaitable[None] | None:

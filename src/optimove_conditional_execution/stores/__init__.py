@@ -13,8 +13,9 @@ from .._lazy import attach
 
 if TYPE_CHECKING:
     from ..flows.claims import Claim, ClaimState, ClaimStore
-    from ..flows.decision_log import Completion, DecisionLog, DecisionRecord, LoggedDecision, Subject
+    from ..flows.decision_log import Completion, DecisionLog, DecisionRecord, LoggedDecision
     from ..flows.journal import DecidedBatch, Journal, JournalHistory, OpenReview, ReviewState, StatusUpdate
+    from ..flows.subject import Subject
     from .claims import MemoryClaims, SqliteClaims
     from .decisions import SqliteDecisionLog
     from .hash_chain import ChainFault
@@ -49,8 +50,9 @@ _PLACES: Final = {
     "hash_chain": ("ChainFault",),
     "journals": ("MemoryJournal", "SqliteJournal"),
     ".flows.claims": ("Claim", "ClaimState", "ClaimStore"),
-    ".flows.decision_log": ("Completion", "DecisionLog", "DecisionRecord", "LoggedDecision", "Subject"),
+    ".flows.decision_log": ("Completion", "DecisionLog", "DecisionRecord", "LoggedDecision"),
     ".flows.journal": ("DecidedBatch", "Journal", "JournalHistory", "OpenReview", "ReviewState", "StatusUpdate"),
+    ".flows.subject": ("Subject",),
 }
 
 if not TYPE_CHECKING:  # a __getattr__ would let type checkers accept every name

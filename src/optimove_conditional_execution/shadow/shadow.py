@@ -14,22 +14,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, final
 
-from .deadline import Deadline
-from .drivers import contained, not_awaitable
-from .errors import ConfigurationError, OptimoveError
-from .flows.decision_log import DecisionLog, DecisionRecord, Subject, subject_of, text_of
-from .flows.effects import Late
-from .flows.outcome import KINDS
-from .flows.webhook import read_answer
-from .fork import detect_fork, reset_after_fork
-from .models.notification import WebhookNotification
-from .observers import SafeLogger, notify
-from .validation import check_callable, integer, is_async, seconds
-from .worker_pool import DaemonThreadPool, Submit, aresult_by, native_lock
+from ..deadline import Deadline
+from ..drivers import contained, not_awaitable
+from ..errors import ConfigurationError, OptimoveError
+from ..flows.decision_log import DecisionLog, DecisionRecord
+from ..flows.effects import Late
+from ..flows.outcome import KINDS
+from ..flows.subject import Subject, subject_of, text_of
+from ..flows.webhook import read_answer
+from ..fork import detect_fork, reset_after_fork
+from ..models.notification import WebhookNotification
+from ..observers import SafeLogger, notify
+from ..validation import check_callable, integer, is_async, seconds
+from ..worker_pool import DaemonThreadPool, Submit, aresult_by, native_lock
 
 if TYPE_CHECKING:  # loaded by the shadows of reviews
-    from .flows.reviewer_answer import BatchResult
-    from .models.campaign import CustomerBatch
+    from ..flows.reviewer_answer import BatchResult
+    from ..models.campaign import CustomerBatch
 
 F = TypeVar("F", bound=Callable[..., Any], covariant=True)
 
@@ -96,7 +97,7 @@ class Shadow(Generic[F]):
         Raises:
             ConfigurationError: A setting is invalid.
         """
-        from .flows import reviewer_answer  # noqa: F401 - loaded now, and not by the first answer, in an event loop
+        from ..flows import reviewer_answer  # noqa: F401 - loaded now, and not by the first answer, in an event loop
 
         if not callable(function):
             raise ConfigurationError("shadow must be a handler or a reviewer.")
@@ -290,7 +291,7 @@ class AskedNotification:
         if isinstance(error, Late):
             observed = "late"
         elif error is not None:
-            from .flows.reviewer_answer import failure_of
+            from ..flows.reviewer_answer import failure_of
 
             given["error"] = failure_of(error, who="shadow").text
         else:
@@ -341,7 +342,7 @@ class AskedBatch:
 
     def compare(self, answer: object, error: BaseException | None) -> tuple[list[ShadowAnswer], list[DecisionRecord]]:
         """Return what the shadow's answer is beside the real one, and records of those about whom they differ."""
-        from .flows.reviewer_answer import BatchResult, failure_of, parse_answer
+        from ..flows.reviewer_answer import BatchResult, failure_of, parse_answer
 
         ids = [customer.customer_id for customer in self.about]
         missing, why, result = "", None, BatchResult(frozenset())
