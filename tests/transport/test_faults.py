@@ -112,33 +112,32 @@ def test_an_answer_that_is_none(
 
 @pytest.mark.parametrize("fault", ENDS_WITH_THE_DEADLINE, ids=lambda fault: fault.name)
 def test_a_server_that_holds_a_call_holds_it_until_the_deadline_only(few_caller: Caller, fault: Fault) -> None:
-    caller = few_caller
-    with FaultServer([None, *[fault] * 3]) as server:
-        took = []
+    took: list[float] = []
 
-        def timed(client: Any) -> Any:
-            if caller.is_sync:
-                begun = time.perf_counter()
-                try:
-                    return create(client)
-                finally:
-                    took.append(time.perf_counter() - begun)
+    def timed(client: Any) -> Any:
+        if few_caller.is_sync:
+            begun = time.perf_counter()
+            try:
+                return create(client)
+            finally:
+                took.append(time.perf_counter() - begun)
 
-            async def awaited() -> Any:
-                begun = time.perf_counter()
-                try:
-                    return await create(client)
-                finally:
-                    took.append(time.perf_counter() - begun)
+        async def awaited() -> Any:
+            begun = time.perf_counter()
+            try:
+                return await create(client)
+            finally:
+                took.append(time.perf_counter() - begun)
 
-            return awaited()
+        return awaited()
 
-        # The first call opens a connection, which the others find open.
-        results = caller.call(server, listed, timed, timed, timed, retry=ONCE)
-    assert results[0] == []
-    assert [type(error) for error in results[1:]] == [DeadlineExceeded] * 3, results
-    assert all(error.request_sent in (True, None) for error in results[1:])
-    # Whoever else is at the machine can hold one of them up, but not the quickest.
+    while not took or (min(took) > BUDGET + LATENESS and len(took) < 5):  # a busy machine can hold one of them up
+        with FaultServer([None, fault]) as server:
+            # The first call opens a connection, which the other finds open.
+            results = few_caller.call(server, listed, timed, retry=ONCE)
+        assert results[0] == []
+        assert type(results[1]) is DeadlineExceeded, results
+        assert results[1].request_sent in (True, None)
     assert BUDGET - 0.01 <= min(took) <= BUDGET + LATENESS
 
 
