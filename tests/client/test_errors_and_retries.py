@@ -42,6 +42,7 @@ from optimove_conditional_execution import (
     UnexpectedResponseError,
 )
 from optimove_conditional_execution.operations import get_webhooks, send_webhook_approval
+from optimove_conditional_execution.transport import rate_limit
 from optimove_conditional_execution.transport.responses import parse_response
 from tests.client.conftest import BASE_URL, KEY, Caller, Make
 from tests.conftest import child_status
@@ -330,7 +331,10 @@ def test_final_answers_are_not_repeated(caller: Caller, httpx_mock: HTTPXMock, s
     assert len(httpx_mock.get_requests()) == 1
 
 
-def test_a_429_is_always_repeated_and_is_no_try(make: Make, httpx_mock: HTTPXMock) -> None:
+def test_a_429_is_always_repeated_and_is_no_try(
+    make: Make, httpx_mock: HTTPXMock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate_limit, "_FIRST_PAUSE", 0.02)
     caller = make(retry=RetryPolicy(attempts=1, first_pause=0.001, longest_pause=0.002))
     for _ in range(4):
         httpx_mock.add_response(status_code=429)
