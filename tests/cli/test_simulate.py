@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from optimove_conditional_execution import (
     AsyncOptimoveClient,
     AsyncWebhookReceiver,
