@@ -36,6 +36,7 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.flows.claims import question_of
 from optimove_conditional_execution.stores import Claim, ClaimState, MemoryClaims, SqliteClaims
 from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
+from optimove_conditional_execution.transport import rate_limit
 from tests.receivers.conftest import MakeRig
 
 
@@ -741,7 +742,8 @@ def test_optimove_refuses_the_approval(rig: MakeRig, status: int) -> None:
     assert tries == 1 if status < 500 else tries > 4
 
 
-def test_approvals_are_retried_until_the_deadline(rig: MakeRig) -> None:
+def test_approvals_are_retried_until_the_deadline(rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rate_limit, "_FIRST_PAUSE", 0.02)
     made = rig(yes)
     made.optimove.answer_next(*[Response(503)] * 4, *[Response(429)] * 4)
     question = made.notify()
