@@ -43,8 +43,8 @@ def _runs(version: str) -> bool:
 FOUND = [version for version in SUPPORTED if _runs(version)] or [f"{sys.version_info.major}.{sys.version_info.minor}"]
 NEWEST = FOUND[-1]
 OLDEST = FOUND[0]
-# Many tests wait for other processes, so there are more workers than cores.
-PARALLEL = ("-n", str(CORES * 3 // 2), "--dist", "worksteal")
+# Most tests wait most of the time, so there are more workers than cores.
+PARALLEL = ("-n", str(CORES * 2), "--dist", "worksteal")
 
 DIST = ROOT / ".nox" / "dist"
 # Folders and files of `tests` that do not run on every Python, and the Pythons that run them. What depends on the
