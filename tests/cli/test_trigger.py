@@ -116,7 +116,8 @@ def test_the_report_and_the_picture(optimove_ce: Run, tmp_path: Path) -> None:
     report = tmp_path / "rehearsal.html"
     with service_of_mistakes() as (url, port):
         done = optimove_ce(
-            "trigger", f"{url}/good", "--port", port, "--count", "4", "--rate", "50", "--report", str(report),
+            "trigger", f"{url}/good", "--port", port, "--count", "4", "--rate", "50", "--user", "C1", "--user", "C2",
+            "--report", str(report),
             variables=GIVEN,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
@@ -206,7 +207,9 @@ def test_a_service_that_starts_later_with_what_was_printed(
     started: Callable[..., subprocess.Popen[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     port = free_port()
-    process = started("trigger", f"http://127.0.0.1:{port}/optimove", "--count", "2", "--rate", "50")
+    # Customers about whom it decides: of those that are chosen at random it abstains from a fifth.
+    users = ("--user", "C1", "--user", "C2")
+    process = started("trigger", f"http://127.0.0.1:{port}/optimove", "--count", "2", "--rate", "50", *users)
     assert process.stdout is not None
     assert process.stderr is not None
     for _ in range(3):
