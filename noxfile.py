@@ -43,8 +43,8 @@ def _runs(version: str) -> bool:
 FOUND = [version for version in SUPPORTED if _runs(version)] or [f"{sys.version_info.major}.{sys.version_info.minor}"]
 NEWEST = FOUND[-1]
 OLDEST = FOUND[0]
-# Many tests wait for other processes, so there are more workers than cores.
-PARALLEL = ("-n", str(CORES * 3 // 2), "--dist", "worksteal")
+# Most tests wait most of the time, so there are more workers than cores.
+PARALLEL = ("-n", str(CORES * 2), "--dist", "worksteal")
 
 DIST = ROOT / ".nox" / "dist"
 # Folders and files of `tests` that do not run on every Python, and the Pythons that run them. What depends on the
@@ -52,15 +52,17 @@ DIST = ROOT / ".nox" / "dist"
 # or many processes of the command, on one. Where there is one Python, it runs all.
 BOTH = {OLDEST, NEWEST}
 ROOMS = {
+    "adapters": BOTH,
     "cli": {NEWEST},
     "docs": {NEWEST},
+    "errors": BOTH,
     "examples": {OLDEST},
     "house": BOTH,
     "rehearsal": {OLDEST},
     "replicas": {NEWEST},
-    # The slowest of the rest: processes, servers, broken networks, properties.
-    "adapters/test_disconnects.py": BOTH,
-    "adapters/test_wsgi.py": BOTH,
+    "stores": BOTH,
+    "transport": BOTH,
+    # The slowest of the rest: processes, servers, properties.
     "client/test_errors_and_retries.py": BOTH,
     "hostile/test_any_delivery.py": {NEWEST},
     "hostile/test_evidence.py": {NEWEST},
@@ -79,14 +81,12 @@ ROOMS = {
     "review/test_kill.py": {NEWEST},
     "review/test_late_customers.py": {OLDEST},
     "review/test_memory.py": {NEWEST},
-    "stores/test_decision_log.py": BOTH,
+    "review/test_updates.py": BOTH,
     "test_journals.py": BOTH,
     "test_never_awaited.py": BOTH,
     "test_reconciliation.py": {OLDEST},
     "test_rows_and_paging.py": {NEWEST},
     "test_stores.py": BOTH,
-    "transport/test_bounds.py": BOTH,
-    "transport/test_faults.py": BOTH,
     "transport/test_leaks.py": {NEWEST},
 }
 

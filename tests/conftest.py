@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn
 
 import pytest
 import uvicorn
+from hypothesis import HealthCheck, settings
 
 from optimove_conditional_execution import Deadline, Request, Response, WebhookNotification, fork
 from optimove_conditional_execution.adapters.asgi import ASGIApp
@@ -47,9 +48,13 @@ def pytest_configure() -> None:
     They have the default signals, also under `nohup` or as a shell's background job. There the suite is started with
     signals ignored, which processes inherit. A handler is not inherited.
 
+    No property has a bound on time, since the machine may be busy.
+
     A test that hangs fails with its stack after 240 s, many times what the slowest takes on a busy machine. This is not
     in pyproject.toml: pytest would refuse to run a new user's tests in a clone without pytest-timeout.
     """
+    settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy machine")
     os.environ.setdefault("PYTEST_TIMEOUT", "240")
     os.environ["SSL_CERT_FILE"] = str(Path(__file__).parent / "authority.pem")
     os.environ.pop("SSL_CERT_DIR", None)
@@ -66,7 +71,8 @@ def pytest_collection() -> Generator[None, object, object]:
     pytest compiles each test module with its assertions rewritten, and keeps the result. So xdist's workers collect one
     after the other: the first compiles, the others read. Together each would compile all of them.
 
-    There is no garbage to collect meanwhile: all that is made stays.
+    There is no garbage to collect meanwhile: all that is made stays. So the collector need not look at it afterwards
+    either; otherwise each full collection of a test takes a tenth of a second.
     """
     gc.disable()
     try:
@@ -75,6 +81,7 @@ def pytest_collection() -> Generator[None, object, object]:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             return (yield)
     finally:
+        gc.freeze()
         gc.enable()
 
 

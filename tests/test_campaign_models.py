@@ -7,7 +7,7 @@ import pickle
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -194,7 +194,6 @@ def described(row: object) -> object:
     return row.__dict__, row.model_extra, row.model_fields_set, types
 
 
-@settings(max_examples=200, deadline=None)
 @given(rows())
 def test_many_rows_become_what_each_of_them_becomes(given_rows: list[Any]) -> None:
     text = json.dumps(given_rows).encode()

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -325,7 +325,6 @@ def test_a_key_that_stands_twice_further_in_is_no_matter() -> None:
     assert read_notification(json.dumps(notification(personalization=words)).encode()).user.personalization == words
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 @given(st.data())
 def test_no_pair_of_equal_keys_is_overlooked(data: st.DataObject) -> None:
     payload: dict[str, Any] = copy.deepcopy(PAYLOAD)

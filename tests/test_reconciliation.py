@@ -435,5 +435,5 @@ def test_memory_is_flat(tmp_path: Path) -> None:
     peak(500)  # what is made once
     # The ids are in a file. As objects of Python, in a set for each side, they would be 200 bytes a customer and more.
     # What is allowed is for the simulator, which runs in this process, and for pages that come and go.
-    few, many = peak(4_000), peak(16_000)
-    assert many - few < 12_000 * 110
+    few, many = peak(3_000), peak(9_000)
+    assert many - few < 6_000 * 110

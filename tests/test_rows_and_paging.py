@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import from_json
 
@@ -56,7 +56,6 @@ def read_blocks(reader: JsonRowReader[Any], blocks: Iterable[bytes]) -> list[Any
     return [*rows, *reader.close()]
 
 
-@settings(max_examples=100, deadline=None)
 @given(rows=ROWS, size=st.integers(1, 64), indent=st.sampled_from([None, 1]), ascii_only=st.booleans())
 def test_any_split_gives_what_json_gives(rows: list[Any], size: int, indent: int | None, ascii_only: bool) -> None:
     text = f" {json.dumps(rows, indent=indent, ensure_ascii=ascii_only)}\n".encode()

@@ -10,7 +10,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -26,8 +26,6 @@ from optimove_conditional_execution.cli.charts import (
     show,
 )
 from optimove_conditional_execution.flows.report import Progress
-
-unhurried = settings(deadline=None)  # the machine may be busy
 
 LATENCY = st.one_of(st.integers(0, 10_000_000), st.floats(0, 1e7))
 DEADLINE = st.one_of(st.integers(1, 3_600_000), st.floats(0.5, 3.6e6))
@@ -55,7 +53,6 @@ def bars(chart: Histogram | BurnUp, *, width: int = 76) -> list[tuple[str, str]]
     return [(found[1], found[2]) for line in lines(chart, width=width) if (found := re.search(BAR, line))]
 
 
-@unhurried
 @given(st.lists(LATENCY, min_size=1, max_size=60), DEADLINE)
 def test_every_answer_is_in_the_bin_where_it_belongs(latencies: list[float], deadline_ms: float) -> None:
     bins = Histogram(latencies, deadline_ms=deadline_ms).bins
@@ -66,7 +63,6 @@ def test_every_answer_is_in_the_bin_where_it_belongs(latencies: list[float], dea
     assert late == sum(count for low, _, count in bins if low >= deadline_ms)
 
 
-@unhurried
 @given(st.lists(LATENCY, min_size=1, max_size=60), DEADLINE)
 def test_bins_are_in_order_few_and_end_at_the_deadline(latencies: list[float], deadline_ms: float) -> None:
     bins = Histogram(latencies, deadline_ms=deadline_ms).bins

@@ -20,6 +20,7 @@ from optimove_conditional_execution.cli.console import review_sections
 from optimove_conditional_execution.flows.report import Progress, ReviewReport
 from optimove_conditional_execution.rehearsal import ScheduledResult, demo
 from optimove_conditional_execution.rehearsal.demo import demo_scheduled
+from optimove_conditional_execution.review import asking
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.cli.conftest import Run, environment
 from tests.cli.test_demo import everybody
@@ -122,7 +123,10 @@ def test_a_review_draws_its_burn_up_and_writes_the_page(
     assert fake_optimove.api_key not in page
 
 
-def test_resumed_reviews_have_a_section_each(fake_optimove: FakeOptimove, optimove_url: str, tmp_path: Path) -> None:
+def test_resumed_reviews_have_a_section_each(
+    fake_optimove: FakeOptimove, optimove_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "_FIRST_PAUSE", 0.05)
     for size in (400, 200):
         given = json.dumps(fake_optimove.add_campaign(size).payload)
         run = ["run", "gate:broken", "-", "--journal", "reviews.db", "--report", "review.html"]

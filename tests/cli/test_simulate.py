@@ -10,6 +10,8 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from optimove_conditional_execution import (
     AsyncOptimoveClient,
     AsyncWebhookReceiver,
@@ -18,6 +20,7 @@ from optimove_conditional_execution import (
     WebhookNotification,
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
+from optimove_conditional_execution.rehearsal import checks
 from optimove_conditional_execution.rehearsal.base import served
 from tests.cli.conftest import COMMAND, PATIENCE, Run, children_of, environment
 from tests.conftest import served as running
@@ -108,8 +111,9 @@ def test_a_webhook_that_is_not_there(optimove_ce: Run) -> None:
     assert "2 sent: 0 approved, 0 denied, 2 unanswered, 0 late, 0 pending" in done.stdout
 
 
-def test_what_a_newcomer_gets_wrong_is_said_once(optimove_ce: Run) -> None:
+def test_what_a_newcomer_gets_wrong_is_said_once(optimove_ce: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong secret, a mounted application, a handler that hangs, and nothing that listens."""
+    monkeypatch.setattr(checks, "_GRACE_SECONDS", 2.0)  # for which the handler that hangs is waited
     key, secret = "key-of-the-tests", "secret-of-the-tests"
     with running(mistakes("http://127.0.0.1:9", key=key, secret=secret)) as url:
         webhooks = [f"{url}/secret", f"{url}/mounted", f"{url}/hang", "http://127.0.0.1:9/x"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from optimove_conditional_execution import (
@@ -42,10 +42,8 @@ STATUSES = {200, 400, 401, 405, 413, 503}
 
 quick = settings(
     max_examples=100,
-    deadline=None,
     derandomize=True,  # the suite is no lottery; raise max_examples and delete this line to look for more
     database=None,
-    suppress_health_check=[HealthCheck.too_slow],
 )
 
 

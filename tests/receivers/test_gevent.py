@@ -15,7 +15,7 @@ def test_receivers_decide_at_the_same_time_and_in_time(tmp_path: Path) -> None:
     with FaultServer() as server:
         optimove = server.optimove
         asked = [notification(user, timeout_ms=60_000) for user in ("killed", "first", "second", "third", "denied")]
-        asked.append(notification("late", timeout_ms=10_000))
+        asked.append(notification("late", timeout_ms=5_000))
         for payload in asked:
             optimove.expect(payload)
         settings: list[Any] = [server.url, optimove.api_key, optimove.secret, str(tmp_path / "claims.db")]

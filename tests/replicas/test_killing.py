@@ -33,7 +33,9 @@ def test_replicas_that_share_nothing_ask_twice_and_contradict_each_other(tmp_pat
         (9.0, None, None, True, False),  # the lease ran out, though its owner could have renewed it
         (9.0, (8.2, 8.7), None, False, False),
         (9.0, (1.0, 7.9), None, True, False),
-        (8.5, (8.2, 8.4), None, False, True),  # taken over while it ran
+        (8.3, (8.1, 8.2), None, False, True),  # taken over while it ran
+        (8.5, (8.2, 8.4), None, False, False),  # the end of the server undid the renewal
+        (8.5, (7.8, 7.9), None, True, True),  # it did not
         (9.2, None, (8.1, 9.1), False, False),  # a third one was frozen, and nobody got a lease until it went on
         (9.2, None, (8.7, 9.1), True, False),  # not for that long
         (9.2, None, (7.1, 8.1), True, False),  # they did

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,14 +19,24 @@ from optimove_conditional_execution import (
     Deadline,
     ReviewReport,
 )
-from optimove_conditional_execution.review import asking
+from optimove_conditional_execution.flows import paging
+from optimove_conditional_execution.review import asking, base, pipeline, timing
 from optimove_conditional_execution.testing import FakeOptimove
 
 Reviewer = Callable[[CustomerBatch, Deadline], Any]
 
 
+def with_clearance_in(seconds: float, event: CampaignReadyEvent) -> Callable[[], float]:
+    """Return a wall clock that shows an event's clearance so many seconds ahead; the event itself has whole seconds."""
+    ahead = event.clearance_required_by.replace(tzinfo=dt.UTC).timestamp() - seconds - time.time()
+    return lambda: time.time() + ahead
+
+
 class Rig:
-    """Runs a plain reviewer through one of the three ways to wire it."""
+    """Runs a plain reviewer through one of the three ways to wire it.
+
+    With `seconds`, clearance is so many seconds from now by the review's wall clock, whatever it is by Optimove's.
+    """
 
     def __init__(self, colour: str, fake: FakeOptimove) -> None:
         self.colour = colour
@@ -32,6 +44,8 @@ class Rig:
 
     def run(self, reviewer: Reviewer, event: CampaignReadyEvent, **options: Any) -> ReviewReport:
         client_options = options.pop("client_options", {})
+        if "seconds" in options:
+            options["wall_clock"] = with_clearance_in(options.pop("seconds"), event)
         if self.colour == "sync":
             with self.fake.client(**client_options) as client:
                 plain: Any = reviewer
@@ -68,6 +82,8 @@ class Rig:
         """Submit an event, wait until its review is over, and return what `on_report` was told."""
         told: list[ReviewReport] = []
         client_options = options.pop("client_options", {})
+        if "seconds" in options:
+            options["wall_clock"] = with_clearance_in(options.pop("seconds"), event)
         if self.colour == "sync":
             plain: Any = reviewer
             with (
@@ -99,9 +115,24 @@ def short_pauses_before_another_attempt(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.fixture(params=["sync", "async", "async, plain reviewer"])
-def rig(request: pytest.FixtureRequest, fake_optimove: FakeOptimove) -> Rig:
-    """Every way to run a review."""
+def rig(request: pytest.FixtureRequest, fake_optimove: FakeOptimove, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    """Every way to run a review; what waits for a second otherwise does so for tenths of it."""
+    monkeypatch.setattr(paging, "_NOT_FOUND_PAUSE", 0.2)
+    monkeypatch.setattr(paging, "_FIRST_PAUSE", 0.1)
+    monkeypatch.setattr(timing, "_FIRST_PAUSE", 0.2)
+    monkeypatch.setattr(pipeline, "_IDLE_SECONDS", 0.2)
     return Rig(request.param, fake_optimove)
+
+
+@pytest.fixture
+def short_last_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a journal that fails or hangs have tenths of a second after clearance."""
+    monkeypatch.setattr(base, "_LAST_WORDS_SECONDS", 0.2)
+    monkeypatch.setattr(base, "_STOPPED_SECONDS", 0.2)
+
+
+both_colours = pytest.mark.parametrize("rig", ["sync", "async"], indirect=True)
+"""For what does not depend on how the reviewer is called, but on journals, pages and time."""
 
 
 def odd(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:

@@ -34,7 +34,7 @@ class StallingCampaign:
 
     def review(self, colour: str, reviewer: Any) -> ReviewReport:
         fake = self._server.optimove
-        campaign = fake.add_campaign(5_000, lead_seconds=3)
+        campaign = fake.add_campaign(5_000, lead_seconds=2)
         event: CampaignReadyEvent = campaign.event()
         assert event.clearance_required_by > dt.datetime.now(dt.UTC).replace(tzinfo=None)
         if colour == "sync":

@@ -37,7 +37,7 @@ from optimove_conditional_execution.flows.paging import Paging
 from optimove_conditional_execution.stores import DecidedBatch, MemoryJournal, OpenReview, SqliteJournal, journals
 from optimove_conditional_execution.testing import FakeOptimove, campaign_ready
 from optimove_conditional_execution.worker_pool import DaemonThreadPool
-from tests.review.conftest import Rig, everybody, odd
+from tests.review.conftest import Rig, both_colours, everybody, odd
 from tests.review.stalling import StallingCampaign
 
 
@@ -203,6 +203,8 @@ def test_a_report_that_came_while_taking_stands(rig: Rig) -> None:
     assert journal.open(event), "it was unlocked"
 
 
+@both_colours
+@pytest.mark.usefixtures("short_last_words")
 def test_a_journal_that_waits_does_not_hold_the_report_past_clearance(rig: Rig) -> None:
     class Locked(MemoryJournal):  # type: ignore[misc]
         def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
@@ -212,25 +214,27 @@ def test_a_journal_that_waits_does_not_hold_the_report_past_clearance(rig: Rig) 
             free.wait(30)
 
     free = threading.Event()
-    campaign = rig.fake.add_campaign(10, lead_seconds=1)
+    campaign = rig.fake.add_campaign(10)
     begun = time.monotonic()
-    report = rig.run(lambda customers, deadline: 1 / 0, campaign.event(), journal=Locked())
+    report = rig.run(lambda customers, deadline: 1 / 0, campaign.event(), journal=Locked(), seconds=1)
     took = time.monotonic() - begun
     free.set()
     assert took < 8
     assert report.failed == 10
 
 
+@both_colours
+@pytest.mark.usefixtures("short_last_words")
 def test_a_journal_that_hangs_before_anything_is_decided_does_not_hold_the_run_past_clearance(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = threading.Event()
     journal = MemoryJournal()
     monkeypatch.setattr(journal, "open", lambda *_, **__: free.wait(20))
-    campaign = rig.fake.add_campaign(10, lead_seconds=2)
+    campaign = rig.fake.add_campaign(10)
     begun = time.monotonic()
     with pytest.raises(DeadlineExceeded, match="The journal had not answered when clearance came"):
-        rig.run(everybody, campaign.event(), journal=journal)
+        rig.run(everybody, campaign.event(), journal=journal, seconds=0.5)
     took = time.monotonic() - begun
     free.set()
     assert took < 8
@@ -289,7 +293,7 @@ def test_submit_without_a_thread_says_so_and_does_not_hang(
 
 @pytest.mark.parametrize("between", ["} ,", "}\n,", "}\r\n, "])
 def test_rows_may_be_separated_in_any_way(rig: Rig, between: str) -> None:
-    campaign = rig.fake.add_campaign(5_000)
+    campaign = rig.fake.add_campaign(1_000)
     handle = rig.fake.handle
 
     def spaced(request: Any) -> Response:
@@ -298,7 +302,7 @@ def test_rows_may_be_separated_in_any_way(rig: Rig, between: str) -> None:
 
     rig.fake.handle = spaced  # type: ignore[method-assign]
     report = rig.run(everybody, campaign.event())
-    assert (report.approved, report.complete, report.error) == (5_000, True, None)
+    assert (report.approved, report.complete, report.error) == (1_000, True, None)
 
 
 def test_a_page_that_came_long_before_is_an_error(rig: Rig) -> None:
@@ -401,8 +405,7 @@ def test_a_reviewer_that_returns_at_its_deadline_is_heard(rig: Rig) -> None:
 
 
 def test_an_answer_without_an_end_holds_neither_thread_nor_loop(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    if rig.colour != "sync":  # once with the real bound, which takes seconds to reach
-        monkeypatch.setattr(reviewer_answer, "_MOST_ITEMS", 10_000)
+    monkeypatch.setattr(reviewer_answer, "_MOST_ITEMS", 10_000)  # the real bound takes seconds to reach
 
     def endless(customers: Sequence[CampaignCustomer], deadline: Deadline) -> Any:
         return itertools.repeat(customers[0].customer_id)
@@ -581,6 +584,7 @@ def test_a_journal_that_fails_for_a_moment_costs_nothing(
         assert "the journal raised OperationalError: database is locked" in caplog.text.replace("The j", "the j")
 
 
+@pytest.mark.parametrize("rig", ["sync", "async, plain reviewer"], indirect=True)  # the reviewer may block
 def test_what_is_recorded_goes_out_though_the_journal_fails_for_good(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -592,15 +596,20 @@ def test_what_is_recorded_goes_out_though_the_journal_fails_for_good(
             if self.times > 2:
                 raise sqlite3.OperationalError("database or disk is full")
             super().record(key, batches, run=run)
+            recorded.set()
 
-    def slowly(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
-        time.sleep(0.1)
+    def reviewer(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
+        if customers[0].customer_id != "C0000001":
+            recorded.wait(10)  # so that the journal does not get all of them at once
         return everybody(customers, deadline)
 
-    campaign = rig.fake.add_campaign(3_000, lead_seconds=4)
+    recorded = threading.Event()
+    campaign = rig.fake.add_campaign(3_000)
     journal = Full()
     with caplog.at_level(logging.ERROR):
-        report = rig.run(slowly, campaign.event(), journal=journal, batch_size=200, concurrency=1, safety_margin=2)
+        report = rig.run(
+            reviewer, campaign.event(), journal=journal, batch_size=200, concurrency=1, safety_margin=2, seconds=4
+        )
     (kept,) = journal.reviews()
     assert 0 < kept.approved < 3_000
     assert len(campaign.recipients()) == kept.approved == kept.acknowledged == report.acknowledged
@@ -610,14 +619,16 @@ def test_what_is_recorded_goes_out_though_the_journal_fails_for_good(
     assert "C0000" not in caplog.text
 
 
+@both_colours
 def test_the_words_of_a_journal_that_may_quote_data_are_not_told(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    campaign = rig.fake.add_campaign(10, lead_seconds=2)
+    campaign = rig.fake.add_campaign(10)
     journal = flaky("record", 1_000, RuntimeError("duplicate key: customer-5"))
-    report = rig.run(everybody, campaign.event(), journal=journal)
+    report = rig.run(everybody, campaign.event(), journal=journal, seconds=1)
     assert "RuntimeError" in str(report.error)
     assert "customer-5" not in caplog.text + report.to_json()
 
 
+@both_colours
 def test_a_backup_that_locks_the_journal_for_a_while(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journals, "_BUSY_SECONDS", 0.3)
     campaign = rig.fake.add_campaign(3_000)
@@ -628,7 +639,7 @@ def test_a_backup_that_locks_the_journal_for_a_while(rig: Rig, tmp_path: Path, m
         asked.append(len(customers))
         if len(asked) == 2:
             backup.execute("BEGIN IMMEDIATE")
-            threading.Timer(1.0, backup.execute, args=("COMMIT",)).start()
+            threading.Timer(0.7, backup.execute, args=("COMMIT",)).start()
         return everybody(customers, deadline)
 
     with SqliteJournal(tmp_path / "reviews.db") as journal:

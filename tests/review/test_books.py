@@ -449,7 +449,7 @@ def test_what_a_later_run_approves_is_not_taken_for_sent(crashed_after: int) -> 
     assert (after.acknowledged, after.settled, after.next_chunk()) == (5, True, None)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200)
 @given(
     pages=st.lists(st.lists(st.tuples(FEW_IDS, st.integers(1, 3)), max_size=6), min_size=1, max_size=5),
     size=st.integers(1, 5),

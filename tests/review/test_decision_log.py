@@ -43,7 +43,7 @@ from optimove_conditional_execution.stores import (
 )
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.conftest import OverHTTP, served
-from tests.review.conftest import Rig, everybody, odd
+from tests.review.conftest import Rig, both_colours, everybody, odd
 from tests.review.test_late_customers import answering
 from tests.review.test_rows import EMAIL, PAGED, SMS, Asked, row
 
@@ -187,7 +187,7 @@ def test_approved_by_one_row_and_revoked_by_another(rig: Rig, report_denied: boo
     names = ["both", "mail"]
     campaign = rig.fake.add_campaign([row(name, channel) for channel in (EMAIL, SMS) for name in names])
     missing = iter([Response(403)])
-    answering(rig, lambda skip: next(missing, None) if skip == 2 else None)
+    answering(rig.fake, lambda skip: next(missing, None) if skip == 2 else None)
     with SqliteDecisionLog(tmp_path / "decisions.db") as log:
         options = {"journal": MemoryJournal(), "decision_log": log, "report_denied": report_denied, **PAGED}
         assert not rig.run(Asked(), campaign.event(), **options).complete
@@ -230,19 +230,15 @@ def test_the_rows_go_into_a_log_that_keeps_payloads(fake_optimove: FakeOptimove,
 # ---- when the log is down
 
 
+@both_colours
 @pytest.mark.parametrize("how", ["refuses", "hangs"])
 def test_without_a_record_nothing_is_sent(rig: Rig, how: str) -> None:
-    campaign, journal, log, free = (
-        rig.fake.add_campaign(10, lead_seconds=2),
-        MemoryJournal(),
-        Keeping(),
-        threading.Event(),
-    )
+    campaign, journal, log, free = rig.fake.add_campaign(10), MemoryJournal(), Keeping(), threading.Event()
     if how == "refuses":
         log.down_for = (DecisionRecord,)
     else:
         log.before = lambda: free.wait(30)
-    report = rig.run(everybody, campaign.event(), journal=journal, decision_log=log, report_denied=True)
+    report = rig.run(everybody, campaign.event(), journal=journal, decision_log=log, report_denied=True, seconds=1)
     free.set()
     assert not campaign.updates
     assert (report.complete, report.approved) == (False, 0)
@@ -276,6 +272,7 @@ def test_what_can_never_be_recorded_is_not_tried_again(rig: Rig) -> None:
     assert "cannot be written as JSON" in str(report.error)
 
 
+@both_colours
 def test_those_who_see_it_otherwise(rig: Rig) -> None:
     campaign, log = rig.fake.add_campaign(10), Keeping()
     log.down_for = (DecisionRecord,)

@@ -23,7 +23,7 @@ from optimove_conditional_execution.review import timing
 from optimove_conditional_execution.review.timing import Passes
 from optimove_conditional_execution.stores import MemoryJournal, SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove
-from tests.review.conftest import Rig, everybody, odd
+from tests.review.conftest import Rig, both_colours, everybody, odd
 
 BAD = Response(400, {"content-type": "application/json"}, b'{"message": "not now"}')
 
@@ -110,6 +110,7 @@ def test_run_returns_after_one_pass(rig: Rig) -> None:
     assert (report.complete, report.acknowledged) == (False, 0)
 
 
+@both_colours
 def test_it_ends_at_clearance_and_says_so(rig: Rig) -> None:
     campaign = rig.fake.add_campaign(10, lead_seconds=3)
     refused = refusing(rig.fake, UPDATE, *[BAD] * 100)
@@ -122,11 +123,11 @@ def test_it_ends_at_clearance_and_says_so(rig: Rig) -> None:
 
 
 def test_within_the_safety_margin_it_sends_and_asks_nobody(rig: Rig) -> None:
-    campaign = rig.fake.add_campaign(200, lead_seconds=6)
+    campaign = rig.fake.add_campaign(200)
     handle = rig.fake.handle
 
     def refuses_until_the_margin(request: Request) -> Response:
-        is_early = request.path.endswith(UPDATE) and time.monotonic() - begun < 3.1
+        is_early = request.path.endswith(UPDATE) and time.monotonic() - begun < 1.9
         return BAD if is_early else handle(request)
 
     rig.fake.handle = refuses_until_the_margin  # type: ignore[method-assign]
@@ -139,10 +140,10 @@ def test_within_the_safety_margin_it_sends_and_asks_nobody(rig: Rig) -> None:
             raise ConnectionError
         return everybody(customers, deadline)
 
-    (report,) = rig.submit(half, campaign.event(), batch_size=100, concurrency=1, safety_margin=10)
+    (report,) = rig.submit(half, campaign.event(), batch_size=100, concurrency=1, safety_margin=10, seconds=4)
     assert (report.acknowledged, report.failed, report.complete) == (100, 100, False)
     assert len(campaign.recipients()) == 100
-    assert max(asked) < 3.1, "half of the time was left for the reviewer, since the margin is longer"
+    assert max(asked) < 2.3, "half of the time was left for the reviewer, since the margin is longer"
 
 
 def test_whoever_has_lost_the_review_to_somebody_else_stops(rig: Rig) -> None:

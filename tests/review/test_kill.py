@@ -17,13 +17,13 @@ from optimove_conditional_execution.testing import FakeOptimove
 from tests.conftest import OverHTTP, served
 
 KILLS = 5
-CUSTOMERS = 25_000
+CUSTOMERS = 12_000
 CHANNELS = 2
 """Rows of each customer: the reviewer says yes to both of every fourth customer."""
 
 CHUNK = 2_000
-FIRST_MOMENT, LAST_MOMENT = 0.0, 0.9
-"""Seconds after the process has begun; a review that nobody kills takes about one. Every second kill waits for the
+FIRST_MOMENT, LAST_MOMENT = 0.0, 0.6
+"""Seconds after the process has begun; a review that nobody kills takes a bit longer. Every second kill waits for the
 process's first decision before, however slow the machine is."""
 
 PATIENCE = 60

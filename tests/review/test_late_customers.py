@@ -20,6 +20,7 @@ from optimove_conditional_execution import (
     RetryPolicy,
     ReviewReport,
 )
+from optimove_conditional_execution.flows import paging
 from optimove_conditional_execution.flows.paging import Paging, is_from_api, seconds_for_customers
 from optimove_conditional_execution.testing import FakeOptimove, FaultServer, faults
 from optimove_conditional_execution.testing.faults import Fault
@@ -47,9 +48,9 @@ def skip_of(request: Request) -> int | None:
     return int(request.query.rpartition("skip=")[2])
 
 
-def answering(rig: Rig, odd: Callable[[int], Response | None]) -> list[int]:
+def answering(fake: FakeOptimove, odd: Callable[[int], Response | None]) -> list[int]:
     """Let a function of `$skip` answer pages; return where they began."""
-    handle, pages = rig.fake.handle, list[int]()
+    handle, pages = fake.handle, list[int]()
 
     def answer(request: Request) -> Response:
         skip = skip_of(request)
@@ -58,7 +59,7 @@ def answering(rig: Rig, odd: Callable[[int], Response | None]) -> list[int]:
         pages.append(skip)
         return odd(skip) or handle(request)
 
-    rig.fake.handle = answer  # type: ignore[method-assign]
+    fake.handle = answer  # type: ignore[method-assign]
     return pages
 
 
@@ -69,7 +70,7 @@ def answering(rig: Rig, odd: Callable[[int], Response | None]) -> list[int]:
 def test_a_404_in_the_middle_is_asked_for_again(missing: Response, rig: Rig) -> None:
     campaign = rig.fake.add_campaign(1_000, lead_seconds=60)
     once = iter([missing])
-    pages = answering(rig, lambda skip: next(once, None) if skip == 200 else None)
+    pages = answering(rig.fake, lambda skip: next(once, None) if skip == 200 else None)
     report = rig.run(everybody, campaign.event(), page_size=100)
     assert (report.complete, len(campaign.recipients()), report.warnings) == (True, 1_000, ())
     assert pages.count(200) == 2
@@ -80,10 +81,10 @@ def test_a_second_404_of_the_apis_own_ends_the_reading_with_a_warning(
     missing: Response, rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     campaign = rig.fake.add_campaign(300, lead_seconds=60)
-    pages = answering(rig, lambda skip: missing if skip == 200 else None)
+    pages = answering(rig.fake, lambda skip: missing if skip == 200 else None)
     begun = time.monotonic()
     report = rig.run(everybody, campaign.event(), page_size=100)
-    assert time.monotonic() - begun >= 0.9, "there was no pause"
+    assert time.monotonic() - begun >= 0.2, "there was no pause"
     assert (report.complete, report.acknowledged) == (True, 200)
     assert pages.count(200) == 2
     (warning,) = report.warnings
@@ -94,29 +95,29 @@ def test_a_second_404_of_the_apis_own_ends_the_reading_with_a_warning(
 
 @pytest.mark.parametrize("missing", PROXY.values(), ids=PROXY)
 def test_what_a_proxy_says_is_never_the_end(missing: Response, rig: Rig) -> None:
-    campaign = rig.fake.add_campaign(300, lead_seconds=6)
-    pages = answering(rig, lambda skip: missing if skip == 200 else None)
-    report = rig.run(everybody, campaign.event(), page_size=100)
+    campaign = rig.fake.add_campaign(300)
+    pages = answering(rig.fake, lambda skip: missing if skip == 200 else None)
+    report = rig.run(everybody, campaign.event(), page_size=100, seconds=2)
     assert (report.complete, report.acknowledged) == (False, 200), "those who had come were not asked about"
     assert isinstance(report.error, NotFoundError)
     assert pages.count(200) > 2
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
-def test_a_404_without_time_to_ask_again_is_no_end(kind: str, rig: Rig) -> None:
+def test_a_404_without_time_to_ask_again_is_no_end(kind: str, fake_optimove: FakeOptimove) -> None:
     """Less time is left than the pause takes, so it may not be the end: what came is kept, and the error is raised."""
-    campaign = rig.fake.add_campaign(300, lead_seconds=60)
-    pages = answering(rig, lambda skip: OWN["JSON"] if skip == 300 else None)
+    campaign = fake_optimove.add_campaign(300, lead_seconds=60)
+    pages = answering(fake_optimove, lambda skip: OWN["JSON"] if skip == 300 else None)
     deadline = Deadline.after(0.9, clock=lambda: 0.0)  # always so much
     came: list[CampaignCustomer] = []
 
     def read() -> None:
-        with rig.fake.client() as client:
+        with fake_optimove.client() as client:
             rows = client.get_processed_campaign_customers(campaign.campaign_id, page_size=100, deadline=deadline)
             came.extend(rows)
 
     async def aread() -> None:
-        async with rig.fake.async_client() as client:
+        async with fake_optimove.async_client() as client:
             rows = client.get_processed_campaign_customers(campaign.campaign_id, page_size=100, deadline=deadline)
             async for customer in rows:
                 came.append(customer)
@@ -127,20 +128,20 @@ def test_a_404_without_time_to_ask_again_is_no_end(kind: str, rig: Rig) -> None:
 
 
 def test_the_404s_of_two_places_are_not_two_of_one() -> None:
-    paging = Paging(7, page_size=100)
+    reading = Paging(7, page_size=100)
     error = NotFoundError("", status=404, operation="")
     for skip in range(3):
-        operation = paging.next_page()
+        operation = reading.next_page()
         assert operation is not None
         assert dict(operation.query)["$skip"] == str(skip)
-        paging.feed(b'[{"CustomerID": "C%d"}]' % skip)
-        paging.close_page()
-        assert paging.next_page() is not None
-        paging.missing(error)
-        assert paging.pause > 0
-    assert paging.next_page() is not None
-    paging.missing(error)
-    assert paging.next_page() is None
+        reading.feed(b'[{"CustomerID": "C%d"}]' % skip)
+        reading.close_page()
+        assert reading.next_page() is not None
+        reading.missing(error)
+        assert reading.pause > 0
+    assert reading.next_page() is not None
+    reading.missing(error)
+    assert reading.next_page() is None
 
 
 @pytest.mark.parametrize(
@@ -171,18 +172,18 @@ EARLY = {"[]": Response(200, body=b"[]"), "204": Response(204), "404": OWN["plai
 def test_customers_that_come_after_their_event_are_waited_for(early: Response, rig: Rig) -> None:
     campaign = rig.fake.add_campaign(300, lead_seconds=20)
     begun = time.monotonic()
-    pages = answering(rig, lambda skip: early if time.monotonic() - begun < 2 else None)
+    pages = answering(rig.fake, lambda skip: early if time.monotonic() - begun < 0.5 else None)
     report = rig.run(everybody, campaign.event(), safety_margin=1)
     assert (report.complete, len(campaign.recipients()), report.warnings) == (True, 300, ())
     assert 2 <= pages.count(0) <= 12
 
 
 def test_an_empty_campaign_is_complete_with_a_warning(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    campaign = rig.fake.add_campaign(1, lead_seconds=4)
-    pages = answering(rig, lambda skip: Response(200, body=b"[]"))
+    campaign = rig.fake.add_campaign(1)
+    pages = answering(rig.fake, lambda skip: Response(200, body=b"[]"))
     begun = time.monotonic()
-    report = rig.run(everybody, campaign.event())
-    assert time.monotonic() - begun >= 0.8, "a quarter of the time"
+    report = rig.run(everybody, campaign.event(), seconds=2)
+    assert time.monotonic() - begun >= 0.4, "a quarter of the time"
     assert (report.complete, report.rows, report.error) == (True, 0, None)
     assert "no customers" in report.warnings[0]
     assert "no customers" in caplog.text
@@ -190,9 +191,9 @@ def test_an_empty_campaign_is_complete_with_a_warning(rig: Rig, caplog: pytest.L
 
 
 def test_a_campaign_that_stays_unknown_is_an_error(rig: Rig) -> None:
-    campaign = rig.fake.add_campaign(1, lead_seconds=4)
-    pages = answering(rig, lambda skip: OWN["plain text"])
-    report = rig.run(everybody, campaign.event())
+    campaign = rig.fake.add_campaign(1)
+    pages = answering(rig.fake, lambda skip: OWN["plain text"])
+    report = rig.run(everybody, campaign.event(), seconds=2)
     assert isinstance(report.error, NotFoundError)
     assert not report.complete
     assert len(pages) > 2
@@ -211,18 +212,18 @@ class StoppedClock:
 @pytest.mark.parametrize("page", ["empty", "404"])
 def test_the_pauses_before_an_empty_campaign_is_believed_grow(page: str) -> None:
     clock, told, pauses = StoppedClock(), list[str](), list[float]()
-    paging = Paging(7, page_size=100, waiting=Deadline.after(200, clock=clock), on_warning=told.append)
+    reading = Paging(7, page_size=100, waiting=Deadline.after(200, clock=clock), on_warning=told.append)
     error = NotFoundError("", status=404, operation="")
-    while paging.next_page() is not None:
+    while reading.next_page() is not None:
         try:
             if page == "empty":
-                paging.close_page()
+                reading.close_page()
             else:
-                paging.missing(error)
+                reading.missing(error)
         except NotFoundError:
             break
-        pauses.append(paging.pause)
-        clock.now += paging.pause
+        pauses.append(reading.pause)
+        clock.now += reading.pause
     if page == "empty":
         assert pauses.pop() == 0.0
     assert pauses[:5] == [0.5, 0.5, 1.0, 2.0, 4.0]
@@ -279,7 +280,8 @@ def test_a_client_without_a_deadline_believes_an_empty_campaign_at_once(
     assert [record.levelno for record in caplog.records if "no customers" in record.getMessage()] == [logging.WARNING]
 
 
-def test_a_client_with_a_deadline_waits_for_customers(reader: Colours) -> None:
+def test_a_client_with_a_deadline_waits_for_customers(reader: Colours, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "_FIRST_PAUSE", 0.1)
     campaign = reader.fake.add_campaign(5)
     reader.fake.answer_next(Response(200, body=b"[]"), OWN["JSON"])
     told: list[str] = []
@@ -287,7 +289,8 @@ def test_a_client_with_a_deadline_waits_for_customers(reader: Colours) -> None:
     assert not told
 
 
-def test_a_client_waits_as_long_as_it_is_told(reader: Colours) -> None:
+def test_a_client_waits_as_long_as_it_is_told(reader: Colours, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "_FIRST_PAUSE", 0.1)
     campaign = reader.fake.add_campaign(5)
     reader.fake.answer_next(Response(200, body=b"[]"))
     assert reader.read(campaign.campaign_id, wait_for_customers=5) == 5
@@ -306,7 +309,8 @@ def test_a_client_without_a_deadline_asks_again_after_a_proxys_404(reader: Colou
 
 
 @pytest.mark.parametrize("engine", ["httpx", "httpx2", "aiohttp"])
-def test_every_engine_tells_a_proxys_404_from_the_apis(engine: str) -> None:
+def test_every_engine_tells_a_proxys_404_from_the_apis(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paging, "_NOT_FOUND_PAUSE", 0.2)
     html = faults.answer("html", PROXY["a web page"])
     text = faults.answer("text", PROXY["plain text"])
     own = faults.answer("own", OWN["JSON"])

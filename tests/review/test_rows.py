@@ -22,7 +22,7 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.stores import DecidedBatch, MemoryJournal, SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove
-from tests.review.conftest import Rig, everybody
+from tests.review.conftest import Rig, both_colours, everybody
 
 EMAIL, SMS, PUSH = 504, 505, 506
 CONSENT = {EMAIL: {"both", "mail"}, SMS: {"both"}}
@@ -181,15 +181,16 @@ def test_an_answer_that_is_missing_approves_nobody(colour: str, how: str, fake_o
     assert (report.approved, report.failed, report.not_reached) == ((1, 1, 0) if how == "raises" else (1, 0, 1))
 
 
+@both_colours
 def test_what_is_sent_while_pages_are_missing_is_a_warning(rig: Rig) -> None:
-    campaign = rig.fake.add_campaign([row(f"A{number}") for number in range(6)], lead_seconds=6)
+    campaign = rig.fake.add_campaign([row(f"A{number}") for number in range(6)])
     handle = rig.fake.handle
 
     def broken(request: Any) -> Response:
         return Response(503) if "skip=4" in request.query else handle(request)
 
     rig.fake.handle = broken  # type: ignore[method-assign]
-    report = rig.run(everybody, campaign.event(), page_size=2)
+    report = rig.run(everybody, campaign.event(), page_size=2, seconds=3)
     assert sorted(campaign.recipients()) == ["A0", "A1", "A2", "A3"]
     assert (report.complete, report.acknowledged) == (False, 4)
     assert report.error is not None
@@ -254,6 +255,7 @@ def test_a_run_goes_on_with_the_rows_that_earlier_ones_knew(tmp_path: Path, fake
     assert sum(campaign.calls) == 2
 
 
+@both_colours
 def test_nothing_is_sent_when_the_journal_lacks_the_answer_that_revokes(rig: Rig) -> None:
     class Full(MemoryJournal):  # type: ignore[misc]
         def record(self, key: str, batches: Sequence[DecidedBatch], /, *, run: int | None = None) -> None:

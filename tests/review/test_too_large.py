@@ -42,17 +42,17 @@ class Narrow(FakeOptimove):
 
 @pytest.mark.parametrize("colour", ["sync", "async"])
 def test_a_review_sends_halves(colour: str) -> None:
-    fake = Narrow(3_000)
-    campaign = fake.add_campaign(25_000)
+    fake = Narrow(300)
+    campaign = fake.add_campaign(2_500)
     journal = MemoryJournal()
-    report = Rig(colour, fake).run(odd, campaign.event(), journal=journal, report_denied=True)
+    report = Rig(colour, fake).run(odd, campaign.event(), journal=journal, report_denied=True, chunk_size=1_000)
     assert report.complete, report
-    assert report.acknowledged == len(campaign.statuses) == 25_000
+    assert report.acknowledged == len(campaign.statuses) == 2_500
     assert not campaign.contradictions
     # The second chunk may be cut before the first one is known to be too large.
-    assert sum(size > 3_000 for size in fake.sizes) <= 8
+    assert sum(size > 300 for size in fake.sizes) <= 8
     (kept,) = journal.reviews()
-    assert journal.acknowledged(kept.event.key) == [(0, 12_500), (FIRST_DENIAL, FIRST_DENIAL + 12_500)]
+    assert journal.acknowledged(kept.event.key) == [(0, 1_250), (FIRST_DENIAL, FIRST_DENIAL + 1_250)]
 
 
 @pytest.mark.parametrize("colour", ["sync", "async"])
@@ -86,8 +86,8 @@ def test_who_refuses_a_hundred_is_not_asked_with_fewer(colour: str) -> None:
 @pytest.mark.parametrize("colour", ["sync", "async"])
 def test_the_clients_own_method_sends_halves(colour: str) -> None:
     fake = Narrow(3_000)
-    campaign = fake.add_campaign(25_000)
-    statuses = {f"C{number:07d}": True for number in range(1, 25_001)}
+    campaign = fake.add_campaign(12_500)
+    statuses = {f"C{number:07d}": True for number in range(1, 12_501)}
 
     async def go() -> int:
         async with fake.async_client() as client:
@@ -98,7 +98,7 @@ def test_the_clients_own_method_sends_halves(colour: str) -> None:
             told = client.update_customer_promotion_status(campaign.campaign_id, statuses)
     else:
         told = asyncio.run(go())
-    assert told == len(campaign.statuses) == 25_000
+    assert told == len(campaign.statuses) == 12_500
     assert sum(size > 3_000 for size in fake.sizes) <= 3
 
 

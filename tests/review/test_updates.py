@@ -44,7 +44,7 @@ def update(client: Any) -> Any:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_slow_update_is_sent_once(engine: str) -> None:
-    with FaultServer([slow(1.5)]) as server:
+    with FaultServer([slow(0.8)]) as server:
         server.optimove.add_campaign(["A"], campaign_id=1)
         assert Caller(engine).call(server, update, retry=IMPATIENT) == [1]
         assert [met.fault for met in server.met] == ["slow"]
@@ -53,11 +53,11 @@ def test_a_slow_update_is_sent_once(engine: str) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_lost_update_leaves_time_to_be_sent_once_more(engine: str) -> None:
     def soon(client: Any) -> Any:
-        return client.update_customer_promotion_status(1, {"A": True}, deadline=Deadline.after(4))
+        return client.update_customer_promotion_status(1, {"A": True}, deadline=Deadline.after(2.4))
 
     with FaultServer([faults.HANG]) as server:
         server.optimove.add_campaign(["A"], campaign_id=1)
-        assert Caller(engine).call(server, soon, retry=RetryPolicy(attempt_timeout=2)) == [1]
+        assert Caller(engine).call(server, soon, retry=RetryPolicy(attempt_timeout=1.2)) == [1]
         assert [met.fault for met in server.met] == ["hang", None]
 
 

@@ -270,7 +270,7 @@ def test_a_review_is_complete_although_workers_are_killed(
         with fake_optimove.client() as client:
             reviewer = CeleryReviewer(tasks.count)
             # Redis has lost a task whose worker is killed between receiving it and writing down that it has it.
-            review = CampaignReview(reviewer, client=client, batch_size=BATCH, concurrency=6, batch_timeout=30.0)
+            review = CampaignReview(reviewer, client=client, batch_size=BATCH, concurrency=6, batch_timeout=12.0)
             report = review.run(campaign.event())
         over.set()
         killing.join()

@@ -20,6 +20,7 @@ def test_the_command_of_the_example(tmp_path: Path) -> None:
     assert "celery -A celery_review worker --concurrency 2 " in docstring("celery_review.py")
     command = re.sub(r"\b8000\b", str(free_port()), command_of("celery_review.py"))
     command = command.replace("optimove-ce campaign", "optimove-ce campaign --customers 20")
+    command = command.replace("--lead 10 ", "--lead 5 ")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("OPTIMOVE_")}
     environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     with running_redis(durable=False) as server:

@@ -115,7 +115,7 @@ class Server:
 
 
 def approve(client: Any) -> Any:
-    return client.send_webhook_approval(APPROVAL, deadline=Deadline.after(4))
+    return client.send_webhook_approval(APPROVAL, deadline=Deadline.after(2.5))
 
 
 def at_once(client: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A thousand calls that fail in every way leave no thread, no descriptor and no task behind."""
+"""Hundreds of calls that fail in every way leave no thread, no descriptor and no task behind."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from optimove_conditional_execution import (
 )
 from tests.transport.fault_process import CYCLE, fault_process
 
-CALLS = 1_000
+CALLS = 400
 OPTIONS: dict[str, Any] = {"api_key": "fake-api-key", "rate_limit": None, "retry": RetryPolicy(attempts=1)}
 
 
