@@ -13,12 +13,13 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from optimove_conditional_execution import AsyncWebhookReceiver, OptimoveError
+from optimove_conditional_execution import AsyncWebhookReceiver, ConfigurationError, OptimoveError, PayloadError
 from optimove_conditional_execution.flows.effects import Overloaded
 from optimove_conditional_execution.stores import SqliteDecisionLog, group_commit
 from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
@@ -146,6 +147,21 @@ def test_what_cannot_be_written_fails_all_of_its_group_and_none_after_it(
     monkeypatch.undo()
     wait(log.submit([record(1)]))
     assert uids(log) == ["r-1"]
+
+
+@in_loop
+async def test_an_entry_that_cannot_be_written_fails_no_other_of_its_group(log: SqliteDecisionLog) -> None:
+    lost: list[Exception] = []
+    good, bad = log.submit([record(0), record(1)]), log.submit([record(2), record(3, evidence={"C-3": object})])
+    log.complete(completion(FIRST, at=datetime(2026, 3, 3)), lost.append)
+    with pytest.raises(PayloadError, match="cannot be written as JSON") as error:
+        await asyncio.wrap_future(bad)
+    assert "C-3" not in str(error.value)
+    await asyncio.wrap_future(good)
+    assert [type(error) for error in lost] == [ConfigurationError]
+    with pytest.raises(PayloadError):
+        await asyncio.wrap_future(log.submit([record(4, seconds={"decide": float("nan")})]))
+    assert uids(log) == ["r-0", "r-1"]
 
 
 def test_nobody_waits_for_a_thread_that_cannot_be_started(

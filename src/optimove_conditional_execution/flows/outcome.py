@@ -205,7 +205,7 @@ class OutcomeBuilder:
     @property
     def stages(self) -> dict[str, float]:
         """The seconds that each stage has taken so far, by its name."""
-        return {**self._seconds}
+        return dict(self._seconds.items())
 
     def seconds(self, stage: Stage) -> float:
         """Return the seconds that a stage has taken so far."""
