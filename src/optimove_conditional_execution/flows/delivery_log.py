@@ -157,7 +157,8 @@ class DeliveryLog:
         try:
             # A host that ends the call may freeze the process then, and what waits would never be written.
             if host is None and self._queue is not None and isinstance(entries[0], Completion):
-                yield Ask(self._queue.complete, (entries[0], partial(self.on_lost, outcome.request_uid)))
+                # Called here, since it never blocks: that saves a way through the driver.
+                self._queue.complete(entries[0], partial(self.on_lost, outcome.request_uid))
             else:
                 yield self._append(entries, Deadline.after(seconds, clock=self.clock))
         except Exception as error:  # noqa: BLE001 - a log may raise anything, and the answer has left
