@@ -5,7 +5,6 @@ Not the journal: that lets a review go on after a crash, and is pruned when the 
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -52,7 +51,7 @@ class Subject:
 
 def record_id(at: datetime) -> str:
     """Return a random id for a record. Ids of about the same time are neighbours, as an index of them likes it."""
-    return f"{round(at.timestamp() * 1e6):014x}{os.urandom(9).hex()}"
+    return f"{round(at.timestamp() * 1e6):014x}{secrets.token_hex(9)}"
 
 
 def subject_of(notification: WebhookNotification) -> Subject:
