@@ -259,7 +259,7 @@ def start_task(coroutine: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
         raise
 
 
-async def _wait(
+def _wait(
     future: asyncio.Future[Any],
     effect: Ask,
     within: Deadline,
@@ -267,11 +267,12 @@ async def _wait(
     interruption: _DeferredCancellation,
     *,
     starting: bool = False,
-) -> object:
+) -> Awaitable[object]:
+    """Return what waits for a future, as the effect wants it."""
     defer = None if effect.whose == "handler" else functools.partial(interruption.defer, within)
     flow = effect.meanwhile
     meanwhile = None if flow is None else lambda: arun(flow(), pools=pools)
-    return await aresult_by(future, within, defer=defer, meanwhile=meanwhile, every=effect.every, starting=starting)
+    return aresult_by(future, within, defer=defer, meanwhile=meanwhile, every=effect.every, starting=starting)
 
 
 @contextlib.contextmanager

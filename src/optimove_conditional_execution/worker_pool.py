@@ -205,7 +205,7 @@ async def aresult_by(
                 starting = False
                 await asyncio.sleep(0)
                 continue
-            await asyncio.wait((future,), timeout=_timeout(end, every))
+            await until_done(future, _timeout(end, every))
             if meanwhile is not None and not future.done() and end.remaining() > every:
                 await meanwhile()
         except BaseException as error:
@@ -219,6 +219,32 @@ async def aresult_by(
         _abandon(future)
         raise Late
     return result_of(future)
+
+
+async def until_done(future: asyncio.Future[Any], seconds: float | None = None) -> None:
+    """Wait until a future is done. Who cancels the wait does not cancel the future.
+
+    As `asyncio.wait` does it for many futures, in a third of the steps.
+
+    Args:
+        future: A future of the running event loop.
+        seconds: How long to wait at most; None waits until it is done.
+    """
+    loop = future.get_loop()
+    waiter = loop.create_future()
+
+    def wake(_: object = None) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    timer = None if seconds is None else loop.call_later(seconds, wake)
+    future.add_done_callback(wake)
+    try:
+        await waiter
+    finally:
+        if timer is not None:
+            timer.cancel()
+        future.remove_done_callback(wake)
 
 
 def result_of(future: asyncio.Future[T]) -> T:

@@ -9,15 +9,18 @@ import logging
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from optimove_conditional_execution import AsyncWebhookReceiver
+from optimove_conditional_execution import AsyncWebhookReceiver, ConfigurationError, OptimoveError, PayloadError
+from optimove_conditional_execution.flows.effects import Overloaded
 from optimove_conditional_execution.stores import SqliteDecisionLog, group_commit
 from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
 from tests.conftest import child_status
@@ -143,6 +146,64 @@ def test_what_cannot_be_written_fails_all_of_its_group_and_none_after_it(
     assert [type(error) for error in lost] == [sqlite3.OperationalError]
     monkeypatch.undo()
     wait(log.submit([record(1)]))
+    assert uids(log) == ["r-1"]
+
+
+@in_loop
+async def test_an_entry_that_cannot_be_written_fails_no_other_of_its_group(log: SqliteDecisionLog) -> None:
+    lost: list[Exception] = []
+    good, bad = log.submit([record(0), record(1)]), log.submit([record(2), record(3, evidence={"C-3": object})])
+    log.complete(completion(FIRST, at=datetime(2026, 3, 3)), lost.append)
+    with pytest.raises(PayloadError, match="cannot be written as JSON") as error:
+        await asyncio.wrap_future(bad)
+    assert "C-3" not in str(error.value)
+    await asyncio.wrap_future(good)
+    assert [type(error) for error in lost] == [ConfigurationError]
+    with pytest.raises(PayloadError):
+        await asyncio.wrap_future(log.submit([record(4, seconds={"decide": float("nan")})]))
+    assert uids(log) == ["r-0", "r-1"]
+
+
+def test_nobody_waits_for_a_thread_that_cannot_be_started(
+    log: SqliteDecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    others: list[concurrent.futures.Future[None]] = []
+    lost: list[Exception] = []
+
+    def no_more(thread: threading.Thread) -> None:
+        pending = log.submit([record(1)])  # as another thread does at this moment
+        assert isinstance(pending, concurrent.futures.Future)
+        others.append(pending)
+        log.complete(completion(FIRST), lost.append)
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_more)
+        with pytest.raises(Overloaded):
+            log.submit([FIRST])
+        with pytest.raises(Overloaded):
+            others[0].result(30)
+    assert [type(error) for error in lost] == [Overloaded]
+    assert uids(log) == []
+    wait(log.submit([record(2)]))
+    assert uids(log) == ["r-2"]
+
+
+def test_what_comes_while_writing_is_interrupted_is_written_all_the_same(
+    log: SqliteDecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, after = log._group._write, list[object]()
+
+    def interrupted(contents: Any) -> None:
+        if not after:
+            after.append(log.submit([record(1)]))
+            raise SystemExit
+        write(contents)
+
+    monkeypatch.setattr(log._group, "_write", interrupted)
+    with pytest.raises(OptimoveError, match="interrupted"):
+        wait(log.submit([FIRST]))
+    wait(after[0])
     assert uids(log) == ["r-1"]
 
 

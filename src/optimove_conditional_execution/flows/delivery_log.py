@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from ..deadline import Clock, Deadline
 from ..handlers import Decision
@@ -157,7 +157,8 @@ class DeliveryLog:
         try:
             # A host that ends the call may freeze the process then, and what waits would never be written.
             if host is None and self._queue is not None and isinstance(entries[0], Completion):
-                yield Ask(self._queue.complete, (entries[0], partial(self.on_lost, outcome.request_uid)))
+                # Called here, since it never blocks: that saves a way through the driver.
+                self._queue.complete(entries[0], partial(self.on_lost, outcome.request_uid))
             else:
                 yield self._append(entries, Deadline.after(seconds, clock=self.clock))
         except Exception as error:  # noqa: BLE001 - a log may raise anything, and the answer has left
@@ -176,25 +177,38 @@ class DeliveryLog:
         return Ask(self._queue.submit, (entries,), within, "future", meanwhile=meanwhile, every=every)
 
     def _last_words(self, outcome: OutcomeBuilder) -> Sequence[DecisionRecord | Completion]:
-        given: dict[str, Any] = {
-            "at": self._now(),
-            "kind": outcome.kind,
-            "error": outcome.error,
-            "seconds": {**outcome.stages, "total": outcome.total},
-        }
+        seconds = outcome.stages
+        seconds["total"] = outcome.total
         if outcome.record is not None:
-            completion = Completion(completes=outcome.record.id, told=outcome.told, taken=outcome.taken, **given)
+            completion = Completion(
+                at=self._now(),
+                completes=outcome.record.id,
+                kind=outcome.kind,
+                told=outcome.told,
+                taken=outcome.taken,
+                error=outcome.error,
+                seconds=seconds,
+            )
             # A log that was down may be there again.
             return [completion] if outcome.is_recorded else [outcome.record, completion]
         if outcome.kind == "duplicate" or outcome.status in _UNREAD:
             return ()
+        left_out = 0
         if outcome.kind == "forged":
             if not self._forged.admit(self.clock()):
                 return ()
             left_out = self._forged.take()
-            given["evidence"] = {"forged_requests_not_recorded": left_out} if left_out else {}
         return [
-            DecisionRecord(flow="triggered", subject=outcome.subject, request_uid=outcome.request_uid, **given),
+            DecisionRecord(
+                at=self._now(),
+                flow="triggered",
+                kind=outcome.kind,
+                subject=outcome.subject,
+                request_uid=outcome.request_uid,
+                evidence={"forged_requests_not_recorded": left_out} if left_out else {},
+                error=outcome.error,
+                seconds=seconds,
+            ),
         ]
 
     def _now(self) -> datetime:

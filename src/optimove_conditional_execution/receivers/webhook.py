@@ -40,6 +40,7 @@ from ..stores.claims import MemoryClaims
 from ..tracebacks import sensitive_variables
 from ..transport.connection_pool import running_loop
 from ..validation import check_callable, check_takes, integer, is_async, seconds, warn_of_copies
+from ..worker_pool import until_done
 from .base import (
     DRAIN_SECONDS,
     Around,
@@ -392,7 +393,8 @@ class AsyncWebhookReceiver(_WebhookReceiver[AsyncWebhookHandler | WebhookHandler
         self._deliveries.keep(task)
         if inspect.getgeneratorstate(delivery) == inspect.GEN_CREATED:
             task.add_done_callback(lambda _: self._record_cancelled(delivery))
-        return await asyncio.shield(task)
+        await until_done(task)
+        return task.result()
 
     def _record_cancelled(self, delivery: Flow[Response]) -> None:
         """Record a delivery whose task was cancelled before it began."""

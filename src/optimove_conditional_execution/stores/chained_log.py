@@ -95,18 +95,16 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         """Append entries in a thread, together with what others append; see `QueuedLog.submit`.
 
         Raises:
-            PayloadError: One cannot be written as JSON.
-            ConfigurationError: The time of one has no zone.
+            PayloadError: One cannot be written as JSON; called in an event loop, the future raises it.
+            ConfigurationError: The time of one has no zone; likewise.
         """
-        contents = log_rows.contents_of(entries, self._identify, self._payloads)
         detect_fork()
-        return self._group.submit(contents)
+        return self._group.submit(lambda: log_rows.contents_of(entries, self._identify, self._payloads))
 
     def complete(self, completion: Completion, on_lost: Callable[[Exception], object], /) -> None:
-        """Append a completion in a thread, soon; see `QueuedLog.complete`. Raises as `submit` does."""
-        contents = [log_rows.of_completion(completion)]
+        """Append a completion in a thread, soon; see `QueuedLog.complete`."""
         detect_fork()
-        self._group.submit_later(contents, on_lost)
+        self._group.submit_later(lambda: [log_rows.of_completion(completion)], on_lost)
 
     def flush(self) -> None:
         """Write what was submitted; what goes wrong is told to those who have submitted it."""

@@ -26,9 +26,9 @@ _OF_RECORD: Final = (
 )  # fmt: skip
 _OF_SUBJECT: Final = ("is_visitor", "occurrence", "action", "channels", "promotions")
 _OF_COMPLETION: Final = ("kind", "told", "taken", "error")
-"""What the column `entry` holds, besides `seconds`."""
+"""What the column `entry` holds, besides `microseconds`."""
 
-_PUBLIC_NAMES: Final = (*_OF_RECORD, *_OF_SUBJECT, "seconds", "identify_check")
+_PUBLIC_NAMES: Final = (*_OF_RECORD, *_OF_SUBJECT, "microseconds", "identify_check")
 _public_of: Final = attrgetter(*_OF_RECORD, *(f"subject.{name}" for name in _OF_SUBJECT))
 
 
@@ -54,9 +54,23 @@ def _json(value: object) -> str:
     try:
         return _ENCODER.encode(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise PayloadError(
-            f"A record for the decision log cannot be written as JSON ({type(error).__name__})."
-        ) from None
+        raise _unwritable(error) from None
+
+
+def _unwritable(error: Exception) -> PayloadError:
+    return PayloadError(f"A record for the decision log cannot be written as JSON ({type(error).__name__}).")
+
+
+def _microseconds(seconds: Mapping[str, float]) -> dict[str, int]:
+    """Return durations as they are written: a whole number is a fifth as long as a float, and sooner written."""
+    try:
+        return {name: round(each * 1e6) for name, each in seconds.items()}
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise _unwritable(error) from None
+
+
+def _seconds(public: Mapping[str, Any]) -> dict[str, float]:
+    return {name: each / 1e6 for name, each in public.get("microseconds", {}).items()}
 
 
 def _number(value: int) -> int:
@@ -122,11 +136,11 @@ def _rows_of(
     group: RecordGroup,
     identify: Callable[[str], str] | None,
 ) -> Content:
-    size, check, seconds = len(customers), getattr(identify, "check", None), dict(common.seconds) or None
+    size, check, took = len(customers), getattr(identify, "check", None), _microseconds(common.seconds)
     distinct = {id(subject): subject for subject in subjects}
     places = {key: place for place, key in enumerate(distinct)}
     runs = [[places[key], len(list(same))] for key, same in groupby(map(id, subjects))]
-    entries = [_entry_of(*_public_of(replace(common, subject=each)), seconds, check) for each in distinct.values()]
+    entries = [_entry_of(*_public_of(replace(common, subject=each)), took, check) for each in distinct.values()]
     names = customers if identify is None else [identify(name) for name in customers]
     plain = "".join(names)
     if ascii_text(plain) != plain:
@@ -219,7 +233,7 @@ def of_record(
     """
     subject = record.subject
     check = None if subject.customer_id is None else getattr(identify, "check", None)
-    public = (*_public_of(record), dict(record.seconds) or None, check)
+    public = (*_public_of(record), _microseconds(record.seconds), check)
     given = _personal(record.reason, record.evidence, record.additional_data)
     if payloads is not None:
         given |= payloads.encode(record.payload)
@@ -255,7 +269,15 @@ def _entry_of(*values: object) -> str:
 
 def of_completion(completion: Completion) -> Content:
     """Return the content of a completion's row; raises as `of_record` does."""
-    given = {name: getattr(completion, name) for name in _OF_COMPLETION} | {"seconds": dict(completion.seconds)}
+    given: dict[str, object] = {"kind": completion.kind}
+    if completion.told is not None:
+        given["told"] = completion.told
+    if completion.taken is not None:
+        given["taken"] = completion.taken
+    if completion.error is not None:
+        given["error"] = completion.error
+    if completion.seconds:
+        given["microseconds"] = _microseconds(completion.seconds)
     low, high = (None, None) if completion.numbers is None else map(_number, completion.numbers)
     return Content(
         "completion",
@@ -266,7 +288,7 @@ def of_completion(completion: Completion) -> Content:
         None,
         low,
         high,
-        _json({name: value for name, value in given.items() if value not in (None, {})}),
+        _json(given),
     )
 
 
@@ -293,7 +315,8 @@ def record_of(content: Content) -> DecisionRecord:
         at=datetime.fromisoformat(content.at),
         subject=subject,
         number=content.low,
-        **_named(public, (*_OF_RECORD, "seconds")),
+        seconds=_seconds(public),
+        **_named(public, _OF_RECORD),
         **_named(private, ("reason", "evidence", "additional_data")),
     )
 
@@ -323,7 +346,8 @@ def completion_of(content: Content) -> Completion:
         at=datetime.fromisoformat(content.at),
         completes=plain_text(content.completes),
         numbers=None if content.low is None or content.high is None else (content.low, content.high),
-        **_named(public, (*_OF_COMPLETION, "seconds")),
+        seconds=_seconds(public),
+        **_named(public, _OF_COMPLETION),
     )
 
 
