@@ -29,8 +29,13 @@ def locks(server: Postgres) -> list[int]:
 
 
 def terminate(server: Postgres) -> None:
-    """End the connection that holds the locks, and wait until they are free."""
-    for pid in locks(server):
+    """End the connection that holds the locks, until they are free: a review may have locked its own again."""
+
+    def are_free() -> bool:
+        holders = locks(server)
         with psycopg.connect(server.conninfo, autocommit=True) as connection:
-            connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
-    until(lambda: not locks(server))
+            for pid in holders:
+                connection.execute("SELECT pg_terminate_backend(%s)", (pid,))
+        return not holders
+
+    until(are_free)
