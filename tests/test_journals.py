@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from optimove_conditional_execution import ConfigurationError, StoreError, SupersededError, fork
+from optimove_conditional_execution import ConfigurationError, StoreError, SupersededError
 from optimove_conditional_execution.flows.journal import entry_of
 from optimove_conditional_execution.stores import (
     DecidedBatch,
@@ -285,8 +285,7 @@ def test_a_forked_child_takes_over_from_its_dead_parent(path: Path, looked_befor
         assert said(process) == "True"
 
 
-def test_a_fork_while_the_journal_is_in_use(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fork, "_REST_SECONDS", 0.05)
+def test_a_fork_while_the_journal_is_in_use(path: Path) -> None:
     with SqliteJournal(path) as journal:
         journal.add(EVENT)
         with journal._file.connection():

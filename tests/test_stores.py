@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -231,6 +232,45 @@ def test_a_fork_waits_for_a_write_of_another_thread(tmp_path: Path) -> None:
         writer.join()
         assert not acquired(store, "r-1")
         assert acquired(store, "r-2")
+
+
+def test_a_fork_in_a_thread_that_uses_the_file_does_not_wait_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fork, "_REST_SECONDS", 3_600.0)
+    with SqliteClaims(tmp_path / "claims.sqlite") as store:
+        with store._file.connection():
+            assert child_status(lambda: acquired(store, "r-1", "b")) == 0
+        assert not acquired(store, "r-1")
+
+
+def test_a_signal_handler_forks_while_a_fork_waits(tmp_path: Path) -> None:
+    began = threading.Event()
+    with contextlib.ExitStack() as stack:
+        stores = [stack.enter_context(SqliteClaims(tmp_path / f"{number}.sqlite")) for number in range(4)]
+
+        def write() -> None:
+            with stores[2]._file.writing():
+                began.set()
+                time.sleep(0.6)
+
+        def on_alarm(*_: object) -> None:
+            statuses.append(child_status(lambda: True))
+
+        statuses: list[int] = []
+        before = signal.signal(signal.SIGALRM, on_alarm)
+        writer = threading.Thread(target=write)
+        writer.start()
+        try:
+            assert began.wait(10)
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            statuses.append(child_status(lambda: all(acquired(each, "r-1", "b") for each in stores)))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+            writer.join()
+        assert statuses == [0, 0]
+        assert not any(each._file._mine().lock.locked() for each in stores)
 
 
 def test_a_fork_does_not_wait_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

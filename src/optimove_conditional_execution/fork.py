@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -42,7 +43,7 @@ _REST_SECONDS: Final = 2.0
 """Seconds by which a fork is delayed at most."""
 
 _forking = threading.local()
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may fork while its thread holds it
 _process = os.getpid()
 
 
@@ -52,7 +53,10 @@ def reset_after_fork(forkable: Forkable) -> None:
 
 
 def rest_during_fork(resting: Resting) -> None:
-    """Let an object rest in each fork that is made through Python while it lives."""
+    """Let an object rest in each fork that is made through Python while it lives.
+
+    What interrupts that wait is lost, such as a Ctrl-C: Python lets no hook of a fork raise.
+    """
     with _lock:
         _RESTING.add(resting)
 
@@ -104,26 +108,29 @@ def _reset() -> None:
 
 
 def _before_fork() -> None:
+    ends: list[Callable[[], object]] = []
+    # Of this thread's forks: a signal handler may fork while this one waits, and other threads at any time.
+    vars(_forking).setdefault("ends", []).append(ends)
     with _lock:
         resting = list(_RESTING)
     until = time.monotonic() + _REST_SECONDS
-    ends: list[Callable[[], object]] = []
-    _forking.ends = ends  # of this thread's fork; another thread may fork at the same time
     for each in resting:
-        end = each.rest(max(0.0, until - time.monotonic()))
-        if end is not None:
-            ends.append(end)
+        # Python prints what a hook of a fork raises, and goes on: so does what a signal handler raises here.
+        with contextlib.suppress(BaseException):
+            if (end := each.rest(max(0.0, until - time.monotonic()))) is not None:
+                ends.append(end)
 
 
 def _after_fork_in_parent() -> None:
-    for end in _forking.ends:
+    for end in _forking.ends.pop():
         end()
 
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _reset()
+    _forking.ends.pop()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork

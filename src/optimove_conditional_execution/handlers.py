@@ -44,12 +44,11 @@ class Decision:
             )
         for name in ("additional_data", "evidence"):
             given: object = getattr(self, name)
-            if type(given) is dict and not given:
-                continue
             if not isinstance(given, Mapping):
                 raise PayloadError(f"{name} must be a dictionary.", path=name)
-            if given:
-                object.__setattr__(self, name, json_object(dict(cast("Mapping[str, Any]", given)), name))
+            # A copy, since the handler may go on with its own.
+            copied = json_object(dict(cast("Mapping[str, Any]", given)), name) if given else {}
+            object.__setattr__(self, name, copied)
 
     def __bool__(self) -> bool:
         """Raise: a denial that is truthy in an `if` would approve.

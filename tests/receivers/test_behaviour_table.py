@@ -922,6 +922,13 @@ def test_a_secret_from_a_file_is_warned_about(rig: MakeRig, caplog: pytest.LogCa
     assert "from-a-file" not in caplog.text
 
 
+def test_a_decision_has_a_copy_of_what_it_was_given() -> None:
+    given: dict[str, Any] = {}
+    decision = Decision.approve(given, evidence=given)
+    given["later"] = object()
+    assert (decision.additional_data, decision.evidence) == ({}, {})
+
+
 def test_a_decision_has_no_truth_value() -> None:
     with pytest.raises(TypeError, match="verdict"):
         bool(Decision.deny("self-excluded"))

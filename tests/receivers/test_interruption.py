@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import signal
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -24,7 +26,7 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.adapters.wsgi import WSGIApp
-from optimove_conditional_execution.stores import Claim, ClaimState, MemoryClaims
+from optimove_conditional_execution.stores import Claim, ClaimState, MemoryClaims, SqliteDecisionLog
 from optimove_conditional_execution.testing import FakeOptimove, SentNotification, notification, signed_request
 
 PATIENCE = 30.0
@@ -271,6 +273,57 @@ def test_an_event_loop_that_ends_while_the_answer_is_delivered(monkeypatch: pyte
     assert asyncio.run(gate.notify()).approved
     assert gate.asked == ["r-1"]
     assert gate.kinds() == ["cancelled", "approved"]
+
+
+def test_the_decision_log_says_that_a_delivery_was_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    delivering = threading.Event()
+
+    async def hang(*_: object, **__: object) -> None:
+        delivering.set()
+        await asyncio.sleep(PATIENCE)
+
+    with SqliteDecisionLog(tmp_path / "log.db") as log:
+        gate = Gate(decision_log=log)
+        gate.go_on.set()
+        monkeypatch.setattr(gate.receiver._client, "send", hang)
+
+        async def begin() -> None:
+            asyncio.ensure_future(gate.notify())  # noqa: RUF006 - the loop ends with it
+            await until(delivering)
+
+        asyncio.run(begin())
+        log.flush()
+        (logged,) = log.decisions()
+    assert logged.record.kind == "approved"
+    done = logged.completion
+    assert done is not None
+    assert (done.kind, done.told, done.taken) == ("cancelled", "approved", None)  # Optimove may have taken it
+    assert done.error == "The delivery was interrupted by CancelledError."
+
+
+def test_an_exit_in_a_delivery_whose_request_is_gone_is_no_error_of_a_task(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = Gate()
+    client = gate.receiver._client
+
+    async def leave(*_: object, **__: object) -> None:
+        raise SystemExit(5)  # as a handler of SIGTERM does it, wherever the program is
+
+    monkeypatch.setattr(client, "send", leave)
+
+    async def begin() -> None:
+        asking = asyncio.ensure_future(gate.notify())
+        await until(gate.entered)
+        asking.cancel()
+        await asyncio.wait((asking,))
+        gate.go_on.set()
+        await asyncio.sleep(PATIENCE)
+
+    with pytest.raises(SystemExit):
+        asyncio.run(begin())
+    gc.collect()
+    assert [record.name for record in caplog.records if record.name == "asyncio"] == []
 
 
 @pytest.mark.parametrize("times", [1, 100])

@@ -150,20 +150,31 @@ class DeliveryLog:
             outcome: The delivery, which has ended.
             host: The deadline of a host that ends the call; None without one.
         """
+        # A host that ends the call may freeze the process then, and what waits would never be written.
+        if host is None and self.complete_at_once(outcome):
+            return
         entries = self._last_words(outcome)
         if not entries:
             return
         seconds = _COMPLETING if host is None else min(_COMPLETING, host.remaining())
         try:
-            # A host that ends the call may freeze the process then, and what waits would never be written.
-            if host is None and self._queue is not None and isinstance(entries[0], Completion):
-                # Called here, since it never blocks: that saves a way through the driver.
-                self._queue.complete(entries[0], partial(self.on_lost, outcome.request_uid))
-            else:
-                yield self._append(entries, Deadline.after(seconds, clock=self.clock))
+            yield self._append(entries, Deadline.after(seconds, clock=self.clock))
         except Exception as error:  # noqa: BLE001 - a log may raise anything, and the answer has left
-            if outcome.error is None:
-                outcome.set_error(f"The decision log lost what became of it: {exception_name(error)}")
+            _lost(outcome, error)
+
+    def complete_at_once(self, outcome: OutcomeBuilder) -> bool:
+        """Hand over the completion of a record that was written, without waiting; return whether the log takes it so.
+
+        Args:
+            outcome: The delivery, which has ended, or was interrupted.
+        """
+        if self._queue is None or outcome.record is None or not outcome.is_recorded:
+            return False
+        try:
+            self._queue.complete(self._completion(outcome, outcome.record), partial(self.on_lost, outcome.request_uid))
+        except Exception as error:  # noqa: BLE001 - a log may raise anything, and the answer has left
+            _lost(outcome, error)
+        return True
 
     def _append(
         self,
@@ -176,19 +187,20 @@ class DeliveryLog:
             return Ask(self.log.append, (entries,), within, "log", meanwhile=meanwhile, every=every)
         return Ask(self._queue.submit, (entries,), within, "future", meanwhile=meanwhile, every=every)
 
+    def _completion(self, outcome: OutcomeBuilder, record: DecisionRecord) -> Completion:
+        return Completion(
+            at=self._now(),
+            completes=record.id,
+            kind=outcome.kind,
+            told=outcome.told,
+            taken=outcome.taken,
+            error=outcome.error,
+            seconds=_all_seconds(outcome),
+        )
+
     def _last_words(self, outcome: OutcomeBuilder) -> Sequence[DecisionRecord | Completion]:
-        seconds = outcome.stages
-        seconds["total"] = outcome.total
         if outcome.record is not None:
-            completion = Completion(
-                at=self._now(),
-                completes=outcome.record.id,
-                kind=outcome.kind,
-                told=outcome.told,
-                taken=outcome.taken,
-                error=outcome.error,
-                seconds=seconds,
-            )
+            completion = self._completion(outcome, outcome.record)
             # A log that was down may be there again.
             return [completion] if outcome.is_recorded else [outcome.record, completion]
         if outcome.kind == "duplicate" or outcome.status in _UNREAD:
@@ -207,9 +219,20 @@ class DeliveryLog:
                 request_uid=outcome.request_uid,
                 evidence={"forged_requests_not_recorded": left_out} if left_out else {},
                 error=outcome.error,
-                seconds=seconds,
+                seconds=_all_seconds(outcome),
             ),
         ]
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self.wall_clock(), UTC)
+
+
+def _all_seconds(outcome: OutcomeBuilder) -> dict[str, float]:
+    seconds = outcome.stages
+    seconds["total"] = outcome.total
+    return seconds
+
+
+def _lost(outcome: OutcomeBuilder, error: Exception) -> None:
+    if outcome.error is None:
+        outcome.set_error(f"The decision log lost what became of it: {exception_name(error)}")

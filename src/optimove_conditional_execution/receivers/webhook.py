@@ -278,6 +278,8 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
 
     def _observe_interrupted(self, outcome: OutcomeBuilder, interruption: BaseException) -> None:
         interrupted(outcome, interruption)
+        if self._context.decisions is not None:
+            self._context.decisions.complete_at_once(outcome)
         self._observe(outcome)
 
     def _observe(self, outcome: OutcomeBuilder) -> None:
@@ -391,6 +393,8 @@ class AsyncWebhookReceiver(_WebhookReceiver[AsyncWebhookHandler | WebhookHandler
         if task.done():
             return task.result()
         self._deliveries.keep(task)
+        # Else asyncio logs what ended a delivery whose request is gone, or the server: it is in the outcome.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
         if inspect.getgeneratorstate(delivery) == inspect.GEN_CREATED:
             task.add_done_callback(lambda _: self._record_cancelled(delivery))
         await until_done(task)

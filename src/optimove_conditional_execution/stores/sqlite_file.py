@@ -75,9 +75,9 @@ class SqliteFile:
         self._busy_seconds = busy_seconds
         self._private = private
         self._by_process: dict[int, _Open] = {}
+        rest_during_fork(self)  # also while it is opened: SQLite has locks of its own
         with self.connection():
             pass
-        rest_during_fork(self)
 
     def rest(self, seconds: float) -> Callable[[], object] | None:
         """Wait until no thread uses the connection; see `fork.Resting`.
@@ -85,8 +85,10 @@ class SqliteFile:
         A child inherits SQLite's table of the locks that this process has. It would hold those of a transaction for
         ever, and whatever the child writes would fail with `database is locked`.
         """
-        lock = self._mine().lock
-        return lock.release if lock.acquire(timeout=seconds) else None
+        mine = self._mine()
+        if mine.user == threading.get_ident():  # it forks while it uses the file
+            return None
+        return mine.lock.release if mine.lock.acquire(timeout=seconds) else None
 
     @contextmanager
     def connection(self, *, check_first: bool = True) -> Iterator[Connection]:
@@ -101,16 +103,20 @@ class SqliteFile:
         """
         mine = self._mine()
         with mine.lock:
-            connection = mine.connection
-            if connection is None:
-                connection = mine.hold(self._connect())
-                mine.files = self._files()
-            if check_first:
+            mine.user = threading.get_ident()
+            try:
+                connection = mine.connection
+                if connection is None:
+                    connection = mine.hold(self._connect())
+                    mine.files = self._files()
+                if check_first:
+                    self._check(mine)
+                with connection:
+                    yield connection
+                # Other processes do not see commits to a file that had lost its name.
                 self._check(mine)
-            with connection:
-                yield connection
-            # Other processes do not see commits to a file that had lost its name.
-            self._check(mine)
+            finally:
+                mine.user = None
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -203,6 +209,8 @@ class _Open:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.user: int | None = None
+        """The thread that holds the lock."""
         self.connection: Connection | None = None
         self.files: dict[str, Identity] = {}
 
