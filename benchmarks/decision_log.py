@@ -34,6 +34,9 @@ from optimove_conditional_execution.stores import SqliteDecisionLog
 
 GOAL = 1.2
 ROUNDS = 7
+END_TO_END_ROUNDS = 25
+"""Four processes share the cores, so that medians of fewer rounds differ by a tenth."""
+
 FLUSHES = 50
 FLUSHED_BYTES = 4 * 4096
 """What a commit of a record and a completion writes: a few pages."""
@@ -94,7 +97,7 @@ def end_to_end() -> list[Result]:
             functools.partial(serve, url, bare, None),
             functools.partial(serve, url, logged, path),
         ):
-            for turn in range(ROUNDS + 1):
+            for turn in range(END_TO_END_ROUNDS + 1):
                 flushes.append(flush_seconds(folder) * 1e3)
                 for in_flight in (1, IN_FLIGHT):
                     for server in (logged, bare):
