@@ -55,7 +55,8 @@ def reset_after_fork(forkable: Forkable) -> None:
 def rest_during_fork(resting: Resting) -> None:
     """Let an object rest in each fork that is made through Python while it lives.
 
-    What interrupts that wait is lost, such as a Ctrl-C: Python lets no hook of a fork raise.
+    What interrupts that wait is lost, such as a Ctrl-C: Python lets no hook of a fork raise. A signal
+    handler that forks meanwhile can lock up in Python's own hooks, those of `concurrent.futures`.
     """
     with _lock:
         _RESTING.add(resting)
