@@ -31,6 +31,7 @@ from optimove_conditional_execution.testing import FakeOptimove
 from tests.cli.doctor.outside import examined
 from tests.conftest import Child, forked, forked_untold
 from tests.servers.claims import IN_URL, SECRET, Claims, Server, claims_of, clear
+from tests.servers.journals import until
 from tests.servers.pgbouncer import running_pgbouncer
 from tests.servers.postgres import GUARDED, Postgres
 from tests.servers.processes import PATIENCE, free_port, ordinary_user, own_folder
@@ -258,14 +259,15 @@ def test_a_connection_that_fails_at_once_is_closed(postgres: Postgres, monkeypat
 def test_expired_rows_are_deleted(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
     clear(postgres)
     store = PostgresClaims(postgres.conninfo)
-    store.acquire("old", "a", 0.01, 0.01)
     monkeypatch.setattr(postgres_module, "_FORGET_EVERY", 0.0)
     eager = PostgresClaims(postgres.conninfo)
-    eager.acquire("q", "a", 60.0, 60.0)
-    acquired_in_a_loop(eager, "q2")
-    with psycopg.connect(postgres.conninfo) as connection:
-        query = "SELECT count(*) FROM optimove_claims WHERE expires < clock_timestamp()"
-        assert connection.execute(query).fetchone() == (0,)
+    query = "SELECT count(*) FROM optimove_claims WHERE expires < clock_timestamp()"
+    with psycopg.connect(postgres.conninfo, autocommit=True) as connection:
+        for acquire in (lambda: eager.acquire("q", "a", 60.0, 60.0), lambda: acquired_in_a_loop(eager, "q2")):
+            store.acquire("old", "a", 0.01, 0.01)
+            until(lambda: connection.execute(query).fetchone() == (1,))
+            acquire()
+            assert connection.execute(query).fetchone() == (0,)
     store.close()
     eager.close()
 

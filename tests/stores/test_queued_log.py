@@ -207,6 +207,29 @@ def test_what_comes_while_writing_is_interrupted_is_written_all_the_same(
     assert uids(log) == ["r-1"]
 
 
+def test_what_comes_while_writing_is_interrupted_is_told_when_no_other_thread_can_be_had(
+    log: SqliteDecisionLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    after = list[object]()
+
+    def no_more(*_: object) -> None:
+        raise Overloaded
+
+    def interrupted(_: object) -> None:
+        after.append(log.submit([record(1)]))
+        monkeypatch.setattr(log._group._pool, "submit", no_more)
+        raise SystemExit
+
+    monkeypatch.setattr(log._group, "_write", interrupted)
+    with pytest.raises(OptimoveError, match="interrupted"):
+        wait(log.submit([FIRST]))
+    with pytest.raises(Overloaded):
+        wait(after[0])
+    monkeypatch.undo()
+    wait(log.submit([record(2)]))
+    assert uids(log) == ["r-2"]
+
+
 def test_a_forked_child_leaves_to_its_parent_what_the_parent_has_queued(
     log: SqliteDecisionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -117,6 +117,9 @@ class GroupCommit:
             if self._is_working:
                 return
             self._is_working = True
+        self._start(pending)
+
+    def _start(self, pending: _Pending | None = None) -> None:
         try:
             self._pool.submit(self._work, ())
         except BaseException as error:  # no thread can be started
@@ -148,7 +151,7 @@ class GroupCommit:
                 self._write_waiting(None)
         except BaseException:  # such as a greenlet that is killed; what waits must not wait for the next entry
             if not self._rests():
-                self._pool.submit(self._work, ())
+                self._start()
             raise
 
     def _rests(self) -> bool:
