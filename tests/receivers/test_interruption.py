@@ -26,7 +26,14 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.adapters.wsgi import WSGIApp
-from optimove_conditional_execution.stores import Claim, ClaimState, MemoryClaims, SqliteDecisionLog
+from optimove_conditional_execution.stores import (
+    Claim,
+    ClaimState,
+    Completion,
+    DecisionRecord,
+    MemoryClaims,
+    SqliteDecisionLog,
+)
 from optimove_conditional_execution.testing import FakeOptimove, SentNotification, notification, signed_request
 
 PATIENCE = 30.0
@@ -299,6 +306,76 @@ def test_the_decision_log_says_that_a_delivery_was_cut_off(tmp_path: Path, monke
     assert done is not None
     assert (done.kind, done.told, done.taken) == ("cancelled", "approved", None)  # Optimove may have taken it
     assert done.error == "The delivery was interrupted by CancelledError."
+
+
+class Kept:
+    """A decision log that may block: it has nothing but `append`."""
+
+    def __init__(self) -> None:
+        self.entries: list[DecisionRecord | Completion] = []
+
+    def append(self, entries: Sequence[DecisionRecord | Completion], /) -> None:
+        self.entries += entries
+
+
+async def _leave_while_it_is_asked(gate: Gate) -> None:
+    asyncio.ensure_future(gate.notify(user_id="C1"))  # noqa: RUF006 - the loop ends with it
+    await until(gate.entered)
+
+
+def _is_of_a_cancelled_delivery(record: object) -> bool:
+    assert isinstance(record, DecisionRecord)
+    assert (record.request_uid, record.subject.customer_id) == ("r-1", "C1")
+    assert record.error in {f"The delivery was interrupted by {name}." for name in ("CancelledError", "GeneratorExit")}
+    return (record.kind, record.verdict) == ("cancelled", None)
+
+
+@pytest.mark.parametrize("kind", ["coroutine", "function"])
+def test_the_decision_log_has_a_delivery_that_was_cut_off_while_its_handler_was_asked(
+    kind: str, tmp_path: Path
+) -> None:
+    with SqliteDecisionLog(tmp_path / "log.db") as log:
+        gate = Gate(kind, decision_log=log)
+        asyncio.run(_leave_while_it_is_asked(gate))
+        gate.go_on.set()
+        (logged,) = log.decisions(customer_id="C1")
+    assert _is_of_a_cancelled_delivery(logged.record)
+    assert logged.completion is None
+    assert gate.kinds() == ["cancelled"]
+
+
+def test_a_log_that_may_block_has_it_too() -> None:
+    kept = Kept()
+    gate = Gate(decision_log=kept)
+    asyncio.run(_leave_while_it_is_asked(gate))
+    (record,) = kept.entries
+    assert _is_of_a_cancelled_delivery(record)
+    assert gate.kinds() == ["cancelled"]
+
+
+def test_a_delivery_whose_coroutine_is_closed_waits_for_no_log(tmp_path: Path) -> None:
+    for log in (SqliteDecisionLog(tmp_path / "log.db"), Kept()):
+        gate = Gate(decision_log=log)
+        body = notification(request_uid="r-1", user_id="C1")
+        delivery = gate.receiver._delivery(signed_request(body, secret=gate.optimove.secrets), None)
+        next(delivery)
+        delivery.close()
+        assert gate.kinds() == ["cancelled"]
+        if isinstance(log, SqliteDecisionLog):
+            (logged,) = log.decisions()
+            assert _is_of_a_cancelled_delivery(logged.record)
+            log.close()
+
+
+def test_what_nobody_has_verified_leaves_no_record_when_it_is_cut_off(tmp_path: Path) -> None:
+    with SqliteDecisionLog(tmp_path / "log.db") as log:
+        gate = Gate(decision_log=log)
+
+        async def begin() -> None:
+            asyncio.ensure_future(gate.notify()).cancel()
+
+        asyncio.run(begin())
+        assert list(log.decisions()) == []
 
 
 def test_an_exit_in_a_delivery_whose_request_is_gone_is_no_error_of_a_task(

@@ -280,11 +280,11 @@ class QueuedLog(DecisionLog, Protocol):
         """
         ...
 
-    def complete(self, completion: Completion, on_lost: Callable[[Exception], object], /) -> None:
-        """Append a completion, for which nobody waits, soon: it may wait a moment for other entries.
+    def complete(self, entry: DecisionRecord | Completion, on_lost: Callable[[Exception], object], /) -> None:
+        """Append a completion, or another entry for which nobody waits, soon: it may wait a moment for others.
 
         Args:
-            completion: The completion.
+            entry: The entry.
             on_lost: Called in any thread with what was raised, if it was not appended.
         """
         ...

@@ -151,7 +151,7 @@ class DeliveryLog:
             host: The deadline of a host that ends the call; None without one.
         """
         # A host that ends the call may freeze the process then, and what waits would never be written.
-        if host is None and self.complete_at_once(outcome):
+        if host is None and outcome.is_recorded and self._hand_over(outcome):
             return
         entries = self._last_words(outcome)
         if not entries:
@@ -162,16 +162,25 @@ class DeliveryLog:
         except Exception as error:  # noqa: BLE001 - a log may raise anything, and the answer has left
             _lost(outcome, error)
 
-    def complete_at_once(self, outcome: OutcomeBuilder) -> bool:
-        """Hand over the completion of a record that was written, without waiting; return whether the log takes it so.
+    def finish_interrupted(self, outcome: OutcomeBuilder, *, may_wait: bool) -> Flow[None]:
+        """Record what became of a delivery that was interrupted, perhaps before there was a decision.
 
         Args:
-            outcome: The delivery, which has ended, or was interrupted.
+            outcome: The delivery.
+            may_wait: Whether effects can still be yielded, for a log that may block.
         """
-        if self._queue is None or outcome.record is None or not outcome.is_recorded:
+        # What `finish` was writing is written; and anybody can send what was not verified, or has no request_uid.
+        is_new = outcome.kind == "cancelled" and outcome.request_uid is not None
+        if (is_new or outcome.record is not None) and not self._hand_over(outcome) and may_wait:
+            yield from self.finish(outcome, host=None)
+
+    def _hand_over(self, outcome: OutcomeBuilder) -> bool:
+        """Hand over the last words about a delivery, without waiting; return whether the log takes them so."""
+        if self._queue is None:
             return False
         try:
-            self._queue.complete(self._completion(outcome, outcome.record), partial(self.on_lost, outcome.request_uid))
+            for entry in self._last_words(outcome):
+                self._queue.complete(entry, partial(self.on_lost, outcome.request_uid))
         except Exception as error:  # noqa: BLE001 - a log may raise anything, and the answer has left
             _lost(outcome, error)
         return True

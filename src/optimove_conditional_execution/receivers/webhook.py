@@ -268,19 +268,19 @@ class _WebhookReceiver(BaseReceiver, Generic[H, C]):
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it is
             return self._crashed(error)
         except BaseException as interruption:
-            self._observe_interrupted(outcome, interruption)
+            interrupted(outcome, interruption)
+            try:
+                if self._context.decisions is not None:
+                    may_wait = not isinstance(interruption, GeneratorExit)
+                    yield from self._context.decisions.finish_interrupted(outcome, may_wait=may_wait)
+            finally:
+                self._observe(outcome)
             raise
         if outcome.asked is not None:
             self._ask_shadow(outcome)
         if outcome.status is not None:
             self._observe(outcome)
         return response
-
-    def _observe_interrupted(self, outcome: OutcomeBuilder, interruption: BaseException) -> None:
-        interrupted(outcome, interruption)
-        if self._context.decisions is not None:
-            self._context.decisions.complete_at_once(outcome)
-        self._observe(outcome)
 
     def _observe(self, outcome: OutcomeBuilder) -> None:
         if self._on_outcome is not None or _LOGGER.is_enabled_for(_level(outcome.kind, outcome.request_uid_reused)):
@@ -404,7 +404,9 @@ class AsyncWebhookReceiver(_WebhookReceiver[AsyncWebhookHandler | WebhookHandler
         """Record a delivery whose task was cancelled before it began."""
         if inspect.getgeneratorstate(delivery) == inspect.GEN_CREATED:
             delivery.close()
-            self._observe_interrupted(OutcomeBuilder(self._context.clock), asyncio.CancelledError())
+            outcome = OutcomeBuilder(self._context.clock)
+            interrupted(outcome, asyncio.CancelledError())
+            self._observe(outcome)
 
     async def drain(self, *, within: float = DRAIN_SECONDS) -> bool:
         """Wait for the deliveries that run in this event loop, those included whose request was cancelled.

@@ -101,10 +101,10 @@ class ChainedLog(AbstractContextManager["ChainedLog"], abc.ABC):
         detect_fork()
         return self._group.submit(lambda: log_rows.contents_of(entries, self._identify, self._payloads))
 
-    def complete(self, completion: Completion, on_lost: Callable[[Exception], object], /) -> None:
-        """Append a completion in a thread, soon; see `QueuedLog.complete`."""
+    def complete(self, entry: DecisionRecord | Completion, on_lost: Callable[[Exception], object], /) -> None:
+        """Append an entry in a thread, soon; see `QueuedLog.complete`."""
         detect_fork()
-        self._group.submit_later(lambda: [log_rows.of_completion(completion)], on_lost)
+        self._group.submit_later(lambda: log_rows.contents_of([entry], self._identify, self._payloads), on_lost)
 
     def flush(self) -> None:
         """Write what was submitted; what goes wrong is told to those who have submitted it."""
