@@ -164,6 +164,24 @@ async def test_an_entry_that_cannot_be_written_fails_no_other_of_its_group(log: 
     assert uids(log) == ["r-0", "r-1"]
 
 
+@in_loop
+@pytest.mark.parametrize("raised", [SystemExit, StopIteration])
+async def test_identify_that_raises_anything_fails_no_other_entry_of_its_group(
+    path: Path, raised: type[BaseException]
+) -> None:
+    def identify(customer: str) -> str:
+        if customer == "C-1":
+            raise raised
+        return f"~{customer}"
+
+    with SqliteDecisionLog(path, identify=identify) as log:
+        good, bad, too = (log.submit([record(number)]) for number in range(3))
+        with pytest.raises(RuntimeError, match=raised.__name__):
+            await asyncio.wait_for(asyncio.wrap_future(bad), 30)
+        await asyncio.gather(asyncio.wrap_future(good), asyncio.wrap_future(too))
+        assert uids(log) == ["r-0", "r-2"]
+
+
 def test_nobody_waits_for_a_thread_that_cannot_be_started(
     log: SqliteDecisionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

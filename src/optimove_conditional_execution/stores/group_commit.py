@@ -16,6 +16,7 @@ from typing import Final
 
 from ..deadline import Deadline
 from ..errors import OptimoveError
+from ..flows.effects import as_exception
 from ..worker_pool import DaemonThreadPool
 from .hash_chain import Content
 
@@ -173,16 +174,21 @@ class GroupCommit:
         contents: list[Content] = []
         made = list(group)
         raised: Exception | None = _interrupted()
+        interruption: BaseException | None = None
         try:
             for each in group:
                 try:
                     contents += each.make()
-                except Exception as error:  # noqa: BLE001 - it is raised for these entries
+                except BaseException as error:  # noqa: BLE001 - it is raised for these entries; others are written
                     made.remove(each)
-                    _tell([each], error)
+                    if not isinstance(error, Exception):
+                        interruption = error
+                    _tell([each], as_exception(error))
             if made:
                 self._write(contents)
             raised = None
+            if interruption is not None:
+                raise interruption
         except Exception as error:  # noqa: BLE001 - it is raised for all of the group
             raised = error
         finally:
