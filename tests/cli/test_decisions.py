@@ -148,6 +148,18 @@ def test_export(optimove_ce: Run, path: Path) -> None:
     assert optimove_ce("decisions", "export", "--json", "--csv", "--log", str(path)).returncode == 2
 
 
+@pytest.mark.parametrize("given", ["=HYPERLINK(1)", "+44", "-3", "@SUM", "\tC7", "\rC7"])
+def test_no_cell_of_an_export_is_a_formula_of_a_spreadsheet(optimove_ce: Run, tmp_path: Path, given: str) -> None:
+    path = tmp_path / "formulas.db"
+    with SqliteDecisionLog(path) as log:
+        log.append([record(0, "denied", "deny", subject=Subject(customer_id=given), reason=given)])
+    exported = optimove_ce("decisions", "export", "--csv", "--log", str(path)).stdout
+    (row,) = csv.DictReader(io.StringIO(exported, newline=""))
+    assert (row["customer_id"], row["reason"], row["entry"]) == (f"'{given}", f"'{given}", "1")
+    told = json.loads(optimove_ce("decisions", "export", "--json", "--log", str(path)).stdout)
+    assert (told["customer_id"], told["reason"]) == (given, given)
+
+
 def test_verify(optimove_ce: Run, path: Path) -> None:
     log = ("--log", str(path))
     done = optimove_ce("decisions", "verify", *log)

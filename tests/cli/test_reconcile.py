@@ -96,23 +96,24 @@ def test_who_got_it_unapproved_is_status_1_and_named_in_the_file_alone(
     campaign: Campaign,
     tmp_path: Path,
 ) -> None:
-    fake_optimove.execute(campaign, unapproved=[EXCLUDED], dropped=["C0000001"])
+    fake_optimove.execute(campaign, unapproved=[EXCLUDED, "=1+1"], dropped=["C0000001"])
     ids = tmp_path / "ids.csv"
     ids.write_text("an older one")
     options = [*places[sources], "--ids", str(ids)]
     done = optimove_ce("reconcile", str(campaign.campaign_id), *options, "--json", variables=variables)
     assert done.returncode == 1
     told = json.loads(done.stdout)
-    assert (told["ok"], told["unapproved"], told["not_sent"], told["sent"]) == (False, 1, 1, 25)
+    assert (told["ok"], told["unapproved"], told["not_sent"], told["sent"]) == (False, 2, 1, 26)
     assert list(csv.reader(ids.read_text().splitlines())) == [
         ["difference", "customer_id"],
+        ["unapproved", "'=1+1"],  # no formula of a spreadsheet
         ["unapproved", EXCLUDED],
         ["not_sent", "C0000001"],
     ]
     assert stat.S_IMODE(ids.stat().st_mode) == 0o600
     plain = optimove_ce("reconcile", str(campaign.campaign_id), *options, variables=variables)
     assert plain.returncode == 1
-    assert "           1  sent and not approved\n           1  approved, acknowledged, and not sent\n" in plain.stdout
+    assert "           2  sent and not approved\n           1  approved, acknowledged, and not sent\n" in plain.stdout
     assert not re.search("C0000", done.stdout + plain.stdout + plain.stderr)
     assert sorted(each.name for each in tmp_path.iterdir() if each.suffix not in (".db", ".lock")) == ["ids.csv"]
 

@@ -80,6 +80,19 @@ def test_what_differs(optimove_ce: Run, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("gate")
+def test_no_cell_of_its_file_is_a_formula_of_a_spreadsheet(optimove_ce: Run, tmp_path: Path) -> None:
+    optimove, path, file = FakeOptimove(), tmp_path / "decisions.db", tmp_path / "changed.csv"
+    with SqliteDecisionLog(path, keep_payloads=True) as log:
+        receiver = WebhookReceiver(
+            lambda *_: False, client=optimove.client(), secrets=optimove.secrets, decision_log=log
+        )
+        optimove.notify(receiver, user_id="=C1")
+    optimove_ce("replay", "--log", str(path), "--handler", "replay_gate:same", "--csv", str(file))
+    (row,) = csv.DictReader(file.read_text().splitlines())
+    assert row["customer_id"] == "'=C1"
+
+
+@pytest.mark.usefixtures("gate")
 def test_json(optimove_ce: Run, tmp_path: Path) -> None:
     path = recorded(tmp_path / "decisions.db")
     log = {"OPTIMOVE_DECISION_LOG": str(path)}

@@ -263,7 +263,7 @@ def _cells(each: sdk.stores.LoggedDecision) -> dict[str, Any]:
         "completion": done.get("kind"),
         "completion_error": done.get("error"),
     }
-    return {name: _encodable(value) for name, value in told.items()}
+    return {name: _cell(value) for name, value in told.items()}
 
 
 def _csv(stream: TextIO, columns: Sequence[str], cells: Callable[[T], Mapping[str, Any]]) -> Callable[[T], None]:
@@ -273,9 +273,16 @@ def _csv(stream: TextIO, columns: Sequence[str], cells: Callable[[T], Mapping[st
     return lambda each: rows.writerow(cells(each))
 
 
-def _encodable(value: object) -> object:
-    """Return text that UTF-8 can hold: an id may have a lone surrogate."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+"""With these a cell begins that a spreadsheet takes for a formula. Source: OWASP, CSV Injection."""
+
+
+def _cell(value: object) -> object:
+    """Return text that UTF-8 can hold, as an id may have a lone surrogate, and that no spreadsheet executes."""
+    if not isinstance(value, str):
+        return value
+    text = value.encode("utf-8", "backslashreplace").decode()
+    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 # ---- replay
@@ -344,7 +351,8 @@ def replay(
 def _replay_cells(replayed: sdk.replay.Replayed) -> dict[str, Any]:
     told = replayed.logged.as_json()
     after = {"after": replayed.after, "after_reason": replayed.reason, "error": replayed.error}
-    return {**told, "before": replayed.before, "before_reason": told["reason"], **after}
+    cells = {**told, "before": replayed.before, "before_reason": told["reason"], **after}
+    return {name: _cell(value) for name, value in cells.items()}
 
 
 def _left_out(report: sdk.replay.ReplayReport) -> str:
@@ -429,7 +437,7 @@ def reconcile(campaign: int, journal: str | None, log: str | None, ids: Path | N
             rows = csv.writer(written, lineterminator="\n")
             rows.writerow(("difference", "customer_id"))
             for difference in get_args(Difference):
-                rows.writerows((difference, name) for name in result.ids(difference))
+                rows.writerows((difference, _cell(name)) for name in result.ids(difference))
     lines = _compared(result, has_journal=kept is not None, has_log=logged is not None)
     echo_result(result.as_json(), "\n".join(lines), as_json=as_json)
     raise click.exceptions.Exit(int(not result.ok))
