@@ -216,7 +216,7 @@ def test_a_customer_is_explained_from_the_journal_alone(
     assert first == f"{head}not asked about, a customer of the control group."
     number = str(campaign.campaign_id)
     assert explained(optimove_ce, "C7", *journal, "--campaign", number) == (f"{head}not in the campaign.", [])
-    assert explained(optimove_ce, "C7", *journal) == ("1 reviews do not name the customer.", [])
+    assert explained(optimove_ce, "C7", *journal) == ("1 review does not name the customer.", [])
     done = optimove_ce_process("review", "explain", EXCLUDED, *journal, "--campaign", number, "--json")
     (told,) = json.loads(done.stdout)
     steps = told.pop("steps")
@@ -274,8 +274,24 @@ def test_of_several_answers_the_rules_of_a_review_count(
     options = ["--journal", str(tmp_path / "j.db"), "--campaign", str(event.campaign_id), "--json"]
     (told,) = json.loads(optimove_ce("review", "explain", "C", *options).stdout)
     assert (told["standing"], told["acknowledged"]) == (standing, False)
-    if standing == "failed":
-        assert told["reason"] == "KeyError"
+    assert told["reason"] == ("KeyError" if standing == "failed" else None)
+
+
+def test_the_reason_is_that_of_the_answer_that_counts(
+    optimove_ce: Run, tmp_path: Path, fake_optimove: FakeOptimove
+) -> None:
+    event: CampaignReadyEvent = fake_optimove.add_campaign(1).event()
+    failed = DecidedBatch(failed={"KeyError": ("C",)}, row_sets=SETS[:1])
+    with SqliteJournal(tmp_path / "j.db") as journal:
+        journal.add(event)
+        journal.record(event.key, [failed, one("denied", reasons={"C": "excluded"}), one("confirmed", 1)])
+    first, steps = explained(optimove_ce, "C", "--journal", str(tmp_path / "j.db"))
+    assert first.endswith("  denied (excluded).")
+    assert steps == [
+        "batch 1: not approved, the decision failed (KeyError)",
+        "batch 2: denied",
+        "batch 3: asked about again, and the earlier decision stands",
+    ]
 
 
 def test_a_file_that_is_no_journal_is_status_2(optimove_ce: Run, places: list[str], campaign: Campaign) -> None:

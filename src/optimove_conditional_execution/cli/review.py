@@ -16,6 +16,7 @@ import optimove_conditional_execution as sdk  # its names are loaded when they a
 
 from ..defaults import STOP_SECONDS
 from ..errors import ConfigurationError
+from ..validation import number_of
 from .databases import database_option, is_url, open_journal, reachable, read_journal
 from .options import echo_result, json_option, printable, report_option, together, user_function
 from .signals import run_interruptibly
@@ -157,7 +158,8 @@ def explain_customer(customer: str, journal: str, campaign: int | None, as_json:
         if not states:
             click.echo("The journal holds no such review.")
         elif others := len(found) - len(told):
-            click.echo(f"{others} {'other reviews do' if told else 'reviews do'} not name the customer.")
+            other = "other " if told else ""
+            click.echo(f"{number_of(others, f'{other}review does', f'{other}reviews do')} not name the customer.")
     if not states:
         raise click.exceptions.Exit(1)
 
@@ -205,7 +207,8 @@ def _explained(found: CustomerReview) -> Iterator[str]:
         at = "time not recorded" if step.at is None else f"{datetime.fromtimestamp(step.at, UTC):%Y-%m-%d %H:%M:%S UTC}"
         kind = "update" if step.what == "acknowledged" else "batch"
         place = f"{kind} {'not recorded' if step.number is None else step.number}: "
-        yield f"    {at}  {'' if step.what == 'released' else place}{_STEPS[step.what]}"
+        why = f" ({step.reason})" if step.reason not in (None, found.reason) else ""
+        yield f"    {at}  {'' if step.what == 'released' else place}{_STEPS[step.what]}{why}"
 
 
 def _review(

@@ -117,8 +117,9 @@ class CustomerReview:
 
     @property
     def reason(self) -> str | None:
-        """The reviewer's words, or why the decision failed, of the last step that has some."""
-        return next((step.reason for step in reversed(self.steps) if step.reason is not None), None)
+        """The reviewer's words, or why the decision failed, of the last step that led to the standing and has some."""
+        reasons = [step.reason for step in self.steps if step.what == self.standing and step.reason is not None]
+        return reasons[-1] if reasons else None
 
     def as_json(self) -> dict[str, Any]:
         """Return it as a JSON object; times in seconds since 1970."""
