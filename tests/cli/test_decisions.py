@@ -148,6 +148,24 @@ def test_export(optimove_ce: Run, path: Path) -> None:
     assert optimove_ce("decisions", "export", "--json", "--csv", "--log", str(path)).returncode == 2
 
 
+def test_export_has_what_optimove_was_sent_along_and_whether_it_was_sent_again(
+    optimove_ce: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / "again.db"
+    with SqliteDecisionLog(path) as log:
+        log.append([record(0, "approved", "approve", additional_data={"bonus": 5}, redelivered=True)])
+    (row,) = csv.DictReader(io.StringIO(optimove_ce("decisions", "export", "--log", str(path)).stdout))
+    assert (row["additional_data"], row["redelivered"], row["evidence"]) == ('{"bonus": 5}', "True", "")
+
+
+def test_a_failure_is_not_said_to_be_that_of_the_rule(optimove_ce: Run, tmp_path: Path) -> None:
+    path = tmp_path / "failed.db"
+    with SqliteDecisionLog(path) as log:
+        log.append([record(0, "failed", error="The claim store is unreachable: OSError")])
+    told = optimove_ce("decisions", "C7", "--log", str(path)).stdout
+    assert "BONUS: the decision failed: The claim store is unreachable: OSError. Optimove was told nothing." in told
+
+
 @pytest.mark.parametrize("given", ["=HYPERLINK(1)", "+44", "-3", "@SUM", "\tC7", "\rC7"])
 def test_no_cell_of_an_export_is_a_formula_of_a_spreadsheet(optimove_ce: Run, tmp_path: Path, given: str) -> None:
     path = tmp_path / "formulas.db"
@@ -316,7 +334,7 @@ def test_what_does_not_count_is_said_and_listed(optimove_ce: Run, tmp_path: Path
         "A shadow's answer never counts.",
         "a shadow was asked, and it said approved where the rule that counts said approved. "
         "A shadow's answer never counts.",
-        "abstained, and it said approved, which does not count. Optimove was told nothing.",
+        "abstained, and the rule said approved, which does not count. Optimove was told nothing.",
     ]
     result = optimove_ce("decisions", "export", "--log", str(path), "--differences")
     rows = list(csv.DictReader(io.StringIO(result.stdout)))

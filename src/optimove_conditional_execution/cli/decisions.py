@@ -35,11 +35,11 @@ _SHOW: Final = "show"
 _COLUMNS: Final = (
     "entry", "at", "flow", "kind", "verdict", "customer_id", "campaign", "occurrence", "action", "channels",
     "promotions", "request_uid", "event_key", "reason", "evidence", "error", "told", "taken", "completed_at",
-    "completion", "completion_error", "erased", "observed", "decided", "switch",
+    "completion", "completion_error", "erased", "observed", "decided", "switch", "redelivered", "additional_data",
 )  # fmt: skip
 
 _NOBODY: Final = {
-    "failed": "the rule failed",
+    "failed": "the decision failed",
     "late": "the rule did not answer in time",
     "forged": "refused, the signature was wrong, so nobody was asked",
     "unreadable": "the notification could not be understood, so nobody was asked",
@@ -202,7 +202,7 @@ def _told(logged: sdk.stores.LoggedDecision) -> Iterator[str]:
     if record.kind == "confirmed":
         kind = f"asked again about further rows, the rule said {_SAID.get(str(record.verdict), 'nothing')}"
     if record.observed is not None:
-        kind += f", and it said {record.observed}"
+        kind += f", and {'it' if record.decided else 'the rule'} said {record.observed}"
         kind += f" where the rule that counts said {record.decided}" if record.decided else ", which does not count"
     because = f" ({record.reason})" if record.reason else ""
     error = f": {record.error.rstrip('.')}" if record.error else ""
@@ -256,7 +256,7 @@ def _cells(each: sdk.stores.LoggedDecision) -> dict[str, Any]:
     told |= {
         "channels": ", ".join(told["channels"]),
         "promotions": ", ".join(told["promotions"]),
-        "evidence": json.dumps(told["evidence"]) if told["evidence"] else "",
+        **{name: json.dumps(told[name]) if told[name] else "" for name in ("evidence", "additional_data")},
         "told": done.get("told"),
         "taken": done.get("taken"),
         "completed_at": done.get("at"),
