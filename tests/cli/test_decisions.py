@@ -148,6 +148,20 @@ def test_export(optimove_ce: Run, path: Path) -> None:
     assert optimove_ce("decisions", "export", "--json", "--csv", "--log", str(path)).returncode == 2
 
 
+def test_what_the_encoding_of_a_pipe_lacks_is_no_error(optimove_ce_process: Run, tmp_path: Path) -> None:
+    path, name = tmp_path / "names.db", "Жулия"
+    with SqliteDecisionLog(path) as log:
+        log.append([record(0, "denied", "deny", subject=Subject(customer_id=name), reason=name)])
+    variables = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    exported = optimove_ce_process("decisions", "export", "--log", str(path), variables=variables)
+    assert (exported.returncode, exported.stderr) == (0, "")
+    (row,) = csv.DictReader(io.StringIO(exported.stdout))
+    assert (row["customer_id"], row["reason"]) == (name, name)
+    told = optimove_ce_process("decisions", name, "--log", str(path), variables={"PYTHONIOENCODING": "cp1252"})
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "denied (\\u0416\\u0443" in told.stdout
+
+
 def test_export_has_what_optimove_was_sent_along_and_whether_it_was_sent_again(
     optimove_ce: Run, tmp_path: Path
 ) -> None:

@@ -5,6 +5,7 @@ This module imports nothing of the extra `cli`, so that it can report that the e
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Final
 
@@ -19,6 +20,8 @@ def main() -> None:
     Raises:
         SystemExit: Always. Status 0: done; 1: a check failed; 2: a usage or configuration error.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # or an id that the encoding of a pipe lacks would be an error
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         from .app import program
 

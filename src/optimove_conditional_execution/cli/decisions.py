@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,7 +47,7 @@ _NOBODY: Final = {
     "expired": "it came after its deadline, so nobody was asked",
     "overloaded": "no handler was free, so nobody was asked",
     "cancelled": "the process ended while it was being answered",
-    "not_reached": "time was up before it was decided",
+    "not_reached": "time was up, or the review was stopped, before it was decided",
     "shadow": "a shadow was asked",
     "skipped": "of the control group, so nobody was asked",
 }
@@ -110,6 +111,8 @@ def export_decisions(log: str, differences: bool, as_csv: bool, as_json: bool, *
         found = opened.decisions(**selection)
         if differences:
             found = (each for each in found if each.record.differs)
+        if isinstance(sys.stdout, io.TextIOWrapper):  # which has the locale's encoding in a pipe, on Windows
+            sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # an id may have a lone surrogate
         write = _echo_json if as_json else _csv(sys.stdout, _COLUMNS, _cells)
         for each in found:
             write(each)
@@ -278,11 +281,8 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def _cell(value: object) -> object:
-    """Return text that UTF-8 can hold, as an id may have a lone surrogate, and that no spreadsheet executes."""
-    if not isinstance(value, str):
-        return value
-    text = value.encode("utf-8", "backslashreplace").decode()
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    """Return what no spreadsheet executes."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 # ---- replay

@@ -182,7 +182,7 @@ _STANDINGS: Final = {
     "abstained": "not approved, the reviewer abstained",
     "failed": "not approved, the decision failed",
     "unanswered": "not approved, the reviewer gave no answer before time was up",
-    "not_reached": "not approved, time was up before the reviewer was asked",
+    "not_reached": "not approved, time was up, or the review was stopped, before the reviewer was asked",
     "skipped": "not asked about, a customer of the control group",
     "not_in_campaign": "not in the campaign",
     "unknown": "not in the journal, which does not hold all customers of the campaign",
