@@ -356,8 +356,9 @@ def test_a_log_that_may_block_has_it_too() -> None:
 def test_a_delivery_whose_coroutine_is_closed_waits_for_no_log(tmp_path: Path) -> None:
     for log in (SqliteDecisionLog(tmp_path / "log.db"), Kept()):
         gate = Gate(decision_log=log)
-        body = notification(request_uid="r-1", user_id="C1")
-        delivery = gate.receiver._delivery(signed_request(body, secret=gate.optimove.secrets), None)
+        body, secret = notification(request_uid="r-1", user_id="C1"), gate.optimove.secrets
+        assert isinstance(secret, str)
+        delivery = gate.receiver._delivery(signed_request(body, secret=secret), None)
         next(delivery)
         delivery.close()
         assert gate.kinds() == ["cancelled"]

@@ -53,6 +53,7 @@ class RecordGroupsSuite:
             evidence={"C11": {"version": 4}},
         )
         log.append(RecordGroups([given]))
+        assert "C11" not in repr(given)
         assert [logged.record for logged in log.decisions()] == list(given)
         assert [logged.entry for logged in log.decisions()] == list(range(1, len(HARD) + 1))
         for number, name in enumerate(HARD):

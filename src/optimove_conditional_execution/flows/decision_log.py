@@ -94,9 +94,9 @@ class DecisionRecord:
 
 
 @final
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class RecordGroup:
-    """Records of a review that have most in common; it costs much less than a record for each.
+    """Records of a review that have most in common; it costs much less than a record for each. The repr shows none.
 
     Attributes:
         common: What they have in common. Its id is what their ids begin with; then comes the place in the run.

@@ -59,7 +59,7 @@ _NOT_LOST: Final = bytes(
 _RELEASED: Final = bytes(flag | _FINAL if flag & _STANDING == Standing.APPROVED else flag for flag in range(256))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Asked:
     """Customers whom the reviewer is asked about.
 

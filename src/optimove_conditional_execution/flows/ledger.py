@@ -24,7 +24,7 @@ _action_of: Final[Callable[[Row], Any]] = itemgetter(1)
 _id_of: Final = attrgetter("customer_id")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Chunk:
     """One status update: approvals, or denials.
 

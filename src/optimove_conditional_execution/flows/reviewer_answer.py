@@ -33,7 +33,7 @@ class Failure:
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class BatchResult:
     """The result of a batch; iterating yields the approved ids, as a reviewer's return value does.
 
@@ -89,7 +89,7 @@ _MOST_ITEMS: Final = 1_000_000
 """Ids that a reviewer may return beyond ten times its batch; a generator with more counts as endless."""
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Batch:
     """A batch of customers for a reviewer. It shrinks to those whose decision failed, who are asked about again.
 
