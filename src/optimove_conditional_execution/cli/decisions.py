@@ -271,9 +271,19 @@ def _cells(each: sdk.stores.LoggedDecision) -> dict[str, Any]:
 
 def _csv(stream: TextIO, columns: Sequence[str], cells: Callable[[T], Mapping[str, Any]]) -> Callable[[T], None]:
     """Write the first line of a CSV file, and return what writes a row of it."""
-    rows: csv.DictWriter[str] = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
+    rows: csv.DictWriter[str] = csv.DictWriter(_Lines(stream), columns, extrasaction="ignore")
     rows.writeheader()
     return lambda each: rows.writerow(cells(each))
+
+
+class _Lines:
+    """Writes rows with a line feed. Before Python 3.13 a carriage return in a text is quoted if a row ends with one."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, row: str) -> int:
+        return self._stream.write(row.removesuffix("\r\n") + "\n")
 
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
@@ -434,7 +444,7 @@ def reconcile(campaign: int, journal: str | None, log: str | None, ids: Path | N
         client = stack.enter_context(sdk.OptimoveClient())
         result = stack.enter_context(sdk.reconcile(client, campaign, journal=kept, decision_log=logged))
         if written is not None:
-            rows = csv.writer(written, lineterminator="\n")
+            rows = csv.writer(_Lines(written))
             rows.writerow(("difference", "customer_id"))
             for difference in get_args(Difference):
                 rows.writerows((difference, _cell(name)) for name in result.ids(difference))
