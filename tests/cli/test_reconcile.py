@@ -106,7 +106,7 @@ def test_who_got_it_unapproved_is_status_1_and_named_in_the_file_alone(
     assert (told["ok"], told["unapproved"], told["not_sent"], told["sent"]) == (False, 2, 1, 26)
     assert list(csv.reader(ids.read_text().splitlines())) == [
         ["difference", "customer_id"],
-        ["unapproved", "'=1+1"],  # no formula of a spreadsheet
+        ["unapproved", "=1+1"],  # a program reads it, so nothing is added
         ["unapproved", EXCLUDED],
         ["not_sent", "C0000001"],
     ]

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from optimove_conditional_execution.cli.app import program
-from optimove_conditional_execution.stores import SqliteJournal
+from optimove_conditional_execution.stores import SqliteDecisionLog, SqliteJournal
 from optimove_conditional_execution.testing import FakeOptimove
 
 GATE = """
@@ -203,6 +203,42 @@ def test_a_module_that_cannot_be_imported_is_one_line(
     assert complaint.startswith("Error: ")
     assert complaint.count("\n") == 1
     assert says in complaint
+
+
+def test_a_review_writes_a_decision_log(
+    folder: Path, fake_optimove: FakeOptimove, optimove_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPTIMOVE_DECISION_LOG_SECRET", "s3cr3t")
+    campaign = fake_optimove.add_campaign(3)
+    files = ["--journal", "reviews.db", "--log", "decisions.db"]
+    given = json.dumps(campaign.payload)
+    status, *_ = review(folder, fake_optimove, optimove_url, "run", "gate:broken", "-", *files, given=given)
+    assert status == 1
+    monkeypatch.setenv("OPTIMOVE_DECISION_LOG", "decisions.db")
+    status, *_ = review(folder, fake_optimove, optimove_url, "resume", "gate:odd", *files[:2])
+    assert status == 0
+    odd = sorted(campaign.recipients())[0]
+    with SqliteDecisionLog(folder / "decisions.db", identify="s3cr3t") as log:
+        assert log.verify() is None
+        *failed, approved = log.decisions(customer_id=odd)
+    assert {each.record.kind for each in failed} == {"failed"}
+    assert (approved.record.kind, approved.completion and approved.completion.taken) == ("approved", True)
+
+
+def test_a_log_that_cannot_be_used_is_one_line_and_nobody_is_approved(
+    folder: Path, fake_optimove: FakeOptimove, optimove_url: str
+) -> None:
+    (folder / "no.db").write_text("not a database " * 100)
+    campaign = fake_optimove.add_campaign(1)
+    for log in ("no.db", "nowhere/decisions.db", "host=127.0.0.1 password=s3cr3t"):
+        arguments = ["run", "gate:odd", "-", "--journal", "reviews.db", "--log", log]
+        given = json.dumps(campaign.payload)
+        status, printed, complaint = review(folder, fake_optimove, optimove_url, *arguments, given=given)
+        assert (status, printed) == (2, "")
+        assert complaint.startswith("Error: The log ")
+        assert complaint.count("\n") == 1
+        assert "s3cr3t" not in complaint
+    assert not campaign.recipients()
 
 
 @pytest.mark.parametrize("command", [["run", "gate:odd", "-"], ["resume", "gate:odd"], ["status"]])

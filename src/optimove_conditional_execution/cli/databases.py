@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -95,12 +95,16 @@ def read_log(path: str) -> AbstractContextManager[ChainedLog]:
     Raises:
         ConfigurationError: There is no such log, or it cannot be used.
     """
-    from ..settings import LOG_SECRET_VARIABLE
-
-    settings: dict[str, Any] = {"identify": os.environ.get(LOG_SECRET_VARIABLE)}
+    settings = _log_settings()
     if keys := os.environ.get(_KEY_VARIABLE):
         settings["encryption_keys"] = [key.strip() for key in keys.split(",")]
     return _reading("log", path, **settings)
+
+
+def _log_settings() -> dict[str, Any]:
+    from ..settings import LOG_SECRET_VARIABLE
+
+    return {"identify": os.environ.get(LOG_SECRET_VARIABLE)}
 
 
 @contextmanager
@@ -137,6 +141,16 @@ def open_journal(path: str, *, is_new: bool = False) -> sdk.stores.SqliteJournal
     return journal
 
 
+def open_log(path: str | None) -> AbstractContextManager[ChainedLog | None]:
+    """Open a log to append to it, and close it in the end; a file that is missing is created. Without a path, None.
+
+    Raises:
+        ConfigurationError: It cannot be used.
+    """
+    log: ChainedLog | None = None if path is None else _opened("log", path, is_new=True, **_log_settings())
+    return nullcontext() if log is None else log
+
+
 def _opened(what: Kind, path: str, *, is_new: bool = False, **settings: Any) -> Any:
     if is_url(path):
         try:
@@ -145,7 +159,7 @@ def _opened(what: Kind, path: str, *, is_new: bool = False, **settings: Any) -> 
             raise ConfigurationError(str(error)) from None
         if what == "journal":
             return PostgresJournal(path)
-        return PostgresDecisionLog(path, create_tables=False, **settings)
+        return PostgresDecisionLog(path, create_tables=is_new, **settings)
     _check_path(path, what)
     try:
         if not is_new:

@@ -447,7 +447,7 @@ def reconcile(campaign: int, journal: str | None, log: str | None, ids: Path | N
             rows = csv.writer(_Lines(written))
             rows.writerow(("difference", "customer_id"))
             for difference in get_args(Difference):
-                rows.writerows((difference, _cell(name)) for name in result.ids(difference))
+                rows.writerows((difference, name) for name in result.ids(difference))  # for programs, so as they are
     lines = _compared(result, has_journal=kept is not None, has_log=logged is not None)
     echo_result(result.as_json(), "\n".join(lines), as_json=as_json)
     raise click.exceptions.Exit(int(not result.ok))

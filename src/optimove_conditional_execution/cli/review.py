@@ -17,7 +17,7 @@ import optimove_conditional_execution as sdk  # its names are loaded when they a
 from ..defaults import STOP_SECONDS
 from ..errors import ConfigurationError
 from ..validation import number_of
-from .databases import database_option, is_url, open_journal, reachable, read_journal
+from .databases import database_option, is_url, open_journal, open_log, reachable, read_journal
 from .options import echo_result, json_option, printable, report_option, together, user_function
 from .signals import run_interruptibly
 
@@ -39,7 +39,8 @@ _SWITCH: Final = click.option(
 )
 _CAMPAIGN: Final = click.option("--campaign", type=int, metavar="N", help="Only this campaign.")
 _ONE: Final = click.option("--per-customer", "one_by_one", is_flag=True, help="FUNCTION takes one customer.")
-_RUNNING: Final = together(_JOURNAL, _ONE, _DENIED, _STOP_WITHIN, _SWITCH, report_option, json_option)
+_LOG: Final = database_option("log", required=False)
+_RUNNING: Final = together(_JOURNAL, _LOG, _ONE, _DENIED, _STOP_WITHIN, _SWITCH, report_option, json_option)
 
 
 @click.group(epilog="\b\nExample:\n  optimove-ce review status --journal reviews.db")
@@ -217,6 +218,7 @@ def _review(
     is_new: bool,
     reviewer: str,
     journal: str,
+    log: str | None,
     one_by_one: bool,
     report_denied: bool,
     stop_within: float,
@@ -247,7 +249,7 @@ def _review(
             with display:
                 return await work(made)
 
-    with reachable("journal"):
+    with reachable("journal"), open_log(log) as decisions:
         made = sdk.AsyncCampaignReview(
             asked,
             client=client,
@@ -256,6 +258,7 @@ def _review(
             report_denied=report_denied,
             progress=display,
             switch=switch,
+            decision_log=decisions,
         )
         reports = run_interruptibly(go(), on_signal=stop)
     left = 0
@@ -271,8 +274,9 @@ def _review(
     if report is not None:
         write_page(report, title="Review of scheduled campaigns", sections=sections)
     if signals and any(one.stopped for one in reports):
-        where = "URL" if is_url(journal) else journal
-        click.echo(f"Stopped: optimove-ce review resume {reviewer} --journal {where} goes on.", err=True)
+        given = {"--journal": journal} | ({} if log is None else {"--log": log})
+        where = " ".join(f"{option} {'URL' if is_url(path) else path}" for option, path in given.items())
+        click.echo(f"Stopped: optimove-ce review resume {reviewer} {where} goes on.", err=True)
         raise click.exceptions.Exit(128 + signals[0])
     if not all(one.complete for one in reports):
         raise click.exceptions.Exit(1)
