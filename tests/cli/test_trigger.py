@@ -23,8 +23,8 @@ from click.testing import CliRunner
 from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.rehearsal import checks, service
 from optimove_conditional_execution.testing import notification
-from tests.cli.conftest import COMMAND, PATIENCE, Run, children_of, environment, free_port, is_gone
-from tests.conftest import served
+from tests.cli.conftest import COMMAND, PATIENCE, Run, children_of, environment, is_gone
+from tests.conftest import free_port, served
 from tests.services import gate, gate_without_await, mistakes, uvicorn_command
 
 KEY = "key-of-the-tests"

@@ -632,17 +632,24 @@ def test_the_words_of_a_journal_that_may_quote_data_are_not_told(rig: Rig, caplo
 def test_a_backup_that_locks_the_journal_for_a_while(rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journals, "_BUSY_SECONDS", 0.3)
     campaign = rig.fake.add_campaign(3_000)
-    backup = sqlite3.connect(tmp_path / "reviews.db", isolation_level=None, check_same_thread=False)
+    backup = sqlite3.connect(tmp_path / "reviews.db", timeout=60, isolation_level=None, check_same_thread=False)
     asked: list[int] = []
+
+    class UntilItFails(SqliteJournal):  # type: ignore[misc]
+        def record(self, key: str, batches: Sequence[DecidedBatch], /, *, run: int | None = None) -> None:
+            try:
+                super().record(key, batches, run=run)
+            except sqlite3.OperationalError:
+                backup.execute("COMMIT")
+                raise
 
     def reviewer(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
         asked.append(len(customers))
         if len(asked) == 2:
             backup.execute("BEGIN IMMEDIATE")
-            threading.Timer(0.7, backup.execute, args=("COMMIT",)).start()
         return everybody(customers, deadline)
 
-    with SqliteJournal(tmp_path / "reviews.db") as journal:
+    with UntilItFails(tmp_path / "reviews.db") as journal:
         report = rig.run(reviewer, campaign.event(), journal=journal, batch_size=1_000, concurrency=1)
     backup.close()
     assert report.complete

@@ -16,9 +16,9 @@ import redis as redis_py
 from optimove_conditional_execution import ConfigurationError, OptimoveError, StoreError
 from optimove_conditional_execution.stores.postgres import PostgresClaims
 from optimove_conditional_execution.stores.redis import RedisClaims
+from tests.conftest import free_port
 from tests.servers.claims import IN_URL, SECRET, Claims, Server, claims_of, guarded
 from tests.servers.postgres import GUARDED, Postgres
-from tests.servers.processes import free_port
 from tests.servers.redis import Redis
 from tests.stores.claim_suite import DECIDED, Steps
 
