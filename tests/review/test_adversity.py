@@ -162,7 +162,7 @@ class SlowToOpen(MemoryJournal):  # type: ignore[misc]
         self.may_go = threading.Event()
 
     def open(self, event: CampaignReadyEvent, /) -> OpenReview | None:
-        self.may_go.wait(10)
+        self.may_go.wait(60)
         return super().open(event)
 
 
@@ -177,7 +177,7 @@ def test_a_review_taken_after_its_run_was_cancelled_is_given_back(fake_optimove:
                 async with asyncio.timeout(0.2):
                     await review.run(campaign.event())
             journal.may_go.set()
-            end = time.monotonic() + 5
+            end = time.monotonic() + 60
             while time.monotonic() < end:
                 report = await review.run(campaign.event())
                 if report.complete:
@@ -208,10 +208,10 @@ def test_a_report_that_came_while_taking_stands(rig: Rig) -> None:
 def test_a_journal_that_waits_does_not_hold_the_report_past_clearance(rig: Rig) -> None:
     class Locked(MemoryJournal):  # type: ignore[misc]
         def finish(self, key: str, report: str, /, *, run: int | None = None) -> None:
-            free.wait(30)
+            free.wait(60)
 
         def unlock(self, key: str, /) -> None:
-            free.wait(30)
+            free.wait(60)
 
     free = threading.Event()
     campaign = rig.fake.add_campaign(10)
@@ -219,7 +219,7 @@ def test_a_journal_that_waits_does_not_hold_the_report_past_clearance(rig: Rig) 
     report = rig.run(lambda customers, deadline: 1 / 0, campaign.event(), journal=Locked(), seconds=1)
     took = time.monotonic() - begun
     free.set()
-    assert took < 8
+    assert took < 30
     assert report.failed == 10
 
 
@@ -230,14 +230,14 @@ def test_a_journal_that_hangs_before_anything_is_decided_does_not_hold_the_run_p
 ) -> None:
     free = threading.Event()
     journal = MemoryJournal()
-    monkeypatch.setattr(journal, "open", lambda *_, **__: free.wait(20))
+    monkeypatch.setattr(journal, "open", lambda *_, **__: free.wait(60))
     campaign = rig.fake.add_campaign(10)
     begun = time.monotonic()
     with pytest.raises(DeadlineExceeded, match="The journal had not answered when clearance came"):
         rig.run(everybody, campaign.event(), journal=journal, seconds=0.5)
     took = time.monotonic() - begun
     free.set()
-    assert took < 8
+    assert took < 30
 
 
 def test_one_review_that_cannot_run_does_not_keep_the_others_from_it(rig: Rig) -> None:
@@ -600,7 +600,7 @@ def test_what_is_recorded_goes_out_though_the_journal_fails_for_good(
 
     def reviewer(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
         if customers[0].customer_id != "C0000001":
-            recorded.wait(10)  # so that the journal does not get all of them at once
+            recorded.wait(60)  # so that the journal does not get all of them at once
         return everybody(customers, deadline)
 
     recorded = threading.Event()
