@@ -34,11 +34,13 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.flows import reviewer_answer
 from optimove_conditional_execution.flows.effects import Overloaded
 from optimove_conditional_execution.flows.paging import Paging
+from optimove_conditional_execution.review import pipeline
 from optimove_conditional_execution.stores import DecidedBatch, MemoryJournal, OpenReview, SqliteJournal, journals
 from optimove_conditional_execution.testing import FakeOptimove, campaign_ready
 from optimove_conditional_execution.worker_pool import DaemonThreadPool
 from tests.review.conftest import Rig, both_colours, everybody, odd
 from tests.review.stalling import StallingCampaign
+from tests.review.test_clocks import SteppingClock
 
 
 def test_what_was_not_reported_is_not_taken_for_reported(rig: Rig) -> None:
@@ -393,13 +395,17 @@ def test_what_has_come_is_asked_about_though_the_server_stalls() -> None:
             assert not report.complete
 
 
-def test_a_reviewer_that_returns_at_its_deadline_is_heard(rig: Rig) -> None:
+def test_a_reviewer_that_returns_at_its_deadline_is_heard(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "HANDING_OVER_SECONDS", 30.0)
+    wall = SteppingClock()
+
     def patient(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
-        time.sleep(deadline.remaining() + 0.05)
+        wall.step = deadline.remaining() + 1.0
+        assert deadline.expired
         return everybody(customers, deadline)
 
-    campaign = rig.fake.add_campaign(20, lead_seconds=3)
-    report = rig.run(patient, campaign.event())
+    campaign = rig.fake.add_campaign(20, lead_seconds=600)
+    report = rig.run(patient, campaign.event(), wall_clock=wall)
     assert (report.approved, report.acknowledged, report.not_reached) == (20, 20, 0)
     assert len(campaign.recipients()) == 20
 

@@ -135,7 +135,9 @@ def test_nobody_is_asked_any_more_and_nothing_is_released_that_a_later_row_could
         asked.extend(everybody(customers, deadline))
         if len(asked) == 4:
             stopping.begins(within=60)  # answers in time; three more batches are queued or not read
-            time.sleep(0.6)
+            noticed = Deadline.after(PATIENCE)
+            while deadline.remaining() > 60 and not noticed.expired:
+                time.sleep(0.01)
         return everybody(customers, deadline)
 
     report, resumed = stopping.run(reviewer, campaign.event(), and_resume=True)
