@@ -35,7 +35,7 @@ from tests.transport.engines import ENGINES, FEW, Caller
 
 ONCE = RetryPolicy(attempts=1)
 BUDGET = 0.3
-LATENESS = 0.2
+LATENESS = 0.05
 """Seconds past the deadline; the issue's own limit."""
 
 WEBHOOK = "https://gate.example/optimove"
@@ -131,7 +131,7 @@ def test_a_server_that_holds_a_call_holds_it_until_the_deadline_only(few_caller:
 
         return awaited()
 
-    while not took or (min(took) > BUDGET + LATENESS and len(took) < 5):  # a busy machine can hold one of them up
+    while not took or (min(took) > BUDGET + LATENESS and len(took) < 20):  # a busy machine can hold one of them up
         with FaultServer([None, fault]) as server:
             # The first call opens a connection, which the other finds open.
             results = few_caller.call(server, listed, timed, retry=ONCE)
