@@ -26,6 +26,7 @@ from hypothesis import HealthCheck, settings
 
 from optimove_conditional_execution import Deadline, Request, Response, WebhookNotification, fork
 from optimove_conditional_execution.adapters.asgi import ASGIApp
+from optimove_conditional_execution.flows import switch
 from optimove_conditional_execution.testing import FakeOptimove
 
 PAYLOADS = Path(__file__).parent / "payloads"
@@ -69,6 +70,12 @@ def pytest_configure() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
+
+
+@pytest.fixture
+def patient_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a kill switch more than its half second: a busy machine may hold up its thread for as long."""
+    monkeypatch.setattr(switch, "_ANSWER_SECONDS", 5.0)
 
 
 @pytest.hookimpl(wrapper=True)

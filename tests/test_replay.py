@@ -31,6 +31,8 @@ from optimove_conditional_execution.shadow import Shadow
 from optimove_conditional_execution.stores import DecisionRecord, LoggedDecision, SqliteDecisionLog, Subject
 from optimove_conditional_execution.testing import FakeOptimove
 
+pytestmark = pytest.mark.usefixtures("patient_switch")
+
 CUSTOMERS = [f"C{number}" for number in range(6)]
 
 

@@ -34,6 +34,8 @@ from optimove_conditional_execution.switch import SwitchState, change_switch
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.review.conftest import Rig, everybody, odd
 
+pytestmark = pytest.mark.usefixtures("patient_switch")
+
 PATIENCE = 20.0
 ODD, EVEN = ("C0000001", "C0000003"), ("C0000002", "C0000004")
 

@@ -98,8 +98,8 @@ def test_a_second_404_of_the_apis_own_ends_the_reading_with_a_warning(
 def test_what_a_proxy_says_is_never_the_end(missing: Response, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     campaign = rig.fake.add_campaign(300)
     pages = answering(rig.fake, lambda skip: missing if skip == 200 else None)
-    quick = {"retry": RetryPolicy(first_pause=0.01, longest_pause=0.05)}
-    report = rig.run(everybody, campaign.event(), page_size=100, seconds=2, client_options=quick)
+    quick = {"retry": RetryPolicy(first_pause=0.05, longest_pause=0.2), "rate_limit": None}
+    report = rig.run(everybody, campaign.event(), page_size=100, seconds=4, client_options=quick)
     assert (report.complete, report.acknowledged) == (False, 200), "those who had come were not asked about"
     # A pause can end in the moment in which the time does; then that is the error.
     assert isinstance(report.error, NotFoundError | DeadlineExceeded)
