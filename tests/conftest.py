@@ -7,6 +7,7 @@ import faulthandler
 import fcntl
 import gc
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -25,12 +26,19 @@ from hypothesis import HealthCheck, settings
 
 from optimove_conditional_execution import Deadline, Request, Response, WebhookNotification, fork
 from optimove_conditional_execution.adapters.asgi import ASGIApp
+from optimove_conditional_execution.flows import switch
 from optimove_conditional_execution.testing import FakeOptimove
 
 PAYLOADS = Path(__file__).parent / "payloads"
 
-_HANGS_SECONDS: Final = 20
+_HANGS_SECONDS: Final = 60
 """A forked child that takes longer hangs."""
+
+_PORTS: Final = range(20_000, 30_000)
+"""Below the ports that the system gives to outgoing connections, and to servers that let it choose.
+
+One of those could be given to another test before the process listens for which it was found, or during a restart.
+"""
 
 
 @pytest.fixture
@@ -62,6 +70,12 @@ def pytest_configure() -> None:
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
+
+
+@pytest.fixture
+def patient_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a kill switch more than its half second: a busy machine may hold up its thread for as long."""
+    monkeypatch.setattr(switch, "_ANSWER_SECONDS", 5.0)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -109,7 +123,7 @@ def served(app: Any, *, on: int = 0, **options: Any) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(app, **{"log_level": "warning", "lifespan": "on", **options}))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not server.started:
         assert thread.is_alive(), "uvicorn did not start"
         assert time.monotonic() < end, "uvicorn did not start in time"
@@ -118,8 +132,17 @@ def served(app: Any, *, on: int = 0, **options: Any) -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
         listener.close()
+
+
+def free_port() -> int:
+    """Return a loopback port that nothing listens on."""
+    for port in random.SystemRandom().sample(_PORTS, 100):
+        with socket.socket() as tried, contextlib.suppress(OSError):
+            tried.bind(("127.0.0.1", port))
+            return port
+    raise RuntimeError("No port is free.")
 
 
 @pytest.fixture

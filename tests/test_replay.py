@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -30,6 +30,8 @@ from optimove_conditional_execution.replay import Replayed, replay
 from optimove_conditional_execution.shadow import Shadow
 from optimove_conditional_execution.stores import DecisionRecord, LoggedDecision, SqliteDecisionLog, Subject
 from optimove_conditional_execution.testing import FakeOptimove
+
+pytestmark = pytest.mark.usefixtures("patient_switch")
 
 CUSTOMERS = [f"C{number}" for number in range(6)]
 
@@ -187,31 +189,37 @@ def test_a_rule_that_fails(triggered: SqliteDecisionLog, rule: Any, failed: Mapp
     assert {(each.after, each.error) for each in found} == {(None, text) for text in failed}
 
 
-def hanging(notification: WebhookNotification, deadline: Deadline) -> bool:
-    if number_of(notification) == 1:
-        time.sleep(3)
-    return bool(number_of(notification) % 2)
-
-
 async def hanging_async(notification: WebhookNotification, deadline: Deadline) -> bool:
     if number_of(notification) == 1:
         await asyncio.sleep(60)
     return bool(number_of(notification) % 2)
 
 
-@pytest.mark.parametrize("rule", [hanging, hanging_async])
-def test_a_rule_that_hangs_is_left_behind(triggered: SqliteDecisionLog, rule: Any) -> None:
-    report = replay(triggered.decisions(), handler=rule, timeout=1.0)
+@pytest.mark.parametrize("is_plain", [True, False])
+def test_a_rule_that_hangs_is_left_behind(triggered: SqliteDecisionLog, is_plain: bool) -> None:
+    over = threading.Event()
+
+    def hanging(notification: WebhookNotification, deadline: Deadline) -> bool:
+        if number_of(notification) == 1:
+            over.wait(60)
+        return bool(number_of(notification) % 2)
+
+    report = replay(triggered.decisions(), handler=hanging if is_plain else hanging_async, timeout=1.0)
+    over.set()
     assert report.failed == {"The handler did not answer in time.": 1}
     assert report.unchanged == 5
 
 
 def test_a_rule_that_always_hangs_occupies_no_more_threads(triggered: SqliteDecisionLog) -> None:
+    over = threading.Event()
+
     def always(notification: WebhookNotification, deadline: Deadline) -> bool:
-        time.sleep(3)
+        over.wait(60)
         return True
 
-    report = replay(triggered.decisions(), handler=always, timeout=0.1, concurrency=2)
+    # Long enough for a thread of a busy machine to begin: a call that has not by then never does.
+    report = replay(triggered.decisions(), handler=always, timeout=0.6, concurrency=2)
+    over.set()
     assert report.failed == {"The handler did not answer in time.": 2, "Earlier calls of the handler still hang.": 4}
 
 

@@ -110,9 +110,11 @@ def django_async_view() -> Any:
     from django.urls import path
     from django.views.decorators.csrf import csrf_exempt
 
+    left = asyncio.Event()
+
     async def decide_slowly(notification: WebhookNotification, deadline: Deadline) -> bool:
         print("asked", flush=True)
-        await asyncio.sleep(1.0)
+        await asyncio.wait_for(left.wait(), deadline.remaining() / 2)
         return True
 
     secret = os.environ["OPTIMOVE_WEBHOOK_SECRET"]
@@ -128,6 +130,7 @@ def django_async_view() -> Any:
             answer = await mine.handle(Request(request.method, request.path, "", request.headers, request.body))
         except asyncio.CancelledError:
             print("the view was cancelled", flush=True)
+            left.set()
             raise
         return HttpResponse(answer.body, status=answer.status, headers=dict(answer.headers))
 

@@ -29,6 +29,8 @@ from optimove_conditional_execution.switch import change_switch
 from optimove_conditional_execution.testing import FakeOptimove, notification
 from tests.conftest import served
 
+pytestmark = pytest.mark.usefixtures("patient_switch")
+
 Serve = Callable[..., contextlib.AbstractContextManager[str]]
 
 

@@ -24,8 +24,8 @@ from optimove_conditional_execution import (
     OptimoveClient,
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
-from tests.cli.conftest import COMMAND, PATIENCE, Run, environment, free_port
-from tests.conftest import served
+from tests.cli.conftest import COMMAND, PATIENCE, Run, environment
+from tests.conftest import free_port, served
 from tests.services import uvicorn_command
 
 KEY = {"OPTIMOVE_API_KEY": "key-of-the-tests"}

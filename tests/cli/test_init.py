@@ -22,7 +22,8 @@ from click.testing import CliRunner, Result
 from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.cli.tools import REQUIREMENTS
 from optimove_conditional_execution.installation import requirement
-from tests.cli.conftest import PATIENCE, environment, free_port
+from tests.cli.conftest import PATIENCE, environment
+from tests.conftest import free_port
 
 KINDS = sorted(REQUIREMENTS)
 FILES = {"gate.py", "test_gate.py", "requirements.txt", "README.md", ".env.example", ".gitignore", "mypy.ini"}

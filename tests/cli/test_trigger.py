@@ -23,8 +23,8 @@ from click.testing import CliRunner
 from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.rehearsal import checks, service
 from optimove_conditional_execution.testing import notification
-from tests.cli.conftest import COMMAND, PATIENCE, Run, children_of, environment, free_port, is_gone
-from tests.conftest import served
+from tests.cli.conftest import COMMAND, PATIENCE, Run, children_of, environment, is_gone
+from tests.conftest import free_port, served
 from tests.services import gate, gate_without_await, mistakes, uvicorn_command
 
 KEY = "key-of-the-tests"
@@ -247,8 +247,8 @@ def test_a_signal_ends_it_and_the_service(
     (shell,) = children_of(process.pid)
     (server,) = children_of(shell)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == status
+    output = process.stdout.read()  # not `communicate`: it leaves out what has been read ahead of those lines
+    assert process.wait(PATIENCE) == status
     *_, summary = (json.loads(line) for line in output.splitlines())
     assert summary["event"] == "summary"
     assert 1 <= summary["sent"] < 10_000

@@ -914,7 +914,7 @@ def hang_up(connection: socket.socket) -> None:
 def drip(connection: socket.socket) -> None:
     connection.recv(65_536)
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
-    for _ in range(200):
+    for _ in range(1_200):
         connection.sendall(b" ")
         time.sleep(0.05)
 
@@ -937,11 +937,11 @@ def busy(connection: socket.socket) -> None:
 
 
 def test_a_server_that_hangs(make: Make, peer: MakePeer) -> None:
-    caller = make(base_url=peer(hang).url, timeout=0.3)
+    caller = make(base_url=peer(hang).url, timeout=0.5)
     before = time.monotonic()
     with pytest.raises(DeadlineExceeded) as caught:
         caller.get_webhooks()
-    assert 0.25 < time.monotonic() - before < 2
+    assert 0.45 < time.monotonic() - before < 15
     assert caught.value.request_sent is not False
     assert isinstance(caught.value, TimeoutError)
 
@@ -949,7 +949,7 @@ def test_a_server_that_hangs(make: Make, peer: MakePeer) -> None:
 def test_a_try_that_hangs_is_repeated_within_the_deadline(make: Make, peer: MakePeer) -> None:
     server = peer(hang)
     caller = make(
-        base_url=server.url, timeout=20, retry=RetryPolicy(attempts=3, attempt_timeout=0.1, first_pause=0.001)
+        base_url=server.url, timeout=60, retry=RetryPolicy(attempts=3, attempt_timeout=0.4, first_pause=0.001)
     )
     with pytest.raises(TransportError) as caught:
         caller.get_webhooks()
@@ -961,7 +961,7 @@ def test_a_server_that_drips_its_body(make: Make, peer: MakePeer) -> None:
     before = time.monotonic()
     with pytest.raises(DeadlineExceeded):
         make(base_url=peer(drip).url, timeout=0.4).get_webhooks()
-    assert time.monotonic() - before < 3
+    assert time.monotonic() - before < 15
 
 
 def test_a_server_that_never_ends(make: Make, peer: MakePeer) -> None:
@@ -1013,7 +1013,8 @@ def test_what_has_not_come_past_the_proxy_was_not_sent(
 ) -> None:
     server = peer(proxy)
     monkeypatch.setenv("HTTPS_PROXY", server.url)
-    caller = make(base_url="https://optimove.invalid", timeout=0.3, retry=RetryPolicy(attempts=1))
+    timeout = 1.0 if proxy is hang else 20.0
+    caller = make(base_url="https://optimove.invalid", timeout=timeout, retry=RetryPolicy(attempts=1))
     with pytest.raises((TransportError, DeadlineExceeded)) as caught:
         caller.create_webhook("https://gate.example.com/optimove")
     error: Any = caught.value
@@ -1086,7 +1087,7 @@ def test_a_compressed_answer_is_not_unpacked(make: Make, peer: MakePeer) -> None
 
 def test_a_try_that_drips_is_given_up_and_repeated(make: Make, peer: MakePeer) -> None:
     server = peer(drip)
-    policy = RetryPolicy(attempts=2, attempt_timeout=0.3, first_pause=0.001)
+    policy = RetryPolicy(attempts=2, attempt_timeout=0.4, first_pause=0.001)
     with pytest.raises(TransportError):
         make(base_url=server.url, retry=policy).get_webhooks()
     assert server.connections == 2
@@ -1182,13 +1183,13 @@ def test_a_machine_whose_settings_make_no_sense(
 
 def test_the_rate_limit_never_waits_past_the_deadline(make: Make, peer: MakePeer) -> None:
     server = peer(good)
-    caller = make(base_url=server.url, rate_limit=RateLimit(2, per=60.0), timeout=1.0)
+    caller = make(base_url=server.url, rate_limit=RateLimit(2, per=120.0), timeout=60.0)
     caller.get_webhooks()
     caller.get_webhooks()
     before = time.monotonic()
     with pytest.raises(DeadlineExceeded, match="rate limit") as caught:
         caller.get_webhooks()
-    assert time.monotonic() - before < 0.5
+    assert time.monotonic() - before < 20  # of the minute that there is
     assert caught.value.request_sent is False
     caller.send_webhook_approval(APPROVAL)  # approvals have a limit of their own: none
 
@@ -1197,13 +1198,13 @@ def test_no_turn_left_after_a_429_ends_the_call_at_once(make: Make, peer: MakePe
     server = peer(busy)
     before = time.monotonic()
     with pytest.raises(RateLimitError):
-        make(base_url=server.url, rate_limit=RateLimit(2, per=60.0), timeout=10.0).get_webhooks()
-    assert time.monotonic() - before < 3
+        make(base_url=server.url, rate_limit=RateLimit(2, per=120.0), timeout=60.0).get_webhooks()
+    assert time.monotonic() - before < 20
     with pytest.raises(RateLimitError):
-        make(base_url=server.url, approval_rate_limit=RateLimit(2, per=60.0)).send_webhook_approval(
-            APPROVAL, deadline=Deadline.after(10)
+        make(base_url=server.url, approval_rate_limit=RateLimit(2, per=120.0)).send_webhook_approval(
+            APPROVAL, deadline=Deadline.after(60)
         )
-    assert time.monotonic() - before < 6
+    assert time.monotonic() - before < 40
 
 
 def test_what_an_early_try_sent_stays_sent(make: Make, peer: MakePeer) -> None:
@@ -1223,11 +1224,11 @@ def test_the_rate_limit_is_waited_for(make: Make, peer: MakePeer) -> None:
     before = time.monotonic()
     for _ in range(3):
         caller.get_webhooks()
-    assert 0.35 < time.monotonic() - before < 5
+    assert 0.35 < time.monotonic() - before < 20
     before = time.monotonic()
     for _ in range(3):
         caller.send_webhook_approval(APPROVAL)
-    assert 0.35 < time.monotonic() - before < 5
+    assert 0.35 < time.monotonic() - before < 20
 
 
 def test_context_managers(kind: str, peer: MakePeer) -> None:

@@ -6,12 +6,12 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
+from tests.conftest import free_port
 from tests.docs.pages import DOCS, Block, blocks
 
 PAGE = DOCS / "tutorial" / "first-gate.md"
@@ -37,10 +37,7 @@ def test_the_one_line_that_rehearses_the_gate(tmp_path: Path) -> None:
 
 def command_of(block: Block) -> list[str]:
     """Return the command, with this Python and a port that is free."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = str(listener.getsockname()[1])
-    words = shlex.split(block.code.replace("8000", port))
+    words = shlex.split(block.code.replace("8000", str(free_port())))
     assert words[0] == ".venv/bin/optimove-ce"
     python = {".venv/bin/python": sys.executable}
     return [

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,6 +20,7 @@ from click.testing import CliRunner
 
 from optimove_conditional_execution.cli.app import program
 from tests.adapters.servers import PATIENCE
+from tests.conftest import free_port
 from tests.examples.commands import ALL, command_of
 from tests.examples.test_examples import SERVERS, folder
 
@@ -67,11 +67,6 @@ PASS: Final = {
 
 BY_A_SHELL: Final = {"fastapi_gate.py", "promo_activation.py"}
 """The commands of `optimove-ce` that a shell runs as a whole: a `trigger` and a `campaign`."""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def environment() -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import time
+import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
@@ -524,13 +524,17 @@ async def awaited(result: Awaitable[object]) -> None:
 
 @pytest.mark.parametrize("place", [{"token": TOKEN}, {"path": f"/events/{TOKEN}"}])
 def test_an_event_whose_request_is_cancelled(place: dict[str, str]) -> None:
+    over = threading.Event()
+
     async def go() -> BaseException:
-        receiver = AsyncListenerReceiver(lambda _: time.sleep(0.3), token=TOKEN, answer_within=30)
+        receiver = AsyncListenerReceiver(lambda _: over.wait(60), token=TOKEN, answer_within=30)
         try:
             async with asyncio.timeout(0.1):
                 await receiver.handle(listener_request(EVENT, **place))
         except TimeoutError as error:
             return error
+        finally:
+            over.set()
         raise AssertionError("it was not cancelled")
 
     assert_nothing_shown(asyncio.run(go()))

@@ -144,7 +144,7 @@ def test_a_coroutine_function_takes_an_asynchronous_one() -> None:
     async def main() -> None:
         optimove = FakeOptimove()
         outcomes: list[Outcome] = []
-        for function, timeout_ms in ((handler, 20_000), (late, 300)):
+        for function, timeout_ms in ((handler, 20_000), (late, 1_000)):
             receiver = AsyncWebhookReceiver(
                 function,
                 client=optimove.async_client(),

@@ -409,25 +409,25 @@ def test_the_same_while_the_first_is_being_decided() -> None:
     def handler(notification: WebhookNotification, deadline: Deadline) -> bool:
         asked.append(notification.request_uid)
         entered.set()
-        go_on.wait(10)
+        go_on.wait(60)
         return True
 
     optimove = FakeOptimove()
     receiver = WebhookReceiver(handler, client=optimove.client(), secrets=optimove.secret or "")
-    payload = notification(request_uid="r-1", timeout_ms=20_000)
+    payload = notification(request_uid="r-1", timeout_ms=60_000)
     optimove.expect(payload)
     request = signed_request(payload, secret=optimove.secret)
     answers: list[int] = []
     threads = [threading.Thread(target=lambda: answers.append(receiver.handle(request).status)) for _ in range(5)]
     threads[0].start()
-    assert entered.wait(10)
+    assert entered.wait(60)
     for thread in threads[1:]:
         thread.start()
     time.sleep(0.1)
     assert not answers  # all of them wait for the first
     go_on.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert answers == [200] * 5
     assert asked == ["r-1"]
     assert len(optimove.calls_of("send_webhook_approval")) == 1
@@ -538,8 +538,8 @@ def test_late(rig: MakeRig) -> None:
         return True
 
     for on_failure, sent in (("abstain", []), ("deny", [False])):
-        made = rig(slow, on_failure=on_failure)
-        question = made.notify(timeout_ms=600)
+        made = rig(slow, on_failure=on_failure, reserve=1.0)  # half of the time, for a busy machine
+        question = made.notify(timeout_ms=1_500)
         assert question.responses[0].status == 200
         assert (made.outcome.kind, [approval["approved"] for approval in made.approvals()]) == ("late", sent)
         assert made.outcome.seconds_to_spare is not None
@@ -555,15 +555,16 @@ def test_the_handlers_deadline_leaves_a_reserve(rig: MakeRig) -> None:
 
     made = rig(handler)
     made.notify(timeout_ms=5_000)
-    assert 4.0 < left[-1] <= 4.5  # half a second until round trips are known
-    made.notify(timeout_ms=5_000)
-    assert 4.5 < left[-1] <= 4.95
-    made.notify(timeout_ms=60)
-    assert left[-1] <= 0.041  # the rest of it is the smallest reserve, or a third of the time
-    fixed = rig(handler, reserve=2.0)
-    fixed.notify(timeout_ms=5_000)
-    fixed.notify(timeout_ms=5_000)
-    assert 2.0 < left[-1] <= 3.0
+    assert 3.0 < left[-1] <= 4.5  # half a second until round trips are known
+    for _ in range(9):
+        made.notify(timeout_ms=5_000)
+    assert 4.5 < max(left) <= 4.95  # of those that no busy machine has held up
+    rig(handler).notify(timeout_ms=900)
+    assert left[-1] <= 0.601  # a third of the time at most
+    fixed = rig(handler, reserve=20.0)
+    fixed.notify(timeout_ms=60_000)
+    fixed.notify(timeout_ms=60_000)
+    assert 30.0 < left[-1] <= 40.0
     with pytest.raises(ConfigurationError):
         rig(handler, reserve=-1.0)
     with pytest.raises(ConfigurationError):
@@ -607,7 +608,7 @@ def test_a_claim_store_that_raises_stop_iteration_is_unreachable(rig: MakeRig) -
             return next(iter(()))
 
     made = rig(yes, claims=Ended("", instant=True))
-    assert made.notify(timeout_ms=150).responses[0].status == 503
+    assert made.notify(timeout_ms=600).responses[0].status == 503
     assert (made.outcome.error or "").startswith(
         "The claim store is unreachable: StopIteration at test_behaviour_table"
     )
@@ -633,21 +634,24 @@ def test_an_instant_claim_store_may_have_coroutine_methods(rig: MakeRig, broken:
 
 
 class Hanging(Broken):
-    """A claim store that takes a second to claim."""
+    """A claim store that claims when it is told to."""
 
     def __init__(self) -> None:
         super().__init__("", instant=False)
+        self.goes_on, self.has_claimed = threading.Event(), threading.Event()
 
     def acquire(self, *_: object) -> Claim:
-        time.sleep(1.0)
+        self.goes_on.wait(60)
+        self.has_claimed.set()
         return Claim(ClaimState.OPEN, mine=True)
 
 
 def test_the_claim_store_hangs(rig: MakeRig) -> None:
-    made = rig(Counting(), claims=Hanging())
-    before = time.monotonic()
-    assert made.notify(timeout_ms=200).responses[0].status == 503
-    assert time.monotonic() - before < 0.9
+    claims = Hanging()
+    made = rig(Counting(), claims=claims)
+    assert made.notify(timeout_ms=600).responses[0].status == 503
+    assert not claims.has_claimed.is_set(), "it was waited for"
+    claims.goes_on.set()
     assert not made.optimove.calls
 
 
@@ -663,11 +667,33 @@ def test_the_claim_store_is_unreachable_but_to_decide_twice_is_preferred(rig: Ma
     assert len(handler.asked) == 1
 
 
+def lease_that_begins_when_asked(path: Path) -> tuple[Any, SqliteClaims]:
+    """Return a claim store for a receiver, and the same store whose time stands still until the receiver asks."""
+    asked = [0.0]
+
+    def clock() -> float:
+        return 1_000.0 + (time.monotonic() - asked[0] if asked[0] else 0.0)
+
+    claims = SqliteClaims(path, wall_clock=clock, monotonic=clock)
+
+    class Asks:
+        instant = False
+
+        def acquire(self, *arguments: Any) -> Claim:
+            asked[0] = asked[0] or time.monotonic()
+            return claims.acquire(*arguments)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(claims, name)
+
+    return Asks(), claims
+
+
 @pytest.mark.parametrize("state", ["open", "undelivered"])
 def test_a_claim_of_a_replica_that_died_is_taken_over(rig: MakeRig, tmp_path: Path, state: str) -> None:
-    claims = SqliteClaims(tmp_path / "claims.db")
+    asks, claims = lease_that_begins_when_asked(tmp_path / "claims.db")
     handler = Counting(False)
-    made = rig(handler, claims=claims)
+    made = rig(handler, claims=asks)
     payload = made_payload(made, request_uid="r-1", timeout_ms=20_000)
     question = question_of(WebhookNotification.model_validate(payload))
     assert claims.acquire(question, "one that dies", 0.3, 20.0).mine
@@ -703,7 +729,7 @@ def test_a_claim_that_is_taken_over_while_it_is_decided(rig: MakeRig) -> None:
 def test_the_claim_store_breaks_while_the_handler_is_asked(rig: MakeRig) -> None:
     """The answer cannot be recorded, so another delivery might decide otherwise: it is not sent."""
     made = rig(yes, claims=Broken("update", instant=True))
-    assert made.notify(timeout_ms=400).responses[0].status == 503
+    assert made.notify(timeout_ms=1_200).responses[0].status == 503
     assert made.outcome.kind == "failed"
     assert made.outcome.error is not None
     assert made.outcome.error.startswith("The claim store is unreachable: ConnectionError at ")
@@ -757,9 +783,9 @@ def test_more_handlers_than_places() -> None:
 
     def handler(notification: WebhookNotification, deadline: Deadline) -> bool:
         entered.release()
-        return go_on.wait(10)
+        return go_on.wait(60)
 
-    optimove = FakeOptimove(timeout_ms=20_000)
+    optimove = FakeOptimove(timeout_ms=60_000)
     outcomes: list[str] = []
     receiver = WebhookReceiver(
         handler,
@@ -771,15 +797,15 @@ def test_more_handlers_than_places() -> None:
     threads = [threading.Thread(target=optimove.notify, args=(receiver,)) for _ in range(2)]
     for thread in threads:
         thread.start()
-    assert all(entered.acquire(timeout=10) for _ in threads)
+    assert all(entered.acquire(timeout=60) for _ in threads)
     before = time.monotonic()
     refused = optimove.notify(receiver, request_uid="r-3")
-    assert time.monotonic() - before < 2
+    assert time.monotonic() - before < 20  # of the minute that there is
     assert refused.responses[0].status == 503
     assert outcomes == ["overloaded"]
     go_on.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     # Nothing was decided about the one that was refused, so a repeat is asked about.
     assert optimove.notify(receiver, request_uid="r-3").responses[-1].status == 200
     assert outcomes == ["overloaded", "approved", "approved", "approved"]
@@ -790,7 +816,7 @@ def test_a_late_function_keeps_its_place_until_it_returns(rig: MakeRig, kind: st
     done = threading.Semaphore(0)
 
     def stuck(notification: WebhookNotification, deadline: Deadline) -> bool:
-        go_on.wait(10)
+        go_on.wait(60)
         done.release()
         return True
 
@@ -798,7 +824,7 @@ def test_a_late_function_keeps_its_place_until_it_returns(rig: MakeRig, kind: st
         return_status = 200  # a coroutine is cancelled, and gives its place back
 
         async def coroutine(notification: WebhookNotification, deadline: Deadline) -> bool:
-            await asyncio.sleep(10)
+            await asyncio.sleep(60)
             return True
 
         made = rig(coroutine, max_concurrency=1)
@@ -811,7 +837,7 @@ def test_a_late_function_keeps_its_place_until_it_returns(rig: MakeRig, kind: st
     assert made.notify(timeout_ms=200).responses[0].status == return_status
     go_on.set()
     if kind != "async with a coroutine":
-        assert done.acquire(timeout=10)
+        assert done.acquire(timeout=60)
     assert not made.approvals()  # what a late handler answers is ignored
 
 
@@ -984,8 +1010,9 @@ def test_claims_are_given_back_when_the_request_is_cancelled_while_claiming() ->
         async with optimove.async_client() as client:
             receiver = AsyncWebhookReceiver(yes, client=client, secrets=optimove.secrets, claims=claims)
             first = asyncio.ensure_future(optimove.anotify(receiver, request_uid="r-1"))
-            await asyncio.to_thread(claims.claiming.wait, 10)
+            assert await asyncio.to_thread(claims.claiming.wait, 60)
             first.cancel()
+            claims.goes_on.set()
             with pytest.raises(asyncio.CancelledError):
                 await first
             question = await optimove.anotify(receiver, request_uid="r-1")
@@ -995,15 +1022,15 @@ def test_claims_are_given_back_when_the_request_is_cancelled_while_claiming() ->
 
 
 class Slow(Broken):
-    """A claim store that takes its time to claim."""
+    """A claim store that says when it begins to claim, and goes on when it is told to."""
 
     def __init__(self) -> None:
         super().__init__("", instant=False)
-        self.claiming = threading.Event()
+        self.claiming, self.goes_on = threading.Event(), threading.Event()
 
     def acquire(self, question: str, owner: str, lease: float, ttl: float, /) -> Claim:
         self.claiming.set()
-        time.sleep(0.2)
+        self.goes_on.wait(60)
         return self._claims.acquire(question, owner, lease, ttl)
 
 

@@ -171,7 +171,7 @@ def test_a_handler_that_has_begun_to_wait_is_cancelled_at_its_deadline() -> None
         receiver = AsyncWebhookReceiver(
             handler, client=optimove.async_client(), secrets=optimove.secrets, on_outcome=outcomes.append
         )
-        payload = notification(timeout_ms=300)
+        payload = notification(timeout_ms=1_000)
         optimove.expect(payload)
         assert (await receiver.handle(signed_request(payload, secret=optimove.secret))).status == 200
         await asyncio.sleep(0)

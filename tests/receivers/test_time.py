@@ -62,13 +62,19 @@ def test_one_slow_delivery_takes_no_thinking_time_from_the_next(rig: MakeRig, ki
     else:
         http_client = httpx.AsyncClient(transport=transport)
         client = AsyncOptimoveClient("k", base_url="https://api5.optimove.net", http_client=http_client)
-    looking = Looking()
-    made = rig(looking, client=client)
+    reserves: list[float] = []
+
+    def look(notification: WebhookNotification, deadline: Deadline) -> bool:
+        left = notification.conditional_execution_approval_deadline / 1_000 - time.time()
+        reserves.append(left - deadline.remaining())
+        return True
+
+    made = rig(look, client=client)
     for _ in range(9):
         made.send(notification(timeout_ms=5_000))
     assert [outcome.kind for outcome in made.outcomes] == ["approved"] * 9
     assert made.outcomes[0].deliver_seconds >= 1.0
-    assert min(looking.left) > 4.0, "the slow one counted"
+    assert max(reserves) < 1.0, "the slow one counted"
 
 
 class TestAHostThatEndsUs:
@@ -101,9 +107,9 @@ class TestAHostThatEndsUs:
             time.sleep(deadline.remaining() + 0.05)
             return True
 
-        made = rig(slow, on_failure="deny")
+        made = rig(slow, on_failure="deny", reserve=1.0)  # half of the time, for a busy machine
         before = time.monotonic()
-        assert self.ask(made, 1.0).status == 200
+        assert self.ask(made, 1.5).status == 200
         assert time.monotonic() - before < 15.0
         assert (made.outcome.kind, [approval["approved"] for approval in made.approvals()]) == ("late", [False])
 
@@ -111,7 +117,7 @@ class TestAHostThatEndsUs:
         made = rig(yes)
         made.optimove.answer_next(*[Response(503)] * 100_000)
         before = time.monotonic()
-        assert self.ask(made, 0.5).status == 503
+        assert self.ask(made, 1.5).status == 503
         assert time.monotonic() - before < 15.0
         assert made.outcome.kind == "undelivered"
 

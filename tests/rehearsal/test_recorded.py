@@ -54,12 +54,12 @@ def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
 def test_payloads_are_sent_with_new_stamps(webhook: tuple[str, list[dict[str, Any]]]) -> None:
     url, came = webhook
     result = rehearse_triggered(
-        url=url, secret="the-secret", payloads=RECORDED, expect={"17": "abstained"}, deadline_ms=200, rate=100
+        url=url, secret="the-secret", payloads=RECORDED, expect={"17": "abstained"}, deadline_ms=1_000, rate=100
     )
     assert (result.sent, result.abstained, result.findings) == (2, 2, ())
     for payload, posted in zip(RECORDED, sorted(came, key=lambda one: one["user"]["user_id"] == 17), strict=True):
         assert {**payload, **{name: posted[name] for name in STAMPS}} == posted
-        assert posted["conditional_execution_approval_deadline"] - posted["timestamp"] == 200
+        assert posted["conditional_execution_approval_deadline"] - posted["timestamp"] == 1_000
         assert posted["timestamp"] > 1_700_000_000_000
         assert posted["request_uid"] != payload["request_uid"]
 

@@ -16,6 +16,7 @@ from optimove_conditional_execution.rehearsal.base import served
 from optimove_conditional_execution.rehearsal.service import end_group, lines, started, until_reachable
 from optimove_conditional_execution.urls import is_loopback
 from tests.cli.conftest import PATIENCE, is_gone
+from tests.conftest import free_port
 
 
 def test_its_output_goes_to_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
@@ -95,8 +96,8 @@ def test_lines_come_one_by_one() -> None:
 
 def test_one_that_starts_later_is_waited_for() -> None:
     async def run() -> None:
-        async with served(Starlette()) as url:
-            port = int(url.rpartition(":")[2])
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
         waiting = asyncio.create_task(until_reachable(f"{url}/campaigns"))
         done, _ = await asyncio.wait([waiting], timeout=0.1)
         assert not done

@@ -139,7 +139,7 @@ def test_a_first_answer_that_is_late_counts_when_there_is_no_other(fake_optimove
             first_may_go.wait(30)
             return everybody(customers, deadline)[:2]
         first_may_go.set()
-        over.wait(2)
+        over.wait(30)
         return everybody(customers, deadline)
 
     review = CampaignReview(reviewer, client=fake_optimove.client(), batch_timeout=0.3, concurrency=1)
@@ -182,7 +182,7 @@ def test_a_batch_that_waits_for_a_thread_is_not_begun_after_its_time(fake_optimo
         client=fake_optimove.client(),
         batch_size=1,
         concurrency=1,
-        batch_timeout=0.1,
+        batch_timeout=0.5,  # long enough for a thread of a busy machine to begin
         batch_attempts=1,
     )
     report = review.run(campaign.event())

@@ -237,8 +237,8 @@ def test_without_a_record_nothing_is_sent(rig: Rig, how: str) -> None:
     if how == "refuses":
         log.down_for = (DecisionRecord,)
     else:
-        log.before = lambda: free.wait(30)
-    report = rig.run(everybody, campaign.event(), journal=journal, decision_log=log, report_denied=True, seconds=1)
+        log.before = lambda: free.wait(60)
+    report = rig.run(everybody, campaign.event(), journal=journal, decision_log=log, report_denied=True, seconds=4)
     free.set()
     assert not campaign.updates
     assert (report.complete, report.approved) == (False, 0)

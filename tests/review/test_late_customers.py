@@ -14,6 +14,7 @@ import pytest
 from optimove_conditional_execution import (
     CampaignCustomer,
     Deadline,
+    DeadlineExceeded,
     NotFoundError,
     Request,
     Response,
@@ -94,12 +95,15 @@ def test_a_second_404_of_the_apis_own_ends_the_reading_with_a_warning(
 
 
 @pytest.mark.parametrize("missing", PROXY.values(), ids=PROXY)
-def test_what_a_proxy_says_is_never_the_end(missing: Response, rig: Rig) -> None:
+def test_what_a_proxy_says_is_never_the_end(missing: Response, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     campaign = rig.fake.add_campaign(300)
     pages = answering(rig.fake, lambda skip: missing if skip == 200 else None)
-    report = rig.run(everybody, campaign.event(), page_size=100, seconds=2)
+    quick = {"retry": RetryPolicy(first_pause=0.05, longest_pause=0.2), "rate_limit": None}
+    report = rig.run(everybody, campaign.event(), page_size=100, seconds=4, client_options=quick)
     assert (report.complete, report.acknowledged) == (False, 200), "those who had come were not asked about"
-    assert isinstance(report.error, NotFoundError)
+    # A pause can end in the moment in which the time does; then that is the error.
+    assert isinstance(report.error, NotFoundError | DeadlineExceeded)
+    assert "answered 404 Not Found" in caplog.text
     assert pages.count(200) > 2
 
 
@@ -182,21 +186,21 @@ def test_an_empty_campaign_is_complete_with_a_warning(rig: Rig, caplog: pytest.L
     campaign = rig.fake.add_campaign(1)
     pages = answering(rig.fake, lambda skip: Response(200, body=b"[]"))
     begun = time.monotonic()
-    report = rig.run(everybody, campaign.event(), seconds=2)
-    assert time.monotonic() - begun >= 0.4, "a quarter of the time"
+    report = rig.run(everybody, campaign.event(), seconds=4)
+    assert time.monotonic() - begun >= 0.9, "a quarter of the time"
     assert (report.complete, report.rows, report.error) == (True, 0, None)
     assert "no customers" in report.warnings[0]
     assert "no customers" in caplog.text
-    assert len(pages) > 2
+    assert len(pages) >= 2
 
 
 def test_a_campaign_that_stays_unknown_is_an_error(rig: Rig) -> None:
     campaign = rig.fake.add_campaign(1)
     pages = answering(rig.fake, lambda skip: OWN["plain text"])
-    report = rig.run(everybody, campaign.event(), seconds=2)
+    report = rig.run(everybody, campaign.event(), seconds=4)
     assert isinstance(report.error, NotFoundError)
     assert not report.complete
-    assert len(pages) > 2
+    assert len(pages) >= 2
 
 
 class StoppedClock:

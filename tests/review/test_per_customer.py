@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -15,12 +14,16 @@ from optimove_conditional_execution import (
     CampaignCustomer,
     CampaignReview,
     ConfigurationError,
+    CustomerBatch,
+    Deadline,
     Decision,
     ReviewReport,
     per_customer,
 )
+from optimove_conditional_execution.review import pipeline
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.review.conftest import Rig
+from tests.review.test_clocks import SteppingClock
 
 CUSTOMERS = 5_000
 
@@ -31,25 +34,59 @@ def check_last_moment(report: ReviewReport) -> None:
     assert not report.failed
 
 
-def test_what_is_decided_by_the_deadline_goes_out(rig: Rig) -> None:
-    def one(customer: CampaignCustomer) -> bool:
-        time.sleep(0.01)
+@pytest.fixture
+def much_time_to_hand_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave half a minute from the reviewer's deadline on, for a busy machine."""
+    monkeypatch.setattr(pipeline, "HANDING_OVER_SECONDS", 30.0)
+
+
+class UntilTheDeadline:
+    """Approves, and lets the wall clock pass the deadline of the batch at the hundredth customer."""
+
+    def __init__(self) -> None:
+        self.wall = SteppingClock()
+        self.deadline = Deadline.after(600)
+        self._asked = 0
+
+    def one(self, customer: CampaignCustomer) -> bool:
+        self._asked += 1
+        if self._asked == 100:
+            self.wall.step = self.deadline.remaining() + 1.0
         return True
 
-    campaign = rig.fake.add_campaign(CUSTOMERS, lead_seconds=5)
-    report = rig.run(per_customer(one, concurrency=2), campaign.event(), batch_size=CUSTOMERS)
+
+@pytest.mark.usefixtures("much_time_to_hand_over")
+def test_what_is_decided_by_the_deadline_goes_out(rig: Rig) -> None:
+    until = UntilTheDeadline()
+    one_by_one = per_customer(until.one, concurrency=2)
+
+    def reviewer(customers: CustomerBatch, deadline: Deadline) -> Any:
+        until.deadline = deadline
+        return one_by_one(customers, deadline)
+
+    campaign = rig.fake.add_campaign(CUSTOMERS, lead_seconds=600)
+    report = rig.run(reviewer, campaign.event(), batch_size=CUSTOMERS, wall_clock=until.wall)
     check_last_moment(report)
     assert len(campaign.recipients()) == report.approved
 
 
+@pytest.mark.usefixtures("much_time_to_hand_over")
 def test_what_coroutines_have_decided_by_the_deadline_goes_out() -> None:
+    until = UntilTheDeadline()
+
     async def one(customer: CampaignCustomer) -> bool:
-        await asyncio.sleep(0.01)
-        return True
+        await asyncio.sleep(0)
+        return until.one(customer)
+
+    one_by_one = per_customer(one, concurrency=2)
+
+    async def reviewer(customers: CustomerBatch, deadline: Deadline) -> Any:
+        until.deadline = deadline
+        return await one_by_one(customers, deadline)
 
     fake = FakeOptimove()
-    campaign = fake.add_campaign(CUSTOMERS, lead_seconds=5)
-    review = AsyncCampaignReview(per_customer(one, concurrency=2), client=fake.async_client(), batch_size=CUSTOMERS)
+    campaign = fake.add_campaign(CUSTOMERS, lead_seconds=600)
+    review = AsyncCampaignReview(reviewer, client=fake.async_client(), batch_size=CUSTOMERS, wall_clock=until.wall)
     check_last_moment(asyncio.run(review.run(campaign.event())))
     assert 0 < len(campaign.recipients()) < CUSTOMERS
 

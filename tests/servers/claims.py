@@ -35,6 +35,28 @@ def clear(server: Server) -> None:
             connection.execute("DROP TABLE IF EXISTS optimove_claims")
 
 
+_ELAPSE = """
+for _, key in ipairs(redis.call('KEYS', '*')) do
+  redis.call('HSET', key, 'lease', string.format('%.0f', redis.call('HGET', key, 'lease') - ARGV[1]))
+  redis.call('PEXPIRE', key, redis.call('PTTL', key) - ARGV[1])
+end
+"""
+
+
+def elapse(server: Server, seconds: float) -> None:
+    """Let leases and claims have so many seconds less, as if that time had passed."""
+    if isinstance(server, Redis):
+        with server.connect() as client:
+            client.eval(_ELAPSE, 0, str(round(seconds * 1000)))
+    else:
+        with psycopg.connect(server.conninfo) as connection:
+            connection.execute(
+                "UPDATE optimove_claims SET lease = lease - make_interval(secs => %(seconds)s),"
+                " expires = expires - make_interval(secs => %(seconds)s)",
+                {"seconds": seconds},
+            )
+
+
 @contextlib.contextmanager
 def guarded(server: Server) -> Iterator[Callable[[str], str]]:
     """Make the user; return a function that makes its URL of a password."""

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import psycopg
 
+from tests.conftest import free_port
 from tests.servers.postgres import Postgres
-from tests.servers.processes import PATIENCE, ServerProcess, free_port, ordinary_user, own_folder, program
+from tests.servers.processes import PATIENCE, ServerProcess, ordinary_user, own_folder, program
 
 _SETTINGS = """
 [databases]

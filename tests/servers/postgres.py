@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psycopg
 
-from tests.servers.processes import PATIENCE, ServerProcess, free_port, ordinary_user, own_folder, program
+from tests.conftest import free_port
+from tests.servers.processes import PATIENCE, ServerProcess, ordinary_user, own_folder, program
 
 _DEBIAN = Path("/usr/lib/postgresql")
 """Where Debian keeps the programs of each version, outside of PATH."""

@@ -8,10 +8,8 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,9 +18,6 @@ from typing import Any
 
 PATIENCE = 60.0
 """Seconds; only a broken test waits so long."""
-
-_PORTS = range(20_000, 30_000)
-"""Below the ports that the system gives to outgoing connections: one of those could take it during a restart."""
 
 _ORDINARY = ("postgres", "nobody")
 """Who runs a server when the tests run as root, which some servers refuse."""
@@ -39,15 +34,6 @@ def program(name: str, package: str, *folders: Path) -> str:
     if found is None:
         raise RuntimeError(f"These tests need {name}: install the package {package} of your system.")
     return found
-
-
-def free_port() -> int:
-    """Return a loopback port that nothing listens on."""
-    for port in random.sample(_PORTS, 100):
-        with socket.socket() as tried, contextlib.suppress(OSError):
-            tried.bind(("127.0.0.1", port))
-            return port
-    raise RuntimeError("No port is free.")
 
 
 def ordinary_user() -> str | None:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import redis
 
-from tests.servers.processes import PATIENCE, ServerProcess, free_port, ordinary_user, own_folder, program
+from tests.conftest import free_port
+from tests.servers.processes import PATIENCE, ServerProcess, ordinary_user, own_folder, program
 
 
 class Redis:

@@ -143,11 +143,16 @@ def test_a_task_that_is_late_is_revoked(redis_server: Redis, tmp_path: Path) -> 
         for thread in asked:
             thread.join(30)
         assert len(late) == 2
-        assert 1.4 < time.monotonic() - begun < 10
+        assert 1.4 < time.monotonic() - begun < 30
         end = time.monotonic() + 30
         while len(revoked()) < 2:
             assert time.monotonic() < end
             time.sleep(0.1)
+
+
+def is_running(name: str) -> bool:
+    active = tasks.app.control.inspect(timeout=1.0).active() or {}
+    return any(task["name"] == name for running in active.values() for task in running)
 
 
 def revoked() -> list[str]:
@@ -158,8 +163,9 @@ def revoked() -> list[str]:
 @pytest.mark.usefixtures("worker")
 def test_an_async_batch_that_is_cancelled_is_revoked() -> None:
     async def ask() -> None:
-        asked = asyncio.create_task(AsyncCeleryReviewer(tasks.hang)(batch(), Deadline.after(60)))
-        await asyncio.sleep(0.5)
+        asked = asyncio.create_task(AsyncCeleryReviewer(tasks.hang)(batch(), Deadline.after(600)))
+        while not await asyncio.to_thread(is_running, tasks.hang.name):
+            assert not asked.done()
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked

@@ -9,9 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.conftest import free_port
 from tests.examples.commands import EXAMPLES, command_of, docstring
 from tests.servers.celery_tasks import Worker
-from tests.servers.processes import PATIENCE, free_port
+from tests.servers.processes import PATIENCE
 from tests.servers.redis import running_redis
 
 

@@ -29,12 +29,12 @@ from optimove_conditional_execution.stores.postgres import PostgresClaims
 from optimove_conditional_execution.stores.redis import RedisClaims
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.cli.doctor.outside import examined
-from tests.conftest import Child, forked, forked_untold
+from tests.conftest import Child, forked, forked_untold, free_port
 from tests.servers.claims import IN_URL, SECRET, Claims, Server, claims_of, clear
 from tests.servers.journals import until
 from tests.servers.pgbouncer import running_pgbouncer
 from tests.servers.postgres import GUARDED, Postgres
-from tests.servers.processes import PATIENCE, free_port, ordinary_user, own_folder
+from tests.servers.processes import PATIENCE, ordinary_user, own_folder
 from tests.servers.redis import Redis
 from tests.stores.claim_suite import DECIDED, SETTLED, Steps
 

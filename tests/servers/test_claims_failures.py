@@ -16,9 +16,9 @@ import redis as redis_py
 from optimove_conditional_execution import ConfigurationError, OptimoveError, StoreError
 from optimove_conditional_execution.stores.postgres import PostgresClaims
 from optimove_conditional_execution.stores.redis import RedisClaims
+from tests.conftest import free_port
 from tests.servers.claims import IN_URL, SECRET, Claims, Server, claims_of, guarded
 from tests.servers.postgres import GUARDED, Postgres
-from tests.servers.processes import free_port
 from tests.servers.redis import Redis
 from tests.stores.claim_suite import DECIDED, Steps
 
@@ -93,26 +93,22 @@ def test_a_redis_that_hangs_is_given_up(server: Redis, claims: Claims, steps: Co
     began = time.monotonic()
     with server.hanging(), pytest.raises(StoreError, match="does not answer in time"):
         caller.acquire()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert caller.acquire("b", "another").mine
 
 
 def test_an_event_loop_goes_on_while_the_server_hangs(server: Server, claims: Claims) -> None:
-    async def run() -> int:
+    async def run() -> None:
         acquire: Any = claims.asynchronous.acquire
         await acquire("q", "a", 5.0, 5.0)
         with server.hanging():
             step = asyncio.ensure_future(acquire("q", "b", 5.0, 5.0))
-            turns = 0
-            end = time.monotonic() + 0.3
-            while time.monotonic() < end:
-                await asyncio.sleep(0)
-                turns += 1
-            assert not step.done()
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+                assert not step.done()
         await step
-        return turns
 
-    assert asyncio.run(run()) > 20
+    asyncio.run(run())
 
 
 def test_a_step_of_an_event_loop_that_is_given_up_harms_no_other(server: Server, claims: Claims) -> None:

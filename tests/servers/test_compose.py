@@ -10,8 +10,9 @@ import httpx
 
 from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
 from tests.adapters.servers import running
+from tests.conftest import free_port
 from tests.examples.test_compose import FOLDER, gate_command, redis_command
-from tests.servers.processes import ServerProcess, free_port, ordinary_user, own_folder
+from tests.servers.processes import ServerProcess, ordinary_user, own_folder
 from tests.servers.redis import Redis
 
 

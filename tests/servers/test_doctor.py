@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from optimove_conditional_execution.cli.app import program
 from optimove_conditional_execution.stores.postgres import PostgresClaims
 from tests.cli.doctor.outside import Check, examined
+from tests.conftest import free_port
 from tests.servers.claims import IN_URL, SECRET, Server, guarded
 from tests.servers.postgres import GUARDED, Postgres
-from tests.servers.processes import free_port
 from tests.servers.redis import Redis, running_redis
 
 

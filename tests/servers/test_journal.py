@@ -371,17 +371,17 @@ def test_a_coordinator_is_killed_and_another_machine_resumes(server: Postgres, o
     with served(ASGIApp(OverHTTP(fake))) as url:
         command = [sys.executable, "-m", "tests.review.kill_worker", url, fake.api_key, server.url]
 
-        def coordinator() -> subprocess.Popen[str]:
+        def coordinator(pause: float) -> subprocess.Popen[str]:
             return subprocess.Popen(
-                [*command, json.dumps(campaign.payload), "0.05"], stdout=subprocess.PIPE, encoding="utf-8"
+                [*command, json.dumps(campaign.payload), str(pause)], stdout=subprocess.PIPE, encoding="utf-8"
             )
 
-        with coordinator() as killed:
+        with coordinator(pause=1.0) as killed:
             until(decided)
             killed.kill()
         assert 0 < decided() < 10_000, "killed in the middle"
         until(lambda: not locks(server))
-        with coordinator() as last:
+        with coordinator(pause=0.0) as last:
             assert said(last) == "begun"
             report = json.loads(said(last))
     approved = {name for each in other.batches(key) for name in each.approved}

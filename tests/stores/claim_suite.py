@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -24,9 +23,9 @@ SETTLED = Claim(ClaimState.SETTLED)
 
 
 class Steps:
-    """The steps of a store, called from a test; times are in units, so that they suit a real clock and a handed-in one.
+    """The steps of a store, called from a test; times are in minutes, which no busy machine takes between two steps.
 
-    `runner` runs what an async store returns. `elapse` lets a number of seconds pass on the store's clock.
+    `runner` runs what an async store returns. `elapse` lets a number of seconds pass for the store, without a wait.
     """
 
     def __init__(
@@ -34,16 +33,15 @@ class Steps:
         store: Any,
         *,
         runner: asyncio.Runner | None = None,
-        elapse: Callable[[float], None] = time.sleep,
-        unit: float = 0.3,
+        elapse: Callable[[float], None] | None = None,
     ) -> None:
         self.store = store
         self._runner = runner
         self._elapse = elapse
-        self._unit = unit
 
-    def elapse(self, units: float) -> None:
-        self._elapse(units * self._unit)
+    def elapse(self, minutes: float) -> None:
+        assert self._elapse is not None
+        self._elapse(minutes * 60)
 
     def _done(self, result: Any) -> Any:
         if inspect.isawaitable(result):
@@ -52,17 +50,17 @@ class Steps:
         return result
 
     def acquire(self, owner: str = "a", question: str = "q", *, lease: float = 1.0, ttl: float = 20.0) -> Claim:
-        claim: Claim = self._done(self.store.acquire(question, owner, lease * self._unit, ttl * self._unit))
-        return replace(claim, lease=claim.lease / self._unit)
+        claim: Claim = self._done(self.store.acquire(question, owner, lease * 60, ttl * 60))
+        return replace(claim, lease=claim.lease / 60)
 
     def renew(self, owner: str = "a", question: str = "q", *, lease: float = 1.0, ttl: float = 20.0) -> bool:
-        renewed: bool = self._done(self.store.renew(question, owner, lease * self._unit, ttl * self._unit))
+        renewed: bool = self._done(self.store.renew(question, owner, lease * 60, ttl * 60))
         return renewed
 
     def update(
         self, claim: Claim, owner: str = "a", question: str = "q", *, lease: float = 1.0, ttl: float = 20.0
     ) -> bool:
-        updated: bool = self._done(self.store.update(question, owner, claim, lease * self._unit, ttl * self._unit))
+        updated: bool = self._done(self.store.update(question, owner, claim, lease * 60, ttl * 60))
         return updated
 
     def release(self, owner: str = "a", question: str = "q") -> None:

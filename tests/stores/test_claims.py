@@ -52,7 +52,7 @@ class TestMemoryClaims(ClaimStoreSuite):
     @pytest.fixture
     def steps(self) -> Steps:
         clock = Clock()
-        return Steps(MemoryClaims(clock=clock), elapse=clock.elapse, unit=1.0)
+        return Steps(MemoryClaims(clock=clock), elapse=clock.elapse)
 
 
 class TestSqliteClaims(ClaimStoreSuite):
@@ -60,7 +60,7 @@ class TestSqliteClaims(ClaimStoreSuite):
     def steps(self, tmp_path: Path) -> Iterator[Steps]:
         clock = Clock()
         with SqliteClaims(tmp_path / "claims.sqlite", wall_clock=clock, monotonic=clock) as store:
-            yield Steps(store, elapse=clock.elapse, unit=1.0)
+            yield Steps(store, elapse=clock.elapse)
 
 
 class TestAsyncClaims(ClaimStoreSuite):
@@ -68,4 +68,4 @@ class TestAsyncClaims(ClaimStoreSuite):
     def steps(self) -> Iterator[Steps]:
         clock = Clock()
         with asyncio.Runner() as runner:
-            yield Steps(AsyncClaims(MemoryClaims(clock=clock)), runner=runner, elapse=clock.elapse, unit=1.0)
+            yield Steps(AsyncClaims(MemoryClaims(clock=clock)), runner=runner, elapse=clock.elapse)

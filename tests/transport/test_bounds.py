@@ -80,13 +80,13 @@ def test_three_hundred_in_threads(engine: Any) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
     assert statuses == [200] * 300
     assert server.connections <= 64
 
 
 def questions(server: FaultServer, count: int) -> list[Any]:
-    asked = [make_notification(timeout_ms=20_000) for _ in range(count)]
+    asked = [make_notification(timeout_ms=60_000) for _ in range(count)]
     for payload in asked:
         server.optimove.expect(payload)
     return [signed_request(payload, secret="fake-secret") for payload in asked]
@@ -101,7 +101,7 @@ def test_places_go_to_those_who_came_first() -> None:
     order: list[int] = []
 
     def wait(number: int) -> None:
-        client = pool.acquire(Deadline.after(10))
+        client = pool.acquire(Deadline.after(60))
         order.append(number)
         pool.release(client)
 
@@ -109,10 +109,11 @@ def test_places_go_to_those_who_came_first() -> None:
     for number in range(5):
         threads.append(threading.Thread(target=wait, args=(number,)))
         threads[-1].start()
-        time.sleep(0.02)
+        while len(pool._waiters) < number + 1:
+            time.sleep(0.001)
     pool.release(held)
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert order == [0, 1, 2, 3, 4]
     assert len(pool.clients()) == 1
 
@@ -207,32 +208,33 @@ def test_after_half_a_minute_everything_is_forgotten() -> None:
 
 
 @pytest.fixture
-def slow_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A resolver that takes its time."""
-    real = socket.getaddrinfo
+def slow_names(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """A resolver that takes its time; the event ends it."""
+    real, over = socket.getaddrinfo, threading.Event()
 
     def slow(host: Any, *given: Any, **more: Any) -> Any:
         if host == "optimove.invalid":
-            time.sleep(1.5)
+            over.wait(60)
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         return real(host, *given, **more)
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
+    return over
 
 
-@pytest.mark.usefixtures("slow_names")
 @pytest.mark.parametrize("engine", ["httpx", "httpx2"])
-def test_a_slow_name_lookup_does_not_hold_a_call(engine: Any) -> None:
+def test_a_slow_name_lookup_does_not_hold_a_call(engine: Any, slow_names: threading.Event) -> None:
     with OptimoveClient("key", engine=engine, **OPTIONS) as client:
         begun = time.perf_counter()
         with pytest.raises(DeadlineExceeded) as caught:
             client.send(operations.get_webhooks(), deadline=Deadline.after(0.3))
-        assert time.perf_counter() - begun < 0.8
+        assert time.perf_counter() - begun < 15  # of the minute that the look-up takes
+        slow_names.set()
         assert caught.value.request_sent is False
 
 
-@pytest.mark.usefixtures("slow_names")
-def test_a_name_that_is_not_there_is_told() -> None:
+def test_a_name_that_is_not_there_is_told(slow_names: threading.Event) -> None:
+    threading.Timer(1.0, slow_names.set).start()
     with OptimoveClient("key", **OPTIONS) as client, pytest.raises(TransportError, match="Name or service") as caught:
         client.get_webhooks()
     assert caught.value.request_sent is False
@@ -376,7 +378,7 @@ def test_a_client_that_is_closed_ends_its_thread_and_its_calls() -> None:
                 time.sleep(0.01)
             client.close()
             for call in calls:
-                assert isinstance(call.exception(5), OptimoveError)
+                assert isinstance(call.exception(60), OptimoveError)
         with pytest.raises(ConfigurationError, match="closed"):
             client.get_webhooks()
     assert not in_time(loop_threads)
@@ -416,8 +418,8 @@ def loop_threads() -> list[threading.Thread]:
 
 
 def in_time(found: Callable[[], list[Any]]) -> list[Any]:
-    """Return what is found when nothing is found any more, or after five seconds."""
-    end = time.monotonic() + 5
+    """Return what is found when nothing is found any more, or after half a minute."""
+    end = time.monotonic() + 30
     while (still := found()) and time.monotonic() < end:
         time.sleep(0.01)
     return still

@@ -323,14 +323,14 @@ def test_a_connection_that_comes_about_too_late_is_closed(monkeypatch: pytest.Mo
 
     def connect(address: str) -> Connection:
         if address == "192.0.2.1":
-            go_on.wait(10)
+            go_on.wait(60)
             return late
         return Connection(address)
 
     assert Addresses().connect("optimove.invalid", 1, connect, lambda seconds: seconds).address == "192.0.2.2"
     assert not late.is_closed.is_set()
     go_on.set()
-    assert late.is_closed.wait(10)
+    assert late.is_closed.wait(60)
 
 
 def test_when_no_address_is_good_the_error_is_that_of_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,7 +357,7 @@ def test_a_lookup_that_hangs_does_not_hold_the_end_of_an_event_loop(
     released = threading.Event()
 
     def found() -> list[str]:
-        released.wait(20)
+        released.wait(60)
         return []
 
     resolve(monkeypatch, found)
@@ -371,7 +371,7 @@ def test_a_lookup_that_hangs_does_not_hold_the_end_of_an_event_loop(
     asyncio.run(go())
     took = time.monotonic() - begun
     released.set()
-    assert took < 10
+    assert took < 30
 
 
 def test_a_lookup_that_hangs_does_not_hold_other_calls(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,13 +381,14 @@ def test_a_lookup_that_hangs_does_not_hold_other_calls(engine: Any, monkeypatch:
     def found() -> list[str]:
         lookups.append(1)
         if len(lookups) == 1:
-            released.wait(20)
+            released.wait(60)
         return ["127.0.0.1"]
 
     async def go(server: Server) -> Any:
         async with server.async_client(base_url=by_name(server), engine=engine) as client:
             hung = asyncio.create_task(client.get_webhooks())
-            await asyncio.sleep(0.2)
+            while not lookups:
+                await asyncio.sleep(0.01)
             begun = time.monotonic()
             assert await client.get_webhooks() == []
             took = time.monotonic() - begun
@@ -400,7 +401,7 @@ def test_a_lookup_that_hangs_does_not_hold_other_calls(engine: Any, monkeypatch:
     with Server() as server:
         took = asyncio.run(go(server))
     released.set()
-    assert took < 5
+    assert took < 30
 
 
 @pytest.mark.parametrize("kind", [OptimoveClient, AsyncOptimoveClient])
@@ -451,7 +452,7 @@ def test_a_call_that_is_cancelled_at_any_moment_costs_no_later_one(engine: Any, 
                     sending.cancel()
                     await asyncio.wait([sending])
                     await client.send(approval, deadline=Deadline.after(20))
-        await asyncio.wait(connections, timeout=20)
+        await asyncio.wait(connections, timeout=60)
         server.close()
 
     asyncio.run(run())

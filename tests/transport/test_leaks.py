@@ -41,8 +41,8 @@ def descriptors() -> int:
 
 
 def settled(count: Callable[[], int], at_most: int) -> int:
-    """Return a count when it has come down, or after two seconds what it is."""
-    end = time.monotonic() + 2
+    """Return a count when it has come down, or after half a minute what it is."""
+    end = time.monotonic() + 30
     while count() > at_most and time.monotonic() < end:
         time.sleep(0.02)
     return count()
