@@ -402,6 +402,7 @@ def test_a_reviewer_that_returns_at_its_deadline_is_heard(rig: Rig, monkeypatch:
     def patient(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
         wall.step = deadline.remaining() + 1.0
         assert deadline.expired
+        time.sleep(0.5)  # longer than the review takes to see it
         return everybody(customers, deadline)
 
     campaign = rig.fake.add_campaign(20, lead_seconds=600)
