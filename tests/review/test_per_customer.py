@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -62,7 +63,9 @@ def test_what_is_decided_by_the_deadline_goes_out(rig: Rig) -> None:
 
     def reviewer(customers: CustomerBatch, deadline: Deadline) -> Any:
         until.deadline = deadline
-        return one_by_one(customers, deadline)
+        answer = one_by_one(customers, deadline)
+        time.sleep(0.5)  # longer than the review takes to see that the deadline has passed
+        return answer
 
     campaign = rig.fake.add_campaign(CUSTOMERS, lead_seconds=600)
     report = rig.run(reviewer, campaign.event(), batch_size=CUSTOMERS, wall_clock=until.wall)
@@ -82,7 +85,9 @@ def test_what_coroutines_have_decided_by_the_deadline_goes_out() -> None:
 
     async def reviewer(customers: CustomerBatch, deadline: Deadline) -> Any:
         until.deadline = deadline
-        return await one_by_one(customers, deadline)
+        answer = await one_by_one(customers, deadline)
+        await asyncio.sleep(0.5)
+        return answer
 
     fake = FakeOptimove()
     campaign = fake.add_campaign(CUSTOMERS, lead_seconds=600)
