@@ -559,8 +559,9 @@ def test_the_handlers_deadline_leaves_a_reserve(rig: MakeRig) -> None:
     for _ in range(9):
         made.notify(timeout_ms=5_000)
     assert 4.5 < max(left) <= 4.95  # of those that no busy machine has held up
-    rig(handler).notify(timeout_ms=900)
-    assert left[-1] <= 0.601  # a third of the time at most
+    for _ in range(9):
+        rig(handler).notify(timeout_ms=900)
+    assert 0.401 < max(left[-9:]) <= 0.601  # a third of the time at most
     fixed = rig(handler, reserve=20.0)
     fixed.notify(timeout_ms=60_000)
     fixed.notify(timeout_ms=60_000)
@@ -1001,24 +1002,23 @@ def test_a_lone_notification_from_the_future_does_not_stop_the_others(rig: MakeR
     assert {outcome.kind for outcome in made.outcomes} == {"approved"}
 
 
-def test_claims_are_given_back_when_the_request_is_cancelled_while_claiming() -> None:
+def test_claims_are_given_back_when_the_delivery_is_cancelled_while_claiming() -> None:
     """A claim that a thread makes is made even if nobody waits for it any more."""
+    optimove = FakeOptimove()
+    claims = Slow()
+    receiver = AsyncWebhookReceiver(
+        yes, client=optimove.async_client(), secrets=optimove.secrets, claims=claims, lease=60
+    )
 
-    async def main() -> None:
-        optimove = FakeOptimove()
-        claims = Slow()
-        async with optimove.async_client() as client:
-            receiver = AsyncWebhookReceiver(yes, client=client, secrets=optimove.secrets, claims=claims)
-            first = asyncio.ensure_future(optimove.anotify(receiver, request_uid="r-1"))
-            assert await asyncio.to_thread(claims.claiming.wait, 60)
-            first.cancel()
-            claims.goes_on.set()
-            with pytest.raises(asyncio.CancelledError):
-                await first
-            question = await optimove.anotify(receiver, request_uid="r-1")
-        assert question.approved
+    async def cut_off() -> None:
+        asyncio.ensure_future(optimove.anotify(receiver, request_uid="r-1", timeout_ms=20_000))  # noqa: RUF006 - the loop ends with it
+        assert await asyncio.to_thread(claims.claiming.wait, 60)
+        claims.goes_on.set()
 
-    asyncio.run(main())
+    asyncio.run(cut_off())
+    assert not optimove.calls
+    question = asyncio.run(optimove.anotify(receiver, request_uid="r-1", timeout_ms=20_000))
+    assert question.approved, "the lease of the first would have to run out"
 
 
 class Slow(Broken):
