@@ -365,8 +365,9 @@ def test_what_is_no_database_is_said_at_once(tmp_path: Path) -> None:
     assert "however" not in str(raised.value)
     with pytest.raises(sqlite3.OperationalError):
         SqliteJournal(tmp_path / "no-such-folder" / "journal.sqlite")
-    with pytest.raises(ConfigurationError, match="MemoryJournal"):
-        SqliteJournal(":memory:")
+    for path in (":memory:", ""):  # SQLite keeps an empty path in a file that it deletes
+        with pytest.raises(ConfigurationError, match="MemoryJournal"):
+            SqliteJournal(path)
 
 
 def test_a_lock_that_cannot_be_made_is_an_error(path: Path) -> None:

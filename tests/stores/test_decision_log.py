@@ -178,9 +178,10 @@ def test_a_file_that_was_replaced(log: SqliteDecisionLog, path: Path) -> None:
         log.append([record(1)])
 
 
-def test_no_log_in_memory() -> None:
+@pytest.mark.parametrize("path", [":memory:", ""])
+def test_no_log_in_memory(path: str) -> None:
     with pytest.raises(ConfigurationError, match="needs a file"):
-        SqliteDecisionLog(":memory:")
+        SqliteDecisionLog(path)
 
 
 # ---- reviews: numbers of statuses, completed by ranges

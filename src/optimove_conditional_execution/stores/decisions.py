@@ -14,7 +14,7 @@ from .chained_log import COLUMNS, Append, ChainedLog, Execute, Identify, complet
 from .hash_chain import GENESIS, Content, Row, linked
 from .log_rows import completion_of
 from .payloads import EncryptionKeys
-from .sqlite_file import IN_MEMORY, Connection, SqliteFile, UniqueViolation
+from .sqlite_file import NO_FILE, Connection, SqliteFile, UniqueViolation
 
 T = TypeVar("T")
 
@@ -94,13 +94,13 @@ class SqliteDecisionLog(ChainedLog):
                 decrypt: payloads are encrypted. Needs the extra `encryption`.
 
         Raises:
-            ConfigurationError: `path` is `:memory:`; or `identify` is empty, blank or of another type; or
+            ConfigurationError: `path` is `:memory:` or empty; or `identify` is empty, blank or of another type; or
                 `synchronous` is neither; or a key is invalid, or the extra `encryption` is missing; or payloads with
                 the ids that `identify` keeps out would be kept without a key.
             sqlite3.Error: The file cannot be opened, or is not an SQLite database.
             StoreError: Here and in all methods: the file has been removed or replaced. Restart all processes.
         """
-        if path == IN_MEMORY:
+        if path in NO_FILE:
             raise ConfigurationError("SqliteDecisionLog needs a file: what is kept in memory is no evidence.")
         if synchronous not in ("FULL", "NORMAL"):
             raise ConfigurationError('synchronous must be "FULL" or "NORMAL".')

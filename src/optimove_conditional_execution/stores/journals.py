@@ -16,7 +16,7 @@ from typing import Any, Final, LiteralString, Protocol, TypeVar, cast, final
 from ..errors import ConfigurationError, OptimoveError, SupersededError
 from ..flows.journal import DecidedBatch, Entry, OpenReview, Ranges, ReviewState, StatusUpdate, dated, entry_of
 from ..models.events import CampaignReadyEvent
-from .sqlite_file import IN_MEMORY, SqliteFile, SqliteLocks
+from .sqlite_file import IN_MEMORY, NO_FILE, SqliteFile, SqliteLocks
 
 T = TypeVar("T")
 Execute = Callable[..., Any]
@@ -372,12 +372,12 @@ class SqliteJournal(_SqliteTables, AbstractContextManager["SqliteJournal"]):
             path: The path of the file; its directory must exist, on a local disk.
 
         Raises:
-            ConfigurationError: `path` is `:memory:`.
+            ConfigurationError: `path` is `:memory:` or empty.
             ConfigurationError: It is the journal of another version of the SDK.
             sqlite3.Error: The file cannot be opened, or is not an SQLite database.
             StoreError: Here and in all methods: the file has been removed or replaced. Restart all processes.
         """
-        if path == IN_MEMORY:
+        if path in NO_FILE:
             raise ConfigurationError("SqliteJournal needs a file; in memory there is MemoryJournal.")
         place = fspath(path)
         self._file = SqliteFile(place, _SCHEMA, synchronous="FULL", busy_seconds=_BUSY_SECONDS, private=True)

@@ -38,7 +38,7 @@ _OPENINGS: Final = 3
 
 _COMPANIONS: Final = ("-wal", "-shm")
 IN_MEMORY: Final = ":memory:"
-_NO_FILE: Final = (IN_MEMORY, "")
+NO_FILE: Final = (IN_MEMORY, "")
 
 
 class SqliteFile:
@@ -68,7 +68,7 @@ class SqliteFile:
         """
         # Absolute, since the process may change its directory. Not resolved: when a symbolic link in it is changed,
         # other processes open another file by this path, and that must be detected.
-        self._path = path if path in _NO_FILE else str(Path(path).absolute())
+        self._path = path if path in NO_FILE else str(Path(path).absolute())
         self._identity: Identity | None = None
         self._schema = schema
         self._synchronous = synchronous
@@ -154,7 +154,7 @@ class SqliteFile:
 
     def _files(self) -> dict[str, Identity]:
         """Return the identity of each file in use; a missing `-wal` or `-shm` file is not in use."""
-        if self._path in _NO_FILE:
+        if self._path in NO_FILE:
             return {}
         # SQLite derives their names from the file itself, not from a symbolic link to it.
         real = os.path.realpath(self._path)
@@ -169,7 +169,7 @@ class SqliteFile:
                 raise self._replaced(self._path)  # connecting would create the file anew, or open another one
             connection = self._opened()
             after = identity_of(self._path)
-            if self._path in _NO_FILE or (after is not None and before in (None, after)):
+            if self._path in NO_FILE or (after is not None and before in (None, after)):
                 self._identity = after
                 return connection
             connection.close()
