@@ -257,6 +257,16 @@ class ClaimStoreSuite:
             assert steps.update(claim, "a") is True
             assert steps.update(claim, "a") is True
 
+    def test_an_expired_claim_of_another_owner_is_renewed_and_updated_anew(self, steps: Steps) -> None:
+        for question in ("renew", "update"):
+            steps.acquire("a", question, ttl=1.0)
+            steps.update(SETTLED, "a", question, lease=0.0, ttl=1.0)
+        steps.elapse(1.1)
+        assert steps.renew("b", "renew") is True
+        assert steps.update(DECIDED, "b", "update") is True
+        assert held(steps.acquire("c", "renew")) is ClaimState.OPEN
+        assert held(steps.acquire("c", "update")) is ClaimState.UNDELIVERED
+
     def test_a_forgotten_claim_is_updated_anew(self, steps: Steps) -> None:
         assert steps.update(DECIDED, "a") is True
         assert held(steps.acquire("b")) is ClaimState.UNDELIVERED
