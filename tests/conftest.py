@@ -73,9 +73,11 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture
-def patient_switch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give a kill switch more than its half second: a busy machine may hold up its thread for as long."""
+def patient_switch(monkeypatch: pytest.MonkeyPatch) -> float:
+    """Give a kill switch more than its half second, which is returned: a busy machine may hold it up for as long."""
+    seconds = switch._ANSWER_SECONDS
     monkeypatch.setattr(switch, "_ANSWER_SECONDS", 5.0)
+    return seconds
 
 
 @pytest.hookimpl(wrapper=True)

@@ -26,6 +26,7 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
 from optimove_conditional_execution.adapters.wsgi import WSGIApp
+from optimove_conditional_execution.flows import webhook
 from optimove_conditional_execution.stores import (
     Claim,
     ClaimState,
@@ -377,6 +378,30 @@ def test_what_nobody_has_verified_leaves_no_record_when_it_is_cut_off(tmp_path: 
 
         asyncio.run(begin())
         assert list(log.decisions()) == []
+
+
+def test_what_nobody_has_verified_leaves_no_record_when_its_thread_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(webhook, "match", interrupted)
+    optimove = FakeOptimove()
+    outcomes: list[Outcome] = []
+    with SqliteDecisionLog(tmp_path / "log.db") as log:
+        receiver = WebhookReceiver(
+            lambda *_: True,
+            client=optimove.client(),
+            secrets=optimove.secrets,
+            decision_log=log,
+            on_outcome=outcomes.append,
+        )
+        with pytest.raises(SystemExit):
+            optimove.notify(receiver)
+        log.flush()
+        assert list(log.decisions()) == []
+    assert [outcome.kind for outcome in outcomes] == ["cancelled"]
 
 
 def test_an_exit_in_a_delivery_whose_request_is_gone_is_no_error_of_a_task(

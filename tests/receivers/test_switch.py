@@ -187,8 +187,10 @@ def test_a_file_of_another_kind_approves_nobody(rig: MakeRig, tmp_path: Path, co
     assert made.outcome.kind == "failed"
 
 
-def test_one_that_hangs_is_bounded_and_occupies_one_thread(rig: MakeRig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flow, "_ANSWER_SECONDS", 0.5)
+def test_one_that_hangs_is_bounded_and_occupies_one_thread(
+    rig: MakeRig, monkeypatch: pytest.MonkeyPatch, patient_switch: float
+) -> None:
+    monkeypatch.setattr(flow, "_ANSWER_SECONDS", patient_switch)
     over = threading.Event()
     calls: list[int] = []
 
@@ -198,10 +200,13 @@ def test_one_that_hangs_is_bounded_and_occupies_one_thread(rig: MakeRig, monkeyp
         return "ask"
 
     made = rig(Gate(), switch=switch)
-    began = time.monotonic()
-    made.notify("C1", timeout_ms=60_000)
-    made.notify("C2", timeout_ms=60_000)
-    assert time.monotonic() - began < 30
+    took: list[float] = []
+    for customer in ("C1", "C2"):
+        began = time.monotonic()
+        made.notify(customer, timeout_ms=60_000)
+        took.append(time.monotonic() - began)
+    assert max(took) < 15
+    assert min(took) < 5, "half a second, and what a busy machine takes"
     assert [each.kind for each in made.outcomes] == ["failed", "failed"]
     assert made.outcomes[0].error == "The switch did not answer in time"
     assert len(calls) == 1

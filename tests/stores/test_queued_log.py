@@ -182,6 +182,24 @@ async def test_identify_that_raises_anything_fails_no_other_entry_of_its_group(
         assert uids(log) == ["r-0", "r-2"]
 
 
+def test_an_interruption_of_who_appends_is_raised_when_the_entries_of_others_are_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def identify(customer: str) -> str:
+        if customer == "C-1":
+            raise KeyboardInterrupt  # as if it came in this moment
+        return f"~{customer}"
+
+    lost: list[Exception] = []
+    with SqliteDecisionLog(path, identify=identify) as log:
+        monkeypatch.setattr(log._group._pool, "submit", lambda *_: None)  # so that this thread writes both
+        log.complete(record(1), lost.append)
+        with pytest.raises(KeyboardInterrupt):
+            log.append([record(0)])
+        assert uids(log) == ["r-0"]
+    assert [str(error) for error in lost] == ["KeyboardInterrupt"]
+
+
 def test_nobody_waits_for_a_thread_that_cannot_be_started(
     log: SqliteDecisionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
