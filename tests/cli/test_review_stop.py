@@ -80,7 +80,7 @@ def test_sigterm_stops_it_and_resume_goes_on(
     campaign = fake_optimove.add_campaign(3)
     with SqliteJournal(folder / "reviews.db") as journal:
         journal.add(campaign.event())
-    process = start(optimove_url, "resume", "gate:slow", "--stop-within", "4", "--json")
+    process = start(optimove_url, "resume", "gate:slow", "--log", "decisions.db", "--stop-within", "4", "--json")
     wait_for(folder / "asked")
     process.send_signal(signal.SIGTERM)
     printed, complaints = process.communicate(timeout=PATIENCE)
@@ -89,7 +89,7 @@ def test_sigterm_stops_it_and_resume_goes_on(
     (report,) = json.loads(printed)
     assert (report["stopped"], report["complete"], report["not_reached"]) == (True, False, 3)
     assert "Stopping within 4 s" in complaints
-    assert "review resume gate:slow --journal reviews.db goes on" in complaints
+    assert "review resume gate:slow --journal reviews.db --log decisions.db goes on" in complaints
     journal_option = ["--journal", "reviews.db"]
     status, listed, _ = review(folder, fake_optimove, optimove_url, "unanswered", *journal_option, "--json")
     names = [f"C{number:07}" for number in (1, 2, 3)]

@@ -396,7 +396,7 @@ def test_what_has_come_is_asked_about_though_the_server_stalls() -> None:
 
 
 def test_a_reviewer_that_returns_at_its_deadline_is_heard(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "HANDING_OVER_SECONDS", 30.0)
+    monkeypatch.setattr(pipeline, "HANDING_OVER_SECONDS", 60 * pipeline.HANDING_OVER_SECONDS)
     wall = SteppingClock()
 
     def patient(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:
