@@ -18,6 +18,8 @@ from optimove_conditional_execution import (
     Approval,
     AsyncOptimoveClient,
     AsyncWebhookReceiver,
+    CampaignCustomer,
+    CustomerBatch,
     Decision,
     OptimoveClient,
     OptimoveError,
@@ -34,6 +36,9 @@ from optimove_conditional_execution import (
     verify,
 )
 from optimove_conditional_execution.adapters.asgi import ASGIApp
+from optimove_conditional_execution.flows.known_customers import Asked
+from optimove_conditional_execution.flows.ledger import Chunk
+from optimove_conditional_execution.flows.reviewer_answer import Batch, BatchResult
 from optimove_conditional_execution.testing import FakeOptimove, notification, signed_request
 from tests.conftest import OverHTTP, served
 
@@ -345,3 +350,14 @@ class TestErrors:
             with pytest.raises(OptimoveError) as caught:
                 client.update_webhook_settings(secret=SECRET)
             assert_hidden(*shown(caught.value), *logged)
+
+
+def test_what_a_review_keeps_of_a_batch_shows_nobody_in_its_repr() -> None:
+    name = "C0000001"
+    asked = Asked((name,), (0,), (0,))
+    result = BatchResult(approved={name}, reasons={name: "plays"}, evidence={name: {"rule": "active"}})
+    event = FakeOptimove().add_campaign(1).event()
+    batch = Batch(CustomerBatch([CampaignCustomer(customer_id=name)], event=event, number=1, attempt=1), asked)
+    for kept in (asked, result, batch, Chunk(((0, 1),), [name])):
+        shown = repr(kept)
+        assert not any(text in shown for text in (name, "plays", "active"))
