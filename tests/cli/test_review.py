@@ -230,7 +230,7 @@ def test_a_log_that_cannot_be_used_is_one_line_and_nobody_is_approved(
 ) -> None:
     (folder / "no.db").write_text("not a database " * 100)
     campaign = fake_optimove.add_campaign(1)
-    for log in ("no.db", "nowhere/decisions.db", "host=127.0.0.1 password=s3cr3t", ""):
+    for log in ("no.db", "nowhere/decisions.db", "host=127.0.0.1 password=s3cr3t", "host=db dbname=x", ""):
         arguments = ["run", "gate:odd", "-", "--journal", "reviews.db", "--log", log]
         given = json.dumps(campaign.payload)
         status, printed, complaint = review(folder, fake_optimove, optimove_url, *arguments, given=given)

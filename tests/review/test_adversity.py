@@ -34,7 +34,7 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.flows import reviewer_answer
 from optimove_conditional_execution.flows.effects import Overloaded
 from optimove_conditional_execution.flows.paging import Paging
-from optimove_conditional_execution.review import pipeline
+from optimove_conditional_execution.review import asking, pipeline
 from optimove_conditional_execution.stores import DecidedBatch, MemoryJournal, OpenReview, SqliteJournal, journals
 from optimove_conditional_execution.testing import FakeOptimove, campaign_ready
 from optimove_conditional_execution.worker_pool import DaemonThreadPool
@@ -396,7 +396,7 @@ def test_what_has_come_is_asked_about_though_the_server_stalls() -> None:
 
 
 def test_a_reviewer_that_returns_at_its_deadline_is_heard(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "HANDING_OVER_SECONDS", 60 * pipeline.HANDING_OVER_SECONDS)
+    monkeypatch.setattr(pipeline, "HANDING_OVER_SECONDS", 60 * asking.HANDING_OVER_SECONDS)
     wall = SteppingClock()
 
     def patient(customers: Sequence[CampaignCustomer], deadline: Deadline) -> list[str]:

@@ -21,7 +21,7 @@ from optimove_conditional_execution import (
     ReviewReport,
     per_customer,
 )
-from optimove_conditional_execution.review import pipeline
+from optimove_conditional_execution.review import asking, pipeline
 from optimove_conditional_execution.testing import FakeOptimove
 from tests.review.conftest import Rig
 from tests.review.test_clocks import SteppingClock
@@ -38,7 +38,7 @@ def check_last_moment(report: ReviewReport) -> None:
 @pytest.fixture
 def much_time_to_hand_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave half a minute from the reviewer's deadline on, for a busy machine."""
-    monkeypatch.setattr(pipeline, "HANDING_OVER_SECONDS", 60 * pipeline.HANDING_OVER_SECONDS)
+    monkeypatch.setattr(pipeline, "HANDING_OVER_SECONDS", 60 * asking.HANDING_OVER_SECONDS)
 
 
 class UntilTheDeadline:

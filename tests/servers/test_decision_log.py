@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -335,6 +336,32 @@ def test_a_role_that_may_append_and_nothing_else(server: Postgres) -> None:
             assert log.verify() is None
     with PostgresDecisionLog(server.url) as ours:
         assert ours.erase(CUSTOMER) == 1
+
+
+def test_a_review_of_the_command_creates_the_tables_and_is_recorded(
+    server: Postgres,
+    fake_optimove: FakeOptimove,
+    optimove_url: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "recorded_gate.py").write_text(
+        "def half(customers, deadline):\n    return [customers[0].customer_id]\n"
+    )
+    (tmp_path / "event.json").write_text(json.dumps(fake_optimove.add_campaign(2).payload))
+    settings = {
+        "OPTIMOVE_API_KEY": fake_optimove.api_key,
+        "OPTIMOVE_BASE_URL": optimove_url,
+        "OPTIMOVE_TIMEZONE": "UTC",
+        "OPTIMOVE_DECISION_LOG": server.url,
+    }
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # the command adds the folder
+    command = ["review", "run", "recorded_gate:half", "event.json", "--journal", "reviews.db"]
+    done = CliRunner().invoke(program, command, env=settings)
+    assert done.exit_code == 0, done.output
+    with PostgresDecisionLog(server.conninfo) as log:
+        assert sorted(logged.record.kind for logged in log.decisions()) == ["approved", "denied"]
 
 
 def test_tables_that_are_not_to_be_created(server: Postgres) -> None:

@@ -204,7 +204,7 @@ def _check_file(path: str, what: Kind) -> None:
 
 def _check_path(path: str, what: Kind) -> None:
     """Refuse what is no path, before an error quotes it or a file is created that is called so."""
-    if "://" in path or "password=" in path.lower().replace(" ", ""):
+    if any(text in path.lower().replace(" ", "") for text in ("://", "password=", "host=", "dbname=")):
         raise ConfigurationError(
             f"The {what} must be the path of a file, or a URL that begins with postgresql://. What was given is not "
             "shown, since it may hold a password."
