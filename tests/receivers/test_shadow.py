@@ -157,6 +157,27 @@ def test_one_that_hangs_delays_nothing_and_what_it_has_no_room_for_is_dropped(
     assert shadow.counts == {("approved", "dropped"): 8, ("approved", "late"): 2}
 
 
+def test_a_coroutine_that_is_late_is_cancelled(rig: MakeRig, kind: str) -> None:
+    if kind == "sync":
+        return  # it takes none: see above
+    ended: list[str] = []
+
+    async def endless(notification: WebhookNotification, deadline: Deadline) -> bool:
+        try:
+            await asyncio.sleep(2 * PATIENCE)
+        except asyncio.CancelledError:
+            ended.append("cancelled")
+            raise
+        return True
+
+    shadow = Shadow(endless, timeout=0.6)
+    made = rig(saying(True), shadow=shadow)
+    made.notify()
+    settle(made, shadow)
+    assert ended == ["cancelled"]
+    assert shadow.counts == {("approved", "late"): 1}
+
+
 def test_a_log_that_fails_for_it_fails_nothing_else(rig: MakeRig, caplog: pytest.LogCaptureFixture) -> None:
     kept: list[str] = []
 
