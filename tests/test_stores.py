@@ -114,6 +114,12 @@ def test_sqlite_is_shared_and_survives(tmp_path: Path) -> None:
         assert again.acquire("r-1", "b", 60.0, 60.0).state is ClaimState.UNDELIVERED  # opened anew
 
 
+@pytest.mark.parametrize("path", [":memory:", ""])
+def test_no_claims_that_no_other_process_sees(path: str) -> None:
+    with pytest.raises(ConfigurationError, match="needs a file"):
+        SqliteClaims(path)
+
+
 @pytest.mark.parametrize("step", [3_600.0, -3_600.0])
 def test_a_wall_clock_that_is_set_forgets_no_claim_before_its_time(tmp_path: Path, step: float) -> None:
     wall, monotonic = Clock(), Clock()

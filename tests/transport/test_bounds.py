@@ -36,7 +36,7 @@ from optimove_conditional_execution import (
 from optimove_conditional_execution.testing import FaultServer, faults, signed_request
 from optimove_conditional_execution.testing import notification as make_notification
 from optimove_conditional_execution.transport.addresses import Addresses
-from optimove_conditional_execution.transport.connection_pool import ConnectionPool
+from optimove_conditional_execution.transport.connection_pool import MAX_CONNECTIONS, ConnectionPool
 from optimove_conditional_execution.transport.http.httpx_deadline import install_deadlines, remove_deadlines
 from optimove_conditional_execution.transport.rate_limit import AdaptiveThrottle, RateLimiter
 from optimove_conditional_execution.transport.waiting import ThreadAlarm, run_blocking
@@ -62,7 +62,7 @@ def test_three_hundred_notifications_at_once_are_all_acknowledged(engine: Any) -
         assert asyncio.run(go(server)) == [200] * 300
         assert sum(question.approved for question in server.optimove.notifications.values()) == 300
         assert len(server.optimove.calls_of("send_webhook_approval")) == 300
-        assert server.connections <= 64
+        assert server.connections <= MAX_CONNECTIONS
 
 
 @pytest.mark.parametrize("engine", ["httpx", "aiohttp"])
@@ -82,7 +82,7 @@ def test_three_hundred_in_threads(engine: Any) -> None:
         for thread in threads:
             thread.join(60)
     assert statuses == [200] * 300
-    assert server.connections <= 64
+    assert server.connections <= MAX_CONNECTIONS
 
 
 def questions(server: FaultServer, count: int) -> list[Any]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, final
 
 from .. import validation
 from ..deadline import Clock
+from ..errors import ConfigurationError
 from ..flows.claims import Claim, ClaimState, StoreFullError
 from ..fork import detect_fork, reset_after_fork
 from ..models.approval import Approval
@@ -219,11 +220,14 @@ class SqliteClaims(AbstractContextManager["SqliteClaims"]):
             monotonic: The machine's monotonic clock, seconds.
 
         Raises:
+            ConfigurationError: `path` is `:memory:` or empty.
             sqlite3.Error: The file cannot be opened, or is not an SQLite database.
             StoreError: Here and in all methods: the file has been removed or replaced. Restart all processes.
         """
-        from .sqlite_file import SqliteFile
+        from .sqlite_file import NO_FILE, SqliteFile
 
+        if path in NO_FILE:
+            raise ConfigurationError("SqliteClaims needs a file that processes share; in memory there is MemoryClaims.")
         self._wall_clock = wall_clock
         self._monotonic = monotonic
         self._offset = wall_clock() - monotonic()

@@ -33,8 +33,8 @@ s, nginx after 75 s, Azure's after 4 minutes, AWS's NAT gateways after 350 s. Ha
 Source: docs.aws.amazon.com/elasticloadbalancing, learn.microsoft.com/azure/load-balancer.
 """
 
-MAX_CONNECTIONS: Final = 64
-"""Concurrent requests of a client, unless `max_connections` says otherwise."""
+MAX_CONNECTIONS: Final = 100
+"""Concurrent requests of a client, unless `max_connections` says otherwise: as many as a receiver decides at a time."""
 
 
 @final
