@@ -29,6 +29,7 @@ from optimove_conditional_execution import (
 )
 from optimove_conditional_execution.testing import Fault, FaultServer, faults
 from optimove_conditional_execution.transport.addresses import Addresses
+from optimove_conditional_execution.transport.connection_pool import MAX_CONNECTIONS
 from optimove_conditional_execution.transport.retry import first_try_timeout
 from tests.transport.engines import FEW, Caller
 
@@ -314,6 +315,34 @@ def test_the_address_that_was_good_is_tried_first(monkeypatch: pytest.MonkeyPatc
     for _ in range(2):
         assert addresses.connect("optimove.invalid", 1, connect, lambda seconds: seconds).address == "192.0.2.3"
     assert tried == ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.3"]
+
+
+def test_a_burst_finds_the_address_that_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many attempts hang at the first one."""
+    resolve(monkeypatch, lambda: ["192.0.2.1", "192.0.2.2"])
+    hanging, all_hang, go_on = threading.Semaphore(0), threading.Event(), threading.Event()
+
+    def connect(address: str) -> Connection:
+        if address == "192.0.2.1":
+            hanging.release()
+            go_on.wait(60)
+        all_hang.wait(60)  # until then no call learns which address is good
+        return Connection(address)
+
+    addresses = Addresses()
+
+    def find(_: int) -> str:
+        return addresses.connect("optimove.invalid", 1, connect, lambda seconds: seconds).address
+
+    with ThreadPoolExecutor(MAX_CONNECTIONS) as callers:
+        found = [callers.submit(find, number) for number in range(MAX_CONNECTIONS)]
+        try:
+            assert all(hanging.acquire(timeout=30) for _ in found)
+            all_hang.set()
+            assert {each.result(30) for each in found} == {"192.0.2.2"}
+        finally:
+            all_hang.set()
+            go_on.set()
 
 
 def test_a_connection_that_comes_about_too_late_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,8 +18,10 @@ from typing import Any, Final, Protocol, TypeVar, final
 from ..urls import address_of
 from ..worker_pool import DaemonThreadPool
 
-_LOOKUPS_AT_ONCE: Final = 64
-_CONNECTS_AT_ONCE: Final = 64
+_LOOKUPS_AT_ONCE: Final = 128
+_CONNECTS_AT_ONCE: Final = 512
+"""An address that swallows packets occupies a thread until its time is up. Each request of a burst, of which there are
+`MAX_CONNECTIONS`, must find further threads for the next addresses meanwhile."""
 
 _HEAD_START: Final = 0.25
 """Seconds before the next address is tried concurrently. Source: RFC 8305, section 5."""
