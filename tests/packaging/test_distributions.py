@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 PACKAGE: Final = "optimove_conditional_execution"
-LARGEST_WHEEL: Final = 561_000
+LARGEST_WHEEL: Final = 562_000
 """Bytes. What users import is most of it, with its docstrings; no data, no tests."""
 
 
