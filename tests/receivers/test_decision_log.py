@@ -222,6 +222,19 @@ def test_a_completion_that_is_lost_changes_no_answer(rig: MakeRig) -> None:
     assert made.outcome.error == "The decision log lost what became of it: ConnectionError"
 
 
+def test_a_completion_that_is_lost_after_another_error_is_an_error_line(
+    rig: MakeRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    log = Keeping()
+    log.append = _failing_second(log)  # type: ignore[method-assign]
+    made = rig(deciding(ValueError()), decision_log=log)
+    made.notify(USER)
+    assert made.outcome.error is not None
+    assert "ValueError" in made.outcome.error
+    lines = [each.getMessage() for each in caplog.records if each.levelname == "ERROR"]
+    assert any("lost what became of request_uid=" in line and line.endswith(": ConnectionError") for line in lines)
+
+
 def _failing_second(log: Keeping) -> Any:
     append = log.append
 

@@ -160,7 +160,7 @@ class DeliveryLog:
         try:
             yield self._append(entries, Deadline.after(seconds, clock=self.clock))
         except Exception as error:  # noqa: BLE001 - a log may raise anything, and the answer has left
-            _lost(outcome, error)
+            self._lost(outcome, error)
 
     def finish_interrupted(self, outcome: OutcomeBuilder, *, may_wait: bool) -> Flow[None]:
         """Record what became of a delivery that was interrupted, perhaps before there was a decision.
@@ -182,8 +182,14 @@ class DeliveryLog:
             for entry in self._last_words(outcome):
                 self._queue.complete(entry, partial(self.on_lost, outcome.request_uid))
         except Exception as error:  # noqa: BLE001 - a log may raise anything, and the answer has left
-            _lost(outcome, error)
+            self._lost(outcome, error)
         return True
+
+    def _lost(self, outcome: OutcomeBuilder, error: Exception) -> None:
+        if outcome.error is None:
+            outcome.set_error(f"The decision log lost what became of it: {exception_name(error)}")
+        else:  # which says something else
+            self.on_lost(outcome.request_uid, error)
 
     def _append(
         self,
@@ -240,8 +246,3 @@ def _all_seconds(outcome: OutcomeBuilder) -> dict[str, float]:
     seconds = outcome.stages
     seconds["total"] = outcome.total
     return seconds
-
-
-def _lost(outcome: OutcomeBuilder, error: Exception) -> None:
-    if outcome.error is None:
-        outcome.set_error(f"The decision log lost what became of it: {exception_name(error)}")
