@@ -180,7 +180,7 @@ def test_a_failure_is_not_said_to_be_that_of_the_rule(optimove_ce: Run, tmp_path
     assert "BONUS: the decision failed: The claim store is unreachable: OSError. Optimove was told nothing." in told
 
 
-@pytest.mark.parametrize("given", ["=HYPERLINK(1)", "+44", "-3", "@SUM", "\tC7", "\rC7"])
+@pytest.mark.parametrize("given", ["=HYPERLINK(1)", "+44", "-3", "@SUM", "\tC7", "\rC7", "\nC7", "\uff1d1"])
 def test_no_cell_of_an_export_is_a_formula_of_a_spreadsheet(optimove_ce: Run, tmp_path: Path, given: str) -> None:
     path = tmp_path / "formulas.db"
     with SqliteDecisionLog(path) as log:

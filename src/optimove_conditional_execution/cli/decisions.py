@@ -286,8 +286,9 @@ class _Lines:
         return self._stream.write(row.removesuffix("\r\n") + "\n")
 
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-"""With these a cell begins that a spreadsheet takes for a formula. Source: OWASP, CSV Injection."""
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""With these a cell begins that a spreadsheet takes for a formula; the last four are full-width. Source: OWASP, CSV
+Injection."""
 
 
 def _cell(value: object) -> object:
