@@ -41,6 +41,25 @@ One of those could be given to another test before the process listens for which
 """
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_resolver() -> Iterator[None]:
+    """Let names below `.invalid`, which do not exist, be unknown at once: a machine's resolver may take its time.
+
+    Source: RFC 2606, section 2.
+    """
+    real = socket.getaddrinfo
+
+    def look_up(host: Any, *given: Any, **more: Any) -> Any:
+        name = host.encode("idna") if isinstance(host, str) else host or b""  # an error for what is no name
+        if name.endswith(b".invalid"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return real(host, *given, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", look_up)
+        yield
+
+
 @pytest.fixture
 def sample() -> Callable[[str], bytes]:
     """Return the bytes of a sample payload by its file name."""

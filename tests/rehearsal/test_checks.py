@@ -197,8 +197,8 @@ def bad_server(behaviour: str, listener: socket.socket) -> None:
                 pass
 
 
-async def posted(url: str, monkeypatch: pytest.MonkeyPatch) -> Reply:
-    monkeypatch.setattr("optimove_conditional_execution.rehearsal.checks._GRACE_SECONDS", 0.4)
+async def posted(url: str, monkeypatch: pytest.MonkeyPatch, *, seconds: float = 60.0) -> Reply:
+    monkeypatch.setattr("optimove_conditional_execution.rehearsal.checks._GRACE_SECONDS", seconds)
     engine = AsyncHttpEngine()
     try:
         return await post(engine, Delivery(url, Request("POST", "/", "", {}, b"{}")), timeout_ms=100)
@@ -214,7 +214,8 @@ def test_why_no_answer_came(behaviour: str, scheme: str, failure: Failure, monke
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=bad_server, args=(behaviour, listener))
         thread.start()
-        found = asyncio.run(posted(f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/", monkeypatch))
+        url = f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/"
+        found = asyncio.run(posted(url, monkeypatch, seconds=0.4 if failure == "timeout" else 60.0))
         thread.join()
     assert (found.failure, found.status, str(found)) == (failure, None, failure)
 
